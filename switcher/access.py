@@ -1,0 +1,54 @@
+"""Who may do what. Two roles beside the admin: operators switch, auditors read.
+
+Staff may look at everything; switching needs the operators' group or a superuser.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.models import AnonymousUser, Group
+from django.db.models import Exists, OuterRef
+
+OPERATORS = "operators"
+AUDITORS = "auditors"
+
+
+class RoleBackend(ModelBackend):
+    """Loads the signed-in user with its role and theme in the one query that is made anyway."""
+
+    def get_user(self, user_id: int) -> Any:
+        users = get_user_model()._default_manager.select_related("preference")
+        operator = Exists(Group.objects.filter(user=OuterRef("pk"), name=OPERATORS))
+        user = users.annotate(is_operator=operator).filter(pk=user_id).first()
+        return user if user is not None and self.user_can_authenticate(user) else None
+
+
+def can_view(user: Any) -> bool:
+    """Staff see hosts, events and profiles."""
+    return bool(user.is_authenticated and user.is_active and user.is_staff)
+
+
+def can_switch(user: Any) -> bool:
+    """Superusers and operators change what a host holds; auditors never do."""
+    if isinstance(user, AnonymousUser) or not can_view(user):
+        return False
+    if user.is_superuser:
+        return True
+    annotated = getattr(user, "is_operator", None)
+    if annotated is None:
+        annotated = user.groups.filter(name=OPERATORS).exists()
+    return bool(annotated)
+
+
+def can_administer(user: Any) -> bool:
+    """Only superusers change hosts and who may do what; operators also edit profiles."""
+    return bool(can_view(user) and user.is_superuser)
+
+
+def theme(user: Any) -> str:
+    """The person's choice of colours: system, light or dark."""
+    preference = getattr(user, "preference", None) if user.is_authenticated else None
+    return preference.theme if preference else "system"

@@ -1,0 +1,251 @@
+"""The rows and their constraints. Written only by `records`, read only by `queries` and `records`."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from switcher.states import OPEN, State, Strategy
+
+
+class ModelProfile(models.Model):
+    """A model with all that loading it needs. Independent of any host."""
+
+    name = models.SlugField(max_length=60, unique=True)
+    tag = models.CharField(max_length=200)
+    keep_alive = models.CharField(max_length=20, default="30m")
+    options = models.JSONField(default=dict, blank=True)
+    warmups = models.JSONField(default=list, blank=True)
+    load_timeout_s = models.PositiveIntegerField(null=True, blank=True)
+    min_gpu_percent = models.PositiveSmallIntegerField(null=True, blank=True)
+    min_tokens_per_s = models.FloatField(null=True, blank=True)
+    floor_fails = models.BooleanField(default=True)
+    notes = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    changed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Host(models.Model):
+    """One Ollama server, and what is desired of it. What it holds is in Reading."""
+
+    name = models.SlugField(max_length=40)
+    base_url = models.URLField(max_length=300)
+    vram_bytes = models.PositiveBigIntegerField(null=True, blank=True)
+    simulated = models.BooleanField(default=False)
+    is_default = models.BooleanField(default=False)
+    strategy = models.CharField(
+        max_length=10, choices=[(s.value, s.value) for s in Strategy], default=Strategy.AUTO.value
+    )
+    keep_alive = models.CharField(max_length=20, default="30m")
+    preloaded: models.ManyToManyField[ModelProfile, models.Model] = models.ManyToManyField(
+        ModelProfile, blank=True, related_name="preloaded_on", through="Preload"
+    )
+    # Set in one place only: the transaction that activates.
+    active_profile = models.ForeignKey(
+        ModelProfile, null=True, blank=True, on_delete=models.PROTECT, related_name="active_on"
+    )
+    active_tag = models.CharField(max_length=200, blank=True)
+    active_digest = models.CharField(max_length=80, blank=True)
+    active_spec = models.JSONField(null=True, blank=True)
+    active_since = models.DateTimeField(null=True, blank=True)
+    # A restore that failed too: the host does not hold what is recorded as active.
+    degraded = models.TextField(blank=True)
+    removed_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["is_default"], condition=Q(is_default=True), name="one_default_host"
+            ),
+            # A removed host keeps its name in its history; the name may be used again.
+            models.UniqueConstraint(
+                fields=["name"], condition=Q(removed_at=None), name="one_host_a_name"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Preload(models.Model):
+    """A profile to keep resident on a host beside the active one."""
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE)
+    profile = models.ForeignKey(ModelProfile, on_delete=models.PROTECT)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["host", "profile"], name="preloaded_once")]
+
+    def __str__(self) -> str:
+        return f"{self.profile} on {self.host}"
+
+
+class Reading(models.Model):
+    """What a host was last seen to hold, with its time. Never what should be."""
+
+    host = models.OneToOneField(Host, on_delete=models.CASCADE, related_name="reading")
+    at = models.DateTimeField()
+    resident = models.JSONField(default=list)
+    installed = models.JSONField(default=list)
+    version = models.CharField(max_length=40, blank=True)
+    latency_ms = models.PositiveIntegerField(default=0)
+    error = models.TextField(blank=True)
+    failures = models.PositiveIntegerField(default=0)
+    # The last time it answered: what is shown then is this old.
+    answered_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.host} at {self.at:%H:%M:%S}"
+
+
+class Lease(models.Model):
+    """Who may change a host, until when. `fence` only grows; each write names it."""
+
+    host = models.OneToOneField(Host, on_delete=models.CASCADE, related_name="lease")
+    fence = models.PositiveBigIntegerField(default=0)
+    owner = models.CharField(max_length=80, blank=True)
+    until = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.owner} until {self.until}"
+
+
+class Origin(models.Model):
+    """From where someone acted. A row of its own, so that it can be erased for a person
+    without touching a sealed record."""
+
+    ip = models.GenericIPAddressField(null=True)
+    agent = models.CharField(max_length=300, blank=True)
+
+    def __str__(self) -> str:
+        return self.ip or "unknown"
+
+
+class SwitchEvent(models.Model):
+    """One switch, from the request to its end. Sealed by a database trigger once it has ended."""
+
+    host = models.ForeignKey(Host, on_delete=models.PROTECT, related_name="switches")
+    state = models.CharField(
+        max_length=12, choices=[(s.value, s.value) for s in State], default=State.QUEUED.value
+    )
+    fence = models.PositiveBigIntegerField(default=0)
+    # Who, from where, why.
+    actor_id = models.PositiveBigIntegerField(null=True)
+    actor = models.CharField(max_length=150)
+    source = models.CharField(max_length=10)
+    origin = models.ForeignKey(Origin, null=True, on_delete=models.PROTECT)
+    reason = models.CharField(max_length=500, blank=True)
+    idempotency_key = models.CharField(max_length=200, blank=True)
+    # From what to what.
+    from_tag = models.CharField(max_length=200, blank=True)
+    from_digest = models.CharField(max_length=80, blank=True)
+    from_spec = models.JSONField(null=True)
+    to_tag = models.CharField(max_length=200)
+    to_digest = models.CharField(max_length=80, blank=True)
+    to_profile_id = models.PositiveBigIntegerField(null=True)
+    to_spec = models.JSONField()
+    # How.
+    strategy_asked = models.CharField(max_length=10)
+    strategy = models.CharField(max_length=10, blank=True)
+    strategy_reason = models.CharField(max_length=300, blank=True)
+    plan_token = models.CharField(max_length=40, blank=True)
+    plan = models.JSONField(null=True)
+    cancel_asked_by = models.CharField(max_length=150, blank=True)
+    cancel_asked_at = models.DateTimeField(null=True)
+    # What happened.
+    phases = models.JSONField(default=list)
+    before = models.JSONField(null=True)
+    after = models.JSONField(null=True)
+    figures = models.JSONField(default=dict)
+    error_code = models.CharField(max_length=30, blank=True)
+    error = models.TextField(blank=True)
+    outcome = models.TextField(blank=True)
+    restored = models.TextField(blank=True)
+    warnings = models.JSONField(default=list)
+    degraded = models.BooleanField(default=False)
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            # Rule 1: one open switch for a host is a constraint, not a check.
+            models.UniqueConstraint(
+                fields=["host"],
+                condition=Q(state__in=sorted(s.value for s in OPEN)),
+                name="one_open_switch_a_host",
+            ),
+            models.UniqueConstraint(
+                fields=["actor", "idempotency_key"],
+                condition=~Q(idempotency_key=""),
+                name="one_switch_an_idempotency_key",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["host", "-id"], name="switch_by_host"),
+            models.Index(fields=["actor", "-id"], name="switch_by_actor"),
+            models.Index(fields=["state", "-id"], name="switch_by_state"),
+        ]
+        permissions = [("switch_model", "Can switch models")]
+
+    def __str__(self) -> str:
+        return f"switch {self.pk}: {self.host} to {self.to_tag}, {self.state}"
+
+
+class FailureSeen(models.Model):
+    """Somebody has looked at a switch that did not succeed. Beside the record, which is sealed."""
+
+    switch = models.OneToOneField(SwitchEvent, on_delete=models.CASCADE, related_name="seen")
+    by = models.CharField(max_length=150)
+    at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"switch {self.switch_id} seen by {self.by}"
+
+
+class AuditEntry(models.Model):
+    """One fact, written in the transaction of the change it tells of. Append only, by trigger."""
+
+    at = models.DateTimeField()
+    kind = models.CharField(max_length=40)
+    actor = models.CharField(max_length=150)
+    host = models.CharField(max_length=40, blank=True)
+    switch = models.ForeignKey(
+        SwitchEvent, null=True, on_delete=models.PROTECT, related_name="entries"
+    )
+    # Canonical JSON: sorted keys, no spaces, no floats. The text is the record.
+    body = models.TextField()
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name_plural = "audit entries"
+        indexes = [models.Index(fields=["kind", "-id"], name="entry_by_kind")]
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.kind}"
+
+
+class Preference(models.Model):
+    """What a person chose for their own pages."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="preference"
+    )
+    theme = models.CharField(
+        max_length=6,
+        choices=[("system", "system"), ("light", "light"), ("dark", "dark")],
+        default="system",
+    )
+
+    def __str__(self) -> str:
+        return f"{self.user}: {self.theme}"

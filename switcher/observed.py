@@ -1,0 +1,134 @@
+"""What a host was seen to hold: plain values, read from `/api/ps` and `/api/tags`.
+
+Nothing here says what should be. Sizes are bytes, times are aware UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+FOREVER_YEAR = 2200  # fact 7: "for ever" comes back as a date some 290 years ahead
+
+
+def full_name(tag: str) -> str:
+    """`mid-a` means `mid-a:latest`, and the server always lists the full name (fact 20)."""
+    last = tag.rsplit("/", 1)[-1]
+    return tag if ":" in last else f"{tag}:latest"
+
+
+def short_name(tag: str) -> str:
+    """The name as people write it: without `:latest`."""
+    return tag.removesuffix(":latest")
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """One row of `/api/ps`. Told apart by digest, never by name (facts 21, 23)."""
+
+    name: str
+    digest: str
+    size: int
+    size_vram: int
+    context_length: int
+    expires_at: datetime | None
+
+    @property
+    def gpu_percent(self) -> int:
+        """Share of the model that lies in VRAM, 0 to 100 (fact 18)."""
+        return round(100 * self.size_vram / self.size) if self.size else 0
+
+    @property
+    def stays(self) -> bool:
+        """Whether it was loaded to stay for ever (fact 7)."""
+        return self.expires_at is not None and self.expires_at.year >= FOREVER_YEAR
+
+    def to_json(self) -> dict[str, Any]:
+        row = asdict(self)
+        row["expires_at"] = self.expires_at.isoformat() if self.expires_at else None
+        return row
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Resident:
+        expires = row.get("expires_at")
+        return cls(
+            name=row["name"],
+            digest=row["digest"],
+            size=row["size"],
+            size_vram=row["size_vram"],
+            context_length=row["context_length"],
+            expires_at=datetime.fromisoformat(expires) if expires else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """One row of `/api/tags`: a model on the host's disk. `size` is that of its files."""
+
+    name: str
+    digest: str
+    size: int
+    capabilities: tuple[str, ...] = ()
+
+    @property
+    def embeds_only(self) -> bool:
+        """An embedding model refuses `/api/generate`, even an empty prompt (fact 16)."""
+        return "embedding" in self.capabilities and "completion" not in self.capabilities
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"capabilities": list(self.capabilities)}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Installed:
+        return cls(row["name"], row["digest"], row["size"], tuple(row.get("capabilities", ())))
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one reading of a host gave: either `resident` and `installed`, or an `error`."""
+
+    at: datetime
+    resident: tuple[Resident, ...] = ()
+    installed: tuple[Installed, ...] = ()
+    version: str = ""
+    latency_ms: int = 0
+    error: str = ""
+
+    @property
+    def answered(self) -> bool:
+        return not self.error
+
+    def same_facts(self, other: Observation) -> bool:
+        """Whether nothing but the time of reading differs. Expiry counts by the second."""
+        return (self.error, self.version, self.installed) == (
+            other.error,
+            other.version,
+            other.installed,
+        ) and [_without_fraction(r) for r in self.resident] == [
+            _without_fraction(r) for r in other.resident
+        ]
+
+
+def _without_fraction(r: Resident) -> tuple[object, ...]:
+    expires = r.expires_at.replace(microsecond=0) if r.expires_at else None
+    return (r.name, r.digest, r.size, r.size_vram, r.context_length, expires)
+
+
+def find_digest(resident: Iterable[Resident], digest: str) -> Resident | None:
+    """The resident model with this digest, if it is there."""
+    return next((r for r in resident if digest and r.digest == digest), None)
+
+
+def find_installed(installed: Iterable[Installed], tag: str) -> Installed | None:
+    """The installed model that `tag` names, if it is there."""
+    name = full_name(tag)
+    return next((i for i in installed if i.name == name), None)
+
+
+def total_vram(resident: Iterable[Resident]) -> int:
+    """Bytes of VRAM that the listed models take; on a host without a GPU, of memory."""
+    rows = list(resident)
+    in_vram = sum(r.size_vram for r in rows)
+    return in_vram or sum(r.size for r in rows)

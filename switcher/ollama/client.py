@@ -1,0 +1,248 @@
+"""What we ask of an Ollama server. Reference: Ollama's docs/api.md, and the facts named below.
+
+Every answer is checked before use: a server's words are input like any other.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
+
+import requests
+
+from switcher.observed import Installed, Observation, Resident
+from switcher.ollama import calls
+from switcher.ollama.errors import (
+    BadAnswer,
+    ModelMissing,
+    NotDone,
+    OllamaError,
+    Refused,
+    ServerBusy,
+)
+from switcher.specs import Spec, WarmUp, wire_keep_alive
+
+T = TypeVar("T")
+
+QUICK_S = 5.0  # for calls that a healthy server answers within milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A load that succeeded. `load_s` is the server's own figure (fact 17)."""
+
+    load_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Warmed:
+    """A warm-up that was answered. `tokens_per_s` is 0 for embedding models."""
+
+    tokens: int
+    tokens_per_s: float
+    seconds: float
+
+
+class Ollama(Protocol):
+    """The port through which a switch touches a host. Each call raises OllamaError kinds."""
+
+    def resident(self) -> tuple[Resident, ...]:
+        """What is loaded, freshly read (`/api/ps`)."""
+        ...
+
+    def installed(self) -> tuple[Installed, ...]:
+        """What is on the host's disk (`/api/tags`)."""
+        ...
+
+    def load(self, spec: Spec, embeds: bool, timeout_s: float, call: calls.Call) -> Loaded:
+        """Load, without a prompt where the model allows; blocks until it is there (fact 8)."""
+        ...
+
+    def warm(
+        self, spec: Spec, warmup: WarmUp, embeds: bool, timeout_s: float, call: calls.Call
+    ) -> Warmed:
+        """Have one prompt answered: success is `done: true` (fact 10)."""
+        ...
+
+    def unload(self, name: str) -> None:
+        """Ask for the unload. The answer comes before it happens (fact 1)."""
+        ...
+
+
+class Client:
+    """The port over HTTP. One for a host and a thread; cheap to make."""
+
+    def __init__(self, base_url: str, session: requests.Session | None = None) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._session = session or calls.new_session()
+
+    def close(self) -> None:
+        self._session.close()
+
+    def resident(self) -> tuple[Resident, ...]:
+        return _rows(self._get("/api/ps"), _resident)
+
+    def installed(self) -> tuple[Installed, ...]:
+        return _rows(self._get("/api/tags"), _installed)
+
+    def version(self) -> str:
+        version = self._get("/api/version").get("version")
+        if not isinstance(version, str):
+            raise BadAnswer("The server names no version: not Ollama.")
+        return version[:40]
+
+    def observe(self, now: datetime) -> Observation:
+        """Read everything once. An error is part of the observation, not raised."""
+        began = time.monotonic()
+        try:
+            resident = self.resident()
+            latency_ms = round((time.monotonic() - began) * 1000)
+            return Observation(
+                now, resident, self.installed(), self.version(), latency_ms, error=""
+            )
+        except OllamaError as exc:
+            return Observation(now, error=exc.text)
+
+    def load(self, spec: Spec, embeds: bool, timeout_s: float, call: calls.Call) -> Loaded:
+        if embeds:  # fact 16: an embedding model refuses even an empty generate
+            body = {"model": spec.tag, "input": "Hello", **_how(spec)}
+            answer = self._post("/api/embed", body, timeout_s, call)
+        else:
+            body = {"model": spec.tag, "prompt": "", "stream": False, **_how(spec)}
+            answer = self._post("/api/generate", body, timeout_s, call)
+            _check_done(answer, spec.tag)
+        return Loaded(_seconds(answer, "load_duration"))
+
+    def warm(
+        self, spec: Spec, warmup: WarmUp, embeds: bool, timeout_s: float, call: calls.Call
+    ) -> Warmed:
+        if embeds:
+            body = {"model": spec.tag, "input": warmup.prompt, **_how(spec)}
+            answer = self._post("/api/embed", body, timeout_s, call)
+            if not answer.get("embeddings"):
+                raise NotDone(f"{spec.tag} answered the warm-up without an embedding.")
+            return Warmed(0, 0.0, _seconds(answer, "total_duration"))
+        how = _how(spec)
+        # Fact 11: without num_predict the model talks as long as it likes.
+        how["options"] = {**how.get("options", {}), "num_predict": warmup.num_predict}
+        body = {"model": spec.tag, "prompt": warmup.prompt, "stream": False, **how}
+        answer = self._post("/api/generate", body, timeout_s, call)
+        _check_done(answer, spec.tag)
+        tokens = _count(answer, "eval_count")
+        seconds = _seconds(answer, "eval_duration")
+        return Warmed(tokens, tokens / seconds if seconds else 0.0, _seconds(answer, "total_duration"))
+
+    def unload(self, name: str) -> None:
+        # Fact 6: the number 0. Facts 1, 2, 4: the 200 says nothing of whether it has left.
+        body = {"model": name, "prompt": "", "stream": False, "keep_alive": 0}
+        self._post("/api/generate", body, QUICK_S, calls.Call())
+
+    def _get(self, path: str) -> dict[str, Any]:
+        return self._send("GET", path, None, QUICK_S, calls.Call())
+
+    def _post(
+        self, path: str, body: dict[str, Any], timeout_s: float, call: calls.Call
+    ) -> dict[str, Any]:
+        return self._send("POST", path, body, timeout_s, call)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        timeout_s: float,
+        call: calls.Call,
+    ) -> dict[str, Any]:
+        answer = calls.send(self._session, method, self.base_url + path, body, timeout_s, call)
+        if answer.status == 200:
+            return answer.json()
+        raise _refusal(answer, str((body or {}).get("model", "")))
+
+
+def _how(spec: Spec) -> dict[str, Any]:
+    """Keep-alive and options go with *every* call about a model: one without its keep-alive
+    falls back to the server's default, one with other options reloads it (facts 12, 13)."""
+    how: dict[str, Any] = {"keep_alive": wire_keep_alive(spec.keep_alive)}
+    if spec.runner_options:
+        how["options"] = dict(spec.runner_options)
+    return how
+
+
+def _refusal(answer: calls.Answer, model: str) -> OllamaError:
+    try:
+        message = str(answer.json().get("error") or "")[:500]
+    except BadAnswer:
+        message = ""
+    if not message:
+        return BadAnswer(f"The server answered {answer.status} without saying why.")
+    text = f"Ollama answered {answer.status}: {message}"
+    if answer.status == 404 and "not found" in message:
+        return ModelMissing(text, answer.status, message)
+    if answer.status == 503:
+        return ServerBusy(text, answer.status, message)
+    return Refused(text, answer.status, message)
+
+
+def _check_done(answer: dict[str, Any], tag: str) -> None:
+    """Fact 10: a 200 with `done: false` is a runner that stopped."""
+    if answer.get("done") is not True:
+        raise NotDone(f"Ollama's answer for {tag} ended early (done: false).")
+
+
+def _rows(answer: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> tuple[T, ...]:
+    rows = answer.get("models")
+    if rows is None and "models" in answer:
+        return ()  # an empty list in Go may come as null
+    if not isinstance(rows, list):
+        raise BadAnswer("The server's answer lists no models: not Ollama.")
+    try:
+        return tuple(read(row) for row in rows)
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise BadAnswer("The server lists a model in a shape that is not Ollama's.") from exc
+
+
+def _resident(row: dict[str, Any]) -> Resident:
+    return Resident(
+        name=str(row["name"])[:200],
+        digest=str(row["digest"])[:80],
+        size=int(row["size"]),
+        size_vram=int(row.get("size_vram") or 0),
+        context_length=int(row.get("context_length") or 0),
+        expires_at=_time(row.get("expires_at")),
+    )
+
+
+def _installed(row: dict[str, Any]) -> Installed:
+    capabilities = row.get("capabilities") or ()
+    return Installed(
+        name=str(row["name"])[:200],
+        digest=str(row["digest"])[:80],
+        size=int(row["size"]),
+        capabilities=tuple(str(c) for c in capabilities),
+    )
+
+
+_NANOSECONDS = re.compile(r"(\.\d{6})\d+")
+
+
+def _time(text: object) -> datetime | None:
+    """RFC 3339 with up to nine digits of a second; Python's datetime holds six."""
+    if not isinstance(text, str) or not text:
+        return None
+    moment = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", text))
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _seconds(answer: dict[str, Any], key: str) -> float:
+    """Durations are nanoseconds (fact 17)."""
+    value = answer.get(key)
+    return value / 1e9 if isinstance(value, int | float) else 0.0
+
+
+def _count(answer: dict[str, Any], key: str) -> int:
+    value = answer.get(key)
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,66 @@
+"""What can go wrong between us and a server, in kinds that decide what a switch does next."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from switcher.errors import SwitcherError
+
+
+class OllamaError(SwitcherError):
+    """The server did not do what was asked."""
+
+    code: ClassVar[str] = "ollama"
+
+
+class Unreachable(OllamaError):
+    """Nothing answers at that address."""
+
+    code = "unreachable"
+
+
+class TimedOut(OllamaError):
+    """The answer did not come in time; the call was cut."""
+
+    code = "timed-out"
+
+
+class CallCut(OllamaError):
+    """We ended the call ourselves: cancelled, or no longer ours to make."""
+
+    code = "cut"
+
+
+class BadAnswer(OllamaError):
+    """What came back is not an answer of an Ollama server."""
+
+    code = "bad-answer"
+
+
+class Refused(OllamaError):
+    """The server answered with an error; `status` and `message` are its own."""
+
+    code = "refused"
+
+    def __init__(self, text: str, status: int, message: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.message = message
+
+
+class ModelMissing(Refused):
+    """The server does not know this model (facts 5, 15)."""
+
+    code = "no-such-model"
+
+
+class ServerBusy(Refused):
+    """The server's queue is full (fact 14)."""
+
+    code = "server-busy"
+
+
+class NotDone(OllamaError):
+    """A 200 that is no success: the answer ended with `done: false` (fact 10)."""
+
+    code = "not-done"

@@ -1,0 +1,5 @@
+"""Template filters (filled by the panel)."""
+
+from django import template
+
+register = template.Library()

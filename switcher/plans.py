@@ -1,0 +1,253 @@
+"""The plan of a switch: what leaves, what comes, what fits, how long. Pure: no I/O, no Django.
+
+Numbers that are estimates carry the words that say where they come from; what is not known is
+None and never guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from switcher.observed import Installed, Resident, short_name
+from switcher.specs import Spec
+from switcher.states import PHASES, State, Strategy
+
+# A runner takes more than its file: context, buffers. Measured on models of 0.4 to 2.5 GB:
+# 1.39 to 1.18. Used only where this digest was never seen loaded, and said to be an estimate.
+FILE_TO_RESIDENT = 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Bytes that a model is expected to take when loaded, and how that is known."""
+
+    bytes: int
+    source: str
+
+    @property
+    def known(self) -> bool:
+        return bool(self.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Seconds a phase usually takes, and from how many of which runs."""
+
+    seconds: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One model in a plan. `role` is active, preloaded, foreign or new."""
+
+    name: str
+    digest: str
+    bytes: int
+    role: str
+    why: str = ""
+
+    @property
+    def short(self) -> str:
+        return short_name(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that a plan is made from."""
+
+    host: str
+    vram_bytes: int | None
+    resident: tuple[Resident, ...]
+    active_digest: str
+    preloaded: frozenset[str]  # digests
+    target: Installed | None
+    spec: Spec
+    target_size: Size
+    asked: Strategy
+    host_strategy: Strategy
+    history: Mapping[str, Expected]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a switch will do. `token` names the state of the host that it was made for."""
+
+    host: str
+    model: str
+    profile: str
+    digest: str
+    strategy: Strategy
+    strategy_reason: str
+    unload: tuple[Item, ...]
+    load: Item
+    keep: tuple[Item, ...]
+    bytes_before: int
+    bytes_after: int
+    bytes_peak: int
+    vram_bytes: int | None
+    fits: bool | None
+    short_bytes: int
+    blocked: str
+    expected: dict[str, Expected]
+    already_active: bool
+    restore: str
+    warmups: int
+    token: str
+
+    @property
+    def expected_s(self) -> float | None:
+        """Seconds for all of it, or None where no phase of it was ever measured."""
+        load = self.expected.get(State.LOADING)
+        if load is None:
+            return None
+        return sum(e.seconds for e in self.expected.values())
+
+    @property
+    def without_model_s(self) -> float | None:
+        """Seconds in which the host has no model to answer with: only a swap has any."""
+        if self.strategy is Strategy.OVERLAP or self.already_active:
+            return 0.0
+        return self.expected_s
+
+    @property
+    def free_after(self) -> int | None:
+        return None if self.vram_bytes is None else self.vram_bytes - self.bytes_after
+
+    def to_json(self) -> dict[str, Any]:
+        row = asdict(self)
+        row |= {"expected_s": self.expected_s, "without_model_s": self.without_model_s}
+        return row
+
+
+def host_token(resident: tuple[Resident, ...], active_digest: str, spec: Spec) -> str:
+    """A short name for what a plan depends on: it changes when the plan may no longer hold."""
+    facts = sorted(f"{r.digest}:{r.size}:{r.size_vram}" for r in resident)
+    text = "|".join([*facts, active_digest, repr(sorted(spec.to_json().items(), key=str))])
+    return "p-" + hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def make_plan(s: Situation) -> Plan:
+    """Decide what leaves, what stays and in which order, and say why in numbers."""
+    digest = s.target.digest if s.target else ""
+    here = next((r for r in s.resident if digest and r.digest == digest), None)
+    size = Size(here.size, "as loaded now") if here and not _reloads(here, s.spec) else s.target_size
+    load = Item(s.spec.name, digest, size.bytes, "new", size.source)
+    others = [_item(r, s) for r in s.resident if not digest or r.digest != digest]
+    old = [i for i in others if i.role == "active"]
+    stay = [i for i in others if i.role != "active"]
+
+    before = sum(_bytes(r) for r in s.resident)
+    strategy, reason = _choose(s, size, sum(i.bytes for i in others))
+    leave, keep, short = _make_room(s.vram_bytes, size.bytes, old, stay)
+    after = sum(i.bytes for i in keep) + size.bytes
+    peak = max(before, after) if strategy is Strategy.SWAP else _sum(others) + size.bytes
+    fits = None if s.vram_bytes is None or not size.known else short == 0
+    already = here is not None and digest == s.active_digest and not _reloads(here, s.spec)
+    return Plan(
+        host=s.host,
+        model=s.spec.name,
+        profile=s.spec.profile,
+        digest=digest,
+        strategy=strategy,
+        strategy_reason=reason,
+        unload=tuple(leave),
+        load=load,
+        keep=tuple(keep),
+        bytes_before=before,
+        bytes_after=after,
+        bytes_peak=peak,
+        vram_bytes=s.vram_bytes,
+        fits=fits,
+        short_bytes=short,
+        blocked=_blocked(s, short),
+        expected=_expected(strategy, s.history),
+        already_active=already,
+        restore=old[0].name if old else "",
+        warmups=len(s.spec.warmups),
+        token=host_token(s.resident, s.active_digest, s.spec),
+    )
+
+
+def _item(r: Resident, s: Situation) -> Item:
+    if s.active_digest and r.digest == s.active_digest:
+        role = "active"
+    elif r.digest in s.preloaded:
+        role = "preloaded"
+    else:
+        role = "foreign"
+    return Item(r.name, r.digest, _bytes(r), role)
+
+
+def _bytes(r: Resident) -> int:
+    """What it takes where it matters: VRAM, or memory on a host without a GPU (fact 18)."""
+    return r.size_vram or r.size
+
+
+def _sum(items: list[Item]) -> int:
+    return sum(i.bytes for i in items)
+
+
+def _reloads(here: Resident, spec: Spec) -> bool:
+    """Whether loading it with these options makes the server load it anew (fact 12)."""
+    return spec.num_ctx is not None and here.context_length not in (0, spec.num_ctx)
+
+
+def _choose(s: Situation, size: Size, others: int) -> tuple[Strategy, str]:
+    asked = s.asked if s.asked is not Strategy.AUTO else s.host_strategy
+    if asked is not Strategy.AUTO:
+        by = "asked for" if s.asked is not Strategy.AUTO else f"set for {s.host}"
+        return asked, f"{asked.value} was {by}"
+    if not s.resident:
+        return Strategy.OVERLAP, "nothing is loaded, so nothing has to leave first"
+    if s.vram_bytes is None:
+        return Strategy.SWAP, "the host's VRAM is not set, so the old model leaves first"
+    if not size.known:
+        return Strategy.SWAP, "the model's size is not known, so the old model leaves first"
+    need, free = gb(size.bytes), gb(max(0, s.vram_bytes - others))
+    if others + size.bytes <= s.vram_bytes:
+        return Strategy.OVERLAP, f"{need} GB fit beside what is loaded: {free} GB are free"
+    return Strategy.SWAP, f"{need} GB do not fit beside what is loaded: {free} GB are free"
+
+
+def _make_room(
+    vram: int | None, need: int, old: list[Item], stay: list[Item]
+) -> tuple[list[Item], list[Item], int]:
+    """The old active model leaves; foreign ones too, largest first, only as far as needed.
+
+    Preloaded models are kept: whoever wants their room has to say so.
+    """
+    leave = list(old)
+    keep = sorted(stay, key=lambda i: (i.role == "foreign", i.bytes))
+    if vram is None:
+        return leave, keep, 0
+    while keep and keep[-1].role == "foreign" and _sum(keep) + need > vram:
+        leave.append(replace(keep.pop(), why="to make room"))
+    return leave, keep, max(0, _sum(keep) + need - vram)
+
+
+def _blocked(s: Situation, short: int) -> str:
+    """Why this cannot work, or nothing. Too large alone is no bar: the rest goes to the CPU,
+    unless the profile says how much of it has to lie on the GPU."""
+    if s.target is None:
+        name = short_name(s.spec.tag)
+        return f"{name} is not on {s.host}. Pull it there first: ollama pull {name}"
+    if short and s.spec.min_gpu_percent and s.spec.floor_fails:
+        return (
+            f"Does not fit: {gb(short)} GB short, and profile {s.spec.profile} "
+            f"wants {s.spec.min_gpu_percent} % of it on the GPU."
+        )
+    return ""
+
+
+def _expected(strategy: Strategy, history: Mapping[str, Expected]) -> dict[str, Expected]:
+    return {p.value: history[p.value] for p in PHASES[strategy] if p.value in history}
+
+
+def gb(count: int) -> str:
+    """Decimal gigabytes, one digit: 5.1."""
+    return f"{count / 1e9:.1f}"
+

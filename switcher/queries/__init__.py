@@ -1,0 +1,1 @@
+"""The only reader for entrances: frozen dataclasses, no rows."""

@@ -1,0 +1,76 @@
+"""How long it usually takes and how much it usually is, from this host's own past.
+
+Nothing is claimed without a sample, and each figure names its own.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+from switcher.models import SwitchEvent
+from switcher.observed import Installed
+from switcher.plans import FILE_TO_RESIDENT, Expected, Size
+from switcher.specs import Spec
+from switcher.states import State
+
+LAST = 5
+LOOK_BACK = 60
+
+
+def expected_phases(host_id: int, target: Installed | None, warmups: int) -> dict[str, Expected]:
+    """Seconds by phase: the median of the last few switches to this digest on this host; for
+    the load else from its bytes over the host's own measured rate."""
+    if target is None:
+        return {}
+    rows = _past(host_id)
+    same = [r for r in rows if r["to_digest"] == target.digest][:LAST]
+    found = {p: e for p in State if (e := _median(same, p.value)) is not None}
+    for phase in (State.CHECKING, State.DRAINING, State.UNLOADING, State.ACTIVATING):
+        if phase not in found and (e := _median(rows[:LAST], phase.value)):
+            found[phase] = Expected(e.seconds, "other models here")
+    if State.LOADING not in found and (rate := _rate(rows)):
+        found[State.LOADING] = Expected(
+            target.size / rate, f"its size at {rate / 1e9:.1f} GB/s, as measured here"
+        )
+    return {p.value: e for p, e in found.items()}
+
+
+def expected_size(host_id: int, target: Installed | None, spec: Spec) -> Size:
+    """Bytes when loaded: as last seen here with the same context, else from the file."""
+    if target is None:
+        return Size(0, "")
+    for row in _past(host_id):
+        figures = row["figures"]
+        same_context = (row["to_spec"].get("options") or {}).get("num_ctx") == spec.num_ctx
+        if row["to_digest"] == target.digest and same_context and figures.get("size"):
+            return Size(figures["size"], "as last loaded here")
+    return Size(round(target.size * FILE_TO_RESIDENT), "about, from the size of its file")
+
+
+def _past(host_id: int) -> list[dict[str, Any]]:
+    rows = SwitchEvent.objects.filter(host_id=host_id, state=State.ACTIVE.value)
+    return list(rows.values("to_digest", "phases", "figures", "to_spec")[:LOOK_BACK])
+
+
+def _median(rows: list[dict[str, Any]], phase: str) -> Expected | None:
+    took = [
+        p["seconds"]
+        for row in rows
+        for p in row["phases"]
+        if p["phase"] == phase and p["seconds"] is not None
+    ]
+    if not took:
+        return None
+    times = "the last switch to it here" if len(took) == 1 else f"the last {len(took)} here"
+    return Expected(round(median(took), 3), times)
+
+
+def _rate(rows: list[dict[str, Any]]) -> float:
+    """Bytes a second of this host's past loads that were long enough to measure."""
+    rates = [
+        row["figures"]["file_bytes"] / row["figures"]["load_s"]
+        for row in rows
+        if row["figures"].get("load_s", 0) > 0.2 and row["figures"].get("file_bytes")
+    ]
+    return median(rates[:20]) if rates else 0.0

@@ -1,0 +1,152 @@
+"""Hosts and profiles: what an admin sets. Each change leaves an entry with before and after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import ProtectedError
+
+from switcher.clock import Clock, system
+from switcher.errors import BadRequest, Conflict, NotFound
+from switcher.models import Host, Lease, ModelProfile, Preference, SwitchEvent
+from switcher.records.ledger import Actor, append
+from switcher.states import OPEN
+
+PROFILE_FIELDS = (
+    "name",
+    "tag",
+    "keep_alive",
+    "options",
+    "warmups",
+    "load_timeout_s",
+    "min_gpu_percent",
+    "min_tokens_per_s",
+    "floor_fails",
+    "notes",
+)
+HOST_FIELDS = ("name", "base_url", "vram_bytes", "simulated", "strategy", "keep_alive")
+
+
+def save_profile(profile: ModelProfile, actor: Actor, clock: Clock = system) -> ModelProfile:
+    """Add or change a profile."""
+    with transaction.atomic():
+        before = _facts(ModelProfile, profile.pk, PROFILE_FIELDS)
+        try:
+            with transaction.atomic():
+                profile.save()
+        except IntegrityError as exc:
+            raise BadRequest(f"There is a profile named {profile.name} already.", "name") from exc
+        after = {f: getattr(profile, f) for f in PROFILE_FIELDS}
+        kind = "profile.changed" if before else "profile.added"
+        append(kind, actor, clock=clock, profile=profile.name, **_difference(before, after))
+    return profile
+
+
+def delete_profile(profile_id: int, actor: Actor, clock: Clock = system) -> None:
+    """Delete a profile that nothing uses; Conflict says what does."""
+    with transaction.atomic():
+        profile = ModelProfile.objects.filter(pk=profile_id).first()
+        if profile is None:
+            raise NotFound("There is no such profile.")
+        users = [h.name for h in Host.objects.filter(active_profile=profile, removed_at=None)]
+        users += [h.name for h in Host.objects.filter(preloaded=profile, removed_at=None)]
+        open_on = SwitchEvent.objects.filter(to_profile_id=profile_id, state__in=sorted(OPEN))
+        users += [s.host.name for s in open_on.select_related("host")]
+        if users:
+            raise Conflict(f"{profile.name} is in use on {', '.join(sorted(set(users)))}.")
+        Host.objects.exclude(removed_at=None).filter(active_profile=profile).update(
+            active_profile=None
+        )
+        before = _facts(ModelProfile, profile.pk, PROFILE_FIELDS)
+        try:
+            profile.delete()
+        except ProtectedError as exc:
+            raise Conflict(f"{profile.name} is in use.") from exc
+        append("profile.deleted", actor, clock=clock, profile=before["name"], before=before)
+
+
+def save_host(host: Host, actor: Actor, clock: Clock = system) -> Host:
+    """Add or change a host. The first one becomes the default."""
+    with transaction.atomic():
+        before = _facts(Host, host.pk, HOST_FIELDS)
+        if not Host.objects.filter(is_default=True, removed_at=None).exclude(pk=host.pk).exists():
+            Host.objects.filter(is_default=True).exclude(pk=host.pk).update(is_default=False)
+            host.is_default = True
+        try:
+            with transaction.atomic():
+                _save_host_row(host)
+        except IntegrityError as exc:
+            raise BadRequest(f"There is a host named {host.name} already.", "name") from exc
+        Lease.objects.get_or_create(host=host)
+        after = {f: getattr(host, f) for f in HOST_FIELDS}
+        kind = "host.changed" if before else "host.added"
+        append(kind, actor, host=host.name, clock=clock, **_difference(before, after))
+    return host
+
+
+def _save_host_row(host: Host) -> None:
+    """Only what an admin sets: a form must not write back an older active model."""
+    if host.pk is None:
+        host.save()
+    else:
+        host.save(update_fields=[*HOST_FIELDS, "is_default"])
+
+
+def set_preloaded(host: Host, profiles: list[ModelProfile], actor: Actor) -> None:
+    """Which profiles are kept resident beside the active one."""
+    with transaction.atomic():
+        before = sorted(host.preloaded.values_list("name", flat=True))
+        after = sorted(p.name for p in profiles)
+        if before != after:
+            host.preloaded.set(profiles)
+            append("host.preloaded", actor, host=host.name, before=before, after=after)
+
+
+def make_default(host: Host, actor: Actor) -> None:
+    """The host that is meant where none is named."""
+    with transaction.atomic():
+        Host.objects.filter(is_default=True).update(is_default=False)
+        Host.objects.filter(pk=host.pk).update(is_default=True)
+        append("host.default", actor, host=host.name)
+
+
+def remove_host(host_id: int, actor: Actor, clock: Clock = system) -> None:
+    """Take a host off the board. Its history stays; nothing on the host is touched."""
+    with transaction.atomic():
+        host = Host.objects.select_for_update().filter(pk=host_id, removed_at=None).first()
+        if host is None:
+            raise NotFound("There is no such host.")
+        if SwitchEvent.objects.filter(host=host, state__in=sorted(OPEN)).exists():
+            raise Conflict(f"{host.name} is switching. Wait for it or cancel it first.")
+        was_default = host.is_default
+        host.removed_at = clock.now()
+        host.is_default = False
+        host.save(update_fields=["removed_at", "is_default"])
+        host.preloaded.clear()
+        if was_default:
+            heir = Host.objects.filter(removed_at=None).first()
+            if heir is not None:
+                Host.objects.filter(pk=heir.pk).update(is_default=True)
+        append("host.removed", actor, host=host.name, clock=clock)
+
+
+def save_theme(user_id: int, theme: str) -> None:
+    """A person's choice of colours; not a fact for the audit trail."""
+    if theme not in {"system", "light", "dark"}:
+        raise BadRequest("Choose system, light or dark.", "theme")
+    Preference.objects.update_or_create(user_id=user_id, defaults={"theme": theme})
+
+
+def _facts(model: type[Any], pk: int | None, fields: tuple[str, ...]) -> dict[str, Any]:
+    if pk is None:
+        return {}
+    return model._default_manager.filter(pk=pk).values(*fields).first() or {}
+
+
+def _difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    keys = [k for k in after if before.get(k) != after[k]]
+    return {
+        "before": {k: before[k] for k in keys if k in before},
+        "after": {k: after[k] for k in keys},
+    }

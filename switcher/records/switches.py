@@ -1,0 +1,350 @@
+"""Every write to a switch: opening it, each of its moves, its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import IntegrityError, transaction
+
+from switcher.clock import Clock, system
+from switcher.errors import Conflict, FenceLost, NotFound, SwitchRunning
+from switcher.models import FailureSeen, Host, SwitchEvent
+from switcher.observed import Resident
+from switcher.plans import Plan
+from switcher.records.ledger import SERVER, Actor, append, origin_of
+from switcher.specs import Spec
+from switcher.states import ENDED, OPEN, State, Strategy, can_move
+
+OPEN_STATES = sorted(s.value for s in OPEN)
+
+
+@dataclass(frozen=True, slots=True)
+class NewSwitch:
+    """What is asked for: already parsed and checked by the service."""
+
+    host_id: int
+    spec: Spec
+    profile_id: int | None
+    strategy: Strategy
+    actor: Actor
+    reason: str = ""
+    plan_token: str = ""
+    idempotency_key: str = ""
+
+
+def open_switch(new: NewSwitch, clock: Clock = system) -> tuple[SwitchEvent, bool]:
+    """Record the request. Returns the switch and whether it is new: the same actor with the same
+    idempotency key gets the same switch again.
+
+    Raises SwitchRunning where one is open on the host: the constraint decides, not a check.
+    """
+    same = _same_key(new)
+    if same is not None:
+        return same, False
+    try:
+        with transaction.atomic():
+            return _insert(new, clock), True
+    except IntegrityError:
+        # Lost race: another request's row came first, by its key or as the open switch.
+        same = _same_key(new)
+        if same is not None:
+            return same, False
+        running = SwitchEvent.objects.filter(host_id=new.host_id, state__in=OPEN_STATES).first()
+        if running is None:
+            raise
+        raise SwitchRunning(
+            f"{running.host.name} is already switching to {running.to_tag}, "
+            f"started by {running.actor}.",
+            running.pk,
+        ) from None
+
+
+def _same_key(new: NewSwitch) -> SwitchEvent | None:
+    if not new.idempotency_key:
+        return None
+    row = SwitchEvent.objects.filter(
+        actor=new.actor.name, idempotency_key=new.idempotency_key
+    ).first()
+    if row is not None and (row.host_id, row.to_tag) != (new.host_id, new.spec.tag):
+        raise Conflict(f"This Idempotency-Key was used for switch {row.pk}, which is another one.")
+    return row
+
+
+def _insert(new: NewSwitch, clock: Clock) -> SwitchEvent:
+    host = Host.objects.filter(pk=new.host_id, removed_at=None).first()
+    if host is None:
+        raise NotFound("There is no such host any more.")
+    row = SwitchEvent.objects.create(
+        host=host,
+        actor=new.actor.name,
+        actor_id=new.actor.user_id,
+        source=new.actor.source,
+        origin=origin_of(new.actor),
+        reason=new.reason,
+        idempotency_key=new.idempotency_key,
+        from_tag=host.active_tag,
+        from_digest=host.active_digest,
+        from_spec=host.active_spec,
+        to_tag=new.spec.tag,
+        to_profile_id=new.profile_id,
+        to_spec=new.spec.to_json(),
+        strategy_asked=new.strategy.value,
+        plan_token=new.plan_token,
+        created_at=clock.now(),
+    )
+    append(
+        "switch.queued",
+        new.actor,
+        host=host.name,
+        switch=row,
+        clock=clock,
+        state=State.QUEUED.value,
+        model=new.spec.tag,
+        profile=new.spec.profile,
+        previous=host.active_tag,
+        reason=new.reason,
+        simulated=host.simulated,
+    )
+    return row
+
+
+@dataclass(slots=True)
+class Held:
+    """A switch in the hands of the worker that holds its host's lease.
+
+    Every write says: only if the fence is mine and the state is the one I left (rule 3).
+    """
+
+    switch_id: int
+    host_id: int
+    host: str
+    fence: int
+    state: State
+    actor: Actor
+    clock: Clock = system
+
+    def move(self, to: State, note: str = "", **facts: Any) -> None:
+        """Go to `to`, closing the phase that ends with it. FenceLost: touch nothing more."""
+        with transaction.atomic():
+            row = self._take_over_row(to)
+            _close_phase(row, self.clock, note)
+            _open_phase(row, to, self.clock)
+            row.state = to.value
+            _apply(row, facts)
+            row.save()
+            self._entry(row, to, facts)
+        self.state = to
+
+    def note(self, **facts: Any) -> None:
+        """Write facts down without moving: figures, warnings, the phase's note."""
+        with transaction.atomic():
+            row = self._take_over_row(None)
+            _apply(row, facts)
+            row.save()
+
+    def activate(self, to: State, digest: str, note: str = "", **facts: Any) -> None:
+        """The one place where the configuration changes: in one transaction with its entry."""
+        assert self.state is State.ACTIVATING
+        with transaction.atomic():
+            row = self._take_over_row(to)
+            host = Host.objects.select_for_update().get(pk=self.host_id)
+            host.active_profile_id = _profile_still_there(row.to_profile_id)
+            host.active_tag = row.to_tag
+            host.active_digest = digest
+            host.active_spec = row.to_spec
+            host.active_since = self.clock.now()
+            host.degraded = ""
+            host.save()
+            _close_phase(row, self.clock, note)
+            _open_phase(row, to, self.clock)
+            row.state = to.value
+            _apply(row, facts)
+            if to in ENDED:
+                _seal(row, self.clock)
+            row.save()
+            append(
+                "host.activated",
+                self.actor,
+                host=self.host,
+                switch=row,
+                clock=self.clock,
+                model=row.to_tag,
+                digest=digest,
+                previous=row.from_tag,
+                previous_digest=row.from_digest,
+                fence=self.fence,
+            )
+            self._entry(row, to, facts)
+        self.state = to
+
+    def end(self, to: State, **facts: Any) -> None:
+        """End it, in one of the four ways; the record is sealed from here on."""
+        assert to in ENDED
+        with transaction.atomic():
+            row = self._take_over_row(to)
+            _close_phase(row, self.clock, facts.pop("note", ""))
+            row.state = to.value
+            _apply(row, facts)
+            _seal(row, self.clock)
+            row.save()
+            if row.degraded:
+                Host.objects.filter(pk=self.host_id).update(degraded=row.outcome)
+            elif to is State.ROLLED_BACK or to is State.ACTIVE:
+                Host.objects.filter(pk=self.host_id).exclude(degraded="").update(degraded="")
+            self._entry(row, to, facts)
+        self.state = to
+
+    def _take_over_row(self, to: State | None) -> SwitchEvent:
+        """The row, locked, if it is still ours; else FenceLost."""
+        if to is not None and not can_move(self.state, to):
+            raise AssertionError(f"no move from {self.state} to {to}")
+        row = (
+            SwitchEvent.objects.select_for_update(of=("self",))
+            .filter(pk=self.switch_id, fence=self.fence, state=self.state.value)
+            .first()
+        )
+        if row is None:
+            raise FenceLost(f"Switch {self.switch_id} is in other hands.")
+        return row
+
+    def _entry(self, row: SwitchEvent, to: State, facts: dict[str, Any]) -> None:
+        append(
+            f"switch.{to.value}",
+            self.actor,
+            host=self.host,
+            switch=row,
+            clock=self.clock,
+            state=to.value,
+            fence=self.fence,
+            model=row.to_tag,
+            digest=row.to_digest,
+            **{k: v for k, v in facts.items() if k not in {"plan", "to_digest"}},
+        )
+
+
+def hold(switch_id: int, fence: int, clock: Clock = system) -> Held | None:
+    """Take an open switch into the hands of the holder of `fence`; None if it has ended."""
+    with transaction.atomic():
+        row = (
+            SwitchEvent.objects.select_for_update(of=("self",))
+            .select_related("host", "origin")
+            .filter(pk=switch_id, state__in=OPEN_STATES, fence__lt=fence)
+            .first()
+        )
+        if row is None:
+            return None
+        row.fence = fence
+        if row.started_at is None:
+            row.started_at = clock.now()
+        row.save(update_fields=["fence", "started_at"])
+    actor = Actor(row.actor, row.source, row.actor_id)
+    return Held(row.pk, row.host_id, row.host.name, fence, State(row.state), actor, clock)
+
+
+def ask_cancel(switch_id: int, actor: Actor, clock: Clock = system) -> SwitchEvent:
+    """Raise the flag that the worker looks at between steps and while it waits (rule 9)."""
+    with transaction.atomic():
+        row = SwitchEvent.objects.select_for_update(of=("self",)).filter(pk=switch_id).first()
+        if row is None:
+            raise NotFound(f"There is no switch {switch_id}.")
+        if State(row.state) in ENDED:
+            raise Conflict(f"Switch {switch_id} has ended already.")
+        if row.cancel_asked_at is None:
+            row.cancel_asked_at = clock.now()
+            row.cancel_asked_by = actor.name
+            row.save(update_fields=["cancel_asked_at", "cancel_asked_by"])
+            append(
+                "switch.cancel-asked", actor, host=row.host.name, switch=row, clock=clock
+            )
+    return row
+
+
+def cancel_asked(switch_id: int) -> str:
+    """By whom the switch is to be cancelled; empty if by nobody."""
+    return (
+        SwitchEvent.objects.filter(pk=switch_id).values_list("cancel_asked_by", flat=True).first()
+        or ""
+    )
+
+
+def mark_seen(switch_id: int, actor: Actor, clock: Clock = system) -> None:
+    """Somebody looked at a switch that did not succeed: the board stops pointing to it."""
+    with transaction.atomic():
+        row = SwitchEvent.objects.filter(pk=switch_id, ended_at__isnull=False).first()
+        if row is None:
+            raise NotFound(f"There is no ended switch {switch_id}.")
+        _, made = FailureSeen.objects.get_or_create(
+            switch=row, defaults={"by": actor.name, "at": clock.now()}
+        )
+        if made:
+            append("switch.seen", actor, host=row.host.name, switch=row, clock=clock)
+
+
+def snapshot(resident: tuple[Resident, ...]) -> list[dict[str, Any]]:
+    """A resident set as the record keeps it."""
+    return [r.to_json() for r in resident]
+
+
+def plan_facts(plan: Plan) -> dict[str, Any]:
+    """What of a plan goes into the record once it is decided on."""
+    return {
+        "strategy": plan.strategy.value,
+        "strategy_reason": plan.strategy_reason,
+        "to_digest": plan.digest,
+        "plan": plan.to_json(),
+    }
+
+
+def _profile_still_there(profile_id: int | None) -> int | None:
+    from switcher.models import ModelProfile
+
+    if profile_id is None or not ModelProfile.objects.filter(pk=profile_id).exists():
+        return None
+    return profile_id
+
+
+def _apply(row: SwitchEvent, facts: dict[str, Any]) -> None:
+    for name, value in facts.items():
+        if name in {"figures"}:
+            row.figures = {**row.figures, **value}
+        elif name == "warning":
+            row.warnings = [*row.warnings, value]
+        else:
+            setattr(row, name, value)
+
+
+def _open_phase(row: SwitchEvent, to: State, clock: Clock) -> None:
+    if to in ENDED:
+        return
+    row.phases = [*row.phases, {"phase": to.value, "at": clock.now().isoformat(), "seconds": None}]
+
+
+def _close_phase(row: SwitchEvent, clock: Clock, note: str) -> None:
+    if not row.phases or row.phases[-1]["seconds"] is not None:
+        return
+    last = dict(row.phases[-1])
+    began = datetime.fromisoformat(last["at"])
+    last["seconds"] = max(0.0, round((clock.now() - began) / timedelta(seconds=1), 3))
+    if note:
+        last["note"] = note
+    row.phases = [*row.phases[:-1], last]
+
+
+def _seal(row: SwitchEvent, clock: Clock) -> None:
+    row.ended_at = clock.now()
+
+
+__all__ = [
+    "SERVER",
+    "Held",
+    "NewSwitch",
+    "ask_cancel",
+    "cancel_asked",
+    "hold",
+    "mark_seen",
+    "open_switch",
+    "plan_facts",
+    "snapshot",
+]

@@ -1,0 +1,195 @@
+"""What every entrance calls: plan a switch, ask for one, cancel one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from switcher.clock import Clock, system
+from switcher.errors import BadRequest, NotFound, PlanBlocked, PlanOutdated
+from switcher.models import Host, ModelProfile, SwitchEvent
+from switcher.observed import find_installed, full_name
+from switcher.ollama.client import Client
+from switcher.plans import Plan, Situation, make_plan
+from switcher.queries.history import expected_phases, expected_size
+from switcher.records import switches
+from switcher.records.ledger import Actor
+from switcher.records.switches import NewSwitch
+from switcher.specs import Spec, check_keep_alive, check_tag, check_warmups
+from switcher.states import Strategy
+from switcher.switching import wake
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody wants, as an entrance read it; nothing of it is checked yet.
+
+    One of `model` and `profile` is needed. A model without a profile uses the profile of that
+    tag if there is just one, else the host's defaults.
+    """
+
+    model: str = ""
+    profile: str = ""
+    host: str = ""  # empty: the default host
+    reason: str = ""
+    strategy: str = ""  # empty: auto
+    keep_alive: str = ""  # empty: the profile's
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A wish that names things that exist."""
+
+    host: Host
+    spec: Spec
+    profile_id: int | None
+    strategy: Strategy
+    reason: str
+
+
+def check(wish: Wish) -> Checked:
+    """Turn a wish into host, spec and strategy. Raises BadRequest (with its field), NotFound."""
+    host = find_host(wish.host)
+    profile = _find_profile(wish)
+    if profile is not None:
+        spec = spec_of(profile)
+    else:
+        spec = Spec(profile="", tag=check_tag(wish.model), keep_alive=host.keep_alive)
+    if wish.keep_alive:
+        spec = replace(spec, keep_alive=check_keep_alive(wish.keep_alive))
+    if len(wish.reason) > 500:
+        raise BadRequest("A reason has at most 500 characters.", "reason")
+    return Checked(
+        host, spec, profile.pk if profile else None, _strategy(wish.strategy), wish.reason.strip()
+    )
+
+
+def plan(wish: Wish) -> Plan:
+    """The plan, from a fresh reading of the host. Does nothing. Raises OllamaError kinds too."""
+    return plan_checked(check(wish))
+
+
+def plan_checked(want: Checked, client: Client | None = None) -> Plan:
+    """The plan of a checked wish, from a fresh reading of the host."""
+    ollama = client or Client(want.host.base_url)
+    try:
+        return make_plan(situation(want, ollama))
+    finally:
+        if client is None:
+            ollama.close()
+
+
+def situation(want: Checked, ollama: Client) -> Situation:
+    """All that a plan is made from: what the host holds now, and what is known of the past."""
+    resident, installed = ollama.resident(), ollama.installed()
+    target = find_installed(installed, want.spec.tag)
+    preloaded_tags = {full_name(p.tag) for p in want.host.preloaded.all()}
+    return Situation(
+        host=want.host.name,
+        vram_bytes=want.host.vram_bytes,
+        resident=resident,
+        active_digest=want.host.active_digest,
+        preloaded=frozenset(i.digest for i in installed if i.name in preloaded_tags),
+        target=target,
+        spec=want.spec,
+        target_size=expected_size(want.host.pk, target, want.spec),
+        asked=want.strategy,
+        host_strategy=Strategy(want.host.strategy),
+        history=expected_phases(want.host.pk, target, len(want.spec.warmups)),
+    )
+
+
+def request_switch(
+    wish: Wish,
+    actor: Actor,
+    *,
+    plan_token: str = "",
+    idempotency_key: str = "",
+    clock: Clock = system,
+) -> tuple[SwitchEvent, bool]:
+    """Record the request and wake the worker. Returns the switch, and whether it is new.
+
+    With `plan_token` it runs only while the host is as it was when that plan was made: else
+    PlanOutdated, and nothing was done. Raises SwitchRunning where one is open on the host.
+    """
+    want = check(wish)
+    if plan_token:
+        _check_plan_holds(want, plan_token)
+    new = NewSwitch(
+        host_id=want.host.pk,
+        spec=want.spec,
+        profile_id=want.profile_id,
+        strategy=want.strategy,
+        actor=actor,
+        reason=want.reason,
+        plan_token=plan_token,
+        idempotency_key=idempotency_key[:200],
+    )
+    row, made = switches.open_switch(new, clock)
+    if made:
+        wake.worker()
+    return row, made
+
+
+def cancel(switch_id: int, actor: Actor) -> SwitchEvent:
+    """Ask for the cancelling of an open switch; the worker restores the old state."""
+    row = switches.ask_cancel(switch_id, actor)
+    wake.worker()
+    return row
+
+
+def _check_plan_holds(want: Checked, token: str) -> None:
+    fresh = plan_checked(want)
+    if fresh.blocked:
+        raise PlanBlocked(fresh.blocked)
+    if fresh.token != token:
+        raise PlanOutdated(
+            f"Nothing was switched. {want.host.name} changed after the plan was made."
+        )
+
+
+def find_host(name: str) -> Host:
+    """The named host, or the default one."""
+    hosts = Host.objects.filter(removed_at=None)
+    host = hosts.filter(name=name).first() if name else hosts.filter(is_default=True).first()
+    if host is None:
+        raise NotFound(f"There is no host named {name!r}." if name else "There is no host yet.")
+    return host
+
+
+def _find_profile(wish: Wish) -> ModelProfile | None:
+    if wish.profile:
+        profile = ModelProfile.objects.filter(name=wish.profile).first()
+        if profile is None:
+            raise NotFound(f"There is no profile named {wish.profile!r}.")
+        if wish.model and full_name(check_tag(wish.model)) != full_name(profile.tag):
+            raise BadRequest(
+                f"Profile {profile.name} is of {profile.tag}, not of {wish.model}.", "model"
+            )
+        return profile
+    if not wish.model:
+        raise BadRequest("Name a model or a profile.", "model")
+    name = full_name(check_tag(wish.model))
+    rows = [p for p in ModelProfile.objects.all() if full_name(p.tag) == name]
+    return rows[0] if len(rows) == 1 else None
+
+
+def _strategy(text: str) -> Strategy:
+    try:
+        return Strategy(text or Strategy.AUTO)
+    except ValueError:
+        raise BadRequest("The strategy is auto, overlap or swap.", "strategy") from None
+
+
+def spec_of(profile: ModelProfile) -> Spec:
+    """A profile frozen for one switch."""
+    return Spec(
+        profile=profile.name,
+        tag=profile.tag,
+        keep_alive=profile.keep_alive,
+        options=dict(profile.options),
+        warmups=check_warmups(profile.warmups),
+        load_timeout_s=profile.load_timeout_s,
+        min_gpu_percent=profile.min_gpu_percent,
+        min_tokens_per_s=profile.min_tokens_per_s,
+        floor_fails=profile.floor_fails,
+    )
