@@ -1,4 +1,4 @@
-"""Settings. Everything that differs between machines comes from the environment (docs/settings.md)."""
+"""Settings. What differs between machines comes from the environment (docs/settings.md)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,27 @@
+from __future__ import annotations
+
+from typing import Any
+
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class SwitcherConfig(AppConfig):
     name = "switcher"
     verbose_name = "Switchboard"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        post_migrate.connect(prepare_database, sender=self)
+
+
+def prepare_database(using: str = "default", **_: Any) -> None:
+    """After every migrate: the seals, and the groups that roles are made of."""
+    from django.contrib.auth.models import Group
+
+    from switcher.access import AUDITORS, OPERATORS
+    from switcher.seals import seal
+
+    seal(using)
+    for name in (OPERATORS, AUDITORS):
+        Group.objects.using(using).get_or_create(name=name)

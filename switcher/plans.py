@@ -134,7 +134,9 @@ def make_plan(s: Situation) -> Plan:
     """Decide what leaves, what stays and in which order, and say why in numbers."""
     digest = s.target.digest if s.target else ""
     here = next((r for r in s.resident if digest and r.digest == digest), None)
-    size = Size(here.size, "as loaded now") if here and not _reloads(here, s.spec) else s.target_size
+    size = (
+        Size(here.size, "as loaded now") if here and not _reloads(here, s.spec) else s.target_size
+    )
     load = Item(s.spec.name, digest, size.bytes, "new", size.source)
     others = [_item(r, s) for r in s.resident if not digest or r.digest != digest]
     old = [i for i in others if i.role == "active"]
@@ -250,4 +252,3 @@ def _expected(strategy: Strategy, history: Mapping[str, Expected]) -> dict[str, 
 def gb(count: int) -> str:
     """Decimal gigabytes, one digit: 5.1."""
     return f"{count / 1e9:.1f}"
-

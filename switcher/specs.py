@@ -133,7 +133,9 @@ def check_warmups(rows: object) -> tuple[WarmUp, ...]:
         prompt = row.get("prompt") if isinstance(row, dict) else None
         limit = row.get("num_predict", 8) if isinstance(row, dict) else None
         if not isinstance(prompt, str) or not prompt.strip() or len(prompt) > 4000:
-            raise BadRequest("A warm-up prompt needs a text of at most 4,000 characters.", "warmups")
+            raise BadRequest(
+                "A warm-up prompt needs a text of at most 4,000 characters.", "warmups"
+            )
         if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= 512:
             raise BadRequest("A warm-up prompt's token limit lies between 1 and 512.", "warmups")
         checked.append(WarmUp(prompt, limit))

@@ -112,7 +112,8 @@ class Answer:
         try:
             value = json.loads(self.body)
         except ValueError as exc:
-            raise BadAnswer(f"The server answered {self.status} with something that is not JSON.") from exc
+            text = f"The server answered {self.status} with something that is not JSON."
+            raise BadAnswer(text) from exc
         if not isinstance(value, dict):
             raise BadAnswer("The server answered with JSON of another shape.")
         return value
@@ -144,7 +145,9 @@ def send(
             stream=True,
         ) as response:
             if 300 <= response.status_code < 400:
-                raise BadAnswer(f"The server answered {response.status_code}, a redirect: not Ollama.")
+                raise BadAnswer(
+                    f"The server answered {response.status_code}, a redirect: not Ollama."
+                )
             content = _read(response)
             return Answer(response.status_code, response.headers.get("Content-Type", ""), content)
     except requests.RequestException as exc:

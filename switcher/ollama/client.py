@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
@@ -50,11 +50,11 @@ class Warmed:
 class Ollama(Protocol):
     """The port through which a switch touches a host. Each call raises OllamaError kinds."""
 
-    def resident(self) -> tuple[Resident, ...]:
+    def resident(self, call: calls.Call | None = None) -> tuple[Resident, ...]:
         """What is loaded, freshly read (`/api/ps`)."""
         ...
 
-    def installed(self) -> tuple[Installed, ...]:
+    def installed(self, call: calls.Call | None = None) -> tuple[Installed, ...]:
         """What is on the host's disk (`/api/tags`)."""
         ...
 
@@ -68,9 +68,11 @@ class Ollama(Protocol):
         """Have one prompt answered: success is `done: true` (fact 10)."""
         ...
 
-    def unload(self, name: str) -> None:
+    def unload(self, name: str, call: calls.Call | None = None) -> None:
         """Ask for the unload. The answer comes before it happens (fact 1)."""
         ...
+
+    def close(self) -> None: ...
 
 
 class Client:
@@ -83,11 +85,11 @@ class Client:
     def close(self) -> None:
         self._session.close()
 
-    def resident(self) -> tuple[Resident, ...]:
-        return _rows(self._get("/api/ps"), _resident)
+    def resident(self, call: calls.Call | None = None) -> tuple[Resident, ...]:
+        return _rows(self._get("/api/ps", call), _resident)
 
-    def installed(self) -> tuple[Installed, ...]:
-        return _rows(self._get("/api/tags"), _installed)
+    def installed(self, call: calls.Call | None = None) -> tuple[Installed, ...]:
+        return _rows(self._get("/api/tags", call), _installed)
 
     def version(self) -> str:
         version = self._get("/api/version").get("version")
@@ -106,6 +108,16 @@ class Client:
             )
         except OllamaError as exc:
             return Observation(now, error=exc.text)
+
+    def observe_resident(self, now: datetime, known: Observation) -> Observation:
+        """Read only what is loaded; the rest stays as it was last seen."""
+        began = time.monotonic()
+        try:
+            resident = self.resident()
+        except OllamaError as exc:
+            return Observation(now, error=exc.text)
+        latency_ms = round((time.monotonic() - began) * 1000)
+        return replace(known, at=now, resident=resident, latency_ms=latency_ms, error="")
 
     def load(self, spec: Spec, embeds: bool, timeout_s: float, call: calls.Call) -> Loaded:
         if embeds:  # fact 16: an embedding model refuses even an empty generate
@@ -133,16 +145,17 @@ class Client:
         answer = self._post("/api/generate", body, timeout_s, call)
         _check_done(answer, spec.tag)
         tokens = _count(answer, "eval_count")
-        seconds = _seconds(answer, "eval_duration")
-        return Warmed(tokens, tokens / seconds if seconds else 0.0, _seconds(answer, "total_duration"))
+        eval_s = _seconds(answer, "eval_duration")
+        speed = tokens / eval_s if eval_s else 0.0
+        return Warmed(tokens, speed, _seconds(answer, "total_duration"))
 
-    def unload(self, name: str) -> None:
+    def unload(self, name: str, call: calls.Call | None = None) -> None:
         # Fact 6: the number 0. Facts 1, 2, 4: the 200 says nothing of whether it has left.
         body = {"model": name, "prompt": "", "stream": False, "keep_alive": 0}
-        self._post("/api/generate", body, QUICK_S, calls.Call())
+        self._post("/api/generate", body, QUICK_S, call or calls.Call())
 
-    def _get(self, path: str) -> dict[str, Any]:
-        return self._send("GET", path, None, QUICK_S, calls.Call())
+    def _get(self, path: str, call: calls.Call | None = None) -> dict[str, Any]:
+        return self._send("GET", path, None, QUICK_S, call or calls.Call())
 
     def _post(
         self, path: str, body: dict[str, Any], timeout_s: float, call: calls.Call

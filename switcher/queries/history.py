@@ -18,7 +18,7 @@ LAST = 5
 LOOK_BACK = 60
 
 
-def expected_phases(host_id: int, target: Installed | None, warmups: int) -> dict[str, Expected]:
+def expected_phases(host_id: int, target: Installed | None) -> dict[str, Expected]:
     """Seconds by phase: the median of the last few switches to this digest on this host; for
     the load else from its bytes over the host's own measured rate."""
     if target is None:
@@ -46,6 +46,14 @@ def expected_size(host_id: int, target: Installed | None, spec: Spec) -> Size:
         if row["to_digest"] == target.digest and same_context and figures.get("size"):
             return Size(figures["size"], "as last loaded here")
     return Size(round(target.size * FILE_TO_RESIDENT), "about, from the size of its file")
+
+
+def usual_gpu_percent(host_id: int, digest: str) -> int | None:
+    """The share of this model that lay on the GPU when it was last activated here."""
+    for row in _past(host_id):
+        if row["to_digest"] == digest and "gpu_percent" in row["figures"]:
+            return int(row["figures"]["gpu_percent"])
+    return None
 
 
 def _past(host_id: int) -> list[dict[str, Any]]:

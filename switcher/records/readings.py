@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from django.db import transaction
 
-from switcher.models import Host, Reading
+from switcher.models import Host, Reading, SwitchEvent
 from switcher.observed import Observation
+from switcher.states import OPEN
 
 TIME_EVERY_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedHost:
+    """A host as the watcher needs it. `busy`: a switch runs there."""
+
+    id: int
+    name: str
+    base_url: str
+    busy: bool
+
+
+def watched_hosts() -> list[WatchedHost]:
+    """All hosts that are to be read, in two queries."""
+    open_rows = SwitchEvent.objects.filter(state__in=sorted(OPEN))
+    busy = set(open_rows.values_list("host_id", flat=True))
+    rows = Host.objects.filter(removed_at=None).values_list("id", "name", "base_url")
+    return [WatchedHost(i, name, url, i in busy) for i, name, url in rows]
 
 
 def store(host_id: int, seen: Observation, failures: int) -> None:

@@ -10,10 +10,10 @@ from django.db import IntegrityError, transaction
 
 from switcher.clock import Clock, system
 from switcher.errors import Conflict, FenceLost, NotFound, SwitchRunning
-from switcher.models import FailureSeen, Host, SwitchEvent
+from switcher.models import FailureSeen, Host, Lease, ModelProfile, SwitchEvent
 from switcher.observed import Resident
 from switcher.plans import Plan
-from switcher.records.ledger import SERVER, Actor, append, origin_of
+from switcher.records.ledger import Actor, append, origin_of
 from switcher.specs import Spec
 from switcher.states import ENDED, OPEN, State, Strategy, can_move
 
@@ -243,6 +243,22 @@ def hold(switch_id: int, fence: int, clock: Clock = system) -> Held | None:
     return Held(row.pk, row.host_id, row.host.name, fence, State(row.state), actor, clock)
 
 
+def waiting(clock: Clock = system) -> list[tuple[int, int]]:
+    """(switch, host) of open switches that no living worker holds: queued, or left behind."""
+    now = clock.now()
+    held = Lease.objects.filter(until__gt=now).exclude(owner="").values("host_id")
+    rows = SwitchEvent.objects.filter(state__in=OPEN_STATES).exclude(host_id__in=held)
+    return list(rows.order_by("id").values_list("id", "host_id"))
+
+
+def host_of(switch_id: int) -> int:
+    """The host of a switch. Raises NotFound."""
+    host_id = SwitchEvent.objects.filter(pk=switch_id).values_list("host_id", flat=True).first()
+    if host_id is None:
+        raise NotFound(f"There is no switch {switch_id}.")
+    return host_id
+
+
 def ask_cancel(switch_id: int, actor: Actor, clock: Clock = system) -> SwitchEvent:
     """Raise the flag that the worker looks at between steps and while it waits (rule 9)."""
     with transaction.atomic():
@@ -255,9 +271,7 @@ def ask_cancel(switch_id: int, actor: Actor, clock: Clock = system) -> SwitchEve
             row.cancel_asked_at = clock.now()
             row.cancel_asked_by = actor.name
             row.save(update_fields=["cancel_asked_at", "cancel_asked_by"])
-            append(
-                "switch.cancel-asked", actor, host=row.host.name, switch=row, clock=clock
-            )
+            append("switch.cancel-asked", actor, host=row.host.name, switch=row, clock=clock)
     return row
 
 
@@ -298,8 +312,6 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
 
 
 def _profile_still_there(profile_id: int | None) -> int | None:
-    from switcher.models import ModelProfile
-
     if profile_id is None or not ModelProfile.objects.filter(pk=profile_id).exists():
         return None
     return profile_id
@@ -307,7 +319,7 @@ def _profile_still_there(profile_id: int | None) -> int | None:
 
 def _apply(row: SwitchEvent, facts: dict[str, Any]) -> None:
     for name, value in facts.items():
-        if name in {"figures"}:
+        if name == "figures":
             row.figures = {**row.figures, **value}
         elif name == "warning":
             row.warnings = [*row.warnings, value]
@@ -334,17 +346,3 @@ def _close_phase(row: SwitchEvent, clock: Clock, note: str) -> None:
 
 def _seal(row: SwitchEvent, clock: Clock) -> None:
     row.ended_at = clock.now()
-
-
-__all__ = [
-    "SERVER",
-    "Held",
-    "NewSwitch",
-    "ask_cancel",
-    "cancel_asked",
-    "hold",
-    "mark_seen",
-    "open_switch",
-    "plan_facts",
-    "snapshot",
-]

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from switcher.clock import Clock, system
 from switcher.errors import BadRequest, NotFound, PlanBlocked, PlanOutdated
 from switcher.models import Host, ModelProfile, SwitchEvent
-from switcher.observed import find_installed, full_name
+from switcher.observed import full_name
 from switcher.ollama.client import Client
-from switcher.plans import Plan, Situation, make_plan
-from switcher.queries.history import expected_phases, expected_size
+from switcher.plans import Plan, make_plan
 from switcher.records import switches
 from switcher.records.ledger import Actor
 from switcher.records.switches import NewSwitch
-from switcher.specs import Spec, check_keep_alive, check_tag, check_warmups
+from switcher.specs import Spec, check_keep_alive, check_tag
 from switcher.states import Strategy
 from switcher.switching import wake
+from switcher.switching.jobs import situation, spec_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,34 +68,14 @@ def plan(wish: Wish) -> Plan:
     return plan_checked(check(wish))
 
 
-def plan_checked(want: Checked, client: Client | None = None) -> Plan:
+def plan_checked(want: Checked) -> Plan:
     """The plan of a checked wish, from a fresh reading of the host."""
-    ollama = client or Client(want.host.base_url)
+    ollama = Client(want.host.base_url)
     try:
-        return make_plan(situation(want, ollama))
+        resident, installed = ollama.resident(), ollama.installed()
     finally:
-        if client is None:
-            ollama.close()
-
-
-def situation(want: Checked, ollama: Client) -> Situation:
-    """All that a plan is made from: what the host holds now, and what is known of the past."""
-    resident, installed = ollama.resident(), ollama.installed()
-    target = find_installed(installed, want.spec.tag)
-    preloaded_tags = {full_name(p.tag) for p in want.host.preloaded.all()}
-    return Situation(
-        host=want.host.name,
-        vram_bytes=want.host.vram_bytes,
-        resident=resident,
-        active_digest=want.host.active_digest,
-        preloaded=frozenset(i.digest for i in installed if i.name in preloaded_tags),
-        target=target,
-        spec=want.spec,
-        target_size=expected_size(want.host.pk, target, want.spec),
-        asked=want.strategy,
-        host_strategy=Strategy(want.host.strategy),
-        history=expected_phases(want.host.pk, target, len(want.spec.warmups)),
-    )
+        ollama.close()
+    return make_plan(situation(want.host, want.spec, want.strategy, resident, installed))
 
 
 def request_switch(
@@ -178,18 +158,3 @@ def _strategy(text: str) -> Strategy:
         return Strategy(text or Strategy.AUTO)
     except ValueError:
         raise BadRequest("The strategy is auto, overlap or swap.", "strategy") from None
-
-
-def spec_of(profile: ModelProfile) -> Spec:
-    """A profile frozen for one switch."""
-    return Spec(
-        profile=profile.name,
-        tag=profile.tag,
-        keep_alive=profile.keep_alive,
-        options=dict(profile.options),
-        warmups=check_warmups(profile.warmups),
-        load_timeout_s=profile.load_timeout_s,
-        min_gpu_percent=profile.min_gpu_percent,
-        min_tokens_per_s=profile.min_tokens_per_s,
-        floor_fails=profile.floor_fails,
-    )

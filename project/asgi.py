@@ -1,0 +1,60 @@
+"""The ASGI application: live sockets, the gateway, and Django for all else."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cache
+from typing import Any
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+django_app = get_asgi_application()
+
+# Only now, with the apps loaded:
+from project.background import Background, assemble  # noqa: E402
+from switcher.live import feed, socket  # noqa: E402
+
+log = logging.getLogger(__name__)
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """Serve one connection. Daphne has no lifespan: there `project.server` starts the parts."""
+    if scope["type"] == "http":
+        app = _gateway() if is_gateway(scope["path"]) else django_app
+        await app(scope, receive, send)
+    elif scope["type"] == "websocket":
+        await socket.app(scope, receive, send)
+    else:
+        await _lifespan(receive, send)
+
+
+def is_gateway(path: str) -> bool:
+    """Whether a path is one of the OpenAI-shaped ones, which never go through Django."""
+    return path == "/chat/completions" or path.startswith("/v1/")
+
+
+@cache
+def _gateway() -> Any:
+    """Imported at the first request: it brings an HTTP client that pages do not need."""
+    from switcher.gateway.asgi import app
+
+    return app
+
+
+async def _lifespan(receive: Any, send: Any) -> None:
+    """Under uvicorn and its like: the parts live as long as the server."""
+    await receive()
+    parts = Background(assemble())
+    try:
+        parts.start()
+    except Exception as exc:
+        log.exception("The background work did not start.")
+        await send({"type": "lifespan.startup.failed", "message": str(exc)})
+        return
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    feed.stop_all()
+    await parts.stop(8.0)
+    await send({"type": "lifespan.shutdown.complete"})

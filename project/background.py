@@ -1,0 +1,83 @@
+"""What runs beside the requests in a server process: the worker and the watcher.
+
+Here is the assembly. Each part has threads of its own, all of them daemons: a thread of an executor
+would keep the process from ending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+
+# How long a running switch gets to end, before it is handed to the next start.
+PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Something that runs until it is told to stop. `stop` may take its time."""
+
+    name: str
+    start: Callable[[], None]
+    stop: Callable[[], None]
+
+
+def assemble(*, worker: bool = True, watcher: bool = True) -> list[Part]:
+    """The parts of a whole server, in the order of their start."""
+    from switcher.switching.worker import Worker
+    from switcher.watching.loop import Watcher
+
+    parts = []
+    if watcher:
+        watches = Watcher()
+        parts.append(Part("watcher", watches.start, watches.stop))
+    if worker:
+        works = Worker()
+        parts.append(Part("worker", works.start, lambda: works.stop(PATIENCE_S)))
+    return parts
+
+
+class Background:
+    """The parts of one server process: `start` once, `stop` as often as you like."""
+
+    def __init__(self, parts: list[Part]) -> None:
+        self._parts = parts
+        self._started: list[Part] = []
+        self._stopping: list[threading.Thread] | None = None
+
+    def start(self) -> None:
+        for part in self._parts:
+            part.start()
+            self._started.append(part)
+            log.info("the %s runs", part.name, extra={"action": "part-started"})
+
+    async def stop(self, seconds: float) -> bool:
+        """Tell all parts to stop and wait for them, `seconds` at most. False: one still runs.
+
+        Waiting is polling: joining in an executor would leave a thread that holds up the exit.
+        """
+        if self._stopping is None:
+            self._stopping = [_stop_in_thread(part) for part in reversed(self._started)]
+        until = asyncio.get_running_loop().time() + seconds
+        while any(thread.is_alive() for thread in self._stopping):
+            if asyncio.get_running_loop().time() >= until:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+
+def _stop_in_thread(part: Part) -> threading.Thread:
+    def stop() -> None:
+        try:
+            part.stop()
+        except Exception:
+            log.exception("the %s did not stop well", part.name, extra={"action": "stop-failed"})
+
+    thread = threading.Thread(target=stop, name=f"stop-{part.name}", daemon=True)
+    thread.start()
+    return thread

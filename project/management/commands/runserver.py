@@ -1,0 +1,14 @@
+"""`runserver`: daphne's, for development, with our server and what runs beside it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from daphne.management.commands.runserver import Command as DaphneCommand
+
+from project.background import assemble
+from project.server import Server
+
+
+class Command(DaphneCommand):  # type: ignore[misc]  # daphne has no types
+    server_cls = partial(Server, parts=assemble)

@@ -1,0 +1,80 @@
+"""What no code path may do, refused by the database itself.
+
+An ended switch is never changed or removed; an audit entry never at all. The triggers are made
+after every migrate, not by one migration: on SQLite a migration that rebuilds a table drops its
+triggers without a word.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connections
+
+from switcher.states import ENDED
+
+_SWITCH, _ENTRY = "switcher_switchevent", "switcher_auditentry"
+_ENDED = ", ".join(f"'{s.value}'" for s in sorted(ENDED))
+
+SQLITE = {
+    "sealed_switch_update": f"BEFORE UPDATE ON {_SWITCH} WHEN OLD.state IN ({_ENDED})",
+    "sealed_switch_delete": f"BEFORE DELETE ON {_SWITCH} WHEN OLD.state IN ({_ENDED})",
+    # INSERT OR REPLACE deletes without firing a DELETE trigger, unless this stops it.
+    "sealed_switch_insert": (
+        f"BEFORE INSERT ON {_SWITCH} "
+        f"WHEN NEW.id IS NOT NULL AND EXISTS (SELECT 1 FROM {_SWITCH} WHERE id = NEW.id)"
+    ),
+    "sealed_entry_update": f"BEFORE UPDATE ON {_ENTRY}",
+    "sealed_entry_delete": f"BEFORE DELETE ON {_ENTRY}",
+    "sealed_entry_insert": (
+        f"BEFORE INSERT ON {_ENTRY} "
+        f"WHEN NEW.id IS NOT NULL AND EXISTS (SELECT 1 FROM {_ENTRY} WHERE id = NEW.id)"
+    ),
+}
+
+_FUNCTION = """
+CREATE OR REPLACE FUNCTION switcher_sealed() RETURNS trigger AS $$
+BEGIN RAISE EXCEPTION 'sealed: this record is kept as it is'; END $$ LANGUAGE plpgsql
+"""
+POSTGRES = {
+    "sealed_switch": (
+        _SWITCH,
+        f"BEFORE UPDATE OR DELETE ON {_SWITCH} FOR EACH ROW WHEN (OLD.state IN ({_ENDED}))",
+    ),
+    "sealed_switch_truncate": (_SWITCH, f"BEFORE TRUNCATE ON {_SWITCH} FOR EACH STATEMENT"),
+    "sealed_entry": (_ENTRY, f"BEFORE UPDATE OR DELETE ON {_ENTRY} FOR EACH ROW"),
+    "sealed_entry_truncate": (_ENTRY, f"BEFORE TRUNCATE ON {_ENTRY} FOR EACH STATEMENT"),
+}
+
+
+def seal(using: str = "default", **_: Any) -> None:
+    """Make the triggers that are missing. Safe to run at any time; connected to post_migrate."""
+    connection = connections[using]
+    tables = set(connection.introspection.table_names())
+    if not {_SWITCH, _ENTRY} <= tables:
+        return
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            for name, when in SQLITE.items():
+                cursor.execute(
+                    f"CREATE TRIGGER IF NOT EXISTS {name} {when} "
+                    "BEGIN SELECT RAISE(ABORT, 'sealed: this record is kept as it is'); END"
+                )
+        else:
+            cursor.execute(_FUNCTION)
+            for name, (table, when) in POSTGRES.items():
+                cursor.execute(
+                    f"CREATE OR REPLACE TRIGGER {name} {when} EXECUTE FUNCTION switcher_sealed()"
+                )
+                # ALWAYS: session_replication_role is no way round it.
+                cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
+
+
+def unseal(using: str = "default") -> None:
+    """Drop the triggers: for tests that empty the tables, never called by the product."""
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        for name in SQLITE if connection.vendor == "sqlite" else ():
+            cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
+        for name, (table, _) in POSTGRES.items() if connection.vendor == "postgresql" else ():
+            cursor.execute(f"DROP TRIGGER IF EXISTS {name} ON {table}")

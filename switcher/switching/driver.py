@@ -1,0 +1,121 @@
+"""Performs the effects of a switch against a real server, under the host's lease.
+
+Rule 3: it looks at its lease just before each call, a keeper renews it while a call waits, and a
+call is cut when that fails, so that no call outlasts the lease.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from switcher import traffic
+from switcher.clock import Clock
+from switcher.ollama.calls import Call
+from switcher.ollama.client import Ollama
+from switcher.ollama.errors import CallCut, ModelMissing, OllamaError, Refused
+from switcher.records.switches import Held
+from switcher.states import State
+from switcher.switching.effects import (
+    Cancelled,
+    Catalogue,
+    Effect,
+    InFlight,
+    Load,
+    Look,
+    Pause,
+    Unload,
+    Warm,
+)
+from switcher.switching.keeper import Keeper
+from switcher.switching.residency import Steps
+
+# What restores is not interrupted, and from the activation on there is nothing to cancel.
+CANCELLABLE = frozenset(
+    {
+        State.QUEUED,
+        State.CHECKING,
+        State.DRAINING,
+        State.LOADING,
+        State.WARMING,
+        State.VERIFYING,
+    }
+)
+
+
+class Driver:
+    """Runs the steps of one switch. One for each run of each switch."""
+
+    def __init__(self, held: Held, ollama: Ollama, keeper: Keeper, clock: Clock) -> None:
+        self._held = held
+        self._ollama = ollama
+        self._keeper = keeper
+        self._clock = clock
+
+    def run(self, steps: Steps[None]) -> None:
+        """To the end of the steps. Raises FenceLost or HandedOver where it must stop before."""
+        value: Any = None
+        failure: Exception | None = None
+        try:
+            while True:
+                effect = steps.throw(failure) if failure is not None else steps.send(value)
+                value, failure = None, None
+                try:
+                    value = self._perform(effect)
+                except (OllamaError, Cancelled) as exc:
+                    failure = exc
+        except StopIteration:
+            return
+        finally:
+            steps.close()
+
+    def _perform(self, effect: Effect) -> Any:
+        self._check()
+        call = Call()
+        with self._keeper.watching(call):
+            try:
+                return self._do(effect, call)
+            except CallCut:
+                self._check()  # says why it was cut: lease lost, handed over, cancelled
+                raise
+
+    def _check(self) -> None:
+        self._keeper.check()
+        if self._keeper.cancelled_by and self._held.state in CANCELLABLE:
+            raise Cancelled(self._keeper.cancelled_by)
+
+    def _do(self, effect: Effect, call: Call) -> Any:
+        match effect:
+            case Look():
+                return self._ollama.resident(call)
+            case Catalogue():
+                return self._ollama.installed(call)
+            case Load(spec, embeds, timeout_s):
+                return self._ollama.load(spec, embeds, timeout_s, call)
+            case Warm(spec, warmup, embeds, timeout_s):
+                return self._ollama.warm(spec, warmup, embeds, timeout_s, call)
+            case Unload(names):
+                return self._unload_all(names, call)
+            case InFlight():
+                return traffic.in_flight(self._held.host_id)
+            case Pause(seconds):
+                return self._clock.sleep(seconds)
+
+    def _unload_all(self, names: tuple[str, ...], call: Call) -> dict[str, str]:
+        """All at once; what the server refused comes back as text by name."""
+        if len(names) == 1:
+            texts = [self._unload(names[0], call)]
+        else:
+            with ThreadPoolExecutor(max_workers=min(8, len(names))) as pool:
+                texts = list(pool.map(lambda name: self._unload(name, call), names))
+        return {name: text for name, text in zip(names, texts, strict=True) if text}
+
+    def _unload(self, name: str, call: Call) -> str:
+        try:
+            self._ollama.unload(name, call)
+        except ModelMissing as exc:
+            # Fact 24: gone from the disk, it stays loaded and no name reaches it.
+            return exc.text
+        except Refused as exc:
+            return exc.text
+        return ""

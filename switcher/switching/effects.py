@@ -1,0 +1,93 @@
+"""What a switch asks of the outside world, as values.
+
+The steps of a switch are a generator that yields these and is sent their results; the driver
+performs them. So the order of things can be run against a real server, or against a model of one
+with simulated time and a crash at any point, without changing a line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from switcher.errors import SwitcherError
+from switcher.specs import Spec, WarmUp
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Read `/api/ps` now; gives tuple[Resident, …]. What gates an act is always fresh (rule 6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Read `/api/tags` now; gives tuple[Installed, …]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Load a model; gives Loaded."""
+
+    spec: Spec
+    embeds: bool
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """Have a warm-up prompt answered; gives Warmed."""
+
+    spec: Spec
+    warmup: WarmUp
+    embeds: bool
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Ask for the unload of several models at once; gives {name: error text}, empty if all took
+    the request. Whether they leave only Look tells (fact 1)."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """How many requests the gateway has under way on this host; gives int."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Let time pass."""
+
+    seconds: float
+
+
+Effect = Look | Catalogue | Load | Warm | Unload | InFlight | Pause
+
+
+class Cancelled(SwitcherError):
+    """Somebody asked for the cancelling of this switch."""
+
+    code = "cancelled"
+
+    def __init__(self, by: str) -> None:
+        super().__init__(f"{by} cancelled the switch.")
+        self.by = by
+
+
+class GateFailed(SwitcherError):
+    """What was loaded is not good enough to be activated."""
+
+    code = "below-floor"
+
+
+class NotResident(SwitcherError):
+    """The server does not list what it should hold."""
+
+    code = "not-resident"
+
+
+class Interrupted(SwitcherError):
+    """The process that ran the switch ended in the middle."""
+
+    code = "interrupted"

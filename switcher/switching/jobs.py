@@ -1,0 +1,137 @@
+"""All that running one switch needs, read once when the worker takes it up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from switcher.errors import SwitcherError
+from switcher.models import Host, ModelProfile, SwitchEvent
+from switcher.observed import Installed, Resident, full_name
+from switcher.plans import Plan, Situation, make_plan
+from switcher.queries.history import expected_phases, expected_size, usual_gpu_percent
+from switcher.specs import Spec, check_warmups
+from switcher.states import Strategy
+from switcher.switching.effects import Cancelled, Interrupted
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What was decided before anything was touched: what was there, and what is to leave."""
+
+    before: tuple[Resident, ...]
+    strategy: Strategy
+    digest: str  # of the new model
+    leaving: dict[str, str]  # digest to name, of what this switch itself unloads
+
+
+@dataclass(slots=True)
+class Job:
+    """One switch's facts. `plan` makes the plan from a fresh reading; `course` is set once the
+    plan is decided on, by this worker or by an earlier one."""
+
+    switch_id: int
+    host: str
+    base_url: str
+    spec: Spec
+    from_spec: Spec | None
+    preloaded: tuple[Spec, ...]
+    plan_token: str
+    plan: Callable[[tuple[Resident, ...], tuple[Installed, ...]], Plan]
+    usual_gpu_percent: Callable[[str], int | None]
+    course: Course | None = None
+    failure: SwitcherError | None = None  # why an earlier worker began to restore
+
+    @property
+    def known(self) -> Course:
+        """The course, which every state after CHECKING has."""
+        assert self.course is not None, "the plan is written down before anything is touched"
+        return self.course
+
+
+def load_job(switch_id: int) -> Job:
+    """Read a switch and its host."""
+    row = SwitchEvent.objects.select_related("host").get(pk=switch_id)
+    host = row.host
+    spec = Spec.from_json(row.to_spec)
+    return Job(
+        switch_id=row.pk,
+        host=host.name,
+        base_url=host.base_url,
+        spec=spec,
+        from_spec=Spec.from_json(row.from_spec) if row.from_spec else None,
+        preloaded=tuple(spec_of(p) for p in host.preloaded.all()),
+        plan_token=row.plan_token,
+        plan=_planner(host, spec, Strategy(row.strategy_asked)),
+        usual_gpu_percent=lambda digest: usual_gpu_percent(host.pk, digest),
+        course=_course(row),
+        failure=_failure(row),
+    )
+
+
+def _course(row: SwitchEvent) -> Course | None:
+    if not row.plan or row.before is None:
+        return None
+    return Course(
+        before=tuple(Resident.from_json(r) for r in row.before),
+        strategy=Strategy(row.strategy),
+        digest=row.to_digest,
+        leaving={i["digest"]: i["name"] for i in row.plan["unload"]},
+    )
+
+
+def _failure(row: SwitchEvent) -> SwitcherError | None:
+    if not row.error:
+        return None
+    if row.error_code == Cancelled.code:
+        return Cancelled(row.cancel_asked_by)
+    return Interrupted(row.error)
+
+
+def _planner(
+    host: Host, spec: Spec, asked: Strategy
+) -> Callable[[tuple[Resident, ...], tuple[Installed, ...]], Plan]:
+    def plan(resident: tuple[Resident, ...], installed: tuple[Installed, ...]) -> Plan:
+        return make_plan(situation(host, spec, asked, resident, installed))
+
+    return plan
+
+
+def situation(
+    host: Host,
+    spec: Spec,
+    asked: Strategy,
+    resident: tuple[Resident, ...],
+    installed: tuple[Installed, ...],
+) -> Situation:
+    """All that a plan is made from: what the host holds now, and what is known of the past."""
+    target = next((i for i in installed if i.name == spec.name), None)
+    preloaded = {full_name(p.tag) for p in host.preloaded.all()}
+    return Situation(
+        host=host.name,
+        vram_bytes=host.vram_bytes,
+        resident=resident,
+        active_digest=host.active_digest,
+        preloaded=frozenset(i.digest for i in installed if i.name in preloaded),
+        target=target,
+        spec=spec,
+        target_size=expected_size(host.pk, target, spec),
+        asked=asked,
+        host_strategy=Strategy(host.strategy),
+        history=expected_phases(host.pk, target),
+    )
+
+
+def spec_of(profile: ModelProfile) -> Spec:
+    """A profile frozen for one switch."""
+    return Spec(
+        profile=profile.name,
+        tag=profile.tag,
+        keep_alive=profile.keep_alive,
+        options=dict(profile.options),
+        warmups=check_warmups(profile.warmups),
+        load_timeout_s=profile.load_timeout_s,
+        min_gpu_percent=profile.min_gpu_percent,
+        min_tokens_per_s=profile.min_tokens_per_s,
+        floor_fails=profile.floor_fails,
+    )

@@ -1,0 +1,128 @@
+"""Compensation: bring the resident set of before back, verify it, and say what is true.
+
+Ordinary steps with the same guards (rule 11). It is not over before it is verified; where it fails
+too, the host is called degraded, loudly, and what it really holds is named.
+"""
+
+from __future__ import annotations
+
+from switcher.errors import SwitcherError
+from switcher.observed import Installed, Resident, find_digest, find_installed, short_name
+from switcher.ollama.errors import OllamaError
+from switcher.records.switches import Held, snapshot
+from switcher.specs import DEFAULT_WARMUPS, FOREVER, Spec
+from switcher.states import State
+from switcher.switching.effects import Cancelled, Catalogue, Look, NotResident, Unload
+from switcher.switching.jobs import Job
+from switcher.switching.residency import Steps, load_spec, look_or_none, wait_gone
+
+TRIES = 3
+
+
+def restore(held: Held, job: Job, why: SwitcherError) -> Steps[None]:
+    """From RESTORING to the end: rolled back, cancelled, or failed and degraded."""
+    try:
+        back = yield from _bring_back(held, job)
+    except (OllamaError, NotResident) as exc:
+        after = yield from look_or_none()
+        held.end(
+            State.FAILED,
+            degraded=True,
+            after=None if after is None else snapshot(after),
+            restored="",
+            outcome=_degraded_text(job, after, exc),
+        )
+        return
+    after = yield Look()
+    held.end(
+        State.CANCELLED if isinstance(why, Cancelled) else State.ROLLED_BACK,
+        after=snapshot(after),
+        restored=", ".join(back),
+        outcome=_restored_text(job, why, back),
+    )
+
+
+def _bring_back(held: Held, job: Job) -> Steps[list[str]]:
+    """Remove what this switch brought, load what it cost, until a fresh reading shows the old
+    set. Gives the names that were loaded again."""
+    loaded: list[str] = []
+    installed: tuple[Installed, ...] = yield Catalogue()
+    for _ in range(TRIES):
+        now: tuple[Resident, ...] = yield Look()
+        extra, missing = _difference(job, now)
+        if not extra and not missing:
+            return loaded
+        if extra:
+            yield Unload(tuple(r.name for r in extra))
+            # A load that was cut may end just before the server notices (fact 9).
+            text = yield from wait_gone(frozenset(r.digest for r in extra))
+            if text:
+                held.note(warning=text)
+        for old in missing:
+            yield from _load_again(job, old, installed)
+            loaded.append(short_name(old.name))
+    now = yield Look()
+    extra, missing = _difference(job, now)
+    if missing:
+        names = ", ".join(short_name(r.name) for r in missing)
+        raise NotResident(f"{names} did not stay loaded.")
+    return loaded
+
+
+def _difference(job: Job, now: tuple[Resident, ...]) -> tuple[list[Resident], list[Resident]]:
+    """What is there because of this switch, and what was there before it and is not now.
+
+    What others loaded meanwhile is theirs; what expired by itself meanwhile need not come back.
+    """
+    course = job.known
+    was_here = find_digest(course.before, course.digest) is not None
+    extra = [] if was_here else [r for r in now if r.digest == course.digest]
+    missing = [r for r in course.before if not _as_before(r, find_digest(now, r.digest))]
+    return extra, missing
+
+
+def _as_before(old: Resident, here: Resident | None) -> bool:
+    """Resident again with the same context: one loaded with other options is not the same."""
+    return here is not None and here.context_length == old.context_length
+
+
+def _load_again(job: Job, old: Resident, installed: tuple[Installed, ...]) -> Steps[None]:
+    """Load a model as it was: its own profile's way if we know it, else its name and keep-alive."""
+    row = find_installed(installed, old.name)
+    if row is None or row.digest != old.digest:
+        what = "is not on the host any more" if row is None else "means other content now"
+        raise NotResident(f"{short_name(old.name)} cannot come back: the name {what}.")
+    yield from load_spec(_spec_for(job, old), installed)
+
+
+def _spec_for(job: Job, old: Resident) -> Spec:
+    for spec in (job.from_spec, *job.preloaded):
+        if spec is not None and spec.name == old.name:
+            return spec
+    keep_alive = FOREVER if old.stays else "30m"
+    return Spec(profile="", tag=old.name, keep_alive=keep_alive, warmups=DEFAULT_WARMUPS)
+
+
+def _old_active(job: Job) -> str:
+    return short_name(job.from_spec.name) if job.from_spec else ""
+
+
+def _restored_text(job: Job, why: SwitcherError, back: list[str]) -> str:
+    new, old = short_name(job.spec.name), _old_active(job)
+    what = "was cancelled" if isinstance(why, Cancelled) else "did not become active"
+    if not old:
+        return f"{new} {what}. {job.host} is as it was before."
+    if back:
+        return f"{new} {what}. {old} is active again."
+    return f"{new} {what}. {old} stays active; it was not touched."
+
+
+def _degraded_text(job: Job, after: tuple[Resident, ...] | None, exc: SwitcherError) -> str:
+    new, old = short_name(job.spec.name), _old_active(job) or "what was loaded before"
+    if after is None:
+        held = f"{job.host} does not answer, so what it holds is not known"
+    elif after:
+        held = f"{job.host} holds {', '.join(short_name(r.name) for r in after)}"
+    else:
+        held = f"{job.host} holds no model"
+    return f"{new} did not become active, and {old} did not come back: {exc.text} {held}."

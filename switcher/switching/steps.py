@@ -1,0 +1,284 @@
+"""One switch, step by step: a generator of effects over the record that it moves.
+
+Read it from the top: `run` goes on from wherever the record stands. Each `yield` is a point where
+the process may die; what was written before it is what the next worker finds (rule 4).
+"""
+
+from __future__ import annotations
+
+import logging
+
+from switcher.errors import PlanBlocked, PlanOutdated, SwitcherError
+from switcher.observed import Installed, Resident, find_digest, find_installed, short_name
+from switcher.ollama.client import Loaded, Warmed
+from switcher.ollama.errors import OllamaError
+from switcher.plans import Plan
+from switcher.records.switches import Held, plan_facts, snapshot
+from switcher.specs import load_timeout_s
+from switcher.states import State, Strategy
+from switcher.switching.effects import (
+    Cancelled,
+    Catalogue,
+    GateFailed,
+    InFlight,
+    Interrupted,
+    Load,
+    Look,
+    NotResident,
+    Pause,
+    Unload,
+    Warm,
+)
+from switcher.switching.jobs import Course, Job
+from switcher.switching.residency import (
+    POLL_S,
+    Steps,
+    bring_back_preloaded,
+    embeds,
+    look_or_none,
+    wait_gone,
+)
+from switcher.switching.restore import restore
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 30.0
+
+Failure = (OllamaError, GateFailed, NotResident, PlanBlocked, PlanOutdated, Cancelled, Interrupted)
+
+
+def run(held: Held, job: Job) -> Steps[None]:
+    """Bring a switch to its end, from the state in which its record stands."""
+    try:
+        if held.state in (State.QUEUED, State.CHECKING):
+            yield from _from_the_start(held, job)
+        elif held.state is State.ACTIVATING:
+            yield from _finish_activating(held, job)
+        elif held.state is State.UNLOADING and job.known.strategy is Strategy.OVERLAP:
+            yield from _unload_old(held, job)
+        elif held.state is State.RESTORING:
+            yield from restore(held, job, job.failure or _stopped(held))
+        else:
+            raise _stopped(held)
+    except Failure as exc:
+        yield from _give_up(held, job, exc)
+
+
+def _stopped(held: Held) -> Interrupted:
+    return Interrupted(f"Switchboard was stopped while {held.state.value}.")
+
+
+def _from_the_start(held: Held, job: Job) -> Steps[None]:
+    if held.state is State.QUEUED:
+        held.move(State.CHECKING)
+    before: tuple[Resident, ...] = yield Look()
+    installed: tuple[Installed, ...] = yield Catalogue()
+    plan = job.plan(before, installed)
+    job.course = Course(before, plan.strategy, plan.digest, {i.digest: i.name for i in plan.unload})
+    held.note(before=snapshot(before), **plan_facts(plan))
+    target = _check_plan(job, plan, find_installed(installed, job.spec.tag))
+    if plan.already_active:
+        yield from _confirm_active(held, job, plan, target)
+        return
+    if plan.strategy is Strategy.SWAP:
+        yield from _make_way(held, job)
+    held.move(State.LOADING)
+    yield from _load_and_warm(held, job, target)
+    held.move(State.VERIFYING)
+    yield from _verify(held, job)
+    held.move(State.ACTIVATING)
+    yield from _activate(held, job)
+
+
+def _check_plan(job: Job, plan: Plan, target: Installed | None) -> Installed:
+    """Nothing was touched yet: a plan that changed or cannot work ends here."""
+    if job.plan_token and plan.token != job.plan_token:
+        raise PlanOutdated(f"{job.host} changed after the plan was made.")
+    if plan.blocked or target is None:
+        raise PlanBlocked(plan.blocked)
+    return target
+
+
+def _confirm_active(held: Held, job: Job, plan: Plan, target: Installed) -> Steps[None]:
+    """Already active: a dead runner is still listed (fact 19), so have it answer once."""
+    timeout_s = load_timeout_s(job.spec, target.size)
+    yield Warm(job.spec, job.spec.warmups[0], target.embeds_only, timeout_s)
+    after: tuple[Resident, ...] = yield Look()
+    if find_digest(after, plan.digest) is None:
+        raise NotResident(f"{job.host} does not list {plan.load.short}, though it answered.")
+    held.end(
+        State.ACTIVE,
+        after=snapshot(after),
+        figures={"already_active": True},
+        outcome=f"{plan.load.short} was active on {job.host} already, and answers.",
+    )
+
+
+def _make_way(held: Held, job: Job) -> Steps[None]:
+    """Swap: let running requests end, then ask all old models to leave at once. The load is asked
+    for right after: the server makes it wait for the room (fact 14), which costs nothing."""
+    held.move(State.DRAINING)
+    running = yield from _drain()
+    held.move(State.UNLOADING, note=f"{running} requests run on" if running else "")
+    if job.known.leaving:
+        _log_leaving(job)
+        errors: dict[str, str] = yield Unload(tuple(job.known.leaving.values()))
+        for name, text in sorted(errors.items()):
+            held.note(warning=f"{short_name(name)} did not take the unload: {text}")
+
+
+def _log_leaving(job: Job) -> None:
+    for name in job.known.leaving.values():
+        log.info("Unloading old model %s from %s", short_name(name), job.host)
+
+
+def _drain() -> Steps[int]:
+    """Wait until the gateway's requests on this host have ended, DRAIN_S at most. What runs on
+    is not cut: a busy model stays until its requests end (fact 2)."""
+    waited = 0.0
+    running: int = yield InFlight()
+    while running and waited < DRAIN_S:
+        yield Pause(POLL_S)
+        waited += POLL_S
+        running = yield InFlight()
+    return running
+
+
+def _load_and_warm(held: Held, job: Job, target: Installed) -> Steps[None]:
+    timeout_s = load_timeout_s(job.spec, target.size)
+    loaded: Loaded = yield Load(job.spec, target.embeds_only, timeout_s)
+    log.info("Successfully loaded %s on %s", job.spec.tag, job.host)
+    held.move(State.WARMING, figures={"load_s": round(loaded.load_s, 3), "file_bytes": target.size})
+    answers: list[Warmed] = []
+    for warmup in job.spec.warmups:
+        warmed: Warmed = yield Warm(job.spec, warmup, target.embeds_only, timeout_s)
+        answers.append(warmed)
+    speed = max(a.tokens_per_s for a in answers)
+    held.note(
+        figures={
+            "tokens": sum(a.tokens for a in answers),
+            "tokens_per_s": round(speed, 2),
+            "warm_s": round(sum(a.seconds for a in answers), 3),
+        }
+    )
+    if not target.embeds_only:
+        _check_speed(held, job, speed)
+
+
+def _check_speed(held: Held, job: Job, tokens_per_s: float) -> None:
+    floor = job.spec.min_tokens_per_s
+    if floor and tokens_per_s < floor:
+        text = f"The warm-up ran at {tokens_per_s:.1f} tokens/s; the profile wants {floor:g}."
+        _fail_or_warn(held, job, text)
+
+
+def _verify(held: Held, job: Job) -> Steps[None]:
+    """Physical truth before the configuration changes: the new model is listed by its digest,
+    enough of it lies on the GPU, and in a swap the old ones are gone."""
+    course = job.known
+    now: tuple[Resident, ...] = yield Look()
+    _check_listed(job, now)
+    if course.strategy is Strategy.SWAP:
+        still_there = yield from wait_gone(frozenset(course.leaving))
+        if still_there:
+            held.note(warning=still_there)
+    yield from bring_back_preloaded(held, job, course.before)
+    now = yield Look()
+    here = _check_listed(job, now)
+    held.note(
+        figures={
+            "size": here.size,
+            "size_vram": here.size_vram,
+            "gpu_percent": here.gpu_percent,
+            "context_length": here.context_length,
+        }
+    )
+    _check_gpu(held, job, here)
+
+
+def _check_listed(job: Job, now: tuple[Resident, ...]) -> Resident:
+    digest, short = job.known.digest, short_name(job.spec.name)
+    here = find_digest(now, digest)
+    if here is not None:
+        return here
+    other = next((r for r in now if r.name == job.spec.name), None)
+    if other is not None:  # fact 23: the name was pointed at other content meanwhile
+        raise NotResident(
+            f"{short} now means other content ({other.digest[:12]}; planned was {digest[:12]}): "
+            "it was pulled or copied over in the middle."
+        )
+    raise NotResident(f"{job.host} does not list {short}, though it answered.")
+
+
+def _check_gpu(held: Held, job: Job, here: Resident) -> None:
+    """The offload gate: a model that came up on the CPU is not what was asked for."""
+    floor, usual = job.spec.min_gpu_percent, job.usual_gpu_percent(job.known.digest)
+    share = f"{here.gpu_percent} % of {short_name(here.name)} is on the GPU"
+    if floor and here.gpu_percent < floor:
+        _fail_or_warn(held, job, f"{share}; the profile wants {floor} %.")
+    elif usual is not None and here.gpu_percent < usual - 5:
+        held.note(warning=f"{share}; last time it was {usual} %.")
+
+
+def _fail_or_warn(held: Held, job: Job, text: str) -> None:
+    if job.spec.floor_fails:
+        raise GateFailed(text)
+    held.note(warning=text)
+
+
+def _finish_activating(held: Held, job: Job) -> Steps[None]:
+    """Taken over just before the configuration changed: finish if the host holds the model."""
+    now: tuple[Resident, ...] = yield Look()
+    _check_listed(job, now)
+    installed: tuple[Installed, ...] = yield Catalogue()
+    timeout_s = load_timeout_s(job.spec, 0)
+    yield Warm(job.spec, job.spec.warmups[0], embeds(job.spec, installed), timeout_s)
+    yield from _activate(held, job)
+
+
+def _activate(held: Held, job: Job) -> Steps[None]:
+    course = job.known
+    if course.strategy is Strategy.OVERLAP and course.leaving:
+        held.activate(State.UNLOADING, course.digest)
+        yield from _unload_old(held, job)
+        return
+    after = yield from look_or_none()
+    held.activate(State.ACTIVE, course.digest, outcome=_active_text(job), after=_rows(after))
+
+
+def _unload_old(held: Held, job: Job) -> Steps[None]:
+    """Overlap, after the activation: the old model has to leave, but the switch stands whatever
+    becomes of it."""
+    leaving = job.known.leaving
+    _log_leaving(job)
+    try:
+        yield Unload(tuple(leaving.values()))
+        text = yield from wait_gone(frozenset(leaving))
+    except OllamaError as exc:
+        text = f"The old model may still be in memory: {exc.text}"
+    if text:
+        held.note(warning=text)
+    after = yield from look_or_none()
+    held.end(State.ACTIVE, after=_rows(after), outcome=_active_text(job))
+
+
+def _rows(resident: tuple[Resident, ...] | None) -> list[dict[str, object]] | None:
+    return None if resident is None else snapshot(resident)
+
+
+def _active_text(job: Job) -> str:
+    return f"{short_name(job.spec.name)} is active on {job.host}."
+
+
+def _give_up(held: Held, job: Job, exc: SwitcherError) -> Steps[None]:
+    """End a switch that cannot go on: at once where nothing was touched, else by restoring."""
+    if held.state in (State.QUEUED, State.CHECKING):
+        held.end(
+            State.CANCELLED if isinstance(exc, Cancelled) else State.FAILED,
+            error_code=exc.code,
+            error=exc.text,
+            outcome=f"Nothing was touched on {job.host}.",
+        )
+        return
+    held.move(State.RESTORING, note="stopped here", error_code=exc.code, error=exc.text)
+    yield from restore(held, job, exc)

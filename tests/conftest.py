@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import os
+import tempfile
+
+# Before settings are read: tests keep their data apart and ask for no network.
+os.environ.setdefault("SWITCHER_DATA_DIR", tempfile.mkdtemp(prefix="switchboard-test-"))
+os.environ.setdefault("SWITCHER_LOG_LEVEL", "WARNING")
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.test import TransactionTestCase
+
+from switcher.seals import seal, unseal
+from switcher.watching import loop
+
+
+@pytest.fixture(autouse=True)
+def _no_reading_outlives_its_test() -> Iterator[None]:
+    yield
+    loop.forget()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _sealed_tables_can_be_emptied_between_tests() -> Iterator[None]:
+    """A transactional test ends by emptying all tables, which the seals refuse: they are lifted
+    for that moment alone."""
+    teardown = TransactionTestCase._fixture_teardown
+
+    def lift_and_empty(self: TransactionTestCase) -> Any:
+        unseal()
+        try:
+            return teardown(self)
+        finally:
+            seal()
+
+    TransactionTestCase._fixture_teardown = lift_and_empty  # type: ignore[method-assign]
+    yield
+    TransactionTestCase._fixture_teardown = teardown  # type: ignore[method-assign]

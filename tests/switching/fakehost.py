@@ -1,0 +1,106 @@
+"""A host in memory that behaves like the facts say, for tests of the order of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from switcher.observed import Installed, Resident, full_name
+from switcher.ollama.calls import Call
+from switcher.ollama.client import Loaded, Warmed
+from switcher.ollama.errors import ModelMissing, OllamaError
+from switcher.specs import Spec, WarmUp
+
+GB = 1_000_000_000
+
+
+@dataclass
+class FakeHost:
+    """Loads what fits, evicts nothing by itself. `fail` maps an act such as `load mid-b` to the
+    error it raises (once for each entry)."""
+
+    models: dict[str, Installed] = field(default_factory=dict)
+    loaded: dict[str, Resident] = field(default_factory=dict)
+    fail: dict[str, list[OllamaError]] = field(default_factory=dict)
+    journal: list[str] = field(default_factory=list)
+    before_act: Callable[[str], None] = lambda act: None
+    gpu_percent: int = 100
+    tokens_per_s: float = 50.0
+    sticky: set[str] = field(default_factory=set)  # names that do not leave when asked
+
+    def add(self, tag: str, gb: float = 5, embeds: bool = False) -> Installed:
+        name = full_name(tag)
+        row = Installed(
+            name, f"sha-{tag}", round(gb * GB), ("embedding",) if embeds else ("completion",)
+        )
+        self.models[name] = row
+        return row
+
+    def hold(self, tag: str, num_ctx: int = 4096) -> Resident:
+        row = self.models[full_name(tag)]
+        here = Resident(
+            row.name,
+            row.digest,
+            row.size,
+            row.size * self.gpu_percent // 100,
+            num_ctx,
+            datetime.now(UTC) + timedelta(minutes=30),
+        )
+        self.loaded[row.digest] = here
+        return here
+
+    @property
+    def names(self) -> set[str]:
+        return {r.name.removesuffix(":latest") for r in self.loaded.values()}
+
+    def _act(self, act: str) -> None:
+        self.journal.append(act)
+        self.before_act(act)
+        errors = self.fail.get(act)
+        if errors:
+            raise errors.pop(0)
+
+    def resident(self, call: Call | None = None) -> tuple[Resident, ...]:
+        self._act("ps")
+        return tuple(self.loaded.values())
+
+    def installed(self, call: Call | None = None) -> tuple[Installed, ...]:
+        self._act("tags")
+        return tuple(self.models.values())
+
+    def load(self, spec: Spec, embeds: bool, timeout_s: float, call: Call) -> Loaded:
+        self._act(f"load {spec.tag}")
+        row = self._row(spec.name)
+        here = self.loaded.get(row.digest)
+        if here is None or spec.num_ctx not in (None, here.context_length):
+            self.hold(row.name, spec.num_ctx or 4096)
+        return Loaded(1.5)
+
+    def warm(
+        self, spec: Spec, warmup: WarmUp, embeds: bool, timeout_s: float, call: Call
+    ) -> Warmed:
+        self._act(f"warm {spec.tag}")
+        row = self._row(spec.name)
+        if row.digest not in self.loaded:
+            self.hold(row.name, spec.num_ctx or 4096)
+        return Warmed(0 if embeds else 8, 0.0 if embeds else self.tokens_per_s, 0.2)
+
+    def unload(self, name: str, call: Call | None = None) -> None:
+        self._act(f"unload {name.removesuffix(':latest')}")
+        row = self._row(full_name(name))
+        if row.name not in self.sticky:
+            self.loaded.pop(row.digest, None)
+
+    def repoint(self, tag: str, digest: str) -> None:
+        """What a re-pull does: the name means other content, the old runner stays (fact 23)."""
+        name = full_name(tag)
+        self.models[name] = replace(self.models[name], digest=digest)
+
+    def _row(self, name: str) -> Installed:
+        if name not in self.models:
+            raise ModelMissing(f"Ollama answered 404: model '{name}' not found", 404, "not found")
+        return self.models[name]
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,328 @@
+"""A switch, step by step, on a host in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from switcher.models import AuditEntry, Host, ModelProfile, SwitchEvent
+from switcher.ollama.errors import NotDone, Refused, Unreachable
+from switcher.records import switches
+from switcher.states import ENDED, State
+from tests.switching.conftest import ANNA
+from tests.switching.fakehost import FakeHost
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Make = Callable[..., ModelProfile]
+Go = Callable[..., SwitchEvent]
+
+
+def acts(fake: FakeHost) -> list[str]:
+    return [a for a in fake.journal if a not in ("ps", "tags")]
+
+
+def phases(row: SwitchEvent) -> list[str]:
+    return [p["phase"] for p in row.phases]
+
+
+def test_the_first_switch_loads_beside_nothing_and_activates(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    row = switch(profile("mid-a"))
+    assert (row.state, row.strategy) == ("active", "overlap")
+    assert acts(fake) == ["load mid-a", "warm mid-a"]
+    host.refresh_from_db()
+    assert (host.active_tag, host.active_digest) == ("mid-a", "sha-mid-a")
+    assert row.figures["gpu_percent"] == 100
+    assert row.ended_at is not None
+
+
+def test_overlap_unloads_the_old_model_only_after_the_new_one_is_active(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    switch(profile("mid-a"))
+    row = switch(profile("mid-b"))
+    assert row.strategy == "overlap"
+    assert "16.0 GB are free" in row.strategy_reason
+    assert acts(fake)[2:] == ["load mid-b", "warm mid-b", "unload mid-a"]
+    assert phases(row) == [
+        "checking",
+        "loading",
+        "warming",
+        "verifying",
+        "activating",
+        "unloading",
+    ]
+    assert fake.names == {"mid-b"}
+
+
+def test_swap_makes_way_first_where_both_do_not_fit(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    switch(profile("mid-a"))
+    row = switch(profile("big"))
+    assert row.strategy == "swap"
+    assert acts(fake)[2:] == ["unload mid-a", "load big", "warm big"]
+    assert phases(row)[1:4] == ["draining", "unloading", "loading"]
+    assert fake.names == {"big"}
+
+
+def test_in_swap_the_load_is_asked_for_right_after_the_unload(
+    fake: FakeHost, profile: Make, switch: Go
+) -> None:
+    switch(profile("mid-a"))
+    switch(profile("big"))
+    at = fake.journal.index("unload mid-a")
+    assert fake.journal[at + 1] == "load big"
+
+
+def test_a_load_that_fails_in_overlap_leaves_the_old_model_untouched(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    switch(profile("mid-a"))
+    fake.fail["load mid-b"] = [Refused("Ollama answered 500: out of memory", 500, "out of memory")]
+    row = switch(profile("mid-b"))
+    assert (row.state, row.error_code) == ("rolled_back", "refused")
+    assert row.error == "Ollama answered 500: out of memory"
+    assert "mid-a stays active" in row.outcome
+    assert fake.names == {"mid-a"}
+    host.refresh_from_db()
+    assert host.active_tag == "mid-a"
+
+
+def test_a_load_that_fails_in_swap_brings_the_old_model_back_and_verifies_it(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    switch(profile("mid-a"))
+    fake.fail["load big"] = [Refused("Ollama answered 500: cudaMalloc failed", 500, "cudaMalloc")]
+    row = switch(profile("big"))
+    assert row.state == "rolled_back"
+    assert row.restored == "mid-a"
+    assert row.outcome == "big did not become active. mid-a is active again."
+    assert acts(fake)[-2:] == ["load mid-a", "warm mid-a"]
+    assert fake.journal[-1] == "ps", "the last thing is a look: what is said was verified"
+    host.refresh_from_db()
+    assert host.active_tag == "mid-a"
+    assert not row.degraded
+
+
+def test_a_restore_that_fails_too_is_loudly_degraded(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    switch(profile("mid-a"))
+    fake.fail["load big"] = [Refused("Ollama answered 500: no", 500, "no")]
+    fake.fail["load mid-a"] = [Refused("Ollama answered 500: no either", 500, "no either")]
+    row = switch(profile("big"))
+    assert (row.state, row.degraded) == ("failed", True)
+    assert "north-1 holds no model" in row.outcome
+    host.refresh_from_db()
+    assert host.degraded == row.outcome
+
+
+@pytest.mark.parametrize("act", ["load mid-b", "warm mid-b"])
+def test_an_answer_that_ends_early_is_no_success(
+    fake: FakeHost, profile: Make, switch: Go, act: str
+) -> None:
+    """Fact 10."""
+    switch(profile("mid-a"))
+    fake.fail[act] = [NotDone("Ollama's answer for mid-b ended early (done: false).")]
+    row = switch(profile("mid-b"))
+    assert (row.state, row.error_code) == ("rolled_back", "not-done")
+    assert fake.names == {"mid-a"}
+
+
+def test_a_model_that_came_up_on_the_cpu_is_a_failed_switch(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    switch(profile("mid-a"))
+    fake.gpu_percent = 40
+    row = switch(profile("mid-b", min_gpu_percent=90))
+    assert (row.state, row.error_code) == ("rolled_back", "below-floor")
+    assert row.error == "40 % of mid-b is on the GPU; the profile wants 90 %."
+    host.refresh_from_db()
+    assert host.active_tag == "mid-a"
+
+
+def test_a_floor_that_only_warns_lets_the_switch_through(
+    fake: FakeHost, profile: Make, switch: Go
+) -> None:
+    fake.gpu_percent, fake.tokens_per_s = 40, 3.0
+    row = switch(profile("mid-b", min_gpu_percent=90, min_tokens_per_s=10, floor_fails=False))
+    assert row.state == "active"
+    assert len(row.warnings) == 2
+
+
+def test_a_slow_warm_up_fails_the_switch(fake: FakeHost, profile: Make, switch: Go) -> None:
+    fake.tokens_per_s = 3.0
+    row = switch(profile("mid-b", min_tokens_per_s=10))
+    assert row.error == "The warm-up ran at 3.0 tokens/s; the profile wants 10."
+
+
+def test_less_gpu_than_last_time_is_a_warning(fake: FakeHost, profile: Make, switch: Go) -> None:
+    a, b = profile("mid-a"), profile("mid-b")
+    switch(b)
+    switch(a)
+    fake.gpu_percent = 60
+    row = switch(b)
+    assert row.state == "active"
+    assert row.warnings == ["60 % of mid-b is on the GPU; last time it was 100 %."]
+
+
+def test_a_name_that_is_repulled_in_the_middle_is_not_activated(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    """Fact 23."""
+    switch(profile("mid-a"))
+
+    def repull(act: str) -> None:
+        if act == "load mid-b":
+            fake.repoint("mid-b", "sha-other")
+
+    fake.before_act = repull
+    row = switch(profile("mid-b"))
+    assert row.state in ("rolled_back", "failed")
+    assert row.error_code == "not-resident"
+    host.refresh_from_db()
+    assert host.active_tag == "mid-a"
+
+
+def test_switching_to_what_is_active_verifies_it_and_says_so(
+    fake: FakeHost, profile: Make, switch: Go
+) -> None:
+    a = profile("mid-a")
+    switch(a)
+    row = switch(a)
+    assert row.state == "active"
+    assert row.outcome == "mid-a was active on north-1 already, and answers."
+    assert acts(fake)[2:] == ["warm mid-a"]
+
+
+def test_an_embedding_model_is_switched_to_like_any_other(
+    fake: FakeHost, profile: Make, switch: Go
+) -> None:
+    row = switch(profile("embed", min_tokens_per_s=10))
+    assert row.state == "active"
+
+
+def test_a_model_that_is_not_on_the_host_touches_nothing(
+    fake: FakeHost, profile: Make, switch: Go
+) -> None:
+    row = switch(profile("nowhere"))
+    assert (row.state, row.error_code) == ("failed", "plan-blocked")
+    assert "ollama pull nowhere" in row.error
+    assert acts(fake) == []
+
+
+def test_a_host_that_does_not_answer_touches_nothing(
+    fake: FakeHost, profile: Make, switch: Go
+) -> None:
+    fake.fail["ps"] = [Unreachable("Connection refused at http://127.0.0.1:9.")]
+    row = switch(profile("mid-a"))
+    assert (row.state, row.error_code) == ("failed", "unreachable")
+    assert row.outcome == "Nothing was touched on north-1."
+
+
+def test_an_old_plan_runs_nothing(fake: FakeHost, profile: Make, switch: Go) -> None:
+    row = switch(profile("mid-a"), token="p-000000000000")
+    assert (row.state, row.error_code) == ("failed", "plan-outdated")
+    assert acts(fake) == []
+
+
+def test_an_old_model_that_stays_is_a_warning_after_the_activation(
+    fake: FakeHost, host: Host, profile: Make, switch: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("switcher.switching.residency.LEAVE_S", 0.1)
+    switch(profile("mid-a"))
+    fake.sticky.add("mid-a:latest")
+    row = switch(profile("mid-b"))
+    assert row.state == "active"
+    assert "mid-a is still in memory (8.0 GB)" in row.warnings[0]
+
+
+def test_preloaded_models_that_the_server_evicts_come_back(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    embed = profile("embed")
+    host.preloaded.add(embed)
+    fake.hold("embed")
+    fake.before_act = lambda act: fake.loaded.pop("sha-embed", None) if act == "load mid-a" else None
+    row = switch(profile("mid-a"))
+    assert row.state == "active"
+    assert row.warnings == ["The server evicted embed; it was loaded again."]
+    assert "embed" in fake.names
+
+
+def test_foreign_models_stay_while_they_fit_and_leave_where_they_do_not(
+    fake: FakeHost, profile: Make, switch: Go
+) -> None:
+    fake.hold("mid-b")
+    switch(profile("mid-a"))
+    assert fake.names == {"mid-a", "mid-b"}
+    switch(profile("big"))
+    assert fake.names == {"big"}
+
+
+def test_other_options_of_the_same_model_are_a_switch_and_its_failure_restores_them(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    """Fact 12."""
+    a = profile("mid-a", options={"num_ctx": 4096})
+    switch(a)
+    a.name, a.pk, a.options, a.min_gpu_percent = "mid-a-long", None, {"num_ctx": 8192}, 90
+    a._state.adding = True
+    a.save()
+    fake.gpu_percent = 50
+    row = switch(a)
+    assert row.state == "rolled_back"
+    assert fake.loaded["sha-mid-a"].context_length == 4096
+
+
+def test_a_cancel_in_the_middle_restores_the_old_model(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    switch(profile("mid-a"))
+
+    def cancel(act: str) -> None:
+        if act == "load big":
+            row = SwitchEvent.objects.latest("id")
+            switches.ask_cancel(row.pk, ANNA)
+
+    fake.before_act = cancel
+    row = switch(profile("big"))
+    assert (row.state, row.restored) == ("cancelled", "mid-a")
+    assert row.outcome == "big was cancelled. mid-a is active again."
+    assert fake.names == {"mid-a"}
+
+
+def test_every_transition_has_its_entry_in_order(
+    fake: FakeHost, profile: Make, switch: Go
+) -> None:
+    switch(profile("mid-a"))
+    row = switch(profile("big"))
+    kinds = list(AuditEntry.objects.filter(switch=row).order_by("id").values_list("kind", flat=True))
+    assert kinds == [
+        "switch.queued",
+        "switch.checking",
+        "switch.draining",
+        "switch.unloading",
+        "switch.loading",
+        "switch.warming",
+        "switch.verifying",
+        "switch.activating",
+        "host.activated",
+        "switch.active",
+    ]
+
+
+def test_each_phase_has_its_start_and_its_seconds(
+    fake: FakeHost, profile: Make, switch: Go
+) -> None:
+    row = switch(profile("mid-a"))
+    assert all(p["at"] and p["seconds"] is not None for p in row.phases)
+
+
+def test_all_ends_are_ends(fake: FakeHost, profile: Make, switch: Go) -> None:
+    row = switch(profile("mid-a"))
+    assert State(row.state) in ENDED
