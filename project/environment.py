@@ -66,6 +66,8 @@ def _sqlite(directory: Path) -> dict[str, Any]:
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         },
+        # A file as in real use: in memory, threads would share one cache and its table locks.
+        "TEST": {"NAME": directory / "test.sqlite3"},
     }
 
 

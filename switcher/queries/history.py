@@ -58,7 +58,8 @@ def usual_gpu_percent(host_id: int, digest: str) -> int | None:
 
 def _past(host_id: int) -> list[dict[str, Any]]:
     rows = SwitchEvent.objects.filter(host_id=host_id, state=State.ACTIVE.value)
-    return list(rows.values("to_digest", "phases", "figures", "to_spec")[:LOOK_BACK])
+    wanted = rows.values("to_digest", "phases", "figures", "to_spec")[:LOOK_BACK]
+    return [dict(row) for row in wanted]
 
 
 def _median(rows: list[dict[str, Any]], phase: str) -> Expected | None:

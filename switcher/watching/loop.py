@@ -183,7 +183,7 @@ class Watcher:
 
     def _interval(self, watched: _Watched, failures: int) -> float:
         if failures >= OFFLINE_AFTER:
-            seconds = min(LONGEST_S, QUIET_S * 2 ** (failures - OFFLINE_AFTER))
+            seconds = min(LONGEST_S, QUIET_S * 2.0 ** (failures - OFFLINE_AFTER))
         else:
             seconds = BUSY_S if watched.host.busy or failures else QUIET_S
         return seconds * self._random.uniform(0.9, 1.1)

@@ -1,0 +1,209 @@
+"""The demo: two simulated hosts, an admin, an auditor, profiles and a little history.
+
+The hosts are simulators in processes of their own, met by their address like any other server; the
+history is made by real switches on them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.db import connections
+
+from project.first_start import ADMIN
+from switcher.access import AUDITORS
+from switcher.models import Host, ModelProfile, SwitchEvent
+from switcher.ollama.calls import Call
+from switcher.ollama.client import Client
+from switcher.ollama.errors import OllamaError
+from switcher.records import config
+from switcher.records.ledger import Actor
+from switcher.specs import Spec
+from switcher.switching.service import Wish, request_switch
+from switcher.switching.worker import run_once
+
+AUDITOR = "auditor"
+BY_DEMO = Actor("demo", "command")
+LOAD_RATE = 4_000_000_000  # bytes a second, so that a switch lasts a few seconds
+
+
+@dataclass(frozen=True)
+class SimulatedHost:
+    name: str
+    vram: int
+    models: tuple[str, ...]
+
+
+MODELS = {
+    "llama3.1:8b": "4920753328",
+    "qwen2.5:7b": "4683087332",
+    "qwen2.5:14b": "8988124069",
+    "qwen2.5:32b": "19851349390",
+    "mistral-small:24b": "14333928010",
+    "llama3.3:70b": "42520413916",
+    "nomic-embed-text": "274302450,embed",
+}
+HOSTS = (
+    SimulatedHost(
+        "gpu-1",
+        24_000_000_000,
+        ("llama3.1:8b", "qwen2.5:7b", "qwen2.5:14b", "qwen2.5:32b", "nomic-embed-text"),
+    ),
+    SimulatedHost(
+        "gpu-2",
+        48_000_000_000,
+        ("llama3.1:8b", "qwen2.5:14b", "mistral-small:24b", "llama3.3:70b", "nomic-embed-text"),
+    ),
+)
+PROFILES: dict[str, dict[str, object]] = {
+    "llama-8b": {"tag": "llama3.1:8b", "notes": "The everyday model."},
+    "qwen-7b": {"tag": "qwen2.5:7b"},
+    "qwen-14b": {
+        "tag": "qwen2.5:14b",
+        "keep_alive": "2h",
+        "warmups": [
+            {"prompt": "Hello", "num_predict": 8},
+            {"prompt": "Summarise in one sentence: the GPU was busy.", "num_predict": 24},
+        ],
+    },
+    "qwen-32b": {
+        "tag": "qwen2.5:32b",
+        "min_gpu_percent": 95,
+        "notes": "Wants nearly all of the card: not beside anything large.",
+    },
+    "mistral-24b": {"tag": "mistral-small:24b", "keep_alive": "forever"},
+    "llama-70b": {"tag": "llama3.3:70b", "load_timeout_s": 600},
+    "embed": {"tag": "nomic-embed-text", "keep_alive": "forever"},
+}
+# Host, profile, why: run in this order on each host.
+HISTORY = {
+    "gpu-1": (
+        ("llama-8b", "First model for the team"),
+        ("qwen-32b", "Try the larger model for triage"),
+        ("qwen-7b", "Faster answers for the support bot"),
+    ),
+    "gpu-2": (
+        ("mistral-24b", "Long tickets need more context"),
+        ("qwen-14b", "Evaluation set 7"),
+    ),
+}
+
+
+def start_simulators(first_port: int) -> list[tuple[SimulatedHost, str, subprocess.Popen[str]]]:
+    """Start one simulator for each host; gives their addresses. They end with this process."""
+    return [_start(host, first_port + n) for n, host in enumerate(HOSTS)]
+
+
+def _start(host: SimulatedHost, port: int) -> tuple[SimulatedHost, str, subprocess.Popen[str]]:
+    for wanted in (port, 0):  # a port in use is no reason to fail: any other will do
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "switcher.simulator", "--port", str(wanted)),
+                *("--vram", str(host.vram), "--load-rate", str(LOAD_RATE)),
+                *(part for m in host.models for part in ("--model", f"{m}={MODELS[m]}")),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if wanted else None,
+            text=True,
+            preexec_fn=_end_with_parent,
+        )
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if "http://" in line:
+            return host, line[line.index("http://") :].strip(), process
+        process.wait()
+    raise RuntimeError(f"The simulator for {host.name} did not start.")
+
+
+def _end_with_parent() -> None:
+    """Linux: send SIGTERM to the child when its parent dies, however it dies."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def people() -> dict[str, str]:
+    """Make the admin and the auditor, or give them new passwords. Gives those to print."""
+    passwords = {
+        ADMIN: os.environ.get("SWITCHER_ADMIN_PASSWORD") or secrets.token_urlsafe(9),
+        AUDITOR: os.environ.get("SWITCHER_AUDITOR_PASSWORD") or secrets.token_urlsafe(9),
+    }
+    for name, password in passwords.items():
+        user, _ = get_user_model().objects.get_or_create(username=name)
+        user.is_staff, user.is_superuser = True, name == ADMIN
+        if not user.check_password(password):
+            user.set_password(password)
+        user.save()
+        if name == AUDITOR:
+            user.groups.set(Group.objects.filter(name=AUDITORS))
+    return passwords
+
+
+def set_up(simulators: Iterable[tuple[SimulatedHost, str, object]]) -> None:
+    """Hosts and profiles, where they are not there yet; a host's address as it is now."""
+    for name, values in PROFILES.items():
+        if not ModelProfile.objects.filter(name=name).exists():
+            config.save_profile(ModelProfile(name=name, **values), BY_DEMO)
+    for simulated, address, _ in simulators:
+        host = Host.objects.filter(name=simulated.name, removed_at=None).first()
+        if host is None:
+            host = Host(name=simulated.name, vram_bytes=simulated.vram, simulated=True)
+        if host.base_url != address:
+            host.base_url = address
+            config.save_host(host, BY_DEMO)
+
+
+def make_history(say: Callable[[str], None]) -> None:
+    """A few real switches, both hosts at once; one of them fails and rolls back."""
+    threads = [
+        threading.Thread(target=_switch_through, args=(host, steps, say))
+        for host, steps in HISTORY.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _switch_through(
+    host: str, steps: tuple[tuple[str, str], ...], say: Callable[[str], None]
+) -> None:
+    try:
+        for profile, reason in steps:
+            wish = Wish(profile=profile, host=host, reason=reason)
+            row, _ = request_switch(wish, BY_DEMO)
+            run_once(row.pk)
+            row = SwitchEvent.objects.get(pk=row.pk)
+            say(f"  {host}: {row.outcome}")
+    finally:
+        connections.close_all()
+
+
+def reload_active(say: Callable[[str], None]) -> None:
+    """After a new start the simulators hold nothing: load what was active, as a client would."""
+    for host in Host.objects.filter(simulated=True, removed_at=None).exclude(active_tag=""):
+        if host.active_spec:
+            thread = threading.Thread(
+                target=_load, args=(host.base_url, Spec.from_json(host.active_spec)), daemon=True
+            )
+            thread.start()
+            say(f"  {host.name}: loading {host.active_tag} again")
+
+
+def _load(base_url: str, spec: Spec) -> None:
+    client = Client(base_url)
+    try:
+        client.load(spec, embeds=False, timeout_s=60, call=Call())
+    except OllamaError:
+        pass  # the page shows it as what it is: nothing loaded
+    finally:
+        client.close()

@@ -1,0 +1,119 @@
+"""Bars of VRAM as numbers: the templates put them into SVG attributes, never into `style`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from switcher.observed import Resident, short_name
+from switcher.plans import Item, Plan, gb
+
+NBSP = "\u00a0"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One model in a bar. `kind` is active, pin, other, ghost, leave, arrive or lost."""
+
+    kind: str
+    name: str
+    bytes: int
+
+    @property
+    def words(self) -> str:
+        return f"{self.name} {gb(self.bytes)}{NBSP}GB {KINDS[self.kind]}"
+
+
+KINDS = {
+    "active": "active",
+    "pin": "pinned",
+    "other": "loaded by others",
+    "ghost": "overdue",
+    "leave": "leaves",
+    "arrive": "arrives",
+    "lost": "last known",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part with its place. `x` and `width` are percentages, as SVG takes them."""
+
+    part: Part
+    x: str
+    width: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What is used of how much. `total` is None where nobody has set it: Ollama never says."""
+
+    segments: tuple[Segment, ...]
+    used: int
+    total: int | None
+    text: str
+
+
+def bar(title: str, parts: Iterable[Part], total: int | None, scale: int | None = None) -> Bar:
+    """Lay parts side by side. `scale` is what the whole width stands for, else the total."""
+    rows = tuple(p for p in parts if p.bytes)
+    used = sum(p.bytes for p in rows)
+    whole = max(scale or total or 0, used) or 1
+    at, segments = 0.0, []
+    for part in rows:
+        width = 100 * part.bytes / whole
+        segments.append(Segment(part, f"{at:.2f}%", f"{width:.2f}%"))
+        at += width
+    return Bar(tuple(segments), used, total, _text(title, rows, used, total))
+
+
+def _text(title: str, parts: tuple[Part, ...], used: int, total: int | None) -> str:
+    of = f" of {gb(total)}" if total else ""
+    head = f"{title}: {gb(used)}{of}{NBSP}GB"
+    return f"{head}. {', '.join(p.words for p in parts)}." if parts else f"{head}."
+
+
+def bytes_of(r: Resident) -> int:
+    """What a model takes where it matters: VRAM, or memory on a host without a GPU (fact 18)."""
+    return r.size_vram or r.size
+
+
+def plan_bars(plan: Plan) -> tuple[Bar, Bar]:
+    """Before and after a plan, on one scale."""
+    scale = plan.vram_bytes or max(plan.bytes_before, plan.bytes_after, 1)
+    kept = [_item("pin" if i.role == "preloaded" else "other", i) for i in plan.keep]
+    leaving = [_item("leave", i) for i in plan.unload]
+    here = plan.bytes_before - sum(p.bytes for p in [*kept, *leaving])
+    now = [*leaving, *([Part("active", plan.load.short, here)] if here > 0 else []), *kept]
+    after = [_item("active" if here > 0 else "arrive", plan.load), *kept]
+    return (
+        bar("VRAM now", now, plan.vram_bytes, scale),
+        bar("VRAM after", after, plan.vram_bytes, scale),
+    )
+
+
+def record_bars(
+    before: tuple[Resident, ...],
+    after: tuple[Resident, ...] | None,
+    active: tuple[str, str],
+    total: int | None,
+) -> tuple[Bar, Bar | None]:
+    """Before and after a switch, on one scale. `active` has both digests, old and new."""
+    sums = [sum(bytes_of(r) for r in rows or ()) for rows in (before, after)]
+    scale = max(total or 0, *sums)
+    gone = {r.digest for r in before} - {r.digest for r in after or ()}
+    old = [_resident(r, "leave" if after is not None and r.digest in gone else "", active[0])
+           for r in before]
+    first = bar("Before", old, total, scale)
+    if after is None:
+        return first, None
+    return first, bar("After", [_resident(r, "", active[1]) for r in after], total, scale)
+
+
+def _resident(r: Resident, kind: str, active: str) -> Part:
+    kind = kind or ("active" if r.digest == active else "other")
+    return Part(kind, short_name(r.name), bytes_of(r))
+
+
+def _item(kind: str, item: Item) -> Part:
+    return Part(kind, item.short, item.bytes)

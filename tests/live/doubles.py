@@ -1,0 +1,50 @@
+"""A source that says what a test tells it to, and a layer that keeps what it was given."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from switcher.live.feed import Rendered
+
+
+class FakeSource:
+    """Shows `texts` for each topic."""
+
+    def __init__(self) -> None:
+        self.at = 0
+        self.texts: dict[str, dict[str, str]] = {"board": {"a": "<p>1</p>", "b": "<p>1</p>"}}
+        self.speech: dict[str, str] = {}
+        self.shape: dict[str, str] = {}
+        self.ticking = False
+        self.pulses = 0
+        self.renders: list[frozenset[str]] = []
+        self.fails = False
+
+    def pulse(self) -> object:
+        self.pulses += 1
+        if self.fails:
+            raise ConnectionError("the database is away")
+        return self.at
+
+    def render(self, topics: frozenset[str]) -> Rendered:
+        self.renders.append(topics)
+        fragments = {t: dict(self.texts[t]) for t in topics if t in self.texts}
+        speech, self.speech = self.speech, {}
+        return Rendered(fragments, speech, dict(self.shape), self.ticking)
+
+    def change(self, topic: str, key: str, text: str) -> None:
+        """As if another process had changed it."""
+        self.at += 1
+        self.texts.setdefault(topic, {})[key] = text
+
+
+class KeepingLayer:
+    """Keeps what was sent, by group, as the pages would read it."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        assert message["type"] == "live.fragments"
+        self.sent.append((group, json.loads(message["text"])))

@@ -1,0 +1,240 @@
+"""The feed, looked at one round at a time: what it renders, publishes, answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from switcher.live import feed as feeds
+from switcher.live.feed import Feed
+from switcher.records import changed
+from tests.live.doubles import FakeSource, KeepingLayer
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    return FakeSource()
+
+
+@pytest.fixture
+def layer() -> KeepingLayer:
+    return KeepingLayer()
+
+
+@pytest.fixture
+async def feed(source: FakeSource, layer: KeepingLayer) -> AsyncIterator[Feed]:
+    made = Feed(source, layer, asyncio.get_running_loop())
+    yield made
+    made.stop()
+
+
+async def settle(layer: KeepingLayer, count: int) -> list[dict[str, Any]]:
+    """The messages so far, once there are `count`."""
+    async with asyncio.timeout(5):
+        while len(layer.sent) < count:
+            await asyncio.sleep(0)
+    for _ in range(20):  # and none more
+        await asyncio.sleep(0)
+    assert len(layer.sent) == count
+    return [message for _, message in layer.sent]
+
+
+async def ask(feed: Feed, *topics: str) -> dict[str, Any]:
+    asked = asyncio.ensure_future(feed.state(topics))
+    await asyncio.sleep(0)
+    feed.tick()
+    return dict(json.loads(await asked))
+
+
+async def test_nothing_is_read_while_nobody_looks(feed: Feed, source: FakeSource) -> None:
+    feed.notify()
+    feed.tick()
+    assert (source.pulses, source.renders) == (0, [])
+
+
+async def test_without_a_change_one_cheap_query_a_look(feed: Feed, source: FakeSource) -> None:
+    feed.subscribe(["board"])
+    feed.tick()
+    feed.tick()
+    feed.tick()
+    assert source.pulses == 3
+    assert source.renders == [frozenset({"board"})]
+
+
+async def test_only_what_differs_is_published(
+    feed: Feed, source: FakeSource, layer: KeepingLayer
+) -> None:
+    feed.subscribe(["board"])
+    feed.tick()
+    source.change("board", "b", "<p>2</p>")
+    feed.tick()
+    (message,) = await settle(layer, 1)
+    assert message["html"] == "<p>2</p>"
+    assert (message["type"], message["topic"], message["seq"]) == ("fragments", "board", 1)
+    assert layer.sent[0][0] == feed.group("board")
+
+
+async def test_numbers_have_no_gaps(feed: Feed, source: FakeSource, layer: KeepingLayer) -> None:
+    feed.subscribe(["board", "events"])
+    feed.tick()
+    for n in range(3):
+        source.change("board", "b", f"<p>{n}</p>")
+        feed.tick()
+        source.at += 1  # something else changed
+        feed.tick()
+    assert [m["seq"] for m in await settle(layer, 3)] == [1, 2, 3]
+    assert feed.seqs(["board", "events", "host-x"]) == {"board": 3, "events": 0}
+
+
+async def test_news_that_are_only_in_memory_are_looked_at(
+    feed: Feed, source: FakeSource, layer: KeepingLayer
+) -> None:
+    feed.subscribe(["board"])
+    feed.tick()
+    source.texts["board"]["a"] = "<p>read 0 s ago</p>"
+    feed.tick()
+    await settle(layer, 0)
+    feed.notify()
+    feed.tick()
+    await settle(layer, 1)
+
+
+async def test_a_state_says_which_messages_it_contains(
+    feed: Feed, source: FakeSource, layer: KeepingLayer
+) -> None:
+    feed.subscribe(["board"])
+    feed.tick()
+    source.change("board", "b", "<p>2</p>")
+    answer = await ask(feed, "board")
+    assert answer["type"] == "state"
+    assert answer["seqs"] == {"board": 1}
+    assert answer["html"] == "<p>1</p><p>2</p>"
+    await settle(layer, 1)
+
+
+async def test_a_page_that_comes_later_costs_no_rendering(feed: Feed, source: FakeSource) -> None:
+    feed.subscribe(["board"])
+    feed.tick()
+    feed.subscribe(["board"])
+    await ask(feed, "board")
+    assert len(source.renders) == 1
+
+
+async def test_another_topic_is_rendered_with_its_first_page(
+    feed: Feed, source: FakeSource, layer: KeepingLayer
+) -> None:
+    feed.subscribe(["board"])
+    feed.tick()
+    source.texts["events"] = {"list": "<li>1</li>"}
+    feed.subscribe(["events"])
+    answer = await ask(feed, "events", "board")
+    assert answer["seqs"] == {"events": 0, "board": 0}
+    assert answer["html"] == "<li>1</li><p>1</p><p>1</p>"
+    await settle(layer, 0)
+
+
+async def test_what_nobody_shows_any_more_is_not_rendered(feed: Feed, source: FakeSource) -> None:
+    feed.subscribe(["board", "events"])
+    feed.subscribe(["events"])
+    feed.tick()
+    feed.unsubscribe(["board", "events"])
+    source.at += 1
+    feed.tick()
+    assert source.renders[-1] == frozenset({"events"})
+
+
+async def test_speech_is_said_once_and_never_to_who_comes_later(
+    feed: Feed, source: FakeSource, layer: KeepingLayer
+) -> None:
+    feed.subscribe(["board"])
+    feed.tick()
+    source.at += 1
+    source.speech = {"board": "<p>north-1: loading</p>"}
+    feed.tick()
+    source.at += 1
+    answer = await ask(feed, "board")
+    (message,) = await settle(layer, 1)
+    assert message["html"] == "<p>north-1: loading</p>"
+    assert "loading" not in answer["html"]
+
+
+async def test_another_shape_is_told_as_a_whole(
+    feed: Feed, source: FakeSource, layer: KeepingLayer
+) -> None:
+    """A page without a place for the new host has to see all that there is, to know it."""
+    feed.subscribe(["board"])
+    feed.tick()
+    source.change("board", "c", "<p>new</p>")
+    source.shape = {"board": "a b c"}
+    feed.tick()
+    (message,) = await settle(layer, 1)
+    assert (message["type"], message["seqs"]) == ("state", {"board": 1})
+    assert message["html"] == "<p>1</p><p>1</p><p>new</p>"
+
+
+async def test_words_that_age_are_rendered_again(
+    feed: Feed, source: FakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(feeds.time, "monotonic", lambda: now)
+    feed.subscribe(["board"])
+    feed.tick()
+    now += feeds.RENDER_EVERY_S - 0.1
+    feed.tick()
+    assert len(source.renders) == 1
+    now += 0.2
+    source.ticking = True
+    feed.tick()
+    assert len(source.renders) == 2
+    now += feeds.LOOK_EVERY_S
+    feed.tick()
+    assert len(source.renders) == 3
+
+
+async def test_a_database_that_is_away_is_asked_again(
+    source: FakeSource, layer: KeepingLayer, caplog: pytest.LogCaptureFixture
+) -> None:
+    feed = Feed(source, layer, asyncio.get_running_loop())
+    feed.subscribe(["board"])
+    source.fails = True
+    feed.start()
+    try:
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(feed.state(["board"]), 5)
+        source.fails = False
+        assert json.loads(await asyncio.wait_for(feed.state(["board"]), 5))["seqs"] == {"board": 0}
+    finally:
+        feed.stop()
+    assert "could not look" in caplog.text
+
+
+async def test_a_commit_wakes_the_thread_at_once(
+    source: FakeSource, layer: KeepingLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "LOOK_EVERY_S", 3600.0)
+    feed = Feed(source, layer, asyncio.get_running_loop())
+    monkeypatch.setitem(feeds._feeds, asyncio.get_running_loop(), feed)
+    feed.subscribe(["board"])
+    feed.start()
+    try:
+        await asyncio.wait_for(feed.state(["board"]), 5)
+        source.change("board", "a", "<p>2</p>")
+        threading.Thread(target=changed.send, kwargs={"sender": "switch.loading"}).start()
+        await settle(layer, 1)
+    finally:
+        feed.stop()
+
+
+async def test_the_end_answers_who_still_asks(source: FakeSource, layer: KeepingLayer) -> None:
+    feed = Feed(source, layer, asyncio.get_running_loop())
+    feed.start()
+    assert feed.running
+    feed.stop()
+    with pytest.raises((RuntimeError, TimeoutError)):
+        await asyncio.wait_for(feed.state(["board"]), 2)
+    assert not feed.running

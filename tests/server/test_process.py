@@ -1,0 +1,188 @@
+"""The server as a process: how it starts, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.server.process import WITH_EXTRAS, Process, python, wait_until
+
+LIVE = "/ws/live/?topics=board"
+
+
+def open_socket(
+    client: aiohttp.ClientSession, server: Process, key: str, path: str = LIVE
+) -> aiohttp.client._BaseRequestContextManager[aiohttp.ClientWebSocketResponse]:
+    headers = {"Origin": server.address, "Cookie": f"session_id={key}"}
+    return client.ws_connect(server.address + path, headers=headers)
+
+
+def test_it_says_where_it_listens_and_ends_with_code_0(data: Path) -> None:
+    with Process(data) as server:
+        with socket.create_connection(("127.0.0.1", server.port), 5):
+            pass
+        began = time.monotonic()
+        assert server.end() == 0
+        assert time.monotonic() - began < 3
+    assert f"Switchboard listens on {server.address}/" in server.lines
+    assert "Traceback" not in server.output
+
+
+def test_interrupting_it_ends_with_code_0(data: Path) -> None:
+    with Process(data) as server:
+        server.popen.send_signal(signal.SIGINT)
+        assert server.popen.wait(10) == 0
+    assert "Traceback" not in server.output
+
+
+def test_a_port_in_use_is_one_line_and_code_1(data: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = python("manage.py", "serve", "--port", str(port), data=data)
+    assert done.returncode == 1
+    expected = f"Cannot listen on 127.0.0.1 port {port}: Address already in use"
+    assert done.stderr.strip() == f"CommandError: {expected}"
+
+
+def test_a_port_in_use_starts_no_worker(data: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = python("manage.py", "serve", "--port", str(taken.getsockname()[1]), data=data)
+    assert "worker runs" not in done.stderr
+
+
+def test_an_old_database_is_refused_with_what_to_run(tmp_path: Path) -> None:
+    done = python("manage.py", "serve", "--port", "0", data=tmp_path / "data")
+    assert done.returncode == 1
+    assert "Run `manage.py migrate`" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_migrate_first(tmp_path: Path) -> None:
+    with Process(tmp_path / "data", "--migrate") as server:
+        assert server.end() == 0
+
+
+def test_without_worker(data: Path) -> None:
+    with Process(data, "--no-worker") as server:
+        assert server.end() == 0
+    assert "the watcher runs" in server.output
+    assert "the worker runs" not in server.output
+
+
+@pytest.mark.parametrize("attempt", range(10))
+async def test_it_ends_with_open_connections(attempt: int, data: Path, session_key: str) -> None:
+    """CPython 3.11 crashed here ten times of ten before pending tasks were ended."""
+    with Process(data, program=WITH_EXTRAS) as server:
+        async with aiohttp.ClientSession() as client:
+            async with (
+                open_socket(client, server, session_key) as page,
+                client.get(server.address + "/extra/stream") as stream,
+            ):
+                assert (await page.receive_json(timeout=5))["type"] == "state"
+                assert await stream.content.read(2) == b"x\n"
+                half = socket.create_connection(("127.0.0.1", server.port), 5)
+                half.sendall(b"POST /login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n")
+                server.terminate()
+                while (message := await page.receive(timeout=5)).type is aiohttp.WSMsgType.TEXT:
+                    pass
+                assert message.type is aiohttp.WSMsgType.CLOSE
+                assert message.data == 1012
+        half.close()
+        assert await asyncio.to_thread(server.popen.wait, 10) == 0
+    assert "Traceback" not in server.output
+
+
+async def test_it_does_not_wait_for_a_thread_that_waits(data: Path) -> None:
+    with Process(data, program=WITH_EXTRAS) as server:
+        async with aiohttp.ClientSession() as client:
+            async with client.get(server.address + "/extra/thread") as answer:
+                assert await answer.content.read(2) == b"x\n"
+                server.terminate()
+                assert await asyncio.to_thread(server.popen.wait, 10) == 0
+
+
+async def test_a_page_comes_again_after_a_restart(data: Path, session_key: str) -> None:
+    with Process(data) as server:
+        port = server.port
+        async with aiohttp.ClientSession() as client:
+            async with open_socket(client, server, session_key) as page:
+                await page.receive_json(timeout=5)
+                server.terminate()
+                while (await page.receive(timeout=5)).type is aiohttp.WSMsgType.TEXT:
+                    pass
+                assert page.close_code == 1012
+        assert await asyncio.to_thread(server.popen.wait, 10) == 0
+    with Process(data, port=port) as server:
+        async with aiohttp.ClientSession() as client:
+            async with open_socket(client, server, session_key) as page:
+                assert (await page.receive_json(timeout=5))["type"] == "state"
+
+
+async def test_who_is_not_signed_in_is_let_in_and_turned_away(data: Path) -> None:
+    """A plain 403 looks to a browser like a lost line, and is retried for ever."""
+    with Process(data) as server:
+        async with aiohttp.ClientSession() as client:
+            async with open_socket(client, server, "nobody") as page:
+                assert (await page.receive(timeout=5)).data == 4401
+
+
+@pytest.mark.parametrize(
+    ("path", "origin"), [(LIVE, "http://elsewhere.example"), ("/ws/other/", "")]
+)
+async def test_foreign_pages_and_other_paths_are_refused(
+    path: str, origin: str, data: Path, session_key: str
+) -> None:
+    with Process(data) as server:
+        headers = {"Origin": origin or server.address, "Cookie": f"session_id={session_key}"}
+        async with aiohttp.ClientSession() as client:
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await client.ws_connect(server.address + path, headers=headers)
+        assert refused.value.status == 403
+    assert "Traceback" not in server.output
+
+
+def body(mebibytes: int, chunked: bool) -> io.BytesIO | AsyncIterator[bytes]:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(mebibytes):
+            yield b"x" * 2**20
+
+    return pieces() if chunked else io.BytesIO(b"x" * mebibytes * 2**20)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_has_a_largest_size(chunked: bool, data: Path) -> None:
+    with Process(data, program=WITH_EXTRAS) as server:
+        async with aiohttp.ClientSession() as client:
+            url = server.address + "/extra/body"
+            async with client.post(url, data=body(31, chunked)) as answer:
+                assert int(await answer.text()) == 31 * 2**20
+            try:
+                async with client.post(url, data=body(40, chunked)) as answer:
+                    assert answer.status == 413
+            except aiohttp.ClientOSError:
+                pass  # cut while it was still sending: refused too
+        assert server.end() == 0
+    assert "Traceback" not in server.output
+
+
+def test_headers_have_a_largest_size(data: Path) -> None:
+    with Process(data) as server:
+        with socket.create_connection(("127.0.0.1", server.port), 5) as line:
+            many = b"".join(b"X-%d: %s\r\n" % (n, b"x" * 1000) for n in range(20))
+            line.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + many + b"\r\n")
+            assert line.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+def test_the_log_of_an_ordinary_run_has_no_warnings(data: Path) -> None:
+    with Process(data) as server:
+        wait_until(lambda: "the worker runs" in server.output)
+        server.end()
+    assert not [line for line in server.lines if "WARNING" in line or "ERROR" in line]
