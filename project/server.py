@@ -37,19 +37,19 @@ LEFTOVERS_S = 0.5
 GIVE_UP_S = 9.0
 
 
-class BoundedRequest(WebRequest):  # type: ignore[misc]  # daphne has no types
+class BoundedRequest(WebRequest):
     """Refuses a body that is too large while it comes: daphne would store all of it, and then
     hand it on in memory. (The headers are bounded by twisted: 16 kB, 500 lines.)"""
 
     _received = 0
     _refused = False
 
-    def gotLength(self, length: int | None) -> None:
+    def gotLength(self, length: int | None) -> None:  # noqa: N802 - twisted's name
         super().gotLength(length)
         if length is not None and length > MAX_BODY_BYTES:
             self._refuse()
 
-    def handleContentChunk(self, data: bytes) -> None:
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - twisted's name
         self._received += len(data)
         if self._received > MAX_BODY_BYTES:
             self._refuse()
@@ -71,16 +71,16 @@ class BoundedRequest(WebRequest):  # type: ignore[misc]  # daphne has no types
         self.channel.loseConnection()
 
 
-class BoundedFactory(HTTPFactory):  # type: ignore[misc]
+class BoundedFactory(HTTPFactory):
     """Makes connections whose requests are bounded."""
 
-    def buildProtocol(self, addr: Any) -> Any:
+    def buildProtocol(self, addr: Any) -> Any:  # noqa: N802 - twisted's name
         protocol = super().buildProtocol(addr)
         protocol.requestFactory = BoundedRequest
         return protocol
 
 
-class Server(DaphneServer):  # type: ignore[misc]
+class Server(DaphneServer):
     """Daphne's server, with parts beside it that start when it listens and end before it does.
 
     `announce` gets the address once it listens. If `run` could not listen, `failure` says why.
@@ -180,7 +180,9 @@ class Server(DaphneServer):  # type: ignore[misc]
     def _applications(self, of: type = object) -> list[asyncio.Future[Any]]:
         """What is still at work. A request that was half read has no application yet: the stock
         method fails with a KeyError on it, and then nothing at all is ended."""
-        known = [c.get("application_instance") for p, c in self.connections.items() if isinstance(p, of)]
+        known = [
+            c.get("application_instance") for p, c in self.connections.items() if isinstance(p, of)
+        ]
         return [a for a in known if a is not None and not a.done()]
 
 

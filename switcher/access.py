@@ -5,7 +5,9 @@ Staff may look at everything; switching needs the operators' group or a superuse
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import ModelBackend
@@ -52,3 +54,46 @@ def theme(user: Any) -> str:
     """The person's choice of colours: system, light or dark."""
     preference = getattr(user, "preference", None) if user.is_authenticated else None
     return preference.theme if preference else "system"
+
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def is_foreign(
+    headers: Mapping[str, str], host: str, secure: bool, trusted: Iterable[str] = ()
+) -> bool:
+    """Whether a browser marks this request as sent by another site's page.
+
+    A browser sends our cookie along with it, so a cookie alone proves no intent. `headers` have
+    lower-case names; `host` is as the client addressed it, with its port; `trusted` are origins
+    (https://example.com, https://*.example.com) whose pages may. Clients that are no browsers
+    send neither header and need nothing.
+    """
+    origin = headers.get("origin")
+    if origin is not None:
+        if _is_trusted(origin, trusted):
+            return False
+        if _origin(origin) != _origin(f"{'https' if secure else 'http'}://{host}"):
+            return True
+    return headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}
+
+
+def _is_trusted(origin: str, trusted: Iterable[str]) -> bool:
+    scheme, host, port = _origin(origin)
+    for pattern in trusted:
+        wanted = _origin(pattern.replace("://*.", "://", 1))
+        if (scheme, port) != (wanted[0], wanted[2]):
+            continue
+        if host == wanted[1] or ("://*." in pattern and host.endswith(f".{wanted[1]}")):
+            return True
+    return False
+
+
+def _origin(text: str) -> tuple[str, str, int]:
+    """Scheme, host and port; for what is none (`null`) a value that equals no real one."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port or _PORTS.get(parts.scheme, 0)
+    except ValueError:
+        return "", text, 0
+    return parts.scheme, parts.hostname or "", port

@@ -63,6 +63,7 @@ class Situation:
     vram_bytes: int | None
     resident: tuple[Resident, ...]
     active_digest: str
+    active_spec: Spec | None
     preloaded: frozenset[str]  # digests
     target: Installed | None
     spec: Spec
@@ -148,7 +149,13 @@ def make_plan(s: Situation) -> Plan:
     after = sum(i.bytes for i in keep) + size.bytes
     peak = max(before, after) if strategy is Strategy.SWAP else _sum(others) + size.bytes
     fits = None if s.vram_bytes is None or not size.known else short == 0
-    already = here is not None and digest == s.active_digest and not _reloads(here, s.spec)
+    # Another profile of the same model is a switch of its own: its keep-alive and options count.
+    already = (
+        here is not None
+        and digest == s.active_digest
+        and s.spec == s.active_spec
+        and not _reloads(here, s.spec)
+    )
     return Plan(
         host=s.host,
         model=s.spec.name,

@@ -31,8 +31,9 @@ MAX_RESYNCS = 30  # between two checks of who listens
 BEAT_EVERY_S = 2.5
 CHECK_EVERY_S = 60.0
 
-# Close codes of our own. htmx's and our pages retry 1006, 1011, 1012, 1013; never these.
-BAD_REQUEST, SIGNED_OUT, TOO_MUCH = 4400, 4401, 4429
+# Close codes of our own. Pages retry the last, go to the login page for the second, and give up
+# for the first.
+BAD_REQUEST, SIGNED_OUT, TRY_AGAIN = 4400, 4401, 4503
 
 
 def may_view(session_key: str) -> bool:
@@ -52,7 +53,7 @@ def parse_topics(query: bytes) -> tuple[str, ...]:
     return topics if good else ()
 
 
-class LiveConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no types
+class LiveConsumer(AsyncConsumer):
     """Sends `state`, `fragments` and `beat`; takes `{"resync": true}` and nothing else."""
 
     channel_name: str
@@ -85,9 +86,13 @@ class LiveConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no type
         await self.send({"type": "websocket.accept"})
         topics = parse_topics(self.scope["query_string"])
         if not topics:
-            return await self._close(BAD_REQUEST)
-        if not await self._may_view():
-            return await self._close(SIGNED_OUT)
+            await self._close(BAD_REQUEST)
+        elif not await self._may_view():
+            await self._close(SIGNED_OUT)
+        else:
+            await self._listen(topics)
+
+    async def _listen(self, topics: tuple[str, ...]) -> None:
         self.topics = topics
         self.feed = feed.of_loop(asyncio.get_running_loop())
         self.feed.subscribe(topics)
@@ -101,16 +106,19 @@ class LiveConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no type
         assert self.feed is not None
         for topic in self.topics:
             await self.channel_layer.group_add(self.feed.group(topic), self.channel_name)
-        await self._text(await self.feed.state(self.topics))
+        try:
+            await self._text(await self.feed.state(self.topics))
+        except Exception:  # logged by the feed: the database is away, or the server ends
+            await self._close(TRY_AGAIN)
 
     async def _receive(self, message: dict[str, Any]) -> None:
         text = message.get("text") or ""
-        if len(text) > MAX_MESSAGE or not _asks_resync(text):
-            return await self._close(BAD_REQUEST)
         self.resyncs += 1
-        if self.resyncs > MAX_RESYNCS:
-            return await self._close(TOO_MUCH)
-        if self.feed is not None:
+        if len(text) > MAX_MESSAGE or not _asks_resync(text):
+            await self._close(BAD_REQUEST)
+        elif self.resyncs > MAX_RESYNCS:
+            await self._close(TRY_AGAIN)
+        elif self.feed is not None:
             await self._send_state()
 
     async def _push(self, message: dict[str, Any]) -> None:
@@ -129,11 +137,12 @@ class LiveConsumer(AsyncConsumer):  # type: ignore[misc]  # channels has no type
             if time.monotonic() - checked_at >= CHECK_EVERY_S:
                 checked_at, self.resyncs = time.monotonic(), 0
                 if not await self._still_may_view():
-                    return await self._close(SIGNED_OUT)
+                    await self._close(SIGNED_OUT)
+                    return
 
     async def _may_view(self) -> bool:
         key = self.scope["cookies"].get(settings.SESSION_COOKIE_NAME, "")
-        return await database_sync_to_async(may_view, thread_sensitive=False)(key)
+        return bool(await database_sync_to_async(may_view, thread_sensitive=False)(key))
 
     async def _still_may_view(self) -> bool:
         try:

@@ -65,6 +65,10 @@ class Layer(Protocol):
     def group_send(self, group: str, message: dict[str, Any]) -> Coroutine[Any, Any, None]: ...
 
 
+class Stopped(Exception):
+    """The feed has ended, and with it the server."""
+
+
 @dataclass(slots=True)
 class _Kept:
     """What the pages of one topic were last told."""
@@ -137,6 +141,8 @@ class Feed:
         """
         ask = _Ask(tuple(topics), Future())
         with self._lock:
+            if self._stop.is_set():
+                raise Stopped
             self._asks.append(ask)
         self._bell.set()
         return await asyncio.wrap_future(ask.answer)
@@ -167,7 +173,7 @@ class Feed:
             if not wanted:
                 connections.close_all()
             self._stop.wait(BREATH_S)
-        self._refuse_asks(RuntimeError("the feed has stopped"))
+        self._refuse_asks(Stopped())
         connections.close_all()
 
     def _tick_safely(self) -> None:

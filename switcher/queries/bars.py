@@ -102,8 +102,10 @@ def record_bars(
     sums = [sum(bytes_of(r) for r in rows or ()) for rows in (before, after)]
     scale = max(total or 0, *sums)
     gone = {r.digest for r in before} - {r.digest for r in after or ()}
-    old = [_resident(r, "leave" if after is not None and r.digest in gone else "", active[0])
-           for r in before]
+    old = [
+        _resident(r, "leave" if after is not None and r.digest in gone else "", active[0])
+        for r in before
+    ]
     first = bar("Before", old, total, scale)
     if after is None:
         return first, None

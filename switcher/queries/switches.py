@@ -131,8 +131,10 @@ class SwitchView:
     @property
     def nothing_touched(self) -> bool:
         """It ended before anything was changed on the host."""
-        return not self.is_open and not self.degraded and not any(
-            s.phase.key == State.RESTORING.value for s in self.timeline
+        return (
+            not self.is_open
+            and not self.degraded
+            and not any(s.phase.key == State.RESTORING.value for s in self.timeline)
         )
 
     @property
@@ -279,7 +281,15 @@ def _differences(
         if won
         else _side(row.from_tag, row.from_digest, row.from_spec, after)
     )
-    labels = ("Active model", "Digest", "Also resident", "On GPU", "Context", "Keep-alive", "Memory")
+    labels = (
+        "Active model",
+        "Digest",
+        "Also resident",
+        "On GPU",
+        "Context",
+        "Keep-alive",
+        "Memory",
+    )
     return tuple(
         Difference(label, a, b, label in labels[:3])
         for label, a, b in zip(labels, old, new, strict=True)

@@ -265,14 +265,25 @@ def ask_cancel(switch_id: int, actor: Actor, clock: Clock = system) -> SwitchEve
         row = SwitchEvent.objects.select_for_update(of=("self",)).filter(pk=switch_id).first()
         if row is None:
             raise NotFound(f"There is no switch {switch_id}.")
-        if State(row.state) in ENDED:
-            raise Conflict(f"Switch {switch_id} has ended already.")
+        _check_cancellable(row)
         if row.cancel_asked_at is None:
             row.cancel_asked_at = clock.now()
             row.cancel_asked_by = actor.name
             row.save(update_fields=["cancel_asked_at", "cancel_asked_by"])
             append("switch.cancel-asked", actor, host=row.host.name, switch=row, clock=clock)
     return row
+
+
+def _check_cancellable(row: SwitchEvent) -> None:
+    """Once the new model is active there is nothing to cancel, and a restore is not stopped."""
+    state = State(row.state)
+    if state in ENDED:
+        raise Conflict(f"Switch {row.pk} has ended already.")
+    if state is State.RESTORING:
+        raise Conflict(f"Switch {row.pk} is restoring the old model already.")
+    activated = state is State.UNLOADING and row.strategy == Strategy.OVERLAP.value
+    if state is State.ACTIVATING or activated:
+        raise Conflict(f"{row.to_tag} is active already. Switch back instead.")
 
 
 def cancel_asked(switch_id: int) -> str:

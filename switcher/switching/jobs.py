@@ -112,6 +112,7 @@ def situation(
         vram_bytes=host.vram_bytes,
         resident=resident,
         active_digest=host.active_digest,
+        active_spec=Spec.from_json(host.active_spec) if host.active_spec else None,
         preloaded=frozenset(i.digest for i in installed if i.name in preloaded),
         target=target,
         spec=spec,

@@ -73,18 +73,18 @@ class Keeper:
 
     def _renew(self) -> None:
         since = 0.0
-        try:
-            while not self._over.wait(CANCEL_S):
-                since += CANCEL_S
+        while not self._over.wait(CANCEL_S):
+            since += CANCEL_S
+            try:
                 if not self.cancelled_by:
                     self.cancelled_by = switches.cancel_asked(self._held.switch_id)
                 if since >= RENEW_S:
-                    since = 0.0
                     self._renew_once()
-        except DatabaseError:
-            log.exception("lease of %s: the database does not answer", self._held.host)
-        finally:
-            connections.close_all()
+                    since = 0.0
+            except DatabaseError:
+                # Tried again each second; if it lasts, _watch cuts the call in time.
+                log.exception("lease of %s: the database does not answer", self._held.host)
+        connections.close_all()
 
     def _renew_once(self) -> None:
         asked_at = self._clock.monotonic()

@@ -129,9 +129,10 @@ def run_once(
 def _drive(
     held: Held, clock: Clock, stopping: threading.Event, connect: Callable[[str], Ollama]
 ) -> None:
-    job = load_job(held.switch_id)
-    client = connect(job.base_url)
+    client: Ollama | None = None
     try:
+        job = load_job(held.switch_id)
+        client = connect(job.base_url)
         with Keeper(held, clock, stopping) as keeper:
             Driver(held, client, keeper, clock).run(run(held, job))
     except (FenceLost, HandedOver):
@@ -140,7 +141,8 @@ def _drive(
         log.exception("switch %s: unexpected", held.switch_id)
         _end_loudly(held, exc)
     finally:
-        client.close()
+        if client is not None:
+            client.close()
 
 
 def _end_loudly(held: Held, exc: Exception) -> None:

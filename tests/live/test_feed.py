@@ -235,6 +235,6 @@ async def test_the_end_answers_who_still_asks(source: FakeSource, layer: Keeping
     feed.start()
     assert feed.running
     feed.stop()
-    with pytest.raises((RuntimeError, TimeoutError)):
-        await asyncio.wait_for(feed.state(["board"]), 2)
+    with pytest.raises(feeds.Stopped):
+        await asyncio.wait_for(feed.state(["board"]), 5)
     assert not feed.running

@@ -8,7 +8,9 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -18,11 +20,30 @@ from tests.server.process import WITH_EXTRAS, Process, python, wait_until
 LIVE = "/ws/live/?topics=board"
 
 
-def open_socket(
-    client: aiohttp.ClientSession, server: Process, key: str, path: str = LIVE
-) -> aiohttp.client._BaseRequestContextManager[aiohttp.ClientWebSocketResponse]:
+@asynccontextmanager
+async def open_page(
+    server: Process, key: str, path: str = LIVE
+) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
     headers = {"Origin": server.address, "Cookie": f"session_id={key}"}
-    return client.ws_connect(server.address + path, headers=headers)
+    async with (
+        aiohttp.ClientSession() as client,
+        client.ws_connect(server.address + path, headers=headers) as page,
+    ):
+        yield page
+
+
+@asynccontextmanager
+async def request(method: str, url: str, data: Any = None) -> AsyncIterator[aiohttp.ClientResponse]:
+    async with aiohttp.ClientSession() as client, client.request(method, url, data=data) as answer:
+        yield answer
+
+
+async def read_close(page: aiohttp.ClientWebSocketResponse) -> int:
+    """The code with which the server closes, whatever it says before."""
+    while (message := await page.receive(timeout=5)).type is aiohttp.WSMsgType.TEXT:
+        pass
+    assert message.type is aiohttp.WSMsgType.CLOSE
+    return int(message.data)
 
 
 def test_it_says_where_it_listens_and_ends_with_code_0(data: Path) -> None:
@@ -81,57 +102,46 @@ def test_without_worker(data: Path) -> None:
 async def test_it_ends_with_open_connections(attempt: int, data: Path, session_key: str) -> None:
     """CPython 3.11 crashed here ten times of ten before pending tasks were ended."""
     with Process(data, program=WITH_EXTRAS) as server:
-        async with aiohttp.ClientSession() as client:
-            async with (
-                open_socket(client, server, session_key) as page,
-                client.get(server.address + "/extra/stream") as stream,
-            ):
-                assert (await page.receive_json(timeout=5))["type"] == "state"
-                assert await stream.content.read(2) == b"x\n"
-                half = socket.create_connection(("127.0.0.1", server.port), 5)
-                half.sendall(b"POST /login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n")
-                server.terminate()
-                while (message := await page.receive(timeout=5)).type is aiohttp.WSMsgType.TEXT:
-                    pass
-                assert message.type is aiohttp.WSMsgType.CLOSE
-                assert message.data == 1012
-        half.close()
-        assert await asyncio.to_thread(server.popen.wait, 10) == 0
+        half_read = socket.create_connection(("127.0.0.1", server.port), 5)
+        half_read.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n")
+        async with (
+            open_page(server, session_key) as page,
+            request("GET", server.address + "/extra/stream") as stream,
+        ):
+            assert (await page.receive_json(timeout=5))["type"] == "state"
+            assert await stream.content.read(2) == b"x\n"
+            server.terminate()
+            assert await read_close(page) == 1012
+            assert await asyncio.to_thread(server.popen.wait, 10) == 0
+        half_read.close()
     assert "Traceback" not in server.output
 
 
 async def test_it_does_not_wait_for_a_thread_that_waits(data: Path) -> None:
     with Process(data, program=WITH_EXTRAS) as server:
-        async with aiohttp.ClientSession() as client:
-            async with client.get(server.address + "/extra/thread") as answer:
-                assert await answer.content.read(2) == b"x\n"
-                server.terminate()
-                assert await asyncio.to_thread(server.popen.wait, 10) == 0
+        async with request("GET", server.address + "/extra/thread") as answer:
+            assert await answer.content.read(2) == b"x\n"
+            server.terminate()
+            assert await asyncio.to_thread(server.popen.wait, 10) == 0
 
 
 async def test_a_page_comes_again_after_a_restart(data: Path, session_key: str) -> None:
     with Process(data) as server:
-        port = server.port
-        async with aiohttp.ClientSession() as client:
-            async with open_socket(client, server, session_key) as page:
-                await page.receive_json(timeout=5)
-                server.terminate()
-                while (await page.receive(timeout=5)).type is aiohttp.WSMsgType.TEXT:
-                    pass
-                assert page.close_code == 1012
+        async with open_page(server, session_key) as page:
+            await page.receive_json(timeout=5)
+            server.terminate()
+            assert await read_close(page) == 1012
         assert await asyncio.to_thread(server.popen.wait, 10) == 0
-    with Process(data, port=port) as server:
-        async with aiohttp.ClientSession() as client:
-            async with open_socket(client, server, session_key) as page:
-                assert (await page.receive_json(timeout=5))["type"] == "state"
+    with Process(data, port=server.port) as server:
+        async with open_page(server, session_key) as page:
+            assert (await page.receive_json(timeout=5))["type"] == "state"
 
 
 async def test_who_is_not_signed_in_is_let_in_and_turned_away(data: Path) -> None:
     """A plain 403 looks to a browser like a lost line, and is retried for ever."""
     with Process(data) as server:
-        async with aiohttp.ClientSession() as client:
-            async with open_socket(client, server, "nobody") as page:
-                assert (await page.receive(timeout=5)).data == 4401
+        async with open_page(server, "nobody") as page:
+            assert await read_close(page) == 4401
 
 
 @pytest.mark.parametrize(
@@ -160,25 +170,23 @@ def body(mebibytes: int, chunked: bool) -> io.BytesIO | AsyncIterator[bytes]:
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_has_a_largest_size(chunked: bool, data: Path) -> None:
     with Process(data, program=WITH_EXTRAS) as server:
-        async with aiohttp.ClientSession() as client:
-            url = server.address + "/extra/body"
-            async with client.post(url, data=body(31, chunked)) as answer:
-                assert int(await answer.text()) == 31 * 2**20
-            try:
-                async with client.post(url, data=body(40, chunked)) as answer:
-                    assert answer.status == 413
-            except aiohttp.ClientOSError:
-                pass  # cut while it was still sending: refused too
+        url = server.address + "/extra/body"
+        async with request("POST", url, body(31, chunked)) as answer:
+            assert int(await answer.text()) == 31 * 2**20
+        try:
+            async with request("POST", url, body(40, chunked)) as answer:
+                assert answer.status == 413
+        except aiohttp.ClientOSError:
+            pass  # cut while it was still sending: refused too
         assert server.end() == 0
     assert "Traceback" not in server.output
 
 
 def test_headers_have_a_largest_size(data: Path) -> None:
-    with Process(data) as server:
-        with socket.create_connection(("127.0.0.1", server.port), 5) as line:
-            many = b"".join(b"X-%d: %s\r\n" % (n, b"x" * 1000) for n in range(20))
-            line.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + many + b"\r\n")
-            assert line.recv(100).startswith(b"HTTP/1.1 400 ")
+    many = b"".join(b"X-%d: %s\r\n" % (n, b"x" * 1000) for n in range(20))
+    with Process(data) as server, socket.create_connection(("127.0.0.1", server.port), 5) as line:
+        line.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + many + b"\r\n")
+        assert line.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
 def test_the_log_of_an_ordinary_run_has_no_warnings(data: Path) -> None:

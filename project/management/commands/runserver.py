@@ -10,5 +10,5 @@ from project.background import assemble
 from project.server import Server
 
 
-class Command(DaphneCommand):  # type: ignore[misc]  # daphne has no types
+class Command(DaphneCommand):
     server_cls = partial(Server, parts=assemble)

@@ -1,0 +1,109 @@
+"""Profiles, as a list and as values for a form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from switcher.models import Host, ModelProfile, Preload, SwitchEvent
+from switcher.observed import short_name
+from switcher.queries.words import keep_alive_words
+from switcher.specs import WarmUp, check_warmups
+from switcher.states import OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileRow:
+    """A profile with what uses it. `active_on` and `preloaded_on` are names of hosts."""
+
+    id: int
+    name: str
+    tag: str
+    model: str
+    keep_alive: str
+    keep_alive_words: str
+    options: dict[str, Any]
+    warmups: tuple[WarmUp, ...]
+    load_timeout_s: int | None
+    min_gpu_percent: int | None
+    min_tokens_per_s: float | None
+    floor_fails: bool
+    notes: str
+    changed_at: datetime
+    active_on: tuple[str, ...]
+    preloaded_on: tuple[str, ...]
+    switching_on: tuple[str, ...]
+
+    @property
+    def used_on(self) -> tuple[str, ...]:
+        return tuple(sorted({*self.active_on, *self.preloaded_on, *self.switching_on}))
+
+
+def profile_list() -> tuple[ProfileRow, ...]:
+    """All profiles by name, with their uses: four queries."""
+    return _rows(ModelProfile.objects.all())
+
+
+def profile(name: str) -> ProfileRow | None:
+    """One profile; None if there is none of this name."""
+    return next(iter(_rows(ModelProfile.objects.filter(name=name))), None)
+
+
+def profile_names() -> tuple[str, ...]:
+    return tuple(ModelProfile.objects.values_list("name", flat=True))
+
+
+def _rows(profiles: Iterable[ModelProfile]) -> tuple[ProfileRow, ...]:
+    active = _grouped(
+        Host.objects.filter(removed_at=None)
+        .exclude(active_profile=None)
+        .values_list("active_profile_id", "name")
+    )
+    preloaded = _grouped(
+        Preload.objects.filter(host__removed_at=None).values_list("profile_id", "host__name")
+    )
+    switching = _grouped(
+        SwitchEvent.objects.filter(state__in=sorted(OPEN))
+        .exclude(to_profile_id=None)
+        .values_list("to_profile_id", "host__name")
+    )
+    return tuple(
+        _row(p, active.get(p.pk, ()), preloaded.get(p.pk, ()), switching.get(p.pk, ()))
+        for p in profiles
+    )
+
+
+def _grouped(rows: Iterable[tuple[Any, str]]) -> dict[int, tuple[str, ...]]:
+    found: dict[int, tuple[str, ...]] = {}
+    for key, name in rows:
+        found[key] = (*found.get(key, ()), name)
+    return found
+
+
+def _row(
+    p: ModelProfile,
+    active_on: tuple[str, ...],
+    preloaded_on: tuple[str, ...],
+    switching_on: tuple[str, ...],
+) -> ProfileRow:
+    return ProfileRow(
+        id=p.pk,
+        name=p.name,
+        tag=p.tag,
+        model=short_name(p.tag),
+        keep_alive=p.keep_alive,
+        keep_alive_words=keep_alive_words(p.keep_alive),
+        options=dict(p.options),
+        warmups=check_warmups(p.warmups),
+        load_timeout_s=p.load_timeout_s,
+        min_gpu_percent=p.min_gpu_percent,
+        min_tokens_per_s=p.min_tokens_per_s,
+        floor_fails=p.floor_fails,
+        notes=p.notes,
+        changed_at=p.changed_at,
+        active_on=active_on,
+        preloaded_on=preloaded_on,
+        switching_on=switching_on,
+    )

@@ -1,0 +1,256 @@
+"""The socket of one page, without a server: who may listen, what comes first, what is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+from channels.layers import get_channel_layer
+from channels.testing import WebsocketCommunicator
+
+from switcher.live import consumer, feed, socket
+from switcher.live.feed import Feed
+from tests.live.doubles import FakeSource
+
+Connect = Callable[..., Coroutine[Any, Any, WebsocketCommunicator]]
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    return FakeSource()
+
+
+@pytest.fixture
+async def running(source: FakeSource, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feed]:
+    """The feed of this test's loop, over the double."""
+    loop = asyncio.get_running_loop()
+    layer = get_channel_layer()
+    assert layer is not None
+    made = Feed(source, layer, loop)
+    monkeypatch.setitem(feed._feeds, loop, made)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def allowed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The sessions that may view; may be changed while sockets are open."""
+    keys = {"a-session"}
+    monkeypatch.setattr(consumer, "may_view", lambda key: key in keys)
+    return keys
+
+
+@pytest.fixture
+async def connect(running: Feed, allowed: set[str]) -> AsyncIterator[Connect]:
+    opened = []
+
+    async def open_one(query: str = "topics=board", key: str = "a-session") -> Any:
+        page = WebsocketCommunicator(
+            socket.app,
+            f"{socket.PATH}?{query}",
+            headers=[
+                (b"origin", b"http://localhost"),
+                (b"host", b"localhost"),
+                (b"cookie", f"session_id={key}".encode()),
+            ],
+        )
+        opened.append(page)
+        accepted, _ = await page.connect(timeout=5)
+        assert accepted
+        return page
+
+    yield open_one
+    for page in opened:
+        await page.disconnect()
+
+
+async def read(page: WebsocketCommunicator, kind: str) -> dict[str, Any]:
+    """The next message of a kind."""
+    while True:
+        message = dict(json.loads(await page.receive_from(timeout=5)))
+        if message["type"] == kind:
+            return message
+
+
+async def read_close(page: WebsocketCommunicator) -> int:
+    while (message := await page.receive_output(timeout=5))["type"] != "websocket.close":
+        pass
+    return int(message["code"])
+
+
+async def until(state: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not state():
+            await asyncio.sleep(0.005)
+
+
+async def test_the_whole_state_comes_first(connect: Connect) -> None:
+    page = await connect()
+    first = json.loads(await page.receive_from(timeout=5))
+    assert first["type"] == "state"
+    assert first["seqs"] == {"board": 0}
+    assert first["html"] == "<p>1</p><p>1</p>"
+
+
+async def test_a_change_comes_to_every_page(
+    connect: Connect, source: FakeSource, running: Feed
+) -> None:
+    pages = [await connect() for _ in range(3)]
+    for page in pages:
+        await read(page, "state")
+    source.change("board", "a", "<p>2</p>")
+    running.notify()
+    for page in pages:
+        message = await read(page, "fragments")
+        assert (message["seq"], message["html"]) == (1, "<p>2</p>")
+    assert len(source.renders) == 2  # once for all pages
+
+
+async def test_a_page_gets_its_topics_alone(
+    connect: Connect, source: FakeSource, running: Feed
+) -> None:
+    source.texts["host-north-1"] = {"h": "<p>north</p>"}
+    page, other = await connect("topics=board,events"), await connect("topics=host-north-1")
+    await read(page, "state")
+    await read(other, "state")
+    source.change("host-north-1", "h", "<p>2</p>")
+    source.change("events", "list", "<li>1</li>")
+    running.notify()
+    assert (await read(page, "fragments"))["topic"] == "events"
+    assert (await read(other, "fragments"))["topic"] == "host-north-1"
+    assert await page.receive_nothing()
+
+
+async def test_who_missed_something_gets_the_whole_state_again(
+    connect: Connect, source: FakeSource, running: Feed
+) -> None:
+    page = await connect()
+    await read(page, "state")
+    source.change("board", "a", "<p>2</p>")
+    await page.send_to('{"resync": true}')
+    again = await read(page, "state")
+    assert again["seqs"] == {"board": 1}
+    assert again["html"] == "<p>2</p><p>1</p>"
+
+
+async def test_a_socket_that_the_layer_put_out_is_in_again_after_a_resync(
+    connect: Connect, source: FakeSource, running: Feed
+) -> None:
+    page = await connect()
+    await read(page, "state")
+    layer: Any = get_channel_layer()
+    layer.groups.clear()
+    await page.send_to('{"resync": true}')
+    await read(page, "state")
+    source.change("board", "a", "<p>2</p>")
+    running.notify()
+    assert (await read(page, "fragments"))["html"] == "<p>2</p>"
+
+
+async def test_the_heartbeat_says_how_far_the_topics_are(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, source: FakeSource, running: Feed
+) -> None:
+    monkeypatch.setattr(consumer, "BEAT_EVERY_S", 0.02)
+    page = await connect()
+    source.change("board", "a", "<p>2</p>")
+    running.notify()
+    await read(page, "fragments")
+    assert (await read(page, "beat"))["seqs"] == {"board": 1}
+
+
+@pytest.mark.parametrize("key", ["", "somebody-else"])
+async def test_who_may_not_view_is_turned_away(
+    key: str, connect: Connect, source: FakeSource
+) -> None:
+    page = await connect(key=key)
+    assert await read_close(page) == 4401
+    assert source.renders == []
+
+
+async def test_who_signs_out_is_turned_away_later(
+    connect: Connect, allowed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "BEAT_EVERY_S", 0.01)
+    monkeypatch.setattr(consumer, "CHECK_EVERY_S", 0.02)
+    page = await connect()
+    await read(page, "state")
+    await read(page, "beat")
+    allowed.clear()
+    assert await read_close(page) == 4401
+
+
+async def test_a_database_that_is_away_turns_nobody_out(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "BEAT_EVERY_S", 0.01)
+    monkeypatch.setattr(consumer, "CHECK_EVERY_S", 0.0)
+    page = await connect()
+    asked = []
+
+    def away(key: str) -> bool:
+        asked.append(key)
+        raise ConnectionError("the database is away")
+
+    monkeypatch.setattr(consumer, "may_view", away)
+    await until(lambda: len(asked) > 3)
+    await read(page, "beat")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "topics=",
+        "topics=everything",
+        "topics=board,events,host-a,host-b,host-c",
+        "topics=host-../x",
+        "topics=switch-0",
+        "topics=board,,events",
+        "topics=host-" + "x" * 41,
+    ],
+)
+async def test_what_is_no_topic_is_refused(query: str, connect: Connect) -> None:
+    assert await read_close(await connect(query)) == 4400
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "{}", '{"resync": 1, "x": 2}', "[" * 500, '{"resync": true' + " " * 300 + "}"]
+)
+async def test_pages_have_one_thing_to_say(text: str, connect: Connect) -> None:
+    page = await connect()
+    await page.send_to(text)
+    assert await read_close(page) == 4400
+
+
+async def test_bytes_are_not_understood(connect: Connect) -> None:
+    page = await connect()
+    await page.send_to(bytes_data=b'{"resync": true}')
+    assert await read_close(page) == 4400
+
+
+async def test_asking_without_end_is_cut(connect: Connect) -> None:
+    page = await connect()
+    for _ in range(consumer.MAX_RESYNCS + 1):
+        await page.send_to('{"resync": true}')
+    assert await read_close(page) == 4503
+
+
+async def test_pages_that_have_gone_are_not_counted(connect: Connect, running: Feed) -> None:
+    page = await connect()
+    await read(page, "state")
+    assert running._subscribers == {"board": 1}
+    await page.disconnect()
+    await until(lambda: not running._subscribers)
+    layer: Any = get_channel_layer()
+    assert running.group("board") not in layer.groups
+
+
+async def test_a_feed_that_fails_asks_the_page_to_try_again(
+    connect: Connect, source: FakeSource
+) -> None:
+    source.fails = True
+    assert await read_close(await connect()) == 4503
