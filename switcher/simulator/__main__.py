@@ -1,0 +1,5 @@
+import sys
+
+from switcher.simulator.command import main
+
+sys.exit(main())

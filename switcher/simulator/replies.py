@@ -1,0 +1,83 @@
+"""What a simulated model says: deterministic, and naming the model that says it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from typing import Any
+
+WORDS = [
+    "switch",
+    "model",
+    "memory",
+    "load",
+    "ready",
+    "answer",
+    "token",
+    "prompt",
+    "server",
+    "queue",
+    "light",
+    "signal",
+    "cable",
+    "board",
+    "plug",
+    "line",
+    "call",
+    "ring",
+    "route",
+    "hold",
+    "wait",
+    "open",
+    "close",
+    "first",
+    "second",
+    "warm",
+    "cold",
+    "fast",
+    "slow",
+    "near",
+    "far",
+]
+DEFAULT_TOKENS = 24
+
+
+def tokens_of(model: str, prompt: str, count: int, seed: int) -> list[str]:
+    """`count` tokens, the first one `[model] `."""
+    text = f"{model}|{prompt}|{seed}"
+    source = random.Random(hashlib.sha256(text.encode()).digest())
+    words = [f"{source.choice(WORDS)} " for _ in range(max(0, count - 1))]
+    return [f"[{model}] ", *words][:count]
+
+
+def json_tokens(model: str) -> list[str]:
+    """An answer in JSON mode."""
+    return ['{"model": ', json.dumps(model), ', "ok": ', "true", "}"]
+
+
+def embedding(model: str, text: str, size: int = 64) -> list[float]:
+    """A unit-length vector, the same for the same text."""
+    source = random.Random(hashlib.sha256(f"{model}|{text}".encode()).digest())
+    row = [source.gauss(0, 1) for _ in range(size)]
+    length = sum(x * x for x in row) ** 0.5
+    return [round(x / length, 8) for x in row]
+
+
+def wants_tool(messages: list[dict[str, Any]]) -> bool:
+    """Whether the last message asks for the tool, in words."""
+    last = messages[-1] if messages else {}
+    return last.get("role") == "user" and "use the tool" in text_of(last).lower()
+
+
+def text_of(message: dict[str, Any]) -> str:
+    """A message's text, also of one made of parts."""
+    content = message.get("content") or ""
+    if isinstance(content, list):
+        return " ".join(str(p.get("text", "")) for p in content if isinstance(p, dict))
+    return str(content)
+
+
+def count_tokens(text: str) -> int:
+    """About as many as a tokenizer would find."""
+    return max(1, len(text) // 4 + 1)
