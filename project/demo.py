@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import requests
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.db import connections
@@ -85,17 +86,25 @@ PROFILES: dict[str, dict[str, object]] = {
     "llama-70b": {"tag": "llama3.3:70b", "load_timeout_s": 600},
     "embed": {"tag": "nomic-embed-text", "keep_alive": "forever"},
 }
-# Host, profile, why: run in this order on each host.
+OUT_OF_MEMORY = "llama runner process has terminated: cudaMalloc failed: out of memory"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One switch of the history; `fails` makes the simulator refuse the load once."""
+
+    profile: str
+    reason: str
+    fails: bool = False
+
+
 HISTORY = {
     "gpu-1": (
-        ("llama-8b", "First model for the team"),
-        ("qwen-32b", "Try the larger model for triage"),
-        ("qwen-7b", "Faster answers for the support bot"),
+        Step("llama-8b", "First model for the team"),
+        Step("qwen-32b", "Try the larger model for triage", fails=True),
+        Step("qwen-7b", "Faster answers for the support bot"),
     ),
-    "gpu-2": (
-        ("mistral-24b", "Long tickets need more context"),
-        ("qwen-14b", "Evaluation set 7"),
-    ),
+    "gpu-2": (Step("mistral-24b", "Long tickets need more context"),),
 }
 
 
@@ -106,7 +115,7 @@ def start_simulators(first_port: int) -> list[tuple[SimulatedHost, str, subproce
 
 def _start(host: SimulatedHost, port: int) -> tuple[SimulatedHost, str, subprocess.Popen[str]]:
     for wanted in (port, 0):  # a port in use is no reason to fail: any other will do
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and words
             [
                 *(sys.executable, "-m", "switcher.simulator", "--port", str(wanted)),
                 *("--vram", str(host.vram), "--load-rate", str(LOAD_RATE)),
@@ -165,8 +174,8 @@ def set_up(simulators: Iterable[tuple[SimulatedHost, str, object]]) -> None:
 def make_history(say: Callable[[str], None]) -> None:
     """A few real switches, both hosts at once; one of them fails and rolls back."""
     threads = [
-        threading.Thread(target=_switch_through, args=(host, steps, say))
-        for host, steps in HISTORY.items()
+        threading.Thread(target=_switch_through, args=(name, steps, say))
+        for name, steps in HISTORY.items()
     ]
     for thread in threads:
         thread.start()
@@ -174,18 +183,24 @@ def make_history(say: Callable[[str], None]) -> None:
         thread.join()
 
 
-def _switch_through(
-    host: str, steps: tuple[tuple[str, str], ...], say: Callable[[str], None]
-) -> None:
+def _switch_through(name: str, steps: tuple[Step, ...], say: Callable[[str], None]) -> None:
     try:
-        for profile, reason in steps:
-            wish = Wish(profile=profile, host=host, reason=reason)
+        host = Host.objects.get(name=name, removed_at=None)
+        for step in steps:
+            if step.fails:
+                _refuse_next_load(host.base_url, PROFILES[step.profile]["tag"])
+            wish = Wish(profile=step.profile, host=name, reason=step.reason)
             row, _ = request_switch(wish, BY_DEMO)
             run_once(row.pk)
-            row = SwitchEvent.objects.get(pk=row.pk)
-            say(f"  {host}: {row.outcome}")
+            say(f"  {name}: {SwitchEvent.objects.get(pk=row.pk).outcome}")
     finally:
         connections.close_all()
+
+
+def _refuse_next_load(base_url: str, tag: object) -> None:
+    """Only a simulator has this: the next load of `tag` runs out of memory."""
+    fault = {"kind": "fail_load", "tag": tag, "times": 1, "message": OUT_OF_MEMORY}
+    requests.post(f"{base_url}/_sim/faults", json=fault, timeout=5).raise_for_status()
 
 
 def reload_active(say: Callable[[str], None]) -> None:

@@ -26,8 +26,10 @@ log = logging.getLogger(__name__)
 
 # A chat with a few pictures in it. Django itself reads 2.5 MB at most (of forms and API calls).
 MAX_BODY_BYTES = 32 * 2**20
-# A page says `{"resync": true}` and nothing longer.
-MAX_MESSAGE_BYTES = 4096
+# A page says `{"resync": true}`, in one frame. The limit for a message holds for what we send, too:
+# a state with every host in it has to fit.
+MAX_FRAME_BYTES = 4096
+MAX_MESSAGE_BYTES = 8 * 2**20
 SERVICE_RESTART = 1012
 
 # The end, step by step; all in all less than 10 s.
@@ -94,7 +96,7 @@ class Server(DaphneServer):
         **kwargs: Any,
     ) -> None:
         kwargs["websocket_max_message_size"] = MAX_MESSAGE_BYTES
-        kwargs["websocket_max_frame_size"] = MAX_MESSAGE_BYTES
+        kwargs["websocket_max_frame_size"] = MAX_FRAME_BYTES
         # A switch that is waited for answers after minutes: no time limit for an answer.
         kwargs["http_timeout"] = None
         kwargs["server_name"] = "switchboard"

@@ -89,6 +89,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = flag("SWITCHER_HTTPS")
 SECURE_PROXY_SSL_HEADER = (
     ("HTTP_X_FORWARDED_PROTO", "https") if flag("SWITCHER_BEHIND_PROXY") else None
 )
+CSRF_FAILURE_VIEW = "switcher.panel.views.account.csrf_failure"
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 

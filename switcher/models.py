@@ -36,7 +36,7 @@ class Host(models.Model):
     """One Ollama server, and what is desired of it. What it holds is in Reading."""
 
     name = models.SlugField(max_length=40)
-    base_url = models.URLField(max_length=300)
+    base_url = models.CharField(max_length=300)
     vram_bytes = models.PositiveBigIntegerField(null=True, blank=True)
     simulated = models.BooleanField(default=False)
     is_default = models.BooleanField(default=False)

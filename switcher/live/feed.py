@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from django.db import connections
 
+from switcher.live.fragments import Part
 from switcher.records import changed
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Rendered:
     if it changes, fragments alone do not do. `ticking`: something counts by the second.
     """
 
-    fragments: dict[str, dict[str, str]]
+    fragments: dict[str, dict[str, Part]]
     speech: dict[str, str] = field(default_factory=dict)
     shape: dict[str, str] = field(default_factory=dict)
     ticking: bool = False
@@ -74,7 +75,7 @@ class _Kept:
     """What the pages of one topic were last told."""
 
     seq: int
-    fragments: dict[str, str]
+    fragments: dict[str, Part]
     shape: str
 
 
@@ -228,14 +229,18 @@ class Feed:
         if kept is None:
             # Nobody was told anything yet: who has just subscribed gets a whole state.
             return _Kept(0, now, shape)
-        differs = [text for key, text in now.items() if kept.fragments.get(key) != text]
+        differs = [
+            part.html
+            for key, part in now.items()
+            if (old := kept.fragments.get(key)) is None or old.mark != part.mark
+        ]
         speech = rendered.speech.get(topic, "")
         if shape != kept.shape:
             fresh = _Kept(kept.seq + 1, now, shape)
             self._publish(topic, _state([topic], {topic: fresh}, speech))
             return fresh
         if not differs and not speech:
-            return kept
+            return _Kept(kept.seq, now, shape)
         fresh = _Kept(kept.seq + 1, now, shape)
         html = "".join(differs) + speech
         self._publish(topic, _text("fragments", topic=topic, seq=fresh.seq, html=html))
@@ -276,7 +281,7 @@ def _log_failure(sending: Future[None]) -> None:
 
 def _state(topics: Iterable[str], kept: dict[str, _Kept], speech: str = "") -> str:
     known = {t: kept[t] for t in topics if t in kept}
-    html = "".join(text for k in known.values() for text in k.fragments.values())
+    html = "".join(part.html for k in known.values() for part in k.fragments.values())
     return _text("state", seqs={t: k.seq for t, k in known.items()}, html=html + speech)
 
 

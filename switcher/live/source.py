@@ -2,12 +2,156 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from django.template.loader import render_to_string
+from django.urls import reverse
+
+from switcher.clock import Clock, system
+from switcher.live import fragments, speech
 from switcher.live.feed import Rendered
+from switcher.live.fragments import Part
+from switcher.queries.board import Board
+from switcher.queries.board import board as read_board
+from switcher.queries.hosts import HostPage, host_page
+from switcher.queries.pulse import pulse
+from switcher.queries.switches import SwitchView, switch_view
+from switcher.watching.loop import latest
+
+ROW_PARTS = ("state", "model", "vram", "meta", "note")
+PAGE_PARTS = ("sentence", "warnings", "vramsum", "bar", "resident")
+# Who asked for the switch gets the panel by the answer to that; the others wait a moment for
+# theirs, so that the two do not cross.
+PANEL_AFTER = "load delay:250ms"
+
+Parts = dict[str, Part]
 
 
 class PanelSource:
+    """Renders once what everybody sees. Buttons depend on who looks: pages fetch those."""
+
+    def __init__(self, clock: Clock = system) -> None:
+        self._clock = clock
+        self._said: dict[str, speech.Said] = {}
+
     def pulse(self) -> object:
-        return 0
+        """One query."""
+        return pulse()
 
     def render(self, topics: frozenset[str]) -> Rendered:
-        return Rendered({})
+        """All topics from one reading of the board; a switch's own page needs one query more."""
+        board = read_board(self._clock.now(), latest())
+        shown = {t: s for t in topics if (s := self._topic(t, board)) is not None}
+        said = {t: self._speech(t, views) for t, (_, views) in shown.items()}
+        self._said = {t: speech.states_of(views) for t, (_, views) in shown.items()}
+        return Rendered(
+            fragments={t: parts for t, (parts, _) in shown.items()},
+            speech={t: text for t, text in said.items() if text},
+            shape={"board": " ".join(h.slug for h in board.hosts)},
+        )
+
+    def _topic(self, topic: str, board: Board) -> tuple[Parts, tuple[SwitchView, ...]] | None:
+        kind, _, name = topic.partition("-")
+        if kind == "board":
+            return board_parts(board), board.panels
+        if kind == "events":
+            return events_parts(board), ()
+        if kind == "host":
+            page = host_page(name, board.now, latest())
+            panels = tuple(v for v in board.panels if v.host == name)
+            return None if page is None else (host_page_parts(page, panels), panels)
+        view = switch_view(int(name), board.now)
+        return None if view is None else (switch_page_parts(view), (view,))
+
+    def _speech(self, topic: str, views: tuple[SwitchView, ...]) -> str:
+        before = self._said.get(topic)
+        return "" if before is None else speech.sentences(before, views)
+
+
+def board_parts(board: Board) -> Parts:
+    """All that changes on the board, by a key of its own."""
+    parts = {
+        "summary": fragments.inner("board-summary", _render("board.html#summary", board=board)),
+        "events": fragments.inner("events", _render("board.html#events", board=board)),
+    }
+    for host in board.hosts:
+        parts |= {
+            f"{host.slug}-{part}": fragments.inner(
+                f"host-{host.slug}-{part}", _render(f"host_row.html#{part}", host=host)
+            )
+            for part in ROW_PARTS
+        }
+    return parts | panels_parts(board.panels)
+
+
+def events_parts(board: Board) -> Parts:
+    """For the list of all: which is the newest. Rows are never pushed into it."""
+    newest = max((e.id for e in board.events), default=0)
+    return {"new": fragments.inner("audit-new", _render("events.html#new", newest=newest))}
+
+
+def host_page_parts(page: HostPage, panels: tuple[SwitchView, ...]) -> Parts:
+    """All that changes on a host's own page."""
+    host = page.row
+    state = fragments.inner(f"host-{host.slug}-state", _render("host_row.html#state", host=host))
+    events = fragments.inner("events", _render("host.html#events", page=page, host=host))
+    parts = {
+        part: fragments.inner(
+            f"host-{host.slug}-{part}", _render(f"host.html#{part}", page=page, host=host)
+        )
+        for part in PAGE_PARTS
+    }
+    return parts | {"state": state, "events": events} | panels_parts(panels)
+
+
+def panels_parts(views: Iterable[SwitchView]) -> Parts:
+    """The panels under `#switches`: a new one comes first; a known one changes; an ended one is
+    replaced as a whole."""
+    parts: Parts = {}
+    for view in reversed(tuple(views)):  # each comes first, so the newest is the last to come
+        parts[f"switch-{view.id}"] = _start(view) if view.is_open else _end(view)
+        if view.is_open:
+            parts |= running_parts(view)
+    return parts
+
+
+def running_parts(view: SwitchView) -> Parts:
+    """Rail and clock of one switch."""
+    ids = {part: f"switch-{view.id}-{part}" for part in ("rail", "clock")}
+    return {
+        each: fragments.inner(each, _render(f"switch_panel.html#{part}", switch=view))
+        for part, each in ids.items()
+    }
+
+
+def switch_page_parts(view: SwitchView) -> Parts:
+    return running_parts(view) if view.is_open else {f"switch-{view.id}": _end(view)}
+
+
+def _start(view: SwitchView) -> Part:
+    """The panel without buttons, at once; it fetches the one for who looks."""
+    own = f'hx-get="{panel_url(view.id)}" hx-trigger="{PANEL_AFTER}" hx-swap="outerHTML"'
+    panel = fragments.with_attributes(_panel(view), own)
+    return fragments.first_in("switches", panel, unless=f"#switch-{view.id}")
+
+
+def _end(view: SwitchView) -> Part:
+    panel = _panel(view)
+    if view.needs_a_look:  # there is a button for some
+        own = f'hx-get="{panel_url(view.id)}" hx-trigger="load" hx-swap="outerHTML"'
+        panel = fragments.with_attributes(panel, own)
+    # Where it is not under way it has been told already; its own page shows it in another way.
+    return fragments.whole(panel, unless=f'#switch-{view.id}:not([data-state="busy"])')
+
+
+def panel_url(switch_id: int) -> str:
+    """Where a page gets a panel for who looks."""
+    return reverse("switch-panel", args=[switch_id])
+
+
+def _panel(view: SwitchView) -> str:
+    return _render("switch_panel.html", switch=view, user_can_switch=False).strip()
+
+
+def _render(template: str, **facts: object) -> str:
+    return render_to_string(template, facts)

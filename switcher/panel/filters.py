@@ -1,5 +1,146 @@
-"""Template filters (filled by the panel)."""
+"""Facts in words and numbers, for templates. Built in: no `load` is needed.
+
+Relative times are written here for who has no script; `switchboard.js` keeps them up to date and
+writes them the same way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django import template
+from django.utils.html import escape
+from django.utils.safestring import SafeString, mark_safe
 
 register = template.Library()
+
+NBSP = "\u00a0"
+
+
+@register.filter
+def gb(count: int | None) -> str:
+    """Decimal gigabytes without the unit: 5.1; 44 where nothing is behind the point."""
+    if count is None:
+        return "–"
+    text = f"{count / 1e9:.1f}"
+    return text.removesuffix(".0") if text.endswith(".0") and count >= 1e9 else text
+
+
+@register.filter
+def took(seconds: float | None) -> str:
+    """A measured duration: 30 ms, 0.4 s, 24.4 s, 7 min 37 s."""
+    if seconds is None:
+        return "–"
+    if seconds < 0.1:
+        return f"{max(round(seconds * 1000), 1)}{NBSP}ms"
+    if seconds < 100:
+        return f"{max(seconds, 0):.1f}{NBSP}s"
+    return span(seconds)
+
+
+@register.filter
+def span(seconds: float | None) -> str:
+    """A duration in whole units: 13 s, 2 min 5 s, 24 min, 3 h."""
+    if seconds is None:
+        return "–"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}{NBSP}s"
+    if whole < 600 and whole % 60:
+        return f"{whole // 60}{NBSP}min {whole % 60}{NBSP}s"
+    return _coarse(whole)
+
+
+@register.filter
+def ago(moment: datetime | None, now: datetime) -> str:
+    """How long ago: 2 s ago, 4 min ago, 1 h ago, 3 days ago."""
+    if moment is None:
+        return "never"
+    return f"{_coarse((now - moment) / timedelta(seconds=1))} ago"
+
+
+@register.filter
+def until(moment: datetime | None, now: datetime) -> str:
+    """How long until then: 24 min; 0 s when it is over."""
+    return "–" if moment is None else _coarse((moment - now) / timedelta(seconds=1))
+
+
+@register.filter
+def since_s(moment: datetime | None, now: datetime) -> float | None:
+    """Seconds from a moment until now."""
+    return None if moment is None else (now - moment) / timedelta(seconds=1)
+
+
+def _coarse(seconds: float) -> str:
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}{NBSP}s"
+    if whole < 3600:
+        return f"{whole // 60}{NBSP}min"
+    if whole < 48 * 3600:
+        return f"{whole // 3600}{NBSP}h"
+    return f"{whole // 86400}{NBSP}days"
+
+
+@register.filter
+def iso(moment: datetime | None) -> str:
+    """For `datetime` attributes."""
+    return "" if moment is None else moment.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+@register.filter
+def clock(moment: datetime | None) -> str:
+    """14:31:54, UTC."""
+    return "–" if moment is None else f"{moment.astimezone(UTC):%H:%M:%S}"
+
+
+@register.filter
+def tenths(moment: datetime | None) -> str:
+    """14:31:54.2, UTC."""
+    if moment is None:
+        return "–"
+    at = moment.astimezone(UTC)
+    return f"{at:%H:%M:%S}.{at.microsecond // 100_000}"
+
+
+@register.filter
+def day(moment: Any) -> str:
+    """Tue 24 Nov 2026."""
+    return f"{moment:%a} {moment.day} {moment:%b %Y}"
+
+
+@register.filter
+def mono(text: str, names: Iterable[str]) -> SafeString:
+    """A sentence with the model names in it set in mono."""
+    found = sorted({n for n in names if n}, key=len, reverse=True)
+    return mark_safe("".join(_set(part, found) for part in _split(text, found)))  # noqa: S308
+
+
+def _split(text: str, names: list[str]) -> list[str]:
+    """The text cut before and after each name; the longest name wins where two fit."""
+    for name in names:
+        head, sep, tail = text.partition(name)
+        if sep:
+            return [*_split(head, names), name, *_split(tail, names)]
+    return [text] if text else []
+
+
+def _set(part: str, names: list[str]) -> str:
+    shown = escape(part)
+    return f'<span class="mono">{shown}</span>' if part in names else str(shown)
+
+
+@register.filter
+def as_json(value: Any) -> str:
+    """A record as indented JSON, for reading."""
+    return json.dumps(value, indent=2, default=str, ensure_ascii=False)
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    """One of the pictures of `icons.html`. Hidden from readers: the word beside it is read."""
+    use = f'<use href="#s-{escape(name)}"/>'
+    return mark_safe(f'<svg class="ic" aria-hidden="true">{use}</svg>')  # noqa: S308

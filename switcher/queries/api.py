@@ -215,6 +215,14 @@ def profiles() -> list[ProfileFacts]:
     ]
 
 
+def profile_id(name: str) -> int:
+    """The id of a profile. Raises NotFound."""
+    found = ModelProfile.objects.filter(name=name).values_list("id", flat=True).first()
+    if found is None:
+        raise NotFound(f"There is no profile named {name!r}.")
+    return found
+
+
 def _names(rows: QuerySet[Host]) -> tuple[str, ...]:
     return tuple(row.name for row in rows if row.removed_at is None)
 

@@ -96,7 +96,9 @@ def board(now: datetime, fresh: Mapping[int, Observation] | None = None) -> Boar
 
 def _profiles() -> tuple[list[tuple[str, str]], dict[int, frozenset[str]]]:
     """Profiles and what is pinned where, in one query."""
-    rows = list(ModelProfile.objects.values_list("name", "tag", "preload__host_id"))
+    rows: list[tuple[str, str, int | None]] = list(
+        ModelProfile.objects.values_list("name", "tag", "preload__host_id")
+    )
     return list(dict.fromkeys((n, t) for n, t, _ in rows)), pins_of(
         (host_id, tag) for _, tag, host_id in rows if host_id is not None
     )

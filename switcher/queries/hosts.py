@@ -18,13 +18,12 @@ from switcher.queries.hoststates import (
     Pins,
     ResidentRow,
     known_of,
-    resident_rows,
     row_of,
 )
 from switcher.queries.listing import LINE_FIELDS, ListedSwitch, line_of
 from switcher.queries.switches import SwitchView, rows_with_all, view_of
 from switcher.queries.words import keep_alive_words
-from switcher.states import OPEN
+from switcher.states import OPEN, State
 
 __all__ = ["GHOST_AFTER_S", "HostPage", "HostRow", "ResidentRow", "host_page", "host_rows"]
 
@@ -47,17 +46,14 @@ class HostProfile:
 
 @dataclass(frozen=True, slots=True)
 class HostPage:
-    """All that a host's own page shows."""
+    """All that a host's own page shows beside its row."""
 
     row: HostRow
     base_url: str
-    version: str
-    latency_ms: int
     strategy: str
     keep_alive: str
     active_profile: str
     active_since: datetime | None
-    residents: tuple[ResidentRow, ...]
     installed: tuple[Installed, ...]
     profiles: tuple[HostProfile, ...]
     preloaded: tuple[str, ...]
@@ -137,13 +133,10 @@ def host_page(
     return HostPage(
         row=row,
         base_url=host.base_url,
-        version=known.version,
-        latency_ms=known.latency_ms,
         strategy=host.strategy,
         keep_alive=keep_alive_words(host.keep_alive),
         active_profile=host.active_profile.name if host.active_profile else "",
         active_since=host.active_since,
-        residents=resident_rows(host, known, pins, now),
         installed=known.installed,
         profiles=tuple(_profile(p, host, known) for p in profiles),
         preloaded=tuple(sorted(preloaded)),
@@ -202,10 +195,7 @@ def _profile_state(
 
 
 def _last_load(host_id: int, digest: str) -> float | None:
-    figures = (
-        SwitchEvent.objects.filter(host_id=host_id, to_digest=digest, state="active")
-        .order_by("-id")
-        .values_list("figures", flat=True)
-        .first()
-    )
-    return (figures or {}).get("load_s")
+    """Seconds that loading it took here the last time, as its phase was measured."""
+    rows = SwitchEvent.objects.filter(host_id=host_id, to_digest=digest, state="active")
+    phases = rows.order_by("-id").values_list("phases", flat=True).first() or []
+    return next((p["seconds"] for p in phases if p["phase"] == State.LOADING.value), None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from switcher.observed import Installed, Observation, Resident, find_digest, full_name, short_name
+from switcher.observed import Installed, Observation, Resident, full_name, short_name
 from switcher.plans import gb
 from switcher.queries.bars import NBSP, Bar, Part, bar, bytes_of
 from switcher.queries.switches import SwitchView
@@ -85,6 +85,10 @@ class HostRow:
     last_model: str
     degraded: bool
     notes: tuple[Note, ...]
+    residents: tuple[ResidentRow, ...]
+    on_disk: tuple[str, ...]  # models that answer prompts, by the names people write
+    version: str
+    latency_ms: int
     holds: str  # changes when what a plan was made from may no longer hold
     now: datetime
 
@@ -168,6 +172,10 @@ def row_of(
         last_model=short_name(host.active_tag),
         degraded=bool(host.degraded),
         notes=_notes(host, known, ended if running is None else None, warnings, state),
+        residents=residents,
+        on_disk=tuple(short_name(i.name) for i in known.installed if not i.embeds_only),
+        version=known.version,
+        latency_ms=known.latency_ms,
         holds=_holds(host, known),
         now=now,
     )

@@ -97,7 +97,7 @@ def _last_step(c: Course) -> Phase:
 
 def failed_phase(c: Course) -> str:
     """The phase that a switch stopped in; empty for one that went well or still goes on."""
-    if c.state not in ENDED and c.state is not State.RESTORING or c.state is State.ACTIVE:
+    if (c.state not in ENDED and c.state is not State.RESTORING) or c.state is State.ACTIVE:
         return ""
     walked = [r["phase"] for r in c.rows if r["phase"] != RESTORE]
     return walked[-1] if walked else ""

@@ -23,7 +23,7 @@ from switcher.queries.phases import (
 )
 from switcher.queries.words import came_from, keep_alive_words
 from switcher.specs import Spec
-from switcher.states import ENDED, WORDS, State
+from switcher.states import ENDED, OPEN, WORDS, State
 
 __all__ = [
     "Filters",
@@ -170,6 +170,14 @@ def end_words(state: str, degraded: bool, restored: bool) -> str:
 def switch_view(switch_id: int, now: datetime | None = None) -> SwitchView | None:
     """One switch, in one query; None if there is none of this number."""
     row = rows_with_all().filter(pk=switch_id).first()
+    return None if row is None else view_of(row, now or datetime.now(UTC))
+
+
+def open_switch_on(host: str, now: datetime | None = None) -> SwitchView | None:
+    """The switch that runs on a host now, if one does."""
+    states = sorted(s.value for s in OPEN)
+    rows = rows_with_all().filter(host__name=host, host__removed_at=None, state__in=states)
+    row = rows.first()
     return None if row is None else view_of(row, now or datetime.now(UTC))
 
 

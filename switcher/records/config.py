@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -26,6 +27,23 @@ PROFILE_FIELDS = (
     "notes",
 )
 HOST_FIELDS = ("name", "base_url", "vram_bytes", "simulated", "strategy", "keep_alive")
+
+
+def put_profile(
+    values: Mapping[str, Any], actor: Actor, profile_id: int | None = None, clock: Clock = system
+) -> str:
+    """Add a profile from plain, checked values, or change the one of this id. Gives its name."""
+    with transaction.atomic():
+        profile = ModelProfile()
+        if profile_id is not None:
+            found = ModelProfile.objects.select_for_update().filter(pk=profile_id).first()
+            if found is None:
+                raise NotFound("There is no such profile any more.")
+            profile = found
+        for name in PROFILE_FIELDS:
+            if name in values:
+                setattr(profile, name, values[name])
+        return save_profile(profile, actor, clock).name
 
 
 def save_profile(profile: ModelProfile, actor: Actor, clock: Clock = system) -> ModelProfile:
@@ -64,6 +82,38 @@ def delete_profile(profile_id: int, actor: Actor, clock: Clock = system) -> None
         except ProtectedError as exc:
             raise Conflict(f"{profile.name} is in use.") from exc
         append("profile.deleted", actor, clock=clock, profile=before["name"], before=before)
+
+
+def put_host(
+    values: Mapping[str, Any],
+    actor: Actor,
+    host_id: int | None = None,
+    *,
+    preloaded: Iterable[str] | None = None,
+    default: bool = False,
+    clock: Clock = system,
+) -> int:
+    """Add a host from plain, checked values, or change the one of this id. Gives its id.
+
+    `preloaded` are names of profiles; None leaves them as they are.
+    """
+    with transaction.atomic():
+        host = Host()
+        if host_id is not None:
+            found = Host.objects.select_for_update().filter(pk=host_id, removed_at=None).first()
+            if found is None:
+                raise NotFound("There is no such host any more.")
+            host = found
+        for name in HOST_FIELDS:
+            if name in values:
+                setattr(host, name, values[name])
+        save_host(host, actor, clock)
+        if preloaded is not None:
+            profiles = ModelProfile.objects.filter(name__in=list(preloaded))
+            set_preloaded(host, list(profiles), actor)
+        if default and not host.is_default:
+            make_default(host, actor)
+    return host.pk
 
 
 def save_host(host: Host, actor: Actor, clock: Clock = system) -> Host:

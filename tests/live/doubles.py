@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from switcher.live.feed import Rendered
+from switcher.live.fragments import Part
 
 
 class FakeSource:
@@ -29,7 +30,11 @@ class FakeSource:
 
     def render(self, topics: frozenset[str]) -> Rendered:
         self.renders.append(topics)
-        fragments = {t: dict(self.texts[t]) for t in topics if t in self.texts}
+        fragments = {
+            t: {key: Part(text, text) for key, text in self.texts[t].items()}
+            for t in topics
+            if t in self.texts
+        }
         speech, self.speech = self.speech, {}
         return Rendered(fragments, speech, dict(self.shape), self.ticking)
 

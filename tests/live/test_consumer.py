@@ -70,10 +70,10 @@ async def connect(running: Feed, allowed: set[str]) -> AsyncIterator[Connect]:
 
 async def read(page: WebsocketCommunicator, kind: str) -> dict[str, Any]:
     """The next message of a kind."""
-    while True:
-        message = dict(json.loads(await page.receive_from(timeout=5)))
-        if message["type"] == kind:
-            return message
+    async with asyncio.timeout(5):
+        while (message := dict(json.loads(await page.receive_from(5))))["type"] != kind:
+            pass
+    return message
 
 
 async def read_close(page: WebsocketCommunicator) -> int:
@@ -156,6 +156,7 @@ async def test_the_heartbeat_says_how_far_the_topics_are(
 ) -> None:
     monkeypatch.setattr(consumer, "BEAT_EVERY_S", 0.02)
     page = await connect()
+    await read(page, "state")
     source.change("board", "a", "<p>2</p>")
     running.notify()
     await read(page, "fragments")
@@ -209,7 +210,6 @@ async def test_a_database_that_is_away_turns_nobody_out(
         "topics=board,events,host-a,host-b,host-c",
         "topics=host-../x",
         "topics=switch-0",
-        "topics=board,,events",
         "topics=host-" + "x" * 41,
     ],
 )
@@ -218,7 +218,7 @@ async def test_what_is_no_topic_is_refused(query: str, connect: Connect) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "{}", '{"resync": 1, "x": 2}', "[" * 500, '{"resync": true' + " " * 300 + "}"]
+    "text", ["x", "{}", '{"resync": 1, "x": 2}', "[" * 500, '{"resync": true' + " " * 300 + "}"]
 )
 async def test_pages_have_one_thing_to_say(text: str, connect: Connect) -> None:
     page = await connect()

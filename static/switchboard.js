@@ -1,0 +1,161 @@
+// What a page does by itself: it keeps times up to date against the server's clock, and keeps the
+// focus where it was when a part of the page is replaced. Without it every page still works.
+"use strict";
+
+(() => {
+  const NBSP = "\u00a0";
+  const offset = Date.parse(document.body.dataset.now) - Date.now();
+  const now = () => Date.now() + offset;
+
+  // ---- times: the same words as switcher/panel/filters.py ----
+
+  function coarse(seconds) {
+    const whole = Math.max(0, Math.floor(seconds));
+    if (whole < 60) return `${whole}${NBSP}s`;
+    if (whole < 3600) return `${Math.floor(whole / 60)}${NBSP}min`;
+    if (whole < 48 * 3600) return `${Math.floor(whole / 3600)}${NBSP}h`;
+    return `${Math.floor(whole / 86400)}${NBSP}days`;
+  }
+
+  function span(seconds) {
+    const whole = Math.max(0, Math.round(seconds));
+    if (whole < 60) return `${whole}${NBSP}s`;
+    if (whole < 600 && whole % 60) return `${Math.floor(whole / 60)}${NBSP}min ${whole % 60}${NBSP}s`;
+    return coarse(whole);
+  }
+
+  function left(expected, elapsed) {
+    if (elapsed < expected) return `about ${span(expected - elapsed)} left`;
+    return `longer than usual (${span(expected)})`;
+  }
+
+  function words(time, at) {
+    const passed = (at - Date.parse(time.dateTime)) / 1000;
+    if ("relative" in time.dataset) return `${coarse(passed)} ago`;
+    if ("countdown" in time.dataset) return coarse(-passed);
+    if ("left" in time.dataset) return left(Number(time.dataset.left), passed);
+    return span(passed); // elapsed, since
+  }
+
+  const TICKING = "time[data-relative], time[data-countdown], time[data-left], time[data-elapsed], time[data-since]";
+
+  function tick() {
+    const at = now();
+    for (const time of document.querySelectorAll(TICKING)) {
+      const text = words(time, at);
+      if (time.textContent !== text) time.textContent = text;
+    }
+    for (const bar of document.querySelectorAll("progress[data-began]")) {
+      bar.value = Math.min(bar.max, (at - Date.parse(bar.dataset.began)) / 1000);
+    }
+  }
+
+  // ---- focus: back to the same id, else to the heading of the panel it was in ----
+
+  let focused = null;
+
+  function remember(event) {
+    const panel = event.target.closest("section[id], section[aria-labelledby]");
+    focused = {
+      element: event.target,
+      id: event.target.id,
+      heading: panel ? panel.getAttribute("aria-labelledby") : null,
+    };
+  }
+
+  function restoreFocus() {
+    if (!focused || focused.element.isConnected || document.activeElement !== document.body) return;
+    const again = (focused.id && document.getElementById(focused.id))
+      || (focused.heading && document.getElementById(focused.heading))
+      || document.getElementById("main");
+    focused = null;
+    if (again) again.focus({ preventScroll: true });
+  }
+
+  function focusOn(id) {
+    const element = document.getElementById(id);
+    if (element) element.focus();
+  }
+
+  function focusHash() {
+    if (/^#switch-\d+$/.test(location.hash)) focusOn(`${location.hash.slice(1)}-h`);
+  }
+
+  // ---- the plan: outdated as soon as its host holds something else ----
+
+  let planned = null;
+
+  function holdsOf(host) {
+    const row = host && document.querySelector(`[data-holds][data-host="${CSS.escape(host)}"]`);
+    return row ? row.dataset.holds : null;
+  }
+
+  function checkPlan() {
+    const plan = document.getElementById("plan");
+    const age = document.getElementById("plan-age");
+    if (!plan || !age) return;
+    if (!planned || planned.plan !== plan) {
+      planned = { plan, host: plan.dataset.host, holds: holdsOf(plan.dataset.host) };
+      return;
+    }
+    const holds = holdsOf(planned.host);
+    if (!plan.querySelector("input[name=plan]") || !holds || holds === planned.holds) return;
+    const text = `${planned.host} changed since. Refresh the plan.`;
+    if (age.textContent !== text) age.textContent = text;
+  }
+
+  // ---- lists and pages that say when there is something newer ----
+
+  function checkNewEvents() {
+    const list = document.getElementById("event-list");
+    const link = document.getElementById("audit-new-go");
+    if (!list || !link) return;
+    const count = Number(link.dataset.newest) - Number(list.dataset.shownNewest);
+    if (count <= 0) return;
+    const text = `${count} new event${count === 1 ? "" : "s"}. Show ${count === 1 ? "it" : "them"}`;
+    if (link.textContent !== text) link.textContent = text;
+    if (link.hidden) link.hidden = false;
+  }
+
+  let reloading = false;
+
+  function checkEnded() {
+    const head = document.querySelector("[data-reload-after]");
+    const panel = head && document.getElementById(head.dataset.reloadAfter);
+    if (!panel || reloading || panel.dataset.state === "busy") return;
+    reloading = true;
+    htmx.ajax("GET", location.pathname, { target: "#main", select: "#main", swap: "outerHTML" })
+      .finally(() => { reloading = false; });
+  }
+
+  function look() {
+    restoreFocus();
+    checkPlan();
+    checkNewEvents();
+    checkEnded();
+  }
+
+  // ---- the form beside the hosts ----
+
+  function chooseHost(event) {
+    const link = event.target.closest("[data-switch-host]");
+    const select = document.getElementById("f-host");
+    if (!link || !select || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    select.value = link.dataset.switchHost;
+    select.dispatchEvent(new Event("change", { bubbles: true }));
+    const heading = document.getElementById("quick-h");
+    heading.scrollIntoView({ block: "nearest" });
+    select.focus();
+  }
+
+  document.addEventListener("focusin", remember);
+  document.addEventListener("click", chooseHost);
+  document.body.addEventListener("focus-on", (event) => focusOn(event.detail.id));
+  window.addEventListener("hashchange", focusHash);
+  new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
+  setInterval(tick, 1000);
+  tick();
+  look();
+  focusHash();
+})();

@@ -1,0 +1,96 @@
+"""Who calls: the signed-in person behind the session cookie, and whether a browser was misled."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.http import HttpRequest
+from ninja.security.base import AuthBase
+
+from switcher import access
+from switcher.api.problems import Problem
+from switcher.records import Actor
+from switcher.switching.waiting import in_thread
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SIGN_IN = "Sign in at /login/ and send the session_id cookie."
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who is signed in, and what they may do."""
+
+    id: int
+    name: str
+    may_view: bool
+    may_switch: bool
+
+
+class SessionCookie(AuthBase):
+    """The cookie of a signed-in session. It suffices, since a request that a browser marks as
+    another site's is refused before the cookie is looked at."""
+
+    openapi_type = "apiKey"
+    openapi_in = "cookie"
+    openapi_name = settings.SESSION_COOKIE_NAME
+
+    def __init__(self, *, to_switch: bool) -> None:
+        self._to_switch = to_switch
+        super().__init__()
+
+    async def __call__(self, request: HttpRequest) -> Person:
+        return await self.authenticate(request)
+
+    async def authenticate(self, request: HttpRequest) -> Person:
+        _check_own(request)
+        person = await in_thread(_person, request)
+        if person is None:
+            raise Problem("not-signed-in", 401, SIGN_IN)
+        if not person.may_view:
+            raise Problem("not-allowed", 403, f"{person.name} is no member of the staff.")
+        if self._to_switch and not person.may_switch:
+            text = f"{person.name} may look at everything here, but not switch models."
+            raise Problem("not-allowed", 403, text)
+        return person
+
+
+viewer = SessionCookie(to_switch=False)
+operator = SessionCookie(to_switch=True)
+
+
+def _check_own(request: HttpRequest) -> None:
+    if request.method in SAFE_METHODS:
+        return
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    trusted = settings.CSRF_TRUSTED_ORIGINS
+    if access.is_foreign(headers, request.get_host(), request.is_secure(), trusted):
+        text = "A browser marked this request as sent by another site's page. Nothing was done."
+        raise Problem("foreign", 403, text)
+
+
+def _person(request: HttpRequest) -> Person | None:
+    """In a thread: the session and the user are read from the database on first use."""
+    user = request.user
+    if not user.is_authenticated:
+        return None
+    return Person(user.pk, user.get_username(), access.can_view(user), access.can_switch(user))
+
+
+def actor_of(request: HttpRequest, person: Person) -> Actor:
+    """Who acts, for the record."""
+    return Actor(
+        name=person.name,
+        source="api",
+        user_id=person.id,
+        ip=_ip(request.META.get("REMOTE_ADDR", "")),
+        agent=request.headers.get("User-Agent", ""),
+    )
+
+
+def _ip(text: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None  # a Unix socket has none

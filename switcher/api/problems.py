@@ -1,0 +1,131 @@
+"""What goes wrong, as RFC 9457 problem documents. The only place that knows their statuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.http import HttpRequest, HttpResponse
+
+from switcher.api.shapes import active_json, event_json
+from switcher.errors import BadRequest, SwitcherError, SwitchRunning
+from switcher.queries.api import HostFacts, Switch
+from switcher.states import State
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 10
+
+# By the code of an error, whether it was raised here or ended a switch. Codes are also the end of
+# a problem's `type`, so that clients need not read the text.
+STATUS: dict[str, int] = {
+    "bad-request": 422,
+    "not-found": 404,
+    "no-such-model": 404,
+    "conflict": 409,
+    "switch-running": 409,
+    "plan-outdated": 409,
+    "plan-blocked": 409,
+    "cancelled": 409,
+    "refused": 502,
+    "not-done": 502,
+    "bad-answer": 502,
+    "cut": 502,
+    "below-floor": 502,
+    "not-resident": 502,
+    "interrupted": 503,
+    "unreachable": 503,
+    "server-busy": 503,
+    "timed-out": 504,
+    "internal": 500,
+}
+TITLES: dict[str, str] = {
+    "bad-json": "The body is not JSON",
+    "bad-request": "The request cannot be used",
+    "not-signed-in": "Not signed in",
+    "not-allowed": "Not allowed",
+    "foreign": "Sent by another site",
+    "not-found": "Not found",
+    "no-such-model": "No such model on the host",
+    "conflict": "Something else holds this",
+    "switch-running": "Another switch runs on this host",
+    "plan-outdated": "The host changed after the plan was made",
+    "plan-blocked": "The plan cannot work",
+    "cancelled": "The switch was cancelled",
+    "refused": "The host refused",
+    "not-done": "The model stopped before it had answered",
+    "bad-answer": "The host gave no answer of an Ollama server",
+    "below-floor": "The model came up below the profile's floor",
+    "not-resident": "The model did not stay loaded",
+    "interrupted": "The switch was interrupted",
+    "unreachable": "The host is unreachable",
+    "server-busy": "The host is busy",
+    "timed-out": "The host did not answer in time",
+}
+
+
+class Problem(Exception):
+    """Something to answer instead of a result. `more` are the document's own members."""
+
+    def __init__(
+        self, code: str, status: int, detail: str, more: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.status = status
+        self.detail = detail
+        self.more = more or {}
+
+
+def from_error(exc: SwitcherError, host: HostFacts | None = None) -> Problem:
+    """The problem for what a service or a query raised; names what is active, if known."""
+    more: dict[str, Any] = {}
+    if host is not None:
+        more |= {"host": host.name, "active": active_json(host.active, None)}
+    if isinstance(exc, SwitchRunning):
+        more["event"] = event_json(exc.switch_id)
+    if isinstance(exc, BadRequest) and exc.field:
+        more["errors"] = [{"field": exc.field, "message": exc.text}]
+    return Problem(exc.code, STATUS.get(exc.code, 500), exc.text, more)
+
+
+def from_switch(row: Switch, host: HostFacts | None) -> Problem:
+    """The problem for a switch that ended without its model becoming active."""
+    code = row.error_code or ("cancelled" if row.state is State.CANCELLED else "internal")
+    if code == "plan-blocked" and not row.digest:
+        code = "no-such-model"  # the plan found nothing to load by that name
+    more: dict[str, Any] = {
+        "host": row.host,
+        "state": row.state.value,
+        "active": active_json(host.active, row.after) if host else None,
+        "restored": row.restored or None,
+        "degraded": row.degraded,
+        "event": event_json(row.id),
+        "duration_s": row.duration_s,
+    }
+    detail = " ".join(text for text in (row.error, row.outcome) if text)
+    return Problem(code, STATUS.get(code, 502), detail, more)
+
+
+def render(request: HttpRequest, problem: Problem) -> HttpResponse:
+    """The answer. `instance` is the switch where there is one, else what was asked for."""
+    event = problem.more.get("event")
+    document = {
+        "type": f"urn:switchboard:problem:{problem.code}",
+        "title": TITLES.get(problem.code) or HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": event["url"] if event else request.path,
+        **problem.more,
+    }
+    content = json.dumps(document, cls=DjangoJSONEncoder, ensure_ascii=False)
+    response = HttpResponse(content, status=problem.status, content_type=MEDIA_TYPE)
+    if problem.status == 503:
+        response["Retry-After"] = str(RETRY_AFTER_S)
+    if problem.status == 401:
+        # RFC 9110 wants a challenge with every 401; no browser asks for a password at this one.
+        response["WWW-Authenticate"] = 'Cookie realm="Switchboard", cookie-name=session_id'
+    response["Cache-Control"] = "no-store"
+    return response

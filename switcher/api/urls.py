@@ -1,0 +1,48 @@
+"""Addresses of the control API; included at the root."""
+
+from __future__ import annotations
+
+import json
+
+from csp.decorators import csp_update
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import URLPattern, URLResolver, include, path, reverse
+from django.views.decorators.http import require_safe
+
+from switcher.api.views import answer, api
+
+
+@require_safe
+def openapi(request: HttpRequest) -> HttpResponse:
+    """The description of the API."""
+    return answer(api.get_openapi_schema(path_prefix=""))
+
+
+# Swagger UI draws its icons from data: addresses in its own style sheet. Its page is the only one
+# that may, and nothing else of the policy is loosened.
+@require_safe
+@csp_update({"img-src": ["data:"]})  # type: ignore[untyped-decorator]  # csp has no types
+def docs(request: HttpRequest) -> HttpResponse:
+    """Swagger UI over it, all of it served from here."""
+    settings = {
+        "layout": "BaseLayout",
+        "deepLinking": True,
+        "url": reverse("openapi"),
+        "validatorUrl": None,
+    }
+    context = {"api": api, "swagger_settings": json.dumps(settings)}
+    return render(request, "ninja/swagger.html", context)
+
+
+def _operations() -> list[URLPattern | URLResolver]:
+    """Ninja's own addresses but its root, which would stand in the way of the page at `/`."""
+    patterns, _, _ = api.urls
+    return [p for p in patterns if getattr(p, "name", None) != "api-root"]
+
+
+urlpatterns = [
+    path("api/docs", docs, name="api-docs"),
+    path("api/openapi.json", openapi, name="openapi"),
+    path("", include((_operations(), "api"))),
+]

@@ -1,0 +1,263 @@
+"""The control API: parse, call one service or query, answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+from urllib.parse import urlencode
+
+from django.core.exceptions import RequestDataTooBig
+from django.core.serializers.json import DjangoJSONEncoder
+from django.http import HttpRequest, HttpResponse
+from ninja import NinjaAPI, Query
+from ninja.errors import HttpError, ValidationError
+from pydantic import BaseModel
+
+from switcher.api import problems, shapes
+from switcher.api.auth import actor_of, operator, viewer
+from switcher.api.problems import Problem
+from switcher.api.sentences import explain
+from switcher.errors import BadRequest, NotFound, SwitcherError
+from switcher.queries import api as facts
+from switcher.queries.api import HostFacts, Switch
+from switcher.records import Actor
+from switcher.states import State
+from switcher.switching import service
+from switcher.switching.service import Wish
+from switcher.switching.waiting import in_thread, news_of
+from switcher.watching.loop import check_now
+
+MOST_KEY = 200
+PROBLEM = shapes.ProblemDocument
+
+api = NinjaAPI(
+    title="Switchboard",
+    version="1",
+    description="Switch the model that an Ollama server really holds, and see what it holds.",
+    urls_namespace="api",
+    openapi_url=None,
+    docs_url=None,
+)
+
+
+def answer(body: dict[str, Any], status: int = 200) -> HttpResponse:
+    content = json.dumps(body, cls=DjangoJSONEncoder, ensure_ascii=False)
+    response = HttpResponse(content, status=status, content_type="application/json")
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+@api.post(
+    "/ollama/models/switch",
+    auth=operator,
+    response={
+        200: shapes.Done | shapes.Planned,
+        202: shapes.Accepted,
+        (400, 401, 403, 404, 409, 422, 502, 503, 504): PROBLEM,
+    },
+    summary="Switch the active model",
+)
+async def switch(request: HttpRequest, wanted: shapes.SwitchBody) -> HttpResponse:
+    """Load the model, verify it on the host, make it the active one, unload the old one.
+
+    Answers when it is over; `wait: false` or `Prefer: respond-async` answer at once. The switch
+    belongs to the server: it goes on whatever becomes of this request. With an `Idempotency-Key`
+    the same request gets the same switch again.
+    """
+    wish = wanted.wish()
+    actor = actor_of(request, cast(Any, request).auth)
+    key = _idempotency_key(request)
+    try:
+        if wanted.dry_run:
+            return answer(shapes.planned_json(await in_thread(_plan, wish)))
+        row = await in_thread(_ask, wish, actor, key)
+    except SwitcherError as exc:
+        raise problems.from_error(exc, await in_thread(_host_or_none, wish.host)) from exc
+    if not _waits(request, wanted):
+        return await _outcome(row) if row.ended else _accepted(row)
+    return await _outcome(await _until_ended(row))
+
+
+@api.get(
+    "/ollama/models",
+    auth=viewer,
+    response={200: shapes.Models, (401, 403, 404, 422): PROBLEM},
+    summary="What a host is to serve, holds and has",
+)
+async def models(request: HttpRequest, query: Query[shapes.ModelsQuery]) -> HttpResponse:
+    """Read freshly from the host. Where it does not answer, `error` says so, and the rest is what
+    it held when it last did, at `observed_at`."""
+    _check_names(request, shapes.ModelsQuery)
+    return answer(await in_thread(_models, query.host))
+
+
+@api.get(
+    "/ollama/switches",
+    auth=viewer,
+    response={200: shapes.SwitchList, (401, 403, 422): PROBLEM},
+    summary="Switches, newest first",
+)
+async def switches(request: HttpRequest, query: Query[shapes.SwitchesQuery]) -> HttpResponse:
+    """One page. `next` holds the address of the one that follows, or null."""
+    _check_names(request, shapes.SwitchesQuery)
+    rows = await in_thread(
+        facts.switches, query.host, tuple(query.state), query.before, query.limit + 1
+    )
+    page = rows[: query.limit]
+    more = len(rows) > query.limit
+    return answer(
+        {
+            "switches": [shapes.switch_json(row) for row in page],
+            "next": _next_page(request, page[-1].id) if more else None,
+        }
+    )
+
+
+@api.get(
+    "/ollama/switches/{int:switch_id}",
+    auth=viewer,
+    response={200: dict[str, Any], (401, 403, 404): PROBLEM},
+    summary="One switch",
+)
+async def switch_detail(request: HttpRequest, switch_id: int) -> HttpResponse:
+    """Its phases, its plan, what was resident before and after, its outcome."""
+    return answer(shapes.switch_detail_json(await in_thread(facts.switch, switch_id)))
+
+
+@api.delete(
+    "/ollama/switches/{int:switch_id}",
+    auth=operator,
+    response={202: dict[str, Any], (401, 403, 404, 409): PROBLEM},
+    summary="Cancel a switch",
+)
+async def cancel(request: HttpRequest, switch_id: int) -> HttpResponse:
+    """Ask for it: the worker stops at the next safe point and restores what was there before."""
+    actor = actor_of(request, cast(Any, request).auth)
+    row = await in_thread(_cancel, switch_id, actor)
+    response = answer(shapes.switch_detail_json(row), 202)
+    response["Location"] = shapes.event_json(row.id)["url"]
+    return response
+
+
+# In threads: short calls that read and write rows.
+
+
+def _plan(wish: Wish) -> Any:
+    plan = service.plan(wish)
+    if not plan.digest:
+        raise Problem("no-such-model", 404, plan.blocked, {"host": plan.host})
+    return plan
+
+
+def _ask(wish: Wish, actor: Actor, key: str) -> Switch:
+    row, _ = service.request_switch(wish, actor, idempotency_key=key)
+    return facts.switch(row.pk)
+
+
+def _cancel(switch_id: int, actor: Actor) -> Switch:
+    service.cancel(switch_id, actor)
+    return facts.switch(switch_id)
+
+
+def _models(name: str) -> dict[str, Any]:
+    host = facts.host(name)
+    seen = check_now(host.id, host.base_url)
+    return shapes.models_json(host, seen, facts.last_reading(host.id))
+
+
+def _host_or_none(name: str) -> HostFacts | None:
+    try:
+        return facts.host(name)
+    except NotFound:
+        return None
+
+
+async def _until_ended(row: Switch) -> Switch:
+    """Wait for its end. Whoever waited and went away has waited; the switch does not notice."""
+    with news_of(row.host) as news:
+        while not row.ended:
+            await news.wait()
+            news.expect()
+            row = await in_thread(facts.switch, row.id)
+    return row
+
+
+async def _outcome(row: Switch) -> HttpResponse:
+    if row.state is State.ACTIVE:
+        return answer(shapes.done_json(row))
+    raise problems.from_switch(row, await in_thread(_host_of, row))
+
+
+def _host_of(row: Switch) -> HostFacts | None:
+    return next((h for h in facts.hosts() if h.id == row.host_id), None)
+
+
+def _accepted(row: Switch) -> HttpResponse:
+    response = answer(shapes.accepted_json(row), 202)
+    response["Location"] = shapes.event_json(row.id)["url"]
+    response["Preference-Applied"] = "respond-async"
+    return response
+
+
+def _waits(request: HttpRequest, wanted: shapes.SwitchBody) -> bool:
+    """The body's own word goes before the header's, which is a preference (RFC 7240)."""
+    if wanted.wait is not None:
+        return wanted.wait
+    preferred = request.headers.get("Prefer", "").lower().split(",")
+    return "respond-async" not in {p.split(";")[0].strip() for p in preferred}
+
+
+def _check_names(request: HttpRequest, query: type[BaseModel]) -> None:
+    """Ninja leaves out what it does not know; a misspelt filter would then seem to match all."""
+    unknown = next((name for name in request.GET if name not in query.model_fields), None)
+    if unknown is not None:
+        known = ", ".join(query.model_fields)
+        raise BadRequest(f"There is no filter {unknown!r}. Known: {known}.", unknown)
+
+
+def _idempotency_key(request: HttpRequest) -> str:
+    key = request.headers.get("Idempotency-Key", "").strip()
+    if len(key) > MOST_KEY:
+        text = f"An Idempotency-Key has at most {MOST_KEY} characters."
+        raise Problem("bad-request", 422, text)
+    return key
+
+
+def _next_page(request: HttpRequest, last: int) -> str:
+    query = request.GET.copy()
+    query["before"] = str(last)
+    pairs = [(name, value) for name, values in query.lists() for value in values]
+    return f"{request.path}?{urlencode(pairs)}"
+
+
+# What was raised on the way, as problem documents.
+
+
+@api.exception_handler(Problem)
+def _on_problem(request: HttpRequest, exc: Problem) -> HttpResponse:
+    return problems.render(request, exc)
+
+
+@api.exception_handler(SwitcherError)
+def _on_error(request: HttpRequest, exc: SwitcherError) -> HttpResponse:
+    return problems.render(request, problems.from_error(exc))
+
+
+@api.exception_handler(ValidationError)
+def _on_invalid(request: HttpRequest, exc: ValidationError) -> HttpResponse:
+    errors = explain(exc.errors, tuple(shapes.SwitchBody.model_fields))
+    detail = " ".join(e["message"] for e in errors)
+    return problems.render(request, Problem("bad-request", 422, detail, {"errors": errors}))
+
+
+@api.exception_handler(HttpError)
+def _on_http_error(request: HttpRequest, exc: HttpError) -> HttpResponse:
+    if exc.status_code == 400:
+        text = 'The body is not JSON. Send for example {"model": "qwen2.5:14b"}.'
+        return problems.render(request, Problem("bad-json", 400, text))
+    return problems.render(request, Problem("error", exc.status_code, str(exc)))
+
+
+@api.exception_handler(RequestDataTooBig)
+def _on_too_big(request: HttpRequest, exc: RequestDataTooBig) -> HttpResponse:
+    return problems.render(request, Problem("too-large", 413, "The body is too large."))

@@ -1,0 +1,79 @@
+"""Answers in OpenAI's shape, and the few ASGI messages that carry them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = Sequence[tuple[str, str]]
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "invalid_request_error",
+}
+
+
+class Refusal(Exception):
+    """Something to answer instead of a completion."""
+
+    def __init__(
+        self, status: int, code: str, text: str, param: str | None = None, headers: Headers = ()
+    ) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+        self.param = param
+        self.headers = headers
+
+    def body(self) -> dict[str, Any]:
+        return error(self.status, self.code, str(self), self.param)
+
+
+def error(status: int, code: str | None, text: str, param: str | None = None) -> dict[str, Any]:
+    """The shape in which OpenAI's clients expect an error (fact 25)."""
+    kind = _TYPES.get(status, "api_error")
+    return {"error": {"message": text, "type": kind, "param": param, "code": code}}
+
+
+def dump(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def event(value: Any) -> bytes:
+    """One server-sent event."""
+    return b"data: " + dump(value) + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+async def start(send: Send, status: int, content_type: str, headers: Headers = ()) -> None:
+    """The head of an answer whose body follows in parts."""
+    pairs = [("content-type", content_type), ("cache-control", "no-store"), *headers]
+    raw = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in pairs]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+
+
+async def part(send: Send, body: bytes, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def whole(
+    send: Send, status: int, content_type: str, body: bytes, headers: Headers = ()
+) -> None:
+    """A whole answer."""
+    length = ("content-length", str(len(body)))
+    await start(send, status, content_type, [*headers, length])
+    await part(send, body, more=False)
+
+
+async def refuse(send: Send, refusal: Refusal) -> None:
+    await whole(send, refusal.status, "application/json", dump(refusal.body()), refusal.headers)

@@ -1,0 +1,100 @@
+"""The body of a request: bounded, parsed, and rewritten without touching what is not ours."""
+
+from __future__ import annotations
+
+import json
+from json.decoder import WHITESPACE  # type: ignore[attr-defined]  # not in the stubs
+from typing import Any
+
+from switcher.gateway.answers import Receive, Refusal
+
+MOST_BYTES = 20_000_000
+# A client's keep-alive would overwrite the one that the switch set (fact 13).
+NEVER_PASSED_ON = frozenset({"model", "keep_alive"})
+
+_decoder = json.JSONDecoder()
+
+
+class Gone(Exception):
+    """The client went away."""
+
+
+async def read(receive: Receive, announced: str) -> bytes:
+    """The whole body. Refuses more than MOST_BYTES, from the announcement alone if it tells."""
+    if announced.isdigit() and int(announced) > MOST_BYTES:
+        raise _too_large()
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MOST_BYTES:
+            raise _too_large()
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _too_large() -> Refusal:
+    return Refusal(413, "body_too_large", f"A body has at most {MOST_BYTES // 10**6} MB.")
+
+
+class Wanted:
+    """A parsed request: each member with its value and the very text it was written in."""
+
+    def __init__(self, members: list[tuple[str, Any, str]]) -> None:
+        self._members = members
+        self.values: dict[str, Any] = {name: value for name, value, _ in members}
+
+    @property
+    def streams(self) -> bool:
+        return self.values.get("stream") is True
+
+    def for_model(self, tag: str) -> bytes:
+        """The same request for another model. All other members are byte for byte the client's:
+        parsing and writing them anew would change numbers, escapes and doubled names."""
+        kept = [text for name, _, text in self._members if name not in NEVER_PASSED_ON]
+        return ("{" + ",".join([f'"model":{json.dumps(tag)}', *kept]) + "}").encode()
+
+
+def parse(body: bytes) -> Wanted:
+    """Read a JSON object member by member. Raises Refusal."""
+    try:
+        return Wanted(_members(body.decode()))
+    except (ValueError, IndexError, RecursionError) as exc:
+        text = 'The body is not a JSON object such as {"messages": [...]}.'
+        raise Refusal(400, "invalid_json", text) from exc
+
+
+def _members(text: str) -> list[tuple[str, Any, str]]:
+    members: list[tuple[str, Any, str]] = []
+    at = _expect(text, 0, "{")
+    if text[at] != "}":
+        while True:
+            name, after = _decoder.raw_decode(text, at)
+            if not isinstance(name, str):
+                raise ValueError("a member's name is a string")
+            value_at = _expect(text, after, ":")
+            value, end = _decoder.raw_decode(text, value_at)
+            members.append((name, value, text[at:end]))
+            at = _skip(text, end)
+            if text[at] != ",":
+                break
+            at = _skip(text, at + 1)
+    if _expect(text, at, "}") != len(text):
+        raise ValueError("something follows the object")
+    return members
+
+
+def _expect(text: str, at: int, sign: str) -> int:
+    """The place after `sign` and the white space around it."""
+    at = _skip(text, at)
+    if text[at] != sign:
+        raise ValueError(f"no {sign} at {at}")
+    return _skip(text, at + 1)
+
+
+def _skip(text: str, at: int) -> int:
+    found = WHITESPACE.match(text, at)
+    return int(found.end())

@@ -1,0 +1,235 @@
+"""OpenAI's chat shape to and from Ollama's own, for profiles with runner options.
+
+Such options cannot be said through /v1, and a request without them loads the model anew with its
+defaults, for everyone (fact 12). So these requests go to /api/chat with the options and the
+keep-alive that the switch loaded it with. What is mapped, and how, is what Ollama's /v1 does.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from switcher.gateway.answers import DONE, Refusal, event
+from switcher.specs import Spec, wire_keep_alive
+
+_OPTIONS = {
+    "max_tokens": "num_predict",
+    "max_completion_tokens": "num_predict",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "seed": "seed",
+    "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+}
+# What /v1 sends where neither the client nor the profile says anything.
+_DEFAULTS = {"temperature": 1.0, "top_p": 1.0}
+_IMAGES = ("data:;base64,", *(f"data:image/{t};base64," for t in ("jpeg", "jpg", "png", "webp")))
+
+
+def to_chat(wanted: Mapping[str, Any], model: str, spec: Spec) -> dict[str, Any]:
+    """The request for /api/chat. Raises Refusal 400 naming the member that is not usable."""
+    chat: dict[str, Any] = {
+        "model": model,
+        "messages": _messages(wanted.get("messages")),
+        "stream": wanted.get("stream") is True,
+        "options": _options(wanted, spec),
+        "keep_alive": wire_keep_alive(spec.keep_alive),
+    }
+    if wanted.get("tools"):
+        chat["tools"] = wanted["tools"]
+    answer_format = _format(wanted.get("response_format"))
+    if answer_format is not None:
+        chat["format"] = answer_format
+    effort = _effort(wanted)
+    if effort is not None:
+        chat["think"] = False if effort == "none" else effort
+    return chat
+
+
+def _options(wanted: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
+    """The client's own go before the profile's, but never those that would reload (fact 12)."""
+    options: dict[str, Any] = {**_DEFAULTS, **spec.options}
+    for name, ours in _OPTIONS.items():
+        if wanted.get(name) is not None:
+            options[ours] = wanted[name]
+    stop = wanted.get("stop")
+    if stop is not None:
+        options["stop"] = [stop] if isinstance(stop, str) else stop
+    return options
+
+
+def _format(wanted: object) -> Any:
+    if not isinstance(wanted, dict):
+        return None
+    if wanted.get("type") == "json_object":
+        return "json"
+    schema = wanted.get("json_schema")
+    return schema.get("schema") if isinstance(schema, dict) else None
+
+
+def _effort(wanted: Mapping[str, Any]) -> str | None:
+    reasoning = wanted.get("reasoning")
+    effort = reasoning.get("effort") if isinstance(reasoning, dict) else None
+    return effort or wanted.get("reasoning_effort")
+
+
+def _messages(rows: object) -> list[dict[str, Any]]:
+    if not isinstance(rows, list):
+        raise _bad("messages", "is a list of messages")
+    calls = {
+        str(call.get("id")): str(_function(call).get("name", ""))
+        for row in rows
+        if isinstance(row, dict)
+        for call in _calls(row)
+    }
+    return [message for row in rows for message in _message(row, calls)]
+
+
+def _message(row: object, calls: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One message, or one for each part where the content is a list of parts."""
+    if not isinstance(row, dict) or not isinstance(row.get("role"), str):
+        raise _bad("messages", "has only objects with a role")
+    role, content = row["role"], row.get("content")
+    if isinstance(content, list):
+        made = [{"role": role, **_part(part)} for part in content]
+    elif isinstance(content, str):
+        made = [{"role": role, "content": content}]
+    elif content is None and (_calls(row) or role == "assistant"):
+        made = [{"role": role, "content": ""}]
+    else:
+        raise _bad("messages", "has a content that is neither text nor a list of parts")
+    if not made:
+        return made
+    if isinstance(row.get("reasoning"), str):
+        made[-1]["thinking"] = row["reasoning"]
+    if _calls(row):
+        made[-1]["tool_calls"] = [_call(call) for call in _calls(row)]
+    if role == "tool":
+        name = row.get("name") or calls.get(str(row.get("tool_call_id")))
+        made[-1] |= {"tool_name": name} if name else {}
+    return made
+
+
+def _part(part: object) -> dict[str, Any]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if isinstance(part, dict) and kind == "text" and isinstance(part.get("text"), str):
+        return {"content": part["text"]}
+    if isinstance(part, dict) and kind == "image_url":
+        image = part.get("image_url")
+        url = image.get("url") if isinstance(image, dict) else image
+        for prefix in _IMAGES:
+            if isinstance(url, str) and url.startswith(prefix):
+                return {"content": "", "images": [url.removeprefix(prefix)]}
+        raise _bad("messages", "has an image that is no data: address of a JPEG, PNG or WebP")
+    raise _bad("messages", "has a part that is neither text nor an image_url")
+
+
+def _calls(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    calls = row.get("tool_calls")
+    return [c for c in calls if isinstance(c, dict)] if isinstance(calls, list) else []
+
+
+def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    function = call.get("function")
+    return function if isinstance(function, dict) else {}
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenAI has the arguments as text, Ollama as an object."""
+    function = _function(call)
+    try:
+        arguments = json.loads(function.get("arguments") or "{}")
+    except (TypeError, ValueError) as exc:
+        raise _bad("messages", "has a tool call whose arguments are not JSON") from exc
+    return {"function": {"name": function.get("name", ""), "arguments": arguments}}
+
+
+def _bad(param: str, text: str) -> Refusal:
+    return Refusal(400, "invalid_request", f"{param!r} {text}.", param)
+
+
+class Answer:
+    """One answer on its way back: the same id and time in each of its parts."""
+
+    def __init__(self, model: str, include_usage: bool = False) -> None:
+        self._head = {
+            "id": f"chatcmpl-{uuid.uuid4().hex[:12]}",
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": "fp_ollama",
+        }
+        self._include_usage = include_usage
+        self._calls = 0
+        self._rest = b""
+        self.done = False
+        self.error = ""
+
+    def whole(self, chat: Mapping[str, Any]) -> dict[str, Any]:
+        """A chat.completion from a whole answer of /api/chat."""
+        message = {"role": "assistant", **self._said(chat)}
+        choice = {"index": 0, "message": message, "finish_reason": self._finish(chat)}
+        return self._shape("chat.completion", [choice]) | {"usage": _usage(chat)}
+
+    def feed(self, part: bytes) -> bytes:
+        """Server-sent events from some bytes of Ollama's lines of JSON."""
+        *lines, self._rest = (self._rest + part).split(b"\n")
+        return b"".join(e for line in lines if line.strip() for e in self._events(line))
+
+    def _events(self, line: bytes) -> Iterator[bytes]:
+        try:
+            chat = json.loads(line)
+            if chat.get("error"):
+                self.error = str(chat["error"])
+                return
+        except (ValueError, AttributeError):
+            self.error = "The host sent a line that is not JSON."
+            return
+        delta = {"role": "assistant", **self._said(chat)}
+        choice = {"index": 0, "delta": delta, "finish_reason": self._finish(chat)}
+        yield event(self._shape("chat.completion.chunk", [choice]))
+        if chat.get("done") is True:
+            self.done = True
+            if self._include_usage:
+                yield event(self._shape("chat.completion.chunk", []) | {"usage": _usage(chat)})
+            yield DONE
+
+    def _shape(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {**self._head, "object": kind, "choices": choices}
+
+    def _said(self, chat: Mapping[str, Any]) -> dict[str, Any]:
+        message = chat.get("message") or {}
+        said: dict[str, Any] = {"content": message.get("content") or ""}
+        if message.get("thinking"):
+            said["reasoning"] = message["thinking"]
+        calls = message.get("tool_calls") or []
+        if calls:
+            said["tool_calls"] = [self._tool_call(call) for call in calls]
+        return said
+
+    def _tool_call(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        function = _function(call)
+        index = self._calls
+        self._calls += 1
+        return {
+            "id": call.get("id") or f"call_{uuid.uuid4().hex[:8]}",
+            "index": index,
+            "type": "function",
+            "function": {
+                "name": function.get("name", ""),
+                "arguments": json.dumps(function.get("arguments") or {}),
+            },
+        }
+
+    def _finish(self, chat: Mapping[str, Any]) -> str | None:
+        if chat.get("done") is not True:
+            return None
+        return "tool_calls" if self._calls else str(chat.get("done_reason") or "stop")
+
+
+def _usage(chat: Mapping[str, Any]) -> dict[str, int]:
+    asked, said = int(chat.get("prompt_eval_count") or 0), int(chat.get("eval_count") or 0)
+    return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}

@@ -1,0 +1,105 @@
+"""Who may use the gateway: a signed-in member of the staff, or, where the settings open it, whoever
+is on this machine. Asked without Django's middleware, which would cost more than all the rest."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.http import HttpRequest, parse_cookie
+from django.http.request import split_domain_port, validate_host
+
+from switcher import access
+from switcher.gateway.answers import Refusal
+from switcher.switching.waiting import in_thread
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Whoever passes a request on says so in one of these.
+_PASSED_ON = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What a connection and its headers say; names in lower case."""
+
+    method: str
+    scheme: str
+    ip: str
+    headers: Mapping[str, str]
+
+    @property
+    def host(self) -> str:
+        return self.headers.get("host", "")
+
+
+def caller_of(scope: Mapping[str, Any]) -> Caller:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        # As Django joins them: a header sent twice equals neither of its values.
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    client = scope.get("client") or ("", 0)
+    return Caller(scope["method"], scope.get("scheme", "http"), str(client[0]), headers)
+
+
+def check_own(caller: Caller) -> None:
+    """Refuse a host name that is not ours, and what a browser marks as another site's.
+
+    The name matters most on loopback: a page whose name was made to mean 127.0.0.1 would
+    otherwise talk to us as its own site.
+    """
+    domain, _ = split_domain_port(caller.host)
+    if not domain or not validate_host(domain, settings.ALLOWED_HOSTS):
+        raise Refusal(400, "unknown_host", "This server does not go by that name.")
+    if caller.method in SAFE_METHODS:
+        return
+    trusted = settings.CSRF_TRUSTED_ORIGINS
+    if access.is_foreign(caller.headers, caller.host, _secure(caller), trusted):
+        text = "A browser marked this request as sent by another site's page."
+        raise Refusal(403, "foreign_request", text)
+
+
+async def check_may(caller: Caller) -> None:
+    """Raises Refusal 401, or 403 for who is signed in but no member of the staff."""
+    if settings.SWITCHER_OPEN_GATEWAY and is_on_this_machine(caller):
+        return
+    key = parse_cookie(caller.headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME)
+    user = await in_thread(_user, key) if key else None
+    if user is None or not user.is_authenticated:
+        text = "Sign in at /login/ and send the session_id cookie."
+        raise Refusal(401, "not_signed_in", text, headers=[("www-authenticate", "Cookie")])
+    if not access.can_view(user):
+        raise Refusal(403, "not_allowed", f"{user.get_username()} is no member of the staff.")
+
+
+def is_on_this_machine(caller: Caller) -> bool:
+    """Whether the client itself sits on loopback. A proxy there speaks for anyone."""
+    if settings.SECURE_PROXY_SSL_HEADER or any(name in caller.headers for name in _PASSED_ON):
+        return False
+    try:
+        address = ipaddress.ip_address(caller.ip)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+def _secure(caller: Caller) -> bool:
+    if settings.SECURE_PROXY_SSL_HEADER:
+        name, value = settings.SECURE_PROXY_SSL_HEADER
+        said = caller.headers.get(name.removeprefix("HTTP_").replace("_", "-").lower())
+        if said is not None:
+            return said.split(",")[0].strip() == value
+    return caller.scheme == "https"
+
+
+def _user(session_key: str) -> Any:
+    """As the middleware does it, password change and deactivation included."""
+    request = HttpRequest()
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+    return get_user(request)

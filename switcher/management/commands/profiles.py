@@ -1,0 +1,77 @@
+"""`profiles`: list, add, remove."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from switcher.errors import BadRequest
+from switcher.management.terminal import TerminalCommand, actor, check_name
+from switcher.queries import api as facts
+from switcher.records import config
+from switcher.specs import check_keep_alive, check_options, check_tag
+
+HEAD = ("NAME", "MODEL", "KEEP-ALIVE", "OPTIONS", "IN USE ON")
+
+
+class Command(TerminalCommand):
+    help = "List profiles; `profiles add` and `profiles remove` change the list."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", action="store_true", help="the list as JSON")
+        actions = parser.add_subparsers(dest="action", metavar="add | remove")
+        add = actions.add_parser("add", help="add a profile")
+        add.add_argument("name", metavar="NAME")
+        add.add_argument("tag", metavar="TAG")
+        add.add_argument("--keep-alive", default="30m", metavar="30m")
+        add.add_argument("--num-ctx", type=int, default=None, metavar="8192")
+        add.add_argument("--min-gpu", type=int, default=None, metavar="PERCENT")
+        remove = actions.add_parser("remove", help="delete a profile that nothing uses")
+        remove.add_argument("name", metavar="NAME")
+
+    def run(self, **options: Any) -> int:
+        if options["action"] == "add":
+            self._add(options)
+        elif options["action"] == "remove":
+            config.delete_profile(facts.profile_id(options["name"]), actor())
+            self.say(f"Deleted {options['name']}.")
+        else:
+            self._list(options["json"])
+        return 0
+
+    def _add(self, options: dict[str, Any]) -> None:
+        floor = options["min_gpu"]
+        if floor is not None and not 1 <= floor <= 100:
+            raise BadRequest("The share on the GPU lies between 1 and 100 %.", "min_gpu_percent")
+        runner = {} if options["num_ctx"] is None else {"num_ctx": options["num_ctx"]}
+        values = {
+            "name": check_name(options["name"]),
+            "tag": check_tag(options["tag"]),
+            "keep_alive": check_keep_alive(options["keep_alive"]),
+            "options": check_options(runner),
+            "min_gpu_percent": floor,
+        }
+        config.put_profile(values, actor())
+        self.say(f"Added {values['name']} for {values['tag']}.")
+
+    def _list(self, as_json: bool) -> None:
+        rows = facts.profiles()
+        if as_json:
+            self.say_json([asdict(row) for row in rows])
+        elif not rows:
+            self.say("There is no profile yet. Add one: profiles add NAME TAG")
+        else:
+            self.say_table(HEAD, [_row(row) for row in rows])
+
+
+def _row(row: facts.ProfileFacts) -> tuple[str, ...]:
+    options = " ".join(f"{name}={value}" for name, value in row.options.items())
+    return (
+        row.name,
+        row.tag,
+        row.keep_alive,
+        options,
+        ", ".join(sorted({*row.active_on, *row.preloaded_on})),
+    )

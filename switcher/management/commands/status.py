@@ -1,0 +1,143 @@
+"""`status`: what each host holds now, as `ollama ps` shows it, and what is to be known of it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from switcher.management.terminal import TerminalCommand, size_text, until_text
+from switcher.observed import Observation, Resident, find_digest, short_name
+from switcher.ollama.client import Client
+from switcher.queries import api as facts
+from switcher.queries.api import HostFacts
+
+HEAD = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL", "")
+
+
+class Command(TerminalCommand):
+    help = "Show what each host holds now, which model is active, and what is wrong."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default="", help="name of a host; else all")
+        parser.add_argument("--json", action="store_true", help="as JSON")
+
+    def run(self, **options: Any) -> int:
+        hosts = [facts.host(options["host"])] if options["host"] else facts.hosts()
+        if options["json"]:
+            pairs = zip(hosts, read(hosts), strict=True)
+            self.say_json([status_json(host, seen) for host, seen in pairs])
+        elif not hosts:
+            self.say("There is no host yet. Add one: hosts add NAME http://ADDRESS:11434")
+        else:
+            for number, (host, seen) in enumerate(zip(hosts, read(hosts), strict=True)):
+                if number:
+                    self.say()
+                self._show(host, seen)
+        return 0
+
+    def _show(self, host: HostFacts, seen: Observation) -> None:
+        marks = [m for m, on in (("default", host.is_default), ("simulated", host.simulated)) if on]
+        about = f" ({', '.join(marks)})" if marks else ""
+        version = f", Ollama {seen.version}" if seen.version else ""
+        self.say(f"{host.name}{about} at {host.base_url}{version}")
+        if seen.answered and seen.resident:
+            self.say_table(HEAD, [_row(r, host, seen.at) for r in seen.resident])
+        elif seen.answered:
+            self.say("No model is loaded.")
+        for text in warnings(host, seen):
+            self.say(f"Warning: {text}")
+
+
+def read(hosts: list[HostFacts]) -> list[Observation]:
+    """All at once: one that hangs costs its own 5 s and no more."""
+    if not hosts:
+        return []
+    with ThreadPoolExecutor(max_workers=min(16, len(hosts))) as pool:
+        return list(pool.map(_read, hosts))
+
+
+def _read(host: HostFacts) -> Observation:
+    client = Client(host.base_url)
+    try:
+        return client.observe(datetime.now(UTC))
+    finally:
+        client.close()
+
+
+def _row(r: Resident, host: HostFacts, now: datetime) -> tuple[str, ...]:
+    return (
+        short_name(r.name),
+        r.digest[:12],
+        size_text(r.size),
+        processor(r),
+        str(r.context_length or ""),
+        until_text(r.expires_at, r.stays, now),
+        "ACTIVE" if host.active and find_digest((r,), host.active.digest) else "",
+    )
+
+
+def processor(r: Resident) -> str:
+    """In Ollama's own words."""
+    if r.gpu_percent in (0, 100):
+        return f"100% {'GPU' if r.gpu_percent else 'CPU'}"
+    return f"{100 - r.gpu_percent}%/{r.gpu_percent}% CPU/GPU"
+
+
+def warnings(host: HostFacts, seen: Observation) -> list[str]:
+    """What is not as it should be, or about to change."""
+    found = []
+    if host.open_switch is not None:
+        row = facts.switch(host.open_switch)
+        found.append(f"switch {row.id} to {row.model} is under way: {row.state.value}")
+    if host.active is not None and host.active.degraded:
+        found.append(f"degraded: {host.active.degraded}")
+    if not seen.answered:
+        active = f" {host.active.model} is to be active there." if host.active else ""
+        return [*found, f"{seen.error}{active}"]
+    if host.active is None:
+        return [*found, "no model is active"]
+    if host.open_switch is None:
+        found += _drift(host, seen)
+    return found
+
+
+def _drift(host: HostFacts, seen: Observation) -> list[str]:
+    active = host.active
+    assert active is not None
+    here = find_digest(seen.resident, active.digest)
+    if here is None:
+        other = next((r for r in seen.resident if r.name == active.name), None)
+        if other is not None:  # fact 23
+            return [f"{active.model} is loaded with other content ({other.digest[:12]})"]
+        return [f"{active.model} is active, but not loaded"]
+    wanted = active.spec.num_ctx
+    if wanted is not None and here.context_length != wanted:  # fact 12
+        return [f"{active.model} is loaded with context {here.context_length}, not {wanted}"]
+    floor = active.spec.min_gpu_percent
+    if floor and here.gpu_percent < floor:
+        return [f"{here.gpu_percent} % of {active.model} is on the GPU; it should be {floor} %"]
+    return []
+
+
+def status_json(host: HostFacts, seen: Observation) -> dict[str, Any]:
+    active = host.active
+    return {
+        "host": host.name,
+        "base_url": host.base_url,
+        "simulated": host.simulated,
+        "default": host.is_default,
+        "active": {"model": active.model, "digest": active.digest} if active else None,
+        "open_switch": host.open_switch,
+        "version": seen.version or None,
+        "resident": [
+            r.to_json()
+            | {"gpu_percent": r.gpu_percent, "active": bool(active and r.digest == active.digest)}
+            for r in seen.resident
+        ],
+        "observed_at": seen.at.isoformat(),
+        "error": seen.error or None,
+        "warnings": warnings(host, seen),
+    }

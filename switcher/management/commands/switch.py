@@ -1,0 +1,135 @@
+"""`switch`: the model that a host really holds, from a terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from django.core.management.base import CommandParser, OutputWrapper
+
+from switcher.management.following import (
+    OwnWorker,
+    Screen,
+    exit_code,
+    follow,
+    switch_json,
+)
+from switcher.management.terminal import ACTIVE, REFUSED, TerminalCommand, actor
+from switcher.plans import Plan, gb
+from switcher.queries.api import Switch
+from switcher.states import ENDED, Strategy
+from switcher.switching import service
+from switcher.switching.service import Wish
+
+INTERRUPTED = 130  # as shells call what Ctrl-C ended
+
+
+class Command(TerminalCommand):
+    help = (
+        "Switch the active model of a host. Exit codes: 0 active, 1 wrong use, "
+        "3 rolled back, 4 failed, 5 refused."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("model", nargs="?", default="", metavar="MODEL")
+        parser.add_argument("--host", default="", help="name of a host; else the default one")
+        parser.add_argument("--profile", default="", help="name of a profile")
+        parser.add_argument("--reason", default="", help="why; kept in the record")
+        parser.add_argument("--strategy", default="", choices=["", *(s.value for s in Strategy)])
+        parser.add_argument("--keep-alive", default="", metavar="30m")
+        parser.add_argument("--dry-run", action="store_true", help="only show the plan")
+        parser.add_argument("--json", action="store_true", help="one JSON object at the end")
+
+    def run(self, **options: Any) -> int:
+        names = ("model", "profile", "host", "reason", "strategy", "keep_alive")
+        wish = Wish(**{name: options[name] for name in names})
+        if options["dry_run"]:
+            return self._show_plan(service.plan(wish), options["json"])
+        row, _ = service.request_switch(wish, actor())
+        return self._follow(row.pk, options["json"])
+
+    def _show_plan(self, plan: Plan, as_json: bool) -> int:
+        if as_json:
+            self.say_json(plan.to_json())
+        else:
+            for line in plan_lines(plan):
+                self.say(line)
+        return REFUSED if plan.blocked else ACTIVE
+
+    def _follow(self, switch_id: int, as_json: bool) -> int:
+        # With --json standard output is the object's alone.
+        out = self.stderr if as_json else self.stdout
+        if as_json:
+            out.style_func = None
+        # What it does is told by the lines of the screen; the log would run into them.
+        quiet, logger = logging.WARNING, logging.getLogger("switcher")
+        level = logger.level
+        logger.setLevel(quiet)
+        own = OwnWorker(switch_id)
+        try:
+            screen = Screen(out, live=bool(out.isatty()))
+            row = follow(switch_id, screen, own, _Interrupted(own, out))
+        finally:
+            logger.setLevel(level)
+        if row is None:
+            own.hand_over()
+            return INTERRUPTED
+        if as_json:
+            self.say_json(switch_json(row))
+        return exit_code(row)
+
+
+class _Interrupted:
+    """What Ctrl-C does: the first time it asks, the second time it stops following."""
+
+    def __init__(self, own: OwnWorker, out: OutputWrapper) -> None:
+        self._own = own
+        self._out = out
+        self._asked = False
+
+    def __call__(self, row: Switch) -> bool:
+        """Whether to go on following."""
+        if self._asked or row.state in ENDED:
+            return False
+        self._asked = True
+        if self._answer() == "c":
+            service.cancel(row.id, actor())
+            self._out.write("Cancelling: what was there before comes back.")
+            return True
+        # With the worker in this process, leaving would stop the switch in its middle.
+        return self._own.runs
+
+    def _answer(self) -> str:
+        """`c` or something else. Nobody there to be asked: then it is to stop."""
+        other = "go on (g)" if self._own.runs else "leave it running (l)"
+        if not sys.stdin.isatty():
+            return "c"
+        try:
+            return input(f"\nCancel (c) or {other}? ").strip().lower()[:1]
+        except (EOFError, KeyboardInterrupt):
+            return "c"
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """A plan in words and numbers."""
+    if plan.already_active:
+        return [f"{plan.load.short} is active on {plan.host} already. It would be verified."]
+    lines = [f"Plan for {plan.host}: {plan.strategy.value}, because {plan.strategy_reason}."]
+    lines += [f"  unload {i.short} ({_gb(i.bytes)}, {i.role})" for i in plan.unload]
+    lines.append(f"  load   {plan.load.short} ({_gb(plan.load.bytes)} {plan.load.why})".rstrip())
+    lines += [f"  keep   {i.short} ({_gb(i.bytes)}, {i.role})" for i in plan.keep]
+    vram = f" of {_gb(plan.vram_bytes)}" if plan.vram_bytes else ""
+    before, after, peak = (_gb(n) for n in (plan.bytes_before, plan.bytes_after, plan.bytes_peak))
+    lines.append(f"  memory {before} now, {peak} at most, {after} after{vram}")
+    if plan.expected_s is not None:
+        lines.append(f"  usually {plan.expected_s:.1f} s")
+    if plan.strategy is Strategy.SWAP:
+        lines.append("  requests wait while it lasts")
+    if plan.blocked:
+        lines.append(f"It cannot work: {plan.blocked}")
+    return lines
+
+
+def _gb(count: int) -> str:
+    return f"{gb(count)} GB" if count else "size not known"

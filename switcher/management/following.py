@@ -1,0 +1,180 @@
+"""Following one switch from a terminal: its phases as lines, and whoever runs it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.management.base import OutputWrapper
+from django.db import connections
+
+from switcher.management.terminal import ACTIVE, FAILED, REFUSED, ROLLED_BACK
+from switcher.queries import api as facts
+from switcher.queries.api import Switch
+from switcher.records import changed
+from switcher.states import State
+from switcher.switching.worker import run_once
+
+log = logging.getLogger(__name__)
+
+CLAIM_S = 1.5
+LOOK_EVERY_S = 0.2
+# Ended before anything was touched, because it could not be done as things are.
+_REFUSED = frozenset({"plan-blocked", "plan-outdated", "no-such-model"})
+
+
+class OwnWorker:
+    """Runs the switch in this process, if no server takes it, or if the one that did has died:
+    the lease decides, so asking again is always safe."""
+
+    def __init__(self, switch_id: int, claim_s: float = CLAIM_S) -> None:
+        self._switch_id = switch_id
+        self._claim_s = claim_s
+        self._next = time.monotonic() + claim_s
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def runs(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def help_out(self) -> None:
+        """Take the switch if it is time to and nobody holds it."""
+        if self.runs or time.monotonic() < self._next or self._stop.is_set():
+            return
+        self._next = time.monotonic() + self._claim_s
+        self._thread = threading.Thread(target=self._run, name="own-worker", daemon=True)
+        self._thread.start()
+
+    def hand_over(self) -> None:
+        """Leave it to the next server that starts."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(5.0)
+
+    def _run(self) -> None:
+        try:
+            run_once(self._switch_id, stopping=self._stop)
+        except Exception:
+            log.exception("switch %s: the run broke off", self._switch_id)
+        finally:
+            connections.close_all()
+
+
+class Screen:
+    """One line for each phase, and on a terminal one that counts."""
+
+    def __init__(self, out: OutputWrapper, live: bool) -> None:
+        self._out = out
+        self._live = live
+        self._shown = 0
+
+    def show(self, row: Switch) -> None:
+        """What is new since the last time."""
+        self._wipe()
+        for phase in row.phases[self._shown :]:
+            if phase["seconds"] is None:
+                break
+            self._line(_phase_line(row, phase["phase"], phase["seconds"], phase.get("note", "")))
+            self._shown += 1
+        if self._live and not row.ended:
+            self._out.write(f"\r{_now_line(row)}", ending="")
+        self._out.flush()
+
+    def end(self, row: Switch) -> None:
+        """How it ended, and what to know of it."""
+        for text in row.warnings:
+            self._line(f"Warning: {text}")
+        if row.error:
+            self._line(f"{row.state.value.replace('_', ' ').capitalize()}: {row.error}")
+        took = f" ({row.duration_s:.1f} s)" if row.duration_s is not None else ""
+        self._line(f"{row.outcome or row.state.value}{took}")
+
+    def _line(self, text: str) -> None:
+        self._out.write(text)
+
+    def _wipe(self) -> None:
+        if self._live:
+            self._out.write("\r\x1b[2K", ending="")
+
+
+def _phase_line(row: Switch, phase: str, seconds: float, note: str) -> str:
+    line = f"  {phase:<11}{seconds:7.1f} s{_usually(row, phase)}"
+    return f"{line}   {note}" if note else line
+
+
+def _now_line(row: Switch) -> str:
+    phase, began = row.state.value, row.created_at
+    if row.phases and row.phases[-1]["seconds"] is None:
+        phase, began = row.phases[-1]["phase"], datetime.fromisoformat(row.phases[-1]["at"])
+    seconds = max(0.0, (datetime.now(UTC) - began).total_seconds())
+    return f"  {phase:<11}{seconds:7.1f} s …{_usually(row, phase)}"
+
+
+def _usually(row: Switch, phase: str) -> str:
+    expected = row.expected_s(phase)
+    return "" if expected is None else f"   usually {expected:.1f} s"
+
+
+def follow(
+    switch_id: int, screen: Screen, own: OwnWorker, interrupted: Callable[[Switch], bool]
+) -> Switch | None:
+    """Show the switch until it has ended. Ctrl-C asks `interrupted`, once: False stops following,
+    and None is returned."""
+    bell = threading.Event()
+
+    def ring(**_: object) -> None:
+        bell.set()
+
+    changed.connect(ring)
+    try:
+        while True:
+            try:
+                bell.clear()
+                row = facts.switch(switch_id)
+                screen.show(row)
+                if row.ended:
+                    screen.end(row)
+                    return row
+                own.help_out()
+                bell.wait(LOOK_EVERY_S)
+            except KeyboardInterrupt:
+                if not interrupted(facts.switch(switch_id)):
+                    return None
+    finally:
+        changed.disconnect(ring)
+
+
+def exit_code(row: Switch) -> int:
+    """0 active, 3 the old set is back, 4 failed, 5 it could not be done as things are."""
+    if row.state is State.ACTIVE:
+        return ACTIVE
+    if row.state in (State.ROLLED_BACK, State.CANCELLED):
+        return ROLLED_BACK
+    return REFUSED if row.error_code in _REFUSED else FAILED
+
+
+def switch_json(row: Switch) -> dict[str, Any]:
+    """The object that `--json` prints."""
+    return {
+        "success": row.state is State.ACTIVE,
+        "state": row.state.value,
+        "switch": row.id,
+        "host": row.host,
+        "model": row.model,
+        "previous_model": row.previous_model or None,
+        "strategy": row.strategy,
+        "already_active": row.already_active,
+        "duration_s": row.duration_s,
+        "phases": list(row.phases),
+        "outcome": row.outcome,
+        "error_code": row.error_code or None,
+        "error": row.error or None,
+        "restored": row.restored or None,
+        "degraded": row.degraded,
+        "warnings": list(row.warnings),
+    }

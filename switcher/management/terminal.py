@@ -1,0 +1,148 @@
+"""What the commands share: who acts, how errors leave, how facts look in columns."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pwd
+import re
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.core.management.base import BaseCommand
+from django.db import OperationalError, ProgrammingError
+
+from switcher.errors import BadRequest, Conflict, NotFound, PlanBlocked, SwitcherError
+from switcher.records import Actor
+
+ACTIVE, USAGE, ROLLED_BACK, FAILED, REFUSED = 0, 1, 3, 4, 5
+
+_SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?$", re.IGNORECASE)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+_NAME = re.compile(r"^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$")
+
+
+class TerminalCommand(BaseCommand):
+    """A command whose exit code says how it went; wrong use is 1, as everywhere here."""
+
+    requires_system_checks: list[str] = []
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        try:
+            super().run_from_argv(argv)
+        except SystemExit as exc:
+            if exc.code == 2:  # argparse's own code for wrong use
+                raise SystemExit(USAGE) from exc
+            raise
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run, and leave with the code. Errors are one line on stderr."""
+        try:
+            code = self.run(**options)
+        except SwitcherError as exc:
+            if options.get("json"):
+                self.say_json({"success": False, "error_code": exc.code, "error": exc.text})
+            self.stderr.write(exc.text)
+            code = code_of(exc)
+        except (OperationalError, ProgrammingError) as exc:
+            self.stderr.write(f"The database cannot be used: {exc}. Run `manage.py migrate`.")
+            code = FAILED
+        if code:
+            sys.exit(code)
+
+    def run(self, **options: Any) -> int:
+        """Do it; gives the exit code."""
+        raise NotImplementedError
+
+    def say(self, text: str = "") -> None:
+        self.stdout.write(text)
+        self.stdout.flush()
+
+    def say_json(self, value: Any) -> None:
+        self.say(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+    def say_table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Columns as wide as they need, three blanks between, as `ollama ps` has them."""
+        widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
+        for row in (head, *rows):
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.say("   ".join(cells).rstrip())
+
+
+def code_of(exc: SwitcherError) -> int:
+    """The exit code for what a service raised."""
+    if isinstance(exc, BadRequest | NotFound):
+        return USAGE
+    if isinstance(exc, Conflict | PlanBlocked):
+        return REFUSED
+    return FAILED
+
+
+def actor() -> Actor:
+    """The person at this terminal, by the system's own book: $USER may say anything."""
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = f"uid {uid}"
+    return Actor(name=name, source="command")
+
+
+def size_bytes(text: str) -> int:
+    """`24GB` (decimal), `24GiB` or a bare number of bytes. For argparse."""
+    match = _SIZE.match(text.strip())
+    if match is None or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write for example 24GB")
+    base = 1024 if match[3] else 1000
+    return round(float(match[1]) * float(base ** _POWERS[match[2].upper()]))
+
+
+def check_name(text: str) -> str:
+    """A host's or profile's name."""
+    if not _NAME.match(text):
+        raise BadRequest(
+            "A name has lower-case letters, digits and hyphens, for example north-1.", "name"
+        )
+    return text
+
+
+def check_address(text: str) -> str:
+    """The base address of an Ollama server, without a slash at its end."""
+    text = text.strip().rstrip("/")
+    text = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = None
+    if not usable or any(sign in text for sign in "@?# \t"):
+        raise BadRequest("Write an address such as http://10.0.0.21:11434.", "base_url")
+    return text
+
+
+def size_text(count: int) -> str:
+    """Decimal, as Ollama shows sizes: `5.1 GB`, `574 MB`."""
+    if count >= 1_000_000_000:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB"
+
+
+def until_text(expires: datetime | None, stays: bool, now: datetime) -> str:
+    """When it leaves if nobody uses it, in Ollama's own words."""
+    if stays:
+        return "Forever"
+    if expires is None:
+        return ""
+    seconds = (expires - now).total_seconds()
+    if seconds <= 0:
+        return "Stopping..."
+    if seconds < 90:
+        return f"{seconds:.0f} seconds from now"
+    minutes = seconds / 60
+    return (
+        f"{minutes:.0f} minutes from now" if minutes < 90 else f"{minutes / 60:.0f} hours from now"
+    )

@@ -1,0 +1,112 @@
+"""A request of a client passed on to a host, and its answer read as it comes. For event loops.
+
+No limit of connections and no total timeout: a long answer is no fault. Nothing of the client's
+headers goes on: neither its cookie nor its key is the model server's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import aiohttp
+
+from switcher.ollama.errors import BadAnswer, Unreachable
+
+CONNECT_S = 3.0
+MOST_BYTES = 32_000_000  # of an answer that is kept whole
+
+_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
+
+
+def _session() -> aiohttp.ClientSession:
+    """The one of this loop: connections are kept open between requests."""
+    loop = asyncio.get_running_loop()
+    session = _sessions.get(loop)
+    if session is None or session.closed:
+        session = _sessions[loop] = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent",),
+        )
+    return session
+
+
+async def close() -> None:
+    """Close this loop's connections: before it ends."""
+    session = _sessions.pop(asyncio.get_running_loop(), None)
+    if session is not None:
+        await session.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """An answer whose headers have come. Both readers raise BadAnswer if it breaks off."""
+
+    status: int
+    content_type: str
+    _response: aiohttp.ClientResponse
+    _where: str
+
+    @property
+    def streams(self) -> bool:
+        """Whether its parts mean something one by one."""
+        kind = self.content_type.split(";")[0].strip().lower()
+        return kind in {"text/event-stream", "application/x-ndjson"}
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Its bytes as they come, however many; nothing waits for more."""
+        try:
+            async for part in self._response.content.iter_any():
+                yield part
+        except (aiohttp.ClientError, OSError) as exc:
+            raise BadAnswer(f"The answer of {self._where} broke off.") from exc
+
+    async def whole(self) -> bytes:
+        """All of it."""
+        parts, size = [], 0
+        async for part in self.parts():
+            parts.append(part)
+            size += len(part)
+            if size > MOST_BYTES:
+                raise BadAnswer(f"The answer of {self._where} is too long.")
+        return b"".join(parts)
+
+
+@asynccontextmanager
+async def post(base_url: str, path: str, body: bytes) -> AsyncIterator[Upstream]:
+    """Send JSON to a host; leaving the block closes the connection unless all was read, and a
+    closed connection ends the host's work (fact 9).
+
+    Raises Unreachable before a connection, BadAnswer after it. No redirect is followed.
+    """
+    where = base_url.rstrip("/")
+    response = await _send(where, path, body)
+    try:
+        if 300 <= response.status < 400:
+            raise BadAnswer(f"{where} answered {response.status}, a redirect: not Ollama.")
+        kind = response.headers.get("Content-Type", "application/json")
+        yield Upstream(response.status, kind, response, where)
+    finally:
+        if response.content.at_eof():
+            response.release()
+        else:
+            response.close()
+
+
+async def _send(where: str, path: str, body: bytes) -> aiohttp.ClientResponse:
+    # What is compressed cannot be looked into: neither the end of a stream nor an error.
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+    try:
+        return await _session().post(
+            where + path, data=body, headers=headers, allow_redirects=False
+        )
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
+        raise Unreachable(f"No connection to {where}.") from exc
+    except (aiohttp.ClientError, OSError) as exc:
+        raise BadAnswer(f"{where} ended the connection before it had answered.") from exc

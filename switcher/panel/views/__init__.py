@@ -1,0 +1,1 @@
+"""The pages. Each view parses, makes one call, renders."""

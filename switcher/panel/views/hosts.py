@@ -1,0 +1,168 @@
+"""Hosts: list, one of them, add, edit, check, remove."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from switcher.clock import system
+from switcher.errors import BadRequest, SwitcherError
+from switcher.observed import Observation
+from switcher.ollama.client import Client
+from switcher.panel.forms import HostForm, check_address
+from switcher.panel.page import (
+    actor_of,
+    admins,
+    is_htmx,
+    missing,
+    operators,
+    show,
+    staff,
+)
+from switcher.queries import hosts, profiles
+from switcher.queries.hosts import HostValues
+from switcher.records import config
+from switcher.watching.loop import check_now, latest
+
+
+@require_GET
+@staff
+def host_list(request: HttpRequest) -> HttpResponse:
+    """All hosts, with what they hold."""
+    now = system.now()
+    context = {"hosts": hosts.host_rows(now, latest()), "now": now}
+    return show(request, "hosts.html", context, here="hosts")
+
+
+@require_GET
+@staff
+def host(request: HttpRequest, name: str) -> HttpResponse:
+    """One host: what is resident, its profiles, its events."""
+    now = system.now()
+    page = hosts.host_page(name, now, latest())
+    if page is None:
+        return missing(request, f"host {name}")
+    return show(request, "host.html", {"page": page, "host": page.row, "now": now}, here="hosts")
+
+
+@require_http_methods(["GET", "POST"])
+@admins
+def add(request: HttpRequest) -> HttpResponseBase:
+    """A new host. Adding one loads and unloads nothing."""
+    if request.method == "POST":
+        return _save(request, None)
+    initial = {"base_url": request.GET.get("base_url", "")[:300]}
+    form = HostForm(initial=initial, profiles=profiles.profile_names())
+    return _form(request, form, None)
+
+
+@require_http_methods(["GET", "POST"])
+@admins
+def edit(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Change what is set for a host."""
+    values = hosts.host_values(name)
+    if values is None:
+        return missing(request, f"host {name}")
+    if request.method == "POST":
+        return _save(request, values)
+    form = HostForm(initial=HostForm.initial_of(values), profiles=profiles.profile_names())
+    return _form(request, form, values)
+
+
+@require_POST
+@admins
+def remove(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Take a host off the board; nothing on it is touched, its history stays."""
+    values = hosts.host_values(name)
+    if values is None:
+        return missing(request, f"host {name}")
+    try:
+        config.remove_host(values.id, actor_of(request))
+    except SwitcherError as exc:
+        messages.error(request, f"Nothing was removed. {exc.text}", extra_tags="failed")
+        return redirect("host-edit", name)
+    messages.success(request, f"Host {name} is removed. Its events stay.", extra_tags="ok")
+    return redirect("hosts")
+
+
+@require_POST
+@operators
+def check(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Read a host at once instead of waiting for its turn."""
+    values = hosts.host_values(name)
+    if values is None:
+        return missing(request, f"host {name}")
+    seen = check_now(values.id, values.base_url)
+    if seen.answered:
+        text = f"{name} answered in {seen.latency_ms} ms: {len(seen.resident)} loaded."
+        messages.success(request, text, extra_tags="ok")
+    else:
+        messages.error(request, f"{name} did not answer. {seen.error}", extra_tags="failed")
+    return redirect("host", name)
+
+
+@require_POST
+@admins
+def probe(request: HttpRequest) -> HttpResponseBase:
+    """Read an address before it is saved: version, models, what is loaded."""
+    if not is_htmx(request):
+        return _save(request, None)
+    try:
+        seen = read_address(request.POST.get("base_url", ""))
+    except BadRequest as exc:
+        seen = Observation(system.now(), error=exc.text)
+    return show(request, "host_form.html#probe", {"probe": seen})
+
+
+def read_address(text: str) -> Observation:
+    """What answers there now. BadRequest where it is no address."""
+    client = Client(check_address(text))
+    try:
+        return client.observe(system.now())
+    finally:
+        client.close()
+
+
+def _save(request: HttpRequest, row: HostValues | None) -> HttpResponseBase:
+    names = profiles.profile_names()
+    form = HostForm(request.POST, profiles=names)
+    if "probe" in request.POST:
+        probed = read_address(form.cleaned_data["base_url"]) if _address_is_good(form) else None
+        return _form(request, form, row, probed=probed)
+    if form.is_valid():
+        try:
+            config.put_host(
+                form.values(),
+                actor_of(request),
+                row.id if row else None,
+                preloaded=form.cleaned_data["preloaded"] if "pins" in request.POST else None,
+                default=form.cleaned_data["default"],
+            )
+        except BadRequest as exc:
+            form.add_error(exc.field or None, exc.text)
+        except SwitcherError as exc:
+            form.add_error(None, exc.text)
+        else:
+            name = form.cleaned_data["name"]
+            messages.success(request, f"Host {name} is saved.", extra_tags="ok")
+            return redirect("host", name)
+    return _form(request, form, row, status=422)
+
+
+def _address_is_good(form: HostForm) -> bool:
+    form.is_valid()
+    return "base_url" in form.cleaned_data
+
+
+def _form(
+    request: HttpRequest,
+    form: HostForm,
+    row: HostValues | None,
+    *,
+    probed: Observation | None = None,
+    status: int = 200,
+) -> HttpResponse:
+    context = {"form": form, "values": row, "probe": probed}
+    return show(request, "host_form.html", context, here="hosts", status=status)

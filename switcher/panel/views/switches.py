@@ -1,0 +1,103 @@
+"""Switches: the list, one of them, cancelling, and having seen a failure."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.http import urlencode
+from django.views.decorators.http import require_GET, require_POST
+
+from switcher.clock import system
+from switcher.errors import NotFound, SwitcherError
+from switcher.panel.forms import FilterForm
+from switcher.panel.page import actor_of, is_htmx, missing, operators, show, staff
+from switcher.queries import switches
+from switcher.queries.listing import OUTCOMES
+from switcher.records import switches as records
+from switcher.switching import service
+
+
+@require_GET
+@staff
+def event_list(request: HttpRequest) -> HttpResponse:
+    """All switches, narrowed by what the address says."""
+    form = FilterForm(request.GET)
+    filters = form.filters()
+    page = switches.switch_list(
+        filters, _number(request, "before"), _number(request, "after"), system.now()
+    )
+    kept = {k: str(v) for k, v in request.GET.items() if v and k in form.fields}
+    context = {
+        "page": page,
+        "filters": filters,
+        "form": form,
+        "outcomes": tuple(OUTCOMES),
+        "query": urlencode(kept),
+        "first_page": not (request.GET.get("before") or request.GET.get("after")),
+    }
+    part = "events.html#list" if request.headers.get("HX-Target") == "event-list" else "events.html"
+    return show(request, part, context, here="switches")
+
+
+@require_GET
+@staff
+def event(request: HttpRequest, switch_id: int) -> HttpResponse:
+    """One switch: how it ended, its timeline, before and after, who, the record."""
+    view = switches.switch_view(switch_id)
+    if view is None:
+        return missing(request, f"switch {switch_id}")
+    earlier, later = switches.neighbours(switch_id, view.host_id)
+    context = {"switch": view, "now": view.now, "earlier": earlier, "later": later}
+    return show(request, "event.html", context, here="switches")
+
+
+@require_GET
+@staff
+def panel(request: HttpRequest, switch_id: int) -> HttpResponse:
+    """The panel of one switch, as it stands on the board."""
+    view = switches.switch_view(switch_id)
+    if view is None:
+        return missing(request, f"switch {switch_id}")
+    return show(request, "switch_panel.html", {"switch": view, "now": view.now})
+
+
+@require_POST
+@operators
+def cancel(request: HttpRequest, switch_id: int) -> HttpResponseBase:
+    """Ask for the end of a running switch; the old state is brought back first."""
+    try:
+        service.cancel(switch_id, actor_of(request))
+    except NotFound:
+        return missing(request, f"switch {switch_id}")
+    except SwitcherError as exc:
+        messages.warning(request, exc.text, extra_tags="")
+    return _back(request, switch_id, f"{reverse('board')}#switch-{switch_id}")
+
+
+@require_POST
+@operators
+def seen(request: HttpRequest, switch_id: int) -> HttpResponseBase:
+    """Somebody looked at a failure: the board stops pointing to it."""
+    try:
+        records.mark_seen(switch_id, actor_of(request))
+    except NotFound:
+        return missing(request, f"ended switch {switch_id}")
+    return _back(request, switch_id, reverse("switch-event", args=[switch_id]))
+
+
+def _back(request: HttpRequest, switch_id: int, address: str) -> HttpResponseBase:
+    return panel_part(request, switch_id) if is_htmx(request) else redirect(address)
+
+
+def panel_part(request: HttpRequest, switch_id: int) -> HttpResponse:
+    """The panel again, after an action on it."""
+    view = switches.switch_view(switch_id)
+    assert view is not None
+    return show(request, "switch_panel.html", {"switch": view, "now": view.now})
+
+
+def _number(request: HttpRequest, name: str) -> int | None:
+    text = request.GET.get(name, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None

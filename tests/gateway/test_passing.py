@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from switcher import traffic
+from switcher.gateway import body
+from switcher.models import Host
+from switcher.specs import Spec
+from switcher.switching.waiting import in_thread
+from tests.gateway.conftest import HELLO, Upstream, add_host, ask, set_active
+
+EVENTS = {"Content-Type": "text/event-stream"}
+ONE = b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/v1/chat/completions"])
+async def test_a_request_goes_to_the_active_model_whatever_it_names(
+    host: Host, upstream: Upstream, path: str
+) -> None:
+    got = await ask(target=path, Cookie="session_id=secret", Authorization="Bearer key").end()
+    assert got.status == 200
+    assert got.headers["x-switchboard-model"] == "mid-a"
+    assert got.json() == {"object": "chat.completion", "choices": []}
+    asked, _, headers = upstream.asked[0]
+    assert asked == "/v1/chat/completions"
+    assert upstream.body() == {**HELLO, "model": "mid-a"}
+    assert "Cookie" not in headers
+    assert "Authorization" not in headers
+
+
+async def test_it_goes_to_the_new_model_at_once_after_a_switch(
+    host: Host, upstream: Upstream
+) -> None:
+    await ask().end()
+    await in_thread(set_active, host, Spec("", "mid-b"))
+    got = await ask().end()
+    assert got.headers["x-switchboard-model"] == "mid-b"
+    assert [upstream.body(i)["model"] for i in range(2)] == ["mid-a", "mid-b"]
+
+
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [("/chat/completions?host=den", {}), ("/chat/completions", {"X_Switchboard_Host": "den"})],
+)
+async def test_the_host_may_be_named(
+    host: Host, upstream: Upstream, target: str, headers: dict[str, str]
+) -> None:
+    await in_thread(add_host, "den", upstream.url, "mid-c")
+    got = await ask(target=target, **headers).end()
+    assert got.headers["x-switchboard-model"] == "mid-c"
+
+
+async def test_all_but_the_model_and_the_keep_alive_passes_byte_for_byte(
+    host: Host, upstream: Upstream
+) -> None:
+    members = '"messages" : [ {"role":"user","content":"\\u00e9\\ud83d é\\n"} ]'
+    numbers = '"temperature":0.70000000000000000001,"seed":12345678901234567890'
+    sent = f'\n{{ "model":"x", {members},"keep_alive":"9h", {numbers} ,"model" : [1]}}\n'
+    await ask(sent.encode()).end()
+    assert upstream.asked[0][1].decode() == f'{{"model":"mid-a",{members},{numbers}}}'
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"hello",
+        b"[]",
+        b'"a"',
+        b"{",
+        b'{"a"}',
+        b'{"a":1,}',
+        b"{} x",
+        b"{1:2}",
+        b"\xff{}",
+        b'{"a":' + b"[" * 100_000,
+        b'{"a":1',
+        b"null",
+    ],
+)
+async def test_what_is_no_json_object_is_refused(
+    host: Host, upstream: Upstream, sent: bytes
+) -> None:
+    got = await ask(sent).end()
+    assert got.status == 400
+    assert got.json()["error"]["type"] == "invalid_request_error"
+    assert got.json()["error"]["code"] == "invalid_json"
+    assert not upstream.asked
+
+
+async def test_an_empty_object_is_the_servers_business(host: Host, upstream: Upstream) -> None:
+    await ask(b" { } ").end()
+    assert upstream.body() == {"model": "mid-a"}
+
+
+async def test_a_body_over_the_limit_is_refused(
+    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body, "MOST_BYTES", 100)
+    assert (await ask(b"{" + b" " * 100 + b"}").end()).status == 413
+    assert (await ask(b"{}", Content_Length="101").end()).status == 413
+    assert not upstream.asked
+
+
+async def test_a_stream_passes_as_it_comes(host: Host, upstream: Upstream) -> None:
+    """Each part is there before the host sends the next."""
+    go_on = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers=EVENTS)
+        await response.prepare(request)
+        await response.write(ONE)
+        await go_on.wait()
+        await response.write(DONE)
+        return response
+
+    upstream.answer = answer
+    got = ask({**HELLO, "stream": True})
+    assert await got.next_part() == ONE
+    assert got.headers["content-type"] == "text/event-stream"
+    assert got.headers["x-switchboard-model"] == "mid-a"
+    assert traffic.in_flight(host.pk) == 1
+    go_on.set()
+    await got.end()
+    assert got.body == ONE + DONE
+    assert got.ended
+    assert traffic.in_flight(host.pk) == 0
+
+
+async def test_the_clients_leaving_ends_the_hosts_work(host: Host, upstream: Upstream) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers=EVENTS)
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(ONE)
+                await asyncio.sleep(0.001)
+        except (ConnectionError, asyncio.CancelledError):
+            upstream.left.set()
+            raise
+
+    upstream.answer = answer
+    got = ask({**HELLO, "stream": True})
+    await got.next_part()
+    got.leave()
+    async with asyncio.timeout(10):
+        await got.task
+        await upstream.left.wait()
+    assert traffic.in_flight(host.pk) == 0
+
+
+async def test_leaving_before_the_first_byte_ends_it_too(host: Host, upstream: Upstream) -> None:
+    asked = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            upstream.left.set()
+        raise AssertionError
+
+    upstream.answer = answer
+    got = ask()
+    async with asyncio.timeout(10):
+        await asked.wait()
+        got.leave()
+        await got.task
+        await upstream.left.wait()
+    assert got.sent.empty()
+
+
+def cut(request: web.Request) -> None:
+    assert request.transport is not None
+    request.transport.abort()
+
+
+@pytest.mark.parametrize("headed", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_host_that_dies_before_the_first_byte_is_a_502(
+    host: Host, upstream: Upstream, headed: bool, stream: bool
+) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers=EVENTS)
+        if headed:
+            await response.prepare(request)
+        cut(request)
+        return response
+
+    upstream.answer = answer
+    got = await ask({**HELLO, "stream": stream}).end()
+    assert got.status == 502
+    error = got.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == "upstream_failed"
+    assert "tower" in error["message"]
+
+
+@pytest.mark.parametrize(("last", "begins"), [(ONE, ONE), (b'data: {"cho', b'data: {"cho\n\n')])
+async def test_a_stream_that_breaks_ends_with_an_error_event(
+    host: Host, upstream: Upstream, last: bytes, begins: bytes
+) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers=EVENTS)
+        await response.prepare(request)
+        await response.write(last)
+        while not got.body:
+            await asyncio.sleep(0)
+            if not got.sent.empty():
+                await got.next_part()
+        cut(request)
+        return response
+
+    upstream.answer = answer
+    got = ask({**HELLO, "stream": True})
+    await got.end()
+    assert got.status == 200
+    assert got.body.startswith(begins)
+    event = json.loads(got.body.split(b"\n\n")[-2].removeprefix(b"data: "))
+    assert event["error"]["code"] == "upstream_failed"
+    assert "broke off" in event["error"]["message"]
+    assert got.ended
+
+
+async def test_a_stream_that_stops_without_being_done_is_no_silent_end(
+    host: Host, upstream: Upstream
+) -> None:
+    """Fact 10: the runner stopped, and the server ended the stream as if nothing were."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=ONE, headers=EVENTS)
+
+    upstream.answer = answer
+    got = await ask({**HELLO, "stream": True}).end()
+    assert "stopped before" in got.events()[-1]["error"]["message"]
+
+
+async def test_a_whole_answer_that_breaks_off_is_a_502(host: Host, upstream: Upstream) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b'{"id":')
+        cut(request)
+        return response
+
+    upstream.answer = answer
+    assert (await ask().end()).status == 502
+
+
+async def test_the_hosts_own_refusal_passes_unchanged(host: Host, upstream: Upstream) -> None:
+    refusal = {"error": {"message": "bad", "type": "invalid_request_error", "param": None}}
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response(refusal, status=400)
+
+    upstream.answer = answer
+    got = await ask().end()
+    assert (got.status, got.json()) == (400, refusal)
+
+
+async def test_a_redirect_is_not_followed(host: Host, upstream: Upstream) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound("/elsewhere")
+
+    upstream.answer = answer
+    got = await ask().end()
+    assert got.status == 502
+    assert len(upstream.asked) == 1
+
+
+async def test_nothing_compressed_is_asked_for(host: Host, upstream: Upstream) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            return web.Response(body=gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})
+        return web.json_response({"plain": True})
+
+    upstream.answer = answer
+    assert (await ask(Accept_Encoding="gzip").end()).json() == {"plain": True}
+
+
+async def test_a_host_that_is_not_there_is_a_502(host: Host, unused_tcp_port: int) -> None:
+    await in_thread(add_host, "gone", f"http://127.0.0.1:{unused_tcp_port}", "mid-a")
+    got = await ask(target="/chat/completions?host=gone").end()
+    assert got.status == 502
+    assert "No connection" in got.json()["error"]["message"]
+
+
+async def test_without_an_active_model_it_says_what_to_do(host: Host, upstream: Upstream) -> None:
+    await in_thread(add_host, "den", upstream.url)
+    got = await ask(target="/chat/completions?host=den").end()
+    assert got.status == 503
+    assert got.json()["error"]["code"] == "no_active_model"
+    assert "/ollama/models/switch" in got.json()["error"]["message"]
+
+
+async def test_an_unknown_host_is_404(host: Host) -> None:
+    got = await ask(target="/chat/completions?host=nowhere").end()
+    assert got.status == 404
+    assert got.json()["error"]["code"] == "host_not_found"
+
+
+async def test_without_any_host_it_is_503(
+    transactional_db: None, settings: Any, upstream: Upstream
+) -> None:
+    settings.SWITCHER_OPEN_GATEWAY = True
+    assert (await ask().end()).status == 503
+
+
+async def test_the_active_model_is_listed(host: Host) -> None:
+    got = await ask(target="/v1/models", method="GET").end()
+    assert got.status == 200
+    assert [m["id"] for m in got.json()["data"]] == ["mid-a"]
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        ("POST", "/v1/embeddings", 404),
+        ("GET", "/v1/", 404),
+        ("GET", "/v1/chat/completions", 405),
+        ("DELETE", "/chat/completions", 405),
+        ("POST", "/v1/models", 405),
+    ],
+)
+async def test_other_paths_and_methods_are_refused_in_the_same_shape(
+    host: Host, method: str, target: str, status: int
+) -> None:
+    got = await ask(target=target, method=method).end()
+    assert got.status == status
+    assert set(got.json()["error"]) == {"message", "type", "param", "code"}
+    assert ("allow" in got.headers) is (status == 405)

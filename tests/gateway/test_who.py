@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from switcher.models import Host
+from switcher.switching.waiting import in_thread
+from tests.gateway.conftest import Upstream, ask
+
+
+def sign_in(is_staff: bool = True) -> str:
+    user = User.objects.create_user("olga", is_staff=is_staff)
+    client = Client()
+    client.force_login(user)
+    return f"other=1; session_id={client.cookies['session_id'].value}"
+
+
+async def test_a_signed_in_member_of_the_staff_may(
+    host: Host, upstream: Upstream, settings: Any
+) -> None:
+    settings.SWITCHER_OPEN_GATEWAY = False
+    cookie = await in_thread(sign_in)
+    assert (await ask(Cookie=cookie, client="192.0.2.7").end()).status == 200
+
+
+@pytest.mark.parametrize("cookie", ["", "session_id=", "session_id=forged", "a=b; ;=;"])
+async def test_without_a_session_it_is_401(
+    host: Host, upstream: Upstream, settings: Any, cookie: str
+) -> None:
+    settings.SWITCHER_OPEN_GATEWAY = False
+    got = await ask(Cookie=cookie).end()
+    assert got.status == 401
+    assert got.json()["error"]["type"] == "authentication_error"
+    assert "www-authenticate" in got.headers
+    assert not upstream.asked
+
+
+async def test_who_is_no_staff_may_not(host: Host, upstream: Upstream, settings: Any) -> None:
+    settings.SWITCHER_OPEN_GATEWAY = False
+    cookie = await in_thread(sign_in, False)
+    assert (await ask(Cookie=cookie).end()).status == 403
+
+
+async def test_a_session_ends_with_a_change_of_the_password(
+    host: Host, upstream: Upstream, settings: Any
+) -> None:
+    settings.SWITCHER_OPEN_GATEWAY = False
+    cookie = await in_thread(sign_in)
+    await in_thread(lambda: User.objects.update(password="another"))
+    assert (await ask(Cookie=cookie).end()).status == 401
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+async def test_an_open_gateway_serves_this_machine(
+    host: Host, upstream: Upstream, client: str
+) -> None:
+    assert (await ask(client=client).end()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("client", "headers"),
+    [
+        ("192.0.2.7", {}),
+        ("", {}),
+        ("127.0.0.1", {"X_Forwarded_For": "192.0.2.7"}),
+        ("127.0.0.1", {"Forwarded": "for=192.0.2.7"}),
+    ],
+)
+async def test_an_open_gateway_serves_nobody_else(
+    host: Host, upstream: Upstream, client: str, headers: dict[str, str]
+) -> None:
+    assert (await ask(client=client, **headers).end()).status == 401
+
+
+async def test_behind_a_proxy_loopback_proves_nothing(
+    host: Host, upstream: Upstream, settings: Any
+) -> None:
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    assert (await ask().end()).status == 401
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "https://evil.example"}, {"Sec_Fetch_Site": "cross-site"}, {"Origin": "null"}],
+)
+async def test_what_a_browser_marks_as_foreign_is_refused(
+    host: Host, upstream: Upstream, headers: dict[str, str]
+) -> None:
+    got = await ask(**headers).end()
+    assert got.status == 403
+    assert not upstream.asked
+
+
+async def test_our_own_origin_may(host: Host, upstream: Upstream) -> None:
+    headers = {"Origin": "http://localhost:8000", "Sec_Fetch_Site": "same-origin"}
+    assert (await ask(**headers).end()).status == 200
+
+
+@pytest.mark.parametrize("name", ["evil.example:8000", "evil.example", "", "localhost@evil"])
+async def test_a_name_that_is_not_ours_is_refused(
+    host: Host, upstream: Upstream, name: str
+) -> None:
+    """A page of evil.example, whose name was made to mean 127.0.0.1, is its own site here."""
+    got = await ask(Host=name, Origin=f"http://{name}", Sec_Fetch_Site="same-origin").end()
+    assert got.status == 400
+    assert not upstream.asked
