@@ -112,7 +112,8 @@ STATIC_URL = "/static/"
 STATICFILES_DIRS = [d for d in [BASE_DIR / "static"] if d.is_dir()]
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
-WHITENOISE_MAX_AGE = 3600
+# Asked for again each time and mostly not sent again: after an upgrade no page runs old scripts.
+WHITENOISE_MAX_AGE = 0
 
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"

@@ -158,4 +158,5 @@
   tick();
   look();
   focusHash();
+  focusOn("form-errors");
 })();

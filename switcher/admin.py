@@ -64,7 +64,7 @@ class HostForm(forms.ModelForm):  # type: ignore[type-arg]
         return checked(specs.check_keep_alive, self.cleaned_data["keep_alive"])
 
     def clean_base_url(self) -> str:
-        return str(self.cleaned_data["base_url"]).rstrip("/")
+        return str(checked(specs.check_address, self.cleaned_data["base_url"]))
 
 
 class ThroughRecords(admin.ModelAdmin):  # type: ignore[type-arg]

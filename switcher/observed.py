@@ -38,7 +38,7 @@ class Resident:
     @property
     def gpu_percent(self) -> int:
         """Share of the model that lies in VRAM, 0 to 100 (fact 18)."""
-        return round(100 * self.size_vram / self.size) if self.size else 0
+        return min(100, round(100 * self.size_vram / self.size)) if self.size else 0
 
     @property
     def stays(self) -> bool:

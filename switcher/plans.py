@@ -7,6 +7,7 @@ None and never guessed.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -124,10 +125,19 @@ class Plan:
         return row
 
 
-def host_token(resident: tuple[Resident, ...], active_digest: str, spec: Spec) -> str:
-    """A short name for what a plan depends on: it changes when the plan may no longer hold."""
-    facts = sorted(f"{r.digest}:{r.size}:{r.size_vram}" for r in resident)
-    text = "|".join([*facts, active_digest, repr(sorted(spec.to_json().items(), key=str))])
+def plan_token(s: Situation) -> str:
+    """A short name for what a plan depends on: it changes when the plan may no longer hold.
+    Expiry is none of it, nor what is only expected."""
+    facts = (
+        sorted((r.digest, r.size, r.size_vram, r.context_length) for r in s.resident),
+        s.active_digest,
+        s.target.digest if s.target else "",
+        s.vram_bytes,
+        sorted(s.preloaded),
+        (s.asked.value, s.host_strategy.value),
+        s.spec.to_json(),
+    )
+    text = json.dumps(facts, sort_keys=True)
     return "p-" + hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -143,12 +153,6 @@ def make_plan(s: Situation) -> Plan:
     old = [i for i in others if i.role == "active"]
     stay = [i for i in others if i.role != "active"]
 
-    before = sum(_bytes(r) for r in s.resident)
-    strategy, reason = _choose(s, size, sum(i.bytes for i in others))
-    leave, keep, short = _make_room(s.vram_bytes, size.bytes, old, stay)
-    after = sum(i.bytes for i in keep) + size.bytes
-    peak = max(before, after) if strategy is Strategy.SWAP else _sum(others) + size.bytes
-    fits = None if s.vram_bytes is None or not size.known else short == 0
     # Another profile of the same model is a switch of its own: its keep-alive and options count.
     already = (
         here is not None
@@ -156,6 +160,14 @@ def make_plan(s: Situation) -> Plan:
         and s.spec == s.active_spec
         and not _reloads(here, s.spec)
     )
+    before = sum(_bytes(r) for r in s.resident)
+    strategy, reason = _choose(s, size, sum(i.bytes for i in others))
+    leave, keep, short = _make_room(s.vram_bytes, size.bytes, old, stay)
+    if already:  # then nothing leaves, and nothing comes
+        leave, keep, short = [], others, 0
+    after = sum(i.bytes for i in keep) + size.bytes
+    peak = max(before, after) if strategy is Strategy.SWAP else _sum(others) + size.bytes
+    fits = None if s.vram_bytes is None or not size.known else short == 0
     return Plan(
         host=s.host,
         model=s.spec.name,
@@ -177,7 +189,7 @@ def make_plan(s: Situation) -> Plan:
         already_active=already,
         restore=old[0].name if old else "",
         warmups=len(s.spec.warmups),
-        token=host_token(s.resident, s.active_digest, s.spec),
+        token=plan_token(s),
     )
 
 

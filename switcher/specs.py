@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from switcher.errors import BadRequest
 from switcher.observed import full_name
@@ -36,11 +37,14 @@ SAMPLING_OPTIONS: dict[str, type] = {
 KNOWN_OPTIONS = RUNNER_OPTIONS | SAMPLING_OPTIONS
 
 FOREVER = "forever"
-_DURATION = re.compile(r"^(?:\d+(?:\.\d+)?(?:h|m|s|ms))+$")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
+_DURATION = re.compile(r"^(?:\d+(?:\.\d+)?(?:h|m|s|ms))+$", re.ASCII)
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)", re.ASCII)
 _UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 # The server's own rule for names: host/namespace/model:tag (fact: `invalid model name`).
-_TAG = re.compile(r"^[A-Za-z0-9][\w.-]*(?:/[\w.-]+){0,3}(?::[\w.-]+)?$", re.ASCII)
+_TAG = re.compile(r"^\w[\w.-]*(?:/\w[\w.-]*){0,3}(?::\w[\w.-]*)?$", re.ASCII)
+# What a Go duration can hold, and the shortest that is not nought there.
+_LONGEST_S = 2_562_047 * 3600.0
+_SHORTEST_S = 0.001
 
 
 def check_tag(tag: str) -> str:
@@ -54,6 +58,24 @@ def check_tag(tag: str) -> str:
     return tag
 
 
+def check_address(text: str) -> str:
+    """The base address of an Ollama server, without a slash at its end."""
+    text = text.strip().rstrip("/")
+    text = text if "://" in text else f"http://{text}"
+    error = BadRequest("Write an address such as http://10.0.0.21:11434.", "base_url")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise error from None
+    plain = not (parts.username or parts.password or parts.query or parts.fragment)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not plain or port == 0:
+        raise error
+    if any(c.isspace() for c in text):
+        raise error
+    return text
+
+
 def check_keep_alive(text: str) -> str:
     """A keep-alive as we keep it: `0`, `forever`, or a Go duration such as `30m`.
 
@@ -63,10 +85,14 @@ def check_keep_alive(text: str) -> str:
     text = text.strip().lower()
     if text in {"forever", "for ever", "-1", "-1s", "always"}:
         return FOREVER
-    if text in {"0", "0s", "0m"}:
-        return "0"
-    if _DURATION.match(text) and keep_alive_s(text):
+    if text == "0":
         return text
+    if len(text) <= 20 and _DURATION.match(text):
+        seconds = keep_alive_s(text)
+        if seconds == 0:
+            return "0"
+        if seconds is not None and _SHORTEST_S <= seconds <= _LONGEST_S:
+            return text
     raise BadRequest(
         "Write a number and a unit, for example 30m, 2h or forever; 0 unloads after each use.",
         "keep_alive",
@@ -103,6 +129,8 @@ def _check_option(name: str, value: object) -> Option:
         known = ", ".join(sorted(KNOWN_OPTIONS))
         raise BadRequest(f"There is no option {name!r}. Known: {known}.", "options")
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not -(2**31) <= value <= 2**31:  # nor what JSON cannot say: NaN, infinity
+            raise BadRequest(f"Option {name} is out of range.", "options")
         return float(value)
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         if kind is int and isinstance(value, int) and not -1 <= value <= 2**31 - 1:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 
 # Before settings are read: tests keep their data apart and ask for no network.
@@ -15,6 +16,18 @@ from django.test import TransactionTestCase
 
 from switcher.seals import seal, unseal
 from switcher.watching import loop
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests need Chromium: skipped loudly without it, failed where no skip is allowed."""
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    journeys = [item for item in items if item.get_closest_marker("journey")]
+    if found or not journeys:
+        return
+    if os.environ.get("SWITCHER_NO_SKIPS"):
+        raise pytest.UsageError("Chromium is missing, and here no test may be skipped.")
+    for item in journeys:
+        item.add_marker(pytest.mark.skip(reason="no Chromium: apt install chromium"))
 
 
 @pytest.fixture(autouse=True)

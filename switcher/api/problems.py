@@ -105,7 +105,7 @@ def from_switch(row: Switch, host: HostFacts | None) -> Problem:
         "event": event_json(row.id),
         "duration_s": row.duration_s,
     }
-    detail = " ".join(text for text in (row.error, row.outcome) if text)
+    detail = " ".join(text for text in (row.outcome, row.error) if text)
     return Problem(code, STATUS.get(code, 502), detail, more)
 
 

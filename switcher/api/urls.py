@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from csp.decorators import csp_update
 from django.http import HttpRequest, HttpResponse
@@ -10,13 +11,26 @@ from django.shortcuts import render
 from django.urls import URLPattern, URLResolver, include, path, reverse
 from django.views.decorators.http import require_safe
 
+from switcher.api.problems import MEDIA_TYPE
 from switcher.api.views import answer, api
 
 
 @require_safe
 def openapi(request: HttpRequest) -> HttpResponse:
     """The description of the API."""
-    return answer(api.get_openapi_schema(path_prefix=""))
+    described = api.get_openapi_schema(path_prefix="")
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            _name_problems(operation["responses"])
+    return answer(described)
+
+
+def _name_problems(responses: dict[Any, Any]) -> None:
+    """Ninja knows one media type for all answers; errors have their own (RFC 9457)."""
+    for status, response in responses.items():
+        content = response.get("content")
+        if int(status) >= 400 and content and "application/json" in content:
+            response["content"] = {MEDIA_TYPE: content["application/json"]}
 
 
 # Swagger UI draws its icons from data: addresses in its own style sheet. Its page is the only one

@@ -24,7 +24,7 @@ from switcher.records import Actor
 from switcher.states import State
 from switcher.switching import service
 from switcher.switching.service import Wish
-from switcher.switching.waiting import in_thread, news_of
+from switcher.switching.waiting import in_host_thread, in_thread, news_of
 from switcher.watching.loop import check_now
 
 MOST_KEY = 200
@@ -38,6 +38,10 @@ api = NinjaAPI(
     openapi_url=None,
     docs_url=None,
 )
+
+
+def _header(name: str, text: str) -> dict[str, Any]:
+    return {"in": "header", "name": name, "description": text, "schema": {"type": "string"}}
 
 
 def answer(body: dict[str, Any], status: int = 200) -> HttpResponse:
@@ -56,6 +60,12 @@ def answer(body: dict[str, Any], status: int = 200) -> HttpResponse:
         (400, 401, 403, 404, 409, 422, 502, 503, 504): PROBLEM,
     },
     summary="Switch the active model",
+    openapi_extra={
+        "parameters": [
+            _header("Idempotency-Key", "The same key gets the same switch again."),
+            _header("Prefer", "`respond-async`: 202 at once, with an address to poll."),
+        ]
+    },
 )
 async def switch(request: HttpRequest, wanted: shapes.SwitchBody) -> HttpResponse:
     """Load the model, verify it on the host, make it the active one, unload the old one.
@@ -69,7 +79,7 @@ async def switch(request: HttpRequest, wanted: shapes.SwitchBody) -> HttpRespons
     key = _idempotency_key(request)
     try:
         if wanted.dry_run:
-            return answer(shapes.planned_json(await in_thread(_plan, wish)))
+            return answer(shapes.planned_json(await in_host_thread(_plan, wish)))
         row = await in_thread(_ask, wish, actor, key)
     except SwitcherError as exc:
         raise problems.from_error(exc, await in_thread(_host_or_none, wish.host)) from exc
@@ -88,7 +98,7 @@ async def models(request: HttpRequest, query: Query[shapes.ModelsQuery]) -> Http
     """Read freshly from the host. Where it does not answer, `error` says so, and the rest is what
     it held when it last did, at `observed_at`."""
     _check_names(request, shapes.ModelsQuery)
-    return answer(await in_thread(_models, query.host))
+    return answer(await in_host_thread(_models, query.host))
 
 
 @api.get(
@@ -175,11 +185,12 @@ def _host_or_none(name: str) -> HostFacts | None:
 async def _until_ended(row: Switch) -> Switch:
     """Wait for its end. Whoever waited and went away has waited; the switch does not notice."""
     with news_of(row.host) as news:
-        while not row.ended:
-            await news.wait()
+        while True:
             news.expect()
             row = await in_thread(facts.switch, row.id)
-    return row
+            if row.ended:
+                return row
+            await news.wait()
 
 
 async def _outcome(row: Switch) -> HttpResponse:

@@ -64,9 +64,11 @@ def waiting(host_id: int) -> int:
 
 async def _look(held: Route) -> None:
     with news_of(held.host) as news:
-        while (await in_thread(route, held.host)).held:
-            await news.wait()
+        while True:
             news.expect()
+            if not (await in_thread(route, held.host)).held:
+                return
+            await news.wait()
 
 
 def _refusal(text: str) -> Refusal:

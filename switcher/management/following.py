@@ -13,6 +13,7 @@ from django.core.management.base import OutputWrapper
 from django.db import connections
 
 from switcher.management.terminal import ACTIVE, FAILED, REFUSED, ROLLED_BACK
+from switcher.observed import short_name
 from switcher.queries import api as facts
 from switcher.queries.api import Switch
 from switcher.records import changed
@@ -31,10 +32,9 @@ class OwnWorker:
     """Runs the switch in this process, if no server takes it, or if the one that did has died:
     the lease decides, so asking again is always safe."""
 
-    def __init__(self, switch_id: int, claim_s: float = CLAIM_S) -> None:
+    def __init__(self, switch_id: int) -> None:
         self._switch_id = switch_id
-        self._claim_s = claim_s
-        self._next = time.monotonic() + claim_s
+        self._next = time.monotonic() + CLAIM_S
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -46,7 +46,7 @@ class OwnWorker:
         """Take the switch if it is time to and nobody holds it."""
         if self.runs or time.monotonic() < self._next or self._stop.is_set():
             return
-        self._next = time.monotonic() + self._claim_s
+        self._next = time.monotonic() + CLAIM_S
         self._thread = threading.Thread(target=self._run, name="own-worker", daemon=True)
         self._thread.start()
 
@@ -72,6 +72,11 @@ class Screen:
         self._out = out
         self._live = live
         self._shown = 0
+
+    def begin(self, row: Switch) -> None:
+        """From what to what, and by which number it can be found again."""
+        left = f"{short_name(row.previous_model)} → " if row.previous_model else ""
+        self._line(f"{left}{short_name(row.model)} on {row.host} (switch {row.id})")
 
     def show(self, row: Switch) -> None:
         """What is new since the last time."""

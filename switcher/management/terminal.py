@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.core.management.base import BaseCommand
 from django.db import OperationalError, ProgrammingError
@@ -107,20 +106,6 @@ def check_name(text: str) -> str:
         raise BadRequest(
             "A name has lower-case letters, digits and hyphens, for example north-1.", "name"
         )
-    return text
-
-
-def check_address(text: str) -> str:
-    """The base address of an Ollama server, without a slash at its end."""
-    text = text.strip().rstrip("/")
-    text = text if "://" in text else f"http://{text}"
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = None
-    if not usable or any(sign in text for sign in "@?# \t"):
-        raise BadRequest("Write an address such as http://10.0.0.21:11434.", "base_url")
     return text
 
 

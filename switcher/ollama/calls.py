@@ -8,63 +8,82 @@ A load is cancelled in just this way (fact 9).
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError, LocationValueError, NewConnectionError
+from urllib3.util import Retry
 
-from switcher.ollama.errors import BadAnswer, CallCut, TimedOut, Unreachable
+from switcher.ollama.errors import BadAnswer, CallCut, OllamaError, TimedOut, Unreachable
 
 CONNECT_S = 3.0
+LONGEST_S = 24 * 3600.0  # a profile may ask for any number; a socket does not take them all
 MOST_BYTES = 8_000_000  # a catalogue of thousands of models is some 2 MB
 
 _current = threading.local()
 
 
 class Call:
-    """A call under way. `cut()` may come from any thread, before, during or after it."""
+    """A call under way, or several that belong together. `cut()` may come from any thread, before,
+    during or after it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sock: socket.socket | None = None
+        self._socks: dict[int, socket.socket] = {}  # by the thread that waits on it
         self.was_cut = False
         self.timed_out = False
 
     def hold(self, sock: socket.socket) -> None:
         with self._lock:
-            self._sock = sock
+            self._socks[threading.get_ident()] = sock
             if self.was_cut:
                 _shut(sock)
+
+    def release(self) -> None:
+        """This thread's part of it is over: its connection may serve another call by now."""
+        with self._lock:
+            self._socks.pop(threading.get_ident(), None)
 
     def cut(self) -> None:
         """End the call: whoever waits for its answer gets CallCut."""
         with self._lock:
-            self.was_cut = True
-            if self._sock is not None:
-                _shut(self._sock)
+            self._end()
 
     def expire(self) -> None:
         """The deadline's way of cutting: whoever waits gets TimedOut."""
-        self.timed_out = True
-        self.cut()
+        with self._lock:
+            self.timed_out = not self.was_cut
+            self._end()
+
+    def _end(self) -> None:
+        self.was_cut = True
+        for sock in self._socks.values():
+            _shut(sock)
 
 
 def _shut(sock: socket.socket) -> None:
     try:
-        sock.shutdown(socket.SHUT_RDWR)
+        # Not the method of a TLS socket: that one pulls its state away under the waiting read.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError:
         pass  # it was closed already: nothing waits on it any more
 
 
 class _HeldConnection(HTTPConnection):
     def request(self, *args: Any, **kwargs: Any) -> None:
-        self.connect() if self.sock is None else None
         call: Call | None = getattr(_current, "call", None)
+        if call is not None and call.was_cut:
+            raise ConnectionAbortedError("cut before it was sent")
+        if self.sock is None:
+            self.connect()
         if call is not None and self.sock is not None:
             call.hold(self.sock)
         super().request(*args, **kwargs)
@@ -88,12 +107,33 @@ class _HoldingAdapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": _HeldPool, "https": _HeldSecurePool}
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Nowhere: even told to follow none, requests reads a redirect's whole body, however
+        long, and fails at an address that it cannot parse."""
+        return None
+
+
+# A connection may be closed by the server just as it is used again. Reading twice harms nobody;
+# nothing else is ever sent twice.
+_READ_AGAIN = Retry(
+    total=1,
+    connect=0,
+    read=1,
+    redirect=0,
+    status=0,
+    other=0,
+    allowed_methods={"GET"},
+    respect_retry_after_header=False,
+)
+
+
 def new_session() -> requests.Session:
     """A session whose calls can be cut. It trusts nothing of the environment: no proxies,
     no `.netrc` password sent to a model server."""
-    session = requests.Session()
+    session = _Session()
     session.trust_env = False
-    adapter = _HoldingAdapter(pool_connections=1, pool_maxsize=8, max_retries=0)
+    adapter = _HoldingAdapter(pool_connections=1, pool_maxsize=8, max_retries=_READ_AGAIN)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
@@ -111,7 +151,7 @@ class Answer:
         """The body as a JSON object; BadAnswer for anything else."""
         try:
             value = json.loads(self.body)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             text = f"The server answered {self.status} with something that is not JSON."
             raise BadAnswer(text) from exc
         if not isinstance(value, dict):
@@ -131,30 +171,55 @@ def send(
 
     Raises Unreachable, TimedOut (`timeout_s` is for all of it), CallCut, BadAnswer.
     """
+    timeout_s = min(timeout_s, LONGEST_S)
     timer = threading.Timer(timeout_s, call.expire)
     timer.daemon = True
     timer.start()
     _current.call = call
+    where = url.split("/api/")[0]
     try:
-        with session.request(
-            method,
-            url,
-            json=body,
-            timeout=(min(CONNECT_S, timeout_s), timeout_s),
-            allow_redirects=False,
-            stream=True,
-        ) as response:
-            if 300 <= response.status_code < 400:
-                raise BadAnswer(
-                    f"The server answered {response.status_code}, a redirect: not Ollama."
-                )
-            content = _read(response)
-            return Answer(response.status_code, response.headers.get("Content-Type", ""), content)
-    except requests.RequestException as exc:
-        raise _explain(exc, url, timeout_s, call) from exc
+        answer = _answer(session, method, url, body, timeout_s)
+    except OllamaError:
+        _check_not_cut(call, where, timeout_s)
+        raise
+    # ValueError: what requests and urllib3 let through of an address that they cannot parse.
+    except (requests.RequestException, HTTPError, OSError, ValueError) as exc:
+        _check_not_cut(call, where, timeout_s, exc)
+        raise _explain(exc, where) from exc
     finally:
         _current.call = None
+        call.release()
         timer.cancel()
+    # A connection that is shut down looks like the end of headers, or of a body without a length.
+    _check_not_cut(call, where, timeout_s)
+    return answer
+
+
+def _answer(
+    session: requests.Session, method: str, url: str, body: dict[str, Any] | None, timeout_s: float
+) -> Answer:
+    with session.request(
+        method,
+        url,
+        json=body,
+        # The deadline comes first; the socket's own limit is only its net.
+        timeout=(min(CONNECT_S, timeout_s), timeout_s + 1),
+        allow_redirects=False,
+        stream=True,
+    ) as response:
+        if 300 <= response.status_code < 400:
+            raise BadAnswer(f"The server answered {response.status_code}, a redirect: not Ollama.")
+        content = _read(response)
+        return Answer(response.status_code, response.headers.get("Content-Type", ""), content)
+
+
+def _check_not_cut(
+    call: Call, where: str, timeout_s: float, cause: Exception | None = None
+) -> None:
+    if call.timed_out:
+        raise TimedOut(f"{where} did not answer within {timeout_s:.0f} s.") from cause
+    if call.was_cut:
+        raise CallCut("The call was ended from here.") from cause
 
 
 def _read(response: requests.Response) -> bytes:
@@ -168,24 +233,48 @@ def _read(response: requests.Response) -> bytes:
     return b"".join(parts)
 
 
-def _explain(
-    exc: requests.RequestException, url: str, timeout_s: float, call: Call
-) -> Unreachable | TimedOut | CallCut | BadAnswer:
-    where = url.split("/api/")[0]
-    if call.timed_out:
-        return TimedOut(f"{where} did not answer within {timeout_s:.0f} s.")
-    if call.was_cut:
-        return CallCut("The call was ended from here.")
-    if isinstance(exc, requests.ConnectTimeout):
-        return Unreachable(f"No connection to {where} within {CONNECT_S:.0f} s.")
-    if isinstance(exc, requests.Timeout):
-        return TimedOut(f"{where} did not answer within {timeout_s:.0f} s.")
-    if "refused" in str(exc):
+_NO_ADDRESS = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidSchema,
+    LocationValueError,
+)
+
+
+def _explain(exc: Exception, where: str) -> Unreachable | BadAnswer:
+    causes = list(_causes(exc))
+
+    def has(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(c, kinds) for c in causes)
+
+    if has(ConnectionRefusedError):
         return Unreachable(f"Connection refused at {where}.")
-    if isinstance(exc, requests.exceptions.ChunkedEncodingError):
-        return BadAnswer(f"The answer of {where} broke off.")
-    if "Name or service" in str(exc) or "resolve" in str(exc):
+    if has(socket.gaierror):
         return Unreachable(f"The name in {where} is not known.")
-    if isinstance(exc, requests.ConnectionError):
+    if has(requests.ConnectTimeout):
+        return Unreachable(f"No connection to {where} within {CONNECT_S:.0f} s.")
+    if has(NewConnectionError):
+        return Unreachable(f"No connection to {where}.")
+    if has(requests.exceptions.SSLError):
+        return Unreachable(f"No trusted connection to {where}: look at its certificate.")
+    if has(requests.exceptions.ChunkedEncodingError):
+        return BadAnswer(f"The answer of {where} broke off.")
+    if has(*_NO_ADDRESS):
+        return Unreachable(f"{where or 'Nothing'} is not an address.")
+    if has(http.client.RemoteDisconnected) or not has(http.client.HTTPException, ValueError):
         return Unreachable(f"The connection to {where} broke.")
-    return BadAnswer(f"{where} answered with something that is not HTTP.")
+    if isinstance(exc, requests.RequestException | HTTPError):
+        return BadAnswer(f"{where} answered with something that is not HTTP.")
+    return Unreachable(f"{where} is not an address.")
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    """The exception and all that led to it."""
+    todo: list[BaseException | None] = [exc]
+    seen: list[BaseException] = []
+    while todo:
+        one = todo.pop()
+        if one is not None and one not in seen:
+            seen.append(one)
+            todo += [one.__cause__, one.__context__]
+            yield one

@@ -33,7 +33,7 @@ QUICK_S = 5.0  # for calls that a healthy server answers within milliseconds
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A load that succeeded. `load_s` is the server's own figure (fact 17)."""
+    """A load that succeeded. `load_s` is the server's own figure, else what was waited."""
 
     load_s: float
 
@@ -95,7 +95,7 @@ class Client:
         version = self._get("/api/version").get("version")
         if not isinstance(version, str):
             raise BadAnswer("The server names no version: not Ollama.")
-        return version[:40]
+        return _printable(version)[:40]
 
     def observe(self, now: datetime) -> Observation:
         """Read everything once. An error is part of the observation, not raised."""
@@ -120,6 +120,7 @@ class Client:
         return replace(known, at=now, resident=resident, latency_ms=latency_ms, error="")
 
     def load(self, spec: Spec, embeds: bool, timeout_s: float, call: calls.Call) -> Loaded:
+        began = time.monotonic()
         if embeds:  # fact 16: an embedding model refuses even an empty generate
             body = {"model": spec.tag, "input": "Hello", **_how(spec)}
             answer = self._post("/api/embed", body, timeout_s, call)
@@ -127,7 +128,8 @@ class Client:
             body = {"model": spec.tag, "prompt": "", "stream": False, **_how(spec)}
             answer = self._post("/api/generate", body, timeout_s, call)
             _check_done(answer, spec.tag)
-        return Loaded(_seconds(answer, "load_duration"))
+        # An empty generate names no load_duration: then it is what the caller waited.
+        return Loaded(_seconds(answer, "load_duration") or time.monotonic() - began)
 
     def warm(
         self, spec: Spec, warmup: WarmUp, embeds: bool, timeout_s: float, call: calls.Call
@@ -135,7 +137,8 @@ class Client:
         if embeds:
             body = {"model": spec.tag, "input": warmup.prompt, **_how(spec)}
             answer = self._post("/api/embed", body, timeout_s, call)
-            if not answer.get("embeddings"):
+            vectors = answer.get("embeddings")
+            if not isinstance(vectors, list) or not vectors or not vectors[0]:
                 raise NotDone(f"{spec.tag} answered the warm-up without an embedding.")
             return Warmed(0, 0.0, _seconds(answer, "total_duration"))
         how = _how(spec)
@@ -173,7 +176,7 @@ class Client:
         answer = calls.send(self._session, method, self.base_url + path, body, timeout_s, call)
         if answer.status == 200:
             return answer.json()
-        raise _refusal(answer, str((body or {}).get("model", "")))
+        raise _refusal(answer)
 
 
 def _how(spec: Spec) -> dict[str, Any]:
@@ -185,9 +188,9 @@ def _how(spec: Spec) -> dict[str, Any]:
     return how
 
 
-def _refusal(answer: calls.Answer, model: str) -> OllamaError:
+def _refusal(answer: calls.Answer) -> OllamaError:
     try:
-        message = str(answer.json().get("error") or "")[:500]
+        message = _printable(str(answer.json().get("error") or ""))[:500]
     except BadAnswer:
         message = ""
     if not message:
@@ -214,17 +217,17 @@ def _rows(answer: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> tuple[
         raise BadAnswer("The server's answer lists no models: not Ollama.")
     try:
         return tuple(read(row) for row in rows)
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise BadAnswer("The server lists a model in a shape that is not Ollama's.") from exc
 
 
 def _resident(row: dict[str, Any]) -> Resident:
     return Resident(
-        name=str(row["name"])[:200],
-        digest=str(row["digest"])[:80],
-        size=int(row["size"]),
-        size_vram=int(row.get("size_vram") or 0),
-        context_length=int(row.get("context_length") or 0),
+        name=_word(row["name"], 200),
+        digest=_word(row["digest"], 80),
+        size=_number(row["size"]),
+        size_vram=_number(row.get("size_vram") or 0),
+        context_length=_number(row.get("context_length") or 0),
         expires_at=_time(row.get("expires_at")),
     )
 
@@ -232,11 +235,30 @@ def _resident(row: dict[str, Any]) -> Resident:
 def _installed(row: dict[str, Any]) -> Installed:
     capabilities = row.get("capabilities") or ()
     return Installed(
-        name=str(row["name"])[:200],
-        digest=str(row["digest"])[:80],
-        size=int(row["size"]),
-        capabilities=tuple(str(c) for c in capabilities),
+        name=_word(row["name"], 200),
+        digest=_word(row["digest"], 80),
+        size=_number(row["size"]),
+        capabilities=tuple(_word(c, 40) for c in capabilities),
     )
+
+
+def _word(value: object, longest: int) -> str:
+    """A name: text that can be stored and shown."""
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError("not a name")
+    return value[:longest]
+
+
+def _number(value: object) -> int:
+    """A count of bytes or tokens, as a server in Go can hold it."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise ValueError("not a size")
+    return value
+
+
+def _printable(text: str) -> str:
+    """Words of the server's for people: no database takes its NUL or half a surrogate."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
@@ -251,11 +273,16 @@ def _time(text: object) -> datetime | None:
 
 
 def _seconds(answer: dict[str, Any], key: str) -> float:
-    """Durations are nanoseconds (fact 17)."""
-    value = answer.get(key)
-    return value / 1e9 if isinstance(value, int | float) else 0.0
+    """Durations are nanoseconds (fact 17); what cannot be one counts as not said."""
+    return _figure(answer, key) / 1e9
 
 
 def _count(answer: dict[str, Any], key: str) -> int:
+    return int(_figure(answer, key))
+
+
+def _figure(answer: dict[str, Any], key: str) -> float:
     value = answer.get(key)
-    return value if isinstance(value, int) else 0
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return 0
+    return value if 0 <= value < 2**63 else 0

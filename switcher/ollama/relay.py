@@ -19,29 +19,44 @@ from switcher.ollama.errors import BadAnswer, Unreachable
 CONNECT_S = 3.0
 MOST_BYTES = 32_000_000  # of an answer that is kept whole
 
-_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
+_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, _Session] = WeakKeyDictionary()
 
 
-def _session() -> aiohttp.ClientSession:
-    """The one of this loop: connections are kept open between requests."""
-    loop = asyncio.get_running_loop()
-    session = _sessions.get(loop)
-    if session is None or session.closed:
-        session = _sessions[loop] = aiohttp.ClientSession(
+class _Session:
+    """The connections of one loop, kept open between requests. A task of its own closes them: at
+    its end a server cancels all tasks of its loop, so that nobody has to know of this one."""
+
+    def __init__(self) -> None:
+        self.client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=("User-Agent",),
         )
-    return session
+        self.keeper = asyncio.create_task(self._keep(), name="relay-connections")
+
+    async def _keep(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.client.close()
+
+
+def _session() -> aiohttp.ClientSession:
+    loop = asyncio.get_running_loop()
+    session = _sessions.get(loop)
+    if session is None or session.keeper.done():
+        session = _sessions[loop] = _Session()
+    return session.client
 
 
 async def close() -> None:
-    """Close this loop's connections: before it ends."""
+    """Close this loop's connections."""
     session = _sessions.pop(asyncio.get_running_loop(), None)
     if session is not None:
-        await session.close()
+        session.keeper.cancel()
+        await asyncio.gather(session.keeper, return_exceptions=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,16 @@ NBSP = "\u00a0"
 @register.filter
 def gb(count: int | None) -> str:
     """Decimal gigabytes without the unit: 5.1; 44 where nothing is behind the point."""
-    if count is None:
-        return "–"
+    if not count:
+        return "–" if count is None else "0"
     text = f"{count / 1e9:.1f}"
     return text.removesuffix(".0") if text.endswith(".0") and count >= 1e9 else text
+
+
+@register.filter
+def thousands(count: int) -> str:
+    """4,096."""
+    return f"{count:,}"
 
 
 @register.filter
@@ -117,6 +123,15 @@ def mono(text: str, names: Iterable[str]) -> SafeString:
     """A sentence with the model names in it set in mono."""
     found = sorted({n for n in names if n}, key=len, reverse=True)
     return mark_safe("".join(_set(part, found) for part in _split(text, found)))  # noqa: S308
+
+
+@register.filter
+def said(text: str, names: Iterable[str]) -> SafeString:
+    """An error's sentence; where it quotes Ollama, the quotation is code."""
+    head, sep, quoted = text.partition(": ")
+    if not sep or not head.startswith("Ollama answered "):
+        return mono(text, names)
+    return mark_safe(f"{escape(head)}: <code>{escape(quoted)}</code>")  # noqa: S308
 
 
 def _split(text: str, names: list[str]) -> list[str]:

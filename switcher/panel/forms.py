@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from decimal import Decimal
 from typing import Any
-from urllib.parse import urlsplit
 
 from django import forms
 from django.core.validators import RegexValidator
@@ -160,7 +159,7 @@ class HostForm(forms.Form):
         }
 
     def clean_base_url(self) -> str:
-        return str(checked(check_address, self.cleaned_data["base_url"]))
+        return str(checked(specs.check_address, self.cleaned_data["base_url"]))
 
     def clean_keep_alive(self) -> str:
         return str(checked(specs.check_keep_alive, self.cleaned_data["keep_alive"] or "30m"))
@@ -180,24 +179,6 @@ class HostForm(forms.Form):
             "strategy": data["strategy"],
             "keep_alive": data["keep_alive"],
         }
-
-
-def check_address(text: str) -> str:
-    """The base address of an Ollama server, without a slash at its end."""
-    text = text.strip().rstrip("/")
-    text = text if "://" in text else f"http://{text}"
-    error = BadRequest("Write an address such as http://10.0.0.21:11434.", "base_url")
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        raise error from None
-    plain = not (parts.username or parts.password or parts.query or parts.fragment)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not plain or port == 0:
-        raise error
-    if any(c.isspace() for c in text):
-        raise error
-    return text
 
 
 class ProfileForm(forms.Form):

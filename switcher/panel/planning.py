@@ -97,7 +97,8 @@ def show_plan(
         model=plan.load.short,
         simulated=simulated,
         plan=plan,
-        notice=notice or (_switching(running) if running else None),
+        # A host that switches has changed too; that it switches says more.
+        notice=_switching(running) if running else notice,
         why_not=_why_not(plan, running, me),
         headline=headline(plan),
         steps=_steps(plan),
@@ -109,7 +110,7 @@ def show_plan(
 def after_start(host: str, model: str, switch_id: int) -> Shown:
     """What stands in the plan's place once it runs."""
     notice = Notice(
-        "busy", "The switch is under way.", f"{host} switches to {model}.",
+        "busy", f"Switch {switch_id} was started:", f"{host} to {model}.",
         f"#switch-{switch_id}", "Watch it",
     )  # fmt: skip
     return replace(NOTHING, host=host, model=model, notice=notice)
@@ -184,8 +185,12 @@ def _then(plan: Plan) -> Step:
         for p in (State.WARMING, State.VERIFYING)
         if p.value in plan.expected
     ]
-    figure = f"about {span(sum(seconds))}" if seconds else ""
+    figure = _about(sum(seconds)) if seconds else ""
     return Step("then", "ok", "Then", f"warm with {prompts} and verify", figure, "", False)
+
+
+def _about(seconds: float) -> str:
+    return f"about {span(seconds)}" if seconds >= 1 else f"under 1{NBSP}s"
 
 
 def _why_not(plan: Plan, running: SwitchView | None, me: Me) -> str:

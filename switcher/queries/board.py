@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -89,7 +90,7 @@ def board(now: datetime, fresh: Mapping[int, Observation] | None = None) -> Boar
         open_switches=tuple(v for v in newest if v.is_open),
         ended_switches=tuple(v for v in newest if _just_ended(v, ended.values(), running)),
         events=tuple(line_of(_line(v), now) for v in newest[:EVENTS]),
-        profiles=tuple(_choice(name, tag) for name, tag in profiles),
+        profiles=_choices(profiles),
         models=_without_profile(installed, {full_name(tag) for _, tag in profiles}),
     )
 
@@ -140,10 +141,17 @@ def _line(view: SwitchView) -> dict[str, Any]:
     }
 
 
-def _choice(name: str, tag: str) -> Choice:
-    short = short_name(tag)
-    same = name == slug_of(short)
-    return Choice(name, short if same else f"{short} · {name}", short)
+def _choices(profiles: list[tuple[str, str]]) -> tuple[Choice, ...]:
+    """By their models; where several profiles are of one model, the profile is named too."""
+    counts = Counter(full_name(tag) for _, tag in profiles)
+    return tuple(
+        Choice(
+            name,
+            short_name(tag) if counts[full_name(tag)] == 1 else f"{short_name(tag)} · {name}",
+            short_name(tag),
+        )
+        for name, tag in profiles
+    )
 
 
 def _without_profile(installed: set[str], known: set[str]) -> tuple[Choice, ...]:

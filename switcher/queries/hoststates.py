@@ -225,7 +225,7 @@ def _replaced(r: Resident, known: Known) -> bool:
 
 def _main(residents: tuple[ResidentRow, ...]) -> ResidentRow | None:
     """The active model if it is loaded, else the largest that is not there on purpose."""
-    for kind in ("active", "other", "ghost", "pin"):
+    for kind in ("active", "other", "ghost"):
         row = next((r for r in residents if r.kind == kind), None)
         if row is not None:
             return row
@@ -350,14 +350,14 @@ def _notes(
 
 
 def _facts(residents: tuple[ResidentRow, ...], main: ResidentRow | None) -> tuple[str, ...]:
-    if main is None:
-        return ()
-    share = f"{main.gpu_percent}{NBSP}% on GPU" if main.size_vram else "on CPU"
+    share = []
+    if main is not None:
+        share = [f"{main.gpu_percent}{NBSP}% on GPU" if main.size_vram else "on CPU"]
     rest = [r for r in residents if r is not main]
     counts = ((sum(r.kind == "pin" for r in rest), "pinned"),
               (sum(r.kind in {"other", "active"} for r in rest), "more loaded"),
               (sum(r.kind == "ghost" for r in rest), "overdue"))  # fmt: skip
-    return (share, *(f"{n}{NBSP}{word}" for n, word in counts if n))
+    return (*share, *(f"{n}{NBSP}{word}" for n, word in counts if n))
 
 
 def _bar(

@@ -57,9 +57,13 @@ def course(
 
 
 def rail(c: Course) -> tuple[Phase, ...]:
-    """Every phase of the chosen strategy, and the end: reached, under way, or not."""
-    steps = tuple(_step(c, p) for p in PHASES[c.strategy])
-    return (*steps, _last_step(c))
+    """Every phase of the chosen strategy, and the end: reached, under way, or not.
+
+    Where activating comes last, it is the end itself.
+    """
+    phases = PHASES[c.strategy]
+    steps = phases[:-1] if phases[-1] is State.ACTIVATING else phases
+    return (*(_step(c, p) for p in steps), _last_step(c, phases[-1]))
 
 
 def _step(c: Course, state: State) -> Phase:
@@ -85,13 +89,15 @@ def _reached(c: Course, state: State, row: dict[str, Any]) -> str:
     return "failed" if failed_phase(c) == row["phase"] else "done"
 
 
-def _last_step(c: Course) -> Phase:
+def _last_step(c: Course, last: State) -> Phase:
     if c.state is State.RESTORING:
         row = c.rows[-1]
         began = datetime.fromisoformat(row["at"])
         return Phase(RESTORE, WORDS[State.RESTORING], "now", began)
     if c.state is State.ACTIVE:
         return Phase("active", WORDS[State.ACTIVE], "done")
+    if last is State.ACTIVATING and any(r["phase"] == last.value for r in c.rows):
+        return _step(c, last)
     return Phase("active", WORDS[State.ACTIVE], "skipped" if c.state in ENDED else "todo")
 
 

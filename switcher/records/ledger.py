@@ -55,7 +55,8 @@ def append(
     row = AuditEntry.objects.create(
         at=at, kind=kind, actor=actor.name, host=host, switch=switch, body=canonical(body)
     )
-    transaction.on_commit(partial(changed.send, sender=kind, host=host))
+    # Robust: what was committed is not undone by who hears of it.
+    transaction.on_commit(partial(changed.send_robust, sender=kind, host=host))
     return row
 
 
@@ -67,7 +68,9 @@ def canonical(value: Any) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(v) for v in value), key=str)
+    if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     if isinstance(value, datetime):
         return value.isoformat()

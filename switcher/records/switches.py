@@ -40,25 +40,31 @@ def open_switch(new: NewSwitch, clock: Clock = system) -> tuple[SwitchEvent, boo
 
     Raises SwitchRunning where one is open on the host: the constraint decides, not a check.
     """
-    same = _same_key(new)
-    if same is not None:
-        return same, False
-    try:
-        with transaction.atomic():
-            return _insert(new, clock), True
-    except IntegrityError:
-        # Lost race: another request's row came first, by its key or as the open switch.
+    tries = 3
+    while True:
         same = _same_key(new)
         if same is not None:
             return same, False
-        running = SwitchEvent.objects.filter(host_id=new.host_id, state__in=OPEN_STATES).first()
-        if running is None:
-            raise
+        try:
+            with transaction.atomic():
+                return _insert(new, clock), True
+        except IntegrityError:
+            # Lost race: another request's row came first, by its key or as the open switch. One
+            # that has ended meanwhile is in nobody's way: ask again.
+            tries -= 1
+            _check_not_running(new.host_id)
+            if not tries:
+                raise
+
+
+def _check_not_running(host_id: int) -> None:
+    running = SwitchEvent.objects.filter(host_id=host_id, state__in=OPEN_STATES).first()
+    if running is not None:
         raise SwitchRunning(
             f"{running.host.name} is already switching to {running.to_tag}, "
             f"started by {running.actor}.",
             running.pk,
-        ) from None
+        )
 
 
 def _same_key(new: NewSwitch) -> SwitchEvent | None:
@@ -73,7 +79,8 @@ def _same_key(new: NewSwitch) -> SwitchEvent | None:
 
 
 def _insert(new: NewSwitch, clock: Clock) -> SwitchEvent:
-    host = Host.objects.filter(pk=new.host_id, removed_at=None).first()
+    # Locked: a host is not removed while a switch to it is being written down.
+    host = Host.objects.select_for_update().filter(pk=new.host_id, removed_at=None).first()
     if host is None:
         raise NotFound("There is no such host any more.")
     row = SwitchEvent.objects.create(
@@ -189,12 +196,18 @@ class Held:
             _apply(row, facts)
             _seal(row, self.clock)
             row.save()
-            if row.degraded:
-                Host.objects.filter(pk=self.host_id).update(degraded=row.outcome)
-            elif to is State.ROLLED_BACK or to is State.ACTIVE:
-                Host.objects.filter(pk=self.host_id).exclude(degraded="").update(degraded="")
+            self._mark_host(row)
             self._entry(row, to, facts)
         self.state = to
+
+    def _mark_host(self, row: SwitchEvent) -> None:
+        """Degraded until what is recorded as active was seen there again."""
+        hosts = Host.objects.filter(pk=self.host_id)
+        if row.degraded:
+            hosts.update(degraded=row.outcome)
+            return
+        seen = [r["digest"] for r in row.after or ()]
+        hosts.filter(active_digest__in=seen).exclude(degraded="").update(degraded="")
 
     def _take_over_row(self, to: State | None) -> SwitchEvent:
         """The row, locked, if it is still ours; else FenceLost."""

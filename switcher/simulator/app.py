@@ -3,118 +3,166 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
-from switcher.simulator import control, native, openai
-from switcher.simulator.generation import ConnectionCut, Refused
-from switcher.simulator.host import Host
-from switcher.simulator.native import HOST
+from switcher.simulator import control, native, openai, responses, talking
+from switcher.simulator.generation import ConnectionCut
+from switcher.simulator.host import HOST, Host
+from switcher.simulator.server import Refused
+from switcher.simulator.shapes import error, plain
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+PAGE = "<!doctype html><html><body><h1>502 Bad Gateway</h1>nginx</body></html>"
 
 
 def make_app(host: Host) -> web.Application:
     """The whole server of one host."""
-    app = web.Application(middlewares=[_answers, _faults], client_max_size=64 * 2**20)
+    app = web.Application(middlewares=[_journal, _answers, _faults], client_max_size=64 * 2**20)
     app[HOST] = host
-    get, post = app.router.add_get, app.router.add_post
-    get("/", native.root)  # answers HEAD as well
-    get("/api/version", native.version)
-    get("/api/tags", native.tags)
-    get("/api/ps", native.ps)
-    post("/api/show", native.show)
-    post("/api/generate", native.generate)
-    post("/api/chat", native.chat)
-    post("/api/embed", native.embed)
-    post("/api/embeddings", native.embed)
-    post("/api/copy", native.copy)
-    post("/api/create", native.create)
-    post("/api/pull", native.pull)
-    app.router.add_delete("/api/delete", native.delete)
-    get("/v1/models", openai.models)
-    get("/v1/models/{name:.+}", openai.model)
-    post("/v1/chat/completions", openai.chat)
-    post("/v1/completions", openai.completions)
-    post("/v1/embeddings", openai.embeddings)
-    post("/v1/responses", openai.responses)
-    get("/_sim/state", control.state)
-    post("/_sim/faults", control.add_fault)
+    app.on_response_prepare.append(_bare_headers)
+    _add_native(app.router)
+    _add_v1(app.router)
+    app.router.add_get("/_sim/state", control.state)
+    app.router.add_post("/_sim/faults", control.add_fault)
     app.router.add_delete("/_sim/faults", control.clear_faults)
-    post("/_sim/acts", control.act)
+    app.router.add_post("/_sim/acts", control.act)
     return app
+
+
+def _add_native(router: web.UrlDispatcher) -> None:
+    for path, told in (("/", native.root), ("/api/version", native.version)):
+        router.add_get(path, told)  # answers HEAD as well
+    router.add_get("/api/tags", native.tags)
+    router.add_get("/api/ps", native.ps, allow_head=False)
+    router.add_post("/api/show", native.show)
+    router.add_post("/api/generate", talking.generate)
+    router.add_post("/api/chat", talking.chat)
+    router.add_post("/api/embed", talking.embed)
+    router.add_post("/api/embeddings", talking.embeddings)
+    router.add_post("/api/copy", native.copy)
+    router.add_post("/api/create", native.create)
+    router.add_post("/api/pull", native.pull)
+    router.add_delete("/api/delete", native.delete)
+
+
+def _add_v1(router: web.UrlDispatcher) -> None:
+    router.add_get("/v1/models", openai.models, allow_head=False)
+    router.add_get("/v1/models/{name}", openai.model, allow_head=False)
+    router.add_post("/v1/chat/completions", openai.chat)
+    router.add_post("/v1/completions", openai.completions)
+    router.add_post("/v1/embeddings", openai.embeddings)
+    router.add_post("/v1/responses", responses.responses)
+
+
+async def _bare_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """The server says nothing of itself, and gives an empty answer no type."""
+    response.headers.popall("Server", None)
+    if isinstance(response, native.Bare):
+        response.headers.popall("Content-Type", None)
+
+
+@web.middleware
+async def _journal(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every call in order, with its time, and how it ended once it has."""
+    if request.path.startswith("/_sim/"):
+        return await handler(request)
+    host = request.app[HOST]
+    row = host.tick().machine.note("call", method=request.method, path=request.path)
+    row |= await _told(request)
+    try:
+        response = await handler(request)
+        row["status"] = response.status
+        return response
+    finally:
+        row["seconds"] = round(host.now() - row["at"], 4)
+
+
+async def _told(request: web.Request) -> dict[str, Any]:
+    """What the body says that a test may want to know; never the prompt."""
+    try:
+        body = json.loads(await request.read())
+    except ValueError:
+        return {}
+    if not isinstance(body, dict):
+        return {}
+    kept = ("model", "keep_alive", "options", "stream", "source", "destination")
+    return {name: body[name] for name in kept if name in body}
 
 
 @web.middleware
 async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Errors in the shape of the path they come from; unknown paths in plain text."""
-    error = openai.error if request.path.startswith("/v1/") else native.error
+    """Errors in the shape of the path they come from; unknown paths in plain text (fact 25)."""
     try:
         return await handler(request)
     except Refused as exc:
-        return error(exc.text, exc.status)
+        return error(exc.text, exc.status, request.path)
     except ConnectionCut:
         return _break(request)
     except web.HTTPNotFound:
-        return web.Response(text="404 page not found", status=404)
+        return plain("404 page not found", 404)
     except web.HTTPMethodNotAllowed:
-        return web.Response(text="405 method not allowed", status=405)
+        return plain("405 method not allowed", 405)
 
 
 @web.middleware
 async def _faults(request: web.Request, handler: Handler) -> web.StreamResponse:
-    host, path = request.app[HOST], request.path
+    faults, path = request.app[HOST].server.faults, request.path
     if path.startswith("/_sim/"):
         return await handler(request)
-    if host.faults.take("hang", path=path):
+    if faults.take("hang", path=path):
         await asyncio.Event().wait()
-    if fault := host.faults.take("delay", path=path):
-        await asyncio.sleep(fault.seconds)
-    if host.faults.take("html", path=path):
-        return web.Response(
-            text="<html><body>Welcome to nginx!</body></html>", content_type="text/html"
-        )
-    if fault := host.faults.take("error", path=path):
-        return native.error(fault.message, fault.status)
-    if host.faults.take("redirect", path=path):
-        return web.Response(status=302, headers={"Location": "/elsewhere"})
-    if host.faults.take("huge", path=path):
-        return await _huge(request)
-    half, drip = host.faults.take("half", path=path), host.faults.take("drip", path=path)
+    if delay := faults.take("delay", path=path):
+        await asyncio.sleep(delay["seconds"])
+    if faults.take("html", path=path):
+        return web.Response(text=PAGE, content_type="text/html")
+    if wrong := faults.take("error", path=path):
+        raise Refused(wrong["message"], wrong["status"])
+    if elsewhere := faults.take("redirect", path=path):
+        return web.Response(status=302, headers={"Location": elsewhere["location"]})
+    if huge := faults.take("huge", path=path):
+        return await _huge(request, huge["bytes"])
+    half, drip = faults.take("half", path=path), faults.take("drip", path=path)
     response = await handler(request)
     if isinstance(response, web.Response) and (half or drip):
-        return await _badly_sent(request, response, drip.seconds if drip else 0.0)
+        return await _badly_sent(request, response, drip["seconds"] if drip else None)
     return response
 
 
-async def _huge(request: web.Request) -> web.StreamResponse:
+async def _huge(request: web.Request, size: int) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
-    for _ in range(1024):
-        await response.write(b" " * 65536)
+    for begin in range(0, size, 65_536):
+        await response.write(b" " * min(65_536, size - begin))
     return response
 
 
 async def _badly_sent(
-    request: web.Request, answer: web.Response, seconds: float
+    request: web.Request, answer: web.Response, seconds: float | None
 ) -> web.StreamResponse:
     """Half of it and then nothing, or all of it a byte at a time."""
     body = bytes(answer.body) if isinstance(answer.body, bytes | bytearray) else b"{}"
-    response = web.StreamResponse(headers={"Content-Type": answer.content_type})
+    response = web.StreamResponse(status=answer.status)
+    response.headers["Content-Type"] = answer.headers.get("Content-Type", "text/plain")
     response.content_length = len(body)
     await response.prepare(request)
-    if seconds:
-        for n in range(len(body)):
-            await response.write(body[n : n + 1])
-            await asyncio.sleep(seconds)
-        return response
-    await response.write(body[: len(body) // 2])
-    return _break(request)
+    if seconds is None:
+        await response.write(body[: len(body) // 2])
+        return _break(request, flushed=True)
+    for n in range(len(body)):
+        await response.write(body[n : n + 1])
+        await asyncio.sleep(seconds)
+    return response
 
 
-def _break(request: web.Request) -> web.Response:
-    """Close the connection under the answer."""
+def _break(request: web.Request, flushed: bool = False) -> web.Response:
+    """Close the connection under the answer; `flushed` lets out what was written."""
     if request.transport is not None:
-        request.transport.abort()
+        if flushed:
+            request.transport.close()
+        else:
+            request.transport.abort()
     return web.Response()

@@ -1,73 +1,129 @@
-"""The models on the host's disk: names that resolve to files."""
+"""The models on the host's disk: names that resolve to manifests and files. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*(?:/[\w.-]+){0,3}(?::[\w.-]+)?$", re.ASCII)
+# The parts of HOST/NAMESPACE/MODEL:TAG, as the server takes them.
+_PART = {
+    "host": re.compile(r"[A-Za-z0-9_][\w.:-]{0,349}", re.ASCII),
+    "namespace": re.compile(r"[A-Za-z0-9_][\w-]{0,79}", re.ASCII),
+    "model": re.compile(r"[A-Za-z0-9_][\w.-]{0,79}", re.ASCII),
+}
+_DEFAULT_HOST, _DEFAULT_NAMESPACE, _DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
 DEFAULT_CTX = 4096
+TRAINED_CTX = 131_072
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What one name resolves to. `blob` is the file: runners are keyed by it (fact 21)."""
+    """What one name resolves to.
+
+    `digest` is the manifest's, as `/api/ps` and `/api/tags` give it; `blob` is the file's, which
+    runners are keyed by (fact 21); `size` is the file's, in bytes; `num_ctx` the context that the
+    model asks for itself; `speaks_as` is what its answers begin with.
+    """
 
     digest: str
     blob: str
     size: int
     embeds: bool = False
     num_ctx: int = DEFAULT_CTX
-    fail: str = ""  # a damaged file: the text of the 500
+    speaks_as: str = ""
+
+    @property
+    def capabilities(self) -> list[str]:
+        return ["embedding"] if self.embeds else ["completion", "tools"]
+
+
+def _parts(name: str) -> tuple[str, str, str, str]:
+    tag = ""
+    if name.rfind(":") > name.rfind("/"):
+        name, _, tag = name.rpartition(":")
+    *front, model = name.split("/")
+    namespace = front[-1] if front else _DEFAULT_NAMESPACE
+    host = "/".join(front[:-1]) if len(front) > 1 else _DEFAULT_HOST
+    return host, namespace, model, tag or _DEFAULT_TAG
 
 
 def full_name(name: str) -> str:
-    """Fact 20: `mid-a` means `mid-a:latest`."""
-    return name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
+    """Fact 20: `mid-a` means `mid-a:latest`; the default host and namespace are left out."""
+    host, namespace, model, tag = _parts(name)
+    short = f"{model}:{tag}"
+    if host.lower() != _DEFAULT_HOST:
+        return f"{host}/{namespace}/{short}"
+    return short if namespace.lower() == _DEFAULT_NAMESPACE else f"{namespace}/{short}"
 
 
 def valid_name(name: str) -> bool:
-    return bool(_NAME.match(name))
+    """Whether the server takes it for a name at all."""
+    host, namespace, model, tag = _parts(name)
+    checks = (("host", host), ("namespace", namespace), ("model", model), ("model", tag))
+    return all(_PART[kind].fullmatch(part) for kind, part in checks)
 
 
-def make_manifest(seed: str, size: int, embeds: bool = False, num_ctx: int = 0) -> Manifest:
-    """A model with made-up content; the same seed gives the same digest."""
+def make_manifest(
+    seed: str, size: int, embeds: bool = False, num_ctx: int = 0, digest: str = ""
+) -> Manifest:
+    """A model with made-up content; the same seed and size give the same digest."""
     blob = hashlib.sha256(f"blob {seed} {size}".encode()).hexdigest()
-    digest = hashlib.sha256(f"manifest {blob}".encode()).hexdigest()
-    return Manifest(digest, blob, size, embeds, num_ctx or DEFAULT_CTX)
+    digest = digest or hashlib.sha256(f"manifest {blob} {num_ctx}".encode()).hexdigest()
+    return Manifest(digest, blob, size, embeds, num_ctx or DEFAULT_CTX, seed)
 
 
 class Catalog:
-    """Names to manifests. Every change keeps loaded runners as they are (facts 23, 24)."""
+    """Names to manifests. No change here touches what is loaded (facts 23, 24)."""
 
     def __init__(self) -> None:
         self.names: dict[str, Manifest] = {}
         self.changed_at: dict[str, float] = {}
+        self._torn_until: dict[str, float] = {}
+        self._versions = 1
 
-    def add(self, name: str, manifest: Manifest, now: float) -> None:
-        self.names[full_name(name)] = manifest
-        self.changed_at[full_name(name)] = now
+    def known(self, name: str) -> str:
+        """The name as it stands on the disk: upper and lower case are the same."""
+        full = full_name(name)
+        return next((n for n in self.names if n.lower() == full.lower()), full)
 
     def find(self, name: str) -> Manifest | None:
-        return self.names.get(full_name(name))
+        return self.names.get(self.known(name))
 
-    def copy(self, source: str, destination: str, now: float) -> bool:
+    def torn(self, name: str, now: float) -> bool:
+        """Fact 26: whether the name's file is just being written."""
+        return now < self._torn_until.get(self.known(name), 0.0)
+
+    def add(self, name: str, manifest: Manifest, now: float, gap_s: float = 0.0) -> None:
+        """Point the name at the manifest. For `gap_s` seconds it is empty (fact 26)."""
+        full = self.known(name)
+        if gap_s and full in self.names:
+            self._torn_until[full] = now + gap_s
+        self.names[full] = manifest
+        self.changed_at[full] = now
+
+    def copy(self, source: str, destination: str, now: float, gap_s: float = 0.0) -> bool:
         """A copy has its source's digest and overwrites its destination (fact 21)."""
         manifest = self.find(source)
         if manifest is None:
             return False
-        self.add(destination, manifest, now)
+        self.add(destination, manifest, now, gap_s)
         return True
 
     def delete(self, name: str) -> bool:
-        return self.names.pop(full_name(name), None) is not None
+        """The name is gone; what is loaded stays loaded (fact 24)."""
+        return self.names.pop(self.known(name), None) is not None
 
     def repull(self, name: str, now: float) -> bool:
         """The name means new content of the same size from now on (fact 23)."""
         old = self.find(name)
         if old is None:
             return False
-        fresh = make_manifest(f"{name} {old.digest}", old.size, old.embeds, old.num_ctx)
-        self.add(name, replace(fresh, fail=old.fail), now)
+        self._versions += 1
+        seed = f"{old.speaks_as.partition('@')[0]}@{self._versions}"
+        self.add(name, make_manifest(seed, old.size, old.embeds, old.num_ctx), now)
         return True
+
+    def listed(self) -> list[tuple[str, Manifest]]:
+        """As `/api/tags` lists them: last changed first."""
+        return sorted(self.names.items(), key=lambda row: self.changed_at[row[0]], reverse=True)

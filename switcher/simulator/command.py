@@ -6,16 +6,15 @@ import argparse
 import asyncio
 import json
 import re
-import signal
-from functools import partial
+from typing import Any
 
-from aiohttp import web
-
-from switcher.simulator.app import make_app
-from switcher.simulator.catalog import make_manifest, valid_name
+from switcher.simulator.catalog import valid_name
 from switcher.simulator.durations import BadDuration, keep_alive_s
+from switcher.simulator.faults import ACTS, BadFault, Fault, read_fault
 from switcher.simulator.host import Host
-from switcher.simulator.machine import Config
+from switcher.simulator.runner import Config
+from switcher.simulator.server import Server
+from switcher.simulator.serving import serve
 
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|TB)?$", re.IGNORECASE)
 _UNITS = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
@@ -29,6 +28,13 @@ def size_bytes(text: str) -> int:
     return round(float(match[1]) * _UNITS[(match[2] or "B").upper()])
 
 
+def _rate(text: str) -> int:
+    rate = size_bytes(text)
+    if not rate:
+        raise argparse.ArgumentTypeError("a load rate of nothing would load for ever")
+    return rate
+
+
 def _duration(text: str) -> float:
     try:
         return keep_alive_s(text)
@@ -36,41 +42,102 @@ def _duration(text: str) -> float:
         raise argparse.ArgumentTypeError(str(exc)) from exc
 
 
-def _model(text: str) -> tuple[str, int, bool, int]:
-    """TAG=BYTES[,embed][,ctx=N]"""
+def _at_least(least: int) -> Any:
+    def number(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least}")
+        return int(text)
+
+    return number
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
+def _model(text: str) -> tuple[str, dict[str, Any]]:
+    """TAG=SIZE[,embed][,ctx=N][,digest=HEX]"""
     tag, equals, rest = text.partition("=")
     size, *flags = rest.split(",")
     if not equals or not valid_name(tag):
         raise argparse.ArgumentTypeError(f"{text!r}: write TAG=SIZE, for example mid-a=400MB")
-    ctx = 0
+    values: dict[str, Any] = {"size": size_bytes(size)}
     for flag in flags:
-        if flag.startswith("ctx=") and flag[4:].isdigit():
-            ctx = int(flag[4:])
-        elif flag != "embed":
-            raise argparse.ArgumentTypeError(f"{flag!r} is neither embed nor ctx=N")
-    return tag, size_bytes(size), "embed" in flags, ctx
+        name, _, value = flag.partition("=")
+        if name == "ctx" and value.isdigit():
+            values["num_ctx"] = int(value)
+        elif name == "digest" and re.fullmatch(r"[0-9a-f]{12,64}", value):
+            values["digest"] = value.ljust(64, "0")
+        elif flag == "embed":
+            values["embeds"] = True
+        else:
+            raise argparse.ArgumentTypeError(f"{flag!r} is none of embed, ctx=N, digest=HEX")
+    return tag, values
+
+
+def _fault(text: str) -> Fault:
+    try:
+        fault = read_fault(json.loads(text))
+    except (BadFault, ValueError) as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+    if fault.kind in ACTS:
+        raise argparse.ArgumentTypeError(f"{fault.kind} is an act, for a server that runs")
+    return fault
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options, for whoever parses them."""
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=11500, help="port to listen on; 0: any")
-    parser.add_argument("--vram", type=size_bytes, default=size_bytes("24GB"), metavar="SIZE")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on")
+    add("--port", type=int, default=11500, help="port to listen on; 0: any")
+    add(
+        "--vram",
+        type=size_bytes,
+        default=size_bytes("24GB"),
+        metavar="SIZE",
+        help="of the GPU; 0: a host without one",
+    )
+    add(
         "--model",
         type=_model,
         action="append",
         default=[],
-        metavar="TAG=SIZE[,embed][,ctx=N]",
+        metavar="TAG=SIZE[,embed][,ctx=N][,digest=HEX]",
         help="a model on its disk; may be given many times",
     )
-    parser.add_argument("--load-rate", type=size_bytes, default=size_bytes("2GB"), metavar="SIZE")
-    parser.add_argument("--tokens-per-s", type=float, default=60.0)
-    parser.add_argument("--max-loaded", type=int, default=0, help="0: as many as fit")
-    parser.add_argument("--max-queue", type=int, default=512)
-    parser.add_argument("--default-keep-alive", type=_duration, default=300.0, metavar="5m")
-    parser.add_argument("--seed", type=int, default=0, help="of what the models say")
-    parser.add_argument("--fault", action="append", default=[], type=json.loads, metavar="JSON")
+    add(
+        "--load-rate",
+        type=_rate,
+        default=size_bytes("2GB"),
+        metavar="SIZE",
+        help="bytes loaded in a second",
+    )
+    add("--tokens-per-s", type=_positive, default=60.0, help="of one reply, all in VRAM")
+    add("--max-loaded", type=_at_least(0), default=0, help="models; 0: three, as a real server")
+    add("--max-queue", type=_at_least(0), default=512, help="requests that may wait for a load")
+    add("--parallel", type=_at_least(1), default=1, help="replies that one model gives at a time")
+    add("--default-keep-alive", type=_duration, default=300.0, metavar="5m")
+    add(
+        "--headroom",
+        type=_positive,
+        default=0.8,
+        help="share of the free VRAM that a further model may take, else one is evicted",
+    )
+    add("--seed", type=int, default=0, help="of what the models say")
+    add(
+        "--fault",
+        action="append",
+        default=[],
+        type=_fault,
+        metavar="JSON",
+        help='a fault from the start, for example {"kind": "slow_load"}',
+    )
 
 
 def make_host(options: argparse.Namespace) -> Host:
@@ -81,60 +148,27 @@ def make_host(options: argparse.Namespace) -> Host:
         tokens_per_s=options.tokens_per_s,
         max_loaded=options.max_loaded,
         max_queue=options.max_queue,
+        parallel=options.parallel,
         default_keep_alive_s=options.default_keep_alive,
+        headroom=options.headroom,
     )
-    host = Host(config, options.seed)
-    for tag, size, embeds, ctx in options.model:
-        host.catalog.add(tag, make_manifest(tag, size, embeds, ctx), 0.0)
+    server = Server(config)
+    for tag, values in options.model:
+        server.add_model(tag, **values)
     for fault in options.fault:
-        host.faults.add(fault)
-    return host
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Serve until a signal ends it. Returns the exit code."""
-    parser = argparse.ArgumentParser(description="An Ollama server, simulated, over real HTTP.")
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
+        server.faults.add(fault)
+    return Host(server, options.seed)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve what the options describe."""
-    try:
-        host = make_host(options)
-    except (ValueError, TypeError) as exc:
-        print(f"simulator: {exc}", flush=True)
-        return 2
-    return asyncio.run(_serve(host, options.host, options.port))
+    """Serve what the options describe, until a signal ends it. Gives the exit code."""
+    return asyncio.run(serve(make_host(options), options.host, options.port))
 
 
-async def _serve(host: Host, address: str, port: int) -> int:
-    # A client that goes away cancels its handler, and so its load (fact 9).
-    runner = web.AppRunner(make_app(host), handler_cancellation=True, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, address, port, shutdown_timeout=0.5)
-    try:
-        await site.start()
-    except OSError as exc:
-        print(f"simulator: cannot listen on {address} port {port}: {exc.strerror}", flush=True)
-        return 1
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    real_port = runner.addresses[0][1]
-    host.refuse = partial(_refuse, runner, address, real_port)
-    print(f"simulator listening on http://{address}:{real_port}", flush=True)
-    await stop.wait()
-    await runner.cleanup()
-    return 0
-
-
-async def _refuse(runner: web.AppRunner, address: str, port: int, seconds: float) -> None:
-    """Nobody listens for a while, and who is connected is cut off."""
-    for site in list(runner.sites):
-        await site.stop()
-    for connection in runner.server.connections if runner.server else []:
-        if connection.transport is not None:
-            connection.transport.abort()
-    await asyncio.sleep(seconds)
-    await web.TCPSite(runner, address, port).start()
+def main(argv: list[str] | None = None) -> int:
+    """The command. Gives the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="simulator", description="An Ollama server, simulated, over real HTTP."
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(argv))

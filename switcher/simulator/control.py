@@ -2,74 +2,78 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from aiohttp import web
 
-from switcher.simulator.catalog import full_name
-from switcher.simulator.host import Host
-from switcher.simulator.native import HOST, Body, answer, error, read_body
+from switcher.simulator.faults import ACTS, BadFault, Fault, read_fault
+from switcher.simulator.gojson import Body
+from switcher.simulator.host import HOST
+from switcher.simulator.server import Refused
+from switcher.simulator.shapes import answer, read_body
 
 
 async def add_fault(request: web.Request) -> web.Response:
-    """POST /_sim/faults {"kind": "fail_load", "tag": "mid-b", "times": 1}."""
-    try:
-        fault = request.app[HOST].faults.add(await read_body(request))
-    except (ValueError, TypeError) as exc:
-        return error(str(exc), 400)
+    """POST /_sim/faults {"kind": "fail_load", "tag": "mid-b", "times": 1}, or an act such as
+    {"kind": "evict", "tag": "mid-a"}, which happens now."""
+    host, fault = request.app[HOST], await _read(request)
+    if fault.kind in ACTS:
+        return await _act(request, fault)
+    host.server.faults.add(fault)
     return answer({"set": fault.kind})
 
 
+async def act(request: web.Request) -> web.Response:
+    """POST /_sim/acts {"act": "restart"}: the same acts, named so."""
+    body = await read_body(request, "Act")
+    if "act" in body:
+        body["kind"] = body.pop("act")
+    if body.get("kind") not in ACTS:
+        raise Refused(f"acts are: {', '.join(ACTS)}", 400)
+    return await _act(request, _checked(body))
+
+
+async def _read(request: web.Request) -> Fault:
+    return _checked(await read_body(request, "Fault"))
+
+
+def _checked(body: Body) -> Fault:
+    try:
+        return read_fault(body)
+    except BadFault as exc:
+        raise Refused(str(exc), 400) from exc
+
+
+async def _act(request: web.Request, fault: Fault) -> web.Response:
+    host = request.app[HOST]
+    if fault.kind == "repull" and host.server.catalog.find(fault.fields["tag"]) is None:
+        raise Refused(f"there is no model {fault.fields['tag']!r} on the disk", 400)
+    return answer({"done": await host.do(fault)})
+
+
 async def clear_faults(request: web.Request) -> web.Response:
-    request.app[HOST].faults.clear()
+    """DELETE /_sim/faults: none is set any more. What they did stays done."""
+    request.app[HOST].server.faults.clear()
     return answer({"cleared": True})
 
 
 async def state(request: web.Request) -> web.Response:
+    """GET /_sim/state: counters by model, what is loaded and under way, faults, the journal."""
     host = request.app[HOST]
-    host.tick()
-    machine = host.machine
+    machine = host.tick().machine
+    head = [machine.head] if machine.head is not None else []
     return answer(
         {
-            **machine.counts,
             "now": machine.now,
-            "pending": len(machine.pending),
-            "in_flight": sum(len(r.running) for r in machine.runners),
-            "runners": [r.name for r in machine.runners if not r.loading],
-            "loading": [r.name for r in machine.runners if r.loading],
-            "journal": machine.journal,
+            **{what: dict(counter) for what, counter in machine.counts.items()},
+            "in_flight": sum(len(r.asks) for r in machine.runners),
+            "pending": sum(not a.ended for a in [*head, *machine.queue]),
+            "runners": [
+                {"name": r.name, "digest": r.manifest.digest, "busy": len(r.asks), "dead": r.dead}
+                for r in machine.runners
+            ],
+            "loading": machine.loading.name if machine.loading is not None else None,
+            "faults": [
+                {"kind": f.kind, **f.fields, "times": f.times} for f in host.server.faults.rows
+            ],
+            "journal": list(machine.journal),
         }
     )
-
-
-async def act(request: web.Request) -> web.Response:
-    """POST /_sim/acts {"act": "evict", "tag": "mid-a"}: restart, evict, kill_runner, repull,
-    refuse (connections, for `seconds`)."""
-    host, body = request.app[HOST], await read_body(request)
-    if body.get("act") == "refuse" and host.refuse is not None:
-        seconds = float(body.get("seconds") or 5.0)
-        asyncio.get_running_loop().create_task(host.refuse(seconds))
-        return answer({"done": True})
-    host.tick()
-    done = _do(host, body)
-    host.tick()
-    if done is None:
-        return error("acts are: restart, evict, kill_runner, repull, refuse", 400)
-    return answer({"done": done})
-
-
-def _do(host: Host, body: Body) -> bool | None:
-    tag = str(body.get("tag") or "")
-    listed = {full_name(r.name): r.name for r in host.machine.runners}
-    name = listed.get(full_name(tag), tag)
-    match body.get("act"):
-        case "restart":
-            host.machine.restart()
-            return True
-        case "evict":
-            return host.machine.evict(name)
-        case "kill_runner":
-            return host.machine.kill_runner(name)
-        case "repull":
-            return host.catalog.repull(tag, host.now())
-    return None

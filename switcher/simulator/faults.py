@@ -1,112 +1,162 @@
-"""Faults on demand, as data, set over `/_sim/faults`, which a real server does not have."""
+"""Faults on demand, as data: what a real server suffers without being asked."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from switcher.simulator.catalog import Manifest, full_name
+from switcher.simulator.catalog import full_name
+from switcher.simulator.runner import Failure
 
-KINDS = {
-    "fail_load": "loading `tag` (any if empty) answers `status` with `message`; "
-    "`evict_all` makes it an out-of-memory that costs all others (fact 15)",
-    "cpu": "the next load has `share` of itself in VRAM (0: all on the CPU)",
-    "slow_load": "loads take `factor` times as long",
-    "hang": "requests to `path` are accepted and never answered",
-    "delay": "requests to `path` wait `seconds` first",
-    "half": "answers to `path` break off in the middle",
-    "drip": "answers to `path` come a byte every `seconds`",
-    "html": "answers to `path` are an HTML page with status 200",
-    "error": "answers to `path` are `status` with `message`",
-    "huge": "answers to `path` are 64 MB long",
-    "redirect": "answers to `path` are a redirect",
-    "cut_stream": "streams break off after `tokens` tokens",
-    "done_false": "generations end with done:false (fact 10)",
-    "ignore_unload": "`tag` does not leave when asked",
+OUT_OF_MEMORY = "llama runner process has terminated: cudaMalloc failed: out of memory"
+# Each kind, with its fields and what they are when not given. All but the acts also take `times`:
+# how often it strikes; null: until it is cleared.
+FAULTS: dict[str, dict[str, Any]] = {
+    # Loading `tag` (any if empty) fails `after_s` seconds in. With `evict_all` it is an out of
+    # memory that costs all others (fact 15), after which it `recovers` or not.
+    "fail_load": {
+        "tag": "",
+        "status": 500,
+        "message": OUT_OF_MEMORY,
+        "after_s": 0.0,
+        "evict_all": False,
+        "recovers": False,
+    },
+    "cpu": {"tag": "", "share": 0.0},  # that share of the loaded model lies in VRAM
+    "slow_load": {"tag": "", "factor": 10.0},
+    "hang": {"path": ""},  # accepted and never answered
+    "delay": {"path": "", "seconds": 0.2},
+    "half": {"path": ""},  # the answer breaks off in its middle
+    "drip": {"path": "", "seconds": 0.2},  # a byte every so often
+    "html": {"path": ""},
+    "error": {"path": "", "status": 500, "message": "internal server error"},
+    "huge": {"path": "", "bytes": 67_108_864},
+    "redirect": {"path": "", "location": "/elsewhere"},
+    "cut_stream": {"tag": "", "tokens": 3},
+    "done_false": {"tag": "", "tokens": 3},  # fact 10
+    "ignore_unload": {"tag": ""},
+    "torn_copy": {"seconds": 0.5},  # fact 26, made to last
+    "new_content": {"tag": ""},  # the next pull of it brings other content (fact 23)
 }
+ACTS: dict[str, dict[str, Any]] = {
+    "restart": {"seconds": 0.0},  # for so long nobody listens
+    "refuse": {"seconds": 5.0},
+    "evict": {"tag": ""},
+    "kill_runner": {"tag": ""},
+    "repull": {"tag": ""},  # the name means other content from now on (fact 23)
+}
+_RANGES = {
+    "status": (200, 599),
+    "share": (0.0, 1.0),
+    "factor": (0.0, math.inf),
+    "seconds": (0.0, 3600.0),
+    "after_s": (0.0, 3600.0),
+    "tokens": (0, 1_000_000),
+    "bytes": (1, 2**31),
+    "times": (1, 1_000_000),
+}
+
+
+class BadFault(ValueError):
+    """What was asked for is no fault; the text says why."""
 
 
 @dataclass(slots=True)
 class Fault:
-    """One fault. `times` is how often it still strikes; None: until it is cleared."""
+    """One fault, checked: its kind and all fields of that kind."""
 
     kind: str
-    tag: str = ""
-    path: str = ""
-    status: int = 500
-    message: str = "llama runner process has terminated: cudaMalloc failed: out of memory"
-    evict_all: bool = False
-    share: float = 0.0
-    factor: float = 10.0
-    seconds: float = 0.2
-    tokens: int = 3
+    fields: dict[str, Any]
     times: int | None = None
 
-    def strikes(self, kind: str, tag: str = "", path: str = "") -> bool:
-        if self.kind != kind or self.times == 0:
+    def strikes(self, kind: str, tag: str, path: str) -> bool:
+        if self.kind != kind:
             return False
-        if self.tag and full_name(self.tag) != full_name(tag or "-"):
+        wanted = self.fields.get("tag")
+        if wanted and full_name(wanted).lower() != full_name(tag).lower():
             return False
-        return path.startswith(self.path)
+        return path.startswith(self.fields.get("path", ""))
+
+
+def read_fault(row: object) -> Fault:
+    """Check one fault or act, as JSON gives it. Raises `BadFault`."""
+    if not isinstance(row, Mapping):
+        raise BadFault("a fault is an object with a kind")
+    kind = row.get("kind")
+    known = FAULTS | ACTS
+    if not isinstance(kind, str) or kind not in known:
+        raise BadFault(f"no fault of kind {kind!r}; there are: {', '.join(known)}")
+    fields = dict(known[kind])
+    allowed = {*fields, "times"} if kind in FAULTS else set(fields)
+    for name in row.keys() - {"kind"} - allowed:
+        has = ", ".join(sorted(allowed))
+        raise BadFault(f"{kind} has no field {name!r}; it has: {has}")
+    times = row.get("times")
+    if times is not None:
+        _check("times", times, 1)
+    for name in fields.keys() & row.keys():
+        _check(name, row[name], fields[name])
+        fields[name] = row[name]
+    if kind in ACTS and "tag" in fields and not fields["tag"]:
+        raise BadFault(f"{kind} needs a tag")
+    return Fault(kind, fields, times)
+
+
+def _check(name: str, value: object, like: object) -> None:
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    good = {
+        bool: isinstance(value, bool),
+        str: isinstance(value, str),
+        int: numeric and isinstance(value, int),
+        float: numeric,
+    }[type(like)]
+    if not good:
+        words = {bool: "true or false", str: "a text", int: "a whole number", float: "a number"}
+        raise BadFault(f"{name} must be {words[type(like)]}, not {value!r}")
+    least, most = _RANGES.get(name, (-math.inf, math.inf))
+    if isinstance(value, int | float) and not least <= value <= most:
+        raise BadFault(f"{name} must be from {least} to {most}, not {value!r}")
 
 
 class Faults:
-    """Those that are set now."""
+    """Those that are set now; the scheduler's fate."""
 
     def __init__(self) -> None:
         self.rows: list[Fault] = []
 
-    def add(self, row: dict[str, Any]) -> Fault:
-        """Raises ValueError with a sentence for what is not a fault."""
-        kind = row.get("kind")
-        if kind not in KINDS:
-            raise ValueError(f"no fault of kind {kind!r}; there are: {', '.join(KINDS)}")
-        types = {f.name: f.type for f in fields(Fault)}
-        for name, value in row.items():
-            if name not in types:
-                raise ValueError(f"a fault has no field {name!r}")
-            wanted = str(types[name])
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            good = {
-                "str": isinstance(value, str),
-                "int": isinstance(value, int) and is_number,
-                "float": is_number,
-                "bool": isinstance(value, bool),
-                "int | None": value is None or (isinstance(value, int) and is_number),
-            }[wanted]
-            if not good:
-                raise ValueError(f"{name} must be of type {wanted}")
-        fault = Fault(**row)
+    def add(self, fault: Fault) -> None:
         self.rows.append(fault)
-        return fault
 
     def clear(self) -> None:
         self.rows.clear()
 
-    def take(self, kind: str, tag: str = "", path: str = "") -> Fault | None:
-        """The first fault of this kind that strikes here, counted down."""
+    def take(self, kind: str, tag: str = "", path: str = "") -> dict[str, Any] | None:
+        """The fields of the first fault of this kind that strikes here, counted down."""
         for fault in self.rows:
             if fault.strikes(kind, tag, path):
                 if fault.times is not None:
                     fault.times -= 1
-                return fault
+                    self.rows = [f for f in self.rows if f.times != 0]
+                return fault.fields
         return None
 
-    # -- what the machine asks
-
-    def load_fault(self, name: str, manifest: Manifest) -> tuple[int, str, bool] | None:
-        if manifest.fail:
-            return 500, manifest.fail, False
-        fault = self.take("fail_load", tag=name)
-        return (fault.status, fault.message, fault.evict_all) if fault else None
+    def load_failure(self, name: str) -> Failure | None:
+        row = self.take("fail_load", tag=name)
+        if row is None:
+            return None
+        return Failure(
+            row["status"], row["message"], row["after_s"], row["evict_all"], row["recovers"]
+        )
 
     def vram_share(self, name: str) -> float | None:
-        fault = self.take("cpu", tag=name)
-        return fault.share if fault else None
+        row = self.take("cpu", tag=name)
+        return None if row is None else float(row["share"])
 
     def load_factor(self, name: str) -> float:
-        fault = self.take("slow_load", tag=name)
-        return fault.factor if fault else 1.0
+        row = self.take("slow_load", tag=name)
+        return 1.0 if row is None else float(row["factor"])
 
     def ignores_unload(self, name: str) -> bool:
         return self.take("ignore_unload", tag=name) is not None

@@ -1,128 +1,104 @@
-"""Running one reply through the machine, token by token, with the faults that hit it."""
+"""One reply over a turn with the scheduler: its tokens in time, and the figures of its end."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 from switcher.simulator import replies
-from switcher.simulator.catalog import Manifest, valid_name
-from switcher.simulator.host import Host, Work
-from switcher.simulator.machine import Ask
+from switcher.simulator.host import Turn
+from switcher.simulator.runner import Ask
+from switcher.simulator.server import Refused
 
-
-class Refused(Exception):
-    """The server answers with an error."""
-
-    def __init__(self, text: str, status: int) -> None:
-        super().__init__(text)
-        self.text, self.status = text, status
+TOOL_TOKENS = 8
 
 
 class ConnectionCut(Exception):
-    """The connection breaks without an answer."""
+    """The connection breaks without an answer, or before its end."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Say:
-    """What is to be said."""
+    """What is to be said to which prompt. `asked` is the model as the request named it."""
 
-    prompt: str
+    asked: str
+    prompt: str = ""
     as_json: bool = False
     tool: dict[str, Any] | None = None
 
+    def limit(self, wanted: object) -> int | None:
+        """Tokens to say, None for as many as it likes; `wanted` is the request's own limit."""
+        if self.tool:
+            return TOOL_TOKENS
+        if self.as_json:
+            return len(replies.json_tokens(""))
+        number = isinstance(wanted, int | float) and not isinstance(wanted, bool)
+        return int(wanted) if number and wanted > 0 else None  # type: ignore[operator,call-overload]
 
-@dataclass(slots=True)
+
 class Reply:
-    """How it went. Durations in seconds."""
+    """How one reply goes. Read its figures when the tokens have ended."""
 
-    asked: str
-    reason: str = "stop"
-    broken: bool = False
-    tokens: int = 0
-    prompt_tokens: int = 0
-    total_s: float = 0.0
-    load_s: float = 0.0
-    prompt_s: float = 0.0
-    eval_s: float = 0.0
+    def __init__(self, turn: Turn, say: Say) -> None:
+        self.turn, self.say = turn, say
+        self.ask: Ask = turn.ask
+        self.prompt_tokens = replies.count_tokens(say.prompt)
+        self.given = 0
+        self.ended_at = 0.0
+
+    @property
+    def reason(self) -> str:
+        return "stop" if self.say.as_json or self.say.tool else self.ask.reason
+
+    async def tokens(self) -> AsyncIterator[str]:
+        """The tokens as they come. Raises `Refused` or `ConnectionCut` where it breaks."""
+        await self.turn.until("running")
+        self.check()
+        texts = self._texts()
+        for number in range(1, self.ask.said + 1):
+            await self.turn.until_token(number)
+            if self.ask.state == "failed" and not self._is_due(number):
+                break
+            self.given += 1
+            if number <= len(texts):
+                yield texts[number - 1]
+        await self.turn.until()
+        self.ended_at = self.turn.host.now()
+        self.check()
+
+    def _is_due(self, number: int) -> bool:
+        return self.ask.cuts and number <= self.ask.said
+
+    def _texts(self) -> list[str]:
+        who = self.ask.manifest.speaks_as
+        if self.say.tool:
+            return []
+        if self.say.as_json:
+            return replies.json_tokens(who)
+        return replies.tokens_of(who, self.say.prompt, self.ask.tokens, self.turn.host.seed)
+
+    def check(self) -> None:
+        """Raise what went wrong, if something did."""
+        if self.ask.cut:
+            raise ConnectionCut
+        if self.ask.state == "failed":
+            raise Refused(self.ask.error, self.ask.status)
 
     def figures(self) -> dict[str, Any]:
-        """Fact 17: nanoseconds."""
+        """Fact 17: durations are whole nanoseconds."""
+        ask = self.ask
+        rate = ask.tokens_per_s or 1.0
         return {
-            "context": [1, 2, 3],
-            "total_duration": round(self.total_s * 1e9),
-            "load_duration": round(self.load_s * 1e9),
+            "total_duration": _ns(self.ended_at - ask.asked_at),
+            # A request to a loaded model tells of a millisecond or so.
+            "load_duration": _ns(max(0.001, ask.load_s)),
             "prompt_eval_count": self.prompt_tokens,
-            "prompt_eval_duration": round(self.prompt_s * 1e9),
-            "eval_count": self.tokens,
-            "eval_duration": round(self.eval_s * 1e9),
+            "prompt_eval_duration": _ns(ask.prompt_s),
+            "eval_count": self.given,
+            "eval_duration": _ns(self.given / rate),
         }
 
 
-def check_model(host: Host, name: str) -> Manifest:
-    """The manifest, or the server's refusal (fact 15)."""
-    if name and not valid_name(name):
-        raise Refused("invalid model name", 400)
-    manifest = host.catalog.find(name) if name else None
-    if manifest is None:
-        raise Refused(f"model '{name}' not found", 404)
-    return manifest
-
-
-async def run_reply(host: Host, work: Work, say: Say, reply: Reply) -> AsyncIterator[str]:
-    """Yield the tokens as they come; fill `reply`. Leaving early aborts the work (fact 9)."""
-    began = host.now()
-    texts = _texts(work, say, host.seed)
-    reply.prompt_tokens = replies.count_tokens(say.prompt)
-    broken = host.faults.take("done_false", tag=work.name) is not None and work.tokens > 0
-    cut = host.faults.take("cut_stream", tag=work.name) if work.tokens else None
-    async with host.asked(work) as (ask, news):
-        await host.until_running(ask, news)
-        _check(ask)
-        reply.load_s = ask.load_s
-        reply.prompt_s = host.config.prompt_s
-        for n, text in enumerate(texts):
-            await _until(host, ask, news, n)
-            if broken and n >= max(1, len(texts) // 2):
-                reply.broken = True
-                return
-            if cut is not None and n >= cut.tokens:
-                raise ConnectionCut
-            reply.tokens += 1
-            yield text
-        await host.until_ended(ask, news)
-        _check(ask)
-    reply.reason = "stop" if len(texts) < work.tokens or say.as_json else "length"
-    reply.eval_s = reply.tokens / host.config.tokens_per_s
-    reply.total_s = host.now() - began
-
-
-def _texts(work: Work, say: Say, seed: int) -> list[str]:
-    if not work.tokens or work.manifest.embeds or say.tool:
-        return []
-    if say.as_json:
-        return replies.json_tokens(work.name)
-    return replies.tokens_of(work.name, say.prompt, work.tokens, seed)
-
-
-async def _until(host: Host, ask: Ask, news: asyncio.Event, n: int) -> None:
-    """Until token `n` is due, or the ask broke."""
-    due = ask.started_at + host.config.prompt_s + n / host.config.tokens_per_s
-    while (left := due - host.now()) > 0 and not ask.ended:
-        try:
-            async with asyncio.timeout(left):
-                await news.wait()
-            news.clear()
-        except TimeoutError:
-            return
-    if ask.state == "failed":
-        _check(ask)
-
-
-def _check(ask: Ask) -> None:
-    if ask.cut:
-        raise ConnectionCut
-    if ask.state == "failed":
-        raise Refused(ask.error, ask.status)
+def _ns(seconds: float) -> int:
+    return max(0, round(seconds * 1e9))

@@ -1,105 +1,123 @@
-"""The machine in real time: one asyncio timer moves it, requests wait for their Ask."""
+"""The server in real time: one asyncio timer moves it, requests wait for their `Ask`."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from switcher.simulator.catalog import Catalog, Manifest
-from switcher.simulator.faults import Faults
-from switcher.simulator.machine import Ask, Config, Machine
+from aiohttp import web
 
-FOREVER = timedelta(days=106_751)  # fact 7: what -1 comes back as
+from switcher.simulator.faults import Fault
+from switcher.simulator.runner import Ask
+from switcher.simulator.server import Request, Server
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What a request wants done: a load alone (`tokens` 0) or that and so many tokens."""
+class Turn:
+    """One request's place with the scheduler, and the news of it."""
 
-    name: str
-    manifest: Manifest
-    options: dict[str, Any]
-    keep_alive_s: float | None
-    tokens: int
+    def __init__(self, host: Host, ask: Ask) -> None:
+        self.host, self.ask = host, ask
+        self._news = asyncio.Event()
+        ask.on_change = self._news.set
+
+    async def until(self, *states: str) -> None:
+        """Wait until the request is in one of the states, or has ended."""
+        while not self.ask.ended and self.ask.state not in states:
+            await self._news.wait()
+            self._news.clear()
+
+    async def until_token(self, number: int) -> None:
+        """Wait until token `number` is due, or the request has ended."""
+        while not self.ask.ended:
+            left = self.ask.due_at(number) - self.host.now()
+            if left <= 0:
+                return
+            try:
+                async with asyncio.timeout(left):
+                    await self._news.wait()
+                self._news.clear()
+            except TimeoutError:
+                return
 
 
 class Host:
-    """One simulated server: its disk, its machine, its faults."""
+    """One server behind HTTP: its `Server`, moved by the loop's clock."""
 
-    def __init__(self, config: Config, seed: int = 0) -> None:
-        self.config = config
+    def __init__(self, server: Server, seed: int = 0) -> None:
+        self.server = server
         self.seed = seed
-        self.faults = Faults()
-        self.catalog = Catalog()
-        self.machine = self._new_machine()
-        # Set by whoever listens: stop listening for so many seconds.
-        self.refuse: Callable[[float], Coroutine[Any, Any, None]] | None = None
+        # Set by whoever listens: cut all connections, and listen again after so many seconds.
+        self.refuse: Callable[[float], Awaitable[None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._started: float | None = None
-
-    def _new_machine(self) -> Machine:
-        machine = Machine(self.config)
-        machine.load_fault = self.faults.load_fault
-        machine.vram_share = self.faults.vram_share
-        machine.load_factor = self.faults.load_factor
-        machine.ignores_unload = self.faults.ignores_unload
-        return machine
+        self._began_at: float | None = None
+        self._began_wall = datetime.now(UTC)
 
     def now(self) -> float:
         """Seconds since the first use."""
         loop_time = asyncio.get_running_loop().time()
-        if self._started is None:
-            self._started = loop_time
-        return loop_time - self._started
+        if self._began_at is None:
+            self._began_at, self._began_wall = loop_time, datetime.now(UTC)
+        return loop_time - self._began_at
 
-    def tick(self) -> None:
-        """Bring the machine to now, and set the timer for what comes next."""
-        self.machine.advance(self.now())
+    def tick(self) -> Server:
+        """Bring the server to now, and set the timer for what comes next. Gives the server."""
+        self.server.advance(self.now())
+        self._set_timer()
+        return self.server
+
+    def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        at = self.machine.next_event_at()
+        at = self.server.next_event_at()
         if at < math.inf:
-            delay = max(0.0, at - self.now())
+            # A loop's timer takes no more than some days.
+            delay = min(86_400.0, max(0.0, at - self.now()))
             self._timer = asyncio.get_running_loop().call_later(delay, self.tick)
 
     @asynccontextmanager
-    async def asked(self, work: Work) -> AsyncIterator[tuple[Ask, asyncio.Event]]:
-        """Submit and keep the place; leaving the block gives it up if it has not ended."""
-        self.tick()
-        news = asyncio.Event()
-        ask = Ask(
-            work.name, work.manifest, work.options, work.keep_alive_s, work.tokens, self.machine.now
-        )
-        ask.on_change = lambda _: news.set()
-        self.machine.submit(ask)
-        self.tick()
+    async def turn(self, request: Request) -> AsyncIterator[Turn]:
+        """Submit, and keep the place; leaving the block gives it up if it has not ended (fact 9).
+
+        Raises `Refused`.
+        """
+        ask = self.tick().submit(request)
+        turn = Turn(self, ask)
+        self._set_timer()
         try:
-            yield ask, news
+            yield turn
         finally:
-            self.machine.advance(self.now())
-            self.machine.abandon(ask)
+            ask.on_change = None
+            self.tick().abandon(ask)
+            self._set_timer()
+
+    async def do(self, act: Fault) -> bool:
+        """Let an act of fate happen; False if there is no such model."""
+        if act.kind not in ("restart", "refuse"):
+            done = self.tick().do(act)
             self.tick()
-
-    async def until_running(self, ask: Ask, news: asyncio.Event) -> None:
-        """Wait until it runs or has ended."""
-        while not ask.ended and ask.state != "running":
-            await news.wait()
-            news.clear()
-
-    async def until_ended(self, ask: Ask, news: asyncio.Event) -> None:
-        """Wait until it has ended, one way or another."""
-        while not ask.ended:
-            await news.wait()
-            news.clear()
+            return done
+        self.tick().do(act)
+        if self.refuse is not None:
+            await self.refuse(float(act.fields["seconds"]))
+        return True
 
     def wall(self, at: float) -> str:
-        """A moment of the machine as the server writes it."""
-        now = datetime.now(UTC)
-        moment = now + FOREVER if at == math.inf else now + timedelta(seconds=at - self.now())
-        return moment.strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
+        """A moment of the server, in seconds, as it writes it in its answers."""
+        return go_time(self._began_wall + timedelta(seconds=at))
+
+
+def go_time(moment: datetime) -> str:
+    """RFC 3339 with a fraction as long as it needs to be."""
+    text = moment.strftime("%Y-%m-%dT%H:%M:%S.%f").rstrip("0").rstrip(".")
+    return f"{text}Z"
+
+
+def now_text() -> str:
+    return go_time(datetime.now(UTC))
+
+
+HOST = web.AppKey("host", Host)

@@ -1,4 +1,4 @@
-"""The host itself as a pure, deterministic machine: no I/O, no wall clock.
+"""The scheduler as a pure, deterministic machine: no I/O, no wall clock.
 
 Time is a number of seconds that only `advance` moves. Requests are submitted and come back through
 their `Ask`; whoever drives the machine asks `next_event_at()` and advances to it. The same machine
@@ -8,199 +8,131 @@ serves real HTTP in real time and a simulation in simulated time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter, deque
 from typing import Any
 
 from switcher.simulator.catalog import Manifest
+from switcher.simulator.runner import (
+    LAYERS,
+    ON_CPU,
+    RUNNER_OPTIONS,
+    Ask,
+    Config,
+    Fate,
+    KindFate,
+    Runner,
+    effective_ctx,
+    reloads,
+    resident_bytes,
+)
 
-RUNNER_OPTIONS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap")
 BUSY_TEXT = "server busy, please try again.  maximum pending requests exceeded"
 EOF_TEXT = "an error was encountered while running the model: unexpected EOF"
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """Sizes in bytes, rates per second, times in seconds."""
-
-    vram: int = 24_000_000_000
-    load_rate: float = 2_000_000_000
-    tokens_per_s: float = 60.0
-    max_loaded: int = 0  # 0: as many as fit
-    max_queue: int = 512
-    default_keep_alive_s: float = 300.0
-    unload_s: float = 0.02
-    prompt_s: float = 0.02
-    embed_s: float = 0.01
-
-
-@dataclass(eq=False, slots=True)
-class Ask:
-    """One request that needs a model. `tokens` 0 means: load only."""
-
-    name: str
-    manifest: Manifest
-    options: dict[str, Any]
-    keep_alive_s: float | None
-    tokens: int
-    asked_at: float
-    state: str = "waiting"  # waiting, loading, running, done, failed, gone
-    status: int = 200
-    error: str = ""
-    started_at: float = 0.0
-    ends_at: float = math.inf
-    load_s: float = 0.0
-    cut: bool = False  # the connection broke: no answer at all
-    on_change: Callable[[Ask], None] | None = None
-
-    @property
-    def ended(self) -> bool:
-        return self.state in ("done", "failed", "gone")
-
-    def told(self, state: str) -> None:
-        self.state = state
-        if self.on_change is not None:
-            self.on_change(self)
-
-
-@dataclass(eq=False, slots=True)
-class Runner:
-    """A loaded model, keyed by its file. `name` is that by which it was loaded first (fact 21)."""
-
-    name: str
-    manifest: Manifest
-    options: dict[str, Any]
-    size: int
-    size_vram: int
-    keep_alive_s: float
-    loaded_at: float = math.inf  # while loading: when it will be there
-    loading: bool = True
-    expires_at: float = math.inf
-    leaves_at: float = math.inf
-    dead: bool = False
-    running: list[Ask] = field(default_factory=list)
-
-    @property
-    def leaving(self) -> bool:
-        return self.leaves_at < math.inf
-
-    @property
-    def num_ctx(self) -> int:
-        return int(self.options.get("num_ctx", self.manifest.num_ctx))
-
-
-def resident_size(manifest: Manifest, num_ctx: int) -> int:
-    """A runner takes more than its file: context and buffers, growing with both."""
-    per_token = 128_000 * math.sqrt(manifest.size / 9e9)
-    return round(manifest.size * 1.05 + num_ctx * per_token) + 5_000_000
+MOST_NOTES = 5000
 
 
 class Machine:
-    """The scheduler: one load at a time, eviction, keep-alive clocks, queue."""
+    """One load at a time, eviction, keep-alive clocks, queue."""
 
-    def __init__(self, config: Config, now: float = 0.0) -> None:
+    def __init__(self, config: Config, fate: Fate | None = None, now: float = 0.0) -> None:
         self.config = config
+        self.fate: Fate = fate or KindFate()
         self.now = now
         self.runners: list[Runner] = []
-        self.pending: list[Ask] = []
-        self.journal: list[dict[str, Any]] = []
-        self.counts = {"loads": 0, "unloads": 0, "served": 0}
-        # Faults, set from outside: consulted when a load begins or an unload is asked for.
-        self.load_fault: Callable[[str, Manifest], tuple[int, str, bool] | None] = lambda n, m: None
-        self.vram_share: Callable[[str], float | None] = lambda n: None
-        self.load_factor: Callable[[str], float] = lambda n: 1.0
-        self.ignores_unload: Callable[[str], bool] = lambda n: False
+        self.loading: Runner | None = None
+        self.head: Ask | None = None  # the one request that the scheduler works on
+        self.queue: deque[Ask] = deque()
+        self._awaits_unload = False
+        self.journal: deque[dict[str, Any]] = deque(maxlen=MOST_NOTES)
+        self.counts: dict[str, Counter[str]] = {
+            what: Counter() for what in ("loads", "unloads", "served", "failed", "aborted")
+        }
 
     # -- what callers do
 
     def submit(self, ask: Ask) -> Ask:
-        """Take a request. It starts at once on a loaded model, else it queues (fact 14)."""
-        runner = self._usable(ask)
-        if runner is not None:
+        """Take a request, at `now`. It starts at once on a loaded model, past all that waits; else
+        it queues for its turn, or is refused if the queue is full (fact 14)."""
+        ask.asked_at = self.now
+        runner = self._of(ask.manifest)
+        if runner is not None and self._serves(runner, ask):
             self._start(ask, runner)
-        elif len(self.pending) >= self.config.max_queue:
+        elif len(self.queue) >= self.config.max_queue:
             self._fail(ask, 503, BUSY_TEXT)
         else:
-            self.pending.append(ask)
-            self._settle()
+            self.queue.append(ask)
+        self.advance(self.now)
         return ask
 
     def unload(self, manifest: Manifest) -> None:
-        """Asked for an unload: it is answered before it happens (fact 1), and does nothing to a
-        model that is still loading (fact 4) or not loaded (fact 5)."""
-        runner = self._of(manifest.blob)
-        if runner is None or runner.loading or runner.leaving or self.ignores_unload(runner.name):
+        """Fact 1: it is answered before it happens. Nothing for a model that is not loaded
+        (fact 5) or still loads (fact 4); a busy one stays until its requests end (fact 2)."""
+        runner = self._of(manifest)
+        if runner is None or runner.leaving or self.fate.ignores_unload(runner.name):
             return
-        runner.keep_alive_s = 0.0
         runner.expires_at = self.now
-        if not runner.running:
-            self._leave(runner)
-        self._settle()  # a busy one stays until its requests end (fact 2)
+        self._expire(runner)
+        self.advance(self.now)
 
     def abandon(self, ask: Ask) -> None:
-        """The caller went away: its place is given up, its load aborted (fact 9)."""
+        """The caller went away: its load is aborted (fact 9), its place given up. An eviction that
+        it had begun goes on, and whoever waits behind it waits for that."""
         if ask.ended:
             return
-        if ask in self.pending:
-            self.pending.remove(ask)
-            runner = self._of(ask.manifest.blob)
-            if runner is not None and runner.loading and ask.state == "loading":
-                self.runners.remove(runner)
-                self._note("load aborted", runner.name)
-        for runner in self.runners:
-            if ask in runner.running:
-                self._finish_on(runner, ask)
+        runner = next((r for r in self.runners if ask in r.asks), None)
+        if runner is not None:
+            self._finish(runner, ask)
+        elif ask is self.head and self.loading is not None:
+            self._count("aborted", ask.name)
+            self.loading, self.head = None, None
         ask.told("gone")
-        self._settle()
+        self.advance(self.now)
 
-    # -- what happens to it
+    # -- what befalls it
 
-    def evict(self, name: str) -> bool:
-        """Somebody else's doing: the model is gone at once, with what it was answering."""
-        runner = next((r for r in self.runners if r.name == name), None)
-        if runner is None:
-            return False
-        self._drop(runner, EOF_TEXT)
-        self._settle()
-        return True
-
-    def kill_runner(self, name: str) -> bool:
-        """Its process dies; it stays listed until the next request for it (fact 19)."""
-        runner = next((r for r in self.runners if r.name == name), None)
-        if runner is None:
-            return False
-        runner.dead = True
-        for ask in list(runner.running):
-            runner.running.remove(ask)
+    def evict(self, runner: Runner) -> None:
+        """Somebody else's doing: it is gone at once, with what it was answering."""
+        for ask in list(runner.asks):
             self._fail(ask, 500, EOF_TEXT)
-        return True
+        runner.asks.clear()
+        self._remove(runner, "evicted")
+        self.advance(self.now)
+
+    def kill_runner(self, runner: Runner) -> None:
+        """Fact 19: its process dies. It stays listed, its clock runs on, and the next request for
+        it loads it anew."""
+        runner.dead = True
+        for ask in list(runner.asks):
+            self._finish(runner, ask)
+            self._fail(ask, 500, EOF_TEXT)
+        self.advance(self.now)
 
     def restart(self) -> None:
-        """The server restarts: nothing is loaded, every connection breaks."""
-        for ask in [*self.pending, *(a for r in self.runners for a in r.running)]:
-            ask.cut = True
-            ask.told("failed")
-        self.pending.clear()
+        """The server restarts: nothing is loaded, nothing queued, every connection broken."""
+        asks = [*self.queue, *(a for r in self.runners for a in r.asks)]
+        asks += [self.head] if self.head is not None else []
+        self.queue.clear()
         self.runners.clear()
-        self._note("restart", "")
+        self.loading, self.head, self._awaits_unload = None, None, False
+        self.note("restart")
+        for ask in asks:
+            if not ask.ended:
+                ask.cut = True
+                ask.told("failed")
 
     # -- time
 
     def next_event_at(self) -> float:
-        """When something happens by itself next; infinity if nothing will."""
-        moments = [math.inf]
+        """When something happens by itself next, in seconds; infinity if nothing will."""
+        moments = [self.loading.ready_at] if self.loading is not None else []
         for runner in self.runners:
-            moments.append(runner.leaves_at)
-            if runner.loading:
-                moments.append(runner.loaded_at)
-            elif not runner.leaving:
-                moments += [a.ends_at for a in runner.running]
-                if not runner.running:
-                    moments.append(runner.expires_at)
-        return min(moments)
+            moments += [runner.leaves_at] if runner.leaving else [runner.timer_at]
+            moments += [a.ends_at for a in runner.asks]
+        return min(moments, default=math.inf)
 
     def advance(self, to: float) -> None:
         """Let everything happen that happens until `to`, in order."""
+        self._settle()
         while (at := self.next_event_at()) <= to:
             self.now = max(self.now, at)
             self._happen()
@@ -208,171 +140,230 @@ class Machine:
         self.now = max(self.now, to)
 
     def _happen(self) -> None:
+        if self.loading is not None and self.loading.ready_at <= self.now:
+            self._end_load(self.loading)
         for runner in list(self.runners):
+            for ask in [a for a in runner.asks if a.ends_at <= self.now]:
+                self._finish(runner, ask)
+                self._end(ask)
+            if runner.timer_at <= self.now:
+                self._leave(runner)
             if runner.leaves_at <= self.now:
-                self.runners.remove(runner)
-                self.counts["unloads"] += 1
-                self._note("unloaded", runner.name)
-            elif runner.loading and runner.loaded_at <= self.now:
-                runner.loading = False
-                runner.expires_at = self.now + runner.keep_alive_s
-                self.counts["loads"] += 1
-                self._note("loaded", runner.name)
-            else:
-                self._finish_and_expire(runner)
+                self._remove(runner, "unloads")
 
-    def _finish_and_expire(self, runner: Runner) -> None:
-        for ask in [a for a in runner.running if a.ends_at <= self.now]:
-            self._finish_on(runner, ask)
-            self.counts["served"] += 1
+    def _end(self, ask: Ask) -> None:
+        self._count("served", ask.name)
+        if ask.cuts:
+            ask.cut = True
+            ask.told("failed")
+        else:
             ask.told("done")
-        idle = not runner.running and not runner.loading and not runner.leaving
-        if idle and runner.expires_at <= self.now:
-            self._leave(runner)
 
-    # -- the scheduler
+    # -- the scheduler: one request at a time, in the order of their coming
 
     def _settle(self) -> None:
-        """Let the head of the queue go as far as it can; those for loaded models pass it."""
-        for ask in list(self.pending):
-            runner = self._usable(ask)
-            if runner is not None:
-                self.pending.remove(ask)
-                self._start(ask, runner)
-        while self.pending and self._try_head(self.pending[0]):
-            pass
+        while True:
+            while self.head is None and self.queue:
+                first = self.queue.popleft()
+                self.head = None if first.ended else first
+            if self.head is None or not self._go_on(self.head):
+                return
+            self.head = None
 
-    def _try_head(self, ask: Ask) -> bool:
-        """One decision for the head of the queue; True if it made progress that allows another."""
-        if any(r.loading for r in self.runners):
-            return False  # one load at a time
-        runner = self._of(ask.manifest.blob)
-        if runner is not None:
-            if not runner.leaving:  # other options, or a dead process: load anew (facts 12, 19)
-                self._expire_for(runner)
+    def _go_on(self, ask: Ask) -> bool:
+        """Take the head of the queue as far as it goes; True if the next may have its turn."""
+        if self.loading is not None or self._awaits_unload:
             return False
-        size = resident_size(ask.manifest, self._num_ctx(ask))
-        victim = self._victim(size)
-        if victim is not None:
-            self._expire_for(victim)
-            return False
-        if any(r.leaving for r in self.runners) and not self._fits(size):
-            return False
-        return self._begin_load(ask, size)
-
-    def _victim(self, size: int) -> Runner | None:
-        """Whom to evict for `size` bytes: an idle one first, else that which expires soonest."""
-        staying = [r for r in self.runners if not r.leaving]
-        full = self.config.max_loaded and len(self.runners) >= self.config.max_loaded
-        if not staying or (not full and self._fits(size)):
-            return None
-        if any(r.leaving for r in self.runners):
-            return None  # one at a time: its room may be enough
-        return min(staying, key=lambda r: (bool(r.running), self._shown_expiry(r)))
-
-    def _fits(self, size: int) -> bool:
-        return sum(r.size for r in self.runners) + size <= self.config.vram
-
-    def _expire_for(self, runner: Runner) -> None:
-        runner.keep_alive_s, runner.expires_at = 0.0, self.now
-        if not runner.running:
-            self._leave(runner)
-
-    def _begin_load(self, ask: Ask, size: int) -> bool:
-        fault = self.load_fault(ask.name, ask.manifest)
-        if fault is not None:
-            status, text, evicts_all = fault
-            if evicts_all:  # fact 15: out of memory, all others evicted, nothing restored
-                self.runners = [r for r in self.runners if r.running]
-            self.pending.remove(ask)
-            self._fail(ask, status, text)
+        if ask.ended:  # its caller left while it waited for an eviction
             return True
-        options = {k: v for k, v in ask.options.items() if k in RUNNER_OPTIONS}
-        default = self.config.default_keep_alive_s  # fact 12: falls back unless named
-        keep_alive = default if ask.keep_alive_s is None else ask.keep_alive_s
-        took = size / self.config.load_rate * self.load_factor(ask.name)
-        self.runners.append(
-            Runner(
-                ask.name,
-                ask.manifest,
-                options,
-                size,
-                self._in_vram(ask, size),
-                keep_alive,
-                loaded_at=self.now + took,
-            )
+        runner = self._of(ask.manifest)
+        if runner is not None:
+            if self._serves(runner, ask):
+                self._start(ask, runner)
+                return True
+            return self._make_leave(runner)  # facts 12, 19: load anew
+        if ask.failure is not None:
+            return self._try_again(ask)
+        victim = self._victim(ask)
+        return self._make_leave(victim) if victim is not None else self._load(ask)
+
+    def _make_leave(self, runner: Runner) -> bool:
+        self._expire(runner)
+        self._awaits_unload = True
+        return False
+
+    def _victim(self, ask: Ask) -> Runner | None:
+        """Fact 14: whom to evict for it: an idle one first, else that with the shortest duration,
+        whose requests are waited for."""
+        full = len(self.runners) >= self.config.most_loaded
+        if not self.runners or (not full and self._fits(ask)):
+            return None
+        order = sorted(self.runners, key=lambda r: (r.keep_alive_s, r.manifest.blob))
+        return next((r for r in order if not r.asks), order[0])
+
+    def _fits(self, ask: Ask) -> bool:
+        if not self.config.vram or ask.options.get("num_gpu") == 0:
+            return True
+        return self._size(ask) <= self._free() * self.config.headroom
+
+    def _free(self) -> int:
+        return max(0, self.config.vram - sum(r.size_vram for r in self.runners))
+
+    def _size(self, ask: Ask) -> int:
+        places = 1 if ask.manifest.embeds else self.config.parallel
+        return resident_bytes(ask.manifest, effective_ctx(ask.options, ask.manifest) * places)
+
+    def _load(self, ask: Ask, fails: bool = True) -> bool:
+        """Begin to load. Nothing of it shows until it is there (fact 8)."""
+        size, config = self._size(ask), self.config
+        in_vram = self._in_vram(ask, size)
+        share = in_vram / size if config.vram else 1.0
+        failure = self.fate.load_failure(ask.name) if fails else None
+        seconds = ask.manifest.size / config.load_rate * self.fate.load_factor(ask.name)
+        self.loading = Runner(
+            name=ask.name,
+            manifest=ask.manifest,
+            options={k: v for k, v in ask.options.items() if k in RUNNER_OPTIONS},
+            num_ctx=effective_ctx(ask.options, ask.manifest),
+            size=size,
+            size_vram=in_vram,
+            tokens_per_s=config.tokens_per_s * (ON_CPU + (1 - ON_CPU) * share),
+            # Fact 12: whoever loads it says how long it stays, else the server's default does.
+            keep_alive_s=(
+                config.default_keep_alive_s if ask.keep_alive_s is None else ask.keep_alive_s
+            ),
+            ready_at=self.now + (seconds if failure is None else failure.after_s),
+            failure=failure,
         )
-        ask.load_s = took
+        self.note("load begins", ask.name)
         ask.told("loading")
         return False
 
     def _in_vram(self, ask: Ask, size: int) -> int:
-        share = self.vram_share(ask.name)
-        if share is not None:
-            return round(size * share)
-        if ask.options.get("num_gpu") == 0:
+        """What does not fit lies in ordinary memory: a model larger than the VRAM loads in part."""
+        share = self.fate.vram_share(ask.name)
+        if not self.config.vram:
             return 0
-        free = self.config.vram - sum(r.size_vram for r in self.runners)
-        return max(0, min(size, free))
+        layers = int(ask.options.get("num_gpu", -1))
+        if share is None and layers >= 0:
+            share = min(1.0, layers / LAYERS)
+        return min(self._free(), size if share is None else round(size * share))
 
-    def _usable(self, ask: Ask) -> Runner | None:
-        runner = self._of(ask.manifest.blob)
-        if runner is None or runner.loading or runner.leaving or runner.dead:
-            return None
-        return None if self._reloads(ask, runner) else runner
+    def _end_load(self, runner: Runner) -> None:
+        ask, self.loading = self.head, None
+        assert ask is not None
+        if runner.failure is None:
+            self.runners.append(runner)
+            self._count("loads", runner.name)
+            self._start(ask, runner)
+        elif runner.failure.evict_all and self.runners:
+            ask.failure = runner.failure
+            self.note("out of memory", ask.name)
+            return  # it keeps its turn, and is tried again when all others have left
+        else:
+            self._fail(ask, runner.failure.status, runner.failure.text)
+        self.head = None
 
-    def _reloads(self, ask: Ask, runner: Runner) -> bool:
-        """Fact 12: runner options that differ, absent ones meaning the model's own defaults."""
-        if self._num_ctx(ask) != runner.num_ctx:
-            return True
-        others = [o for o in RUNNER_OPTIONS if o != "num_ctx"]
-        return any(ask.options.get(o) != runner.options.get(o) for o in others)
+    def _try_again(self, ask: Ask) -> bool:
+        """Fact 15: out of memory: all others leave, nothing of them is restored."""
+        for runner in self.runners:
+            self._expire(runner)
+        if self.runners:
+            self._awaits_unload = True
+            return False
+        failure, ask.failure = ask.failure, None
+        assert failure is not None
+        if failure.recovers:
+            return self._load(ask, fails=False)
+        self._fail(ask, failure.status, failure.text)
+        return True
+
+    # -- a runner and its requests
+
+    def _of(self, manifest: Manifest) -> Runner | None:
+        return next((r for r in self.runners if r.manifest.blob == manifest.blob), None)
 
     @staticmethod
-    def _num_ctx(ask: Ask) -> int:
-        return int(ask.options.get("num_ctx", ask.manifest.num_ctx))
+    def _serves(runner: Runner, ask: Ask) -> bool:
+        return not (runner.leaving or runner.dead or reloads(ask, runner))
 
     def _start(self, ask: Ask, runner: Runner) -> None:
+        runner.timer_at = math.inf
         if ask.keep_alive_s is not None:
             # Facts 3, 13: it overwrites what was set, and so revives one that was to leave.
             runner.keep_alive_s = ask.keep_alive_s
+        ask.running_at = self.now
+        runner.asks.append(ask)
+        ask.told("waiting")
+        self._fill(runner)
+
+    def _fill(self, runner: Runner) -> None:
+        """Start as many replies as the model gives at a time; a mere load takes no place."""
+        places = 1 if runner.manifest.embeds else self.config.parallel
+        busy = sum(1 for a in runner.asks if a.state == "running" and a.tokens)
+        for ask in runner.asks:
+            if ask.state != "waiting" or (ask.tokens and busy >= places):
+                continue
+            busy += 1 if ask.tokens else 0
+            self._run(ask, runner)
+
+    def _run(self, ask: Ask, runner: Runner) -> None:
         ask.started_at = self.now
-        work = self.config.prompt_s + ask.tokens / self.config.tokens_per_s if ask.tokens else 0.0
-        ask.ends_at = self.now + work
-        runner.running.append(ask)
+        if ask.work_s is not None:
+            ask.ends_at = self.now + ask.work_s
+        elif ask.tokens:
+            ask.tokens_per_s, ask.prompt_s = runner.tokens_per_s, self.config.prompt_s
+            ask.ends_at = ask.due_at(ask.said)
+        else:
+            ask.ends_at = self.now
         ask.told("running")
 
-    def _finish_on(self, runner: Runner, ask: Ask) -> None:
-        runner.running.remove(ask)
-        if not runner.running:
-            runner.expires_at = self.now + runner.keep_alive_s
+    def _finish(self, runner: Runner, ask: Ask) -> None:
+        """The runner is rid of it; an idle one's clock starts again (fact 13)."""
+        runner.asks.remove(ask)
+        self._fill(runner)
+        if runner.asks or runner.leaving:
+            return
+        if runner.keep_alive_s <= 0:
+            self._leave(runner)
+        else:
+            runner.expires_at = runner.timer_at = self.now + runner.keep_alive_s
+
+    def _expire(self, runner: Runner) -> None:
+        """It is to go, as soon as its requests have ended."""
+        runner.keep_alive_s, runner.timer_at = 0.0, math.inf
+        if not runner.asks:
+            self._leave(runner)
+
+    def _leave(self, runner: Runner) -> None:
+        if not runner.leaving:
+            runner.timer_at = math.inf
+            runner.leaves_at = self.now + self.config.unload_s
+
+    def _remove(self, runner: Runner, how: str) -> None:
+        self.runners.remove(runner)
+        self._awaits_unload = False
+        self._count("unloads", runner.name, how)
 
     def _fail(self, ask: Ask, status: int, error: str) -> None:
         ask.status, ask.error = status, error
+        self._count("failed", ask.name)
         ask.told("failed")
 
-    def _leave(self, runner: Runner) -> None:
-        runner.leaves_at = self.now + self.config.unload_s
-
-    def _drop(self, runner: Runner, error: str) -> None:
-        self.runners.remove(runner)
-        self._note("evicted", runner.name)
-        for ask in list(runner.running):
-            self._fail(ask, 500, error)
-
-    def _of(self, blob: str) -> Runner | None:
-        return next((r for r in self.runners if r.manifest.blob == blob), None)
-
-    def _shown_expiry(self, runner: Runner) -> float:
-        if runner.running and runner.keep_alive_s > 0:
-            return self.now + runner.keep_alive_s
-        return runner.expires_at
+    # -- what was
 
     def listed(self) -> list[tuple[Runner, float]]:
-        """What `/api/ps` shows, newest first: a model is there only once it is loaded (fact 8)."""
-        rows = [(r, self._shown_expiry(r)) for r in self.runners if not r.loading]
-        return sorted(rows, key=lambda row: row[0].loaded_at, reverse=True)
+        """Loaded models and when they expire, the longest to stay first; never one that still
+        loads (fact 8)."""
+        rows = [(r, r.shown_expiry(self.now)) for r in self.runners]
+        return sorted(rows, key=lambda row: int(row[1]), reverse=True)
 
-    def _note(self, what: str, name: str) -> None:
-        self.journal.append({"at": round(self.now, 4), "what": what, "name": name})
-        del self.journal[:-2000]
+    def note(self, what: str, name: str = "", **more: Any) -> dict[str, Any]:
+        """Write into the journal; the row may be completed later."""
+        row = {"at": round(self.now, 4), "what": what, "name": name, **more}
+        self.journal.append(row)
+        return row
+
+    def _count(self, what: str, name: str, how: str = "") -> None:
+        self.counts[what][name] += 1
+        self.note(how or what, name)

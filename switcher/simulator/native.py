@@ -1,325 +1,211 @@
-"""The `/api` of the server: shapes, statuses and texts as recorded from a real one."""
+"""The `/api` that tells and changes what is on the disk: shapes and texts as recorded."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from switcher.simulator import replies
-from switcher.simulator.catalog import full_name, make_manifest, valid_name
-from switcher.simulator.durations import BadDuration, keep_alive_s
-from switcher.simulator.generation import Refused, Reply, Say, check_model, run_reply
-from switcher.simulator.host import Host, Work
+from switcher.simulator.catalog import (
+    TRAINED_CTX,
+    Manifest,
+    full_name,
+    make_manifest,
+    valid_name,
+)
+from switcher.simulator.gojson import Body
+from switcher.simulator.host import HOST
+from switcher.simulator.server import Refused
+from switcher.simulator.shapes import answer, line, read_body, stream
 
 VERSION = "0.0.0-simulated"
-HOST = web.AppKey("host", Host)
-Body = dict[str, Any]
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+BYTES_PER_PARAMETER = 0.6
 
 
-def answer(value: Any, status: int = 200) -> web.Response:
-    return web.Response(
-        text=json.dumps(value),
-        status=status,
-        content_type="application/json",
-        charset="utf-8",
-    )
+class Bare(web.Response):
+    """An answer with neither a body nor a type, as after a copy."""
 
 
-def error(text: str, status: int) -> web.Response:
-    return answer({"error": text}, status)
+def _human(count: float) -> str:
+    if count >= 1e9:
+        return f"{count / 1e9:.1f}B"
+    return f"{count / 1e6:.2f}M" if count >= 1e6 else f"{count / 1e3:.0f}K"
 
 
-async def read_body(request: web.Request) -> Body:
-    """The body as JSON, whatever its content type; the server's own words for what is none."""
-    raw = (await request.read()).decode("utf-8", "replace").strip()
-    if not raw:
-        raise Refused("missing request body", 400)
-    try:
-        value = json.loads(raw)
-    except ValueError as exc:
-        bad = raw[1:2] if raw.startswith("{") else raw[:1]
-        text = f"invalid character '{bad}' looking for beginning of object key string"
-        raise Refused(text, 400) from exc
-    if not isinstance(value, dict):
-        raise Refused("json: cannot unmarshal into Go value of type api.GenerateRequest", 400)
-    return value
-
-
-def now_text() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
-
-
-def read_keep_alive(body: Body) -> float | None:
-    if body.get("keep_alive") is None:
-        return None
-    try:
-        return keep_alive_s(body["keep_alive"])
-    except BadDuration as exc:
-        raise Refused(str(exc), 400) from exc
-
-
-def details(embeds: bool) -> Body:
-    family = "nomic-bert" if embeds else "llama"
+def details(manifest: Manifest) -> Body:
+    family = "nomic-bert" if manifest.embeds else "llama"
     return {
         "parent_model": "",
         "format": "gguf",
         "family": family,
         "families": [family],
-        "parameter_size": "8.0B",
+        "parameter_size": _human(manifest.size / BYTES_PER_PARAMETER),
         "quantization_level": "Q4_K_M",
     }
+
+
+async def root(request: web.Request) -> web.Response:
+    return web.Response(text="Ollama is running")
 
 
 async def version(request: web.Request) -> web.Response:
     return answer({"version": VERSION})
 
 
-async def root(request: web.Request) -> web.Response:
-    return web.Response(text="Ollama is running", content_type="text/plain", charset="utf-8")
-
-
 async def tags(request: web.Request) -> web.Response:
     host = request.app[HOST]
+    catalog = host.tick().catalog
     rows = [
         {
             "name": name,
             "model": name,
-            "modified_at": host.wall(host.catalog.changed_at[name]),
+            "modified_at": host.wall(catalog.changed_at[name]),
             "size": manifest.size,
             "digest": manifest.digest,
-            "details": details(manifest.embeds)
-            | {"context_length": 131072, "embedding_length": 4096},
-            "capabilities": ["embedding"] if manifest.embeds else ["completion", "tools"],
+            "details": details(manifest) | _lengths(manifest),
+            "capabilities": manifest.capabilities,
         }
-        for name, manifest in host.catalog.names.items()
+        for name, manifest in catalog.listed()
     ]
     return answer({"models": rows})
 
 
+def _lengths(manifest: Manifest) -> Body:
+    length = replies.EMBEDDING_LENGTH if manifest.embeds else 4096
+    return {"context_length": TRAINED_CTX, "embedding_length": length}
+
+
 async def ps(request: web.Request) -> web.Response:
+    """Fact 18."""
     host = request.app[HOST]
-    host.tick()
     rows = [
         {
-            "name": full_name(r.name),
-            "model": full_name(r.name),
-            "size": r.size,
-            "digest": r.manifest.digest,
-            "details": details(r.manifest.embeds),
-            "expires_at": host.wall(expires),
-            "size_vram": r.size_vram,
-            "context_length": r.num_ctx,
+            "name": row.name,
+            "model": row.name,
+            "size": row.size,
+            "digest": row.digest,
+            "details": details(row.manifest),
+            "expires_at": host.wall(row.expires_at),
+            "size_vram": row.size_vram,
+            "context_length": row.context_length,
         }
-        for r, expires in host.machine.listed()
+        for row in host.tick().ps()
     ]
     return answer({"models": rows})
 
 
 async def show(request: web.Request) -> web.Response:
-    host, body = request.app[HOST], await read_body(request)
+    host, body = request.app[HOST], await read_body(request, "ShowRequest")
     name = str(body.get("model") or body.get("name") or "")
-    manifest = host.catalog.find(name) if name else None
+    return answer(show_answer(host.tick().catalog.known(name), _shown(request, name), request))
+
+
+def _shown(request: web.Request, name: str) -> Manifest:
+    if not name:
+        raise Refused("model is required", 400)
+    if not valid_name(name):
+        raise Refused("invalid model name", 400)
+    manifest = request.app[HOST].server.catalog.find(name)
     if manifest is None:
-        return error(f"model '{full_name(name)}' not found", 404)
-    return answer(
-        {
-            "modelfile": f"FROM {name}\nPARAMETER num_ctx {manifest.num_ctx}\n",
-            "parameters": f"num_ctx                        {manifest.num_ctx}",
-            "template": "{{ .Prompt }}",
-            "details": details(manifest.embeds),
-            "model_info": {
-                "general.architecture": "llama",
-                "general.parameter_count": manifest.size * 2,
-                "llama.context_length": 131072,
-            },
-            "capabilities": ["embedding"] if manifest.embeds else ["completion", "tools"],
-            "modified_at": host.wall(host.catalog.changed_at[full_name(name)]),
-        }
-    )
+        raise Refused(f"model '{full_name(name)}' not found", 404)
+    return manifest
+
+
+def show_answer(name: str, manifest: Manifest, request: web.Request) -> Body:
+    host = request.app[HOST]
+    lengths = _lengths(manifest)
+    kept = {
+        "general.architecture": "llama",
+        "general.file_type": 15,
+        "general.parameter_count": round(manifest.size / BYTES_PER_PARAMETER),
+        "general.quantization_version": 2,
+        "llama.context_length": lengths["context_length"],
+        "llama.embedding_length": lengths["embedding_length"],
+        "tokenizer.ggml.tokens": None,
+    }
+    pooling = {"llama.pooling_type": 1} if manifest.embeds else {}
+    return {
+        "modelfile": f'# Modelfile generated by "ollama show"\n# FROM {name}\n\n'
+        f"FROM /models/blobs/sha256-{manifest.blob}\nTEMPLATE {{{{ .Prompt }}}}\n"
+        f"PARAMETER num_ctx {manifest.num_ctx}\n",
+        "parameters": f"num_ctx                        {manifest.num_ctx}",
+        "template": "{{ .Prompt }}",
+        "details": details(manifest),
+        "model_info": kept | pooling,
+        "tensors": [{"name": "output.weight", "type": "F16", "shape": [4096, 32000]}],
+        "capabilities": manifest.capabilities,
+        "modified_at": host.wall(host.server.catalog.changed_at[name]),
+    }
 
 
 async def copy(request: web.Request) -> web.Response:
-    host, body = request.app[HOST], await read_body(request)
+    """Facts 21, 26: the answer comes when the destination is whole again."""
+    host, body = request.app[HOST], await read_body(request, "CopyRequest")
     source, destination = str(body.get("source", "")), str(body.get("destination", ""))
-    if not valid_name(destination):
-        return error(f'destination "{destination}" is invalid', 400)
-    if not host.catalog.copy(source, destination, host.now()):
-        return error(f'model "{source}" not found', 404)
-    return web.Response(status=200)
+    await asyncio.sleep(host.tick().copy(source, destination))
+    return Bare()
 
 
 async def delete(request: web.Request) -> web.Response:
-    host, body = request.app[HOST], await read_body(request)
+    host, body = request.app[HOST], await read_body(request, "DeleteRequest")
+    host.tick().delete(str(body.get("model") or body.get("name") or ""))
+    return Bare()
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """Only a model made `from` another one, with other parameters."""
+    host, body = request.app[HOST], await read_body(request, "CreateRequest")
     name = str(body.get("model") or body.get("name") or "")
-    if not host.catalog.delete(name):
-        return error(f"model '{name}' not found", 404)
-    return web.Response(status=200)
-
-
-async def create(request: web.Request) -> web.Response:
-    host, body = request.app[HOST], await read_body(request)
-    name, source = str(body.get("model", "")), str(body.get("from", ""))
-    manifest = host.catalog.find(source) if source else None
+    if not valid_name(name):
+        raise Refused("invalid model name", 400)
+    source, params = str(body.get("from") or ""), body.get("parameters") or {}
+    manifest = host.tick().catalog.find(source) if source else None
     if manifest is None:
-        return error(f"model '{source}' not found", 404)
-    params = body.get("parameters") or {}
-    ctx = params.get("num_ctx") if isinstance(params, dict) else None
-    seed = f"{name} from {manifest.digest} {params}"
-    fresh = make_manifest(seed, manifest.size, manifest.embeds, ctx or manifest.num_ctx)
-    host.catalog.add(name, fresh, host.now())
-    return answer({"status": "success"})
+        raise Refused("neither 'from' or 'files' was specified", 400)
+    asked = params.get("num_ctx") if isinstance(params, dict) else None
+    fresh = make_manifest(
+        manifest.speaks_as, manifest.size, manifest.embeds, asked or manifest.num_ctx
+    )
+    gap_s = host.server.config.copy_gap_s
+    host.server.catalog.add(name, fresh, host.now(), gap_s)
+    await asyncio.sleep(gap_s)
+    steps = ("using existing layer", "writing manifest", "success")
+    return await _progress(request, body, [{"status": s} for s in steps])
 
 
 async def pull(request: web.Request) -> web.StreamResponse:
-    """Knows what it has; a tag on the disk can be pulled again, and is then up to date."""
-    host, body = request.app[HOST], await read_body(request)
+    """A tag on the disk is pulled again and is up to date; any other is not to be had. Where a
+    fault asked for it, its content is new (fact 23)."""
+    host, body = request.app[HOST], await read_body(request, "PullRequest")
     name = str(body.get("model") or body.get("name") or "")
-    if host.catalog.find(name) is None:
-        lines = [
-            {"status": "pulling manifest"},
-            {"error": "pull model manifest: file does not exist"},
-        ]
-    else:
-        lines = [{"status": s} for s in ("pulling manifest", "verifying sha256 digest", "success")]
+    if not valid_name(name):
+        raise Refused("invalid model name", 400)
+    server = host.tick()
+    manifest = server.catalog.find(name)
+    if manifest is None:
+        steps = [{"status": "pulling manifest"}]
+        failed: Body = {"error": "pull model manifest: file does not exist"}
+        return await _progress(request, body, [*steps, failed])
+    if server.faults.take("new_content", tag=name) is not None:
+        server.catalog.repull(name, server.now)
+        manifest = server.catalog.find(name) or manifest
+    layer = f"pulling {manifest.blob[:12]}"
+    done = {"digest": f"sha256:{manifest.blob}", "total": manifest.size}
+    rows: list[Body] = [{"status": "pulling manifest"}, {"status": layer, **done}]
+    rows.append({"status": layer, **done, "completed": manifest.size})
+    steps_left = ("verifying sha256 digest", "writing manifest", "success")
+    return await _progress(request, body, rows + [{"status": s} for s in steps_left])
+
+
+async def _progress(request: web.Request, body: Body, rows: list[Body]) -> web.StreamResponse:
     if body.get("stream") is False:
-        return answer(lines[-1], 200 if "status" in lines[-1] else 500)
-    return await stream_lines(request, _each(lines))
+        return answer(rows[-1], 500 if "error" in rows[-1] else 200, "application/json")
 
+    async def lines() -> AsyncIterator[bytes]:
+        for row in rows:
+            yield line(row)
+            await asyncio.sleep(0)
 
-async def _each(lines: list[Body]) -> AsyncIterator[Body]:
-    for line in lines:
-        yield line
-        await asyncio.sleep(0)
-
-
-async def stream_lines(request: web.Request, lines: AsyncIterator[Body]) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
-    async for line in lines:
-        await response.write(json.dumps(line).encode() + b"\n")
-    await response.write_eof()
-    return response
-
-
-def _generate_line(reply: Reply, text: str) -> Body:
-    return {"model": reply.asked, "created_at": now_text(), "response": text, "done": False}
-
-
-def _chat_line(reply: Reply, text: str) -> Body:
-    message: Body = {"role": "assistant", "content": text}
-    return {"model": reply.asked, "created_at": now_text(), "message": message, "done": False}
-
-
-def _last(reply: Reply, line: Body) -> Body:
-    if reply.broken:  # fact 10: a 200 that is no success
-        return line
-    return {**line, "done": True, "done_reason": reply.reason, **reply.figures()}
-
-
-async def generate(request: web.Request) -> web.StreamResponse:
-    body = await read_body(request)
-    say = Say(prompt=str(body.get("prompt") or ""), as_json=body.get("format") is not None)
-    empty = not body.get("prompt") and not body.get("images")
-    return await _talk(request, body, say, empty, _generate_line, "generate")
-
-
-async def chat(request: web.Request) -> web.StreamResponse:
-    body = await read_body(request)
-    messages = [m for m in body.get("messages") or [] if isinstance(m, dict)]
-    say = Say(
-        prompt=replies.text_of(messages[-1]) if messages else "",
-        as_json=body.get("format") is not None,
-        tool=_tool(body) if replies.wants_tool(messages) else None,
-    )
-    return await _talk(request, body, say, not messages, _chat_line, "chat")
-
-
-def _tool(body: Body) -> Body | None:
-    tools = body.get("tools") or []
-    function = tools[0].get("function", {}) if tools and isinstance(tools[0], dict) else None
-    return None if function is None else {"name": function.get("name", ""), "arguments": {}}
-
-
-async def _talk(
-    request: web.Request,
-    body: Body,
-    say: Say,
-    empty: bool,
-    line: Callable[[Reply, str], Body],
-    what: str,
-) -> web.StreamResponse:
-    """Load, unload or answer, as the request means: one flow for generate and chat."""
-    host = request.app[HOST]
-    name = str(body.get("model") or "")
-    keep_alive = read_keep_alive(body)
-    manifest = check_model(host, name)
-    if empty and keep_alive == 0:  # fact 6
-        host.tick()
-        host.machine.unload(manifest)
-        host.tick()
-        return answer(line(Reply(name), "") | {"done": True, "done_reason": "unload"})
-    if manifest.embeds:
-        raise Refused(f'"{name}" does not support {what}', 400)
-    options = body.get("options") if isinstance(body.get("options"), dict) else {}
-    assert isinstance(options, dict)
-    count = 0 if empty else int(options.get("num_predict") or replies.DEFAULT_TOKENS)
-    count = replies.DEFAULT_TOKENS if count < 0 else count
-    work = Work(name, manifest, options, keep_alive, count)
-    reply = Reply(name)
-    stream = body.get("stream", True) is not False and not empty
-    tokens = run_reply(host, work, say, reply)
-    if not stream:
-        text = "".join([t async for t in tokens])
-        if empty:
-            return answer(line(reply, "") | {"done": True, "done_reason": "load"})
-        return answer(_with_tool(_last(reply, line(reply, text)), say))
-    first = await anext(tokens, None)  # errors come as a status while there is no first token
-    return await stream_lines(request, _lines(first, tokens, reply, line, say))
-
-
-async def _lines(
-    first: str | None,
-    tokens: AsyncIterator[str],
-    reply: Reply,
-    line: Callable[[Reply, str], Body],
-    say: Say,
-) -> AsyncIterator[Body]:
-    if first is not None:
-        yield line(reply, first)
-    async for token in tokens:
-        yield line(reply, token)
-    if not reply.broken:
-        yield _with_tool(_last(reply, line(reply, "")), say)
-
-
-def _with_tool(row: Body, say: Say) -> Body:
-    if say.tool and "message" in row:
-        row["message"]["tool_calls"] = [{"function": say.tool}]
-    return row
-
-
-async def embed(request: web.Request) -> web.Response:
-    host, body = request.app[HOST], await read_body(request)
-    name = str(body.get("model") or "")
-    manifest = check_model(host, name)
-    inputs = body.get("input", body.get("prompt", ""))
-    texts = [str(t) for t in inputs] if isinstance(inputs, list) else [str(inputs)]
-    options = body.get("options") if isinstance(body.get("options"), dict) else {}
-    assert isinstance(options, dict)
-    reply = Reply(name)
-    work = Work(name, manifest, options, read_keep_alive(body), 1)
-    async for _ in run_reply(host, work, Say(prompt=""), reply):
-        pass
-    rows = [replies.embedding(name, t) for t in texts]
-    figures = reply.figures()
-    kept = {k: figures[k] for k in ("total_duration", "load_duration")}
-    count = sum(replies.count_tokens(t) for t in texts)
-    if request.path == "/api/embeddings":
-        return answer({"embedding": rows[0]})
-    return answer({"model": name, "embeddings": rows, **kept, "prompt_eval_count": count})
+    return await stream(request, lines(), "application/x-ndjson")

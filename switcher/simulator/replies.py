@@ -40,14 +40,21 @@ WORDS = [
     "near",
     "far",
 ]
-DEFAULT_TOKENS = 24
+EMBEDDING_LENGTH = 256
+_EXAMPLES: dict[object, object] = {
+    "integer": 1,
+    "number": 1.5,
+    "boolean": True,
+    "array": [],
+    "object": {},
+}
 
 
 def tokens_of(model: str, prompt: str, count: int, seed: int) -> list[str]:
     """`count` tokens, the first one `[model] `."""
     text = f"{model}|{prompt}|{seed}"
     source = random.Random(hashlib.sha256(text.encode()).digest())
-    words = [f"{source.choice(WORDS)} " for _ in range(max(0, count - 1))]
+    words = [f"{source.choice(WORDS)} " for _ in range(count - 1)]
     return [f"[{model}] ", *words][:count]
 
 
@@ -56,8 +63,8 @@ def json_tokens(model: str) -> list[str]:
     return ['{"model": ', json.dumps(model), ', "ok": ', "true", "}"]
 
 
-def embedding(model: str, text: str, size: int = 64) -> list[float]:
-    """A unit-length vector, the same for the same text."""
+def embedding(model: str, text: str, size: int = EMBEDDING_LENGTH) -> list[float]:
+    """A vector of length one, the same for the same text."""
     source = random.Random(hashlib.sha256(f"{model}|{text}".encode()).digest())
     row = [source.gauss(0, 1) for _ in range(size)]
     length = sum(x * x for x in row) ** 0.5
@@ -70,6 +77,21 @@ def wants_tool(messages: list[dict[str, Any]]) -> bool:
     return last.get("role") == "user" and "use the tool" in text_of(last).lower()
 
 
+def tool_call(tools: object) -> dict[str, Any] | None:
+    """A call of the first tool: its name, and an example of each argument that it requires."""
+    first = tools[0] if isinstance(tools, list) and tools else None
+    function = first.get("function") if isinstance(first, dict) else None
+    if not isinstance(function, dict):
+        return None
+    schema = function.get("parameters") or {}
+    known = schema.get("properties") or {}
+    arguments = {
+        name: _EXAMPLES.get((known.get(name) or {}).get("type", ""), "example")
+        for name in schema.get("required") or []
+    }
+    return {"name": function.get("name", ""), "arguments": arguments}
+
+
 def text_of(message: dict[str, Any]) -> str:
     """A message's text, also of one made of parts."""
     content = message.get("content") or ""
@@ -80,4 +102,4 @@ def text_of(message: dict[str, Any]) -> str:
 
 def count_tokens(text: str) -> int:
     """About as many as a tokenizer would find."""
-    return max(1, len(text) // 4 + 1)
+    return len(text) // 4 + 1

@@ -11,7 +11,7 @@ from switcher.observed import Installed, Resident, find_digest, find_installed, 
 from switcher.ollama.errors import OllamaError
 from switcher.records.switches import Held, snapshot
 from switcher.specs import DEFAULT_WARMUPS, FOREVER, Spec
-from switcher.states import State
+from switcher.states import State, Strategy
 from switcher.switching.effects import Cancelled, Catalogue, Look, NotResident, Unload
 from switcher.switching.jobs import Job
 from switcher.switching.residency import Steps, load_spec, look_or_none, wait_gone
@@ -47,9 +47,10 @@ def _bring_back(held: Held, job: Job) -> Steps[list[str]]:
     set. Gives the names that were loaded again."""
     loaded: list[str] = []
     installed: tuple[Installed, ...] = yield Catalogue()
+    doubted = _asked_to_leave(job)
     for _ in range(TRIES):
         now: tuple[Resident, ...] = yield Look()
-        extra, missing = _difference(job, now)
+        extra, missing = _difference(job, now, doubted)
         if not extra and not missing:
             return loaded
         if extra:
@@ -61,15 +62,25 @@ def _bring_back(held: Held, job: Job) -> Steps[list[str]]:
         for old in missing:
             yield from _load_again(job, old, installed)
             loaded.append(short_name(old.name))
+        doubted = frozenset()
     now = yield Look()
-    extra, missing = _difference(job, now)
+    extra, missing = _difference(job, now, doubted)
     if missing:
         names = ", ".join(short_name(r.name) for r in missing)
         raise NotResident(f"{names} did not stay loaded.")
     return loaded
 
 
-def _difference(job: Job, now: tuple[Resident, ...]) -> tuple[list[Resident], list[Resident]]:
+def _asked_to_leave(job: Job) -> frozenset[str]:
+    """Digests that a swap may have asked to leave. They can still be listed and leave a moment
+    later (facts 1, 2), so they are loaded again whatever is listed: that revives them (fact 3)."""
+    course = job.known
+    return frozenset(course.leaving) if course.strategy is Strategy.SWAP else frozenset()
+
+
+def _difference(
+    job: Job, now: tuple[Resident, ...], doubted: frozenset[str]
+) -> tuple[list[Resident], list[Resident]]:
     """What is there because of this switch, and what was there before it and is not now.
 
     What others loaded meanwhile is theirs; what expired by itself meanwhile need not come back.
@@ -77,7 +88,11 @@ def _difference(job: Job, now: tuple[Resident, ...]) -> tuple[list[Resident], li
     course = job.known
     was_here = find_digest(course.before, course.digest) is not None
     extra = [] if was_here else [r for r in now if r.digest == course.digest]
-    missing = [r for r in course.before if not _as_before(r, find_digest(now, r.digest))]
+    missing = [
+        r
+        for r in course.before
+        if r.digest in doubted or not _as_before(r, find_digest(now, r.digest))
+    ]
     return extra, missing
 
 
@@ -119,10 +134,11 @@ def _restored_text(job: Job, why: SwitcherError, back: list[str]) -> str:
 
 def _degraded_text(job: Job, after: tuple[Resident, ...] | None, exc: SwitcherError) -> str:
     new, old = short_name(job.spec.name), _old_active(job) or "what was loaded before"
+    cause = exc.text.rstrip(".")
     if after is None:
         held = f"{job.host} does not answer, so what it holds is not known"
     elif after:
         held = f"{job.host} holds {', '.join(short_name(r.name) for r in after)}"
     else:
         held = f"{job.host} holds no model"
-    return f"{new} did not become active, and {old} did not come back: {exc.text} {held}."
+    return f"{new} did not become active, and {old} did not come back: {cause}. {held}."

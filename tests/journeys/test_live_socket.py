@@ -103,7 +103,11 @@ class Proxy:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(self._pump(number, reader, back), self._pump(number, there, writer))
+        pumps = self._pump(number, reader, back), self._pump(number, there, writer)
+        try:
+            await asyncio.gather(*pumps)
+        except asyncio.CancelledError:
+            pass  # the end of the test
 
     async def _pump(
         self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -268,6 +272,7 @@ def test_after_a_restart_the_newest_state_is_shown(
         is_live(page, 20)
         expect(page.locator(f"#switch-{number}")).to_contain_text("mid-b")
         expect(page.locator("#host-north-1-state")).to_contain_text("Queued")
+        expect(page.locator(f"#switch-{number} button")).to_contain_text("Cancel")
 
 
 def test_a_switch_that_ended_while_nobody_listened_is_told(
@@ -295,6 +300,7 @@ def test_a_line_that_swallows_everything_heals(data: Path, open_page: Callable[.
             number = run(data, SWITCH.format("mid-b:latest"))
             expect(page.locator(f"#switch-{number}")).to_contain_text("mid-b", timeout=10_000)
             is_live(page)
+            page.close()  # before the server goes, whatever it may still be reading
         finally:
             proxy.close()
 
@@ -315,6 +321,7 @@ def test_a_server_that_stands_still_is_noticed_and_heals(
         is_live(page, 20)
         expect(page.locator(f"#switch-{number}")).to_contain_text("mid-b")
         expect(notice).to_have_count(0)
+        page.close()  # before the server goes, whatever it may still be reading
 
 
 def test_who_is_signed_out_goes_to_the_login_page(

@@ -144,6 +144,30 @@ async def test_who_is_not_signed_in_is_let_in_and_turned_away(data: Path) -> Non
             assert await read_close(page) == 4401
 
 
+async def test_a_state_may_be_larger_than_what_a_page_may_say(data: Path, session_key: str) -> None:
+    """The limit for messages of autobahn holds in both directions."""
+    hosts = """
+import django; django.setup()
+from switcher.models import Host
+from switcher.records import config
+from switcher.records.ledger import SERVER
+for n in range(20):
+    config.save_host(Host(name=f"host-{n}", base_url="http://127.0.0.1:9"), SERVER)
+"""
+    assert python("-c", hosts, data=data).returncode == 0
+    with Process(data, "--no-worker") as server:
+        async with open_page(server, session_key) as page:
+            assert len((await page.receive_json(timeout=5))["html"]) > 10_000
+            await page.send_str('{"resync": true}')
+            assert (await page.receive_json(timeout=5))["type"] in {"state", "fragments"}
+            await page.send_str("x" * 5000)
+            while (message := await page.receive(timeout=5)).type is aiohttp.WSMsgType.TEXT:
+                pass
+            assert message.type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED}  # cut
+        assert server.end() == 0
+    assert "Traceback" not in server.output
+
+
 @pytest.mark.parametrize(
     ("path", "origin"), [(LIVE, "http://elsewhere.example"), ("/ws/other/", "")]
 )

@@ -28,6 +28,8 @@ class FakeHost:
     gpu_percent: int = 100
     tokens_per_s: float = 50.0
     sticky: set[str] = field(default_factory=set)  # names that do not leave when asked
+    lingers: int = 0  # readings in which an unloaded model is still listed (fact 1)
+    leaving: dict[str, int] = field(default_factory=dict)
 
     def add(self, tag: str, gb: float = 5, embeds: bool = False) -> Installed:
         name = full_name(tag)
@@ -63,7 +65,13 @@ class FakeHost:
 
     def resident(self, call: Call | None = None) -> tuple[Resident, ...]:
         self._act("ps")
-        return tuple(self.loaded.values())
+        listed = tuple(self.loaded.values())
+        for digest in list(self.leaving):
+            self.leaving[digest] -= 1
+            if self.leaving[digest] < 0:
+                del self.leaving[digest]
+                self.loaded.pop(digest, None)
+        return listed
 
     def installed(self, call: Call | None = None) -> tuple[Installed, ...]:
         self._act("tags")
@@ -72,6 +80,7 @@ class FakeHost:
     def load(self, spec: Spec, embeds: bool, timeout_s: float, call: Call) -> Loaded:
         self._act(f"load {spec.tag}")
         row = self._row(spec.name)
+        self.leaving.pop(row.digest, None)  # a request that names a keep-alive revives it (fact 3)
         here = self.loaded.get(row.digest)
         if here is None or spec.num_ctx not in (None, here.context_length):
             self.hold(row.name, spec.num_ctx or 4096)
@@ -89,8 +98,10 @@ class FakeHost:
     def unload(self, name: str, call: Call | None = None) -> None:
         self._act(f"unload {name.removesuffix(':latest')}")
         row = self._row(full_name(name))
-        if row.name not in self.sticky:
-            self.loaded.pop(row.digest, None)
+        if row.name not in self.sticky and row.digest in self.loaded:
+            self.leaving[row.digest] = self.lingers
+            if not self.lingers:
+                del self.leaving[row.digest], self.loaded[row.digest]
 
     def repoint(self, tag: str, digest: str) -> None:
         """What a re-pull does: the name means other content, the old runner stays (fact 23)."""

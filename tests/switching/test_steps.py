@@ -108,6 +108,20 @@ def test_a_load_that_fails_in_swap_brings_the_old_model_back_and_verifies_it(
     assert not row.degraded
 
 
+def test_an_old_model_that_is_listed_while_it_leaves_is_loaded_again_all_the_same(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    """Facts 1 and 2: right after a load that failed at once, the old one is still listed."""
+    switch(profile("mid-a"))
+    fake.lingers = 4
+    fake.fail["load big"] = [Refused("Ollama answered 500: no", 500, "no")]
+    row = switch(profile("big"))
+    assert (row.state, row.restored) == ("rolled_back", "mid-a")
+    for _ in range(6):
+        fake.resident()
+    assert fake.names == {"mid-a"}
+
+
 def test_a_restore_that_fails_too_is_loudly_degraded(
     fake: FakeHost, host: Host, profile: Make, switch: Go
 ) -> None:
@@ -247,7 +261,9 @@ def test_preloaded_models_that_the_server_evicts_come_back(
     embed = profile("embed")
     host.preloaded.add(embed)
     fake.hold("embed")
-    fake.before_act = lambda act: fake.loaded.pop("sha-embed", None) if act == "load mid-a" else None
+    fake.before_act = lambda act: (
+        fake.loaded.pop("sha-embed", None) if act == "load mid-a" else None
+    )
     row = switch(profile("mid-a"))
     assert row.state == "active"
     assert row.warnings == ["The server evicted embed; it was loaded again."]
@@ -296,12 +312,12 @@ def test_a_cancel_in_the_middle_restores_the_old_model(
     assert fake.names == {"mid-a"}
 
 
-def test_every_transition_has_its_entry_in_order(
-    fake: FakeHost, profile: Make, switch: Go
-) -> None:
+def test_every_transition_has_its_entry_in_order(fake: FakeHost, profile: Make, switch: Go) -> None:
     switch(profile("mid-a"))
     row = switch(profile("big"))
-    kinds = list(AuditEntry.objects.filter(switch=row).order_by("id").values_list("kind", flat=True))
+    kinds = list(
+        AuditEntry.objects.filter(switch=row).order_by("id").values_list("kind", flat=True)
+    )
     assert kinds == [
         "switch.queued",
         "switch.checking",

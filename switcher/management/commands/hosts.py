@@ -9,14 +9,13 @@ from django.core.management.base import CommandParser
 from switcher.management.terminal import (
     TerminalCommand,
     actor,
-    check_address,
     check_name,
     size_bytes,
     size_text,
 )
 from switcher.queries import api as facts
 from switcher.records import config
-from switcher.specs import check_keep_alive
+from switcher.specs import check_address, check_keep_alive
 from switcher.states import Strategy
 
 HEAD = ("NAME", "ADDRESS", "VRAM", "STRATEGY", "ACTIVE", "")

@@ -17,6 +17,7 @@ from switcher.management.following import (
 )
 from switcher.management.terminal import ACTIVE, REFUSED, TerminalCommand, actor
 from switcher.plans import Plan, gb
+from switcher.queries import api as facts
 from switcher.queries.api import Switch
 from switcher.states import ENDED, Strategy
 from switcher.switching import service
@@ -36,7 +37,7 @@ class Command(TerminalCommand):
         parser.add_argument("--host", default="", help="name of a host; else the default one")
         parser.add_argument("--profile", default="", help="name of a profile")
         parser.add_argument("--reason", default="", help="why; kept in the record")
-        parser.add_argument("--strategy", default="", choices=["", *(s.value for s in Strategy)])
+        parser.add_argument("--strategy", default="", choices=[s.value for s in Strategy])
         parser.add_argument("--keep-alive", default="", metavar="30m")
         parser.add_argument("--dry-run", action="store_true", help="only show the plan")
         parser.add_argument("--json", action="store_true", help="one JSON object at the end")
@@ -69,6 +70,7 @@ class Command(TerminalCommand):
         own = OwnWorker(switch_id)
         try:
             screen = Screen(out, live=bool(out.isatty()))
+            screen.begin(facts.switch(switch_id))
             row = follow(switch_id, screen, own, _Interrupted(own, out))
         finally:
             logger.setLevel(level)

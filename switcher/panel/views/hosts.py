@@ -6,12 +6,13 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django_htmx.http import trigger_client_event
 
 from switcher.clock import system
 from switcher.errors import BadRequest, SwitcherError
 from switcher.observed import Observation
 from switcher.ollama.client import Client
-from switcher.panel.forms import HostForm, check_address
+from switcher.panel.forms import HostForm
 from switcher.panel.page import (
     actor_of,
     admins,
@@ -24,6 +25,7 @@ from switcher.panel.page import (
 from switcher.queries import hosts, profiles
 from switcher.queries.hosts import HostValues
 from switcher.records import config
+from switcher.specs import check_address
 from switcher.watching.loop import check_now, latest
 
 
@@ -113,7 +115,8 @@ def probe(request: HttpRequest) -> HttpResponseBase:
         seen = read_address(request.POST.get("base_url", ""))
     except BadRequest as exc:
         seen = Observation(system.now(), error=exc.text)
-    return show(request, "host_form.html#probe", {"probe": seen})
+    response = show(request, "host_form.html#probe", {"probe": seen})
+    return trigger_client_event(response, "focus-on", {"id": "pb-h"}, after="swap")
 
 
 def read_address(text: str) -> Observation:

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from django.db import connection
+
+from switcher.records import changed
+from switcher.switching.waiting import in_host_thread, in_thread, news_of
+
+
+async def test_a_commit_in_another_thread_wakes_who_waits() -> None:
+    with news_of("tower") as news:
+        news.expect()
+        threading.Thread(target=lambda: changed.send(sender="switch.loading", host="tower")).start()
+        async with asyncio.timeout(10):
+            await news.wait(60)
+
+
+async def test_other_hosts_and_readings_wake_nobody() -> None:
+    with news_of("tower") as news:
+        changed.send(sender="switch.loading", host="den")
+        changed.send(sender="reading", host="tower")
+        await asyncio.sleep(0)
+        assert not news._rung.is_set()
+
+
+def test_who_commits_after_the_loop_has_ended_does_not_notice() -> None:
+    async def listen() -> None:
+        news = news_of("tower")
+        news.__enter__()  # and never leaves, as when a loop dies under it
+        listen.kept = news  # type: ignore[attr-defined]
+
+    asyncio.run(listen())
+    changed.send(sender="switch.loading", host="tower")
+    listen.kept.__exit__(None, None, None)  # type: ignore[attr-defined]
+
+
+async def test_the_threads_connection_is_given_back(transactional_db: None) -> None:
+    def used() -> object:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        return connection.connection
+
+    def left() -> bool:
+        return connection.connection is None
+
+    assert await in_thread(used) is not None
+    assert await in_thread(left)
+
+
+async def test_hosts_that_hang_keep_nobody_from_reading_rows() -> None:
+    free = threading.Event()
+    asked = [asyncio.create_task(in_host_thread(free.wait)) for _ in range(50)]
+    async with asyncio.timeout(10):
+        assert await in_thread(lambda: "read") == "read"
+    free.set()
+    assert all(await asyncio.gather(*asked))

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from switcher.management.terminal import size_bytes, until_text
+from switcher.models import AuditEntry, Host, ModelProfile
+from switcher.records import config
+from switcher.specs import check_address
+from tests.commands.conftest import ADMIN, Simulator, run
+
+
+def test_status_shows_what_is_loaded_and_what_is_active(host: Host, simulator: Simulator) -> None:
+    run("switch", "mid-a")
+    ran = run("status")
+    assert ran.code == 0
+    first, head, row = ran.out.splitlines()
+    assert first.startswith(f"tower (default) at {simulator.url}")
+    assert head.split() == ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
+    assert row.startswith("mid-a ")
+    assert "100% GPU" in row
+    assert "30 minutes from now" in row
+    assert row.endswith("ACTIVE")
+
+
+def test_status_warns(host: Host, simulator: Simulator, unused_tcp_port: int) -> None:
+    config.put_host({"name": "gone", "base_url": f"http://127.0.0.1:{unused_tcp_port}"}, ADMIN)
+    ran = run("status")
+    assert "No model is loaded." in ran.out
+    assert "Warning: no model is active" in ran.out
+    assert f"Warning: Connection refused at http://127.0.0.1:{unused_tcp_port}." in ran.out
+    Host.objects.filter(name="tower").update(
+        active_tag="mid-a", active_digest="x", degraded="It holds nothing."
+    )
+    ran = run("status", "--host", "tower")
+    assert "Warning: degraded: It holds nothing." in ran.out
+    assert "Warning: mid-a is active, but not loaded" in ran.out
+    assert "gone" not in ran.out
+
+
+def test_status_warns_of_another_context(host: Host, simulator: Simulator) -> None:
+    """Fact 12: somebody's request with other options loaded it anew."""
+    run("profiles", "add", "coder", "mid-a", "--num-ctx", "8192")
+    assert run("switch", "--profile", "coder").code == 0
+    assert "Warning" not in run("status").out
+    row = Host.objects.get()
+    spec = dict(row.active_spec or {}) | {"options": {"num_ctx": 1024}}
+    Host.objects.update(active_spec=spec)
+    assert "mid-a is loaded with context 8192, not 1024" in run("status").out
+
+
+def test_status_as_json(host: Host, simulator: Simulator) -> None:
+    run("switch", "mid-a")
+    (row,) = run("status", "--json").json()
+    assert row["active"]["model"] == "mid-a"
+    assert [r["active"] for r in row["resident"]] == [True]
+    assert row["error"] is None
+    assert run("status", "--host", "nowhere").code == 1
+
+
+def test_hosts_are_added_listed_and_removed(transactional_db: None) -> None:
+    assert "There is no host yet" in run("hosts").out
+    added = run(
+        *("hosts", "add", "gpu-1", "10.0.0.21:11434/", "--vram", "24GB"),
+        *("--simulated", "--strategy", "swap"),
+    )
+    assert added.code == 0
+    row = Host.objects.get()
+    assert row.base_url == "http://10.0.0.21:11434"
+    assert (row.vram_bytes, row.simulated, row.strategy) == (24_000_000_000, True, "swap")
+    listed = run("hosts").out
+    assert "gpu-1" in listed
+    assert "default, simulated" in listed
+    assert [h["name"] for h in run("hosts", "--json").json()] == ["gpu-1"]
+    assert run("hosts", "remove", "gpu-1").code == 0
+    assert not Host.objects.filter(removed_at=None).exists()
+    kinds = AuditEntry.objects.values_list("kind", flat=True)
+    assert set(kinds) == {"host.added", "host.removed"}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("add", "GPU 1", "http://10.0.0.1"),
+        ("add", "gpu-1", "ftp://10.0.0.1"),
+        ("add", "gpu-1", "http://user:pw@10.0.0.1"),
+        ("add", "gpu-1", "http://10.0.0.1", "--keep-alive", "30"),
+        ("remove", "nowhere"),
+    ],
+)
+def test_hosts_that_cannot_be_are_code_1(transactional_db: None, args: tuple[str, ...]) -> None:
+    ran = run("hosts", *args)
+    assert ran.code == 1
+    assert ran.err.strip()
+    assert not Host.objects.exists()
+
+
+def test_profiles_are_added_listed_and_removed(transactional_db: None) -> None:
+    assert "There is no profile yet" in run("profiles").out
+    assert run("profiles", "add", "coder", "qwen2.5:14b", "--keep-alive", "-1", "--num-ctx", "8192")
+    row = ModelProfile.objects.get()
+    assert (row.keep_alive, row.options) == ("forever", {"num_ctx": 8192})
+    assert "num_ctx=8192" in run("profiles").out
+    assert run("profiles", "add", "coder", "other").code == 1
+    assert run("profiles", "add", "a", "b c").code == 1
+    assert run("profiles", "add", "a", "b", "--min-gpu", "101").code == 1
+    assert run("profiles", "remove", "coder").code == 0
+    assert run("profiles", "remove", "coder").code == 1
+
+
+def test_a_profile_in_use_is_kept_with_code_5(host: Host) -> None:
+    run("profiles", "add", "small", "mid-a")
+    assert run("switch", "--profile", "small").code == 0
+    ran = run("profiles", "remove", "small")
+    assert ran.code == 5
+    assert "in use on tower" in ran.err
+
+
+def test_the_simulator_is_a_command_that_needs_no_database() -> None:
+    with subprocess.Popen(
+        [sys.executable, "manage.py", "simulator", "--port", "0", "--model", "mid-a=1GB"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert "listening on http://127.0.0.1:" in process.stdout.readline()
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("24GB", 24 * 10**9),
+        ("1.5gb", 1_500_000_000),
+        ("2GiB", 2**31),
+        ("42", 42),
+        ("3M", 3 * 10**6),
+    ],
+)
+def test_sizes_are_read(text: str, count: int) -> None:
+    assert size_bytes(text) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("10.0.0.1:11434", "http://10.0.0.1:11434"),
+        (" https://ollama.example/ ", "https://ollama.example"),
+        ("http://[::1]:11434", "http://[::1]:11434"),
+    ],
+)
+def test_addresses_are_read(text: str, address: str) -> None:
+    assert check_address(text) == address
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "Stopping..."),
+        (20, "20 seconds from now"),
+        (1800, "30 minutes from now"),
+        (7200, "2 hours from now"),
+    ],
+)
+def test_expiry_is_told_as_ollama_tells_it(seconds: int, text: str) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    assert until_text(now + timedelta(seconds=seconds), False, now) == text
+    assert until_text(now, True, now) == "Forever"

@@ -1,0 +1,60 @@
+"""The same expectations for a real server and for the simulator.
+
+With SWITCHER_REAL_OLLAMA set (http://127.0.0.1:11434) the real server there is asked, with the
+models that SWITCHER_REAL_MODELS names: two of some size, two small ones, one for embeddings, all of
+which it unloads. Else a simulator is started.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.contract.server import Models, Ollama, simulator
+
+MODELS = os.environ.get("SWITCHER_REAL_MODELS", "mid-a,mid-b,tiny-a,tiny-b,embed")
+
+
+@pytest.fixture(scope="session")
+def models() -> Models:
+    return Models(*MODELS.split(","))
+
+
+@pytest.fixture(scope="session")
+def server(models: Models) -> Iterator[Ollama]:
+    real = os.environ.get("SWITCHER_REAL_OLLAMA", "").rstrip("/")
+    if not real:
+        with simulator(models) as made:
+            yield made
+        return
+    found = Ollama(real, models, simulated=False)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def ollama(server: Ollama) -> Iterator[Ollama]:
+    """The server, with nothing loaded; and so it is left."""
+    server.clean()
+    yield server
+    server.clean()
+
+
+@pytest.fixture
+def faulty(ollama: Ollama) -> Ollama:
+    """A server that takes faults."""
+    if not ollama.simulated:
+        pytest.skip("needs a fault that a real server does not make on demand")
+    return ollama
+
+
+@pytest.fixture
+def started(server: Ollama) -> Iterator[Callable[..., Ollama]]:
+    """Starts a simulator with flags of its own."""
+    if not server.simulated:
+        pytest.skip("needs a server that is started with settings of its own")
+    with ExitStack() as stack:
+        yield lambda *flags: stack.enter_context(simulator(server.models, *flags))

@@ -1,0 +1,78 @@
+"""The gateway in front of a simulated Ollama: whole and streamed, passed through and translated."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from switcher.models import Host
+from switcher.ollama import relay
+from switcher.specs import Spec
+from switcher.switching.waiting import in_thread
+from tests.gateway.conftest import HELLO, add_host, ask, set_active
+
+
+@pytest.fixture
+def simulated() -> Iterator[str]:
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-m", "switcher.simulator", "--port", "0", "--load-rate", "50GB"),
+            *("--tokens-per-s", "500", "--model", "mid-a=2GB", "--model", "mid-b=2GB"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        yield line[line.index("http://") :].strip()
+        process.kill()
+
+
+PLAIN = Spec("", "mid-a")
+TUNED = Spec("tuned", "mid-a", keep_alive="2h", options={"num_ctx": 8192})
+
+
+def loaded(url: str) -> Any:
+    (row,) = requests.get(f"{url}/api/ps", timeout=5).json()["models"]
+    return row
+
+
+def load(url: str, spec: Spec) -> Any:
+    body = {"model": spec.tag, "prompt": "", "keep_alive": spec.keep_alive}
+    requests.post(
+        f"{url}/api/generate", json=body | {"options": spec.runner_options}, timeout=10
+    ).raise_for_status()
+    return loaded(url)
+
+
+@pytest.mark.fact(12)
+@pytest.mark.parametrize("spec", [PLAIN, TUNED], ids=["passed", "translated"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_comes_and_nothing_is_loaded_anew(
+    transactional_db: None, settings: Any, simulated: str, spec: Spec, stream: bool
+) -> None:
+    settings.SWITCHER_OPEN_GATEWAY = True
+    host: Host = await in_thread(add_host, "tower", simulated)
+    await in_thread(set_active, host, spec)
+    before = await in_thread(load, simulated, spec)
+    try:
+        got = await ask({**HELLO, "stream": stream, "max_tokens": 4, "keep_alive": "1s"}).end()
+    finally:
+        await relay.close()
+    assert got.status == 200, got.body
+    if stream:
+        assert got.body.endswith(b"data: [DONE]\n\n")
+        parts = [e["choices"][0]["delta"].get("content", "") for e in got.events()[:-1]]
+        text = "".join(parts)
+    else:
+        text = json.loads(got.body)["choices"][0]["message"]["content"]
+    assert text.startswith("[mid-a]")
+    after = await in_thread(loaded, simulated)
+    assert after["context_length"] == before["context_length"]
+    assert after["expires_at"] >= before["expires_at"], "the client's keep-alive stays outside"

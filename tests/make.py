@@ -1,0 +1,185 @@
+"""Things that tests need, made the way the product makes them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+
+from switcher.access import AUDITORS, OPERATORS
+from switcher.models import Host, ModelProfile, SwitchEvent
+from switcher.observed import Installed, Observation, Resident
+from switcher.plans import make_plan
+from switcher.records import Actor, config, leases, readings, switches
+from switcher.records.switches import Held, NewSwitch, plan_facts, snapshot
+from switcher.specs import Spec
+from switcher.states import PHASES, State, Strategy
+from switcher.switching.jobs import situation, spec_of
+
+GB = 1_000_000_000
+NOW = datetime(2026, 11, 24, 14, 32, 7, tzinfo=UTC)
+ANNA = Actor("anna", "page", ip="192.0.2.14", agent="Firefox")
+
+
+class FixedClock:
+    """A clock that stands still until it is told to go on."""
+
+    def __init__(self, at: datetime = NOW) -> None:
+        self.at = at
+
+    def now(self) -> datetime:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at.timestamp()
+
+    def sleep(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+
+
+def digest(name: str) -> str:
+    """A digest that is told from every other model's."""
+    return name.encode().hex().ljust(64, "0")[:64]
+
+
+def resident(name: str, gb: float = 5.0, **values: Any) -> Resident:
+    """A row of `/api/ps`: all on the GPU, for 24 minutes more."""
+    size = round(gb * GB)
+    facts: dict[str, Any] = {
+        "name": name,
+        "digest": digest(name),
+        "size": size,
+        "size_vram": size,
+        "context_length": 4096,
+        "expires_at": NOW + timedelta(minutes=24),
+    }
+    return Resident(**facts | values)
+
+
+def installed(name: str, gb: float = 5.0, **values: Any) -> Installed:
+    """A row of `/api/tags`."""
+    return Installed(name, digest(name), round(gb * GB), ("completion",), **values)
+
+
+def seen(*rows: Resident, on_disk: tuple[Installed, ...] = (), **values: Any) -> Observation:
+    """A reading; what is resident is on the disk too."""
+    disk = {i.name: i for i in (*(Installed(r.name, r.digest, r.size) for r in rows), *on_disk)}
+    facts: dict[str, Any] = {"at": NOW - timedelta(seconds=2), "version": "0.12.6"}
+    return Observation(resident=rows, installed=tuple(disk.values()), **facts | values)
+
+
+def host(name: str = "north-1", seen: Observation | None = None, **values: Any) -> Host:
+    """A host of 24 GB; with `seen`, it was read."""
+    facts: dict[str, Any] = {"base_url": f"http://{name}.test:11434", "vram_bytes": 24 * GB}
+    row = config.save_host(Host(name=name, **facts | values), ANNA)
+    if seen is not None:
+        readings.store(row.pk, seen, 0)
+    return row
+
+
+def profile(tag: str = "qwen2.5:14b", name: str = "", **values: Any) -> ModelProfile:
+    name = name or tag.replace(":", "-").replace(".", "-")
+    return config.save_profile(ModelProfile(name=name, tag=tag, **values), ANNA)
+
+
+def open_switch(
+    to: Host, tag: str = "qwen2.5:14b", *, clock: FixedClock | None = None, **values: Any
+) -> SwitchEvent:
+    """A switch that was asked for; nothing has taken it up."""
+    found = ModelProfile.objects.filter(tag=tag).first()
+    facts: dict[str, Any] = {
+        "host_id": to.pk,
+        "spec": spec_of(found) if found else Spec("", tag),
+        "profile_id": found.pk if found else None,
+        "strategy": Strategy.AUTO,
+        "actor": ANNA,
+        "reason": "Better answers",
+    }
+    row, _ = switches.open_switch(NewSwitch(**facts | values), clock or FixedClock())
+    return row
+
+
+def held_switch(row: SwitchEvent, clock: FixedClock) -> Held:
+    """Take it into a worker's hands."""
+    fence = leases.take(row.host_id, "test", clock)
+    assert fence is not None
+    held = switches.hold(row.pk, fence, clock)
+    assert held is not None
+    return held
+
+
+def switch_up_to(
+    to: Host,
+    state: State,
+    tag: str = "qwen2.5:14b",
+    *,
+    before: tuple[Resident, ...] = (),
+    strategy: Strategy = Strategy.SWAP,
+    clock: FixedClock | None = None,
+    step_s: float = 1.0,
+    **values: Any,
+) -> Held:
+    """A switch that was walked up to a state of the good way; each phase took `step_s`."""
+    clock = clock or FixedClock(NOW - timedelta(seconds=10))
+    row = open_switch(to, tag, clock=clock, **values)
+    held = held_switch(row, clock)
+    spec = Spec.from_json(row.to_spec)
+    disk = (installed(spec.name), *(Installed(r.name, r.digest, r.size) for r in before))
+    plan = make_plan(situation(to, spec, strategy, before, disk))
+    for phase in PHASES[strategy]:
+        held.move(phase)
+        if phase is State.CHECKING:
+            held.note(before=snapshot(before), **plan_facts(plan))
+        if phase is state:
+            break
+        clock.sleep(step_s)
+    return held
+
+
+def ended_switch(
+    on: Host,
+    tag: str = "qwen2.5:14b",
+    end: State = State.ACTIVE,
+    *,
+    before: tuple[Resident, ...] = (),
+    at: datetime = NOW - timedelta(hours=1),
+    **values: Any,
+) -> SwitchEvent:
+    """A switch that has ended: `active`, or `rolled back` and its kind, while loading."""
+    clock = FixedClock(at)
+    last = PHASES[Strategy.SWAP][-1] if end is State.ACTIVE else State.LOADING
+    held = switch_up_to(on, last, tag, before=before, clock=clock, **values)
+    row = SwitchEvent.objects.get(pk=held.switch_id)
+    if end is State.ACTIVE:
+        facts: dict[str, Any] = {
+            "after": snapshot((resident(row.to_spec["tag"]),)),
+            "outcome": f"{tag} is active on {on.name}.",
+            "figures": {"tokens_per_s": 23.1},
+        }
+        held.activate(State.ACTIVE, digest(tag), **facts)
+    else:
+        text = "Ollama answered 500: cudaMalloc failed: out of memory"
+        held.move(State.RESTORING, note="stopped here", error_code="refused", error=text)
+        clock.sleep(2.0)
+        outcome = f"{tag} did not become active. The old model is active again."
+        held.end(end, after=snapshot(before), restored="llama3.1:8b", outcome=outcome)
+    leases.give_back(on.pk, held.fence)
+    on.refresh_from_db()
+    return SwitchEvent.objects.get(pk=held.switch_id)
+
+
+def user(name: str = "olga", role: str = OPERATORS, **values: Any) -> Any:
+    """A member of the staff in a role; `role="admin"` is a superuser, empty is nobody's.
+
+    Without a password unless one is given: hashing it takes longer than most tests.
+    """
+    users = get_user_model().objects
+    if role == "admin":
+        return users.create_superuser(name, **values)
+    staff = {"is_staff": role in {OPERATORS, AUDITORS}}
+    person = users.create_user(name, **staff | values)
+    if role:
+        person.groups.add(Group.objects.get(name=role))
+    return person

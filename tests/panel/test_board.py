@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from switcher.models import SwitchEvent
+from switcher.states import State
+from tests import make
+from tests.make import FixedClock
+from tests.panel.conftest import FakeOllama
+
+pytestmark = pytest.mark.django_db
+
+LLAMA = make.resident("llama3.1:8b", 4.0)
+QWEN = make.installed("qwen2.5:14b", 9.0)
+DISK = (make.installed("llama3.1:8b", 4.0), QWEN)
+
+
+@pytest.fixture
+def north(ollama: FakeOllama) -> Any:
+    """A host that holds llama3.1:8b, and profiles of it and of qwen2.5:14b."""
+    host = make.host(seen=make.seen(LLAMA, on_disk=DISK, at=datetime.now(UTC)))
+    make.profile("llama3.1:8b")
+    make.profile("qwen2.5:14b")
+    make.ended_switch(host, "llama3.1:8b")
+    ollama.holds(LLAMA, on_disk=DISK)
+    return host
+
+
+def text_of(response: Any) -> str:
+    """What a reader sees, in one line."""
+    words = re.sub(r"<title>.*?</title>|<[^>]+>", " ", response.content.decode())
+    return " ".join(words.replace("\u00a0", " ").replace("&nbsp;", " ").split())
+
+
+def token_of(response: Any) -> str:
+    found = re.search(r'name="plan" value="(p-\w+)"', response.content.decode())
+    assert found, "the page shows no plan"
+    return found.group(1)
+
+
+def test_board_takes_at_most_six_queries(operator: Client, north: Any) -> None:
+    make.switch_up_to(north, State.LOADING, clock=FixedClock(datetime.now(UTC)))
+    operator.get("/")
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        response = operator.get("/")
+    assert response.status_code == 200
+    assert len(queries) <= 6, [q["sql"][:80] for q in queries.captured_queries]
+
+
+def test_board_shows_hosts_and_events(operator: Client, north: Any) -> None:
+    response = operator.get("/")
+    shown = text_of(response)
+    assert "1 of 1 host answers. Nothing needs a look." in shown
+    assert "4 of 24 GB" in shown
+    assert "llama3.1:8b active after" in shown
+    assert 'data-live-topics="board"' in response.content.decode()
+    assert "HX-Request" in response.headers["Vary"]
+
+
+def test_pages_hold_no_inline_script_or_style(admin: Client, north: Any) -> None:
+    event = SwitchEvent.objects.get()
+    for path in ("/", "/plan?host=north-1", "/hosts/", "/hosts/north-1/", "/hosts/add",
+                 "/hosts/north-1/edit", "/profiles/", "/profiles/add", "/switches/",
+                 f"/switches/{event.pk}/", "/login/", "/nothing-here"):  # fmt: skip
+        page = admin.get(path).content.decode()
+        assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=", page), path
+
+
+def test_stranger_is_sent_to_sign_in_and_comes_back(client: Client) -> None:
+    response = client.get("/switches/?host=north-1")
+    assert response.status_code == 302
+    assert response["Location"] == "/login/?next=/switches/%3Fhost%3Dnorth-1"
+
+
+def test_fragment_for_a_stranger_sends_the_whole_page_to_sign_in(client: Client) -> None:
+    headers = {"HX-Request": "true", "HX-Current-URL": "http://testserver/"}
+    response = client.get("/plan?host=north-1", headers=headers)
+    assert response["HX-Redirect"].startswith("/login/?next=")
+
+
+def test_user_who_is_no_staff_is_refused(sign_in: Callable[..., Client]) -> None:
+    response = sign_in("", "nobody").get("/")
+    assert response.status_code == 403
+    assert "This page is for staff." in text_of(response)
+
+
+def test_first_run_shows_how_to_add_a_host(admin: Client) -> None:
+    shown = text_of(admin.get("/"))
+    assert "Add your first host" in shown
+    assert "switchboard simulator" in shown
+
+
+def test_plan_is_on_the_page_without_script(operator: Client, north: Any) -> None:
+    response = operator.get("/plan", {"host": "north-1", "profile": "qwen2-5-14b"})
+    shown = text_of(response)
+    assert "Load qwen2.5:14b" in shown
+    assert "Unload llama3.1:8b" in shown
+    assert "fit beside what is loaded" in shown
+    assert "Switch north-1 to qwen2.5:14b" in shown
+    assert "<h1>Board</h1>" in response.content.decode()
+
+
+def test_plan_for_htmx_is_the_fragment_alone(operator: Client, north: Any) -> None:
+    query = {"host": "north-1", "profile": "qwen2-5-14b"}
+    response = operator.get("/plan", query, headers={"HX-Request": "true"})
+    page = response.content.decode()
+    assert page.lstrip().startswith('<div id="plan"')
+    assert "<html" not in page
+
+
+def test_plan_of_a_model_without_profile(operator: Client, north: Any, ollama: FakeOllama) -> None:
+    ollama.holds(LLAMA, on_disk=(*DISK, make.installed("phi4:14b")))
+    response = operator.get("/plan", {"host": "north-1", "profile": "=phi4:14b"})
+    assert "Switch north-1 to phi4:14b" in text_of(response)
+
+
+def test_form_token_does_not_stay_in_the_address(operator: Client, north: Any) -> None:
+    query = {"host": "north-1", "csrfmiddlewaretoken": "secret", "plan": "p-1"}
+    response = operator.get("/plan", query)
+    assert (response.status_code, response["Location"]) == (302, "/plan?host=north-1")
+
+
+def test_enter_refreshes_the_plan_and_never_switches(operator: Client, north: Any) -> None:
+    page = operator.get("/plan?host=north-1&profile=qwen2-5-14b").content.decode()
+    form = page[page.index('id="quick-switch-body"') :]
+    first = re.search(r'<button[^>]*type="submit"[^>]*>([^<]*)', form)
+    assert first is not None
+    assert first.group(1) == "Refresh plan"
+
+
+def test_switch_runs_the_plan_that_was_shown(operator: Client, north: Any) -> None:
+    wish = {"host": "north-1", "profile": "qwen2-5-14b", "reason": "Better answers"}
+    token = token_of(operator.get("/plan", wish))
+    response = operator.post("/switch", wish | {"plan": token})
+    row = SwitchEvent.objects.first()
+    assert row is not None
+    assert (response.status_code, response["Location"]) == (302, f"/#switch-{row.pk}")
+    assert (row.actor, row.source, row.reason) == ("olga", "page", "Better answers")
+    assert (row.to_tag, row.plan_token, row.state) == ("qwen2.5:14b", token, "queued")
+
+
+def test_switch_by_htmx_answers_with_the_panels(operator: Client, north: Any) -> None:
+    wish = {"host": "north-1", "profile": "qwen2-5-14b"}
+    token = token_of(operator.get("/plan", wish))
+    headers = {"HX-Request": "true"}
+    response = operator.post("/switch", wish | {"plan": token}, headers=headers)
+    row = SwitchEvent.objects.first()
+    assert row is not None
+    assert f'id="switch-{row.pk}"' in response.content.decode()
+    assert f"switch-{row.pk}-h" in response["HX-Trigger-After-Swap"]
+
+
+def test_second_click_gets_the_switch_of_the_first(operator: Client, north: Any) -> None:
+    wish = {"host": "north-1", "profile": "qwen2-5-14b"}
+    wish["plan"] = token_of(operator.get("/plan", wish))
+    first, second = operator.post("/switch", wish), operator.post("/switch", wish)
+    assert first["Location"] == second["Location"]
+    assert SwitchEvent.objects.filter(state="queued").count() == 1
+
+
+def test_changed_host_switches_nothing_and_shows_a_new_plan(
+    operator: Client, north: Any, ollama: FakeOllama
+) -> None:
+    wish = {"host": "north-1", "profile": "qwen2-5-14b"}
+    token = token_of(operator.get("/plan", wish))
+    ollama.holds(on_disk=DISK)
+    response = operator.post("/switch", wish | {"plan": token})
+    assert response.status_code == 409
+    shown = text_of(response)
+    assert "Nothing was switched. north-1 changed after the plan was made." in shown
+    assert token_of(response) != token
+    assert not SwitchEvent.objects.filter(state="queued").exists()
+
+
+def test_changed_host_by_htmx_replaces_the_plan(
+    operator: Client, north: Any, ollama: FakeOllama
+) -> None:
+    wish = {"host": "north-1", "profile": "qwen2-5-14b"}
+    token = token_of(operator.get("/plan", wish))
+    ollama.holds(on_disk=DISK)
+    response = operator.post("/switch", wish | {"plan": token}, headers={"HX-Request": "true"})
+    assert (response.status_code, response["HX-Retarget"]) == (200, "#plan")
+    assert "Nothing was switched." in text_of(response)
+
+
+def test_switch_without_a_plan_is_refused(operator: Client, north: Any) -> None:
+    response = operator.post("/switch", {"host": "north-1", "profile": "qwen2-5-14b"})
+    assert response.status_code == 400
+    assert "Read the plan first" in text_of(response)
+
+
+def test_conflict_names_who_switches_and_leads_there(operator: Client, north: Any) -> None:
+    wish = {"host": "north-1", "profile": "qwen2-5-14b"}
+    token = token_of(operator.get("/plan", wish))
+    other = make.open_switch(north, "phi4:14b", clock=FixedClock(datetime.now(UTC)))
+    response = operator.post("/switch", wish | {"plan": token})
+    assert response.status_code == 409
+    assert "north-1 is already switching to phi4:14b, started by anna" in text_of(response)
+    assert f'href="/#switch-{other.pk}"' in response.content.decode()
+
+
+def test_host_that_switches_by_now_is_said_to_switch_not_just_to_have_changed(
+    operator: Client, north: Any, ollama: FakeOllama
+) -> None:
+    wish = {"host": "north-1", "profile": "qwen2-5-14b"}
+    token = token_of(operator.get("/plan", wish))
+    make.open_switch(north, "phi4:14b", clock=FixedClock(datetime.now(UTC)))
+    ollama.holds(on_disk=DISK)
+    response = operator.post("/switch", wish | {"plan": token})
+    assert response.status_code == 409
+    assert "north-1 is already switching to phi4:14b, started by anna" in text_of(response)
+
+
+def test_blocked_plan_has_a_button_that_says_why_not(operator: Client, north: Any) -> None:
+    make.profile("gemma2:27b")
+    response = operator.get("/plan", {"host": "north-1", "profile": "gemma2-27b"})
+    page = response.content.decode()
+    button = re.search(r'<button[^>]*id="plan-go"[^>]*>', page)
+    assert button is not None
+    assert 'aria-disabled="true"' in button.group()
+    assert 'type="button"' in button.group()
+    assert "gemma2:27b is not on north-1. Pull it there first" in text_of(response)
+
+
+def test_host_that_does_not_answer_is_a_state_of_the_plan(
+    operator: Client, north: Any, ollama: FakeOllama
+) -> None:
+    ollama.mocked.reset()
+    response = operator.get("/plan", {"host": "north-1", "profile": "qwen2-5-14b"})
+    assert response.status_code == 200
+    assert "The host does not answer." in text_of(response)
+
+
+def test_wrong_keep_alive_is_said_in_the_plan(operator: Client, north: Any) -> None:
+    query = {"host": "north-1", "profile": "qwen2-5-14b", "keep_alive": "30"}
+    assert "for example 30m, 2h or forever" in text_of(operator.get("/plan", query))
+
+
+def test_auditor_sees_the_plan_but_no_action(auditor: Client, north: Any) -> None:
+    make.switch_up_to(north, State.LOADING, clock=FixedClock(datetime.now(UTC)))
+    response = auditor.get("/plan", {"host": "north-1", "profile": "qwen2-5-14b"})
+    shown = text_of(response)
+    assert "Your account may look, but not switch." in shown
+    assert "Cancel" not in shown
+    assert auditor.post("/switch", {"host": "north-1"}).status_code == 403
+
+
+def test_posts_need_their_token(sign_in: Callable[..., Client], north: Any) -> None:
+    client = sign_in("operators", "carl", enforce_csrf_checks=True)
+    response = client.post("/switch", {"host": "north-1"})
+    assert response.status_code == 403
+    assert "This form is out of date" in text_of(response)
+
+
+def test_times_are_there_without_script(operator: Client, north: Any) -> None:
+    clock = FixedClock(datetime.now(UTC) - timedelta(seconds=8))
+    make.switch_up_to(north, State.LOADING, clock=clock)
+    page = operator.get("/").content.decode()
+    assert re.search(r"<time data-elapsed datetime=\"[^\"]+\">\d+\u00a0s</time> elapsed", page)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+
+from switcher.models import AuditEntry, Host, ModelProfile
+from tests import make
+
+pytestmark = pytest.mark.django_db
+
+PROFILE = {"name": "phi", "tag": "phi4:14b", "keep_alive": "30m", "options": "{}", "warmups": "[]"}
+
+
+def test_profile_is_saved_through_records(admin: Client) -> None:
+    response = admin.post("/admin/switcher/modelprofile/add/", PROFILE)
+    assert response.status_code == 302
+    entry = AuditEntry.objects.get()
+    assert (entry.kind, entry.actor) == ("profile.added", "ada")
+    assert '"source":"admin"' in entry.body
+
+
+def test_wrong_profile_is_refused_with_the_words_of_the_pages(admin: Client) -> None:
+    wrong = PROFILE | {"keep_alive": "30"}
+    page = admin.post("/admin/switcher/modelprofile/add/", wrong).content.decode()
+    assert "for example 30m, 2h or forever" in page
+    assert not ModelProfile.objects.exists()
+
+
+def test_host_is_removed_not_deleted(admin: Client) -> None:
+    host = make.host()
+    make.ended_switch(host)
+    response = admin.post(f"/admin/switcher/host/{host.pk}/delete/", {"post": "yes"})
+    assert response.status_code == 302
+    assert Host.objects.get().removed_at is not None
+
+
+def test_profile_in_use_stays(admin: Client) -> None:
+    profile = make.profile("phi4:14b")
+    make.ended_switch(make.host(), "phi4:14b")
+    path = f"/admin/switcher/modelprofile/{profile.pk}/delete/"
+    page = admin.post(path, {"post": "yes"}, follow=True).content.decode()
+    assert ModelProfile.objects.exists()
+    assert "Nothing was deleted." in page or "would require deleting" in page
+
+
+@pytest.mark.parametrize("model", ["switchevent", "auditentry"])
+def test_records_are_read_only(admin: Client, model: str) -> None:
+    row = make.ended_switch(make.host())
+    pk = row.pk if model == "switchevent" else AuditEntry.objects.values_list("pk")[0][0]
+    assert admin.get(f"/admin/switcher/{model}/").status_code == 200
+    page = admin.get(f"/admin/switcher/{model}/{pk}/change/")
+    assert page.status_code == 200
+    assert 'name="_save"' not in page.content.decode()
+    assert admin.get(f"/admin/switcher/{model}/add/").status_code == 403
+    assert admin.post(f"/admin/switcher/{model}/{pk}/delete/").status_code == 403
+    assert admin.post(f"/admin/switcher/{model}/{pk}/change/", {}).status_code == 403
+
+
+@pytest.mark.parametrize("model", ["lease", "reading", "origin", "failureseen"])
+def test_rows_of_the_machinery_are_not_there(admin: Client, model: str) -> None:
+    assert admin.get(f"/admin/switcher/{model}/").status_code == 404

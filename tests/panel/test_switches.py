@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from switcher.models import AuditEntry, FailureSeen
+from switcher.states import State
+from tests import make
+from tests.make import NOW
+from tests.panel.test_board import text_of
+
+pytestmark = pytest.mark.django_db
+
+
+def test_event_page_tells_how_it_ended_and_what_changed(auditor: Client) -> None:
+    host = make.host(simulated=True)
+    make.ended_switch(host, "llama3.1:8b", at=NOW - timedelta(hours=3))
+    row = make.ended_switch(host, before=(make.resident("llama3.1:8b"),))
+    shown = text_of(auditor.get(f"/switches/{row.pk}/"))
+    assert "qwen2.5:14b is active on north-1." in shown
+    assert "Timeline" in shown
+    assert "Active model llama3.1:8b qwen2.5:14b" in shown
+    assert "anna From web, 192.0.2.14" in shown
+    assert "“Better answers”" in shown
+    assert "simulated host" in shown
+    assert "Earlier on north-1" in shown
+
+
+def test_failed_event_says_why_what_is_true_and_what_to_do(operator: Client) -> None:
+    row = make.ended_switch(make.host(), "gemma2:27b", State.ROLLED_BACK)
+    response = operator.get(f"/switches/{row.pk}/")
+    shown = text_of(response)
+    assert "Ollama answered 500: cudaMalloc failed: out of memory" in shown
+    assert "<code>cudaMalloc failed: out of memory</code>" in response.content.decode()
+    assert "Restored." in shown
+    assert "Plan again" in shown
+    assert "Mark as seen" in shown
+
+
+def test_unknown_event_is_a_friendly_404(operator: Client) -> None:
+    response = operator.get("/switches/77/")
+    assert response.status_code == 404
+    assert "There is no switch 77" in text_of(response)
+
+
+def test_open_event_page_listens_to_its_switch(operator: Client) -> None:
+    held = make.switch_up_to(make.host(), State.LOADING)
+    page = operator.get(f"/switches/{held.switch_id}/").content.decode()
+    assert f'data-live-topics="switch-{held.switch_id}"' in page
+    assert f'id="switch-{held.switch_id}-rail"' in page
+
+
+def test_panel_is_a_fragment_with_the_buttons_of_who_looks(
+    operator: Client, auditor: Client
+) -> None:
+    held = make.switch_up_to(make.host(), State.LOADING)
+    path = f"/switches/{held.switch_id}/panel"
+    assert "Cancel this switch" in text_of(operator.get(path))
+    page = auditor.get(path)
+    assert "Cancel" not in text_of(page)
+    assert page.content.decode().lstrip().startswith("<section")
+
+
+def test_cancel_raises_the_flag_and_goes_back_to_the_board(operator: Client) -> None:
+    held = make.switch_up_to(make.host(), State.LOADING)
+    response = operator.post(f"/switches/{held.switch_id}/cancel")
+    assert (response.status_code, response["Location"]) == (302, f"/#switch-{held.switch_id}")
+    entry = AuditEntry.objects.first()
+    assert entry is not None
+    assert (entry.kind, entry.actor) == ("switch.cancel-asked", "olga")
+
+
+def test_cancel_by_htmx_answers_with_the_panel(operator: Client) -> None:
+    held = make.switch_up_to(make.host(), State.LOADING)
+    headers = {"HX-Request": "true"}
+    response = operator.post(f"/switches/{held.switch_id}/cancel", headers=headers)
+    assert "as olga asked" in text_of(response)
+
+
+def test_cancel_of_an_ended_switch_says_so(operator: Client) -> None:
+    row = make.ended_switch(make.host())
+    response = operator.post(f"/switches/{row.pk}/cancel", follow=True)
+    assert f"Switch {row.pk} has ended already." in text_of(response)
+
+
+def test_seen_is_kept_with_its_name(operator: Client) -> None:
+    row = make.ended_switch(make.host(), end=State.ROLLED_BACK)
+    response = operator.post(f"/switches/{row.pk}/seen")
+    assert response["Location"] == f"/switches/{row.pk}/"
+    assert FailureSeen.objects.get().by == "olga"
+    assert "Seen by olga" in text_of(operator.get(response["Location"]))
+
+
+@pytest.mark.parametrize("action", ["cancel", "seen"])
+def test_auditor_acts_on_no_switch(auditor: Client, action: str) -> None:
+    row = make.ended_switch(make.host(), end=State.ROLLED_BACK)
+    response = auditor.post(f"/switches/{row.pk}/{action}")
+    assert response.status_code == 403
+    assert "Your account may look, but not switch." in text_of(response)
+
+
+def test_events_are_filtered_by_the_address(auditor: Client) -> None:
+    host = make.host()
+    make.ended_switch(host, "gemma2:27b", State.ROLLED_BACK, at=NOW - timedelta(hours=4))
+    make.ended_switch(host, "qwen2.5:14b")
+    shown = text_of(auditor.get("/switches/?outcome=failed&q=gemma&since=2026-11-01"))
+    assert "1 event " in shown
+    assert "Failed, restored" in shown
+    none = text_of(auditor.get("/switches/?host=north-1&outcome=cancelled"))
+    assert "No events match. 0 of 2. Clear the filter" in none
+
+
+@pytest.mark.parametrize("query", ["before=x", "since=yesterday", "outcome=odd", "before=-1"])
+def test_odd_filters_count_as_any(auditor: Client, query: str) -> None:
+    make.ended_switch(make.host())
+    assert "1 event " in text_of(auditor.get(f"/switches/?{query}"))
+
+
+def test_filter_by_htmx_answers_with_the_list_alone(auditor: Client) -> None:
+    headers = {"HX-Request": "true", "HX-Target": "event-list"}
+    response = auditor.get("/switches/", headers=headers)
+    assert response.content.decode().lstrip().startswith('<section class="panel" id="event-list"')
+
+
+def test_pages_keep_the_filter(auditor: Client, monkeypatch: Any) -> None:
+    monkeypatch.setattr("switcher.queries.listing.PAGE", 1)
+    host = make.host()
+    make.ended_switch(host, "a", at=NOW - timedelta(hours=4))
+    last = make.ended_switch(host, "b")
+    page = auditor.get("/switches/?host=north-1").content.decode()
+    assert f'href="?host=north-1&amp;before={last.pk}"' in page

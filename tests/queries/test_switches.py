@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from switcher.queries.listing import PAGE, Filters
+from switcher.queries.switches import neighbours, open_switch_on, switch_list, switch_view
+from switcher.records import switches
+from switcher.states import State, Strategy
+from tests import make
+from tests.make import ANNA, NOW
+
+pytestmark = pytest.mark.django_db
+
+
+def states(switch_id: int) -> dict[str, str]:
+    view = switch_view(switch_id, NOW)
+    assert view is not None
+    return {p.key: p.state for p in view.rail}
+
+
+def test_there_is_no_view_of_a_switch_that_does_not_exist() -> None:
+    assert switch_view(7) is None
+
+
+def test_rail_shows_what_is_done_under_way_and_to_come() -> None:
+    held = make.switch_up_to(make.host(), State.LOADING)
+    assert states(held.switch_id) == {
+        "checking": "done",
+        "draining": "done",
+        "unloading": "done",
+        "loading": "now",
+        "warming": "todo",
+        "verifying": "todo",
+        "active": "todo",
+    }
+
+
+def test_rail_of_a_queued_switch_is_all_to_come() -> None:
+    row = make.open_switch(make.host(), strategy=Strategy.SWAP)
+    assert set(states(row.pk).values()) == {"todo"}
+
+
+def test_rail_of_a_failed_switch_says_where_it_stopped() -> None:
+    row = make.ended_switch(make.host(), end=State.ROLLED_BACK)
+    found = states(row.pk)
+    assert (found["unloading"], found["loading"], found["warming"]) == ("done", "failed", "skipped")
+    view = switch_view(row.pk, NOW)
+    assert view is not None
+    assert (view.title, view.end_words) == ("Failed while loading", "Failed, restored")
+
+
+def test_rail_ends_with_restoring_while_that_lasts() -> None:
+    held = make.switch_up_to(make.host(), State.WARMING)
+    held.move(State.RESTORING)
+    view = switch_view(held.switch_id, NOW)
+    assert view is not None
+    assert (view.rail[-1].key, view.rail[-1].state) == ("restoring", "now")
+    assert not view.can_cancel
+
+
+def test_overlap_without_an_old_model_needs_no_unloading() -> None:
+    held = make.switch_up_to(make.host(), State.ACTIVATING, strategy=Strategy.OVERLAP)
+    held.activate(State.ACTIVE, make.digest("qwen2.5:14b"))
+    assert states(held.switch_id)["unloading"] == "skipped"
+
+
+def test_switch_can_be_cancelled_once() -> None:
+    held = make.switch_up_to(make.host(), State.LOADING)
+    view = switch_view(held.switch_id, NOW)
+    assert view is not None
+    assert view.can_cancel
+    switches.ask_cancel(held.switch_id, ANNA)
+    view = switch_view(held.switch_id, NOW)
+    assert view is not None
+    assert (view.can_cancel, view.cancel_asked_by) == (False, "anna")
+
+
+def test_timeline_places_each_phase_within_the_whole() -> None:
+    row = make.ended_switch(make.host(), end=State.ROLLED_BACK)
+    view = switch_view(row.pk, NOW)
+    assert view is not None
+    assert [(s.phase.key, s.kind) for s in view.timeline] == [
+        ("checking", "b"),
+        ("draining", "b"),
+        ("unloading", "b"),
+        ("loading", "b-bad"),
+        ("restoring", "b-back"),
+    ]
+    assert view.timeline[-1].x == "60.0%"
+    assert view.without_model_s == 3.0
+
+
+def test_before_and_after_tell_what_changed() -> None:
+    host = make.host()
+    make.ended_switch(host, "llama3.1:8b", at=NOW - timedelta(hours=2))
+    row = make.ended_switch(host, before=(make.resident("llama3.1:8b", 4.0),))
+    view = switch_view(row.pk, NOW)
+    assert view is not None
+    found = {d.label: (d.before, d.after, d.changed) for d in view.differences}
+    assert found["Active model"] == ("llama3.1:8b", "qwen2.5:14b", True)
+    assert found["Context"] == ("4,096", "4,096", False)
+    assert view.before_bar is not None
+    assert view.before_bar.segments[0].part.kind == "leave"
+
+
+def test_open_switch_is_found_by_its_host() -> None:
+    host = make.host()
+    assert open_switch_on("north-1") is None
+    row = make.open_switch(host)
+    found = open_switch_on("north-1", NOW)
+    assert found is not None
+    assert found.id == row.pk
+
+
+def test_neighbours_are_on_the_same_host() -> None:
+    north, south = make.host(), make.host("south-1")
+    first, _, third = make.ended_switch(north), make.ended_switch(south), make.ended_switch(north)
+    assert neighbours(first.pk, north.pk) == (None, third.pk)
+    assert neighbours(third.pk, north.pk) == (first.pk, None)
+
+
+def test_list_is_filtered() -> None:
+    north, south = make.host(), make.host("south-1")
+    make.ended_switch(north, "phi4:14b", at=NOW - timedelta(days=2), reason="nightly")
+    make.ended_switch(north, "gemma2:27b", State.ROLLED_BACK, at=NOW - timedelta(hours=2))
+    make.ended_switch(south, "gemma2:9b")
+    make.open_switch(south, "phi4:14b")
+
+    def found(**values: object) -> list[str]:
+        return [r.to_model for r in switch_list(Filters(**values), now=NOW).rows]  # type: ignore[arg-type]
+
+    assert found() == ["phi4:14b", "gemma2:9b", "gemma2:27b", "phi4:14b"]
+    assert found(host="north-1") == ["gemma2:27b", "phi4:14b"]
+    assert found(outcome="failed") == ["gemma2:27b"]
+    assert found(outcome="open") == ["phi4:14b"]
+    assert found(model="gemma2:9b") == ["phi4:14b", "gemma2:9b"]  # to it, or away from it
+    assert found(who="nobody") == []
+    assert found(text="NIGHTLY") == ["phi4:14b"]
+    assert found(since=NOW - timedelta(minutes=90)) == ["phi4:14b", "gemma2:9b"]
+    assert found(until=NOW - timedelta(days=1)) == ["phi4:14b"]
+
+
+def test_pages_go_by_key_so_that_news_moves_nothing() -> None:
+    host = make.host()
+    for n in range(PAGE + 2):
+        make.ended_switch(host, f"model-{n}", at=NOW - timedelta(minutes=5 * (PAGE - n)))
+    first = switch_list(Filters(), now=NOW)
+    assert (len(first.rows), first.newer, first.total) == (PAGE, None, PAGE + 2)
+    make.ended_switch(host, "newer")
+    second = switch_list(Filters(), before_id=first.older, now=NOW)
+    assert [r.to_model for r in second.rows] == ["model-1", "model-0"]
+    assert second.older is None
+    back = switch_list(Filters(), after_id=second.newer, now=NOW)
+    assert [r.id for r in back.rows] == [r.id for r in first.rows]
+    assert back.newer is not None
+
+
+def test_days_group_the_rows() -> None:
+    host = make.host()
+    make.ended_switch(host, "a", at=NOW - timedelta(days=1))
+    make.ended_switch(host, "b")
+    days = switch_list(Filters(), now=NOW).days
+    assert [(d.date.day, len(d.rows)) for d in days] == [(24, 1), (23, 1)]

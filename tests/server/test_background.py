@@ -1,0 +1,118 @@
+"""What runs beside the requests: its start, its end, and who starts it where daphne does not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+from asgiref.testing import ApplicationCommunicator
+
+import project.asgi
+from project.background import Background, Part, assemble
+
+
+class Fake:
+    """A part that notes what is asked of it; its end takes as long as a test says."""
+
+    def __init__(self, name: str, log: list[str], fails: bool = False) -> None:
+        self.name = name
+        self.log = log
+        self.fails = fails
+        self.may_end = threading.Event()
+
+    def start(self) -> None:
+        self.log.append(f"start {self.name}")
+
+    def stop(self) -> None:
+        self.log.append(f"stop {self.name}")
+        if self.fails:
+            raise ConnectionError("the database is away")
+        self.may_end.wait(10)
+
+    def part(self) -> Part:
+        return Part(self.name, self.start, self.stop)
+
+
+async def test_parts_start_in_order_and_end_together() -> None:
+    log: list[str] = []
+    a, b = Fake("a", log), Fake("b", log)
+    background = Background([a.part(), b.part()])
+    background.start()
+    assert log == ["start a", "start b"]
+    stopping = asyncio.create_task(background.stop(5))
+    async with asyncio.timeout(5):
+        while len(log) < 4:
+            await asyncio.sleep(0)
+    assert sorted(log[2:]) == ["stop a", "stop b"]
+    a.may_end.set()
+    b.may_end.set()
+    assert await stopping
+
+
+async def test_what_does_not_end_is_not_waited_for_any_longer() -> None:
+    slow = Fake("slow", [])
+    background = Background([slow.part()])
+    background.start()
+    began = time.monotonic()
+    assert not await background.stop(0.05)
+    assert time.monotonic() - began < 2
+    slow.may_end.set()
+    assert await background.stop(5)
+    assert slow.log == ["start slow", "stop slow"]
+
+
+async def test_a_part_that_fails_at_its_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    background = Background([Fake("bad", [], fails=True).part()])
+    background.start()
+    assert await background.stop(5)
+    assert "the bad did not stop well" in caplog.text
+
+
+def test_a_server_can_do_without_the_worker() -> None:
+    assert [part.name for part in assemble()] == ["watcher", "worker"]
+    assert [part.name for part in assemble(worker=False)] == ["watcher"]
+
+
+async def test_under_other_servers_the_parts_live_as_long_as_the_lifespan(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = Fake("fake", [])
+    fake.may_end.set()
+    monkeypatch.setattr(project.asgi, "assemble", lambda: [fake.part()])
+    server = ApplicationCommunicator(project.asgi.application, {"type": "lifespan"})
+    await server.send_input({"type": "lifespan.startup"})
+    assert (await server.receive_output(5))["type"] == "lifespan.startup.complete"
+    assert fake.log == ["start fake"]
+    await server.send_input({"type": "lifespan.shutdown"})
+    assert (await server.receive_output(5))["type"] == "lifespan.shutdown.complete"
+    assert fake.log == ["start fake", "stop fake"]
+
+
+async def test_a_start_that_fails_is_told_to_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ConnectionError("no database")
+
+    part = Part("bad", fail, lambda: None)
+    monkeypatch.setattr(project.asgi, "assemble", lambda: [part])
+    server = ApplicationCommunicator(project.asgi.application, {"type": "lifespan"})
+    await server.send_input({"type": "lifespan.startup"})
+    answer = await server.receive_output(5)
+    assert answer == {"type": "lifespan.startup.failed", "message": "no database"}
+
+
+@pytest.mark.parametrize(
+    ("path", "theirs"),
+    [
+        ("/chat/completions", True),
+        ("/v1/chat/completions", True),
+        ("/v1/models", True),
+        ("/chat/completions/more", False),
+        ("/v1", False),
+        ("/", False),
+        ("/ollama/models", False),
+    ],
+)
+def test_the_gateway_gets_its_own_paths(path: str, theirs: bool) -> None:
+    assert project.asgi.is_gateway(path) is theirs
