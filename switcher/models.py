@@ -1,4 +1,4 @@
-"""The rows and their constraints. Written only by `records`, read only by `queries` and `records`."""
+"""The rows and their constraints. Only `records` writes them; it and `queries` read them."""
 
 from __future__ import annotations
 

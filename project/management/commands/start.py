@@ -1,4 +1,4 @@
-"""`start`: what `script/server` runs. The database up to date, a first admin and host, then serve."""
+"""`start`: what `script/server` runs: prepare what the first start needs, then serve."""
 
 from __future__ import annotations
 
