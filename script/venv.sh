@@ -1,7 +1,5 @@
 # Sourced by the scripts beside it: makes .venv from a lock file, once, and says what it does.
-# Usage: . script/venv.sh LOCKFILE
-
-lock=$1
+# Expects the name of the lock file in $lock: POSIX sh hands no arguments to a sourced file.
 
 if ! command -v python3 >/dev/null 2>&1; then
     echo "python3 is missing. On Debian: apt install python3 python3-venv" >&2

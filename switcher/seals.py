@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import connections
+from django.db import connections, transaction
 
 from switcher.states import ENDED
 
@@ -19,10 +19,16 @@ _ENDED = ", ".join(f"'{s.value}'" for s in sorted(ENDED))
 SQLITE = {
     "sealed_switch_update": f"BEFORE UPDATE ON {_SWITCH} WHEN OLD.state IN ({_ENDED})",
     "sealed_switch_delete": f"BEFORE DELETE ON {_SWITCH} WHEN OLD.state IN ({_ENDED})",
-    # INSERT OR REPLACE deletes without firing a DELETE trigger, unless this stops it.
+    # OR REPLACE deletes what is in the way, by its id or its idempotency key, without firing a
+    # DELETE trigger, unless these stop it.
     "sealed_switch_insert": (
-        f"BEFORE INSERT ON {_SWITCH} "
-        f"WHEN NEW.id IS NOT NULL AND EXISTS (SELECT 1 FROM {_SWITCH} WHERE id = NEW.id)"
+        f"BEFORE INSERT ON {_SWITCH} WHEN EXISTS (SELECT 1 FROM {_SWITCH} WHERE id = NEW.id "
+        "OR (NEW.idempotency_key <> '' AND idempotency_key = NEW.idempotency_key "
+        "AND actor = NEW.actor))"
+    ),
+    "sealed_switch_identity": (
+        f"BEFORE UPDATE OF id, actor, idempotency_key ON {_SWITCH} WHEN NEW.id <> OLD.id "
+        "OR NEW.actor <> OLD.actor OR NEW.idempotency_key <> OLD.idempotency_key"
     ),
     "sealed_entry_update": f"BEFORE UPDATE ON {_ENTRY}",
     "sealed_entry_delete": f"BEFORE DELETE ON {_ENTRY}",
@@ -48,16 +54,18 @@ POSTGRES = {
 
 
 def seal(using: str = "default", **_: Any) -> None:
-    """Make the triggers that are missing. Safe to run at any time; connected to post_migrate."""
+    """Make the triggers, as they are here: an older version's give way. Safe to run at any time;
+    connected to post_migrate."""
     connection = connections[using]
     tables = set(connection.introspection.table_names())
     if not {_SWITCH, _ENTRY} <= tables:
         return
-    with connection.cursor() as cursor:
+    with transaction.atomic(using), connection.cursor() as cursor:
         if connection.vendor == "sqlite":
             for name, when in SQLITE.items():
+                cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
                 cursor.execute(
-                    f"CREATE TRIGGER IF NOT EXISTS {name} {when} "
+                    f"CREATE TRIGGER {name} {when} "
                     "BEGIN SELECT RAISE(ABORT, 'sealed: this record is kept as it is'); END"
                 )
         else:

@@ -10,7 +10,7 @@ from django.db.models import ProtectedError
 
 from switcher.clock import Clock, system
 from switcher.errors import BadRequest, Conflict, NotFound
-from switcher.models import Host, Lease, ModelProfile, Preference, SwitchEvent
+from switcher.models import Host, Lease, ModelProfile, Preference, Reading, SwitchEvent
 from switcher.records.ledger import Actor, append
 from switcher.states import OPEN
 
@@ -55,9 +55,10 @@ def save_profile(profile: ModelProfile, actor: Actor, clock: Clock = system) -> 
                 profile.save()
         except IntegrityError as exc:
             raise BadRequest(f"There is a profile named {profile.name} already.", "name") from exc
-        after = {f: getattr(profile, f) for f in PROFILE_FIELDS}
-        kind = "profile.changed" if before else "profile.added"
-        append(kind, actor, clock=clock, profile=profile.name, **_difference(before, after))
+        difference = _difference(before, {f: getattr(profile, f) for f in PROFILE_FIELDS})
+        if difference["after"]:
+            kind = "profile.changed" if before else "profile.added"
+            append(kind, actor, clock=clock, profile=profile.name, **difference)
     return profile
 
 
@@ -110,9 +111,9 @@ def put_host(
         save_host(host, actor, clock)
         if preloaded is not None:
             profiles = ModelProfile.objects.filter(name__in=list(preloaded))
-            set_preloaded(host, list(profiles), actor)
+            set_preloaded(host, list(profiles), actor, clock)
         if default and not host.is_default:
-            make_default(host, actor)
+            make_default(host, actor, clock)
     return host.pk
 
 
@@ -120,6 +121,8 @@ def save_host(host: Host, actor: Actor, clock: Clock = system) -> Host:
     """Add or change a host. The first one becomes the default."""
     with transaction.atomic():
         before = _facts(Host, host.pk, HOST_FIELDS)
+        if before and before["base_url"] != host.base_url:
+            _leave_address(host, before["name"])
         if not Host.objects.filter(is_default=True, removed_at=None).exclude(pk=host.pk).exists():
             Host.objects.filter(is_default=True).exclude(pk=host.pk).update(is_default=False)
             host.is_default = True
@@ -129,10 +132,22 @@ def save_host(host: Host, actor: Actor, clock: Clock = system) -> Host:
         except IntegrityError as exc:
             raise BadRequest(f"There is a host named {host.name} already.", "name") from exc
         Lease.objects.get_or_create(host=host)
-        after = {f: getattr(host, f) for f in HOST_FIELDS}
-        kind = "host.changed" if before else "host.added"
-        append(kind, actor, host=host.name, clock=clock, **_difference(before, after))
+        difference = _difference(before, {f: getattr(host, f) for f in HOST_FIELDS})
+        if difference["after"]:
+            kind = "host.changed" if before else "host.added"
+            append(kind, actor, host=host.name, clock=clock, **difference)
     return host
+
+
+def _leave_address(host: Host, name: str) -> None:
+    """A switch ends where it began; and what the old address held, the new one does not."""
+    _check_not_switching(host, name)
+    Reading.objects.filter(host=host).delete()
+
+
+def _check_not_switching(host: Host, name: str) -> None:
+    if SwitchEvent.objects.filter(host=host, state__in=sorted(OPEN)).exists():
+        raise Conflict(f"{name} is switching. Wait for it or cancel it first.")
 
 
 def _save_host_row(host: Host) -> None:
@@ -143,22 +158,24 @@ def _save_host_row(host: Host) -> None:
         host.save(update_fields=[*HOST_FIELDS, "is_default"])
 
 
-def set_preloaded(host: Host, profiles: list[ModelProfile], actor: Actor) -> None:
+def set_preloaded(
+    host: Host, profiles: list[ModelProfile], actor: Actor, clock: Clock = system
+) -> None:
     """Which profiles are kept resident beside the active one."""
     with transaction.atomic():
         before = sorted(host.preloaded.values_list("name", flat=True))
         after = sorted(p.name for p in profiles)
         if before != after:
             host.preloaded.set(profiles)
-            append("host.preloaded", actor, host=host.name, before=before, after=after)
+            append("host.preloaded", actor, host=host.name, clock=clock, before=before, after=after)
 
 
-def make_default(host: Host, actor: Actor) -> None:
+def make_default(host: Host, actor: Actor, clock: Clock = system) -> None:
     """The host that is meant where none is named."""
     with transaction.atomic():
         Host.objects.filter(is_default=True).update(is_default=False)
         Host.objects.filter(pk=host.pk).update(is_default=True)
-        append("host.default", actor, host=host.name)
+        append("host.default", actor, host=host.name, clock=clock)
 
 
 def remove_host(host_id: int, actor: Actor, clock: Clock = system) -> None:
@@ -167,18 +184,16 @@ def remove_host(host_id: int, actor: Actor, clock: Clock = system) -> None:
         host = Host.objects.select_for_update().filter(pk=host_id, removed_at=None).first()
         if host is None:
             raise NotFound("There is no such host.")
-        if SwitchEvent.objects.filter(host=host, state__in=sorted(OPEN)).exists():
-            raise Conflict(f"{host.name} is switching. Wait for it or cancel it first.")
+        _check_not_switching(host, host.name)
         was_default = host.is_default
         host.removed_at = clock.now()
         host.is_default = False
         host.save(update_fields=["removed_at", "is_default"])
         host.preloaded.clear()
-        if was_default:
-            heir = Host.objects.filter(removed_at=None).first()
-            if heir is not None:
-                Host.objects.filter(pk=heir.pk).update(is_default=True)
         append("host.removed", actor, host=host.name, clock=clock)
+        heir = Host.objects.filter(removed_at=None).first() if was_default else None
+        if heir is not None:
+            make_default(heir, actor, clock)
 
 
 def save_theme(user_id: int, theme: str) -> None:

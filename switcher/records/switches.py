@@ -52,9 +52,10 @@ def open_switch(new: NewSwitch, clock: Clock = system) -> tuple[SwitchEvent, boo
             # Lost race: another request's row came first, by its key or as the open switch. One
             # that has ended meanwhile is in nobody's way: ask again.
             tries -= 1
-            _check_not_running(new.host_id)
-            if not tries:
-                raise
+            if _same_key(new) is None:
+                _check_not_running(new.host_id)
+                if not tries:
+                    raise
 
 
 def _check_not_running(host_id: int) -> None:

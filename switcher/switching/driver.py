@@ -15,7 +15,6 @@ from switcher.ollama.calls import Call
 from switcher.ollama.client import Ollama
 from switcher.ollama.errors import CallCut, ModelMissing, OllamaError, Refused
 from switcher.records.switches import Held
-from switcher.states import State
 from switcher.switching.effects import (
     Cancelled,
     Catalogue,
@@ -27,20 +26,8 @@ from switcher.switching.effects import (
     Unload,
     Warm,
 )
-from switcher.switching.keeper import Keeper
+from switcher.switching.keeper import CANCELLABLE, Keeper
 from switcher.switching.residency import Steps
-
-# What restores is not interrupted, and from the activation on there is nothing to cancel.
-CANCELLABLE = frozenset(
-    {
-        State.QUEUED,
-        State.CHECKING,
-        State.DRAINING,
-        State.LOADING,
-        State.WARMING,
-        State.VERIFYING,
-    }
-)
 
 
 class Driver:

@@ -35,12 +35,13 @@ class Job:
     base_url: str
     spec: Spec
     from_spec: Spec | None
+    from_digest: str
     preloaded: tuple[Spec, ...]
     plan_token: str
     plan: Callable[[tuple[Resident, ...], tuple[Installed, ...]], Plan]
     usual_gpu_percent: Callable[[str], int | None]
     course: Course | None = None
-    failure: SwitcherError | None = None  # why an earlier worker began to restore
+    failure: SwitcherError | None = None  # why an earlier worker began to restore, or should have
 
     @property
     def known(self) -> Course:
@@ -60,6 +61,7 @@ def load_job(switch_id: int) -> Job:
         base_url=host.base_url,
         spec=spec,
         from_spec=Spec.from_json(row.from_spec) if row.from_spec else None,
+        from_digest=row.from_digest,
         preloaded=tuple(spec_of(p) for p in host.preloaded.all()),
         plan_token=row.plan_token,
         plan=_planner(host, spec, Strategy(row.strategy_asked)),
@@ -81,11 +83,9 @@ def _course(row: SwitchEvent) -> Course | None:
 
 
 def _failure(row: SwitchEvent) -> SwitcherError | None:
-    if not row.error:
-        return None
-    if row.error_code == Cancelled.code:
-        return Cancelled(row.cancel_asked_by)
-    return Interrupted(row.error)
+    if row.error and row.error_code != Cancelled.code:
+        return Interrupted(row.error)
+    return Cancelled(row.cancel_asked_by) if row.cancel_asked_by else None
 
 
 def _planner(

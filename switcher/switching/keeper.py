@@ -22,6 +22,18 @@ RENEW_S = leases.LEASE_S / 3
 CANCEL_S = 1.0  # a cancel is seen within 2 s, also in mid-load
 WATCH_S = 0.2
 
+# What restores is not interrupted, and from the activation on there is nothing to cancel.
+CANCELLABLE = frozenset(
+    {
+        State.QUEUED,
+        State.CHECKING,
+        State.DRAINING,
+        State.LOADING,
+        State.WARMING,
+        State.VERIFYING,
+    }
+)
+
 
 class HandedOver(Exception):
     """Leave the switch as it stands: the next start goes on from there."""
@@ -31,11 +43,14 @@ class Keeper:
     """Two threads beside a run: one renews the lease and reads the cancel flag from the database,
     the other only looks at the clock, so that a database that hangs cannot stretch the lease."""
 
-    def __init__(self, held: Held, clock: Clock, stopping: threading.Event) -> None:
+    def __init__(
+        self, held: Held, clock: Clock, stopping: threading.Event, asked_at: float
+    ) -> None:
+        """`asked_at` is the moment, by the clock that never jumps, before the lease was taken."""
         self._held = held
         self._clock = clock
         self._stopping = stopping
-        self._valid_until = clock.monotonic() + leases.LEASE_S
+        self._valid_until = asked_at + leases.LEASE_S
         self._lost = False
         self._over = threading.Event()
         self._call: Call | None = None
@@ -102,8 +117,7 @@ class Keeper:
 
     def _cancels(self) -> bool:
         """A cancel cuts what leads forward, never what restores or tidies up."""
-        forward = {State.LOADING, State.WARMING}
-        return bool(self.cancelled_by) and self._held.state in forward
+        return bool(self.cancelled_by) and self._held.state in CANCELLABLE
 
     def _cut(self) -> None:
         with self._lock:

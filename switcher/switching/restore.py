@@ -23,6 +23,7 @@ def restore(held: Held, job: Job, why: SwitcherError) -> Steps[None]:
     """From RESTORING to the end: rolled back, cancelled, or failed and degraded."""
     try:
         back = yield from _bring_back(held, job)
+        seen = yield Look()
     except (OllamaError, NotResident) as exc:
         after = yield from look_or_none()
         held.end(
@@ -33,10 +34,9 @@ def restore(held: Held, job: Job, why: SwitcherError) -> Steps[None]:
             outcome=_degraded_text(job, after, exc),
         )
         return
-    after = yield Look()
     held.end(
         State.CANCELLED if isinstance(why, Cancelled) else State.ROLLED_BACK,
-        after=snapshot(after),
+        after=snapshot(seen),
         restored=", ".join(back),
         outcome=_restored_text(job, why, back),
     )
@@ -46,11 +46,12 @@ def _bring_back(held: Held, job: Job) -> Steps[list[str]]:
     """Remove what this switch brought, load what it cost, until a fresh reading shows the old
     set. Gives the names that were loaded again."""
     loaded: list[str] = []
+    lost: set[str] = set()
     installed: tuple[Installed, ...] = yield Catalogue()
     doubted = _asked_to_leave(job)
     for _ in range(TRIES):
         now: tuple[Resident, ...] = yield Look()
-        extra, missing = _difference(job, now, doubted)
+        extra, missing = _difference(held, job, now, doubted, lost)
         if not extra and not missing:
             return loaded
         if extra:
@@ -60,11 +61,18 @@ def _bring_back(held: Held, job: Job) -> Steps[list[str]]:
             if text:
                 held.note(warning=text)
         for old in missing:
-            yield from _load_again(job, old, installed)
-            loaded.append(short_name(old.name))
+            try:
+                yield from _load_again(job, old, installed)
+            except (OllamaError, NotResident) as exc:
+                if _needed(job, old):
+                    raise
+                lost.add(old.digest)
+                held.note(warning=f"{short_name(old.name)} did not come back: {exc.text}")
+            else:
+                loaded = list(dict.fromkeys([*loaded, short_name(old.name)]))
         doubted = frozenset()
     now = yield Look()
-    extra, missing = _difference(job, now, doubted)
+    extra, missing = _difference(held, job, now, doubted, lost)
     if missing:
         names = ", ".join(short_name(r.name) for r in missing)
         raise NotResident(f"{names} did not stay loaded.")
@@ -79,9 +87,14 @@ def _asked_to_leave(job: Job) -> frozenset[str]:
 
 
 def _difference(
-    job: Job, now: tuple[Resident, ...], doubted: frozenset[str]
+    held: Held,
+    job: Job,
+    now: tuple[Resident, ...],
+    doubted: frozenset[str],
+    lost: set[str],
 ) -> tuple[list[Resident], list[Resident]]:
-    """What is there because of this switch, and what was there before it and is not now.
+    """What is there because of this switch, and what was there before it and is not now: the
+    active model first, so that nothing else keeps it from coming back.
 
     What others loaded meanwhile is theirs; what expired by itself meanwhile need not come back.
     """
@@ -91,9 +104,27 @@ def _difference(
     missing = [
         r
         for r in course.before
-        if r.digest in doubted or not _as_before(r, find_digest(now, r.digest))
+        if (r.digest in doubted or not _as_before(r, find_digest(now, r.digest)))
+        and r.digest not in lost
+        and not _expired(held, job, r)
     ]
-    return extra, missing
+    return extra, sorted(missing, key=lambda r: r.digest != job.from_digest)
+
+
+def _needed(job: Job, old: Resident) -> bool:
+    """Whether it is the active model, or all that there was while none was active: without it the
+    old state is not back. Any other that does not come back is reported."""
+    was_active = find_digest(job.known.before, job.from_digest)
+    return was_active is None or old.digest == job.from_digest
+
+
+def _expired(held: Held, job: Job, old: Resident) -> bool:
+    """Whether its time had run out by itself by now. What this switch unloaded or what is wanted
+    here comes back all the same."""
+    wanted = {job.from_digest, *job.known.leaving}
+    if old.digest in wanted or old.name in {p.name for p in job.preloaded}:
+        return False
+    return old.expires_at is not None and old.expires_at <= held.clock.now()
 
 
 def _as_before(old: Resident, here: Resident | None) -> bool:
@@ -125,9 +156,10 @@ def _old_active(job: Job) -> str:
 def _restored_text(job: Job, why: SwitcherError, back: list[str]) -> str:
     new, old = short_name(job.spec.name), _old_active(job)
     what = "was cancelled" if isinstance(why, Cancelled) else "did not become active"
-    if not old:
-        return f"{new} {what}. {job.host} is as it was before."
-    if back:
+    if not old or find_digest(job.known.before, job.from_digest) is None:
+        before = f": {old} was not in memory" if old else ""
+        return f"{new} {what}. {job.host} is as it was before{before}."
+    if old in back:
         return f"{new} {what}. {old} is active again."
     return f"{new} {what}. {old} stays active; it was not touched."
 

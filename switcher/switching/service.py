@@ -56,8 +56,7 @@ def check(wish: Wish) -> Checked:
         spec = Spec(profile="", tag=check_tag(wish.model), keep_alive=host.keep_alive)
     if wish.keep_alive:
         spec = replace(spec, keep_alive=check_keep_alive(wish.keep_alive))
-    if len(wish.reason) > 500:
-        raise BadRequest("A reason has at most 500 characters.", "reason")
+    _check_reason(wish.reason)
     return Checked(
         host, spec, profile.pk if profile else None, _strategy(wish.strategy), wish.reason.strip()
     )
@@ -151,6 +150,13 @@ def _find_profile(wish: Wish) -> ModelProfile | None:
     name = full_name(check_tag(wish.model))
     rows = [p for p in ModelProfile.objects.all() if full_name(p.tag) == name]
     return rows[0] if len(rows) == 1 else None
+
+
+def _check_reason(text: str) -> None:
+    if len(text) > 500:
+        raise BadRequest("A reason has at most 500 characters.", "reason")
+    if not all(c.isprintable() or c.isspace() for c in text):
+        raise BadRequest("A reason is plain text.", "reason")
 
 
 def _strategy(text: str) -> Strategy:

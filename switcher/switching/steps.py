@@ -59,7 +59,7 @@ def run(held: Held, job: Job) -> Steps[None]:
         elif held.state is State.RESTORING:
             yield from restore(held, job, job.failure or _stopped(held))
         else:
-            raise _stopped(held)
+            raise job.failure or _stopped(held)
     except Failure as exc:
         yield from _give_up(held, job, exc)
 

@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable
 
-from django.db import DatabaseError, connections
+from django.db import InterfaceError, OperationalError, connections
 
 from switcher.clock import Clock, system
 from switcher.errors import FenceLost
@@ -67,32 +67,34 @@ class Worker:
         while not self._no_more.is_set():
             try:
                 self.look_once()
-            except DatabaseError:
+            except Exception:
                 log.exception("the worker could not read what is open; it tries again")
             wake.wait(LOOK_EVERY_S)
         connections.close_all()
 
     def look_once(self) -> None:
         """One round: start a thread for each open switch that nobody runs."""
-        self._running = {h: t for h, t in self._running.items() if t.is_alive()}
         for switch_id, host_id in switches.waiting(self._clock):
             if host_id in self._running or self._no_more.is_set():
                 continue
             name = f"switch-{switch_id}"
             thread = threading.Thread(
-                target=self._run_in_thread, args=(switch_id,), name=name, daemon=True
+                target=self._run_in_thread, args=(switch_id, host_id), name=name, daemon=True
             )
             self._running[host_id] = thread
             thread.start()
 
-    def _run_in_thread(self, switch_id: int) -> None:
+    def _run_in_thread(self, switch_id: int, host_id: int) -> None:
+        ended = False
         try:
-            run_once(switch_id, self._owner, self._clock, self._hand_over)
+            ended = run_once(switch_id, self._owner, self._clock, self._hand_over)
         except Exception:
             log.exception("switch %s: the run broke off", switch_id)
         finally:
             connections.close_all()
-            wake.worker()  # what waits for this host may be next
+            self._running.pop(host_id, None)
+        if ended:
+            wake.worker()  # what waits for this host may be next; else not before the next round
 
 
 def run_once(
@@ -107,6 +109,7 @@ def run_once(
     Returns False where somebody else has it, or it was handed over; its record tells.
     """
     host_id = switches.host_of(switch_id)
+    asked_at = clock.monotonic()
     fence = leases.take(host_id, owner or new_owner(), clock)
     if fence is None:
         return False
@@ -114,7 +117,7 @@ def run_once(
         held = switches.hold(switch_id, fence, clock)
         if held is None:
             return False
-        _drive(held, clock, stopping, connect)
+        _drive(held, clock, stopping, connect, asked_at)
         return True
     except HandedOver:
         log.info("switch %s is left to the next start", switch_id)
@@ -127,15 +130,23 @@ def run_once(
 
 
 def _drive(
-    held: Held, clock: Clock, stopping: threading.Event, connect: Callable[[str], Ollama]
+    held: Held,
+    clock: Clock,
+    stopping: threading.Event,
+    connect: Callable[[str], Ollama],
+    asked_at: float,
 ) -> None:
     client: Ollama | None = None
     try:
         job = load_job(held.switch_id)
         client = connect(job.base_url)
-        with Keeper(held, clock, stopping) as keeper:
+        with Keeper(held, clock, stopping, asked_at) as keeper:
             Driver(held, client, keeper, clock).run(run(held, job))
     except (FenceLost, HandedOver):
+        raise
+    except (OperationalError, InterfaceError):
+        # The database is locked, full or away: no fault of the switch. Its record stands, and a
+        # later round goes on from it.
         raise
     except Exception as exc:
         log.exception("switch %s: unexpected", held.switch_id)

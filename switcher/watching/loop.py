@@ -103,6 +103,8 @@ class Watcher:
                 self._refresh_hosts()
             self._hand_out(now)
             self._bell.wait(self._until_next(now, looked))
+        for watched in self._hosts.values():
+            watched.client.close()
         connections.close_all()
 
     def _refresh_hosts(self) -> None:
@@ -112,15 +114,22 @@ class Watcher:
             log.exception("the watcher could not read the hosts; it tries again")
             return
         for gone in self._hosts.keys() - rows.keys():
-            self._hosts.pop(gone).client.close()
-            _latest.pop(gone, None)
-            _failures.pop(gone, None)
+            self._drop(gone)
         for host in rows.values():
             self._take_up(host)
 
+    def _drop(self, host_id: int) -> None:
+        """What it was seen to hold says nothing of another address."""
+        self._hosts.pop(host_id).client.close()
+        _latest.pop(host_id, None)
+        _failures.pop(host_id, None)
+
     def _take_up(self, host: readings.WatchedHost) -> None:
         known = self._hosts.get(host.id)
-        if known is None or known.host.base_url != host.base_url:
+        if known is not None and known.host.base_url != host.base_url:
+            self._drop(host.id)
+            known = None
+        if known is None:
             self._hosts[host.id] = _Watched(host, Client(host.base_url), due=0.0)
         else:
             if host.busy and not known.host.busy:
@@ -131,6 +140,7 @@ class Watcher:
         for host_id, watched in self._hosts.items():
             if watched.due <= now and not watched.reading:
                 watched.reading = True
+                watched.due = float("inf")  # unless somebody asks for it meanwhile
                 self._jobs.put(host_id)
 
     def _until_next(self, now: float, looked: float) -> float:
@@ -144,9 +154,13 @@ class Watcher:
                 continue
             try:
                 self._read(watched)
-            except DatabaseError:
-                log.exception("what %s holds could not be stored", watched.host.name)
+            except Exception:
+                log.exception("what %s holds could not be read or kept", watched.host.name)
             finally:
+                # Also after a fault, and not later than somebody asked for meanwhile.
+                failures = _failures.get(host_id, 0)
+                next_s = self._clock.monotonic() + self._interval(watched, failures)
+                watched.due = min(watched.due, next_s)
                 watched.reading = False
                 self._bell.set()
         connections.close_all()
@@ -154,6 +168,8 @@ class Watcher:
     def _read(self, watched: _Watched) -> None:
         host_id = watched.host.id
         seen = self._observe(watched)
+        if self._hosts.get(host_id) is not watched:
+            return  # removed or moved meanwhile
         failures = 0 if seen.answered else _failures.get(host_id, 0) + 1
         _failures[host_id] = failures
         previous = _latest.get(host_id)
@@ -166,11 +182,10 @@ class Watcher:
                 version=previous.version,
             )
         _latest[host_id] = seen
-        watched.due = self._clock.monotonic() + self._interval(watched, failures)
         if self._worth_storing(watched.stored, seen, failures):
             readings.store(host_id, seen, failures)
             watched.stored = seen
-        changed.send(sender="reading", host=watched.host.name)
+        changed.send_robust(sender="reading", host=watched.host.name)
 
     def _observe(self, watched: _Watched) -> Observation:
         """Everything, or what is resident alone: the catalogue changes seldom."""
@@ -183,7 +198,7 @@ class Watcher:
 
     def _interval(self, watched: _Watched, failures: int) -> float:
         if failures >= OFFLINE_AFTER:
-            seconds = min(LONGEST_S, QUIET_S * 2.0 ** (failures - OFFLINE_AFTER))
+            seconds = min(LONGEST_S, QUIET_S * 2.0 ** min(failures - OFFLINE_AFTER, 10))
         else:
             seconds = BUSY_S if watched.host.busy or failures else QUIET_S
         return seconds * self._random.uniform(0.9, 1.1)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -560,12 +560,12 @@ def test_a_body_that_cannot_be_sent_is_an_error_of_ours() -> None:
 
 
 @pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ssl.SSLContext, str]]:
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str]:
     pem = tmp_path_factory.mktemp("tls") / "server.pem"
     subprocess.run([sys.executable, "-c", _MAKE_PEM, str(pem)], check=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
-    yield context, str(pem)
+    return context, str(pem)
 
 
 _MAKE_PEM = """
