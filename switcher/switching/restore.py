@@ -156,10 +156,11 @@ def _old_active(job: Job) -> str:
 def _restored_text(job: Job, why: SwitcherError, back: list[str]) -> str:
     new, old = short_name(job.spec.name), _old_active(job)
     what = "was cancelled" if isinstance(why, Cancelled) else "did not become active"
-    if not old or find_digest(job.known.before, job.from_digest) is None:
+    was = find_digest(job.known.before, job.from_digest)
+    if not old or was is None:
         before = f": {old} was not in memory" if old else ""
         return f"{new} {what}. {job.host} is as it was before{before}."
-    if old in back:
+    if short_name(was.name) in back:
         return f"{new} {what}. {old} is active again."
     return f"{new} {what}. {old} stays active; it was not touched."
 
