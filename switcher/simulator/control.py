@@ -46,7 +46,10 @@ async def _act(request: web.Request, fault: Fault) -> web.Response:
     host = request.app[HOST]
     if fault.kind == "repull" and host.server.catalog.find(fault.fields["tag"]) is None:
         raise Refused(f"there is no model {fault.fields['tag']!r} on the disk", 400)
-    return answer({"done": await host.do(fault)})
+    response = answer({"done": await host.do(fault, request.transport)})
+    if fault.kind in ("restart", "refuse"):
+        response.force_close()
+    return response
 
 
 async def clear_faults(request: web.Request) -> web.Response:

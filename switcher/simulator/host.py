@@ -49,8 +49,8 @@ class Host:
     def __init__(self, server: Server, seed: int = 0) -> None:
         self.server = server
         self.seed = seed
-        # Set by whoever listens: cut all connections, and listen again after so many seconds.
-        self.refuse: Callable[[float], Awaitable[None]] | None = None
+        # Set by whoever listens: cut all connections but one, listen again after so many seconds.
+        self.refuse: Callable[[float, asyncio.BaseTransport | None], Awaitable[None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._began_at: float | None = None
         self._began_wall = datetime.now(UTC)
@@ -94,15 +94,16 @@ class Host:
             self.tick().abandon(ask)
             self._set_timer()
 
-    async def do(self, act: Fault) -> bool:
-        """Let an act of fate happen; False if there is no such model."""
+    async def do(self, act: Fault, spare: asyncio.BaseTransport | None = None) -> bool:
+        """Let an act of fate happen; False if there is no such model. `spare` is the connection
+        that outlives a restart, to carry its answer."""
         if act.kind not in ("restart", "refuse"):
             done = self.tick().do(act)
             self.tick()
             return done
         self.tick().do(act)
         if self.refuse is not None:
-            await self.refuse(float(act.fields["seconds"]))
+            await self.refuse(float(act.fields["seconds"]), spare)
         return True
 
     def wall(self, at: float) -> str:

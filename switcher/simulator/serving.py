@@ -30,30 +30,29 @@ class Listener:
     async def _listen(self, port: int) -> None:
         await web.TCPSite(self._runner, self.address, port, reuse_address=True).start()
 
-    async def refuse(self, seconds: float) -> None:
-        """Cut every connection but those of the control, and listen again after `seconds`."""
+    async def refuse(self, seconds: float, spare: asyncio.BaseTransport | None) -> None:
+        """Cut every connection but the spared one, and listen again after `seconds`."""
         if self._back is not None:
             self._back.cancel()
         if seconds:
             for site in list(self._runner.sites):
                 await site.stop()
-        self._back = asyncio.create_task(self._come_back(seconds))
+            self._back = asyncio.create_task(self._come_back(seconds))
+        self._cut(spare)
 
     async def _come_back(self, seconds: float) -> None:
-        await asyncio.sleep(0.005)  # the answer to whoever asked for this goes out first
+        await asyncio.sleep(seconds)
+        await self._listen(self.port)
+
+    def _cut(self, spare: asyncio.BaseTransport | None = None) -> None:
         for connection in self._runner.server.connections if self._runner.server else []:
-            if connection.transport is not None:
+            if connection.transport is not None and connection.transport is not spare:
                 connection.transport.abort()
-        if seconds:
-            await asyncio.sleep(seconds)
-            await self._listen(self.port)
 
     async def stop(self) -> None:
         if self._back is not None:
             self._back.cancel()
-        for connection in self._runner.server.connections if self._runner.server else []:
-            if connection.transport is not None:
-                connection.transport.abort()
+        self._cut()
         await self._runner.cleanup()
 
 

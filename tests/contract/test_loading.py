@@ -292,6 +292,21 @@ def test_a_damaged_file_fails_with_its_reason_and_costs_nobody_else(faulty: Olla
 
 
 @pytest.mark.fact(15)
+@pytest.mark.parametrize("path", ["/api/generate", "/api/chat", "/v1/chat/completions"])
+def test_a_load_that_fails_has_its_status_though_a_stream_was_asked_for(
+    faulty: Ollama, path: str
+) -> None:
+    """Fact 15: nothing is sent before the first token."""
+    faulty.fault("fail_load", times=1)
+    messages = [{"role": "user", "content": "Hello"}]
+    body = {"model": faulty.models.small_a, "prompt": "Hello", "messages": messages}
+    answer = faulty.call("POST", path, {**body, "stream": True})
+    assert answer.status_code == 500
+    assert answer.headers["Content-Type"].startswith("application/json")
+    assert "out of memory" in answer.text
+
+
+@pytest.mark.fact(15)
 def test_out_of_memory_may_evict_all_others_and_restores_nothing(faulty: Ollama) -> None:
     """Fact 15."""
     faulty.load(faulty.models.small_a)

@@ -156,9 +156,7 @@ def test_a_worker_whose_switch_was_moved_on_by_its_own_fence_changes_nothing(
 ) -> None:
     """Two copies of one hand: the state that it left is part of the condition."""
     held = lead_to(take(open_one(host, clock), clock), state)
-    other = Held(
-        held.switch_id, held.host_id, held.host, held.fence, held.state, held.actor, clock
-    )
+    other = Held(held.switch_id, held.host_id, held.host, held.fence, held.state, held.actor, clock)
     next_ = sorted(TRANSITIONS[state] - ENDED) or [State.FAILED]
     held.end(State.FAILED) if next_[0] in ENDED else held.move(next_[0])
     before = everything(held.switch_id)
@@ -167,9 +165,7 @@ def test_a_worker_whose_switch_was_moved_on_by_its_own_fence_changes_nothing(
     assert everything(held.switch_id) == before
 
 
-def test_a_late_worker_cannot_take_up_what_a_newer_one_holds(
-    host: Host, clock: FakeClock
-) -> None:
+def test_a_late_worker_cannot_take_up_what_a_newer_one_holds(host: Host, clock: FakeClock) -> None:
     row = open_one(host, clock)
     late = leases.take(host.pk, "one", clock)
     assert late is not None
@@ -275,7 +271,8 @@ def test_phases_have_their_seconds_and_the_last_one_stays_open(
     clock.pass_time(1.5)
     held.move(State.LOADING, note="two requests run on")
     row = SwitchEvent.objects.get()
-    assert [(p["phase"], p["seconds"]) for p in row.phases] == [("checking", 1.5), ("loading", None)]
+    took = [(p["phase"], p["seconds"]) for p in row.phases]
+    assert took == [("checking", 1.5), ("loading", None)]
     assert row.phases[0]["note"] == "two requests run on"
 
 

@@ -73,9 +73,7 @@ def test_in_every_open_state_a_second_switch_is_refused(
 
 
 @pytest.mark.parametrize("state", sorted(set(State) - OPEN - {State.ACTIVE}))
-def test_after_every_end_the_next_one_may_begin(
-    host: Host, clock: FakeClock, state: State
-) -> None:
+def test_after_every_end_the_next_one_may_begin(host: Host, clock: FakeClock, state: State) -> None:
     ended(host, clock, state)
     assert open_one(host, clock, "mid-b").state == State.QUEUED
 
@@ -159,9 +157,7 @@ def test_removing_and_switching_at_once_never_leave_a_switch_on_a_removed_host(
     assert (host.removed_at is None) == SwitchEvent.objects.exists()
 
 
-def test_the_request_is_recorded_with_who_from_where_and_why(
-    host: Host, clock: FakeClock
-) -> None:
+def test_the_request_is_recorded_with_who_from_where_and_why(host: Host, clock: FakeClock) -> None:
     row = open_one(host, clock, reason="because")
     assert (row.actor, row.actor_id, row.source, row.reason) == ("anna", 7, "page", "because")
     assert row.origin is not None
@@ -264,9 +260,7 @@ def test_a_switch_that_never_was_is_not_found(db: None, act: object) -> None:
         act(4711, ANNA)  # type: ignore[operator]
 
 
-def test_a_failure_is_seen_once_and_the_record_stays_as_it_is(
-    host: Host, clock: FakeClock
-) -> None:
+def test_a_failure_is_seen_once_and_the_record_stays_as_it_is(host: Host, clock: FakeClock) -> None:
     row = ended(host, clock)
     before = SwitchEvent.objects.values().get(pk=row.pk)
     switches.mark_seen(row.pk, BEN, clock)

@@ -62,13 +62,16 @@ def test_models_lie_beside_each_other_while_they_fit(world: World) -> None:
     assert all(row.size_vram == row.size for row in world.server.ps())
 
 
-def test_the_one_with_the_shortest_keep_alive_is_evicted(make_world: MakeWorld) -> None:
+@pytest.mark.parametrize(("short", "long"), [("a", "b"), ("b", "a")])
+def test_the_one_with_the_shortest_keep_alive_is_evicted(
+    make_world: MakeWorld, short: str, long: str
+) -> None:
     """Fact 14."""
     world = make_world(max_loaded=2)
-    world.load("a", keep_alive="30m")
-    world.load("b", keep_alive="10m")
+    world.load("a", keep_alive="10m" if short == "a" else "30m")
+    world.load("b", keep_alive="10m" if short == "b" else "30m")
     world.load("c")
-    assert sorted(world.names()) == ["a", "c"]
+    assert sorted(world.names()) == sorted([long, "c"])
 
 
 def test_an_idle_one_is_evicted_before_a_busy_one(make_world: MakeWorld) -> None:
@@ -345,6 +348,15 @@ def test_an_absent_num_gpu_takes_any_placement(world: World) -> None:
     assert world.server.ps()[0].size_vram == world.server.ps()[0].size
 
 
+@pytest.mark.parametrize("option", [{"num_batch": 64}, {"main_gpu": 1}, {"use_mmap": False}])
+def test_every_runner_option_that_differs_loads_anew(world: World, option: dict[str, int]) -> None:
+    """Fact 12: and so does its absence afterwards."""
+    loads = world.server.machine.counts["loads"]
+    for options in (option, option, {}, {"num_batch": 512}):
+        world.load("a", options=options)
+    assert loads.total() == 2
+
+
 def test_a_context_longer_than_trained_is_cut(world: World) -> None:
     world.load("a", options={"num_ctx": 10**6})
     assert world.server.ps()[0].context_length == 131_072
@@ -456,6 +468,15 @@ def test_a_dead_runner_is_loaded_anew_at_the_next_request(world: World) -> None:
     world.finish(world.ask("a"))
     assert world.left_s("a") == 300
     assert world.server.machine.counts["loads"].total() == 2
+
+
+def test_a_runner_that_died_while_it_spoke_leaves_when_its_time_is_up(world: World) -> None:
+    """Fact 19."""
+    world.load("a", keep_alive="30m")
+    world.ask("a", tokens=600)
+    befall(world, "kill_runner", tag="a")
+    world.pass_s(1801)
+    assert world.names() == []
 
 
 def test_a_dead_runner_can_be_unloaded(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from switcher.observed import Installed, Resident, full_name
 from switcher.ollama.calls import Call
 from switcher.ollama.client import Loaded, Warmed
-from switcher.ollama.errors import ModelMissing, OllamaError
+from switcher.ollama.errors import CallCut, ModelMissing, OllamaError
 from switcher.specs import Spec, WarmUp
 
 GB = 1_000_000_000
@@ -25,6 +26,9 @@ class FakeHost:
     fail: dict[str, list[OllamaError]] = field(default_factory=dict)
     journal: list[str] = field(default_factory=list)
     before_act: Callable[[str], None] = lambda act: None
+    after_act: Callable[[str], None] = lambda act: None
+    hangs: set[str] = field(default_factory=set)  # acts that last until their call is cut
+    hanging: threading.Event = field(default_factory=threading.Event)
     gpu_percent: int = 100
     tokens_per_s: float = 50.0
     sticky: set[str] = field(default_factory=set)  # names that do not leave when asked
@@ -56,15 +60,27 @@ class FakeHost:
     def names(self) -> set[str]:
         return {r.name.removesuffix(":latest") for r in self.loaded.values()}
 
-    def _act(self, act: str) -> None:
+    def _act(self, act: str, call: Call | None = None) -> None:
         self.journal.append(act)
         self.before_act(act)
+        if act in self.hangs:
+            self._hang(call)
         errors = self.fail.get(act)
         if errors:
             raise errors.pop(0)
 
+    def _hang(self, call: Call | None) -> None:
+        """A load that nobody waits for any more is aborted (fact 9)."""
+        assert call is not None
+        self.hanging.set()
+        for _ in range(6000):
+            if call.was_cut:
+                raise CallCut("The call was ended from here.")
+            threading.Event().wait(0.005)
+        raise AssertionError("nobody cut it")
+
     def resident(self, call: Call | None = None) -> tuple[Resident, ...]:
-        self._act("ps")
+        self._act("ps", call)
         listed = tuple(self.loaded.values())
         for digest in list(self.leaving):
             self.leaving[digest] -= 1
@@ -74,25 +90,27 @@ class FakeHost:
         return listed
 
     def installed(self, call: Call | None = None) -> tuple[Installed, ...]:
-        self._act("tags")
+        self._act("tags", call)
         return tuple(self.models.values())
 
     def load(self, spec: Spec, embeds: bool, timeout_s: float, call: Call) -> Loaded:
-        self._act(f"load {spec.tag}")
+        self._act(f"load {spec.tag}", call)
         row = self._row(spec.name)
         self.leaving.pop(row.digest, None)  # a request that names a keep-alive revives it (fact 3)
         here = self.loaded.get(row.digest)
         if here is None or spec.num_ctx not in (None, here.context_length):
             self.hold(row.name, spec.num_ctx or 4096)
+        self.after_act(f"load {spec.tag}")
         return Loaded(1.5)
 
     def warm(
         self, spec: Spec, warmup: WarmUp, embeds: bool, timeout_s: float, call: Call
     ) -> Warmed:
-        self._act(f"warm {spec.tag}")
+        self._act(f"warm {spec.tag}", call)
         row = self._row(spec.name)
         if row.digest not in self.loaded:
             self.hold(row.name, spec.num_ctx or 4096)
+        self.after_act(f"warm {spec.tag}")
         return Warmed(0 if embeds else 8, 0.0 if embeds else self.tokens_per_s, 0.2)
 
     def unload(self, name: str, call: Call | None = None) -> None:
@@ -102,6 +120,7 @@ class FakeHost:
             self.leaving[row.digest] = self.lingers
             if not self.lingers:
                 del self.leaving[row.digest], self.loaded[row.digest]
+        self.after_act(f"unload {name.removesuffix(':latest')}")
 
     def repoint(self, tag: str, digest: str) -> None:
         """What a re-pull does: the name means other content, the old runner stays (fact 23)."""

@@ -1,0 +1,221 @@
+"""What the database itself refuses: the past stays as it was written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from switcher.models import AuditEntry, FailureSeen, Host, SwitchEvent
+from switcher.records import switches
+from switcher.seals import SQLITE, seal, unseal
+from switcher.states import ENDED, OPEN, State
+from tests.clocks import FakeClock
+from tests.records.conftest import ANNA, BEN, ended, everything, lead_to, open_one, take
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SWITCH, ENTRY = "switcher_switchevent", "switcher_auditentry"
+WAYS_TO_END = sorted(ENDED - {State.ACTIVE})
+
+
+def run(sql: str, *values: Any) -> None:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(sql, values)
+
+
+def copy_of(table: str, pk: int, **changes: Any) -> tuple[str, list[Any]]:
+    """Columns and values of a row, changed: to write it once more by hand."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT * FROM {table} WHERE id = %s", [pk])
+        names = [c[0] for c in cursor.description]
+        row = dict(zip(names, cursor.fetchone(), strict=True)) | changes
+    row = {k: v for k, v in row.items() if v is not ...}
+    columns = ", ".join(row)
+    return f"({columns}) VALUES ({', '.join(['%s'] * len(row))})", list(row.values())
+
+
+@pytest.fixture
+def past(host: Host, clock: FakeClock) -> SwitchEvent:
+    return ended(host, clock, idempotency_key="k-1")
+
+
+def refused(row: SwitchEvent, *sql: Any) -> None:
+    before = everything(row.pk)
+    with pytest.raises(DatabaseError):
+        run(*sql)
+    assert everything(row.pk) == before
+
+
+# --- ended switches --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", WAYS_TO_END)
+@pytest.mark.parametrize(
+    "change", ["outcome = 'Well'", "state = 'queued'", "id = id + 100", "actor = 'nobody'"]
+)
+def test_an_ended_switch_is_never_changed(
+    host: Host, clock: FakeClock, state: State, change: str
+) -> None:
+    row = ended(host, clock, state)
+    refused(row, f"UPDATE {SWITCH} SET {change} WHERE id = %s", row.pk)
+    refused(row, f"UPDATE OR REPLACE {SWITCH} SET {change} WHERE id = %s", row.pk)
+
+
+@pytest.mark.parametrize("state", WAYS_TO_END)
+def test_an_ended_switch_is_never_deleted(host: Host, clock: FakeClock, state: State) -> None:
+    row = ended(host, clock, state)
+    refused(row, f"DELETE FROM {SWITCH} WHERE id = %s", row.pk)
+    refused(row, f"DELETE FROM {SWITCH}")
+
+
+def test_neither_the_orm_nor_its_bulk_ways_change_the_past(past: SwitchEvent) -> None:
+    before = everything(past.pk)
+    past.outcome = "It went well."
+    for act in (
+        past.save,
+        past.delete,
+        lambda: SwitchEvent.objects.update(outcome="Well"),
+        lambda: SwitchEvent.objects.bulk_update([past], ["outcome"]),
+        lambda: SwitchEvent.objects.filter(pk=past.pk).delete(),
+        lambda: SwitchEvent.objects.bulk_create([past]),
+        lambda: SwitchEvent.objects.bulk_create(
+            [past], update_conflicts=True, update_fields=["outcome"], unique_fields=["id"]
+        ),
+        lambda: SwitchEvent.objects.all()._raw_delete(using="default"),
+    ):
+        with pytest.raises(DatabaseError), transaction.atomic():
+            act()
+    assert everything(past.pk) == before
+
+
+def test_a_switch_is_not_replaced_by_its_number(past: SwitchEvent) -> None:
+    columns, values = copy_of(SWITCH, past.pk, outcome="It went well.")
+    refused(past, f"INSERT OR REPLACE INTO {SWITCH} {columns}", *values)
+    refused(past, f"REPLACE INTO {SWITCH} {columns}", *values)
+
+
+def test_a_switch_is_not_replaced_by_its_idempotency_key(past: SwitchEvent) -> None:
+    """REPLACE removes whatever is in the way of any unique index, without a DELETE trigger."""
+    columns, values = copy_of(SWITCH, past.pk, id=..., state="cancelled")
+    refused(past, f"INSERT OR REPLACE INTO {SWITCH} {columns}", *values)
+    columns, values = copy_of(SWITCH, past.pk, id=past.pk + 50)
+    refused(past, f"INSERT OR REPLACE INTO {SWITCH} {columns}", *values)
+
+
+@pytest.mark.parametrize(
+    "change", ["id = {0}", "idempotency_key = 'k-1'", "actor = 'anna', idempotency_key = 'k-1'"]
+)
+def test_an_open_switch_cannot_push_an_ended_one_away(
+    host: Host, clock: FakeClock, past: SwitchEvent, change: str
+) -> None:
+    row = open_one(host, clock, idempotency_key="k-2")
+    sql = f"UPDATE OR REPLACE {SWITCH} SET {change.format(past.pk)} WHERE id = %s"
+    refused(past, sql, row.pk)
+
+
+def test_an_upsert_changes_no_ended_switch(past: SwitchEvent) -> None:
+    columns, values = copy_of(SWITCH, past.pk)
+    sql = f"INSERT INTO {SWITCH} {columns} ON CONFLICT (id) DO UPDATE SET outcome = 'Well'"
+    refused(past, sql, *values)
+
+
+def test_a_host_with_a_past_is_not_deleted(host: Host, past: SwitchEvent) -> None:
+    with pytest.raises(Exception, match="protected"):
+        host.delete()
+
+
+@pytest.mark.parametrize("state", sorted(OPEN))
+def test_an_open_switch_can_change(host: Host, clock: FakeClock, state: State) -> None:
+    row = open_one(host, clock)
+    lead_to(take(row, clock), state)
+    run(f"UPDATE {SWITCH} SET outcome = 'so far' WHERE id = %s", row.pk)
+    assert SwitchEvent.objects.get().outcome == "so far"
+
+
+def test_an_open_switch_is_not_deleted_either_for_its_entries_name_it(
+    host: Host, clock: FakeClock
+) -> None:
+    row = open_one(host, clock)
+    refused(row, f"DELETE FROM {SWITCH} WHERE id = %s", row.pk)
+
+
+def test_beside_the_record_there_is_still_room(clock: FakeClock, past: SwitchEvent) -> None:
+    switches.mark_seen(past.pk, BEN, clock)
+    assert FailureSeen.objects.get().by == "ben"
+
+
+# --- entries ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"UPDATE {ENTRY} SET body = '{{}}'",
+        f"UPDATE OR REPLACE {ENTRY} SET id = id - 1 WHERE id = (SELECT max(id) FROM {ENTRY})",
+        f"UPDATE {ENTRY} SET id = id + 100",
+        f"DELETE FROM {ENTRY}",
+        f"DELETE FROM {ENTRY} WHERE id = (SELECT min(id) FROM {ENTRY})",
+    ],
+)
+def test_an_entry_is_never_changed_or_deleted(past: SwitchEvent, sql: str) -> None:
+    refused(past, sql)
+
+
+def test_an_entry_is_not_replaced(past: SwitchEvent) -> None:
+    entry = AuditEntry.objects.first()
+    assert entry is not None
+    columns, values = copy_of(ENTRY, entry.pk, body="{}")
+    refused(past, f"INSERT OR REPLACE INTO {ENTRY} {columns}", *values)
+    rowid = columns.replace("(id,", "(rowid,")
+    assert rowid != columns
+    refused(past, f"INSERT OR REPLACE INTO {ENTRY} {rowid}", *values)
+
+
+def test_neither_the_orm_changes_an_entry(past: SwitchEvent) -> None:
+    before = everything(past.pk)
+    entry = AuditEntry.objects.first()
+    assert entry is not None
+    for act in (
+        entry.save,
+        entry.delete,
+        lambda: AuditEntry.objects.update(body="{}"),
+        lambda: AuditEntry.objects.all().delete(),
+        lambda: AuditEntry.objects.bulk_create([entry]),
+    ):
+        with pytest.raises(DatabaseError), transaction.atomic():
+            act()
+    assert everything(past.pk) == before
+
+
+# --- the seals themselves --------------------------------------------------------------------
+
+
+def names() -> set[str]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        return {name for (name,) in cursor.fetchall()}
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's own list of triggers")
+def test_sealing_is_done_again_after_every_migrate_and_may_be_done_twice(db: None) -> None:
+    unseal()
+    assert not names() & set(SQLITE)
+    seal()
+    seal()
+    assert set(SQLITE) <= names()
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's own list of triggers")
+def test_a_seal_of_an_older_version_gives_way(past: SwitchEvent) -> None:
+    run("DROP TRIGGER sealed_switch_update")
+    run(f"CREATE TRIGGER sealed_switch_update BEFORE UPDATE ON {SWITCH} WHEN 0 BEGIN SELECT 1; END")
+    seal()
+    refused(past, f"UPDATE {SWITCH} SET outcome = 'Well' WHERE id = %s", past.pk)
+
+
+def test_a_refusal_says_what_it_is(past: SwitchEvent) -> None:
+    with pytest.raises(DatabaseError, match="sealed: this record is kept as it is"):
+        SwitchEvent.objects.update(outcome="Well")
+    assert ANNA.name == past.actor

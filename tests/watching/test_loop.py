@@ -1,0 +1,459 @@
+"""The watcher: reads every host again and again, and keeps what it saw."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connections
+
+from switcher.models import Host, Reading
+from switcher.observed import Installed, Observation, Resident
+from switcher.records import changed, config, leases, readings, switches
+from switcher.records.ledger import Actor
+from switcher.records.switches import NewSwitch
+from switcher.specs import Spec
+from switcher.states import State, Strategy
+from switcher.watching import loop
+from switcher.watching.loop import Watcher, check_now, latest
+from tests.clocks import FakeClock
+from tests.until import until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ANNA = Actor("anna", "page")
+A = Resident("mid-a:latest", "sha-a", 5, 5, 4096, datetime(2026, 11, 23, 10, tzinfo=UTC))
+B = replace(A, name="mid-b:latest", digest="sha-b")
+DISK = (Installed("mid-a:latest", "sha-a", 5),)
+NORTH, SOUTH = "http://127.0.0.1:9", "http://127.0.0.1:8"
+
+
+@dataclass
+class FakeServer:
+    """What one address answers, and how often it was asked for what."""
+
+    resident: tuple[Resident, ...] = (A,)
+    error: str = ""
+    version: str = "0.12.3"
+    whole: int = 0
+    quick: int = 0
+    closed: int = 0
+    gate: threading.Event = field(default_factory=threading.Event)
+    entered: threading.Event = field(default_factory=threading.Event)
+    fault: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    @property
+    def reads(self) -> int:
+        return self.whole + self.quick
+
+    def observe(self, now: datetime) -> Observation:
+        self.whole += 1
+        return self._seen(now)
+
+    def observe_resident(self, now: datetime, known: Observation) -> Observation:
+        self.quick += 1
+        return replace(self._seen(now), installed=known.installed, version=known.version)
+
+    def _seen(self, now: datetime) -> Observation:
+        self.entered.set()
+        assert self.gate.wait(10)
+        if self.fault is not None:
+            raise self.fault
+        if self.error:
+            return Observation(now, error=self.error)
+        return Observation(now, self.resident, DISK, self.version, 3)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeServer]:
+    """Two addresses that answer. What waits for seconds waits for hundredths of them."""
+    made = {NORTH: FakeServer(), SOUTH: FakeServer((B,))}
+    monkeypatch.setattr(loop, "Client", made.__getitem__)
+    monkeypatch.setattr(loop, "QUIET_S", 0.05)
+    monkeypatch.setattr(loop, "BUSY_S", 0.02)
+    monkeypatch.setattr(loop, "LONGEST_S", 0.3)
+    monkeypatch.setattr(loop, "LOOK_EVERY_S", 0.05)
+    return made
+
+
+@pytest.fixture
+def north(servers: dict[str, FakeServer]) -> FakeServer:
+    return servers[NORTH]
+
+
+@pytest.fixture
+def host(db: None) -> Host:
+    return config.save_host(Host(name="north-1", base_url=NORTH), ANNA)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Watcher]]:
+    made: list[Watcher] = []
+
+    def begin(**values: Any) -> Watcher:
+        watcher = Watcher(seed=1, **values)
+        made.append(watcher)
+        watcher.start()
+        return watcher
+
+    yield begin
+    for watcher in made:
+        watcher.stop()
+        for thread in watcher._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> list[Observation]:
+    """Every reading that was written to the disk."""
+    kept: list[Observation] = []
+    store = readings.store
+
+    def keep(host_id: int, seen: Observation, failures: int) -> None:
+        store(host_id, seen, failures)
+        kept.append(seen)
+
+    monkeypatch.setattr(readings, "store", keep)
+    return kept
+
+
+def reads_on(server: FakeServer, more: int = 3) -> None:
+    """Wait until it was read that many times more."""
+    wanted = server.reads + more
+    until(lambda: server.reads >= wanted)
+
+
+def digests(host: Host) -> list[str]:
+    row = Reading.objects.filter(host=host).first()
+    return [r["digest"] for r in row.resident] if row else []
+
+
+# --- what is kept ----------------------------------------------------------------------------
+
+
+def test_what_does_not_change_is_stored_once(
+    host: Host, north: FakeServer, start: Any, stored: list[Observation]
+) -> None:
+    start()
+    until(lambda: stored)
+    reads_on(north, 5)
+    assert len(stored) == 1
+    assert digests(host) == ["sha-a"]
+    assert latest()[host.pk].resident == (A,)
+
+
+def test_a_change_is_stored_at_once(
+    host: Host, north: FakeServer, start: Any, stored: list[Observation]
+) -> None:
+    start()
+    until(lambda: stored)
+    north.resident = (A, B)
+    until(lambda: digests(host) == ["sha-a", "sha-b"])
+    assert len(stored) == 2
+
+
+def test_its_time_alone_is_stored_every_fifteen_seconds(
+    host: Host, north: FakeServer, stored: list[Observation]
+) -> None:
+    clock = FakeClock()
+    watcher = Watcher(clock)
+    watcher._refresh_hosts()
+    for _ in range(40):
+        watcher._read(watcher._hosts[host.pk])
+        clock.pass_time(5)
+    gaps = [(b.at - a.at).total_seconds() for a, b in zip(stored, stored[1:], strict=False)]
+    assert gaps == [readings.TIME_EVERY_S] * 13
+
+
+def test_the_catalogue_is_read_seldom(host: Host, north: FakeServer, start: Any) -> None:
+    start()
+    reads_on(north, 6)
+    assert north.whole == 1
+    assert latest()[host.pk].installed == DISK
+
+
+# --- failures --------------------------------------------------------------------------------
+
+
+def test_a_failure_keeps_what_was_last_seen_and_says_since_when(
+    host: Host, north: FakeServer, start: Any
+) -> None:
+    start()
+    until(lambda: digests(host) == ["sha-a"])
+    good = Reading.objects.get().answered_at
+    north.error = "Connection refused at http://127.0.0.1:9."
+    until(lambda: Reading.objects.get().failures >= 3)
+    row = Reading.objects.get()
+    assert (row.error, row.answered_at, digests(host)) == (north.error, good, ["sha-a"])
+    seen = latest()[host.pk]
+    assert (seen.answered, seen.resident, seen.installed) == (False, (A,), DISK)
+
+    north.error = ""
+    until(lambda: not Reading.objects.get().error)
+    assert Reading.objects.get().failures == 0
+    assert north.whole >= 2, "after a failure all of it is read again"
+
+
+def test_a_host_that_never_answered_holds_nothing(
+    host: Host, north: FakeServer, start: Any
+) -> None:
+    north.error = "No connection."
+    start()
+    until(lambda: Reading.objects.exists())
+    row = Reading.objects.get()
+    assert (row.resident, row.answered_at, row.error) == ([], None, "No connection.")
+
+
+def test_who_does_not_answer_is_asked_less_and_less_often() -> None:
+    watcher = Watcher(seed=1)
+    watched = loop._Watched(readings.WatchedHost(1, "n", NORTH, False), None, 0.0)  # type: ignore[arg-type]
+    waits = [watcher._interval(watched, failures) for failures in range(9)]
+    steps = [5, 1, 1, 5, 10, 20, 30, 30, 30]
+    for wait, step in zip(waits, steps, strict=True):
+        assert step * 0.9 <= wait <= step * 1.1
+
+
+@pytest.mark.parametrize("failures", [1000, 5000, 10**6])
+def test_a_host_that_is_off_for_days_is_still_asked(failures: int) -> None:
+    watcher = Watcher(seed=1)
+    watched = loop._Watched(readings.WatchedHost(1, "n", NORTH, False), None, 0.0)  # type: ignore[arg-type]
+    assert 27 <= watcher._interval(watched, failures) <= 33
+
+
+def test_hosts_do_not_march_in_step() -> None:
+    watcher = Watcher(seed=1)
+    watched = loop._Watched(readings.WatchedHost(1, "n", NORTH, False), None, 0.0)  # type: ignore[arg-type]
+    assert len({watcher._interval(watched, 0) for _ in range(20)}) == 20
+
+
+def test_a_fault_of_our_own_stops_no_watching(
+    host: Host, north: FakeServer, start: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    north.fault = ZeroDivisionError()
+    start(readers=1)
+    reads_on(north, 3)
+    north.fault = None
+    until(lambda: digests(host) == ["sha-a"])
+    assert "could not be read or kept" in caplog.text
+
+
+def test_a_listener_that_fails_stops_no_watching(host: Host, north: FakeServer, start: Any) -> None:
+    def stumble(sender: object, **_: object) -> None:
+        if sender == "reading":
+            raise RuntimeError("a listener's own fault")
+
+    changed.connect(stumble)
+    try:
+        start(readers=1)
+        reads_on(north, 3)
+    finally:
+        changed.disconnect(stumble)
+
+
+def test_a_database_that_fails_for_a_moment_stops_no_watching(
+    host: Host, north: FakeServer, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts, fails = readings.watched_hosts, [1, 1]
+
+    def sometimes() -> list[readings.WatchedHost]:
+        if fails:
+            fails.pop()
+            raise OperationalError("database is locked")
+        return hosts()
+
+    monkeypatch.setattr(readings, "watched_hosts", sometimes)
+    start()
+    reads_on(north, 2)
+
+
+def test_a_host_that_hangs_delays_no_other(
+    host: Host, servers: dict[str, FakeServer], start: Any
+) -> None:
+    config.save_host(Host(name="south-1", base_url=SOUTH), ANNA)
+    servers[NORTH].gate.clear()
+    start(readers=2)
+    reads_on(servers[SOUTH], 5)
+    assert servers[NORTH].reads == 1, "nor is it asked twice at once"
+    servers[NORTH].gate.set()
+    reads_on(servers[NORTH], 2)
+
+
+# --- hosts come, go and move -----------------------------------------------------------------
+
+
+def test_a_host_that_is_added_is_read_soon(
+    servers: dict[str, FakeServer], start: Any, db: None
+) -> None:
+    start()
+    host = config.save_host(Host(name="south-1", base_url=SOUTH), ANNA)
+    until(lambda: digests(host) == ["sha-b"])
+
+
+def test_a_host_that_is_removed_is_left_alone_and_forgotten(
+    host: Host, north: FakeServer, start: Any
+) -> None:
+    start()
+    until(lambda: host.pk in latest())
+    config.remove_host(host.pk, ANNA)
+    until(lambda: north.closed)
+    assert host.pk not in latest()
+    reads = north.reads
+    other = config.save_host(Host(name="south-1", base_url=SOUTH), ANNA)
+    until(lambda: digests(other))
+    assert north.reads <= reads + 1
+
+
+def test_a_reading_that_ends_after_its_host_was_removed_is_dropped(
+    host: Host, north: FakeServer, start: Any
+) -> None:
+    north.gate.clear()
+    start()
+    assert north.entered.wait(10)
+    config.remove_host(host.pk, ANNA)
+    until(lambda: north.closed)
+    north.gate.set()
+    other = config.save_host(Host(name="south-1", base_url=SOUTH), ANNA)
+    until(lambda: digests(other))
+    assert host.pk not in latest()
+    assert not Reading.objects.filter(host=host).exists()
+
+
+def test_a_host_that_moves_is_read_at_its_new_address_and_the_old_one_closed(
+    host: Host, servers: dict[str, FakeServer], start: Any
+) -> None:
+    start()
+    until(lambda: digests(host) == ["sha-a"])
+    config.put_host({"base_url": SOUTH}, ANNA, host.pk)
+    until(lambda: digests(host) == ["sha-b"])
+    assert servers[NORTH].closed == 1
+
+
+def test_what_the_old_address_held_is_not_shown_for_a_new_one_that_is_silent(
+    host: Host, servers: dict[str, FakeServer], start: Any
+) -> None:
+    start()
+    until(lambda: digests(host) == ["sha-a"])
+    servers[SOUTH].error = "No connection."
+    config.put_host({"base_url": SOUTH}, ANNA, host.pk)
+    until(lambda: Reading.objects.filter(error="No connection.").exists())
+    assert digests(host) == []
+    assert latest()[host.pk].resident == ()
+
+
+# --- how often -------------------------------------------------------------------------------
+
+
+def busy(host: Host) -> switches.Held:
+    new = NewSwitch(host.pk, Spec("", "mid-b"), None, Strategy.AUTO, ANNA)
+    row, _ = switches.open_switch(new)
+    fence = leases.take(host.pk, "one")
+    assert fence is not None
+    held = switches.hold(row.pk, fence)
+    assert held is not None
+    return held
+
+
+def test_while_a_switch_runs_it_is_read_each_second(
+    host: Host, north: FakeServer, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "QUIET_S", 3600.0)
+    start()
+    until(lambda: latest().get(host.pk))
+    held = busy(host)
+    reads_on(north, 5)
+    held.move(State.CHECKING)
+    held.end(State.FAILED)
+    until(lambda: not _is_busy(host))
+    reads_on(north, 1)  # its end is looked at too
+    watcher = loop.Watcher(seed=1)
+    quiet = loop._Watched(readings.WatchedHost(1, "n", NORTH, False), None, 0.0)  # type: ignore[arg-type]
+    assert watcher._interval(quiet, 0) > 3000
+
+
+def _is_busy(host: Host) -> bool:
+    return next(h.busy for h in readings.watched_hosts() if h.id == host.pk)
+
+
+def test_what_is_written_about_a_host_has_it_read_at_once(
+    host: Host, north: FakeServer, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "QUIET_S", 3600.0)
+    start()
+    until(lambda: latest().get(host.pk))
+    config.put_host({"keep_alive": "2h"}, ANNA, host.pk)
+    until(lambda: north.reads == 2)
+
+
+def test_what_is_written_while_it_is_read_has_it_read_once_more(
+    host: Host, north: FakeServer, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "QUIET_S", 3600.0)
+    north.gate.clear()
+    start()
+    assert north.entered.wait(10)
+    config.put_host({"keep_alive": "2h"}, ANNA, host.pk)
+    north.gate.set()
+    until(lambda: north.reads >= 2)
+
+
+def test_each_reading_is_told(host: Host, north: FakeServer, start: Any) -> None:
+    heard: list[tuple[object, str]] = []
+
+    def listen(sender: object, host: str = "", **_: object) -> None:
+        heard.append((sender, host))
+
+    changed.connect(listen)
+    try:
+        start()
+        until(lambda: heard.count(("reading", "north-1")) >= 3)
+    finally:
+        changed.disconnect(listen)
+
+
+def test_a_watcher_that_stops_reads_no_more_and_closes_its_connections(
+    host: Host, north: FakeServer, start: Any
+) -> None:
+    watcher = start()
+    reads_on(north, 2)
+    watcher.stop()
+    for thread in watcher._threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert north.closed == 1
+    connections.close_all()
+
+
+# --- looking at once -------------------------------------------------------------------------
+
+
+def test_a_host_can_be_looked_at_at_once(host: Host, north: FakeServer) -> None:
+    seen = check_now(host.pk, NORTH)
+    assert (seen.resident, digests(host)) == ((A,), ["sha-a"])
+    assert latest()[host.pk] is seen
+    assert north.closed == 1
+
+
+def test_a_look_that_fails_keeps_what_is_known(host: Host, north: FakeServer) -> None:
+    good = check_now(host.pk, NORTH)
+    north.error = "No connection."
+    assert check_now(host.pk, NORTH).error == "No connection."
+    assert check_now(host.pk, NORTH).error == "No connection."
+    row = Reading.objects.get()
+    assert (row.error, row.failures, digests(host)) == ("No connection.", 2, ["sha-a"])
+    assert latest()[host.pk] is good
+
+
+def test_a_reading_of_a_host_that_never_was_is_dropped(db: None) -> None:
+    readings.store(4711, Observation(datetime.now(UTC)), 0)
+    assert not Reading.objects.exists()
