@@ -71,7 +71,7 @@ class Situation:
     target_size: Size
     asked: Strategy
     host_strategy: Strategy
-    history: Mapping[str, Expected]
+    history: Mapping[Strategy, Mapping[str, Expected]]  # seconds by phase, for each order
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ def make_plan(s: Situation) -> Plan:
         fits=fits,
         short_bytes=short,
         blocked=_blocked(s, short),
-        expected=_expected(strategy, s.history),
+        expected=_expected(strategy, s.history.get(strategy, {})),
         already_active=already,
         restore=old[0].name if old else "",
         warmups=len(s.spec.warmups),

@@ -2,12 +2,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-
-# Before settings are read: tests keep their data apart and ask for no network.
-os.environ.setdefault("SWITCHER_DATA_DIR", tempfile.mkdtemp(prefix="switchboard-test-"))
-os.environ.setdefault("SWITCHER_LOG_LEVEL", "WARNING")
-
 from collections.abc import Iterator
 from typing import Any
 

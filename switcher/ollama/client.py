@@ -58,6 +58,10 @@ class Ollama(Protocol):
         """What is on the host's disk (`/api/tags`)."""
         ...
 
+    def capabilities(self, name: str, call: calls.Call | None = None) -> tuple[str, ...]:
+        """What a model can do (`/api/show`): older servers list it nowhere else (fact 16)."""
+        ...
+
     def load(self, spec: Spec, embeds: bool, timeout_s: float, call: calls.Call) -> Loaded:
         """Load, without a prompt where the model allows; blocks until it is there (fact 8)."""
         ...
@@ -90,6 +94,11 @@ class Client:
 
     def installed(self, call: calls.Call | None = None) -> tuple[Installed, ...]:
         return _rows(self._get("/api/tags", call), _installed)
+
+    def capabilities(self, name: str, call: calls.Call | None = None) -> tuple[str, ...]:
+        answer = self._send("POST", "/api/show", {"model": name}, QUICK_S, call or calls.Call())
+        rows = answer.get("capabilities")
+        return tuple(str(c) for c in rows) if isinstance(rows, list) else ()
 
     def version(self) -> str:
         version = self._get("/api/version").get("version")

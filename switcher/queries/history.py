@@ -12,20 +12,30 @@ from switcher.models import SwitchEvent
 from switcher.observed import Installed
 from switcher.plans import FILE_TO_RESIDENT, Expected, Size
 from switcher.specs import Spec
-from switcher.states import State
+from switcher.states import State, Strategy
 
 LAST = 5
 LOOK_BACK = 60
 
 
-def expected_phases(host_id: int, target: Installed | None) -> dict[str, Expected]:
-    """Seconds by phase: the median of the last few switches to this digest on this host; for
-    the load else from its bytes over the host's own measured rate."""
+def expected_phases(host_id: int, target: Installed | None) -> dict[Strategy, dict[str, Expected]]:
+    """Seconds by phase, for each strategy: the median of the last few switches to this digest on
+    this host in this order; for the load else from its bytes over the host's own measured rate."""
     if target is None:
         return {}
-    rows = _past(host_id)
-    same = [r for r in rows if r["to_digest"] == target.digest][:LAST]
+    rows = [r for r in _past(host_id) if not r["figures"].get("already_active")]
+    return {s: _by_phase(rows, target, s) for s in (Strategy.OVERLAP, Strategy.SWAP)}
+
+
+def _by_phase(
+    rows: list[dict[str, Any]], target: Installed, strategy: Strategy
+) -> dict[str, Expected]:
+    to_it = [r for r in rows if r["to_digest"] == target.digest]
+    same = [r for r in to_it if r["strategy"] == strategy.value][:LAST]
     found = {p: e for p in State if (e := _median(same, p.value)) is not None}
+    for phase in (State.LOADING, State.WARMING, State.VERIFYING):
+        if phase not in found and (e := _median(to_it[:LAST], phase.value)):
+            found[phase] = e  # in the other order: nearer than no figure
     for phase in (State.CHECKING, State.DRAINING, State.UNLOADING, State.ACTIVATING):
         if phase not in found and (e := _median(rows[:LAST], phase.value)):
             found[phase] = Expected(e.seconds, "other models here")
@@ -58,7 +68,7 @@ def usual_gpu_percent(host_id: int, digest: str) -> int | None:
 
 def _past(host_id: int) -> list[dict[str, Any]]:
     rows = SwitchEvent.objects.filter(host_id=host_id, state=State.ACTIVE.value)
-    wanted = rows.values("to_digest", "phases", "figures", "to_spec")[:LOOK_BACK]
+    wanted = rows.values("to_digest", "strategy", "phases", "figures", "to_spec")[:LOOK_BACK]
     return [dict(row) for row in wanted]
 
 

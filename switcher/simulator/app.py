@@ -59,10 +59,8 @@ def _add_v1(router: web.UrlDispatcher) -> None:
 
 
 async def _bare_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """The server says nothing of itself, and gives an empty answer no type."""
+    """The server says nothing of itself."""
     response.headers.popall("Server", None)
-    if isinstance(response, native.Bare):
-        response.headers.popall("Content-Type", None)
 
 
 @web.middleware
@@ -99,7 +97,7 @@ async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except Refused as exc:
-        return error(exc.text, exc.status, request.path)
+        return error(exc, request.path)
     except ConnectionCut:
         return _break(request)
     except web.HTTPNotFound:

@@ -17,6 +17,8 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "options": (dict, "map[string]interface {}"),
     "messages": (list, "[]api.Message"),
     "tools": (list, "api.Tools"),
+    "max_tokens": (int, "int"),
+    "max_output_tokens": (int, "int"),
 }
 _LITERALS = {"n": "null", "t": "true", "f": "false"}
 

@@ -24,10 +24,6 @@ VERSION = "0.0.0-simulated"
 BYTES_PER_PARAMETER = 0.6
 
 
-class Bare(web.Response):
-    """An answer with neither a body nor a type, as after a copy."""
-
-
 def _human(count: float) -> str:
     if count >= 1e9:
         return f"{count / 1e9:.1f}B"
@@ -141,17 +137,17 @@ def show_answer(name: str, manifest: Manifest, request: web.Request) -> Body:
 
 
 async def copy(request: web.Request) -> web.Response:
-    """Facts 21, 26: the answer comes when the destination is whole again."""
+    """Facts 21, 26: the answer, which is nothing, comes when the destination is whole again."""
     host, body = request.app[HOST], await read_body(request, "CopyRequest")
     source, destination = str(body.get("source", "")), str(body.get("destination", ""))
     await asyncio.sleep(host.tick().copy(source, destination))
-    return Bare()
+    return web.Response()
 
 
 async def delete(request: web.Request) -> web.Response:
     host, body = request.app[HOST], await read_body(request, "DeleteRequest")
     host.tick().delete(str(body.get("model") or body.get("name") or ""))
-    return Bare()
+    return web.Response()
 
 
 async def create(request: web.Request) -> web.StreamResponse:

@@ -17,7 +17,7 @@ from switcher.simulator import replies, talking
 from switcher.simulator.generation import Reply, Say
 from switcher.simulator.gojson import Body
 from switcher.simulator.host import HOST, Host
-from switcher.simulator.server import Refused, Request
+from switcher.simulator.server import Refused, Request, Unread
 from switcher.simulator.shapes import V1_TYPE, answer, event, read_body, stream
 
 DONE = b"data: [DONE]\n\n"
@@ -69,7 +69,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, "ChatCompletionRequest")
     messages = [m for m in body.get("messages") or [] if isinstance(m, dict)]
     if not messages:
-        raise Refused("[] is too short - 'messages'", 400)
+        raise Unread("[] is too short - 'messages'", 400)
     form = body.get("response_format") or {}
     say = Say(
         asked=str(body.get("model") or ""),
@@ -178,9 +178,9 @@ async def embeddings(request: web.Request) -> web.Response:
     form, given = str(body.get("encoding_format") or "float").lower(), body.get("input")
     if form not in ("float", "base64"):
         text = f"Invalid value for 'encoding_format' = {body['encoding_format']}."
-        raise Refused(f"{text} Supported values: ['float', 'base64'].", 400)
+        raise Unread(f"{text} Supported values: ['float', 'base64'].", 400)
     if given is None or given == []:
-        raise Refused("invalid input", 400)
+        raise Unread("invalid input", 400)
     wish = {"model": body.get("model"), "input": given, "dimensions": body.get("dimensions")}
     made = await talking.embedded(request, wish, None)
     data = [

@@ -13,8 +13,32 @@ from switcher.simulator.generation import Reply, Say
 from switcher.simulator.gojson import Body
 from switcher.simulator.host import HOST
 from switcher.simulator.openai import EVENTS, numbers, usage
-from switcher.simulator.server import Refused, Request
+from switcher.simulator.server import Request, Unread
 from switcher.simulator.shapes import V1_TYPE, answer, event, read_body, stream
+
+# What a response says of settings that the simulator does not have.
+SETTINGS: Body = {
+    "background": False,
+    "frequency_penalty": 0,
+    "instructions": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "presence_penalty": 0,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "reasoning": None,
+    "safety_identifier": None,
+    "service_tier": "default",
+    "store": False,
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "top_p": 1.0,
+    "truncation": "disabled",
+}
 
 
 async def responses(request: web.Request) -> web.StreamResponse:
@@ -31,10 +55,10 @@ async def responses(request: web.Request) -> web.StreamResponse:
 
 def _prompt(body: Body) -> str:
     given = body.get("input")
-    if isinstance(given, str):
-        return given
+    if given is None or isinstance(given, str):
+        return given or ""
     if not isinstance(given, list):
-        raise Refused("input must be a string or array", 400)
+        raise Unread("input must be a string or array", 400)
     return " ".join(replies.text_of(item) for item in given if isinstance(item, dict))
 
 
@@ -50,7 +74,7 @@ def _item(number: int, text: str, status: str) -> Body:
 
 def _response(reply: Reply, number: int, text: str, status: str = "completed") -> Body:
     ended = status == "completed"
-    counts = usage(reply)
+    counts, limit = usage(reply), reply.ask.tokens
     told = {
         "input_tokens": counts["prompt_tokens"],
         "input_tokens_details": {"cached_tokens": 0},
@@ -68,12 +92,9 @@ def _response(reply: Reply, number: int, text: str, status: str = "completed") -
         "model": reply.say.asked,
         "output": [_item(number, text, status)] if ended else [],
         "error": None,
-        "tools": [],
-        "tool_choice": "auto",
-        "parallel_tool_calls": True,
-        "text": {"format": {"type": "text"}},
         "usage": told if ended else None,
-        "metadata": {},
+        "max_output_tokens": limit if reply.ask.reason == "length" else None,
+        **SETTINGS,
     }
 
 

@@ -36,6 +36,10 @@ class Refused(Exception):
         self.text, self.status = text, status
 
 
+class Unread(Refused):
+    """Refused by the reader of the body, before anything else has seen it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What one request wants of a model.

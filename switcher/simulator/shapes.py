@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from switcher.simulator.gojson import BadBody, Body, read_json
-from switcher.simulator.server import Refused
+from switcher.simulator.server import Refused, Unread
 
 API_TYPE = "application/json; charset=utf-8"
 V1_TYPE = "application/json"
@@ -30,9 +30,11 @@ def error_body(text: str, status: int, path: str) -> Body:
     return {"error": {"message": text, "type": kind, "param": None, "code": None}}
 
 
-def error(text: str, status: int, path: str = "") -> web.Response:
-    kind = V1_TYPE if path.startswith("/v1/") else API_TYPE
-    return answer(error_body(text, status, path), status, kind)
+def error(refused: Refused, path: str) -> web.Response:
+    """Under `/v1` the type has a charset only where the body itself was refused."""
+    late = path.startswith("/v1/") and not isinstance(refused, Unread)
+    body = error_body(refused.text, refused.status, path)
+    return answer(body, refused.status, V1_TYPE if late else API_TYPE)
 
 
 def plain(text: str, status: int) -> web.Response:
@@ -40,14 +42,14 @@ def plain(text: str, status: int) -> web.Response:
 
 
 async def read_body(request: web.Request, struct: str) -> Body:
-    """The body, whatever its content type. Raises `Refused` in the server's words."""
+    """The body, whatever its content type. Raises `Unread` in the server's words."""
     raw = (await request.read()).decode("utf-8", "replace")
     try:
         return read_json(raw, struct)
     except BadBody as exc:
         # Under /v1 an empty body is told in the words of the reader itself.
         empty = request.path.startswith("/v1/") and not raw.strip()
-        raise Refused("EOF" if empty else str(exc), 400) from exc
+        raise Unread("EOF" if empty else str(exc), 400) from exc
 
 
 async def stream(
@@ -57,7 +59,6 @@ async def stream(
     still has a status of its own."""
     first = await anext(parts, b"")
     response = web.StreamResponse(headers={"Content-Type": content_type})
-    response.enable_chunked_encoding()
     await response.prepare(request)
     if first:
         await response.write(first)

@@ -20,6 +20,7 @@ from switcher.switching.effects import (
     Catalogue,
     Effect,
     InFlight,
+    Learn,
     Load,
     Look,
     Pause,
@@ -77,6 +78,8 @@ class Driver:
                 return self._ollama.resident(call)
             case Catalogue():
                 return self._ollama.installed(call)
+            case Learn(name):
+                return self._ollama.capabilities(name, call)
             case Load(spec, embeds, timeout_s):
                 return self._ollama.load(spec, embeds, timeout_s, call)
             case Warm(spec, warmup, embeds, timeout_s):

@@ -24,6 +24,13 @@ class Catalogue:
 
 
 @dataclass(frozen=True, slots=True)
+class Learn:
+    """Read what a model can do (`/api/show`); gives tuple[str, …]."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """Load a model; gives Loaded."""
 
@@ -62,7 +69,7 @@ class Pause:
     seconds: float
 
 
-Effect = Look | Catalogue | Load | Warm | Unload | InFlight | Pause
+Effect = Look | Catalogue | Learn | Load | Warm | Unload | InFlight | Pause
 
 
 class Cancelled(SwitcherError):

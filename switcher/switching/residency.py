@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from switcher.observed import Installed, Resident, find_digest, find_installed, short_name
@@ -13,6 +14,7 @@ from switcher.specs import Spec, load_timeout_s
 from switcher.switching.effects import (
     Catalogue,
     Effect,
+    Learn,
     Load,
     Look,
     Pause,
@@ -33,10 +35,19 @@ FIRST_POLLS_S = (0.02, 0.04, 0.08)  # an idle model is gone some 20 ms after the
 def load_spec(spec: Spec, installed: tuple[Installed, ...]) -> Steps[None]:
     """Load a model and have it answer its first warm-up."""
     row = find_installed(installed, spec.tag)
-    embeds = bool(row and row.embeds_only)
+    embeds = row is not None and (yield from learned(row)).embeds_only
     timeout_s = load_timeout_s(spec, row.size if row else 0)
     yield Load(spec, embeds, timeout_s)
     yield Warm(spec, spec.warmups[0], embeds, timeout_s)
+
+
+def learned(row: Installed) -> Steps[Installed]:
+    """The model with what it can do: an embedding model is loaded and warmed by `/api/embed`
+    (fact 16). Servers before 0.30 do not say it in `/api/tags`."""
+    if row.capabilities:
+        return row
+    capabilities: tuple[str, ...] = yield Learn(row.name)
+    return replace(row, capabilities=capabilities)
 
 
 def wait_gone(digests: frozenset[str]) -> Steps[str]:
@@ -90,9 +101,3 @@ def look_or_none() -> Steps[tuple[Resident, ...] | None]:
     except OllamaError:
         return None
     return now
-
-
-def embeds(spec: Spec, installed: tuple[Installed, ...]) -> bool:
-    """Whether it has to be loaded and warmed by `/api/embed` (fact 16)."""
-    row = find_installed(installed, spec.tag)
-    return bool(row and row.embeds_only)

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from switcher.errors import SwitcherError
 from switcher.observed import Installed, Resident, find_digest, find_installed, short_name
-from switcher.ollama.errors import OllamaError
+from switcher.ollama.errors import OllamaError, ServerBusy, Unreachable
 from switcher.records.switches import Held, snapshot
 from switcher.specs import DEFAULT_WARMUPS, FOREVER, Spec
 from switcher.states import State, Strategy
-from switcher.switching.effects import Cancelled, Catalogue, Look, NotResident, Unload
+from switcher.switching.effects import Cancelled, Catalogue, Look, NotResident, Pause, Unload
 from switcher.switching.jobs import Job
 from switcher.switching.residency import Steps, load_spec, look_or_none, wait_gone
 
 TRIES = 3
+PATIENCE_S = 60.0
+AGAIN_S = 2.0
 
 
 def restore(held: Held, job: Job, why: SwitcherError) -> Steps[None]:
     """From RESTORING to the end: rolled back, cancelled, or failed and degraded."""
     try:
-        back = yield from _bring_back(held, job)
-        seen = yield Look()
+        back, seen = yield from _patiently(held, job)
     except (OllamaError, NotResident) as exc:
         after = yield from look_or_none()
         held.end(
@@ -40,6 +41,23 @@ def restore(held: Held, job: Job, why: SwitcherError) -> Steps[None]:
         restored=", ".join(back),
         outcome=_restored_text(job, why, back),
     )
+
+
+def _patiently(held: Held, job: Job) -> Steps[tuple[list[str], tuple[Resident, ...]]]:
+    """Bring it back and look once more. A server that restarts, or is too busy for a moment, gets
+    PATIENCE_S to come again: giving up would leave everyone without a model."""
+    waited = 0.0
+    while True:
+        try:
+            back = yield from _bring_back(held, job)
+            seen: tuple[Resident, ...] = yield Look()
+        except (Unreachable, ServerBusy):
+            if waited >= PATIENCE_S:
+                raise
+            yield Pause(AGAIN_S)
+            waited += AGAIN_S
+        else:
+            return back, seen
 
 
 def _bring_back(held: Held, job: Job) -> Steps[list[str]]:

@@ -34,7 +34,7 @@ from switcher.switching.residency import (
     POLL_S,
     Steps,
     bring_back_preloaded,
-    embeds,
+    learned,
     look_or_none,
     wait_gone,
 )
@@ -77,6 +77,7 @@ def _from_the_start(held: Held, job: Job) -> Steps[None]:
     job.course = Course(before, plan.strategy, plan.digest, {i.digest: i.name for i in plan.unload})
     held.note(before=snapshot(before), **plan_facts(plan))
     target = _check_plan(job, plan, find_installed(installed, job.spec.tag))
+    target = yield from learned(target)
     if plan.already_active:
         yield from _confirm_active(held, job, plan, target)
         return
@@ -231,8 +232,9 @@ def _finish_activating(held: Held, job: Job) -> Steps[None]:
     now: tuple[Resident, ...] = yield Look()
     _check_listed(job, now)
     installed: tuple[Installed, ...] = yield Catalogue()
-    timeout_s = load_timeout_s(job.spec, 0)
-    yield Warm(job.spec, job.spec.warmups[0], embeds(job.spec, installed), timeout_s)
+    row = find_installed(installed, job.spec.tag)
+    embeds = row is not None and (yield from learned(row)).embeds_only
+    yield Warm(job.spec, job.spec.warmups[0], embeds, load_timeout_s(job.spec, 0))
     yield from _activate(held, job)
 
 

@@ -67,11 +67,40 @@ def test_a_body_with_a_wrong_type_is_refused(ollama: Ollama) -> None:
 
 @pytest.mark.fact(25)
 @pytest.mark.parametrize(
+    ("path", "body", "text"),
+    [
+        ("/api/generate", [], "array into Go value of type api.GenerateRequest"),
+        (
+            "/api/generate",
+            {"model": "x", "options": 5},
+            "number into Go struct field GenerateRequest.options of type map[string]interface {}",
+        ),
+        (
+            "/api/chat",
+            {"model": "x", "messages": 5},
+            "number into Go struct field ChatRequest.messages of type []api.Message",
+        ),
+        (
+            "/v1/chat/completions",
+            {"model": "x", "messages": HELLO, "max_tokens": "x"},
+            "string into Go struct field ChatCompletionRequest.max_tokens of type int",
+        ),
+    ],
+)
+def test_every_wrong_type_is_named(ollama: Ollama, path: str, body: object, text: str) -> None:
+    """Fact 25."""
+    answer = ollama.call("POST", path, body)
+    error = answer.json()["error"]
+    message = error["message"] if path.startswith("/v1") else error
+    assert (answer.status_code, message) == (400, f"json: cannot unmarshal {text}")
+
+
+@pytest.mark.fact(25)
+@pytest.mark.parametrize(
     ("path", "body", "status", "text"),
     [
         ("/api/chat", {"model": "contract-nope", "messages": HELLO}, 404, "model '%s' not found"),
         ("/api/chat", {"model": "", "messages": HELLO}, 400, "model is required"),
-        ("/api/show", {"model": "contract-nope"}, 404, "model 'contract-nope:latest' not found"),
         ("/api/show", {}, 400, "model is required"),
         (
             "/api/embed",
@@ -89,6 +118,15 @@ def test_api_errors_are_one_text(
     assert answer.status_code == status
     assert answer.json() == {"error": text.replace("%s", "contract-nope")}
     assert answer.headers["Content-Type"] == API_TYPE
+
+
+@pytest.mark.fact(25)
+def test_show_names_in_full_what_it_does_not_find(ollama: Ollama) -> None:
+    """Fact 25: servers up to 0.24 name it as it was asked for."""
+    answer = ollama.post("/api/show", model="contract-nope")
+    texts = [f"model '{name}' not found" for name in ("contract-nope:latest", "contract-nope")]
+    assert answer.status_code == 404
+    assert answer.json()["error"] in (texts[:1] if ollama.simulated else texts)
 
 
 @pytest.mark.fact(25)
@@ -132,7 +170,8 @@ def test_v1_errors_are_objects(
     answer = ollama.post(path, **body)
     assert answer.status_code == status
     assert answer.json() == {"error": {"message": text, "type": kind, "param": None, "code": None}}
-    assert answer.headers["Content-Type"] == V1_TYPE
+    # Where the body itself is refused, its reader answers, which names a charset.
+    assert answer.headers["Content-Type"] == (API_TYPE if status == 400 else V1_TYPE)
 
 
 @pytest.mark.fact(25)

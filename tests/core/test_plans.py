@@ -31,6 +31,10 @@ def disk(tag: str, gigabytes: float) -> Installed:
     return Installed(f"{tag}:latest", f"sha-{tag}", round(gigabytes * GB), ("completion",))
 
 
+def in_both(phases: dict[str, Expected]) -> dict[Strategy, dict[str, Expected]]:
+    return {Strategy.OVERLAP: phases, Strategy.SWAP: phases}
+
+
 def situation(
     tag: str = "new", need: float = 8, vram: float | None = 24, **values: Any
 ) -> Situation:
@@ -257,7 +261,7 @@ BASE = situation(resident=(here("old", 10), here("theirs", 4)))
         replace(BASE, resident=BASE.resident[::-1]),
         replace(BASE, resident=tuple(replace(r, expires_at=LATER) for r in BASE.resident)),
         replace(BASE, resident=tuple(replace(r, expires_at=None) for r in BASE.resident)),
-        replace(BASE, history={"loading": Expected(5, "the last switch to it here")}),
+        replace(BASE, history=in_both({"loading": Expected(5, "the last switch to it here")})),
     ],
 )
 def test_the_token_stays_while_the_plan_holds(other: Situation) -> None:
@@ -304,15 +308,19 @@ def test_expected_seconds_are_the_sum_of_the_phases_of_this_strategy() -> None:
         "loading": Expected(4, "b"),
         "warming": Expected(0.4, "c"),
     }
-    overlap = make_plan(situation(history=history))
+    overlap = make_plan(situation(history=in_both(history)))
     assert overlap.expected_s == pytest.approx(4.5)
     assert list(overlap.expected) == ["checking", "loading", "warming"]
-    swap = make_plan(situation(history=history, asked=Strategy.SWAP, resident=(here("old", 9),)))
+    swap = make_plan(
+        situation(history=in_both(history), asked=Strategy.SWAP, resident=(here("old", 9),))
+    )
     assert swap.expected_s == swap.without_model_s == pytest.approx(104.5)
 
 
 def test_where_no_load_was_measured_nothing_is_claimed() -> None:
-    plan = make_plan(situation(history={"checking": Expected(0.1, "a")}, asked=Strategy.SWAP))
+    plan = make_plan(
+        situation(history=in_both({"checking": Expected(0.1, "a")}), asked=Strategy.SWAP)
+    )
     assert (plan.expected_s, plan.without_model_s) == (None, None)
 
 
@@ -358,10 +366,12 @@ def situations(draw: st.DrawFn) -> Situation:
         target_size=Size(draw(sizes), "about"),
         asked=draw(st.sampled_from(Strategy)),
         host_strategy=draw(st.sampled_from(Strategy)),
-        history=draw(
-            st.dictionaries(
-                st.sampled_from([p.value for p in State]),
-                st.builds(Expected, st.floats(0, 100), st.just("x")),
+        history=in_both(
+            draw(
+                st.dictionaries(
+                    st.sampled_from([p.value for p in State]),
+                    st.builds(Expected, st.floats(0, 100), st.just("x")),
+                )
             )
         ),
     )

@@ -237,7 +237,7 @@ def test_a_load_that_tells_no_figures_is_a_load(
     http: responses.RequestsMock, client: Client
 ) -> None:
     answer(http, "/api/generate", LOADED)
-    assert client.load(spec(), False, 5, Call()).load_s == 0.0
+    assert 0 < client.load(spec(), False, 5, Call()).load_s < 5, "what was waited"
 
 
 @pytest.mark.fact(10)

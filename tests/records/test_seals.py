@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -25,6 +27,14 @@ def run(sql: str, *values: Any) -> None:
         cursor.execute(sql, values)
 
 
+def run_beside_us(sql: str, *values: Any) -> None:
+    """As from SQLite's own shell, where foreign keys protect nothing."""
+    with closing(sqlite3.connect(connection.settings_dict["NAME"])) as shell:
+        assert shell.execute("PRAGMA foreign_keys").fetchone() == (0,)
+        with pytest.raises(sqlite3.Error), shell:
+            shell.execute(sql.replace("%s", "?"), values)
+
+
 def copy_of(table: str, pk: int, **changes: Any) -> tuple[str, list[Any]]:
     """Columns and values of a row, changed: to write it once more by hand."""
     with connection.cursor() as cursor:
@@ -46,6 +56,9 @@ def refused(row: SwitchEvent, *sql: Any) -> None:
     with pytest.raises(DatabaseError):
         run(*sql)
     assert everything(row.pk) == before
+    if connection.vendor == "sqlite":
+        run_beside_us(*sql)
+        assert everything(row.pk) == before
 
 
 # --- ended switches --------------------------------------------------------------------------
@@ -138,7 +151,9 @@ def test_an_open_switch_is_not_deleted_either_for_its_entries_name_it(
     host: Host, clock: FakeClock
 ) -> None:
     row = open_one(host, clock)
-    refused(row, f"DELETE FROM {SWITCH} WHERE id = %s", row.pk)
+    with pytest.raises(DatabaseError):
+        run(f"DELETE FROM {SWITCH} WHERE id = %s", row.pk)
+    assert SwitchEvent.objects.get() == row
 
 
 def test_beside_the_record_there_is_still_room(clock: FakeClock, past: SwitchEvent) -> None:

@@ -32,6 +32,7 @@ class FakeHost:
     gpu_percent: int = 100
     tokens_per_s: float = 50.0
     sticky: set[str] = field(default_factory=set)  # names that do not leave when asked
+    told: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by /api/show alone
     lingers: int = 0  # readings in which an unloaded model is still listed (fact 1)
     leaving: dict[str, int] = field(default_factory=dict)
 
@@ -92,6 +93,10 @@ class FakeHost:
     def installed(self, call: Call | None = None) -> tuple[Installed, ...]:
         self._act("tags", call)
         return tuple(self.models.values())
+
+    def capabilities(self, name: str, call: Call | None = None) -> tuple[str, ...]:
+        self._act(f"show {name.removesuffix(':latest')}")
+        return self.told.get(self._row(name).name, ())
 
     def load(self, spec: Spec, embeds: bool, timeout_s: float, call: Call) -> Loaded:
         self._act(f"load {spec.tag}", call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -218,6 +219,17 @@ def test_an_embedding_model_is_switched_to_like_any_other(
 ) -> None:
     row = switch(profile("embed", min_tokens_per_s=10))
     assert row.state == "active"
+
+
+def test_an_older_server_is_asked_what_a_model_can_do(
+    fake: FakeHost, profile: Make, switch: Go
+) -> None:
+    """Fact 16: before 0.30 `/api/tags` names no capabilities, `/api/show` does."""
+    name = "embed:latest"
+    fake.told[name] = fake.models[name].capabilities
+    fake.models[name] = replace(fake.models[name], capabilities=())
+    assert switch(profile("embed", min_tokens_per_s=10)).state == "active"
+    assert "show embed" in acts(fake)
 
 
 def test_a_model_that_is_not_on_the_host_touches_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def check_record_and_host_agree(row: SwitchEvent, fake: FakeHost) -> None:
     kinds = AuditEntry.objects.filter(switch=row, kind__startswith="switch.").order_by("pk")
     states = [k.removeprefix("switch.") for k in kinds.values_list("kind", flat=True)]
     states = [s for s in states if s in set(State)]
-    for left, right in zip(states, states[1:], strict=False):
+    for left, right in itertools.pairwise(states):
         assert can_move(State(left), State(right)), states
     assert sum(s in ENDED for s in states) == 1, states
     assert AuditEntry.objects.filter(switch=row, kind="host.activated").count() == (
@@ -180,7 +181,7 @@ def begin(n: int, scenario: Scenario, clock: FakeClock) -> tuple[FakeHost, Switc
 def test_a_switch_whose_worker_was_killed_anywhere_is_brought_to_a_true_end(
     db: None, scenario: Scenario, kind: str
 ) -> None:
-    clock, ends, died_in = FakeClock(), set(), set()
+    clock, ends = FakeClock(), set()
     for n in range(60):
         fake, row = begin(n, scenario, clock)
         with pytest.MonkeyPatch.context() as patch:
@@ -196,7 +197,6 @@ def test_a_switch_whose_worker_was_killed_anywhere_is_brought_to_a_true_end(
         if not killer.struck:
             break
         died = SwitchEvent.objects.get(pk=row.pk)
-        died_in.add(died.state)
         if died.state in OPEN:
             assert not run_once(row.pk, "early", clock, connect=lambda _, f=fake: f)  # type: ignore[misc]
             clock.pass_time(leases.LEASE_S)
@@ -205,16 +205,38 @@ def test_a_switch_whose_worker_was_killed_anywhere_is_brought_to_a_true_end(
         else:
             Lease.objects.filter(host_id=row.host_id).update(owner="")
         check_record_and_host_agree(row, fake)
-        ends.add(SwitchEvent.objects.get(pk=row.pk).state)
+        ends.add((died.state, SwitchEvent.objects.get(pk=row.pk).state))
     else:
         raise AssertionError("it never came through")
     assert n or (scenario.fail and kind == "after an act"), "it died somewhere"
     Lease.objects.update(owner="")
     check_record_and_host_agree(row, fake)
-    if kind == "after a commit" and scenario.name in ("overlap", "swap"):
-        phases = {p["phase"] for p in SwitchEvent.objects.get(pk=row.pk).phases}
-        assert phases <= died_in, "every phase was died in"
-        assert ends == {"active", "rolled_back"}
+    if kind == "after a commit" and not scenario.fail and not scenario.cancel:
+        assert ends == set(AFTER[scenario.name]), "died in every phase, and finished where it can"
+
+
+# In which state it was left, and how the next worker ends it.
+AFTER = {
+    "overlap": [
+        ("checking", "active"),
+        ("loading", "rolled_back"),
+        ("warming", "rolled_back"),
+        ("verifying", "rolled_back"),
+        ("activating", "active"),
+        ("unloading", "active"),
+        ("active", "active"),
+    ],
+    "swap": [
+        ("checking", "active"),
+        ("draining", "rolled_back"),
+        ("unloading", "rolled_back"),
+        ("loading", "rolled_back"),
+        ("warming", "rolled_back"),
+        ("verifying", "rolled_back"),
+        ("activating", "active"),
+        ("active", "active"),
+    ],
+}
 
 
 def _cancel_at(fake: FakeHost, act: str, row: SwitchEvent) -> None:
@@ -260,9 +282,21 @@ def test_a_queued_switch_that_was_cancelled_touches_nothing(
 # --- restoring -------------------------------------------------------------------------------
 
 
-def test_the_last_look_of_a_restore_that_fails_is_no_mistake_of_ours(
-    fake: FakeHost, host: Host, profile: Make, switch: Go
+@pytest.mark.parametrize(
+    ("patience_s", "end"),
+    [(0.0, ("failed", "refused", True)), (60.0, ("rolled_back", "refused", False))],
+)
+def test_a_server_that_is_away_at_the_last_look_gets_time_and_is_no_mistake_of_ours(
+    fake: FakeHost,
+    host: Host,
+    profile: Make,
+    switch: Go,
+    monkeypatch: pytest.MonkeyPatch,
+    patience_s: float,
+    end: tuple[str, str, bool],
 ) -> None:
+    monkeypatch.setattr("switcher.switching.restore.PATIENCE_S", patience_s)
+    monkeypatch.setattr("switcher.switching.restore.AGAIN_S", 0.01)
     switch(profile("mid-a"))
     fake.fail["load mid-b"] = [Refused("Ollama answered 500: no", 500, "no")]
     looks = []
@@ -275,7 +309,7 @@ def test_the_last_look_of_a_restore_that_fails_is_no_mistake_of_ours(
 
     fake.before_act = go_away
     row = switch(profile("mid-b"))
-    assert (row.state, row.error_code, row.degraded) == ("failed", "refused", True)
+    assert (row.state, row.error_code, row.degraded) == end
     assert "mistake" not in row.error
 
 
@@ -711,7 +745,7 @@ def test_a_switch_that_breaks_off_again_and_again_is_not_tried_in_a_hot_loop(
     ask(host, profile("mid-a"))
     monkeypatch.setattr(working, "LOOK_EVERY_S", 0.3)
     workers().start()
-    assert until(lambda: len(tries) == 3) > 0.5
+    assert until(lambda: len(tries) >= 4) > 0.5  # the first may be rung for
     assert "broke off" in caplog.text
 
 
