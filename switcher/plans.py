@@ -20,6 +20,10 @@ from switcher.states import PHASES, State, Strategy
 # 1.39 to 1.18. Used only where this digest was never seen loaded, and said to be an estimate.
 FILE_TO_RESIDENT = 1.2
 
+# Ollama itself evicts for a further model that it predicts to take more than this share of what is
+# free (server/sched.go): beside others only so much counts as room.
+ROOM_PERCENT = 80
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -228,10 +232,16 @@ def _choose(s: Situation, size: Size, others: int) -> tuple[Strategy, str]:
         return Strategy.SWAP, "the host's VRAM is not set, so the old model leaves first"
     if not size.known:
         return Strategy.SWAP, "the model's size is not known, so the old model leaves first"
-    need, free = gb(size.bytes), gb(max(0, s.vram_bytes - others))
-    if others + size.bytes <= s.vram_bytes:
-        return Strategy.OVERLAP, f"{need} GB fit beside what is loaded: {free} GB are free"
-    return Strategy.SWAP, f"{need} GB do not fit beside what is loaded: {free} GB are free"
+    free = max(0, s.vram_bytes - others)
+    numbers = f"beside what is loaded: {gb(free)} GB are free"
+    if size.bytes * 100 <= free * ROOM_PERCENT:
+        return Strategy.OVERLAP, f"{gb(size.bytes)} GB fit {numbers}"
+    if size.bytes <= free:
+        return Strategy.SWAP, (
+            f"{gb(size.bytes)} GB are too tight {numbers}, and Ollama evicts by itself above "
+            f"{ROOM_PERCENT} % of that"
+        )
+    return Strategy.SWAP, f"{gb(size.bytes)} GB do not fit {numbers}"
 
 
 def _make_room(

@@ -110,7 +110,8 @@ class Keeper:
 
     def _watch(self) -> None:
         while not self._over.wait(WATCH_S):
-            if self._clock.monotonic() >= self._valid_until:
+            # The next look at the clock may come too late: the call ends before the lease does.
+            if self._clock.monotonic() >= self._valid_until - WATCH_S:
                 self._lost = True
             if self._lost or self._stopping.is_set() or self._cancels():
                 self._cut()

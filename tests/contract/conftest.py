@@ -2,7 +2,8 @@
 
 With SWITCHER_REAL_OLLAMA set (http://127.0.0.1:11434) the real server there is asked, with the
 models that SWITCHER_REAL_MODELS names: two of some size, two small ones, one for embeddings, all of
-which it unloads. Else a simulator is started.
+which it unloads. Else a simulator is started. SWITCHER_REAL_LIMITED may name a second real server,
+started with OLLAMA_MAX_LOADED_MODELS=1 and OLLAMA_MAX_QUEUE=1 and the same models.
 """
 
 from __future__ import annotations
@@ -53,8 +54,16 @@ def faulty(ollama: Ollama) -> Ollama:
 
 @pytest.fixture
 def started(server: Ollama) -> Iterator[Callable[..., Ollama]]:
-    """Starts a simulator with flags of its own."""
-    if not server.simulated:
-        pytest.skip("needs a server that is started with settings of its own")
-    with ExitStack() as stack:
-        yield lambda *flags: stack.enter_context(simulator(server.models, *flags))
+    """Starts a simulator with flags of its own, limits of one."""
+    limited = os.environ.get("SWITCHER_REAL_LIMITED", "").rstrip("/")
+    if server.simulated:
+        with ExitStack() as stack:
+            yield lambda *flags: stack.enter_context(simulator(server.models, *flags))
+    elif limited:
+        found = Ollama(limited, server.models, simulated=False)
+        found.clean()
+        yield lambda *flags: found
+        found.clean()
+        found.close()
+    else:
+        pytest.skip("needs a server that is started with limits of its own")

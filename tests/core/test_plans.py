@@ -84,10 +84,16 @@ def test_what_does_not_fit_beside_the_old_model_swaps_and_says_how_much_is_free(
     assert (plan.fits, plan.bytes_peak) == (True, 20 * GB)
 
 
-def test_what_fits_to_the_last_byte_overlaps() -> None:
-    s = situation(need=14, resident=(here("old", 10),))
+def test_what_takes_four_fifths_of_what_is_free_overlaps_and_more_does_not() -> None:
+    """Above that Ollama evicts by itself, so there would be a moment without a model."""
+    s = situation(need=8, resident=(here("old", 10),), vram_bytes=20 * GB)
     assert make_plan(s).strategy is Strategy.OVERLAP
-    assert make_plan(replace(s, vram_bytes=24 * GB - 1)).strategy is Strategy.SWAP
+    tight = make_plan(replace(s, vram_bytes=20 * GB - 1))
+    assert tight.strategy is Strategy.SWAP
+    assert tight.strategy_reason == (
+        "8.0 GB are too tight beside what is loaded: 10.0 GB are free, "
+        "and Ollama evicts by itself above 80 % of that"
+    )
 
 
 def test_an_empty_host_has_nothing_to_wait_for() -> None:
