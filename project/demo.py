@@ -108,30 +108,38 @@ HISTORY = {
 }
 
 
-def start_simulators(first_port: int) -> list[tuple[SimulatedHost, str, subprocess.Popen[str]]]:
-    """Start one simulator for each host; gives their addresses. They end with this process."""
-    return [_start(host, first_port + n) for n, host in enumerate(HOSTS)]
+def start_simulators(first_port: int) -> list[tuple[SimulatedHost, str]]:
+    """Start one simulator for each host, at the same time; gives their addresses. They end with
+    this process. A port in use is no reason to fail: any other will do."""
+    started = [_spawn(host, first_port + n) for n, host in enumerate(HOSTS)]
+    found = []
+    for host, process in zip(HOSTS, started, strict=True):
+        address = _address_of(process) or _address_of(_spawn(host, 0))
+        if not address:
+            raise RuntimeError(f"The simulator for {host.name} did not start.")
+        found.append((host, address))
+    return found
 
 
-def _start(host: SimulatedHost, port: int) -> tuple[SimulatedHost, str, subprocess.Popen[str]]:
-    for wanted in (port, 0):  # a port in use is no reason to fail: any other will do
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter and words
-            [
-                *(sys.executable, "-m", "switcher.simulator", "--port", str(wanted)),
-                *("--vram", str(host.vram), "--load-rate", str(LOAD_RATE)),
-                *(part for m in host.models for part in ("--model", f"{m}={MODELS[m]}")),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if wanted else None,
-            text=True,
-            preexec_fn=_end_with_parent,
-        )
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if "http://" in line:
-            return host, line[line.index("http://") :].strip(), process
-        process.wait()
-    raise RuntimeError(f"The simulator for {host.name} did not start.")
+def _spawn(host: SimulatedHost, port: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and words
+        [
+            *(sys.executable, "-m", "switcher.simulator", "--port", str(port)),
+            *("--vram", str(host.vram), "--load-rate", str(LOAD_RATE)),
+            *(part for m in host.models for part in ("--model", f"{m}={MODELS[m]}")),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=_end_with_parent,
+    )
+
+
+def _address_of(process: subprocess.Popen[str]) -> str:
+    """What it says when it listens; empty if it ended instead."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    return line[line.index("http://") :].strip() if "http://" in line else ""
 
 
 def _end_with_parent() -> None:
@@ -157,12 +165,12 @@ def people() -> dict[str, str]:
     return passwords
 
 
-def set_up(simulators: Iterable[tuple[SimulatedHost, str, object]]) -> None:
+def set_up(simulators: Iterable[tuple[SimulatedHost, str]]) -> None:
     """Hosts and profiles, where they are not there yet; a host's address as it is now."""
     for name, values in PROFILES.items():
         if not ModelProfile.objects.filter(name=name).exists():
             config.save_profile(ModelProfile(name=name, **values), BY_DEMO)
-    for simulated, address, _ in simulators:
+    for simulated, address in simulators:
         host = Host.objects.filter(name=simulated.name, removed_at=None).first()
         if host is None:
             host = Host(name=simulated.name, vram_bytes=simulated.vram, simulated=True)

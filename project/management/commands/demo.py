@@ -23,7 +23,7 @@ class Command(BaseCommand):
         settings.SWITCHER_OPEN_GATEWAY = True
         call_command("migrate", verbosity=0, interactive=False)
         simulators = demo.start_simulators(options["port"] + 1)
-        for host, address, _ in simulators:
+        for host, address in simulators:
             self._say(f"Simulated host {host.name} at {address}")
         demo.set_up(simulators)
         if SwitchEvent.objects.exists():
