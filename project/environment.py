@@ -82,4 +82,7 @@ def _postgres(url: str) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": parts.hostname or "",
         "PORT": str(parts.port or ""),
+        # A process that freezes or vanishes inside a transaction keeps its locks as long as its
+        # connection lasts, and would keep the next worker from taking over.
+        "OPTIONS": {"options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=20s"},
     }

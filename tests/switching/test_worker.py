@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connections
 
 from switcher.models import AuditEntry, Host, Lease, ModelProfile, SwitchEvent
 from switcher.ollama.errors import Refused, Unreachable
@@ -443,7 +443,8 @@ def test_a_call_under_way_is_cut_when_the_lease_is_lost(
     row = ask(host, profile("mid-a"))
     fake.hangs.add("load mid-a")
     thread = threading.Thread(
-        target=lambda: (fake.hanging.wait(10), take_over(host)), name="another"
+        target=lambda: (fake.hanging.wait(10), take_over(host), connections.close_all()),
+        name="another",
     )
     thread.start()
     assert not run_once(row.pk, connect=lambda _: fake)
