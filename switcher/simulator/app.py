@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,6 +11,7 @@ from aiohttp import web
 
 from switcher.simulator import control, native, openai, responses, talking
 from switcher.simulator.generation import ConnectionCut
+from switcher.simulator.gojson import BadBody, parse
 from switcher.simulator.host import HOST, Host
 from switcher.simulator.server import Refused
 from switcher.simulator.shapes import error, plain
@@ -82,8 +83,8 @@ async def _journal(request: web.Request, handler: Handler) -> web.StreamResponse
 async def _told(request: web.Request) -> dict[str, Any]:
     """What the body says that a test may want to know; never the prompt."""
     try:
-        body = json.loads(await request.read())
-    except ValueError:
+        body = parse((await request.read()).decode(errors="replace"))
+    except BadBody:
         return {}
     if not isinstance(body, dict):
         return {}
@@ -101,9 +102,20 @@ async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse
     except ConnectionCut:
         return _break(request)
     except web.HTTPNotFound:
-        return plain("404 page not found", 404)
+        return await _elsewhere(request) or plain("404 page not found", 404)
     except web.HTTPMethodNotAllowed:
         return plain("405 method not allowed", 405)
+
+
+async def _elsewhere(request: web.Request) -> web.Response | None:
+    """A path that is right but for its slashes is redirected: `/api/tags/`, `//api/tags`."""
+    doubled = "//" in request.path
+    path = re.sub("/+", "/", request.path).rstrip("/")
+    found = await request.app.router.resolve(request.clone(rel_url=path or "/"))
+    if path == request.path or found.http_exception is not None:
+        return None
+    moved = 301 if request.method == "GET" and not doubled else 307
+    return web.Response(status=moved, headers={"Location": path or "/"})
 
 
 @web.middleware

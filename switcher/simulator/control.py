@@ -23,7 +23,7 @@ async def add_fault(request: web.Request) -> web.Response:
 
 async def act(request: web.Request) -> web.Response:
     """POST /_sim/acts {"act": "restart"}: the same acts, named so."""
-    body = await read_body(request, "Act")
+    body = await read_body(request, "api.Act")
     if "act" in body:
         body["kind"] = body.pop("act")
     if body.get("kind") not in ACTS:
@@ -32,7 +32,7 @@ async def act(request: web.Request) -> web.Response:
 
 
 async def _read(request: web.Request) -> Fault:
-    return _checked(await read_body(request, "Fault"))
+    return _checked(await read_body(request, "api.Fault"))
 
 
 def _checked(body: Body) -> Fault:

@@ -3,52 +3,140 @@
 from __future__ import annotations
 
 import json
+import math
 from json import JSONDecodeError
 from typing import Any, NoReturn
 
 Body = dict[str, Any]
+Fields = dict[str, tuple[type | tuple[type, ...], str]]
 # The fields whose type is checked before anything else is looked at: Go's name for the type.
-FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+FIELDS: Fields = {
     "model": (str, "string"),
     "prompt": (str, "string"),
     "source": (str, "string"),
     "destination": (str, "string"),
+    "from": (str, "string"),
     "stream": (bool, "bool"),
     "options": (dict, "map[string]interface {}"),
+    "parameters": (dict, "map[string]interface {}"),
     "messages": (list, "[]api.Message"),
     "tools": (list, "api.Tools"),
+    "dimensions": (int, "int"),
+}
+V1_FIELDS: Fields = FIELDS | {
+    "messages": (list, "[]openai.Message"),
     "max_tokens": (int, "int"),
     "max_output_tokens": (int, "int"),
+    "seed": (int, "int"),
+    "temperature": ((int, float), "float64"),
+    "top_p": ((int, float), "float64"),
+    "stream_options": (dict, "openai.StreamOptions"),
+    "response_format": (dict, "openai.ResponseFormat"),
 }
+FREE = ("options", "keep_alive")  # values of any type, where numbers become float64
 _LITERALS = {"n": "null", "t": "true", "f": "false"}
+_LONGEST_INT = 18  # digits that surely fit
 
 
 class BadBody(ValueError):
     """The text of the server's 400."""
 
 
-def read_json(raw: str, struct: str) -> Body:
-    """The body as an object. `struct` is what the server reads it into, as it says in errors."""
-    if not raw.strip():
-        raise BadBody("missing request body")
+class _TooLarge(float):
+    """A number that is none; `text` is how it was written."""
+
+    text = ""
+
+
+def parse(raw: str) -> Any:
+    """The JSON value that the text begins with. Raises `BadBody` in the server's words."""
+    text = raw.lstrip(" \t\r\n")
+    decoder = json.JSONDecoder(
+        parse_constant=_no_constant, parse_float=_float, parse_int=_int, strict=True
+    )
     try:
-        value, _ = json.JSONDecoder(parse_constant=_no_constant).raw_decode(raw.lstrip())
+        value, _ = decoder.raw_decode(text)
     except JSONDecodeError as exc:
         raise BadBody(_words(exc)) from exc
+    except RecursionError as exc:
+        raise BadBody(f"invalid character {_quoted(text[0])} exceeded max depth") from exc
+    return _whole(value)
+
+
+def read_json(raw: str, struct: str) -> Body:
+    """The body as an object, its names in lower case: they count alike. `struct` is what the server
+    reads it into, as it says in errors."""
+    if not raw.strip():
+        raise BadBody("missing request body")
+    value = parse(raw)
     if value is None:
         return {}
     if not isinstance(value, dict):
         kind = _go_kind(value)
-        raise BadBody(f"json: cannot unmarshal {kind} into Go value of type api.{struct}")
-    for name, (wanted, go_type) in FIELDS.items():
-        given = value.get(name)
-        if given is not None and not isinstance(given, wanted):
-            where = f"Go struct field {struct}.{name} of type {go_type}"
-            raise BadBody(f"json: cannot unmarshal {_go_kind(given)} into {where}")
+        raise BadBody(f"json: cannot unmarshal {kind} into Go value of type {struct}")
+    body = {name.lower(): part for name, part in value.items()}
+    _check_types(body, struct)
+    return body
+
+
+def _check_types(body: Body, struct: str) -> None:
+    package, _, short = struct.partition(".")
+    for name, (wanted, go_type) in (V1_FIELDS if package == "openai" else FIELDS).items():
+        given = body.get(name)
+        if given is None or (isinstance(given, wanted) and not _odd_bool(given, wanted)):
+            continue
+        unmarshal_error(given, f"{short}.{name}", go_type)
+    for name in FREE:
+        if found := _too_large(body.get(name)):
+            unmarshal_error(found, f"{short}.{name}", "float64")
+
+
+def _odd_bool(given: object, wanted: object) -> bool:
+    """Python counts a bool as an int; Go does not."""
+    return isinstance(given, bool) and wanted is not bool
+
+
+def unmarshal_error(given: object, where: str, go_type: str) -> NoReturn:
+    """Raise what Go says of a value that does not fit its field."""
+    kind = _go_kind(given)
+    if isinstance(given, float) and go_type in ("int", "float64"):
+        kind = f"number {given.text if isinstance(given, _TooLarge) else given}"
+    raise BadBody(f"json: cannot unmarshal {kind} into Go struct field {where} of type {go_type}")
+
+
+def _too_large(value: object) -> _TooLarge | None:
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return next((found for part in parts if (found := _too_large(part))), None)
+    return value if isinstance(value, _TooLarge) else None
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        value = _TooLarge(value)
+        value.text = text
+    return value
+
+
+def _int(text: str) -> int | float:
+    return int(text) if len(text) <= _LONGEST_INT else _float(text)
+
+
+def _whole(value: Any) -> Any:
+    """Go reads half a character, or bytes that are none, as U+FFFD."""
+    if isinstance(value, dict):
+        return {_whole(name): _whole(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_whole(part) for part in value]
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return value
 
 
 def _no_constant(name: str) -> NoReturn:
+    if name.startswith("-"):
+        raise BadBody(f"invalid character '{name[1]}' in numeric literal")
     raise BadBody(f"invalid character '{name[0]}' looking for beginning of value")
 
 
@@ -62,10 +150,29 @@ def _go_kind(value: object) -> str:
     return "array" if isinstance(value, list) else "object"
 
 
+def _quoted(bad: str) -> str:
+    """Go shows a byte, not a character."""
+    byte = bad.encode("utf-8", "surrogateescape")[0]
+    return {"'": "'\\''", "\\": "'\\\\'"}.get(chr(byte), f"'{_shown(byte)}'")
+
+
+def _shown(byte: int) -> str:
+    short = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r"}
+    if byte in short:
+        return short[byte]
+    return chr(byte) if chr(byte).isprintable() else _escaped(byte)
+
+
+def _escaped(byte: int) -> str:
+    return f"\\x{byte:02x}" if byte < 0x80 else f"\\u{byte:04x}"
+
+
 def _words(exc: JSONDecodeError) -> str:
     text, at = exc.doc, exc.pos
     if at >= len(text) or exc.msg.startswith("Unterminated"):
         return "unexpected EOF"
+    if exc.msg.startswith("Invalid \\"):
+        return _bad_escape(text, text.index("\\", max(0, at - 1)))
     bad = text[at]
     if exc.msg == "Expecting value" and bad in _LITERALS:
         return _literal(text[at:], _LITERALS[bad])
@@ -76,7 +183,16 @@ def _words(exc: JSONDecodeError) -> str:
     }.get(exc.msg, "looking for beginning of object key string")
     if exc.msg.startswith("Invalid control"):
         place = "in string literal"
-    return f"invalid character {bad!r} {place}"
+    return f"invalid character {_quoted(bad)} {place}"
+
+
+def _bad_escape(text: str, at: int) -> str:
+    """`at` is where the backslash stands."""
+    rest, place = text[at + 1 :], "in string escape code"
+    if rest[:1] == "u":
+        place = "in \\u hexadecimal character escape"
+        rest = rest[1:5].lstrip("0123456789abcdefABCDEF")
+    return f"invalid character {_quoted(rest[0])} {place}" if rest else "unexpected EOF"
 
 
 def _literal(text: str, word: str) -> str:
@@ -84,5 +200,5 @@ def _literal(text: str, word: str) -> str:
         if n >= len(text):
             break
         if text[n] != letter:
-            return f"invalid character {text[n]!r} in literal {word} (expecting {letter!r})"
+            return f"invalid character {_quoted(text[n])} in literal {word} (expecting {letter!r})"
     return "unexpected EOF"

@@ -93,7 +93,7 @@ async def ps(request: web.Request) -> web.Response:
 
 
 async def show(request: web.Request) -> web.Response:
-    host, body = request.app[HOST], await read_body(request, "ShowRequest")
+    host, body = request.app[HOST], await read_body(request, "api.ShowRequest")
     name = str(body.get("model") or body.get("name") or "")
     return answer(show_answer(host.tick().catalog.known(name), _shown(request, name), request))
 
@@ -138,21 +138,21 @@ def show_answer(name: str, manifest: Manifest, request: web.Request) -> Body:
 
 async def copy(request: web.Request) -> web.Response:
     """Facts 21, 26: the answer, which is nothing, comes when the destination is whole again."""
-    host, body = request.app[HOST], await read_body(request, "CopyRequest")
+    host, body = request.app[HOST], await read_body(request, "api.CopyRequest")
     source, destination = str(body.get("source", "")), str(body.get("destination", ""))
     await asyncio.sleep(host.tick().copy(source, destination))
     return web.Response()
 
 
 async def delete(request: web.Request) -> web.Response:
-    host, body = request.app[HOST], await read_body(request, "DeleteRequest")
+    host, body = request.app[HOST], await read_body(request, "api.DeleteRequest")
     host.tick().delete(str(body.get("model") or body.get("name") or ""))
     return web.Response()
 
 
 async def create(request: web.Request) -> web.StreamResponse:
     """Only a model made `from` another one, with other parameters."""
-    host, body = request.app[HOST], await read_body(request, "CreateRequest")
+    host, body = request.app[HOST], await read_body(request, "api.CreateRequest")
     name = str(body.get("model") or body.get("name") or "")
     if not valid_name(name):
         raise Refused("invalid model name", 400)
@@ -174,7 +174,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 async def pull(request: web.Request) -> web.StreamResponse:
     """A tag on the disk is pulled again and is up to date; any other is not to be had. Where a
     fault asked for it, its content is new (fact 23)."""
-    host, body = request.app[HOST], await read_body(request, "PullRequest")
+    host, body = request.app[HOST], await read_body(request, "api.PullRequest")
     name = str(body.get("model") or body.get("name") or "")
     if not valid_name(name):
         raise Refused("invalid model name", 400)

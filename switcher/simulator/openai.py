@@ -66,7 +66,7 @@ class _Head:
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
-    body = await read_body(request, "ChatCompletionRequest")
+    body = await read_body(request, "openai.ChatCompletionRequest")
     messages = [m for m in body.get("messages") or [] if isinstance(m, dict)]
     if not messages:
         raise Unread("[] is too short - 'messages'", 400)
@@ -144,7 +144,7 @@ def _empty_choice() -> Body:
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
-    body = await read_body(request, "CompletionRequest")
+    body = await read_body(request, "openai.CompletionRequest")
     say = Say(str(body.get("model") or ""), str(body.get("prompt") or ""))
     wish = Request(say.asked, "generate", not say.prompt, tokens=say.limit(body.get("max_tokens")))
     async with request.app[HOST].turn(wish) as turn:
@@ -174,7 +174,7 @@ async def _text_events(reply: Reply, head: _Head, with_usage: bool) -> AsyncIter
 
 
 async def embeddings(request: web.Request) -> web.Response:
-    body = await read_body(request, "EmbedRequest")
+    body = await read_body(request, "openai.EmbedRequest")
     form, given = str(body.get("encoding_format") or "float").lower(), body.get("input")
     if form not in ("float", "base64"):
         text = f"Invalid value for 'encoding_format' = {body['encoding_format']}."

@@ -42,7 +42,7 @@ SETTINGS: Body = {
 
 
 async def responses(request: web.Request) -> web.StreamResponse:
-    body = await read_body(request, "ResponsesRequest")
+    body = await read_body(request, "openai.ResponsesRequest")
     say = Say(str(body.get("model") or ""), _prompt(body))
     wish = Request(say.asked, "chat", tokens=say.limit(body.get("max_output_tokens")))
     async with request.app[HOST].turn(wish) as turn:

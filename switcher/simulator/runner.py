@@ -11,6 +11,15 @@ from switcher.simulator.catalog import TRAINED_CTX, Manifest
 
 # Fact 12: those that load anew when they differ.
 RUNNER_OPTIONS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap")
+# All that there are, with Go's name for the type; unknown ones are passed over.
+OPTION_TYPES = {
+    **dict.fromkeys(RUNNER_OPTIONS[:5], "integer"),
+    "use_mmap": "boolean",
+    **dict.fromkeys(("num_keep", "seed", "num_predict", "top_k", "repeat_last_n"), "integer"),
+    **dict.fromkeys(("top_p", "min_p", "typical_p", "temperature"), "float32"),
+    **dict.fromkeys(("repeat_penalty", "presence_penalty", "frequency_penalty"), "float32"),
+    "stop": "array",
+}
 DEFAULT_BATCH = 512
 LAYERS = 33  # that num_gpu counts
 ON_CPU = 0.1  # of its speed that a model keeps when none of it lies in VRAM

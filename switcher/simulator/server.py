@@ -23,9 +23,17 @@ from switcher.simulator.catalog import Catalog, Manifest, full_name, make_manife
 from switcher.simulator.durations import BadDuration, keep_alive_s
 from switcher.simulator.faults import Fault, Faults
 from switcher.simulator.machine import Machine
-from switcher.simulator.runner import RUNNER_OPTIONS, Ask, Config, Runner
+from switcher.simulator.runner import (
+    OPTION_TYPES,
+    RUNNER_OPTIONS,
+    Ask,
+    Config,
+    Runner,
+    effective_ctx,
+)
 
 DEFAULT_TOKENS = 24  # of a reply that nobody limits
+MOST_CONTEXTS = 10  # a reply is cut at so many times its context, as the real server does
 
 
 class Refused(Exception):
@@ -115,7 +123,10 @@ class Server:
         elif request.kind in ("embed", "embeddings"):
             ask.tokens, ask.work_s = 1, self.config.embed_s
         else:
-            ask.tokens = DEFAULT_TOKENS if request.tokens is None else max(1, request.tokens)
+            most = MOST_CONTEXTS * effective_ctx(ask.options, ask.manifest)
+            ask.tokens = (
+                DEFAULT_TOKENS if request.tokens is None else min(max(1, request.tokens), most)
+            )
             ask.reason = "stop" if request.tokens is None else "length"
             self._plan_break(ask)
 
@@ -161,6 +172,8 @@ class Server:
 
     def delete(self, name: str) -> None:
         """Fact 24. Raises `Refused`."""
+        if not name:
+            raise Refused("model is required", 400)
         if not valid_name(name):
             raise Refused(f'name "{name}" is invalid', 400)
         if not self.catalog.delete(name):
@@ -219,16 +232,23 @@ def read_keep_alive(value: object) -> float | None:
 
 
 def read_options(options: Mapping[str, object]) -> dict[str, int | bool]:
-    """The runner options among them. Raises `Refused` for one of the wrong type."""
+    """The runner options among them. Raises `Refused` for any option of the wrong type."""
     found: dict[str, int | bool] = {}
-    for name in RUNNER_OPTIONS:
+    for name, kind in OPTION_TYPES.items():
         value = options.get(name)
         if value is None:
             continue
-        kind = "boolean" if name == "use_mmap" else "integer"
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (isinstance(value, bool) if kind == "boolean" else number):
-            raise Refused(f'option "{name}" must be of type {kind}', 500)
-        assert isinstance(value, bool | int | float)
-        found[name] = value if isinstance(value, bool) else int(value)
+        _check_option(name, value, kind)
+        if name in RUNNER_OPTIONS:
+            assert isinstance(value, bool | int | float)
+            found[name] = value if isinstance(value, bool) else int(value)
     return found
+
+
+def _check_option(name: str, value: object, kind: str) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    good = {"boolean": isinstance(value, bool), "array": isinstance(value, list)}
+    if not good.get(kind, number):
+        raise Refused(f'option "{name}" must be of type {kind}', 500)
+    if isinstance(value, list) and not all(isinstance(part, str) for part in value):
+        raise Refused(f'option "{name}" must be of an array of strings', 500)

@@ -18,7 +18,7 @@ V1_KINDS = {400: "invalid_request_error", 404: "not_found_error"}
 
 
 def answer(value: Any, status: int = 200, content_type: str = API_TYPE) -> web.Response:
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
     return web.Response(body=body, status=status, headers={"Content-Type": content_type})
 
 
@@ -43,7 +43,7 @@ def plain(text: str, status: int) -> web.Response:
 
 async def read_body(request: web.Request, struct: str) -> Body:
     """The body, whatever its content type. Raises `Unread` in the server's words."""
-    raw = (await request.read()).decode("utf-8", "replace")
+    raw = (await request.read()).decode("utf-8", "surrogateescape")
     try:
         return read_json(raw, struct)
     except BadBody as exc:

@@ -28,7 +28,7 @@ def _chat_row(asked: str, text: str) -> Body:
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
-    body = await read_body(request, "GenerateRequest")
+    body = await read_body(request, "api.GenerateRequest")
     say = Say(
         asked=str(body.get("model") or ""),
         prompt=str(body.get("prompt") or ""),
@@ -38,7 +38,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
-    body = await read_body(request, "ChatRequest")
+    body = await read_body(request, "api.ChatRequest")
     messages = [m for m in body.get("messages") or [] if isinstance(m, dict)]
     say = Say(
         asked=str(body.get("model") or ""),
@@ -119,7 +119,7 @@ def _texts(given: object) -> list[str]:
 
 
 async def embed(request: web.Request) -> web.Response:
-    body = await read_body(request, "EmbedRequest")
+    body = await read_body(request, "api.EmbedRequest")
     return answer(await embedded(request, body, body.get("keep_alive")))
 
 
@@ -148,7 +148,7 @@ async def embedded(request: web.Request, body: Body, keep_alive: object) -> Body
 
 async def embeddings(request: web.Request) -> web.Response:
     """The older form: one prompt, one vector, no figures."""
-    body = await read_body(request, "EmbeddingRequest")
+    body = await read_body(request, "api.EmbeddingRequest")
     asked, prompt = str(body.get("model") or ""), str(body.get("prompt") or "")
     options = body.get("options") or {}
     wish = Request(asked, "embeddings", not prompt, body.get("keep_alive"), options)
