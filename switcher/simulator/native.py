@@ -17,11 +17,12 @@ from switcher.simulator.catalog import (
 )
 from switcher.simulator.gojson import Body
 from switcher.simulator.host import HOST
-from switcher.simulator.server import Refused
-from switcher.simulator.shapes import answer, line, read_body, stream
+from switcher.simulator.server import Refused, read_options
+from switcher.simulator.shapes import V1_TYPE, answer, line, read_body, stream
 
 VERSION = "0.0.0-simulated"
 BYTES_PER_PARAMETER = 0.6
+NO_SUCH = {"error": "pull model manifest: file does not exist"}
 
 
 def _human(count: float) -> str:
@@ -156,11 +157,13 @@ async def create(request: web.Request) -> web.StreamResponse:
     name = str(body.get("model") or body.get("name") or "")
     if not valid_name(name):
         raise Refused("invalid model name", 400)
-    source, params = str(body.get("from") or ""), body.get("parameters") or {}
-    manifest = host.tick().catalog.find(source) if source else None
-    if manifest is None:
-        raise Refused("neither 'from' or 'files' was specified", 400)
-    asked = params.get("num_ctx") if isinstance(params, dict) else None
+    source = str(body.get("from") or "")
+    if not source:
+        return answer({"error": "neither 'from' or 'files' was specified"}, 400, V1_TYPE)
+    manifest = host.tick().catalog.find(source)
+    if manifest is None:  # it tries to pull it
+        return await _progress(request, body, [{"status": "pulling manifest"}, dict(NO_SUCH)])
+    asked = read_options(body.get("parameters") or {}).get("num_ctx")
     fresh = make_manifest(
         manifest.speaks_as, manifest.size, manifest.embeds, asked or manifest.num_ctx
     )
@@ -181,9 +184,7 @@ async def pull(request: web.Request) -> web.StreamResponse:
     server = host.tick()
     manifest = server.catalog.find(name)
     if manifest is None:
-        steps = [{"status": "pulling manifest"}]
-        failed: Body = {"error": "pull model manifest: file does not exist"}
-        return await _progress(request, body, [*steps, failed])
+        return await _progress(request, body, [{"status": "pulling manifest"}, dict(NO_SUCH)])
     if server.faults.take("new_content", tag=name) is not None:
         server.catalog.repull(name, server.now)
         manifest = server.catalog.find(name) or manifest

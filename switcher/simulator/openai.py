@@ -14,9 +14,11 @@ from datetime import datetime
 from aiohttp import web
 
 from switcher.simulator import replies, talking
+from switcher.simulator.catalog import valid_name
 from switcher.simulator.generation import Reply, Say
 from switcher.simulator.gojson import Body
 from switcher.simulator.host import HOST, Host
+from switcher.simulator.messages import v1_messages
 from switcher.simulator.server import Refused, Request, Unread
 from switcher.simulator.shapes import V1_TYPE, answer, event, read_body, stream
 
@@ -34,6 +36,8 @@ async def models(request: web.Request) -> web.Response:
 async def model(request: web.Request) -> web.Response:
     host, asked = request.app[HOST], request.match_info["name"]
     catalog = host.tick().catalog
+    if not valid_name(asked):
+        raise Refused("invalid model name", 400)
     if catalog.find(asked) is None:
         raise Refused(f"model '{catalog.known(asked)}' not found", 404)
     return answer(_model(host, asked, catalog.known(asked)), 200, V1_TYPE)
@@ -67,9 +71,7 @@ class _Head:
 
 async def chat(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, "openai.ChatCompletionRequest")
-    messages = [m for m in body.get("messages") or [] if isinstance(m, dict)]
-    if not messages:
-        raise Unread("[] is too short - 'messages'", 400)
+    messages = v1_messages(body)
     form = body.get("response_format") or {}
     say = Say(
         asked=str(body.get("model") or ""),
@@ -77,7 +79,9 @@ async def chat(request: web.Request) -> web.StreamResponse:
         as_json=form.get("type") in ("json_object", "json_schema"),
         tool=replies.tool_call(body.get("tools")) if replies.wants_tool(messages) else None,
     )
-    wish = Request(say.asked, "chat", tokens=say.limit(body.get("max_tokens")))
+    think = body.get("reasoning_effort") not in (None, "", "none")
+    limit = say.limit(body.get("max_tokens"))
+    wish = Request(say.asked, "chat", tokens=limit, think=think)
     async with request.app[HOST].turn(wish) as turn:
         head = _Head("chatcmpl", "chat.completion", say.asked)
         if body.get("stream"):

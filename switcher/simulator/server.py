@@ -54,7 +54,7 @@ class Request:
 
     `kind` is generate, chat, embed or embeddings. `empty` has nothing to say: it loads, or unloads
     where `keep_alive` is 0. `keep_alive` and `options` are as in the body. `tokens` is how many to
-    say, None for as many as it likes.
+    say, None for as many as it likes. No simulated model can `think` before it answers.
     """
 
     model: str
@@ -63,6 +63,7 @@ class Request:
     keep_alive: object = None
     options: Mapping[str, object] = field(default_factory=dict)
     tokens: int | None = None
+    think: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,8 @@ class Server:
             return Ask(name, manifest, asked_at=self.now, state="done", reason="unload")
         if manifest.embeds and request.kind in ("generate", "chat"):  # fact 16
             raise Refused(f'"{request.model}" does not support {request.kind}', 400)
+        if request.think:
+            raise Refused(f'"{request.model}" does not support thinking', 400)
         ask = Ask(name, manifest, read_options(request.options), keep_alive)
         self._plan_reply(ask, request)
         return self.machine.submit(ask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
@@ -10,6 +11,7 @@ from switcher.simulator import replies
 from switcher.simulator.generation import Reply, Say
 from switcher.simulator.gojson import Body
 from switcher.simulator.host import HOST, now_text
+from switcher.simulator.messages import api_messages
 from switcher.simulator.server import Refused, Request
 from switcher.simulator.shapes import answer, line, read_body, stream
 
@@ -39,7 +41,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
 
 async def chat(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, "api.ChatRequest")
-    messages = [m for m in body.get("messages") or [] if isinstance(m, dict)]
+    messages = api_messages(body)
     say = Say(
         asked=str(body.get("model") or ""),
         prompt=" ".join(replies.text_of(m) for m in messages),
@@ -56,7 +58,8 @@ async def _talk(
     options = body.get("options") or {}
     empty = not (body.get("messages") if kind == "chat" else say.prompt)
     limit = say.limit(options.get("num_predict"))
-    wish = Request(say.asked, kind, empty, body.get("keep_alive"), options, limit)
+    think = bool(body.get("think"))
+    wish = Request(say.asked, kind, empty, body.get("keep_alive"), options, limit, think)
     async with request.app[HOST].turn(wish) as turn:
         reply = Reply(turn, say)
         if empty:
@@ -64,9 +67,21 @@ async def _talk(
             reply.check()
             done = {"done": True, "done_reason": turn.ask.reason}
             return answer(row(say.asked, "") | done)
+        await _check_format(reply, body.get("format"))
         if body.get("stream") is not False:
             return await stream(request, _lines(reply, row), "application/x-ndjson")
         return answer(await _whole(reply, row))
+
+
+async def _check_format(reply: Reply, wanted: object) -> None:
+    """A format that is none is noticed by the runner, so the model is loaded. Raises `Refused`."""
+    if not wanted or wanted == "json" or isinstance(wanted, dict):
+        return
+    await reply.turn.until("running")
+    reply.check()
+    shown = json.dumps(json.dumps(wanted))
+    text = f'invalid format: {shown}; expected "json" or a valid JSON Schema object'
+    raise Refused(text, 500)
 
 
 async def _whole(reply: Reply, row: Row) -> Body:
