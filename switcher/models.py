@@ -57,6 +57,11 @@ class Host(models.Model):
     active_since = models.DateTimeField(null=True, blank=True)
     # A restore that failed too: the host does not hold what is recorded as active.
     degraded = models.TextField(blank=True)
+    # What the watcher does about drift: tell of it, or switch back as well.
+    drift_policy = models.CharField(
+        max_length=6, choices=[("report", "report"), ("repair", "repair")], default="report"
+    )
+    repairs_an_hour = models.PositiveSmallIntegerField(default=3)
     removed_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -105,6 +110,58 @@ class Reading(models.Model):
 
     def __str__(self) -> str:
         return f"{self.host} at {self.at:%H:%M:%S}"
+
+
+class Drift(models.Model):
+    """A host was seen to differ from what is desired of it. Open until it no longer does."""
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="drifts")
+    kind = models.CharField(max_length=20)  # as in drift.Kind
+    model = models.CharField(max_length=200, blank=True)
+    digest = models.CharField(max_length=80, blank=True)
+    text = models.TextField()
+    # What was wanted, what was seen before and now, each with its time.
+    evidence = models.JSONField(default=dict)
+    since = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+    ending = models.CharField(max_length=300, blank=True)
+    repair = models.ForeignKey(
+        "SwitchEvent", null=True, on_delete=models.SET_NULL, related_name="repaired"
+    )
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["host", "kind", "digest"],
+                condition=Q(ended_at=None),
+                name="one_open_drift_of_a_kind",
+            )
+        ]
+        indexes = [models.Index(fields=["host", "-id"], name="drift_by_host")]
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.kind} {self.model}"
+
+
+class Handle(models.Model):
+    """A copy of a model that Switchboard loaded, kept on the host while that is resident, so that
+    it can be unloaded even after its name was pointed at other content (facts 21, 23)."""
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="handles")
+    digest = models.CharField(max_length=80)
+    tag = models.CharField(max_length=200)  # what it is a copy of
+    name = models.CharField(max_length=200)  # as `ollama list` shows it
+    made_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["host", "digest"], name="one_handle_a_digest"),
+            models.UniqueConstraint(fields=["host", "name"], name="one_handle_a_name"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.host}"
 
 
 class Lease(models.Model):

@@ -265,6 +265,11 @@ def waiting(clock: Clock = system) -> list[tuple[int, int]]:
     return list(rows.order_by("id").values_list("id", "host_id"))
 
 
+def is_open(host_id: int) -> bool:
+    """Whether a switch is open on the host."""
+    return SwitchEvent.objects.filter(host_id=host_id, state__in=OPEN_STATES).exists()
+
+
 def host_of(switch_id: int) -> int:
     """The host of a switch. Raises NotFound."""
     host_id = SwitchEvent.objects.filter(pk=switch_id).values_list("host_id", flat=True).first()
