@@ -132,7 +132,9 @@ class Server(DaphneServer):
         if self._announce is not None:
             host, number = self.listening_addresses[-1]
             shown = f"[{host}]" if ":" in host else host
-            self._announce(f"http://{shown}:{number}/")
+            # It listens before the reactor has put in its signal handlers: who hears of the
+            # address may send a SIGTERM at once, and that would kill the process.
+            reactor.callWhenRunning(self._announce, f"http://{shown}:{number}/")
 
     def listen_error(self, failure: Any) -> None:
         reason = getattr(failure.value, "socketError", None)
