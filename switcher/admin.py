@@ -164,5 +164,5 @@ class SwitchEventAdmin(ReadOnly):
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnly):
-    list_display = ("id", "at", "kind", "actor", "host")
+    list_display = ("seq", "at", "kind", "actor", "host")
     search_fields = ("kind", "actor", "host")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
@@ -178,10 +181,12 @@ class Lease(models.Model):
 
 class Origin(models.Model):
     """From where someone acted. A row of its own, so that it can be erased for a person
-    without touching a sealed record."""
+    without touching a sealed record, which holds SHA-256(salt || value) of each."""
 
     ip = models.GenericIPAddressField(null=True)
     agent = models.CharField(max_length=300, blank=True)
+    salt = models.BinaryField(max_length=16, default=bytes)
+    erased_at = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return self.ip or "unknown"
@@ -270,26 +275,140 @@ class FailureSeen(models.Model):
         return f"switch {self.switch_id} seen by {self.by}"
 
 
-class AuditEntry(models.Model):
-    """One fact, written in the transaction of the change it tells of. Append only, by trigger."""
+class LedgerRow(models.Model):
+    """The evidence: one entry of the trail as it was written and hashed. Append only, by trigger.
 
+    `hash` is SHA-256(0x00 || prev || body): the link of the chain and an RFC 6962 leaf.
+    """
+
+    seq = models.BigIntegerField(primary_key=True)
+    # Canonical JSON: sorted keys, no spaces, no floats. The text is what is hashed, so it is
+    # never a JSON column, which a database re-orders.
+    body = models.TextField()
+    prev = models.BinaryField(max_length=32)
+    hash = models.BinaryField(max_length=32)
+
+    def __str__(self) -> str:
+        return f"entry {self.seq}"
+
+
+class AuditEntry(models.Model):
+    """An entry's columns to search by. Made from the ledger, and can be made again from it."""
+
+    seq = models.BigIntegerField(primary_key=True)
     at = models.DateTimeField()
     kind = models.CharField(max_length=40)
     actor = models.CharField(max_length=150)
     host = models.CharField(max_length=40, blank=True)
+    model = models.CharField(max_length=200, blank=True)
+    outcome = models.CharField(max_length=12, blank=True)
+    reason = models.CharField(max_length=500, blank=True)
     switch = models.ForeignKey(
         SwitchEvent, null=True, on_delete=models.PROTECT, related_name="entries"
     )
-    # Canonical JSON: sorted keys, no spaces, no floats. The text is the record.
-    body = models.TextField()
+    origin = models.ForeignKey(Origin, null=True, on_delete=models.PROTECT)
+
+    class Meta:
+        ordering = ["-seq"]
+        verbose_name_plural = "audit entries"
+        indexes = [
+            models.Index(fields=["kind", "-seq"], name="entry_by_kind"),
+            models.Index(fields=["actor", "-seq"], name="entry_by_actor"),
+            models.Index(fields=["host", "-seq"], name="entry_by_host"),
+            models.Index(fields=["model", "-seq"], name="entry_by_model"),
+            models.Index(
+                fields=["outcome", "-seq"], name="entry_by_outcome", condition=~Q(outcome="")
+            ),
+            models.Index(fields=["at"], name="entry_by_time"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.seq} {self.kind}"
+
+    @property
+    def body(self) -> str:
+        """The text that was hashed; a query of its own."""
+        return LedgerRow.objects.values_list("body", flat=True).get(pk=self.seq)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What happened, as the body tells it."""
+        facts: dict[str, Any] = json.loads(self.body)["facts"]
+        return facts
+
+
+class Checkpoint(models.Model):
+    """A signed note over the first `size` entries."""
+
+    size = models.BigIntegerField()
+    note = models.TextField()
+    # The tree at that size, so that the next one need not read all entries again. Not believed
+    # by itself: its root is in the note, which is signed.
+    tree = models.TextField()
+    at = models.DateTimeField()
 
     class Meta:
         ordering = ["-id"]
-        verbose_name_plural = "audit entries"
-        indexes = [models.Index(fields=["kind", "-id"], name="entry_by_kind")]
+        indexes = [models.Index(fields=["size"], name="checkpoint_by_size")]
 
     def __str__(self) -> str:
-        return f"{self.id} {self.kind}"
+        return f"checkpoint over {self.size}"
+
+
+class Delivery(models.Model):
+    """A checkpoint on its way to a sink outside of this database."""
+
+    checkpoint = models.ForeignKey(Checkpoint, on_delete=models.CASCADE, related_name="deliveries")
+    sink = models.CharField(max_length=20)  # file, syslog, webhook
+    tries = models.PositiveIntegerField(default=0)
+    next_at = models.DateTimeField()
+    error = models.CharField(max_length=300, blank=True)
+    delivered_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["checkpoint", "sink"], name="delivered_once"),
+        ]
+        indexes = [
+            models.Index(fields=["next_at"], name="delivery_due", condition=Q(delivered_at=None))
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.checkpoint} to {self.sink}"
+
+
+class Segment(models.Model):
+    """Old entries that were moved out of the database into a sealed file."""
+
+    first = models.BigIntegerField()
+    last = models.BigIntegerField()
+    name = models.CharField(max_length=100)
+    sha256 = models.CharField(max_length=64)
+    # What the rest is verified from: the hash of the last entry, and the tree up to it.
+    prev = models.CharField(max_length=64)
+    tree = models.TextField()
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["first"]
+
+    def __str__(self) -> str:
+        return f"entries {self.first} to {self.last}"
+
+
+class Review(models.Model):
+    """An auditor has looked at an entry. The mark is an entry of its own, too."""
+
+    seq = models.BigIntegerField(db_index=True)
+    by = models.CharField(max_length=150)
+    at = models.DateTimeField()
+    note = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"entry {self.seq} reviewed by {self.by}"
 
 
 class Preference(models.Model):

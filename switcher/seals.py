@@ -13,8 +13,14 @@ from django.db import connections, transaction
 
 from switcher.states import ENDED
 
-_SWITCH, _ENTRY = "switcher_switchevent", "switcher_auditentry"
+_SWITCH, _ENTRY = "switcher_switchevent", "switcher_ledgerrow"
 _ENDED = ", ".join(f"'{s.value}'" for s in sorted(ENDED))
+# An entry follows from the one before it, whoever writes it.
+_LAST = f"(SELECT MAX(seq) FROM {_ENTRY})"
+_FOLLOWS = (
+    f"NEW.seq = COALESCE({_LAST}, 0) + 1 "
+    f"AND (NEW.seq = 1 OR NEW.prev = (SELECT hash FROM {_ENTRY} WHERE seq = {_LAST}))"
+)
 
 SQLITE = {
     "sealed_switch_update": f"BEFORE UPDATE ON {_SWITCH} WHEN OLD.state IN ({_ENDED})",
@@ -32,24 +38,38 @@ SQLITE = {
     ),
     "sealed_entry_update": f"BEFORE UPDATE ON {_ENTRY}",
     "sealed_entry_delete": f"BEFORE DELETE ON {_ENTRY}",
-    "sealed_entry_insert": (
-        f"BEFORE INSERT ON {_ENTRY} "
-        f"WHEN NEW.id IS NOT NULL AND EXISTS (SELECT 1 FROM {_ENTRY} WHERE id = NEW.id)"
-    ),
+    # Also what stops INSERT OR REPLACE: a number that is there already is not the next one.
+    "sealed_entry_insert": f"BEFORE INSERT ON {_ENTRY} WHEN NOT ({_FOLLOWS})",
 }
 
-_FUNCTION = """
-CREATE OR REPLACE FUNCTION switcher_sealed() RETURNS trigger AS $$
-BEGIN RAISE EXCEPTION 'sealed: this record is kept as it is'; END $$ LANGUAGE plpgsql
-"""
+_FUNCTIONS = (
+    "CREATE OR REPLACE FUNCTION switcher_sealed() RETURNS trigger AS $$ "
+    "BEGIN RAISE EXCEPTION 'sealed: this record is kept as it is'; END $$ LANGUAGE plpgsql",
+    "CREATE OR REPLACE FUNCTION switcher_follows() RETURNS trigger AS $$ "
+    f"BEGIN IF NOT ({_FOLLOWS}) THEN "
+    "RAISE EXCEPTION 'sealed: an entry follows from the last one'; END IF; RETURN NEW; END $$ "
+    "LANGUAGE plpgsql",
+)
+_SEALED = "EXECUTE FUNCTION switcher_sealed()"
 POSTGRES = {
     "sealed_switch": (
         _SWITCH,
-        f"BEFORE UPDATE OR DELETE ON {_SWITCH} FOR EACH ROW WHEN (OLD.state IN ({_ENDED}))",
+        f"BEFORE UPDATE OR DELETE ON {_SWITCH} FOR EACH ROW WHEN (OLD.state IN ({_ENDED})) "
+        + _SEALED,
     ),
-    "sealed_switch_truncate": (_SWITCH, f"BEFORE TRUNCATE ON {_SWITCH} FOR EACH STATEMENT"),
-    "sealed_entry": (_ENTRY, f"BEFORE UPDATE OR DELETE ON {_ENTRY} FOR EACH ROW"),
-    "sealed_entry_truncate": (_ENTRY, f"BEFORE TRUNCATE ON {_ENTRY} FOR EACH STATEMENT"),
+    "sealed_switch_truncate": (
+        _SWITCH,
+        f"BEFORE TRUNCATE ON {_SWITCH} FOR EACH STATEMENT {_SEALED}",
+    ),
+    "sealed_entry": (_ENTRY, f"BEFORE UPDATE OR DELETE ON {_ENTRY} FOR EACH ROW {_SEALED}"),
+    "sealed_entry_truncate": (
+        _ENTRY,
+        f"BEFORE TRUNCATE ON {_ENTRY} FOR EACH STATEMENT {_SEALED}",
+    ),
+    "sealed_entry_insert": (
+        _ENTRY,
+        f"BEFORE INSERT ON {_ENTRY} FOR EACH ROW EXECUTE FUNCTION switcher_follows()",
+    ),
 }
 
 
@@ -69,11 +89,10 @@ def seal(using: str = "default", **_: Any) -> None:
                     "BEGIN SELECT RAISE(ABORT, 'sealed: this record is kept as it is'); END"
                 )
         else:
-            cursor.execute(_FUNCTION)
+            for function in _FUNCTIONS:
+                cursor.execute(function)
             for name, (table, when) in POSTGRES.items():
-                cursor.execute(
-                    f"CREATE OR REPLACE TRIGGER {name} {when} EXECUTE FUNCTION switcher_sealed()"
-                )
+                cursor.execute(f"CREATE OR REPLACE TRIGGER {name} {when}")
                 # ALWAYS: session_replication_role is no way round it.
                 cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
 

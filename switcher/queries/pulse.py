@@ -18,6 +18,6 @@ def pulse() -> Pulse:
     each 15 s at the latest; a process that reads hosts itself knows of newer ones.
     """
     read = Reading.objects.order_by("-at").values("at")[:1]
-    entries = AuditEntry.objects.order_by("-id").annotate(read_at=Subquery(read))
+    entries = AuditEntry.objects.order_by("-seq").annotate(read_at=Subquery(read))
     # No host without its entry: where there is no entry there is no reading either.
-    return entries.values_list("id", "read_at").first() or (0, None)
+    return entries.values_list("seq", "read_at").first() or (0, None)

@@ -1,20 +1,33 @@
-"""Audit entries: append only, canonical, in the transaction of the change they tell of."""
+"""The audit trail's one writer: append only, canonical, in the transaction of its change.
+
+The shape of a body (all of it is hashed):
+    {"actor", "at", "facts": {…}, "from": {"ip", "agent"}, "host", "kind", "reason", "seq",
+     "source", "switch", "v": 1}
+What may be nested stands under `facts`, so that a verifier finds `at` and `seq` without parsing.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.dispatch import Signal
 
 from switcher.clock import Clock, system
-from switcher.models import AuditEntry, Origin, SwitchEvent
+from switcher.evidence.switchboard_verify import GENESIS, leaf
+from switcher.models import AuditEntry, LedgerRow, Origin, SwitchEvent
+from switcher.states import ENDED
 
 changed = Signal()
+
+# Any number that nothing else in this database locks by.
+_HEAD_LOCK = 0x5377_6974_6368
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +50,88 @@ def append(
     *,
     host: str = "",
     switch: SwitchEvent | None = None,
+    origin: Origin | None = None,
     clock: Clock = system,
+    reason: str = "",
     **facts: Any,
 ) -> AuditEntry:
-    """Append one entry. Only inside a transaction: an entry alone tells of nothing."""
-    assert transaction.get_connection().in_atomic_block, "an entry is written with its change"
+    """Append one entry. Only inside a transaction: an entry alone tells of nothing.
+
+    `origin` is the row of a person's address and browser where one exists already; else one is
+    made from the actor. Takes the lock on the head until the transaction ends: append last.
+    """
+    assert connection.in_atomic_block, "an entry is written with its change"
+    origin = origin or origin_of(actor)
+    seq, prev = _lock_head()
     at = clock.now()
-    body = {
-        "at": at.isoformat(),
-        "kind": kind,
-        "actor": actor.name,
-        "source": actor.source,
-        "host": host,
-        "switch": switch.pk if switch else None,
-        **facts,
-    }
+    body = canonical(
+        {
+            "actor": actor.name,
+            "at": stamp(at),
+            "facts": facts,
+            "from": hidden(origin),
+            "host": host,
+            "kind": kind,
+            "reason": reason,
+            "seq": seq,
+            "source": actor.source,
+            "switch": switch.pk if switch else None,
+            "v": 1,
+        }
+    )
+    LedgerRow.objects.create(seq=seq, body=body, prev=prev, hash=leaf(prev, body))
     row = AuditEntry.objects.create(
-        at=at, kind=kind, actor=actor.name, host=host, switch=switch, body=canonical(body)
+        seq=seq,
+        at=at,
+        kind=kind,
+        actor=actor.name,
+        host=host,
+        switch=switch,
+        origin=origin,
+        **columns(kind, reason, facts),
     )
     # Robust: what was committed is not undone by who hears of it.
     transaction.on_commit(partial(changed.send_robust, sender=kind, host=host))
     return row
 
 
+def columns(kind: str, reason: str, facts: dict[str, Any]) -> dict[str, str]:
+    """What an entry is found by, beside its own fields."""
+    state = kind.removeprefix("switch.")
+    ended = kind.startswith("switch.") and state in {s.value for s in ENDED}
+    return {
+        "model": str(facts.get("model") or "")[:200],
+        "outcome": state if ended else "",
+        "reason": reason[:500],
+    }
+
+
+def _lock_head() -> tuple[int, bytes]:
+    """The next number and the hash before it, with the head locked until the transaction ends.
+
+    SQLite: an IMMEDIATE transaction is alone in writing. PostgreSQL: a lock of the transaction;
+    what is read after it was taken is what the one before has committed.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_HEAD_LOCK])
+    last = LedgerRow.objects.order_by("-seq").values_list("seq", "hash").first()
+    return (last[0] + 1, bytes(last[1])) if last else (1, GENESIS)
+
+
+def stamp(at: datetime) -> str:
+    """UTC, always of 27 characters: as text it sorts by time."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def canonical(value: Any) -> str:
-    """One text for one value: sorted keys, no spaces; floats and times become strings."""
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """One text for one value, as RFC 8785 has it: keys sorted, no spaces; floats and times become
+    strings. Half a surrogate, which no UTF-8 holds, becomes a question mark."""
+    text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "replace").decode()
+
+
+MOST_INT = 2**53
 
 
 def _plain(value: Any) -> Any:
@@ -73,9 +142,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     if isinstance(value, datetime):
-        return value.isoformat()
+        return stamp(value)
     if isinstance(value, float):
         return format(value, ".3f")
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= MOST_INT:
+        return str(value)
     if value is None or isinstance(value, bool | int | str):
         return value
     return str(value)
@@ -85,4 +156,15 @@ def origin_of(actor: Actor) -> Origin | None:
     """The row that says from where, or None where nothing is known of it."""
     if not actor.ip and not actor.agent:
         return None
-    return Origin.objects.create(ip=actor.ip, agent=actor.agent[:300])
+    salt = secrets.token_bytes(16)
+    return Origin.objects.create(ip=actor.ip, agent=actor.agent[:300], salt=salt)
+
+
+def hidden(origin: Origin | None) -> dict[str, str]:
+    """What a body holds of a person's address and browser: SHA-256(salt || value). With the row
+    erased nobody learns them from it; while it is there, it is attested."""
+    if origin is None:
+        return {}
+    values = {"ip": str(origin.ip or ""), "agent": origin.agent}
+    salt = bytes(origin.salt)
+    return {k: hashlib.sha256(salt + v.encode()).hexdigest() for k, v in values.items() if v}

@@ -107,6 +107,7 @@ def _insert(new: NewSwitch, clock: Clock) -> SwitchEvent:
         new.actor,
         host=host.name,
         switch=row,
+        origin=row.origin,
         clock=clock,
         state=State.QUEUED.value,
         model=new.spec.tag,

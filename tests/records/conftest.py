@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pytest
 from django.db import connections
 
-from switcher.models import AuditEntry, Host, ModelProfile, SwitchEvent
+from switcher.models import AuditEntry, Host, LedgerRow, ModelProfile, SwitchEvent
 from switcher.records import config, leases, switches
 from switcher.records.ledger import Actor
 from switcher.records.switches import Held, NewSwitch
@@ -96,13 +96,15 @@ def everything(row_id: int) -> tuple[Any, ...]:
     return (
         SwitchEvent.objects.filter(pk=row_id).values().get(),
         list(Host.objects.values().order_by("pk")),
-        list(AuditEntry.objects.values().order_by("pk")),
+        list(LedgerRow.objects.values().order_by("pk")),
     )
 
 
 def bodies(**which: Any) -> list[dict[str, Any]]:
+    """What entries say, with their facts beside what every entry has."""
     rows = AuditEntry.objects.filter(**which).order_by("pk")
-    return [json.loads(row.body) for row in rows]
+    told = [json.loads(row.body) for row in rows]
+    return [body | body["facts"] for body in told]
 
 
 def at_once(*acts: Callable[[], T]) -> list[T | Exception]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 
 import pytest
@@ -10,7 +11,7 @@ from django.db import IntegrityError
 from switcher.errors import Conflict, NotFound, SwitchRunning
 from switcher.models import AuditEntry, Host, SwitchEvent
 from switcher.records import config, leases, switches
-from switcher.records.ledger import Actor
+from switcher.records.ledger import Actor, hidden
 from switcher.states import OPEN, State
 from tests.clocks import FakeClock
 from tests.records.conftest import (
@@ -162,21 +163,27 @@ def test_the_request_is_recorded_with_who_from_where_and_why(host: Host, clock: 
     assert (row.actor, row.actor_id, row.source, row.reason) == ("anna", 7, "page", "because")
     assert row.origin is not None
     assert (row.origin.ip, row.origin.agent) == ("192.0.2.1", "Browser")
-    (body,) = bodies(switch=row)
-    assert body == {
+    entry = AuditEntry.objects.get(switch=row)
+    assert json.loads(entry.body) == {
         "actor": "anna",
-        "at": clock.now().isoformat(),
+        "at": "2026-11-23T09:00:00.000000Z",
+        "facts": {
+            "model": "mid-a",
+            "previous": "",
+            "profile": "",
+            "simulated": False,
+            "state": "queued",
+        },
+        "from": hidden(row.origin),
         "host": "north-1",
         "kind": "switch.queued",
-        "model": "mid-a",
-        "previous": "",
-        "profile": "",
         "reason": "because",
-        "simulated": False,
+        "seq": entry.seq,
         "source": "page",
-        "state": "queued",
         "switch": row.pk,
+        "v": 1,
     }
+    assert entry.origin == row.origin
 
 
 # --- waiting, cancelling, looking -----------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connection, transaction
 
-from switcher.models import AuditEntry, FailureSeen, Host, SwitchEvent
+from switcher.models import FailureSeen, Host, LedgerRow, SwitchEvent
 from switcher.records import switches
 from switcher.seals import SQLITE, seal, unseal
 from switcher.states import ENDED, OPEN, State
@@ -18,7 +18,7 @@ from tests.records.conftest import ANNA, BEN, ended, everything, lead_to, open_o
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-SWITCH, ENTRY = "switcher_switchevent", "switcher_auditentry"
+SWITCH, ENTRY = "switcher_switchevent", "switcher_ledgerrow"
 WAYS_TO_END = sorted(ENDED - {State.ACTIVE})
 
 
@@ -35,10 +35,10 @@ def run_beside_us(sql: str, *values: Any) -> None:
             shell.execute(sql.replace("%s", "?"), values)
 
 
-def copy_of(table: str, pk: int, **changes: Any) -> tuple[str, list[Any]]:
+def copy_of(table: str, pk: int, key: str = "id", **changes: Any) -> tuple[str, list[Any]]:
     """Columns and values of a row, changed: to write it once more by hand."""
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT * FROM {table} WHERE id = %s", [pk])
+        cursor.execute(f"SELECT * FROM {table} WHERE {key} = %s", [pk])
         names = [c[0] for c in cursor.description]
         row = dict(zip(names, cursor.fetchone(), strict=True)) | changes
     row = {k: v for k, v in row.items() if v is not ...}
@@ -168,10 +168,10 @@ def test_beside_the_record_there_is_still_room(clock: FakeClock, past: SwitchEve
     "sql",
     [
         f"UPDATE {ENTRY} SET body = '{{}}'",
-        f"UPDATE OR REPLACE {ENTRY} SET id = id - 1 WHERE id = (SELECT max(id) FROM {ENTRY})",
-        f"UPDATE {ENTRY} SET id = id + 100",
+        f"UPDATE OR REPLACE {ENTRY} SET seq = seq - 1 WHERE seq = (SELECT max(seq) FROM {ENTRY})",
+        f"UPDATE {ENTRY} SET seq = seq + 100",
         f"DELETE FROM {ENTRY}",
-        f"DELETE FROM {ENTRY} WHERE id = (SELECT min(id) FROM {ENTRY})",
+        f"DELETE FROM {ENTRY} WHERE seq = (SELECT min(seq) FROM {ENTRY})",
     ],
 )
 def test_an_entry_is_never_changed_or_deleted(past: SwitchEvent, sql: str) -> None:
@@ -179,25 +179,25 @@ def test_an_entry_is_never_changed_or_deleted(past: SwitchEvent, sql: str) -> No
 
 
 def test_an_entry_is_not_replaced(past: SwitchEvent) -> None:
-    entry = AuditEntry.objects.first()
+    entry = LedgerRow.objects.first()
     assert entry is not None
-    columns, values = copy_of(ENTRY, entry.pk, body="{}")
+    columns, values = copy_of(ENTRY, entry.pk, "seq", body="{}")
     refused(past, f"INSERT OR REPLACE INTO {ENTRY} {columns}", *values)
-    rowid = columns.replace("(id,", "(rowid,")
+    rowid = columns.replace("(seq,", "(rowid,")
     assert rowid != columns
     refused(past, f"INSERT OR REPLACE INTO {ENTRY} {rowid}", *values)
 
 
 def test_neither_the_orm_changes_an_entry(past: SwitchEvent) -> None:
     before = everything(past.pk)
-    entry = AuditEntry.objects.first()
+    entry = LedgerRow.objects.first()
     assert entry is not None
     for act in (
         entry.save,
         entry.delete,
-        lambda: AuditEntry.objects.update(body="{}"),
-        lambda: AuditEntry.objects.all().delete(),
-        lambda: AuditEntry.objects.bulk_create([entry]),
+        lambda: LedgerRow.objects.update(body="{}"),
+        lambda: LedgerRow.objects.all().delete(),
+        lambda: LedgerRow.objects.bulk_create([entry]),
     ):
         with pytest.raises(DatabaseError), transaction.atomic():
             act()

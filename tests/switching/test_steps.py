@@ -328,7 +328,7 @@ def test_every_transition_has_its_entry_in_order(fake: FakeHost, profile: Make, 
     switch(profile("mid-a"))
     row = switch(profile("big"))
     kinds = list(
-        AuditEntry.objects.filter(switch=row).order_by("id").values_list("kind", flat=True)
+        AuditEntry.objects.filter(switch=row).order_by("pk").values_list("kind", flat=True)
     )
     assert kinds == [
         "switch.queued",

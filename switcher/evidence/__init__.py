@@ -1,0 +1,1 @@
+"""What proves the audit trail: the verifier, which needs nothing of the rest."""
