@@ -1,4 +1,4 @@
-"""What runs beside the requests in a server process: the worker and the watcher.
+"""What runs beside the requests in a server process: the worker, the watcher and the auditor.
 
 Here is the assembly. Each part has threads of its own, all of them daemons: a thread of an executor
 would keep the process from ending.
@@ -27,12 +27,16 @@ class Part:
     stop: Callable[[], None]
 
 
-def assemble(*, worker: bool = True, watcher: bool = True) -> list[Part]:
+def assemble(*, worker: bool = True, watcher: bool = True, auditor: bool = True) -> list[Part]:
     """The parts of a whole server, in the order of their start."""
+    from switcher.auditing.tail import Auditor
     from switcher.switching.worker import Worker
     from switcher.watching.loop import Watcher
 
     parts = []
+    if auditor:
+        audits = Auditor()
+        parts.append(Part("auditor", audits.start, audits.stop))
     if watcher:
         watches = Watcher()
         parts.append(Part("watcher", watches.start, watches.stop))

@@ -49,6 +49,12 @@ def secret_key(directory: Path) -> str:
     return key
 
 
+def file_or_off(name: str, default: Path) -> str:
+    """A path, or nothing where the variable says `off`."""
+    given = os.environ.get(name, "").strip()
+    return "" if given.lower() == "off" else given or str(default)
+
+
 def database(directory: Path) -> dict[str, Any]:
     """SQLite in the data directory, or what SWITCHER_DATABASE_URL (postgres://…) names."""
     url = os.environ.get("SWITCHER_DATABASE_URL")

@@ -39,12 +39,47 @@ LEFTOVERS_S = 0.5
 GIVE_UP_S = 9.0
 
 
+class Flow:
+    """Whether the client takes what is sent: twisted says stop at 64 kB that wait, and go on."""
+
+    def __init__(self) -> None:
+        self._goes_on = asyncio.Event()
+        self._goes_on.set()
+
+    async def wait(self) -> None:
+        await self._goes_on.wait()
+
+    def pauseProducing(self) -> None:  # noqa: N802 - twisted's name
+        self._goes_on.clear()
+
+    def resumeProducing(self) -> None:  # noqa: N802 - twisted's name
+        self._goes_on.set()
+
+    def stopProducing(self) -> None:  # noqa: N802 - twisted's name
+        self._goes_on.set()
+
+
 class BoundedRequest(WebRequest):
     """Refuses a body that is too large while it comes: daphne would store all of it, and then
-    hand it on in memory. (The headers are bounded by twisted: 16 kB, 500 lines.)"""
+    hand it on in memory. (The headers are bounded by twisted: 16 kB, 500 lines.) And knows when a
+    client does not take its answer: daphne would keep all of a stream in memory."""
 
     _received = 0
     _refused = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.flow = Flow()
+
+    def handle_reply(self, message: dict[str, Any]) -> None:
+        super().handle_reply(message)
+        if message["type"] == "http.response.start" and self.channel is not None:
+            self.registerProducer(self.flow, True)
+
+    def finish(self) -> None:
+        if self.producer and self.channel is not None:
+            self.unregisterProducer()
+        super().finish()
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802 - twisted's name
         super().gotLength(length)
@@ -126,6 +161,12 @@ class Server(DaphneServer):
     def _start_parts(self) -> None:
         self._background = Background(self._make_parts() if self._make_parts else [])
         self._background.start()
+
+    async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
+        """Send, and return once there is room for more."""
+        await super().handle_reply(protocol, message)
+        if message.get("more_body") and isinstance(protocol, BoundedRequest):
+            await protocol.flow.wait()
 
     def listen_success(self, port: Any) -> None:
         super().listen_success(port)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from csp.constants import NONE, SELF
 
-from project.environment import data_dir, database, flag, hosts, secret_key
+from project.environment import data_dir, database, file_or_off, flag, hosts, secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = data_dir()
@@ -135,3 +135,12 @@ LOGGING = {
 # The gateway has no keys yet: without a signed-in session it answers only where this says so,
 # and only on loopback.
 SWITCHER_OPEN_GATEWAY = flag("SWITCHER_OPEN_GATEWAY")
+
+# The trail's signing key lies outside of the database, whose password must not be enough to sign.
+SWITCHER_AUDIT_KEY = os.environ.get("SWITCHER_AUDIT_KEY") or str(DATA_DIR / "audit-key.pem")
+SWITCHER_AUDIT_PUBLIC_KEYS = str(Path(SWITCHER_AUDIT_KEY).with_name("audit-keys.pub"))
+SWITCHER_AUDIT_ORIGIN = os.environ.get("SWITCHER_AUDIT_ORIGIN") or "switchboard"
+# Where checkpoints go to, outside of the database.
+SWITCHER_AUDIT_ANCHORS = file_or_off("SWITCHER_AUDIT_ANCHORS", DATA_DIR / "anchors.txt")
+SWITCHER_AUDIT_SYSLOG = os.environ.get("SWITCHER_AUDIT_SYSLOG", "")
+SWITCHER_AUDIT_WEBHOOK = os.environ.get("SWITCHER_AUDIT_WEBHOOK", "")

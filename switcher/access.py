@@ -24,7 +24,9 @@ class RoleBackend(ModelBackend):
     def get_user(self, user_id: int) -> Any:
         users = get_user_model()._default_manager.select_related("preference")
         operator = Exists(Group.objects.filter(user=OuterRef("pk"), name=OPERATORS))
-        user = users.annotate(is_operator=operator).filter(pk=user_id).first()
+        auditor = Exists(Group.objects.filter(user=OuterRef("pk"), name=AUDITORS))
+        roles = users.annotate(is_operator=operator, is_auditor=auditor)
+        user = roles.filter(pk=user_id).first()
         return user if user is not None and self.user_can_authenticate(user) else None
 
 
@@ -39,10 +41,22 @@ def can_switch(user: Any) -> bool:
         return False
     if user.is_superuser:
         return True
-    annotated = getattr(user, "is_operator", None)
-    if annotated is None:
-        annotated = user.groups.filter(name=OPERATORS).exists()
-    return bool(annotated)
+    return _is_member(user, "is_operator", OPERATORS)
+
+
+def can_review(user: Any) -> bool:
+    """Auditors alone: an admin's own work is what they look at."""
+    return can_view(user) and _is_member(user, "is_auditor", AUDITORS)
+
+
+def can_export(user: Any) -> bool:
+    """Auditors and superusers take the audit trail along."""
+    return can_view(user) and (user.is_superuser or can_review(user))
+
+
+def _is_member(user: Any, known_as: str, group: str) -> bool:
+    known = getattr(user, known_as, None)
+    return bool(user.groups.filter(name=group).exists() if known is None else known)
 
 
 def can_administer(user: Any) -> bool:

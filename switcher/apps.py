@@ -16,12 +16,14 @@ class SwitcherConfig(AppConfig):
 
 
 def prepare_database(using: str = "default", **_: Any) -> None:
-    """After every migrate: the seals, and the groups that roles are made of."""
+    """After every migrate: the seals, the index of words, and the groups that roles are made of."""
     from django.contrib.auth.models import Group
 
     from switcher.access import AUDITORS, OPERATORS
     from switcher.seals import seal
+    from switcher.textindex import index_words
 
     seal(using)
+    index_words(using)
     for name in (OPERATORS, AUDITORS):
         Group.objects.using(using).get_or_create(name=name)

@@ -320,6 +320,10 @@ class AuditEntry(models.Model):
                 fields=["outcome", "-seq"], name="entry_by_outcome", condition=~Q(outcome="")
             ),
             models.Index(fields=["at"], name="entry_by_time"),
+            # Which model was active when: few entries of very many.
+            models.Index(
+                fields=["host", "-seq"], name="entry_activated", condition=Q(kind="host.activated")
+            ),
         ]
 
     def __str__(self) -> str:
@@ -353,6 +357,20 @@ class Checkpoint(models.Model):
 
     def __str__(self) -> str:
         return f"checkpoint over {self.size}"
+
+
+class Subtree(models.Model):
+    """The hash of a full subtree of the trail's Merkle tree, so that a proof need not read all
+    entries. It is believed by nobody: a proof made with it leads to what was signed, or not.
+
+    `id` is the subtree's number in an in-order walk, `(2 * index + 1) << level`.
+    """
+
+    id = models.BigIntegerField(primary_key=True)
+    hash = models.BinaryField(max_length=32)
+
+    def __str__(self) -> str:
+        return f"subtree {self.id}"
 
 
 class Delivery(models.Model):

@@ -7,6 +7,7 @@ triggers without a word.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.db import connections, transaction
@@ -95,6 +96,52 @@ def seal(using: str = "default", **_: Any) -> None:
                 cursor.execute(f"CREATE OR REPLACE TRIGGER {name} {when}")
                 # ALWAYS: session_replication_role is no way round it.
                 cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
+
+
+def reseal(using: str = "default") -> list[str]:
+    """Make the seals again and say which were missing or altered: the start check.
+
+    What should be there is what making them leaves behind, so that nothing has to know how a
+    database writes them down.
+    """
+    with transaction.atomic(using):
+        before = stored(using)
+        seal(using)
+        after = stored(using)
+    _expected[using] = after
+    return sorted(name for name, text in after.items() if before.get(name) != text)
+
+
+def differing(using: str = "default") -> list[str]:
+    """Seals that are missing or altered since `reseal` of this process. Changes nothing."""
+    now = stored(using)
+    names: Iterable[str] = SQLITE if connections[using].vendor == "sqlite" else POSTGRES
+    expected = _expected.get(using)
+    if expected is None:
+        return sorted(set(names) - now.keys())
+    return sorted(name for name, text in expected.items() if now.get(name) != text)
+
+
+_expected: dict[str, dict[str, str]] = {}
+
+_STORED_SQLITE = (
+    "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN (%s, %s)"
+)
+# How a trigger is switched on belongs to it, and so does the text of the function behind it.
+_STORED_POSTGRES = (
+    "SELECT t.tgname, pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::text || ' ' || p.prosrc "
+    "FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid "
+    "WHERE NOT t.tgisinternal AND t.tgrelid IN (to_regclass(%s), to_regclass(%s))"
+)
+
+
+def stored(using: str = "default") -> dict[str, str]:
+    """The seals as the database has them: name and text."""
+    sqlite = connections[using].vendor == "sqlite"
+    ours = SQLITE if sqlite else POSTGRES
+    with connections[using].cursor() as cursor:
+        cursor.execute(_STORED_SQLITE if sqlite else _STORED_POSTGRES, [_SWITCH, _ENTRY])
+        return {name: text for name, text in cursor.fetchall() if name in ours}
 
 
 def unseal(using: str = "default") -> None:

@@ -3,11 +3,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import TransactionTestCase
 
+from switcher.auditing import checking, health
+from switcher.evidence.keys import KeyFiles
+from switcher.places import key_files
 from switcher.seals import seal, unseal
 from switcher.watching import loop
 
@@ -28,6 +32,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _no_reading_outlives_its_test() -> Iterator[None]:
     yield
     loop.forget()
+    health.forget()
+    checking.forget()
+
+
+@pytest.fixture
+def proofs(settings: Any, tmp_path: Path) -> KeyFiles:
+    """A signing key, public keys and anchors of this test's own; where they lie."""
+    settings.SWITCHER_AUDIT_KEY = str(tmp_path / "audit-key.pem")
+    settings.SWITCHER_AUDIT_PUBLIC_KEYS = str(tmp_path / "audit-keys.pub")
+    settings.SWITCHER_AUDIT_ANCHORS = str(tmp_path / "anchors.txt")
+    return key_files()
 
 
 @pytest.fixture(autouse=True, scope="session")

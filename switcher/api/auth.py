@@ -26,6 +26,7 @@ class Person:
     name: str
     may_view: bool
     may_switch: bool
+    may_export: bool
 
 
 class SessionCookie(AuthBase):
@@ -36,8 +37,9 @@ class SessionCookie(AuthBase):
     openapi_in = "cookie"
     openapi_name = settings.SESSION_COOKIE_NAME
 
-    def __init__(self, *, to_switch: bool) -> None:
+    def __init__(self, *, to_switch: bool = False, to_export: bool = False) -> None:
         self._to_switch = to_switch
+        self._to_export = to_export
         super().__init__()
 
     async def __call__(self, request: HttpRequest) -> Person:
@@ -53,11 +55,15 @@ class SessionCookie(AuthBase):
         if self._to_switch and not person.may_switch:
             text = f"{person.name} may look at everything here, but not switch models."
             raise Problem("not-allowed", 403, text)
+        if self._to_export and not person.may_export:
+            text = f"{person.name} may look at the audit trail here, but not export it."
+            raise Problem("not-allowed", 403, text)
         return person
 
 
-viewer = SessionCookie(to_switch=False)
+viewer = SessionCookie()
 operator = SessionCookie(to_switch=True)
+exporter = SessionCookie(to_export=True)
 
 
 def _check_own(request: HttpRequest) -> None:
@@ -75,7 +81,13 @@ def _person(request: HttpRequest) -> Person | None:
     user = request.user
     if not user.is_authenticated:
         return None
-    return Person(user.pk, user.get_username(), access.can_view(user), access.can_switch(user))
+    return Person(
+        user.pk,
+        user.get_username(),
+        may_view=access.can_view(user),
+        may_switch=access.can_switch(user),
+        may_export=access.can_export(user),
+    )
 
 
 def actor_of(request: HttpRequest, person: Person) -> Actor:

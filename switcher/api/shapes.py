@@ -57,6 +57,21 @@ class ModelsQuery(BaseModel):
     host: str = Field("", description="Name of a host; without it the default host.")
 
 
+class ExportQuery(BaseModel):
+    """What of the audit trail is exported; empty means any."""
+
+    format: str = Field("jsonl", description="jsonl or csv.")
+    host: str = Field("", description="Name of a host.")
+    model: str = Field("", description="Tag of a model.")
+    actor: str = Field("", description="Who did it.")
+    kind: str = Field("", description="A kind, or switches, configuration, people, audit, ….")
+    outcome: str = Field("", description="How a switch ended.")
+    since: str = Field("", description="A date, or a date and a time; UTC.")
+    until: str = Field("", description="The same; it belongs to the range.")
+    text: str = Field("", description="Words that are all in the reason.")
+    unreviewed: str = Field("", description="yes: only what no auditor has reviewed.")
+
+
 class SwitchesQuery(BaseModel):
     host: str = Field("", description="Only switches of this host.")
     state: list[State] = Field([], description="Only switches in one of these states.")

@@ -11,6 +11,8 @@ from django.shortcuts import render
 from django.urls import URLPattern, URLResolver, include, path, reverse
 from django.views.decorators.http import require_safe
 
+from switcher.api import export as export  # its operation is one of the API's
+from switcher.api.health import health
 from switcher.api.problems import MEDIA_TYPE
 from switcher.api.views import answer, api
 
@@ -56,6 +58,7 @@ def _operations() -> list[URLPattern | URLResolver]:
 
 
 urlpatterns = [
+    path("health", health, name="health"),
     path("api/docs", docs, name="api-docs"),
     path("api/openapi.json", openapi, name="openapi"),
     path("", include((_operations(), "api"))),

@@ -97,7 +97,7 @@ async def switch(request: HttpRequest, wanted: shapes.SwitchBody) -> HttpRespons
 async def models(request: HttpRequest, query: Query[shapes.ModelsQuery]) -> HttpResponse:
     """Read freshly from the host. Where it does not answer, `error` says so, and the rest is what
     it held when it last did, at `observed_at`."""
-    _check_names(request, shapes.ModelsQuery)
+    check_names(request, shapes.ModelsQuery)
     return answer(await in_host_thread(_models, query.host))
 
 
@@ -109,7 +109,7 @@ async def models(request: HttpRequest, query: Query[shapes.ModelsQuery]) -> Http
 )
 async def switches(request: HttpRequest, query: Query[shapes.SwitchesQuery]) -> HttpResponse:
     """One page. `next` holds the address of the one that follows, or null."""
-    _check_names(request, shapes.SwitchesQuery)
+    check_names(request, shapes.SwitchesQuery)
     rows = await in_thread(
         facts.switches, query.host, tuple(query.state), query.before, query.limit + 1
     )
@@ -218,7 +218,7 @@ def _waits(request: HttpRequest, wanted: shapes.SwitchBody) -> bool:
     return "respond-async" not in {p.split(";")[0].strip() for p in preferred}
 
 
-def _check_names(request: HttpRequest, query: type[BaseModel]) -> None:
+def check_names(request: HttpRequest, query: type[BaseModel]) -> None:
     """Ninja leaves out what it does not know; a misspelt filter would then seem to match all."""
     unknown = next((name for name in request.GET if name not in query.model_fields), None)
     if unknown is not None:

@@ -1,25 +1,36 @@
 #!/usr/bin/env python3
 """Check an export of Switchboard's audit trail on a machine of your own.
 
-    python3 switchboard_verify.py export.jsonl --key switchboard.pub [--anchors anchors.txt]
+    python3 switchboard_verify.py export.jsonl --key audit-keys.pub [--anchors anchors.txt]
 
 One file. It needs Python 3.11 or later and the package `cryptography`, nothing of Switchboard, no
 network and no database. Switchboard itself verifies with the same code.
 
 Each line of an export is a JSON object, by its `type`:
     segment     {"first", "prev", "tree"}: where the export begins, if not at entry 1
-    entry       {"seq", "body", "prev", "hash"}: the hashes in hex, the body as it was hashed
+    export      {"made_at", "by", "filter", "selection"}: the first line
+    entry       {"seq", "body", "prev", "hash"}: the hashes in hex, the body as it was hashed;
+                in a selection also {"proof"}: the hashes that lead to the checkpoint's root
     checkpoint  {"note"}: a signed note (https://c2sp.org/signed-note, https://c2sp.org/tlog-checkpoint)
+    rotation    {"old", "new", "old_signature", "new_signature"}: a change of key before `first`
 
 An entry's hash is SHA-256(0x00 || prev || body): it chains the entries, and it is their leaf in an
 RFC 6962 Merkle tree, whose root the checkpoints sign with Ed25519.
+
+The first key of the file is believed because you say so; a later one from the entry on in which
+the key before it vouches for it, and that one no longer.
 
 Three verdicts:
     intact      every entry follows from the one before it, and nothing in it was changed
     anchored    every checkpoint is signed by the key, and its root is that of these entries
     complete    no checkpoint, here or among the anchors, tells of more entries than there are
 
-Exit codes: 0 all three hold, 1 one does not, 2 the files cannot be read.
+A selection (an export with a filter) is no chain. In it, intact is that no entry was changed, and
+anchored that each one's proof leads to the root of the signed checkpoint at its head. Whether
+something was left out, a selection cannot tell.
+
+Exit codes: 0 all three hold, 1 one does not, 2 the files cannot be read,
+3 a selection of which the first two hold.
 The honest limit: what happened after the newest anchored checkpoint can be cut off unnoticed.
 """
 
@@ -31,18 +42,21 @@ import binascii
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 GENESIS = bytes(32)
 ED25519 = 0x01
+# Half a surrogate, which no body has that was written here, is another text than any other.
+AS_IS = "surrogatepass"
 _sha256 = hashlib.sha256
 
 
 def leaf(prev: bytes, body: str) -> bytes:
     """The hash of an entry: the link of the chain, and its leaf in the tree (RFC 6962)."""
-    return _sha256(b"\0" + prev + body.encode()).digest()
+    return _sha256(b"\0" + prev + body.encode("utf-8", AS_IS)).digest()
 
 
 def node(left: bytes, right: bytes) -> bytes:
@@ -60,12 +74,22 @@ class Tree:
 
     def add(self, entry_hash: bytes) -> None:
         """Append a leaf."""
-        peaks, size = self.peaks, self.size
-        while size & 1:
-            entry_hash = node(peaks.pop(), entry_hash)
+        self.extend([entry_hash])
+
+    def extend(self, hashes: Sequence[bytes]) -> None:
+        """Append leaves: level by level, pairs become nodes, and what stays alone is a peak."""
+        sha256, alone = _sha256, []
+        level, size = list(hashes), self.size
+        while level:
+            if size & 1:
+                level.insert(0, self.peaks.pop())
+            if len(level) & 1:
+                alone.append(level.pop())
+            pairs = zip(level[::2], level[1::2], strict=True)
+            level = [sha256(b"\1" + left + right).digest() for left, right in pairs]
             size >>= 1
-        peaks.append(entry_hash)
-        self.size += 1
+        self.peaks += reversed(alone)
+        self.size += len(hashes)
 
     def root(self) -> bytes:
         """The root over all leaves; of an empty tree, the hash of nothing."""
@@ -177,49 +201,146 @@ def signature_line(key: PublicKey, signature: bytes) -> str:
     return f"\u2014 {key.name} {base64.b64encode(key.id + signature).decode()}\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A checkpoint as it is written, before anybody vouches for it."""
+
+    origin: str
+    size: int
+    root: bytes
+    text: str
+    signatures: str
+
+    @classmethod
+    def parse(cls, note: str) -> Note:
+        """Raises BadNote."""
+        text, separator, signatures = note.partition("\n\n")
+        lines = text.split("\n")
+        if not separator or len(lines) < 3:
+            raise BadNote("not a signed note")
+        try:
+            size, root = int(lines[1]), base64.b64decode(lines[2], validate=True)
+        except (ValueError, binascii.Error) as exc:
+            raise BadNote("not a checkpoint") from exc
+        if str(size) != lines[1] or size < 0 or len(root) != 32:
+            raise BadNote("not a checkpoint")
+        return cls(lines[0], size, root, f"{text}\n", signatures)
+
+    def signer(self, keys: Iterable[PublicKey]) -> PublicKey:
+        """Which of the keys signed it. Raises BadNote."""
+        known = list(keys)
+        for line in self.signatures.splitlines():
+            dash, _, rest = line.partition(" ")
+            name, _, encoded = rest.partition(" ")
+            try:
+                raw = base64.b64decode(encoded, validate=True)
+            except binascii.Error:
+                continue
+            for key in known:
+                named = dash == "\u2014" and key.name == name and key.id == raw[:4]
+                if named and key.signed(raw[4:], self.text):
+                    return key
+        raise BadNote("none of the known keys signed it")
+
+
 def read_note(note: str, keys: Iterable[PublicKey]) -> Checkpoint:
     """Read a checkpoint and check its signature. Raises BadNote."""
-    text, separator, signatures = note.partition("\n\n")
-    text += "\n"
-    lines = text.split("\n")
-    if not separator or len(lines) < 4:
-        raise BadNote("not a signed note")
-    try:
-        size, root = int(lines[1]), base64.b64decode(lines[2], validate=True)
-    except (ValueError, binascii.Error) as exc:
-        raise BadNote("not a checkpoint") from exc
-    if str(size) != lines[1] or size < 0 or len(root) != 32:
-        raise BadNote("not a checkpoint")
-    key = _signer(text, signatures, list(keys))
-    return Checkpoint(lines[0], size, root, key.id)
+    read = Note.parse(note)
+    return Checkpoint(read.origin, read.size, read.root, read.signer(keys).id)
 
 
-def _signer(text: str, signatures: str, keys: list[PublicKey]) -> PublicKey:
-    for line in signatures.splitlines():
-        dash, _, rest = line.partition(" ")
-        name, _, encoded = rest.partition(" ")
+# -- Keys that follow one another
+
+ROTATED = "audit.key-rotated"
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A new key, vouched for by the one before it and signed by both."""
+
+    old: PublicKey
+    new: PublicKey
+    old_signature: bytes
+    new_signature: bytes
+
+    @staticmethod
+    def text(old: PublicKey, new: PublicKey) -> str:
+        """What both keys sign."""
+        return f"switchboard audit key rotation\n{old}\n{new}\n"
+
+    @property
+    def holds(self) -> bool:
+        """Whether both signed it."""
+        text = self.text(self.old, self.new)
+        return self.old.signed(self.old_signature, text) and self.new.signed(
+            self.new_signature, text
+        )
+
+    def to_json(self) -> dict[str, str]:
+        return {
+            "old": str(self.old),
+            "new": str(self.new),
+            "old_signature": base64.b64encode(self.old_signature).decode(),
+            "new_signature": base64.b64encode(self.new_signature).decode(),
+        }
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Rotation:
+        """Raises ValueError."""
         try:
-            raw = base64.b64decode(encoded, validate=True)
-        except binascii.Error:
-            continue
-        for key in keys:
-            named = dash == "\u2014" and key.name == name and key.id == raw[:4]
-            if named and key.signed(raw[4:], text):
-                return key
-    raise BadNote("none of the known keys signed it")
+            old, new = PublicKey.from_text(row["old"]), PublicKey.from_text(row["new"])
+            signatures = [
+                base64.b64decode(row[name], validate=True)
+                for name in ("old_signature", "new_signature")
+            ]
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise ValueError("not a rotation") from exc
+        return cls(old, new, *signatures)
+
+
+class Keyring:
+    """The keys that are believed now. A rotation replaces one by the next."""
+
+    def __init__(self, roots: Iterable[PublicKey] = ()) -> None:
+        self._keys = {str(key): key for key in roots}
+
+    def __iter__(self) -> Iterator[PublicKey]:
+        return iter(list(self._keys.values()))
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def rotate(self, rotation: Rotation) -> bool:
+        """Believe the new key instead of the old. False: that is not believed, or did not sign."""
+        if str(rotation.old) not in self._keys or not rotation.holds:
+            return False
+        del self._keys[str(rotation.old)]
+        self._keys[str(rotation.new)] = rotation.new
+        return True
+
+
+def read_keys(lines: Iterable[str]) -> PublicKey:
+    """The first key of a file of keys: the one that is believed. Later ones stand there to be
+    read; what makes them believed is their rotation. Raises ValueError."""
+    for line in lines:
+        if line.strip():
+            return PublicKey.from_text(line)
+    raise ValueError("there is no key in the file")
 
 
 # -- Verifying
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A stored row of the trail: what is checked."""
 
     seq: int
     body: str
     prev: bytes
     hash: bytes
+
+
+Row = tuple[int, str, bytes, bytes]  # an Entry, or a row with its fields in the same order
 
 
 @dataclass(slots=True)
@@ -238,6 +359,7 @@ class Report:
     bad_seq: int | None = None
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    selection: bool = False
 
     @property
     def ok(self) -> bool:
@@ -260,82 +382,162 @@ MOST_WARNINGS = 20
 
 
 class Verifier:
-    """Fed with entries in order and with checkpoints at any time; `report` gives the verdicts.
+    """Fed with entries in order and with checkpoints before the entries that they cover; `report`
+    gives the verdicts.
 
-    `expected` are checkpoints by size: read before, so that each is compared when the tree has
-    that size. Memory is constant but for those that are still to come.
+    `keys` are those that are believed at the beginning. A checkpoint is looked at when the tree
+    has its size, with the keys that are believed by then. Memory is constant but for the
+    checkpoints that are still to come.
     """
 
-    def __init__(self, tree: Tree | None = None, prev: bytes = GENESIS) -> None:
+    def __init__(
+        self, tree: Tree | None = None, prev: bytes = GENESIS, keys: Iterable[PublicKey] = ()
+    ) -> None:
         self._tree = tree or Tree()
         self._prev = prev
+        self._keys = Keyring(keys)
         self._at = ""
         self._began = self._tree.size
-        self._roots: dict[int, list[bytes]] = {}
-        self._largest = 0
+        self._to_come: dict[int, list[Checkpoint | Note]] = {}
         self._report = Report(first_seq=self._tree.size + 1, last_seq=self._tree.size)
 
-    def expect(self, checkpoint: Checkpoint) -> None:
-        """The tree must have this root when it has this size, and must get that far."""
-        report = self._report
-        report.checkpoints += 1
-        report.last_checkpoint = max(report.last_checkpoint, checkpoint.size)
-        self._largest = max(self._largest, checkpoint.size)
-        if checkpoint.size == self._tree.size:
-            self._compare(checkpoint.root)
-        elif checkpoint.size > self._tree.size:
-            self._roots.setdefault(checkpoint.size, []).append(checkpoint.root)
-        elif checkpoint.size > self._began:
-            report.warnings.append(
-                f"The checkpoint over {checkpoint.size} entries came after them: not compared."
-            )
+    @property
+    def size(self) -> int:
+        """How many entries the tree has."""
+        return self._tree.size
 
-    def bad_note(self, text: str) -> None:
-        """A checkpoint that could not be believed."""
-        self._report.fail("anchored", text)
+    @property
+    def tree(self) -> Tree:
+        return self._tree
+
+    @property
+    def prev(self) -> bytes:
+        """The hash that the next entry follows from."""
+        return self._prev
+
+    def expect(self, checkpoint: Checkpoint | Note) -> None:
+        """The tree must have this root when it has this size, and must get that far."""
+        if checkpoint.size == self._tree.size:
+            self._meet(checkpoint)
+        elif checkpoint.size > self._tree.size:
+            self._to_come.setdefault(checkpoint.size, []).append(checkpoint)
+        elif checkpoint.size >= self._began:
+            text = f"The checkpoint over {checkpoint.size} entries came too late to be compared."
+            self._report.fail("anchored", text)
+
+    def expect_note(self, note: str) -> None:
+        """The same for a signed note, which may turn out to be none."""
+        try:
+            self.expect(Note.parse(note))
+        except BadNote as exc:
+            self._bad_note(exc)
+
+    def rotated_before(self, rotation: Rotation) -> None:
+        """A change of key before the first entry here."""
+        if not self._keys.rotate(rotation):
+            self._report.fail("anchored", "A change of the key before these entries is not signed.")
+
+    def _bad_note(self, why: BadNote) -> None:
+        self._report.fail("anchored", f"A checkpoint cannot be believed: {why}.")
 
     def add(self, entry: Entry) -> None:
         """The next entry."""
-        seq = self._tree.size + 1
-        if entry.seq != seq:
-            self._out_of_order(entry, seq)
-        if entry.prev != self._prev:
-            self._report.fail("intact", f"Entry {entry.seq} does not follow from {seq - 1}.", seq)
-        made = leaf(self._prev, entry.body)
-        if made != entry.hash:
-            self._report.fail("intact", f"Entry {entry.seq} was changed.", entry.seq)
-        self._check_body(entry)
-        # Go on from what is stored: one change is one problem, not one for each entry after it.
-        self._prev = entry.hash
-        self._tree.add(entry.hash)
-        self._report.entries += 1
-        for root in self._roots.pop(self._tree.size, ()):
-            self._compare(root)
+        self.add_all([entry])
 
-    def _out_of_order(self, entry: Entry, seq: int) -> None:
-        missing = entry.seq > seq
-        what = f"{seq} to {entry.seq - 1} are missing" if missing else f"{entry.seq} comes again"
-        self._report.fail("intact", f"Entries are not in order: {what}.", min(seq, entry.seq))
+    def add_all(self, rows: Sequence[Row]) -> None:
+        """The next entries: many at once take half the time."""
+        while self._to_come:
+            # Up to the next checkpoint, so that the tree can be compared there.
+            fit = min(self._to_come) - self._tree.size
+            if fit > len(rows):
+                break
+            self._add_run(rows[:fit])
+            rows = rows[fit:]
+            for checkpoint in self._to_come.pop(self._tree.size):
+                self._meet(checkpoint)
+        self._add_run(rows)
+
+    def _add_run(self, rows: Sequence[Row]) -> None:
+        """The loop that runs a million times: what is right is let through here, all else is
+        named by `_blame`.
+
+        A body is looked into without being parsed: its keys are sorted and all that may be nested
+        stands under `facts`, so `at` is the first, `kind` and `seq` are the last of their names.
+        """
+        sha256, prev, seq, last_at = _sha256, self._prev, self._tree.size, self._at
+        hashes = []
+        for row in rows:
+            number, body, told_prev, told_hash = row
+            seq += 1
+            if (
+                sha256(b"\0" + prev + body.encode("utf-8", AS_IS)).digest() != told_hash
+                or told_prev != prev
+                or number != seq
+                or not body.startswith(f"{seq},", body.rfind('"seq":') + 6)
+            ):
+                self._blame(row, seq, prev)
+            found = body.find('"at":"') + 6
+            at = body[found : found + 27]
+            if at < last_at:
+                self._warn(f"The clock went back at entry {number}: {at} after {last_at}.")
+            if body.startswith(ROTATED, body.rfind('"kind":"') + 8):
+                self._see_rotation(body, number)
+            # Go on from what is stored: one change is one problem, not one for each entry after.
+            prev, last_at = told_hash, at
+            hashes.append(told_hash)
+        self._prev, self._at = prev, last_at
+        self._tree.extend(hashes)
+        self._report.entries += len(hashes)
+
+    def _blame(self, row: Row, seq: int, prev: bytes) -> None:
+        """Say what is wrong with an entry that should be the `seq`-th and follow from `prev`."""
+        number, body, told_prev, told_hash = row
+        fail = self._report.fail
+        if number != seq:
+            self._out_of_order(number, seq)
+        if told_prev != prev:
+            fail("intact", f"Entry {number} does not follow from {seq - 1}.", min(seq, number))
+        if leaf(prev, body) != told_hash:
+            fail("intact", f"Entry {number} was changed.", number)
+        if not body.startswith(f"{number},", body.rfind('"seq":') + 6):
+            fail("intact", f"Entry {number} says another number.", number)
+
+    def _out_of_order(self, number: int, seq: int) -> None:
+        missing = number > seq
+        what = f"{seq} to {number - 1} are missing" if missing else f"{number} comes again"
+        self._report.fail("intact", f"Entries are not in order: {what}.", min(seq, number))
         if missing:
             self._report.complete = False
 
-    def _check_body(self, entry: Entry) -> None:
-        """What stands outside of the body says the same; time does not go back.
+    def _warn(self, text: str) -> None:
+        if len(self._report.warnings) < MOST_WARNINGS:
+            self._report.warnings.append(text)
 
-        The text is looked into without being parsed: its keys are sorted and all that may be
-        nested stands under `facts`, so `at` is the first and `seq` the last of its name.
-        """
-        body = entry.body
-        at = body.rfind('"seq":')
-        if not body.startswith(f"{entry.seq},", at + 6):
-            self._report.fail("intact", f"Entry {entry.seq} says another number.", entry.seq)
-        found = body.find('"at":"') + 6
-        moment = body[found : found + 27]
-        if moment < self._at and len(self._report.warnings) < MOST_WARNINGS:
-            self._report.warnings.append(
-                f"The clock went back at entry {entry.seq}: {moment} after {self._at}."
+    def _see_rotation(self, body: str, number: int) -> None:
+        """A key vouches for the next one. Whoever may append can write such an entry: one that
+        is not signed by a believed key changes nothing, and is told."""
+        try:
+            rotation = Rotation.from_json(json.loads(body)["facts"])
+        except (ValueError, KeyError, TypeError):
+            self._warn(f"Entry {number} tells of a change of key that is none.")
+            return
+        # Without keys this is about the chain alone, such as before signing.
+        if self._keys and not self._keys.rotate(rotation):
+            self._report.fail(
+                "anchored", f"The change of key in entry {number} is not signed.", number
             )
-        self._at = moment
+
+    def _meet(self, checkpoint: Checkpoint | Note) -> None:
+        """The tree has its size: is it signed by a key that is believed, and over this tree?"""
+        if isinstance(checkpoint, Note):
+            try:
+                checkpoint.signer(self._keys)
+            except BadNote as exc:
+                self._bad_note(exc)
+                return
+        self._report.checkpoints += 1
+        self._report.last_checkpoint = max(self._report.last_checkpoint, checkpoint.size)
+        self._compare(checkpoint.root)
 
     def _compare(self, root: bytes) -> None:
         if self._tree.root() != root:
@@ -348,32 +550,133 @@ class Verifier:
         report = self._report
         report.last_seq = self._tree.size
         report.root = self._tree.root().hex()
-        if self._largest > self._tree.size:
-            text = (
-                f"A checkpoint tells of {self._largest} entries; only {self._tree.size} are here."
-            )
+        largest = max((size for size, all_ in self._to_come.items() if self._any(all_)), default=0)
+        if largest:
+            text = f"A checkpoint tells of {largest} entries; only {self._tree.size} are here."
             report.fail("complete", text, self._tree.size + 1)
         if not report.checkpoints:
             report.fail("anchored", "There is no checkpoint.")
         return report
+
+    def _any(self, checkpoints: list[Checkpoint | Note]) -> bool:
+        """Whether one of these is believed, of those that are over more than there is."""
+        believed = False
+        for checkpoint in checkpoints:
+            try:
+                if isinstance(checkpoint, Note):
+                    checkpoint.signer(self._keys)
+            except BadNote as exc:
+                self._bad_note(exc)
+            else:
+                believed = True
+                self._report.checkpoints += 1
+                self._report.last_checkpoint = max(self._report.last_checkpoint, checkpoint.size)
+        return believed
+
+
+class Selection:
+    """Single entries, each with the proof that it is in one signed checkpoint. `report` gives the
+    verdicts but for `complete`, which a selection cannot tell."""
+
+    def __init__(self, keys: Iterable[PublicKey] = (), anchors: Iterable[str] = ()) -> None:
+        self._keys = Keyring(keys)
+        self._anchors = list(anchors)
+        self._note: Note | None = None
+        self._newer = 0
+        self._report = Report(complete=False, selection=True)
+
+    def rotated_before(self, rotation: Rotation) -> None:
+        """A change of key before the checkpoint."""
+        if not self._keys.rotate(rotation):
+            self._report.fail("anchored", "A change of the key is not signed.")
+
+    def meet(self, note: str) -> None:
+        """The checkpoint that the proofs lead to: one, and before the entries."""
+        try:
+            read = Note.parse(note)
+            read.signer(self._keys)
+        except BadNote as exc:
+            self._report.fail("anchored", f"A checkpoint cannot be believed: {exc}.")
+            return
+        if self._note is not None or self._report.entries:
+            self._report.fail("anchored", "A selection has one checkpoint, before its entries.")
+            return
+        self._note = read
+        self._report.checkpoints, self._report.last_checkpoint = 1, read.size
+        self._report.root = read.root.hex()
+        for anchor in self._anchors:
+            self._compare(anchor, read)
+
+    def _compare(self, anchor: str, note: Note) -> None:
+        try:
+            told = Note.parse(anchor)
+        except BadNote as exc:
+            self._report.fail("anchored", f"An anchor cannot be believed: {exc}.")
+            return
+        if told.size == note.size and told.root != note.root:
+            text = f"An anchor over {told.size} entries is not of these entries."
+            self._report.fail("anchored", text)
+
+    def add(self, row: Row, proof: list[bytes] | None) -> None:
+        """The next entry; None for one that has no proof."""
+        number, body, prev, told_hash = row
+        report = self._report
+        if number <= report.last_seq:
+            report.fail("intact", f"Entries are not in order: {number} comes late.", number)
+        if leaf(prev, body) != told_hash:
+            report.fail("intact", f"Entry {number} was changed.", number)
+        if not body.startswith(f"{number},", body.rfind('"seq":') + 6):
+            report.fail("intact", f"Entry {number} says another number.", number)
+        self._prove(number, told_hash, proof)
+        report.first_seq = report.first_seq or number
+        report.last_seq = max(report.last_seq, number)
+        report.entries += 1
+
+    def _prove(self, number: int, told_hash: bytes, proof: list[bytes] | None) -> None:
+        if self._note is None or number > self._note.size:
+            self._newer += 1
+            return
+        try:
+            root = None if proof is None else fold(told_hash, number - 1, self._note.size, proof)
+        except ValueError:
+            root = None
+        if root != self._note.root:
+            text = f"Entry {number} is not proved to be in the checkpoint."
+            self._report.fail("anchored", text, number)
+
+    def report(self) -> Report:
+        """What came out, once all was fed."""
+        if self._note is None:
+            self._report.fail("anchored", "There is no checkpoint.")
+        elif self._newer:
+            text = f"{self._newer} entries are newer than the checkpoint: nothing proves them."
+            self._report.warnings.append(text)
+        return self._report
 
 
 # -- Reading files
 
 
 def read_anchors(lines: Iterable[str]) -> Iterator[str]:
-    """The notes in a file of anchors: one JSON string a line, or notes one after the other."""
+    """The notes in a file of anchors: `{"note": …}` or a JSON string a line, also where a syslog
+    has put something before it; or notes one after the other."""
     note: list[str] = []
     for line in lines:
-        if line.startswith('"'):
-            yield json.loads(line)
-        elif line.startswith("{"):
-            yield json.loads(line)["note"]
+        at = 0 if line.startswith('"') else line.find('{"note":')
+        if at >= 0:
+            try:
+                told = json.loads(line[at:])
+            except ValueError:
+                continue  # cut off while it was written; it was then written again
+            yield told if isinstance(told, str) else told["note"]
         elif line.startswith("\u2014"):
             yield "".join([*note, line])
             note = []
         elif line.strip() or note:
             note.append(line)
+
+
+BATCH = 1000
 
 
 def verify_export(
@@ -386,57 +689,86 @@ def verify_export(
 
     Raises ValueError where a line is none of an export's.
     """
-    verifier = Verifier()
-    fed = False
-    notes = list(anchors)
+    lines = iter(lines)
+    head = next(lines, None)
+    if head is not None and json.loads(head).get("selection") is True:
+        return _verify_selection(lines, Selection(keys, anchors), tell)
+    if head is not None:
+        lines = chain([head], lines)
+    verifier: Verifier | None = None
+    started, batch = Verifier(keys=keys), list[Row]()
     for line in lines:
         row = json.loads(line)
         kind = row.get("type")
-        if kind == "segment" and not fed:
-            verifier = Verifier(Tree.from_text(row["tree"]), bytes.fromhex(row["prev"]))
-        elif kind == "checkpoint":
-            _feed_note(verifier, row["note"], keys)
-        elif kind == "entry":
-            if not fed:
-                for note in notes:
-                    _feed_note(verifier, note, keys)
-            fed = True
-            verifier.add(
-                Entry(
-                    row["seq"], row["body"], bytes.fromhex(row["prev"]), bytes.fromhex(row["hash"])
-                )
+        if kind == "segment" and verifier is None:
+            tree = Tree.from_text(row["tree"])
+            started = Verifier(tree, bytes.fromhex(row["prev"]), keys)
+        elif kind == "rotation" and verifier is None:
+            started.rotated_before(Rotation.from_json(row))
+        elif kind in ("checkpoint", "entry"):
+            if verifier is None:
+                verifier = started
+                for note in anchors:
+                    verifier.expect_note(note)
+            if kind == "checkpoint":
+                verifier.add_all(batch)
+                batch.clear()
+                verifier.expect_note(row["note"])
+                continue
+            batch.append(
+                (row["seq"], row["body"], bytes.fromhex(row["prev"]), bytes.fromhex(row["hash"]))
             )
-            if row["seq"] % 10_000 == 0:
-                tell(row["seq"])
-        elif kind not in ("export", "segment"):
+            if len(batch) == BATCH:
+                verifier.add_all(batch)
+                batch.clear()
+                tell(verifier.size)
+        elif kind != "export":
             raise ValueError(f"not a line of an export: {line[:60]}")
-    if not fed:
-        for note in notes:
-            _feed_note(verifier, note, keys)
+    if verifier is None:
+        verifier = started
+        for note in anchors:
+            verifier.expect_note(note)
+    verifier.add_all(batch)
     return verifier.report()
 
 
-def _feed_note(verifier: Verifier, note: str, keys: list[PublicKey]) -> None:
-    try:
-        verifier.expect(read_note(note, keys))
-    except BadNote as exc:
-        verifier.bad_note(f"A checkpoint cannot be believed: {exc}.")
+def _verify_selection(
+    lines: Iterable[str], selection: Selection, tell: Callable[[int], object]
+) -> Report:
+    for count, line in enumerate(lines, 1):
+        row = json.loads(line)
+        kind = row.get("type")
+        if kind == "rotation":
+            selection.rotated_before(Rotation.from_json(row))
+        elif kind == "checkpoint":
+            selection.meet(row["note"])
+        elif kind == "entry":
+            told = row["seq"], row["body"], bytes.fromhex(row["prev"]), bytes.fromhex(row["hash"])
+            proof = row.get("proof")
+            selection.add(told, None if proof is None else [bytes.fromhex(p) for p in proof])
+        else:
+            raise ValueError(f"not a line of a selection: {line[:60]}")
+        if count % BATCH == 0:
+            tell(count)
+    return selection.report()
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command. Returns the exit code."""
     parser = argparse.ArgumentParser(description="Check an export of Switchboard's audit trail.")
     parser.add_argument("export", help="the export, JSONL; - for standard input")
-    parser.add_argument("--key", action="append", required=True, help="public key (file)")
+    parser.add_argument("--key", action="append", required=True, help="file of public keys")
     parser.add_argument("--anchors", help="file of checkpoints that left the machine")
     parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
     args = parser.parse_args(argv)
     try:
         report = _run(args)
-    except (OSError, ValueError, KeyError, TypeError, UnicodeDecodeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         print(f"Cannot be read: {exc}", file=sys.stderr)
         return 2
     print(json.dumps(report.to_json()) if args.json else describe(report))
+    if report.selection:
+        return 3 if report.intact and report.anchored else 1
     return 0 if report.ok else 1
 
 
@@ -444,7 +776,7 @@ def _run(args: argparse.Namespace) -> Report:
     keys = []
     for path in args.key:
         with open(path, encoding="utf-8") as file:
-            keys += [PublicKey.from_text(line) for line in file if line.strip()]
+            keys.append(read_keys(file))
     anchors: list[str] = []
     if args.anchors:
         with open(args.anchors, encoding="utf-8") as file:
@@ -460,7 +792,9 @@ def describe(report: Report) -> str:
     span = f"entries {report.first_seq:,} to {report.last_seq:,}" if report.entries else "no entry"
     lines = [f"{report.entries:,} entries ({span}), {report.checkpoints:,} checkpoints"]
     for verdict in ("intact", "anchored", "complete"):
-        lines.append(f"  {verdict:<10}{'yes' if getattr(report, verdict) else 'NO'}")
+        holds = "yes" if getattr(report, verdict) else "NO"
+        untold = report.selection and verdict == "complete"
+        lines.append(f"  {verdict:<10}{'a selection cannot tell' if untold else holds}")
     if report.bad_seq is not None:
         lines.append(f"First bad entry: {report.bad_seq:,}")
     lines += [f"- {text}" for text in report.problems]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from django.template.loader import render_to_string
 from django.urls import reverse
 
+from switcher.auditing import health
 from switcher.clock import Clock, system
 from switcher.live import fragments, speech
 from switcher.live.feed import Rendered
@@ -40,7 +41,7 @@ class PanelSource:
 
     def render(self, topics: frozenset[str]) -> Rendered:
         """All topics from one reading of the board; a switch's own page needs one query more."""
-        board = read_board(self._clock.now(), latest())
+        board = read_board(self._clock.now(), latest(), health.problems())
         shown = {t: s for t in topics if (s := self._topic(t, board)) is not None}
         said = {t: self._speech(t, views) for t, (_, views) in shown.items()}
         self._said = {t: speech.states_of(views) for t, (_, views) in shown.items()}

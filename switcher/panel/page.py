@@ -25,6 +25,8 @@ from switcher.records import Actor
 THEMES = (("system", "Same as this device"), ("light", "Light"), ("dark", "Dark"))
 CANNOT_SWITCH = "Your account may look, but not switch. An admin can make you an operator."
 CANNOT_ADMINISTER = "Only admins change hosts."
+CANNOT_REVIEW = "Only auditors mark entries as reviewed. An admin can make you one."
+CANNOT_EXPORT = "Only auditors and admins export the audit trail."
 
 View = Callable[..., HttpResponseBase]
 
@@ -37,6 +39,8 @@ class Me:
     theme: str
     can_switch: bool
     can_administer: bool
+    can_review: bool
+    can_export: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ def me_of(request: HttpRequest) -> Me:
         theme=access.theme(user),
         can_switch=access.can_switch(user),
         can_administer=access.can_administer(user),
+        can_review=access.can_review(user),
+        can_export=access.can_export(user),
     )
 
 
@@ -115,6 +121,7 @@ def nav(me: Me) -> tuple[NavItem, ...]:
         NavItem("hosts", "Hosts", reverse("hosts")),
         NavItem("profiles", "Profiles", reverse("profiles")),
         NavItem("switches", "Events", reverse("switches")),
+        NavItem("audit", "Audit", reverse("audit")),
         NavItem("api", "API", "/api/docs"),
     ]
     if me.can_administer:
@@ -134,6 +141,16 @@ def staff(view: View) -> View:
 def operators(view: View) -> View:
     """Only for who may switch models."""
     return _only(access.can_switch, CANNOT_SWITCH, view)
+
+
+def auditors(view: View) -> View:
+    """Only for who may review entries."""
+    return _only(access.can_review, CANNOT_REVIEW, view)
+
+
+def exporters(view: View) -> View:
+    """Only for who may take the audit trail along."""
+    return _only(access.can_export, CANNOT_EXPORT, view)
 
 
 def admins(view: View) -> View:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from switcher.panel.views import account, board, hosts, profiles, switches
+from switcher.panel.views import (
+    account,
+    audit,
+    board,
+    evidence,
+    export,
+    hosts,
+    profiles,
+    switches,
+)
 
 urlpatterns = [
     path("", board.board, name="board"),
@@ -27,6 +36,18 @@ urlpatterns = [
     path("hosts/<slug:name>/edit", hosts.edit, name="host-edit"),
     path("hosts/<slug:name>/check", hosts.check, name="host-check"),
     path("hosts/<slug:name>/remove", hosts.remove, name="host-remove"),
+    path("audit/", audit.entry_list, name="audit"),
+    path("audit/<int:seq>/", audit.entry, name="audit-entry"),
+    path("audit/<int:seq>/proof.json", audit.proof, name="audit-proof"),
+    path("audit/people/<path:name>/", audit.person, name="audit-person"),
+    path("audit/hosts/<path:name>/", audit.host, name="audit-host"),
+    path("audit/when/", audit.when, name="audit-when"),
+    path("audit/review", audit.review, name="audit-review"),
+    path("audit/download", export.export, name="audit-download"),
+    path("audit/verify/", evidence.verify, name="audit-verify"),
+    path("audit/verify/progress", evidence.progress, name="audit-verify-progress"),
+    path("audit/key", evidence.public_key, name="audit-key"),
+    path("audit/switchboard_verify.py", evidence.verifier, name="audit-verifier"),
     path("theme", account.theme, name="theme"),
     path("login/", account.SignIn.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),

@@ -55,6 +55,8 @@ class Board:
     events: tuple[EventRow, ...]
     profiles: tuple[Choice, ...]
     models: tuple[Choice, ...]
+    # What is wrong with the audit trail, its key or its sinks, in sentences.
+    alarms: tuple[str, ...] = ()
 
     @property
     def panels(self) -> tuple[SwitchView, ...]:
@@ -70,9 +72,13 @@ class Board:
         )
 
 
-def board(now: datetime, fresh: Mapping[int, Observation] | None = None) -> Board:
+def board(
+    now: datetime,
+    fresh: Mapping[int, Observation] | None = None,
+    alarms: tuple[str, ...] = (),
+) -> Board:
     """The board as it is. `fresh` are this process's newest readings by host id; where the
-    stored one is newer, that is used."""
+    stored one is newer, that is used. `alarms` are told beside it."""
     hosts = list(host_queryset())
     profiles, pins = _profiles()
     views = {r.pk: view_of(r, now) for r in _switches(hosts)}
@@ -92,6 +98,7 @@ def board(now: datetime, fresh: Mapping[int, Observation] | None = None) -> Boar
         events=tuple(line_of(_line(v), now) for v in newest[:EVENTS]),
         profiles=_choices(profiles),
         models=_without_profile(installed, {full_name(tag) for _, tag in profiles}),
+        alarms=alarms,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -58,7 +59,8 @@ def save_profile(profile: ModelProfile, actor: Actor, clock: Clock = system) -> 
         difference = _difference(before, {f: getattr(profile, f) for f in PROFILE_FIELDS})
         if difference["after"]:
             kind = "profile.changed" if before else "profile.added"
-            append(kind, actor, clock=clock, profile=profile.name, **difference)
+            told = {side: _without_prompts(values) for side, values in difference.items()}
+            append(kind, actor, clock=clock, profile=profile.name, **told)
     return profile
 
 
@@ -82,7 +84,8 @@ def delete_profile(profile_id: int, actor: Actor, clock: Clock = system) -> None
             profile.delete()
         except ProtectedError as exc:
             raise Conflict(f"{profile.name} is in use.") from exc
-        append("profile.deleted", actor, clock=clock, profile=before["name"], before=before)
+        told = _without_prompts(before)
+        append("profile.deleted", actor, clock=clock, profile=before["name"], before=told)
 
 
 def put_host(
@@ -201,6 +204,18 @@ def save_theme(user_id: int, theme: str) -> None:
     if theme not in {"system", "light", "dark"}:
         raise BadRequest("Choose system, light or dark.", "theme")
     Preference.objects.update_or_create(user_id=user_id, defaults={"theme": theme})
+
+
+def _without_prompts(values: dict[str, Any]) -> dict[str, Any]:
+    """What the trail may keep of a profile: no prompt stands in it. That one was changed, its
+    hash tells."""
+    if "warmups" not in values:
+        return values
+    told = [
+        {**row, "prompt": f"sha256:{hashlib.sha256(row['prompt'].encode()).hexdigest()}"}
+        for row in values["warmups"]
+    ]
+    return values | {"warmups": told}
 
 
 def _facts(model: type[Any], pk: int | None, fields: tuple[str, ...]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ What may be nested stands under `facts`, so that a verifier finds `at` and `seq`
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from django.dispatch import Signal
 from switcher.clock import Clock, system
 from switcher.evidence.switchboard_verify import GENESIS, leaf
 from switcher.models import AuditEntry, LedgerRow, Origin, SwitchEvent
-from switcher.states import ENDED
+from switcher.rows import columns, salted
 
 changed = Signal()
 
@@ -95,17 +94,6 @@ def append(
     return row
 
 
-def columns(kind: str, reason: str, facts: dict[str, Any]) -> dict[str, str]:
-    """What an entry is found by, beside its own fields."""
-    state = kind.removeprefix("switch.")
-    ended = kind.startswith("switch.") and state in {s.value for s in ENDED}
-    return {
-        "model": str(facts.get("model") or "")[:200],
-        "outcome": state if ended else "",
-        "reason": reason[:500],
-    }
-
-
 def _lock_head() -> tuple[int, bytes]:
     """The next number and the hash before it, with the head locked until the transaction ends.
 
@@ -163,8 +151,4 @@ def origin_of(actor: Actor) -> Origin | None:
 def hidden(origin: Origin | None) -> dict[str, str]:
     """What a body holds of a person's address and browser: SHA-256(salt || value). With the row
     erased nobody learns them from it; while it is there, it is attested."""
-    if origin is None:
-        return {}
-    values = {"ip": str(origin.ip or ""), "agent": origin.agent}
-    salt = bytes(origin.salt)
-    return {k: hashlib.sha256(salt + v.encode()).hexdigest() for k, v in values.items() if v}
+    return {} if origin is None else salted(origin.ip, origin.agent, bytes(origin.salt))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from switcher.evidence.keys import SigningKey, new_key
 from switcher.evidence.switchboard_verify import (
     GENESIS,
     BadNote,
@@ -15,14 +17,18 @@ from switcher.evidence.switchboard_verify import (
     Entry,
     PublicKey,
     Report,
+    Rotation,
     Tree,
     Verifier,
     checkpoint_text,
     fold,
     leaf,
     node,
+    read_anchors,
+    read_keys,
     read_note,
     signature_line,
+    verify_export,
 )
 
 AT = "2026-11-23T09:00:00.{:06}Z"
@@ -123,7 +129,7 @@ def test_what_was_not_touched_is_intact_anchored_and_complete() -> None:
 @pytest.mark.parametrize("at", [1, 7, 20])
 def test_a_changed_body_is_named_by_its_number(at: int) -> None:
     rows = chain(20)
-    rows[at - 1] = replace(rows[at - 1], body=body(at, "x"))
+    rows[at - 1] = rows[at - 1]._replace(body=body(at, "x"))
     report = verify(rows, over(chain(20)))
     assert (report.intact, report.bad_seq) == (False, at)
 
@@ -131,7 +137,7 @@ def test_a_changed_body_is_named_by_its_number(at: int) -> None:
 @pytest.mark.parametrize("field", ["prev", "hash"])
 def test_a_changed_hash_is_named(field: str) -> None:
     rows = chain(20)
-    rows[6] = replace(rows[6], **{field: b"\1" * 32})
+    rows[6] = rows[6]._replace(**{field: b"\1" * 32})
     report = verify(rows, over(chain(20)))
     assert not report.intact
     assert report.bad_seq == 7
@@ -207,3 +213,154 @@ class TestNotes:
         )
         with pytest.raises(BadNote, match="none of the known keys"):
             read_note(self.note, [other])
+
+
+# --- many at once, and keys that follow one another --------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 20])
+def test_entries_may_come_one_by_one_or_many_at_once(size: int) -> None:
+    rows = chain(20)
+    rows[11] = rows[11]._replace(body=body(12, "x"))
+    reports = []
+    for step in (1, size):
+        verifier = Verifier()
+        for checkpoint in (over(rows[:5]), over(rows[:12]), over(rows[:13])):
+            verifier.expect(checkpoint)
+        for at in range(0, 20, step):
+            verifier.add_all(rows[at : at + step])
+        reports.append(verifier.report())
+    assert reports[0] == reports[1]
+    assert (reports[0].bad_seq, reports[0].checkpoints) == (12, 3)
+
+
+def test_a_checkpoint_that_comes_too_late_is_not_passed_over() -> None:
+    rows = chain(20)
+    verifier = Verifier()
+    verifier.add_all(rows)
+    verifier.expect(over(rows[:7]))
+    report = verifier.report()
+    assert not report.anchored
+    assert report.problems[0] == "The checkpoint over 7 entries came too late to be compared."
+
+
+@pytest.mark.parametrize("half", [0xD800, 0xDC80, 0xDFFF])
+def test_half_a_surrogate_is_another_text_than_a_question_mark(half: int) -> None:
+    rows = chain(3, "?")
+    rows[1] = rows[1]._replace(body=body(2, chr(half)))
+    assert verify(rows, over(chain(3, "?"))).bad_seq == 2
+
+
+def signer() -> SigningKey:
+    return new_key("switchboard")
+
+
+def note_over(rows: list[Entry], key: SigningKey) -> str:
+    return key.checkpoint(len(rows), root(rows))
+
+
+def with_rotation(rotation: Rotation, count: int = 10, at: int = 6) -> list[Entry]:
+    """Entries of which number `at` tells of a change of key."""
+    rows, prev = [], GENESIS
+    for seq in range(1, count + 1):
+        told = body(seq)
+        if seq == at:
+            facts = json.dumps(rotation.to_json())
+            told = told.replace(told[told.index('"facts":') :], f'"facts":{facts},')
+            told += f'"from":{{}},"host":"","kind":"audit.key-rotated","seq":{seq},"v":1}}'
+        rows.append(Entry(seq, told, prev, leaf(prev, told)))
+        prev = rows[-1].hash
+    return rows
+
+
+def verify_notes(rows: list[Entry], root_key: SigningKey, *notes: str) -> Report:
+    verifier = Verifier(keys=[root_key.public])
+    for note in notes:
+        verifier.expect_note(note)
+    verifier.add_all(rows)
+    return verifier.report()
+
+
+class TestRotation:
+    first, second, foreign = signer(), signer(), signer()
+
+    def test_a_key_is_believed_from_the_entry_on_in_which_the_old_one_vouches_for_it(self) -> None:
+        rows = with_rotation(self.first.vouch_for(self.second))
+        before, after = note_over(rows[:5], self.first), note_over(rows, self.second)
+        assert verify_notes(rows, self.first, before, after).ok
+        too_early = note_over(rows[:5], self.second)
+        assert not verify_notes(rows, self.first, too_early, after).anchored
+
+    def test_the_old_key_is_believed_no_longer(self) -> None:
+        rows = with_rotation(self.first.vouch_for(self.second))
+        assert not verify_notes(rows, self.first, note_over(rows, self.first)).anchored
+
+    def test_a_key_that_nobody_vouches_for_is_not_believed(self) -> None:
+        rows = chain(10)
+        report = verify_notes(rows, self.first, note_over(rows, self.second))
+        assert report.problems[0] == (
+            "A checkpoint cannot be believed: none of the known keys signed it."
+        )
+
+    def test_a_foreign_key_cannot_vouch_for_itself(self) -> None:
+        rows = with_rotation(self.foreign.vouch_for(self.second))
+        report = verify_notes(rows, self.first, note_over(rows[:5], self.first))
+        assert (report.anchored, report.bad_seq) == (False, 6)
+
+    @pytest.mark.parametrize("name", ["old_signature", "new_signature"])
+    def test_both_keys_must_have_signed(self, name: str) -> None:
+        rotation = replace(self.first.vouch_for(self.second), **{name: bytes(64)})
+        rows = with_rotation(rotation)
+        report = verify_notes(rows, self.first, note_over(rows, self.second))
+        assert (report.anchored, report.bad_seq) == (False, 6)
+
+    def test_a_rotation_of_nonsense_changes_nothing_and_is_told(self) -> None:
+        rows = with_rotation(self.first.vouch_for(self.second))
+        told = rows[5].body.replace('"old":', '"odd":')
+        rows = chain(5) + rows[5:]
+        rows[5] = Entry(6, told, rows[4].hash, leaf(rows[4].hash, told))
+        report = verify_notes(rows[:6], self.first, note_over(rows[:6], self.first))
+        assert report.ok
+        assert report.warnings == ["Entry 6 tells of a change of key that is none."]
+
+    def test_who_only_mentions_a_rotation_rotates_nothing(self) -> None:
+        mention = '\\"kind\\":\\"audit.key-rotated\\"'
+        rows = chain(10, mention)
+        assert verify_notes(rows, self.first, note_over(rows, self.first)).warnings == []
+
+    def test_a_part_of_the_trail_brings_the_changes_of_key_from_before_it(self) -> None:
+        rows = with_rotation(self.first.vouch_for(self.second))
+        tree = Tree()
+        tree.extend([row.hash for row in rows[:8]])
+        begin = {"type": "segment", "first": 9, "prev": rows[7].hash.hex(), "tree": tree.to_text()}
+        rotated = {"type": "rotation", **self.first.vouch_for(self.second).to_json()}
+        entries = [
+            {"type": "entry", "seq": r.seq, "body": r.body, "prev": r.prev.hex()}
+            | {"hash": r.hash.hex()}
+            for r in rows[8:]
+        ]
+        end = {"type": "checkpoint", "note": note_over(rows, self.second)}
+        with_it = [json.dumps(line) for line in [begin, rotated, *entries, end]]
+        without = [json.dumps(line) for line in [begin, *entries, end]]
+        assert verify_export(with_it, [self.first.public]).ok
+        assert not verify_export(without, [self.first.public]).anchored
+
+
+def test_anchors_are_read_in_all_their_forms_and_over_a_torn_line() -> None:
+    key = signer()
+    notes = [key.checkpoint(n, bytes([n]) * 32) for n in range(1, 5)]
+    lines = [
+        json.dumps({"note": notes[0]}),
+        '{"note": "torn',
+        json.dumps(notes[1]),
+        "Nov 23 09:00:00 host switchboard: checkpoint " + json.dumps({"note": notes[2]}),
+        *notes[3].splitlines(keepends=True),
+    ]
+    assert list(read_anchors(lines)) == notes
+
+
+def test_only_the_first_key_of_a_file_is_believed() -> None:
+    first, second = signer().public, signer().public
+    assert read_keys([f"{first}\n", f"{second}\n"]) == first
+    with pytest.raises(ValueError, match="no key"):
+        read_keys([])

@@ -20,6 +20,7 @@ from itertools import pairwise
 
 import requests
 
+from switcher.evidence.switchboard_verify import Verifier
 from switcher.states import ENDED, OPEN, TRANSITIONS, State, Strategy
 from tests.journeys.product import Simulator, sign_in
 from tests.killmatrix.engines import Database
@@ -319,6 +320,7 @@ def _problems(stage: Stage, meanwhile: requests.Response) -> Iterator[str]:
         yield f"it ended as {stage.state}, not {stage.cell.end}: {why}"
     yield from _told_falsely(stage)
     yield from _wrong_entries(stage)
+    yield from _broken_trail(stage)
     other = "mid-a" if _active_tag(stage) == "mid-b" else "mid-b"
     if text := stage.switch(other):
         yield f"a further switch to {other} failed: {text}"
@@ -355,8 +357,8 @@ def _told_falsely(stage: Stage) -> Iterator[str]:
 def _wrong_entries(stage: Stage) -> Iterator[str]:
     """The audit entries tell the way of the switch: allowed moves, one end, one activation."""
     entries = stage.database.rows(
-        f"SELECT kind, body FROM switcher_auditentry WHERE switch_id = {stage.switch_id} "
-        "ORDER BY id"
+        "SELECT kind, body FROM switcher_auditentry JOIN switcher_ledgerrow USING (seq) "
+        f"WHERE switch_id = {stage.switch_id} ORDER BY seq"
     )
     way = [State(found[1]) for kind, _ in entries if (found := _STATE.fullmatch(kind))]
     for left, right in pairwise(way):
@@ -366,12 +368,22 @@ def _wrong_entries(stage: Stage) -> Iterator[str]:
         yield f"the entries do not tell the way: {[s.value for s in way]}"
     if [s for s in way if s in ENDED] != [stage.state] or way[-1] is not stage.state:
         yield f"it is {stage.state}, and the entries tell {[s.value for s in way]}"
-    fences = [json.loads(body).get("fence", 0) for _, body in entries]
+    fences = [json.loads(body)["facts"].get("fence", 0) for _, body in entries]
     if fences != sorted(fences) or len(set(fences) - {0}) < 1:
         yield f"an entry was written with an older fence: {fences}"
     activated = [kind for kind, _ in entries].count("host.activated")
     if activated != (stage.state is State.ACTIVE):
         yield f"{activated} entries tell of an activation, and it ended as {stage.state}"
+
+
+def _broken_trail(stage: Stage) -> Iterator[str]:
+    """The trail as a whole: every entry follows from the one before it."""
+    rows = stage.database.rows("SELECT seq, body, prev, hash FROM switcher_ledgerrow ORDER BY seq")
+    verifier = Verifier()
+    verifier.add_all(rows)
+    report = verifier.report()
+    if not report.intact:
+        yield f"the audit trail is broken: {report.problems[0]}"
 
 
 _STATE = re.compile(r"switch\.(" + "|".join(s.value for s in State) + ")")

@@ -71,8 +71,8 @@ async def test_a_part_that_fails_at_its_end_is_logged(caplog: pytest.LogCaptureF
 
 
 def test_a_server_can_do_without_the_worker() -> None:
-    assert [part.name for part in assemble()] == ["watcher", "worker"]
-    assert [part.name for part in assemble(worker=False)] == ["watcher"]
+    assert [part.name for part in assemble()] == ["auditor", "watcher", "worker"]
+    assert [part.name for part in assemble(worker=False)] == ["auditor", "watcher"]
 
 
 async def test_under_other_servers_the_parts_live_as_long_as_the_lifespan(

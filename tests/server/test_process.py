@@ -206,6 +206,24 @@ async def test_a_body_has_a_largest_size(chunked: bool, data: Path) -> None:
     assert "Traceback" not in server.output
 
 
+async def test_what_a_client_does_not_take_is_not_kept_in_memory(data: Path) -> None:
+    flood = b"GET /extra/flood HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with Process(data, program=WITH_EXTRAS) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(flood)
+        # The reader stops taking at 128 kB; the system's own buffers hold some MB.
+        wait_until(lambda: "sent 1 MB" in server.output)
+        for _ in range(5):
+            async with request("GET", server.address + "/extra/body") as answer:
+                assert answer.status == 200  # the others are served meanwhile
+        assert "sent 32 MB" not in server.output
+        body = await reader.read()
+        assert body.count(b"x") == 64 * 2**20
+        writer.close()
+        assert server.end() == 0
+    assert "Traceback" not in server.output
+
+
 def test_headers_have_a_largest_size(data: Path) -> None:
     many = b"".join(b"X-%d: %s\r\n" % (n, b"x" * 1000) for n in range(20))
     with Process(data) as server, socket.create_connection(("127.0.0.1", server.port), 5) as line:

@@ -1,4 +1,4 @@
-"""`manage.py`, with three paths beside the product's that never end by themselves."""
+"""`manage.py`, with four paths beside the product's that are not good to a server."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from project.command import main  # noqa: E402
 
 product = project.asgi.application
 never = threading.Event()
+# More than all the buffers between a server and a client of this machine take.
+FLOOD = 64
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -26,6 +28,12 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         while True:
             await send({"type": "http.response.body", "body": b"x\n", "more_body": True})
             await asyncio.sleep(0.01)
+    elif path == "/extra/flood":
+        await _start(send)
+        for sent in range(FLOOD):
+            print(f"sent {sent} MB", flush=True)
+            await send({"type": "http.response.body", "body": b"x" * 2**20, "more_body": True})
+        await send({"type": "http.response.body"})
     elif path == "/extra/thread":
         await _start(send)
         await send({"type": "http.response.body", "body": b"x\n", "more_body": True})

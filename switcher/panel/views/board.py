@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 from django_htmx.http import reswap, retarget, trigger_client_event
 
+from switcher.auditing import health
 from switcher.clock import system
 from switcher.errors import SwitcherError, SwitchRunning
 from switcher.observed import short_name
@@ -87,7 +88,7 @@ def show_board(
 ) -> HttpResponse:
     """The board as a whole page; on first run what to do first."""
     now = system.now()
-    facts = read_board(now, latest())
+    facts = read_board(now, latest(), health.problems())
     if not facts.hosts:
         return show(request, "first_run.html", {"form": HostForm(), "now": now}, here="board")
     wish = form.chosen(facts)
@@ -120,7 +121,7 @@ def _refuse(request: HttpRequest, form: WishForm, notice: Notice, status: int) -
 
 def _started(request: HttpRequest, switch_id: int) -> HttpResponse:
     """The panels with the new one, and a note in the plan's place."""
-    facts = read_board(system.now(), latest())
+    facts = read_board(system.now(), latest(), health.problems())
     view = switches.switch_view(switch_id)
     assert view is not None
     shown = after_start(view.host, short_name(view.to_model), switch_id)

@@ -1,0 +1,1 @@
+"""What keeps the trail provable while the server runs: it signs, delivers, checks and alarms."""

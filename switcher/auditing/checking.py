@@ -1,0 +1,127 @@
+"""Verifying the whole trail, one at a time in a process; what came out is an entry of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from django.db import connections
+
+from switcher.clock import Clock, system
+from switcher.queries.ledger import Verified, verify
+from switcher.records import Actor, changed
+from switcher.records.checkpoints import note_checked, raise_alarm
+
+log = logging.getLogger(__name__)
+
+# After every thousand entries, which take some 4 ms: pages and clients are served meanwhile.
+BREATH_S = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A verification that runs or has ended in this process."""
+
+    by: str
+    began_at: datetime
+    done: int = 0
+    total: int = 0
+    ended_at: datetime | None = None
+    result: Verified | None = None
+    error: str = ""
+
+    @property
+    def runs(self) -> bool:
+        return self.ended_at is None
+
+    @property
+    def percent(self) -> int:
+        return min(100, self.done * 100 // self.total) if self.total else 0
+
+
+_lock = threading.Lock()
+_progress: Progress | None = None
+
+
+def progress() -> Progress | None:
+    """The one that runs, or the last one of this process."""
+    return _progress
+
+
+def forget() -> None:
+    """Drop what is known: for a new start in the same process."""
+    global _progress
+    with _lock:
+        _progress = None
+
+
+def start(actor: Actor, clock: Clock = system) -> bool:
+    """Verify in a thread of its own. False: one runs already."""
+    if not _begin(actor, clock):
+        return False
+    threading.Thread(
+        target=_run_and_close, args=(actor, clock), name="audit-verify", daemon=True
+    ).start()
+    return True
+
+
+def run(actor: Actor, clock: Clock = system) -> Verified | None:
+    """Verify here and now. None: one runs already, or it could not be done."""
+    if not _begin(actor, clock):
+        return None
+    _run(actor, clock)
+    return _progress.result if _progress is not None else None
+
+
+def _begin(actor: Actor, clock: Clock) -> bool:
+    global _progress
+    with _lock:
+        if _progress is not None and _progress.runs:
+            return False
+        _progress = Progress(actor.name, clock.now())
+        return True
+
+
+def _run_and_close(actor: Actor, clock: Clock) -> None:
+    try:
+        _run(actor, clock)
+    finally:
+        connections.close_all()
+
+
+def _run(actor: Actor, clock: Clock) -> None:
+    def tell(done: int, total: int) -> None:
+        _update(done=done, total=total)
+        clock.sleep(BREATH_S)
+
+    try:
+        result = verify(tell)
+        write_down(result, actor, clock)
+    except Exception:
+        # The top of a thread: whatever it is, the verification has ended.
+        log.exception("the audit trail could not be verified", extra={"action": "verify-failed"})
+        _update(ended_at=clock.now(), error="It could not be read to its end; the log says why.")
+    else:
+        _update(ended_at=clock.now(), result=result)
+    changed.send_robust(sender="verified")
+
+
+def _update(**facts: object) -> None:
+    global _progress
+    with _lock:
+        if _progress is not None:
+            _progress = replace(_progress, **facts)  # type: ignore[arg-type]
+
+
+def write_down(result: Verified, actor: Actor, clock: Clock = system) -> None:
+    """An entry that says what was found, and an alarm where that is bad."""
+    report = result.report
+    note_checked(result.to_json(), actor, clock)
+    if report.ok:
+        log.info("the audit trail is intact, anchored and complete: %d entries", report.last_seq)
+        return
+    text = f"The audit trail does not verify: {report.problems[0]}"
+    log.error(text, extra={"action": "trail-bad"})
+    raise_alarm("trail", text, clock)

@@ -1,0 +1,108 @@
+"""Exports of the trail, each with an entry when it begins and one when it ends or is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from switcher.clock import Clock, system
+from switcher.errors import BadRequest
+from switcher.queries.export import FORMS, Export, chunks
+from switcher.queries.filters import Filters
+from switcher.queries.proofs import newest_checkpoint
+from switcher.records import Actor, checkpoints, exports, subtrees
+from switcher.records.checkpoints import KeyUnusable, TrailBroken
+from switcher.rows import newest_seq
+from switcher.switching.waiting import in_thread
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An export that has begun."""
+
+    export: Export
+    actor: Actor
+    began: int
+    clock: Clock
+
+    @property
+    def content_type(self) -> str:
+        return FORMS[self.export.form]
+
+    @property
+    def file_name(self) -> str:
+        """What a browser saves it as."""
+        which = "selection" if self.export.filters.active else "trail"
+        return f"audit-{which}-{self.export.made_at:%Y%m%dT%H%M%SZ}.{self.export.form}"
+
+    def end(self, entries: int, whole: bool) -> None:
+        """Write down how it ended."""
+        form, told = self.export.form, self.export.filters.to_dict()
+        exports.ended(
+            self.actor,
+            form,
+            told,
+            began_seq=self.began,
+            entries=entries,
+            whole=whole,
+            clock=self.clock,
+        )
+
+
+def begin(form: str, filters: Filters, actor: Actor, clock: Clock = system) -> Job:
+    """Write down that it begins, and sign what there is, so that the export ends where a
+    checkpoint does. Raises BadRequest."""
+    if form not in FORMS:
+        raise BadRequest(f"A format is one of {', '.join(FORMS)}.", "format")
+    began = exports.began(actor, form, filters.to_dict(), clock)
+    try:
+        checkpoints.sign(clock)
+        subtrees.keep()
+    except (TrailBroken, KeyUnusable) as exc:
+        # The evidence leaves as it stands; what is wrong with it is for the verifier to tell.
+        log.error("exported without a new checkpoint: %s", exc.text, extra={"action": exc.code})
+    last = newest_checkpoint()
+    upto = last[0] if last is not None and last[0] >= began else newest_seq()
+    return Job(Export(form, filters, upto, actor.name, clock.now()), actor, began, clock)
+
+
+async def stream(job: Job) -> AsyncIterator[bytes]:
+    """The export for a client that reads as fast as it likes, and may leave at any time."""
+    lines, entries, whole = chunks(job.export), 0, False
+    try:
+        while (chunk := await in_thread(next, lines, None)) is not None:
+            yield chunk.data
+            entries += chunk.entries
+        whole = True
+    finally:
+        # The client may have left: this is then what runs while the request is being cancelled.
+        await asyncio.shield(in_thread(job.end, entries, whole))
+
+
+def write(job: Job, path: Path) -> int:
+    """The export as a file that is there as a whole or not at all, for its owner alone. Returns
+    how many entries it has. Raises OSError."""
+    entries, whole = 0, False
+    try:
+        fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(fd, "wb") as file:
+                for chunk in chunks(job.export):
+                    file.write(chunk.data)
+                    entries += chunk.entries
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+            whole = True
+        finally:
+            Path(name).unlink(missing_ok=True)
+    finally:
+        job.end(entries, whole)
+    return entries

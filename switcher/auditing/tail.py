@@ -1,0 +1,197 @@
+"""The tail of the trail: signs what was appended, brings checkpoints out, checks all of it daily.
+
+One thread signs and checks; each sink has one of its own, so that a dead one holds up nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+from django.db import connections
+
+from switcher import seals
+from switcher.auditing import checking, health
+from switcher.auditing.sinks import NotDelivered, deliver
+from switcher.clock import Clock, system
+from switcher.places import Sink, sinks
+from switcher.records import changed, checkpoints, deliveries, subtrees
+from switcher.records.checkpoints import KeyUnusable, TrailBroken
+from switcher.records.ledger import SERVER
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 5.0
+# Between two looks, however much is written: a checkpoint covers many entries.
+BREATH_S = 0.25
+CHECK_EVERY = timedelta(days=1)
+LONGEST_WAIT_S = 60.0
+
+
+class Signer:
+    """Signs when it is due and looks after the proofs. A test calls `begin`, `tick` and `look`."""
+
+    def __init__(self, clock: Clock = system) -> None:
+        self._clock = clock
+        self._said = ""
+
+    def begin(self) -> bool:
+        """The start: seals are made again where they are missing, and what was appended since the
+        last checkpoint is read, verified and signed. True once that is done."""
+        self._mend_seals()
+        self.sign()
+        self.look()
+        return True
+
+    def tick(self) -> None:
+        """Sign, if it is due."""
+        if checkpoints.is_due(self._clock):
+            self.sign()
+
+    def sign(self) -> None:
+        """Sign what there is, or give the alarm."""
+        try:
+            checkpoints.sign(self._clock)
+            subtrees.keep()
+            self._said = ""
+        except (TrailBroken, KeyUnusable) as exc:
+            if exc.text != self._said:
+                log.error(exc.text, extra={"action": exc.code})
+            self._said = exc.text
+            checkpoints.raise_alarm(exc.code, exc.text, self._clock)
+
+    def look(self) -> None:
+        """See how the proofs stand; verify the whole trail if that is a day ago."""
+        found = health.health(self._clock)
+        if found.seals:
+            self._mend_seals()
+        for sink in found.trail.sinks:
+            if sink.problem(found.trail.now):
+                text = f"The {sink.name} sink does not take checkpoints."
+                checkpoints.raise_alarm("sink", text, self._clock)
+        last = found.trail.check
+        if found.trail.signed and (last is None or found.trail.now - last.at >= CHECK_EVERY):
+            checking.run(SERVER, self._clock)
+            deliveries.forget_delivered(self._clock)
+
+    def _mend_seals(self) -> None:
+        remade = seals.reseal()
+        if remade:
+            log.error("seals made again: %s", ", ".join(remade), extra={"action": "seals-remade"})
+            checkpoints.note_seals_remade(remade, self._clock)
+
+
+class Courier:
+    """Brings the checkpoints to one sink, the oldest first, until none is left."""
+
+    def __init__(self, sink: Sink, clock: Clock = system) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._failures = 0
+
+    def tick(self) -> float:
+        """Deliver what is due; gives the seconds after which to look again."""
+        while (claimed := deliveries.claim(self._sink.name, self._clock)) is not None:
+            try:
+                deliver(self._sink, claimed.note)
+            except NotDelivered as exc:
+                self._failures += 1
+                wait_s = min(LONGEST_WAIT_S, 2.0**self._failures)
+                deliveries.failed(claimed, str(exc), wait_s, self._clock)
+                log.warning(
+                    "the %s sink did not take a checkpoint: %s",
+                    self._sink.name,
+                    exc,
+                    extra={"action": "not-delivered"},
+                )
+                return wait_s
+            self._failures = 0
+            deliveries.delivered(claimed, self._clock)
+        return LOOK_EVERY_S
+
+
+class Auditor:
+    """The part of a server process that runs all of this in daemon threads."""
+
+    def __init__(self, clock: Clock = system) -> None:
+        self._stop = threading.Event()
+        self._bell = threading.Event()
+        self._sink_bells = {sink.name: threading.Event() for sink in sinks()}
+        self._signer = Signer(clock)
+        self._threads = [threading.Thread(target=self._sign_on, name="audit", daemon=True)]
+        self._threads += [
+            threading.Thread(
+                target=self._bring_on,
+                args=(Courier(sink, clock), self._sink_bells[sink.name]),
+                name=f"audit-{sink.name}",
+                daemon=True,
+            )
+            for sink in sinks()
+        ]
+
+    def start(self) -> None:
+        changed.connect(self._on_change)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, patience_s: float = 3.0) -> None:
+        """Sign what is left, deliver it if that is quick, and end."""
+        changed.disconnect(self._on_change)
+        self._stop.set()
+        self._bell.set()
+        self._threads[0].join(patience_s)
+        self._ring_sinks()
+        for thread in self._threads[1:]:
+            thread.join(patience_s / len(self._threads))
+
+    def _on_change(self, sender: object, **_: object) -> None:
+        if sender == "checkpoint":
+            self._ring_sinks()
+        elif sender != "reading":
+            self._bell.set()
+
+    def _ring_sinks(self) -> None:
+        for bell in self._sink_bells.values():
+            bell.set()
+
+    def _sign_on(self) -> None:
+        while not self._stop.is_set() and not self._safely(self._signer.begin):
+            self._stop.wait(LOOK_EVERY_S)
+        looked = time.monotonic()
+        while not self._stop.is_set():
+            self._bell.wait(LOOK_EVERY_S)
+            self._bell.clear()
+            self._safely(self._signer.tick)
+            if time.monotonic() - looked >= LOOK_EVERY_S:
+                looked = time.monotonic()
+                self._safely(self._signer.look)
+            self._stop.wait(BREATH_S)
+        self._safely(self._signer.sign)
+        connections.close_all()
+
+    def _bring_on(self, courier: Courier, bell: threading.Event) -> None:
+        wait_s = 0.0
+        while not self._stop.is_set():
+            if wait_s > LOOK_EVERY_S:
+                self._stop.wait(wait_s)  # after a failure no bell is a reason to hurry
+            else:
+                bell.wait(wait_s)
+            bell.clear()
+            wait_s = self._safely(courier.tick) or LOOK_EVERY_S
+        self._safely(courier.tick)
+        connections.close_all()
+
+    def _safely(self, act: Callable[[], T]) -> T | None:
+        try:
+            return act()
+        except Exception:
+            # The top of a loop: logged, and tried again with the next look.
+            log.exception("the audit trail could not be looked after")
+            connections.close_all()
+            return None

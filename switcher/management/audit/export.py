@@ -1,0 +1,58 @@
+"""`audit export`: the trail, or a selection of it, as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from switcher.auditing.exporting import begin, write
+from switcher.errors import BadRequest
+from switcher.management.terminal import TerminalCommand, actor
+from switcher.queries.export import CSV, FORMS, JSONL
+from switcher.queries.filters import NAMES, read_filters
+
+WRITTEN, NOT_WRITTEN = 0, 2
+_HELP = {
+    "host": "name of a host",
+    "model": "tag of a model",
+    "actor": "who did it",
+    "kind": "a kind, or switches, configuration, people, audit, …",
+    "outcome": "how a switch ended",
+    "since": "a date, or a date and a time; UTC",
+    "until": "the same; it belongs to the range",
+    "text": "words that are all in the reason",
+}
+
+
+class ExportTrail:
+    name = "export"
+    help = "write the trail to a file: all of it, or what filters let through"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file", type=Path, help="replaced as a whole, or not at all")
+        parser.add_argument("--format", choices=list(FORMS), help="else from the file's name")
+        parser.add_argument("--json", action="store_true", help="say what was done as JSON")
+        for name, text in _HELP.items():
+            parser.add_argument(f"--{name}", default="", help=text)
+        parser.add_argument(
+            "--unreviewed", action="store_const", const="yes", default="", help="not reviewed yet"
+        )
+
+    def run(self, command: TerminalCommand, **options: Any) -> int:
+        path: Path = options["file"]
+        form = options["format"] or (CSV if path.suffix.lower() == ".csv" else JSONL)
+        filters = read_filters({name: options[name] for name in NAMES})
+        if not path.parent.is_dir():
+            raise BadRequest(f"There is no directory {path.parent}.")
+        try:
+            entries = write(begin(form, filters, actor()), path)
+        except OSError as exc:
+            command.stderr.write(f"It cannot be written: {exc}")
+            return NOT_WRITTEN
+        if options["json"]:
+            command.say_json({"entries": entries, "file": str(path), "format": form})
+        else:
+            command.say(f"{entries:,} entries written to {path}.")
+        return WRITTEN

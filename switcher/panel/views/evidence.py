@@ -1,0 +1,74 @@
+"""The trail's proofs: verify it, take the public keys and the verifier along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
+from django.views.decorators.http import require_GET, require_http_methods
+
+from switcher.auditing import checking, health
+from switcher.clock import system
+from switcher.evidence import switchboard_verify
+from switcher.evidence.keys import KeyRefused
+from switcher.panel.page import actor_of, is_htmx, missing, show, staff
+from switcher.places import key_files
+from switcher.queries.trail import trail
+
+VERIFIER = Path(switchboard_verify.__file__)
+
+
+@require_http_methods(["GET", "POST"])
+@staff
+def verify(request: HttpRequest) -> HttpResponseBase:
+    """How the proofs stand; a POST begins to verify the whole trail."""
+    if request.method == "GET":
+        found = health.health()
+        context = {"health": found, "trail": found.trail, "progress": checking.progress()}
+        return show(request, "audit_verify.html", context | {"now": found.trail.now}, here="audit")
+    if not checking.start(actor_of(request)) and not is_htmx(request):
+        messages.info(request, "It is being verified already.")
+    if is_htmx(request):
+        return _progress(request)
+    return redirect("audit-verify")
+
+
+@require_GET
+@staff
+def progress(request: HttpRequest) -> HttpResponseBase:
+    """How far it is: the fragment that asks for itself again while it runs."""
+    return _progress(request) if is_htmx(request) else redirect("audit-verify")
+
+
+def _progress(request: HttpRequest) -> HttpResponse:
+    now = system.now()
+    context = {"progress": checking.progress(), "trail": trail(now), "now": now}
+    return show(request, "audit_verify.html#verification", context)
+
+
+@require_GET
+@staff
+def public_key(request: HttpRequest) -> HttpResponse:
+    """The public keys of all generations, as the verifier reads them."""
+    try:
+        keys = key_files().public_keys()
+    except KeyRefused:
+        keys = []
+    if not keys:
+        return missing(request, "public key yet")
+    text = "".join(f"{key}\n" for key in keys)
+    return _download(text.encode(), "audit-keys.pub", "text/plain; charset=utf-8")
+
+
+@require_GET
+@staff
+def verifier(request: HttpRequest) -> HttpResponse:
+    """The verifier, as this server itself verifies with it."""
+    return _download(VERIFIER.read_bytes(), VERIFIER.name, "text/x-python; charset=utf-8")
+
+
+def _download(content: bytes, name: str, kind: str) -> HttpResponse:
+    disposition = f'attachment; filename="{name}"'
+    return HttpResponse(content, kind, headers={"Content-Disposition": disposition})

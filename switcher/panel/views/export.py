@@ -1,0 +1,28 @@
+"""The button that exports what a page shows."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
+from django.views.decorators.http import require_POST
+
+from switcher.auditing.exporting import begin, stream
+from switcher.errors import BadRequest
+from switcher.panel.page import actor_of, exporters, show
+from switcher.queries.filters import read_filters
+
+
+# A POST: an export is an entry of the trail, which a link that is followed ahead must not make.
+@require_POST
+@exporters
+def export(request: HttpRequest) -> HttpResponseBase:
+    """Stream the export of what the filter lets through."""
+    try:
+        filters = read_filters(request.POST.dict())
+        job = begin(request.POST.get("format", ""), filters, actor_of(request))
+    except BadRequest as exc:
+        context = {"title": "Nothing was exported", "text": exc.text}
+        return show(request, "message.html", context, status=422)
+    response = StreamingHttpResponse(stream(job), content_type=job.content_type)
+    response["Content-Disposition"] = f'attachment; filename="{job.file_name}"'
+    response["Cache-Control"] = "no-store"
+    return response

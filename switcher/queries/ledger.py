@@ -1,0 +1,233 @@
+"""The trail verified as it lies in the database, and its index compared with it."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from django.db.models import Max
+
+from switcher.evidence.keys import KeyRefused
+from switcher.evidence.switchboard_verify import (
+    GENESIS,
+    ROTATED,
+    BadNote,
+    Note,
+    PublicKey,
+    Report,
+    Row,
+    Tree,
+    Verifier,
+    read_anchors,
+)
+from switcher.models import AuditEntry, Checkpoint, LedgerRow, Segment
+from switcher.places import anchors, key_files
+from switcher.rows import BEFORE_ALL, index_row, newest_seq, salted, stored_rows
+
+# So many anchors are put into their order before they are used. They are in order already but for
+# a few that were delivered again.
+WINDOW = 4096
+
+Tell = Callable[[int, int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The verdicts, and where it was compared, which entries the index tells otherwise."""
+
+    report: Report
+    index_differs: int | None = None
+    index_first: tuple[int, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self.report.ok and not self.index_differs
+
+    def to_json(self) -> dict[str, Any]:
+        told = self.report.to_json() | {"ok": self.ok}
+        if self.index_differs is None:
+            return told
+        return told | {"index_differs": self.index_differs, "index_first": list(self.index_first)}
+
+
+def verify(
+    tell: Tell = lambda done, total: None, index: bool = False, using: str = "default"
+) -> Verified:
+    """Verify the stored entries against the checkpoints, the anchors and the public keys.
+
+    `tell` is called with the entries done and how many there were at the beginning; `index`
+    compares the columns to search by with the bodies as well. Memory is constant.
+    """
+    notes = _notes(using)
+    coming = next(notes, None)  # before any entry: what is signed later is over more
+    verifier = _verifier(using)
+    after = verifier.size or BEFORE_ALL  # where nothing may be before, no number may, either
+    total = newest_seq(using)
+    compared = Comparison(using, after) if index else None
+    for rows in stored_rows(after, using):
+        while coming is not None and size_of(coming) <= verifier.size + len(rows):
+            verifier.expect_note(coming)
+            coming = next(notes, None)
+        verifier.add_all(rows)
+        if compared is not None:
+            compared.add(rows)
+        tell(verifier.size, total)
+    while coming is not None:
+        verifier.expect_note(coming)
+        coming = next(notes, None)
+    if compared is None:
+        return Verified(verifier.report())
+    differs, first = compared.result()
+    return Verified(verifier.report(), differs, first)
+
+
+def _verifier(using: str) -> Verifier:
+    """Begins where the entries begin that are stored: old ones may lie in sealed segments. The
+    tree that a segment tells of is not believed: its root is in the checkpoints that follow."""
+    segment = Segment.objects.using(using).order_by("-last").first()
+    keys = _roots() if segment is None else _all_keys()
+    if segment is None:
+        return Verifier(Tree(), GENESIS, keys)
+    return Verifier(Tree.from_text(segment.tree), bytes.fromhex(segment.prev), keys)
+
+
+def _roots() -> list[PublicKey]:
+    try:
+        return key_files().root()
+    except KeyRefused:
+        return []  # no checkpoint is believed then, and the verdict says so
+
+
+def _all_keys() -> list[PublicKey]:
+    """Where the entries that vouch for later keys are not stored here any more, the file of
+    public keys on this machine does."""
+    try:
+        return key_files().public_keys()
+    except KeyRefused:
+        return []
+
+
+def size_of(note: str) -> int:
+    """What a note says it is over; 0 where it is no checkpoint at all."""
+    try:
+        return Note.parse(note).size
+    except BadNote:
+        return 0
+
+
+def _notes(using: str) -> Iterator[str]:
+    """The notes of the database and of the anchors, by size, each one once."""
+    newest = Checkpoint.objects.using(using).aggregate(newest=Max("pk"))["newest"] or 0
+    stored = _sorted(_stored_notes(newest, using))
+    anchored = _sorted(read_anchors(_lines_until_now(anchors())))
+    last = ""
+    for _, note in heapq.merge(stored, anchored):
+        if note != last:
+            yield note
+        last = note
+
+
+def _stored_notes(newest: int, using: str) -> Iterator[str]:
+    """Some at a time: a long query would hold back the database's own housekeeping."""
+    size, pk = -1, 0
+    rows = Checkpoint.objects.using(using).filter(pk__lte=newest).order_by("size", "pk")
+    while True:
+        behind = rows.filter(size__gt=size) | rows.filter(size=size, pk__gt=pk)
+        some = list(behind.values_list("size", "pk", "note")[:WINDOW])
+        if not some:
+            return
+        yield from (note for _, _, note in some)
+        size, pk, _ = some[-1]
+
+
+def _lines_until_now(path: Path | None) -> Iterator[str]:
+    """The lines that a file has now, read as they are needed."""
+    if path is None or not path.exists():
+        return
+    with path.open("rb") as file:
+        left = os.fstat(file.fileno()).st_size
+        while left > 0 and (line := file.readline()):
+            left -= len(line)
+            yield line.decode("utf-8", "replace")
+
+
+def _sorted(notes: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """By size, as long as none is more than WINDOW places from where it belongs."""
+    iterator = iter(notes)
+    heap = [(size_of(note), note) for note in islice(iterator, WINDOW)]
+    heapq.heapify(heap)
+    for note in iterator:
+        yield heapq.heappushpop(heap, (size_of(note), note))
+    while heap:
+        yield heapq.heappop(heap)
+
+
+def rotations(upto: int) -> Iterator[dict[str, str]]:
+    """The changes of key in the first `upto` entries, oldest first: what a part of the trail that
+    begins behind them needs to be verified with the first key."""
+    names = ("old", "new", "old_signature", "new_signature")
+    seqs = AuditEntry.objects.filter(kind=ROTATED, seq__lte=upto).order_by("seq")
+    for seq in seqs.values_list("seq", flat=True):
+        for body in LedgerRow.objects.filter(pk=seq).values_list("body", flat=True):
+            facts = json.loads(body)["facts"]
+            yield {name: facts[name] for name in names}
+
+
+# -- The index
+
+COLUMNS = ("seq", "at", "kind", "actor", "host", "switch_id", "model", "outcome", "reason")
+ORIGIN = ("origin__ip", "origin__agent", "origin__salt", "origin__erased_at")
+
+
+class Comparison:
+    """The rows to search by beside the bodies that they were made from. They prove nothing; but
+    who looks only at pages sees only them."""
+
+    def __init__(self, using: str, after: int) -> None:
+        self._rows = AuditEntry.objects.using(using)
+        self._last = after
+        self._count = 0
+        self._first: list[int] = []
+
+    def add(self, rows: list[Row]) -> None:
+        """Compare what lies between the entries before and the last of these."""
+        upto = max(row[0] for row in rows)
+        found = self._rows.filter(seq__gt=self._last, seq__lte=upto)
+        told = {row["seq"]: row for row in found.values(*COLUMNS, *ORIGIN)}
+        for seq, body, _, _ in rows:
+            row = told.pop(seq, None)
+            if row is None or not _same(row, body):
+                self._differs(seq)
+        for seq in told:
+            self._differs(seq)
+        self._last = upto
+
+    def result(self) -> tuple[int, tuple[int, ...]]:
+        """How many differ, and the first of them. Entries that came meanwhile are left out."""
+        behind = self._rows.filter(seq__gt=self._last).order_by("seq")
+        for seq in behind.values_list("seq", flat=True)[:WINDOW]:
+            if not LedgerRow.objects.using(self._rows.db).filter(pk=seq).exists():
+                self._differs(seq)
+        return self._count, tuple(sorted(self._first))
+
+    def _differs(self, seq: int) -> None:
+        self._count += 1
+        if len(self._first) < 10:
+            self._first.append(seq)
+
+
+def _same(row: dict[str, Any], body: str) -> bool:
+    wanted = index_row(body)
+    if wanted is None or any(row[name] != value for name, value in wanted.items()):
+        return False
+    if row["origin__salt"] is None or row["origin__erased_at"] is not None:
+        return True  # unknown, or erased: the body alone keeps what it can
+    salt = bytes(row["origin__salt"])
+    kept: dict[str, str] = json.loads(body)["from"]
+    return not kept or kept == salted(row["origin__ip"], row["origin__agent"], salt)

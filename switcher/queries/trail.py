@@ -1,0 +1,138 @@
+"""How the trail's proofs stand: what is signed, what has left the machine, what waits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Count, Max, Min, Q
+
+from switcher.models import AuditEntry, Checkpoint, Delivery, LedgerRow
+from switcher.places import sinks
+from switcher.rows import newest_seq
+
+CHECKED = "audit.checked"
+# An entry is signed within 60 s, and a checkpoint delivered at once.
+LATE_AFTER = timedelta(seconds=75)
+UNDELIVERED_AFTER = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class SinkState:
+    """One sink: how many checkpoints it still has to get, and why."""
+
+    name: str
+    waiting: int
+    waits_since: datetime | None
+    error: str
+    delivered_at: datetime | None
+
+    def problem(self, now: datetime) -> str:
+        """What is wrong with it, in a sentence; empty if nothing is."""
+        if self.waits_since is None:
+            return ""
+        if not self.error and now - self.waits_since < UNDELIVERED_AFTER:
+            return ""
+        why = f": {self.error}" if self.error else ""
+        many = f"{self.waiting} checkpoint{'s' if self.waiting != 1 else ''}"
+        return f"The {self.name} sink does not take checkpoints{why}. Not delivered yet: {many}."
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The newest verification of the whole trail that was written down."""
+
+    seq: int
+    at: datetime
+    by: str
+    ok: bool
+    verdicts: dict[str, bool]
+    entries: int
+    bad_seq: int | None
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """The trail as it stands. `signed` entries are under the newest checkpoint."""
+
+    now: datetime
+    entries: int
+    signed: int
+    signed_at: datetime | None
+    unsigned_since: datetime | None
+    sinks: tuple[SinkState, ...]
+    check: Check | None
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, in sentences."""
+        found = [sink.problem(self.now) for sink in self.sinks]
+        if self.unsigned_since is not None and self.now - self.unsigned_since > LATE_AFTER:
+            found.append(f"{self.entries - self.signed} audit entries are not signed yet.")
+        if self.check is not None and not self.check.ok:
+            found.append(_bad_check(self.check))
+        return tuple(text for text in found if text)
+
+
+def _bad_check(check: Check) -> str:
+    missing = [name for name, holds in check.verdicts.items() if not holds]
+    where = f" First bad entry: {check.bad_seq}." if check.bad_seq is not None else ""
+    return f"The audit trail is not {' and not '.join(missing)}.{where}"
+
+
+def trail(now: datetime) -> Trail:
+    """The trail as it stands, in five small queries."""
+    last = Checkpoint.objects.order_by("-size", "-id").values_list("size", "at").first()
+    size, signed_at = last or (0, None)
+    unsigned = AuditEntry.objects.filter(seq__gt=size).order_by("seq")
+    return Trail(
+        now=now,
+        entries=newest_seq(),
+        signed=size,
+        signed_at=signed_at,
+        unsigned_since=unsigned.values_list("at", flat=True).first(),
+        sinks=_sinks(),
+        check=newest_check(),
+    )
+
+
+def _sinks() -> tuple[SinkState, ...]:
+    waiting = Q(delivered_at=None)
+    rows = Delivery.objects.values("sink").annotate(
+        waiting=Count("pk", filter=waiting),
+        since=Min("checkpoint__at", filter=waiting),
+        error=Max("error", filter=waiting),
+        delivered=Max("delivered_at"),
+    )
+    known: dict[str, dict[str, Any]] = {row["sink"]: {**row} for row in rows}
+    nothing: dict[str, Any] = {"waiting": 0, "since": None, "error": "", "delivered": None}
+    found = [(sink.name, known.get(sink.name, nothing)) for sink in sinks()]
+    return tuple(
+        SinkState(name, row["waiting"], row["since"], row["error"] or "", row["delivered"])
+        for name, row in found
+    )
+
+
+def newest_check() -> Check | None:
+    """What the newest verification of the whole trail found."""
+    entry = AuditEntry.objects.filter(kind=CHECKED).order_by("-seq").first()
+    if entry is None:
+        return None
+    body = LedgerRow.objects.filter(pk=entry.seq).values_list("body", flat=True).first()
+    try:
+        facts = json.loads(body or "")["facts"]
+        return Check(
+            entry.seq,
+            entry.at,
+            entry.actor,
+            facts["ok"],
+            {name: facts["verdicts"][name] for name in ("intact", "anchored", "complete")},
+            facts["entries"],
+            facts["bad_seq"],
+            tuple(facts["problems"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,73 @@
+"""The words of the reasons, to be searched: FTS5 on SQLite, a GIN index on PostgreSQL.
+
+Made after every migrate and not by one migration: on SQLite a migration that rebuilds the table
+drops its triggers without a word. Both engines find whole words, whatever their case, and cut at
+everything that is neither letter nor digit.
+"""
+
+from __future__ import annotations
+
+import re
+
+from django.db import connections, transaction
+
+ENTRY, WORDS = "switcher_auditentry", "switcher_auditentry_words"
+
+# PostgreSQL's own parser would take `INC-4711` apart into `inc` and `-4711`.
+VECTOR = "to_tsvector('simple', regexp_replace(reason, '[^[:alnum:]]+', ' ', 'g'))"
+HAS_REASON = "NOT (reason = '')"
+
+_POSTGRES = (
+    f"CREATE INDEX IF NOT EXISTS entry_by_words ON {ENTRY} USING gin ({VECTOR}) "
+    f"WHERE {HAS_REASON}",
+    # How common a word is: the planner asks no partial index for it.
+    f"CREATE STATISTICS IF NOT EXISTS entry_words ON ({VECTOR}) FROM {ENTRY}",
+)
+# No positions and no sizes: nobody asks for phrases or ranks, and it is a third as large.
+_TABLE = (
+    f"CREATE VIRTUAL TABLE {WORDS} USING fts5(reason, content='{ENTRY}', content_rowid='seq', "
+    "detail=none, columnsize=0, tokenize='unicode61 remove_diacritics 0')"
+)
+_ADD = f"INSERT INTO {WORDS}(rowid, reason) VALUES (NEW.seq, NEW.reason);"
+_DROP = f"INSERT INTO {WORDS}({WORDS}, rowid, reason) VALUES ('delete', OLD.seq, OLD.reason);"
+_TRIGGERS = {
+    "words_insert": f"AFTER INSERT ON {ENTRY} WHEN NEW.reason <> '' BEGIN {_ADD} END",
+    "words_delete": f"AFTER DELETE ON {ENTRY} WHEN OLD.reason <> '' BEGIN {_DROP} END",
+    "words_update_old": (
+        f"BEFORE UPDATE OF seq, reason ON {ENTRY} WHEN OLD.reason <> '' BEGIN {_DROP} END"
+    ),
+    "words_update_new": (
+        f"AFTER UPDATE OF seq, reason ON {ENTRY} WHEN NEW.reason <> '' BEGIN {_ADD} END"
+    ),
+}
+
+
+def index_words(using: str = "default") -> None:
+    """Make the index where it is missing. Safe to run at any time; connected to post_migrate."""
+    connection = connections[using]
+    with transaction.atomic(using), connection.cursor() as cursor:
+        tables = set(connection.introspection.table_names(cursor))
+        if ENTRY not in tables:
+            return
+        if connection.vendor == "postgresql":
+            for text in _POSTGRES:
+                cursor.execute(text)
+            return
+        if WORDS not in tables:
+            cursor.execute(_TABLE)
+            rebuild_words(using)
+        for name, text in _TRIGGERS.items():
+            cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
+            cursor.execute(f"CREATE TRIGGER {name} {text}")
+
+
+def rebuild_words(using: str = "default") -> None:
+    """Make SQLite's index again from the rows; PostgreSQL keeps its own right."""
+    if connections[using].vendor == "sqlite":
+        with connections[using].cursor() as cursor:
+            cursor.execute(f"INSERT INTO {WORDS}({WORDS}) VALUES ('rebuild')")
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The words of a text as both engines have them, each once, in lower case."""
+    return tuple(dict.fromkeys(word.lower() for word in re.findall(r"[^\W_]+", text)))

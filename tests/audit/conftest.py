@@ -1,0 +1,91 @@
+"""A trail to look at, and people who look at it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.test import AsyncClient, Client
+
+from switcher.access import AUDITORS
+from switcher.evidence.keys import KeyFiles
+from switcher.models import AuditEntry
+from switcher.records import Actor
+from switcher.records.ledger import append
+from tests import make
+from tests.clocks import FakeClock
+
+ANNA = Actor("anna", "page", ip="192.0.2.14", agent="Firefox")
+BEN = Actor("ben", "api")
+
+
+def tell(kind: str = "host.changed", actor: Actor = ANNA, **values: Any) -> AuditEntry:
+    """Append one entry, with nothing that it would tell of."""
+    with transaction.atomic():
+        return append(kind, actor, **values)
+
+
+def tell_at(at: datetime, kind: str = "host.changed", actor: Actor = ANNA, **values: Any) -> int:
+    """The same at a moment; gives its number."""
+    clock = make.FixedClock(at)
+    return tell(kind, actor, clock=clock, **values).seq
+
+
+def tell_many(count: int, **values: Any) -> list[int]:
+    """Entries a second apart."""
+    began = make.NOW - timedelta(hours=2)
+    return [tell_at(began + timedelta(seconds=n), **values) for n in range(count)]
+
+
+def numbers(client: Client, path: str) -> list[int]:
+    """The entries that a page lists, in its order."""
+    response = client.get(path)
+    assert response.status_code == 200, response.content[:500]
+    return [row.seq for row in response.context["page"].rows]
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def sign_in(db: None) -> Callable[..., Client]:
+    def go(role: str = AUDITORS, name: str = "arno") -> Client:
+        client = Client()
+        client.force_login(make.user(name, role))
+        return client
+
+    return go
+
+
+@pytest.fixture
+def auditor(sign_in: Callable[..., Client]) -> Client:
+    return sign_in()
+
+
+@pytest.fixture
+def operator(sign_in: Callable[..., Client]) -> Client:
+    return sign_in("operators", "olga")
+
+
+@pytest.fixture
+def admin(sign_in: Callable[..., Client]) -> Client:
+    return sign_in("admin", "ada")
+
+
+@pytest.fixture
+def streaming(transactional_db: None, proofs: KeyFiles) -> AsyncClient:
+    """An auditor's client for answers that are streamed; its trail can be signed."""
+    client = AsyncClient()
+    client.force_login(make.user("arno", AUDITORS))
+    return client

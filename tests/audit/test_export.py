@@ -1,0 +1,442 @@
+"""Exports: what leaves proves itself to the verifier's own file, and says so where it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.test import AsyncClient, Client
+from django.urls import reverse
+
+from switcher.auditing.exporting import begin, stream, write
+from switcher.evidence import switchboard_verify
+from switcher.evidence.keys import KeyFiles
+from switcher.evidence.switchboard_verify import Tree
+from switcher.models import AuditEntry, Checkpoint, LedgerRow, Segment
+from switcher.queries import export as queries
+from switcher.queries.export import CSV, HEAD, JSONL, safe_cell
+from switcher.queries.filters import Filters
+from switcher.records import Actor, checkpoints
+from switcher.seals import seal, unseal
+from tests import make
+from tests.audit.conftest import ANNA, lines_of, tell, tell_many
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ARNO = Actor("arno", "page")
+HOLDS, DOES_NOT, SELECTION = 0, 1, 3
+
+
+def verify(path: Path, keys: KeyFiles, *more: str) -> tuple[int, dict[str, Any]]:
+    """As on the auditor's own machine: the one file, and nothing of ours to import."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-I", switchboard_verify.__file__, str(path)),
+            *("--key", str(keys.public), "--json", *more),
+        ],
+        cwd=path.parent,
+        env={},
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode in {HOLDS, DOES_NOT, SELECTION}, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def exported(path: Path, form: str = JSONL, **filters: Any) -> Path:
+    write(begin(form, Filters(**filters), ARNO), path)
+    return path
+
+
+@pytest.fixture
+def trail(proofs: KeyFiles) -> KeyFiles:
+    """Signed more than once, with a change of key in the middle."""
+    tell_many(300, host="north-1", reason="first")
+    checkpoints.sign()
+    tell_many(20, host="south-1")
+    checkpoints.rotate_key(ANNA)
+    tell_many(300, host="north-1", reason="second")
+    return proofs
+
+
+# -- Everything
+
+
+def test_an_export_of_everything_verifies_as_a_whole(trail: KeyFiles, tmp_path: Path) -> None:
+    code, told = verify(exported(tmp_path / "e.jsonl"), trail)
+    assert (code, told["ok"], told["problems"], told["warnings"]) == (HOLDS, True, [], told["warnings"])
+    began = AuditEntry.objects.get(kind="audit.export-began").seq
+    # It ends where a checkpoint ends, which is over the entry that tells of this very export.
+    assert told["last_seq"] == told["last_checkpoint"] == told["entries"] == began
+    assert told["checkpoints"] == Checkpoint.objects.count()
+
+
+def test_its_first_line_says_what_it_is(trail: KeyFiles, tmp_path: Path) -> None:
+    head = lines_of(exported(tmp_path / "e.jsonl"))[0]
+    assert head["type"] == "export"
+    assert (head["by"], head["filter"], head["selection"]) == ("arno", {}, False)
+    assert head["version"] == 1
+    assert head["made_at"]
+
+
+@pytest.mark.parametrize("damage", ["edit", "drop", "swap"])
+def test_a_damaged_export_does_not_verify(trail: KeyFiles, tmp_path: Path, damage: str) -> None:
+    path = exported(tmp_path / "e.jsonl")
+    lines = path.read_text().splitlines(keepends=True)
+    at = next(n for n, line in enumerate(lines) if '"seq":100,' in line)
+    if damage == "edit":
+        lines[at] = lines[at].replace("first", "fIrst")
+    elif damage == "drop":
+        del lines[at]
+    else:
+        lines[at], lines[at + 1] = lines[at + 1], lines[at]
+    path.write_text("".join(lines))
+    code, told = verify(path, trail)
+    assert (code, told["intact"], told["bad_seq"]) == (DOES_NOT, False, 100)
+
+
+def test_what_was_changed_in_the_database_leaves_as_it_is_and_is_seen(
+    trail: KeyFiles, tmp_path: Path
+) -> None:
+    unseal()
+    LedgerRow.objects.filter(pk=50).update(body="not even \udcff JSON".encode(errors="replace"))
+    seal()
+    code, told = verify(exported(tmp_path / "e.jsonl"), trail)
+    assert (code, told["bad_seq"]) == (DOES_NOT, 50)
+
+
+def test_the_rest_verifies_when_older_entries_were_moved_out(
+    trail: KeyFiles, tmp_path: Path
+) -> None:
+    checkpoints.sign()
+    hashes = LedgerRow.objects.filter(seq__lte=200).order_by("seq").values_list("hash", flat=True)
+    tree = Tree()
+    tree.extend([bytes(found) for found in hashes])
+    Segment.objects.create(
+        first=1, last=200, name="s", sha256="", prev=bytes(hashes[199]).hex(),
+        tree=tree.to_text(), at=make.NOW,
+    )  # fmt: skip
+    unseal()
+    LedgerRow.objects.filter(seq__lte=200).delete()
+    seal()
+    code, told = verify(exported(tmp_path / "e.jsonl"), trail)
+    assert (code, told["first_seq"]) == (HOLDS, 201)
+    code, told = verify(exported(tmp_path / "s.jsonl", host="south-1"), trail)
+    assert (code, told["problems"], told["entries"]) == (SELECTION, [], 20)
+
+
+def test_without_a_usable_key_the_evidence_leaves_as_it_stands(
+    trail: KeyFiles, tmp_path: Path
+) -> None:
+    checkpoints.sign()
+    trail.private.chmod(0o644)
+    path = exported(tmp_path / "e.jsonl")
+    code, told = verify(path, trail)
+    assert code == HOLDS
+    assert told["last_seq"] == told["last_checkpoint"] + 1
+
+
+# -- A selection
+
+
+def test_each_entry_of_a_selection_proves_itself(trail: KeyFiles, tmp_path: Path) -> None:
+    path = exported(tmp_path / "s.jsonl", host="north-1", text="second")
+    code, told = verify(path, trail)
+    assert (code, told["problems"], told["warnings"]) == (SELECTION, [], [])
+    assert (told["entries"], told["intact"], told["anchored"]) == (300, True, True)
+    assert (told["complete"], told["selection"]) == (False, True)
+    said = subprocess.run(
+        [sys.executable, "-I", switchboard_verify.__file__, str(path), "--key", str(trail.public)],
+        text=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert "complete  a selection cannot tell" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("damage", "verdict", "text"),
+    [
+        ("body", "intact", "was changed"),
+        ("proof", "anchored", "is not proved"),
+        ("no proof", "anchored", "is not proved"),
+        ("short proof", "anchored", "is not proved"),
+        ("hash", "anchored", "is not proved"),
+        ("order", "intact", "not in order"),
+        ("note", "anchored", "none of the known keys"),
+        ("second note", "anchored", "one checkpoint"),
+        ("no note", "anchored", "There is no checkpoint"),
+    ],
+)
+def test_a_damaged_selection_is_seen(
+    trail: KeyFiles, tmp_path: Path, damage: str, verdict: str, text: str
+) -> None:
+    path = exported(tmp_path / "s.jsonl", host="south-1")
+    lines = lines_of(path)
+    note = next(n for n, line in enumerate(lines) if line["type"] == "checkpoint")
+    entry = lines[note + 5]
+    if damage == "body":
+        entry["body"] = entry["body"].replace("anna", "emma")
+    elif damage == "proof":
+        entry["proof"][0] = "00" * 32
+    elif damage == "no proof":
+        entry["proof"] = None
+    elif damage == "short proof":
+        entry["proof"].pop()
+    elif damage == "hash":
+        body = entry["body"].replace("anna", "emma")
+        made = switchboard_verify.leaf(bytes.fromhex(entry["prev"]), body)
+        entry |= {"body": body, "hash": made.hex()}
+    elif damage == "order":
+        lines[note + 5], lines[note + 6] = lines[note + 6], lines[note + 5]
+    elif damage == "note":
+        lines[note]["note"] = lines[note]["note"].replace("\n\n", "0\n\n", 1)
+        head, size, *rest = lines[note]["note"].split("\n")
+        lines[note]["note"] = "\n".join([head, size.rstrip("0") + "1", *rest]).replace("0\n\n", "\n\n")
+    elif damage == "second note":
+        lines.append(lines[note])
+    else:
+        del lines[note]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, told = verify(path, trail)
+    assert (code, told[verdict]) == (DOES_NOT, False)
+    assert text in " ".join(told["problems"])
+
+
+def test_a_chain_that_calls_itself_a_selection_gains_nothing(
+    trail: KeyFiles, tmp_path: Path
+) -> None:
+    path = exported(tmp_path / "e.jsonl")
+    text = path.read_text().replace('"selection":false', '"selection":true')
+    path.write_text(text)
+    code, told = verify(path, trail)
+    assert (code, told["ok"]) == (DOES_NOT, False)
+
+
+def test_a_selection_is_compared_with_anchors_of_its_size(
+    trail: KeyFiles, tmp_path: Path
+) -> None:
+    path = exported(tmp_path / "s.jsonl", host="south-1")
+    note = next(line["note"] for line in lines_of(path) if line["type"] == "checkpoint")
+    origin, size, _, *rest = note.split("\n")
+    other = "\n".join([origin, size, "A" * 43 + "=", *rest])
+    anchors = tmp_path / "anchors.txt"
+    anchors.write_text(json.dumps({"note": note}) + "\n")
+    assert verify(path, trail, "--anchors", str(anchors))[0] == SELECTION
+    anchors.write_text(json.dumps({"note": other}) + "\n")
+    code, told = verify(path, trail, "--anchors", str(anchors))
+    assert (code, told["anchored"]) == (DOES_NOT, False)
+
+
+def test_what_is_newer_than_the_checkpoint_is_told_as_unproved(
+    trail: KeyFiles, tmp_path: Path
+) -> None:
+    checkpoints.sign()
+    trail.private.chmod(0o644)
+    tell(host="south-1")
+    code, told = verify(exported(tmp_path / "s.jsonl", host="south-1"), trail)
+    assert (code, told["entries"]) == (SELECTION, 21)
+    assert "1 entries are newer than the checkpoint" in told["warnings"][0]
+
+
+def test_an_empty_selection_is_an_answer_too(trail: KeyFiles, tmp_path: Path) -> None:
+    code, told = verify(exported(tmp_path / "s.jsonl", host="nowhere"), trail)
+    assert (code, told["entries"]) == (SELECTION, 0)
+
+
+# -- CSV
+
+
+def rows_of(content: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(content.decode(), newline="")))
+
+
+EVIL = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x")', "=1\n=2"]
+
+
+def test_no_cell_is_a_formula(proofs: KeyFiles, tmp_path: Path) -> None:
+    for evil in EVIL:
+        tell("host.changed", Actor(evil, evil), host=evil, reason=evil, model=evil)
+    content = exported(tmp_path / "e.csv", CSV).read_bytes()
+    cells = [cell for row in rows_of(content) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\0"))]
+    assert [row[9] for row in rows_of(content)[1 : len(EVIL) + 1]] == [f"'{e}" for e in EVIL]
+    assert safe_cell("\0=1") == "'\0=1"
+    assert safe_cell("1-1") == "1-1"
+
+
+def test_csv_tells_people_what_happened(proofs: KeyFiles, tmp_path: Path) -> None:
+    tell("host.removed", host="north-1", reason='because, of "that"\nand more')
+    head, first, *_ = rows_of(exported(tmp_path / "e.csv", CSV).read_bytes())
+    assert tuple(head) == HEAD
+    row = dict(zip(head, first, strict=True))
+    assert row["what"] == "Took north-1 off the board."
+    assert (row["seq"], row["actor"], row["source"]) == ("1", "anna", "page")
+    assert row["reason"] == 'because, of "that"\nand more'
+    assert row["hash"] == bytes(LedgerRow.objects.get(pk=1).hash).hex()
+
+
+def test_no_address_and_no_browser_of_a_person_leaves(proofs: KeyFiles, tmp_path: Path) -> None:
+    tell(actor=ANNA)
+    for form in (CSV, JSONL):
+        text = exported(tmp_path / f"e.{form}", form).read_text()
+        assert "192.0.2.14" not in text
+        assert "Firefox" not in text
+
+
+# -- Its entries
+
+
+def told_of(kind: str) -> list[dict[str, Any]]:
+    return [entry.facts for entry in AuditEntry.objects.filter(kind=kind).order_by("seq")]
+
+
+def test_an_export_is_two_entries_with_its_filter(trail: KeyFiles, tmp_path: Path) -> None:
+    exported(tmp_path / "s.jsonl", host="south-1")
+    began = AuditEntry.objects.get(kind="audit.export-began")
+    assert began.facts == {"filter": {"host": "south-1"}, "format": "jsonl"}
+    assert told_of("audit.exported") == [
+        {"began": began.seq, "entries": 20, "filter": {"host": "south-1"}, "format": "jsonl",
+         "whole": True}
+    ]  # fmt: skip
+
+
+async def test_a_client_that_leaves_in_the_middle_is_told(
+    trail: KeyFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "AT_ONCE", 10)
+    job = await asyncio.to_thread(begin, JSONL, Filters(host="north-1"), ARNO)
+    lines = stream(job)
+    await anext(lines)
+    await anext(lines)
+    await lines.aclose()  # type: ignore[attr-defined]
+    (told,) = await asyncio.to_thread(told_of, "audit.exported")
+    assert (told["whole"], told["entries"]) == (False, 0)
+
+
+async def test_a_request_that_is_cancelled_is_told(trail: KeyFiles) -> None:
+    job = await asyncio.to_thread(begin, JSONL, Filters(), ARNO)
+    taken = asyncio.Event()
+
+    async def client() -> None:
+        async for _ in stream(job):
+            taken.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(client())
+    await taken.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(500):
+        told = await asyncio.to_thread(told_of, "audit.exported")
+        if told:
+            break
+        await asyncio.sleep(0.01)
+    assert [facts["whole"] for facts in told] == [False]
+
+
+# -- The ways in
+
+
+async def body_of(response: Any) -> bytes:
+    return b"".join([part async for part in response.streaming_content])
+
+
+async def test_the_page_exports_what_its_filter_lets_through(
+    streaming: AsyncClient, trail: KeyFiles, tmp_path: Path
+) -> None:
+    form = {"format": "jsonl", "host": "south-1"}
+    response = await streaming.post(reverse("audit-download"), form)
+    assert response.status_code == 200
+    assert response["Content-Disposition"].startswith('attachment; filename="audit-selection-')
+    path = tmp_path / "s.jsonl"
+    path.write_bytes(await body_of(response))
+    code, told = await asyncio.to_thread(verify, path, trail)
+    assert (code, told["entries"]) == (SELECTION, 20)
+
+
+async def test_the_api_exports(streaming: AsyncClient, trail: KeyFiles, tmp_path: Path) -> None:
+    response = await streaming.get("/audit/export?format=jsonl")
+    assert response["Content-Type"] == "application/x-ndjson"
+    path = tmp_path / "e.jsonl"
+    path.write_bytes(await body_of(response))
+    assert (await asyncio.to_thread(verify, path, trail))[0] == HOLDS
+    response = await streaming.get("/audit/export?format=csv&host=south-1&since=2020-01-01")
+    assert len(rows_of(await body_of(response))) == 21
+    began = await asyncio.to_thread(lambda: AuditEntry.objects.filter(kind="audit.export-began").first())
+    assert began is not None
+    assert began.actor == "arno"
+
+
+@pytest.mark.parametrize(
+    "query", ["format=xml", "since=soon", "outcome=splendid", "hots=north-1"]
+)
+async def test_the_api_refuses_what_it_does_not_know(streaming: AsyncClient, query: str) -> None:
+    response = await streaming.get(f"/audit/export?{query}")
+    assert response.status_code == 422
+    assert response["Content-Type"] == "application/problem+json"
+    assert await asyncio.to_thread(AuditEntry.objects.count) == 0
+
+
+def test_only_auditors_and_admins_export(operator: Client, admin: Client, trail: KeyFiles) -> None:
+    count = AuditEntry.objects.count()
+    assert operator.post(reverse("audit-download"), {"format": "csv"}).status_code == 403
+    assert operator.get("/audit/export?format=csv").status_code == 403
+    assert Client().get("/audit/export?format=csv").status_code == 401
+    assert 'id="export-csv"' not in operator.get("/audit/").content.decode()
+    assert AuditEntry.objects.count() == count
+    assert 'id="export-csv"' in admin.get("/audit/").content.decode()
+
+
+def test_a_page_refuses_a_filter_that_cannot_be_read(auditor: Client) -> None:
+    response = auditor.post(reverse("audit-download"), {"format": "csv", "since": "soon"})
+    assert response.status_code == 422
+    assert AuditEntry.objects.count() == 0
+
+
+def test_the_command_writes_a_file_for_its_owner_alone(
+    trail: KeyFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "south.jsonl"
+    call_command("audit", "export", str(path), "--host", "south-1", "--until", "2099-01-01")
+    assert capsys.readouterr().out == f"20 entries written to {path}.\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert verify(path, trail)[0] == SELECTION
+    call_command("audit", "export", str(tmp_path / "all.csv"), "--json")
+    assert json.loads(capsys.readouterr().out)["format"] == "csv"
+
+
+def test_the_command_leaves_what_was_there_when_it_is_cut_off(
+    trail: KeyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "e.jsonl"
+    path.write_text("what was there")
+
+    def breaks(row: object) -> str:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(queries, "_entry", breaks)
+    with pytest.raises(SystemExit) as ended:
+        call_command("audit", "export", str(path))
+    assert ended.value.code == 2
+    assert path.read_text() == "what was there"
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".e")] == []
+    assert [facts["whole"] for facts in told_of("audit.exported")] == [False]
+
+
+@pytest.mark.parametrize("words", [["--since", "soon"], ["--outcome", "splendid"]])
+def test_the_command_refuses_what_it_cannot_read(
+    trail: KeyFiles, tmp_path: Path, words: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        call_command("audit", "export", str(tmp_path / "x.csv"), *words)
+    assert ended.value.code == 1
+    assert not (tmp_path / "x.csv").exists()

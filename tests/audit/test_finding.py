@@ -1,0 +1,258 @@
+"""Entries found by any filters together, in bounded time, and none twice or never."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from switcher.errors import BadRequest
+from switcher.models import AuditEntry, Review
+from switcher.queries import finding
+from switcher.queries.filters import (
+    GROUPS,
+    Filters,
+    group_of,
+    moment,
+    read_filters,
+    read_what_can_be,
+)
+from switcher.queries.finding import distinct, find
+from switcher.records import Actor
+from switcher.records.reviews import review
+from switcher.textindex import index_words, rebuild_words, words_of
+from tests import make
+from tests.audit.conftest import tell, tell_at, tell_many
+
+pytestmark = pytest.mark.django_db
+
+KINDS = ("switch.queued", "switch.loading", "switch.active", "host.changed", "host.activated",
+         "profile.changed", "login.failed", "audit.checked", "odd.thing")  # fmt: skip
+WORDS = ("nightly", "incident", "INC-4711", "Straße", "wrong", "host", "rare")
+BEGAN = make.NOW - timedelta(days=1)
+
+
+@pytest.fixture
+def trail() -> list[AuditEntry]:
+    """400 entries of all sorts; a few of them are out of order in time, as by a clock set back."""
+    rng = random.Random(11)
+    for n in range(400):
+        at = BEGAN + timedelta(minutes=n - (30 if n % 97 == 0 else 0))
+        host = "" if rng.random() < 0.1 else rng.choice(["north-1", "north-2", "south-1"])
+        reason = " ".join(rng.sample(WORDS, 2)) if rng.random() < 0.4 else ""
+        actor = Actor("carl" if n == 33 else rng.choice(["anna", "ben"]), "page")
+        model = rng.choice(["", "mid-a", "mid-b"])
+        tell_at(at, rng.choice(KINDS), actor, host=host, reason=reason, model=model)
+    seqs = [e.seq for e in AuditEntry.objects.filter(actor="ben")[:60]]
+    review(seqs, Actor("arno", "page"))
+    return list(AuditEntry.objects.order_by("-seq"))
+
+
+def fits(entry: AuditEntry, f: Filters, reviewed: set[int]) -> bool:
+    """What a filter means, entry by entry."""
+    kinds = GROUPS.get(f.kind)
+    same_kind = entry.kind == f.kind if kinds is None else group_of(entry.kind) == f.kind
+    return (
+        (not f.host or entry.host == f.host)
+        and (not f.model or entry.model == f.model)
+        and (not f.actor or entry.actor == f.actor)
+        and (not f.kind or same_kind)
+        and (not f.outcome or entry.outcome == f.outcome)
+        and (f.since is None or entry.at >= f.since)
+        and (f.until is None or entry.at <= f.until)
+        and set(words_of(f.text)) <= set(words_of(entry.reason))
+        and (not f.unreviewed or (entry.kind != "audit.reviewed" and entry.seq not in reviewed))
+    )
+
+
+def some_filters(rng: random.Random) -> Filters:
+    def maybe(*values: Any) -> Any:
+        return rng.choice(values) if rng.random() < 0.4 else ""
+
+    since = BEGAN + timedelta(minutes=rng.randint(0, 300)) if rng.random() < 0.3 else None
+    return Filters(
+        host=maybe("north-1", "south-1", "nowhere"),
+        model=maybe("mid-a", "mid-b"),
+        actor=maybe("anna", "ben", "carl", "nobody"),
+        kind=maybe("switches", "configuration", "people", "drift", "switch.active", "odd.thing"),
+        outcome=maybe("active", "failed"),
+        since=since,
+        until=(since or BEGAN) + timedelta(minutes=150) if rng.random() < 0.3 else None,
+        text=maybe("nightly", "wrong host", "INC-4711", "straße", "RARE nightly", "never"),
+        unreviewed=rng.random() < 0.3,
+    )
+
+
+def through_all(filters: Filters, want: int, newest_first: bool) -> list[int]:
+    """Page by page until there are no more."""
+    seqs: list[int] = []
+    at: int | None = None if newest_first else 0
+    for _ in range(2000):
+        found = find(filters, want, before=at) if newest_first else find(filters, want, after=at)
+        seqs += found.seqs
+        if not found.more:
+            return seqs
+        assert found.went_to is not None or len(found.seqs) == want
+        at = found.went_to if found.went_to is not None else found.seqs[-1]
+    raise AssertionError("it never ends")
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+@pytest.mark.parametrize("steps", [finding.STEPS, (3, 7)])
+def test_pages_list_exactly_what_fits_and_each_entry_once(
+    trail: list[AuditEntry],
+    monkeypatch: pytest.MonkeyPatch,
+    steps: tuple[int, ...],
+    newest_first: bool,
+) -> None:
+    monkeypatch.setattr(finding, "PROBE", 5)
+    monkeypatch.setitem(find.__kwdefaults__, "steps", steps)
+    reviewed = set(Review.objects.values_list("seq", flat=True))
+    rng = random.Random(5)
+    for _ in range(120):
+        filters = some_filters(rng)
+        wanted = [e.seq for e in trail if fits(e, filters, reviewed)]
+        wanted = wanted if newest_first else wanted[::-1]
+        assert through_all(filters, 10, newest_first) == wanted, filters
+
+
+def test_the_search_stops_and_says_how_far_it_came(
+    trail: list[AuditEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "PROBE", 5)
+    filters = Filters(actor="anna", model="mid-a", text="never")
+    found = find(replace(filters, text=""), 50, steps=(5, 5))
+    assert found.more
+    assert found.went_to is not None
+    assert found.went_to < AuditEntry.objects.count()
+    assert find(replace(filters, actor="nobody"), 50).more is False
+
+
+def test_a_rare_filter_leads_although_others_are_common(trail: list[AuditEntry]) -> None:
+    carl = AuditEntry.objects.get(actor="carl")
+    filters = Filters(actor="carl", host=carl.host, kind=group_of(carl.kind) or carl.kind)
+    found = find(filters, 50, steps=(2,))
+    assert (found.seqs, found.more) == ((carl.seq,), False)
+
+
+def count_of_queries(act: Callable[[], object]) -> list[str]:
+    asked: list[str] = []
+
+    def note(execute: Any, sql: str, *args: Any) -> Any:
+        asked.append(sql)
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(note):
+        act()
+    return asked
+
+
+def test_no_question_counts_or_skips(trail: list[AuditEntry]) -> None:
+    asked = count_of_queries(
+        lambda: [find(some_filters(random.Random(n)), 50) for n in range(20)]
+    )
+    assert not [sql for sql in asked if "OFFSET 50" in sql or "COUNT(*) FROM switcher" in sql]
+
+
+def test_words_are_found_whole_whatever_their_case_and_signs() -> None:
+    seq = tell(reason="Re: INC-4711, the Straße_is (closed)!").seq
+    for text in ("inc", "4711", "inc-4711", "STRASSE", "straße", "is", "closed re"):
+        found = find(Filters(text=text), 5).seqs
+        assert found == (() if text == "STRASSE" else (seq,)), text
+    assert find(Filters(text="close"), 5).seqs == ()
+    assert find(Filters(text="' OR 1=1 --"), 5).seqs == ()
+    assert find(Filters(text="!!!"), 5).seqs == ()
+
+
+def test_the_index_of_words_follows_the_rows() -> None:
+    entry = tell(reason="first words")
+    AuditEntry.objects.filter(pk=entry.seq).update(reason="second words")
+    assert find(Filters(text="first"), 5).seqs == ()
+    assert find(Filters(text="second"), 5).seqs == (entry.seq,)
+    AuditEntry.objects.filter(pk=entry.seq).delete()
+    assert find(Filters(text="second"), 5).seqs == ()
+    rebuild_words()
+    index_words()
+    other = tell(reason="second chance").seq
+    assert find(Filters(text="second"), 5).seqs == (other,)
+
+
+def test_distinct_values_are_in_their_order_without_the_empty_one() -> None:
+    for host in ("south-1", "", "north-1", "south-1"):
+        tell(host=host)
+    assert distinct("host") == ("north-1", "south-1")
+    assert distinct("host", 1) == ("north-1",)
+    assert distinct("model") == ()
+
+
+def test_what_is_appended_meanwhile_moves_nothing_between_pages() -> None:
+    tell_many(30)
+    first = find(Filters(), 10)
+    tell_many(5, actor=Actor("late", "page"))
+    second = find(Filters(), 10, before=first.seqs[-1])
+    third = find(Filters(), 10, before=second.seqs[-1])
+    assert [*first.seqs, *second.seqs, *third.seqs] == list(range(30, 0, -1))
+    assert find(Filters(), 50, after=first.seqs[0]).seqs == tuple(range(31, 36))
+
+
+@pytest.fixture
+def back_in_time() -> Iterator[list[int]]:
+    """Entries whose clock was set back by an hour in the middle."""
+    before = [tell_at(make.NOW + timedelta(minutes=n)) for n in range(20)]
+    after = [tell_at(make.NOW + timedelta(minutes=n - 60)) for n in range(70)]
+    yield before + after
+
+
+def test_a_clock_that_was_set_back_hides_nothing(back_in_time: list[int]) -> None:
+    since, until = make.NOW + timedelta(minutes=5), make.NOW + timedelta(minutes=8)
+    found = find(Filters(since=since, until=until), 50).seqs
+    wanted = AuditEntry.objects.filter(at__gte=since, at__lte=until)
+    assert found == tuple(wanted.order_by("-seq").values_list("seq", flat=True))
+    assert len(found) == 8
+
+
+def test_times_are_read_as_people_write_them() -> None:
+    assert moment("2026-11-24").isoformat() == "2026-11-24T00:00:00+00:00"
+    assert moment("2026-11-24", last=True).isoformat() == "2026-11-24T23:59:59.999999+00:00"
+    assert moment("2026-11-24T14:05", last=True).isoformat() == "2026-11-24T14:05:59.999999+00:00"
+    assert moment("2026-11-24T14:05:07", last=True).second == 7
+    assert moment("2026-11-24T14:05+02:00", last=True).minute == 5
+    assert moment("2026-11-24T14:05+02:00").hour == 12
+    for bad in ("yesterday", "2026-13-01", "0001-01-01T00:00+14:00", ""):
+        with pytest.raises(BadRequest, match="2026-11-24"):
+            moment(bad)
+
+
+def test_what_cannot_be_read_is_named_by_its_field() -> None:
+    with pytest.raises(BadRequest) as caught:
+        read_filters({"outcome": "splendid"})
+    assert caught.value.field == "outcome"
+    filters, errors = read_what_can_be({"since": "soon", "outcome": "x", "host": "north-1"})
+    assert filters == Filters(host="north-1")
+    assert set(errors) == {"since", "outcome"}
+
+
+def test_filters_are_told_as_an_address_has_them() -> None:
+    filters = read_filters({"host": "north-1", "until": "2026-11-24", "unreviewed": "1"})
+    told = filters.to_dict()
+    assert told == {
+        "host": "north-1",
+        "until": "2026-11-24T23:59:59.999999Z",
+        "unreviewed": "yes",
+    }
+    assert read_filters(told) == filters
+
+
+def test_every_kind_that_is_written_belongs_to_a_group(trail: list[AuditEntry]) -> None:
+    assert group_of("odd.thing") == ""
+    assert all(group_of(kind) for kind in KINDS if kind != "odd.thing")
+
+
+def test_an_entry_is_found_as_soon_as_it_is_appended() -> None:
+    seq = tell(host="north-1", reason="fresh").seq
+    assert find(Filters(host="north-1", text="fresh"), 1).seqs == (seq,)

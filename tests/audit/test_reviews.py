@@ -1,0 +1,72 @@
+"""Marks of review: by auditors, never on one's own work, each an entry that names what was seen."""
+
+from __future__ import annotations
+
+import pytest
+
+from switcher.errors import BadRequest, Conflict, NotFound
+from switcher.models import AuditEntry, LedgerRow, Review
+from switcher.queries.filters import Filters
+from switcher.queries.finding import find
+from switcher.records import Actor
+from switcher.records.reviews import MOST_AT_ONCE, review
+from tests.audit.conftest import tell, tell_many
+
+pytestmark = pytest.mark.django_db
+
+ARNO = Actor("arno", "page")
+
+
+def test_a_mark_is_a_row_and_an_entry_with_the_hash_of_what_was_seen() -> None:
+    seqs = tell_many(2)
+    assert review(seqs, ARNO, "looks right") == 2
+    entry = AuditEntry.objects.get(kind="audit.reviewed")
+    hashes = [bytes(h).hex() for h in LedgerRow.objects.filter(pk__in=seqs).values_list("hash", flat=True)]
+    assert (entry.actor, entry.reason) == ("arno", "looks right")
+    assert entry.facts["entries"] == [
+        {"hash": told, "seq": seq} for seq, told in zip(seqs, hashes, strict=True)
+    ]
+    assert set(Review.objects.values_list("seq", "by", "note")) == {
+        (seq, "arno", "looks right") for seq in seqs
+    }
+
+
+def test_what_was_reviewed_is_found_no_more_and_a_mark_is_no_work() -> None:
+    first, second = tell_many(2)
+    review([first], ARNO)
+    assert find(Filters(unreviewed=True), 10).seqs == (second,)
+
+
+def test_the_same_person_marks_an_entry_once_and_another_may_as_well() -> None:
+    first, second = tell_many(2)
+    review([first], ARNO)
+    assert review([first, second], ARNO) == 1
+    with pytest.raises(Conflict, match="already"):
+        review([first], ARNO)
+    assert review([first], Actor("berta", "page")) == 1
+
+
+@pytest.mark.parametrize(
+    ("seqs", "note", "error"),
+    [
+        ([], "", BadRequest),
+        ([99], "", NotFound),
+        ([1], "n" * 501, BadRequest),
+        (list(range(1, MOST_AT_ONCE + 2)), "", BadRequest),
+    ],
+)
+def test_what_cannot_be_marked_leaves_nothing(
+    seqs: list[int], note: str, error: type[Exception]
+) -> None:
+    tell()
+    with pytest.raises(error):
+        review(seqs, ARNO, note)
+    assert (Review.objects.count(), AuditEntry.objects.count()) == (0, 1)
+
+
+def test_nobody_reviews_their_own_work() -> None:
+    own = tell(actor=ARNO).seq
+    other = tell().seq
+    with pytest.raises(Conflict, match=f"Entry {own} is your own"):
+        review([own, other], ARNO)
+    assert Review.objects.count() == 0

@@ -1,0 +1,343 @@
+"""What looks after the trail: signing, delivering, checking, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from switcher.auditing import checking, health, sinks, tail
+from switcher.auditing.sinks import NotDelivered
+from switcher.auditing.tail import Auditor, Courier, Signer
+from switcher.clock import system
+from switcher.evidence.keys import KeyFiles, new_key
+from switcher.evidence.switchboard_verify import read_anchors
+from switcher.models import AuditEntry, Checkpoint, Delivery, LedgerRow
+from switcher.places import FILE, WEBHOOK, Sink
+from switcher.queries.ledger import verify
+from switcher.records import deliveries
+from switcher.seals import seal, unseal
+from tests.auditing.conftest import ANNA, write
+from tests.clocks import FakeClock
+from tests.records.conftest import at_once
+from tests.until import until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def facts_of(kind: str) -> list[dict[str, Any]]:
+    return [e.facts for e in AuditEntry.objects.filter(kind=kind).order_by("seq")]
+
+
+def reasons_of(kind: str) -> list[str]:
+    return list(
+        AuditEntry.objects.filter(kind=kind).order_by("seq").values_list("reason", flat=True)
+    )
+
+
+@pytest.fixture
+def anchors(proofs: KeyFiles) -> Path:
+    return proofs.private.with_name("anchors.txt")
+
+
+@pytest.fixture
+def signer(proofs: KeyFiles, clock: FakeClock) -> Signer:
+    return Signer(clock)
+
+
+# --- signing and checking ----------------------------------------------------------------------
+
+
+def test_it_begins_with_what_was_left_unsigned_and_a_check_of_all(
+    signer: Signer, clock: FakeClock
+) -> None:
+    write(clock, 5)
+    signer.begin()
+    assert Checkpoint.objects.get().size == 6
+    (checked,) = facts_of("audit.checked")
+    assert checked["verdicts"] == {"intact": True, "anchored": True, "complete": True}
+    assert (checked["ok"], checked["entries"], checked["bad_seq"]) == (True, 6, None)
+
+
+def test_the_whole_trail_is_checked_once_a_day(signer: Signer, clock: FakeClock) -> None:
+    write(clock, 5)
+    signer.begin()
+    clock.pass_time(23 * 3600)
+    signer.look()
+    assert len(facts_of("audit.checked")) == 1
+    clock.pass_time(3600)
+    signer.look()
+    assert len(facts_of("audit.checked")) == 2
+
+
+def test_a_bad_check_is_an_alarm_everywhere(
+    signer: Signer, clock: FakeClock, anchors: Path
+) -> None:
+    write(clock, 9)
+    signer.begin()
+    Courier(Sink(FILE, str(anchors)), clock).tick()
+    unseal()
+    LedgerRow.objects.filter(seq=4).update(body="{}")
+    seal()
+    clock.pass_time(25 * 3600)
+    signer.look()
+    found = facts_of("audit.checked")[-1]
+    assert (found["ok"], found["bad_seq"], found["verdicts"]["intact"]) == (False, 4, False)
+    assert reasons_of("audit.alarm") == ["The audit trail does not verify: Entry 4 was changed."]
+    signer.look()
+    said = "The audit trail is not intact. First bad entry: 4."
+    assert said in health.problems()
+    assert said in health.health(clock).to_json()["problems"]
+
+
+def test_what_is_broken_is_an_alarm_and_not_signed(signer: Signer, clock: FakeClock) -> None:
+    write(clock, 5)
+    signer.begin()
+    write(clock, 3)
+    unseal()
+    LedgerRow.objects.filter(seq=9).update(body="{}")
+    seal()
+    before = Checkpoint.objects.count()
+    signer.sign()
+    signer.sign()
+    assert Checkpoint.objects.count() == before
+    assert reasons_of("audit.alarm") == ["Entry 9 was changed."]
+
+
+def test_an_exchanged_key_is_an_alarm_everywhere(
+    signer: Signer, clock: FakeClock, proofs: KeyFiles
+) -> None:
+    write(clock)
+    signer.begin()
+    proofs.private.unlink()
+    proofs._write_key(proofs.private, new_key(proofs.name))
+    write(clock)
+    signer.sign()
+    signer.look()
+    (alarm,) = reasons_of("audit.alarm")
+    assert "exchanged without a rotation" in alarm
+    assert alarm in health.problems()
+    told = health.health(clock).to_json()
+    assert (told["ok"], told["audit"]["key"]) == (False, "unusable")
+    assert str(proofs.private.parent) not in json.dumps(told)
+
+
+def test_a_missing_seal_is_made_again_at_the_start_and_written_down(
+    signer: Signer, clock: FakeClock
+) -> None:
+    signer.begin()
+    assert facts_of("audit.seal-remade") == []
+    name = "sealed_entry_update" if connection.vendor == "sqlite" else "sealed_entry"
+    with connection.cursor() as cursor:
+        on = "" if connection.vendor == "sqlite" else " ON switcher_ledgerrow"
+        cursor.execute(f"DROP TRIGGER {name}{on}")
+    Signer(clock).begin()
+    assert facts_of("audit.seal-remade") == [{"seals": [name]}]
+    with pytest.raises(Exception, match="sealed"):
+        LedgerRow.objects.update(body="{}")
+
+
+def test_a_seal_that_goes_missing_later_is_made_again_too(signer: Signer, clock: FakeClock) -> None:
+    signer.begin()
+    unseal()
+    signer.look()
+    assert len(facts_of("audit.seal-remade")[0]["seals"]) >= 5
+    assert health.health(clock).seals == ()
+
+
+# --- delivering ------------------------------------------------------------------------------
+
+
+def test_checkpoints_arrive_in_their_order(signer: Signer, clock: FakeClock, anchors: Path) -> None:
+    for _ in range(3):
+        write(clock, 2)
+        signer.sign()
+    assert Courier(Sink(FILE, str(anchors)), clock).tick() == tail.LOOK_EVERY_S
+    notes = list(read_anchors(anchors.read_text().splitlines()))
+    assert notes == [c.note for c in Checkpoint.objects.order_by("size")]
+    assert not Delivery.objects.filter(delivered_at=None).exists()
+
+
+def test_what_several_processes_deliver_arrives_once(
+    signer: Signer, clock: FakeClock, anchors: Path
+) -> None:
+    for _ in range(5):
+        write(clock, 2)
+        signer.sign()
+    couriers = [Courier(Sink(FILE, str(anchors)), clock) for _ in range(4)]
+    results = at_once(*[courier.tick for courier in couriers])
+    assert not [r for r in results if isinstance(r, Exception)]
+    notes = list(read_anchors(anchors.read_text().splitlines()))
+    assert sorted(notes) == sorted(c.note for c in Checkpoint.objects.all())
+
+
+def test_a_claim_of_a_dead_process_runs_out(signer: Signer, clock: FakeClock) -> None:
+    write(clock)
+    signer.sign()
+    assert deliveries.claim(FILE, clock) is not None
+    assert deliveries.claim(FILE, clock) is None
+    clock.pass_time(deliveries.CLAIM_S)
+    assert deliveries.claim(FILE, clock) is not None
+
+
+def test_a_dead_sink_is_tried_less_and_less_often_and_gets_all_once_it_is_back(
+    signer: Signer, clock: FakeClock, anchors: Path
+) -> None:
+    write(clock)
+    signer.sign()
+    anchors.mkdir()  # no line can be appended to a directory
+    courier = Courier(Sink(FILE, str(anchors)), clock)
+    waits = []
+    for _ in range(8):
+        waits.append(courier.tick())
+        clock.pass_time(waits[-1])
+    assert waits == [2, 4, 8, 16, 32, 60, 60, 60]
+    write(clock)
+    signer.sign()
+    anchors.rmdir()
+    assert courier.tick() == tail.LOOK_EVERY_S
+    assert len(list(read_anchors(anchors.read_text().splitlines()))) == 2
+    assert health.health(clock).problems == ()
+
+
+def test_a_dead_sink_shows_on_the_page_and_in_health_and_as_one_entry(
+    signer: Signer, clock: FakeClock, anchors: Path
+) -> None:
+    write(clock)
+    signer.begin()
+    anchors.mkdir()
+    Courier(Sink(FILE, str(anchors)), clock).tick()
+    signer.look()
+    signer.look()
+    said = (
+        "The file sink does not take checkpoints: Is a directory. Not delivered yet: 1 checkpoint."
+    )
+    assert health.problems() == (said,)
+    told = health.health(clock).to_json()
+    assert told["problems"] == [said]
+    assert told["audit"]["sinks"][0]["ok"] is False
+    assert reasons_of("audit.alarm") == ["The file sink does not take checkpoints."]
+
+
+def test_a_sink_that_hangs_shows_before_it_has_failed(
+    signer: Signer, clock: FakeClock, settings: Any
+) -> None:
+    settings.SWITCHER_AUDIT_WEBHOOK = "http://127.0.0.1:9/"
+    write(clock)
+    signer.begin()
+    assert deliveries.claim(WEBHOOK, clock) is not None  # and no answer comes
+    clock.pass_time(31)
+    assert any("webhook sink" in text for text in health.health(clock).problems)
+
+
+def test_unsigned_entries_show(db: None, proofs: KeyFiles, clock: FakeClock) -> None:
+    write(clock, 2)
+    clock.pass_time(80)
+    assert health.health(clock).problems == ("2 audit entries are not signed yet.",)
+
+
+# --- as it runs ------------------------------------------------------------------------------
+
+
+def test_running_it_signs_and_delivers_by_itself(
+    proofs: KeyFiles, anchors: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The webhook hangs meanwhile: it holds up neither the file nor the signing."""
+    hangs, may_end = threading.Event(), threading.Event()
+    real = sinks.deliver
+
+    def deliver(sink: Sink, note: str) -> None:
+        if sink.name == WEBHOOK:
+            hangs.set()
+            may_end.wait(20)
+            raise NotDelivered("no answer in time")
+        real(sink, note)
+
+    monkeypatch.setattr(tail, "deliver", deliver)
+    monkeypatch.setattr(tail, "LOOK_EVERY_S", 0.05)
+    settings.SWITCHER_AUDIT_WEBHOOK = "http://127.0.0.1:9/"
+    write(system, 3)  # type: ignore[arg-type]
+    auditor = Auditor()
+    auditor.start()
+    try:
+        until(anchors.exists)
+        assert hangs.wait(10)
+        until(lambda: facts_of("audit.checked"))
+        write(system, 3)  # type: ignore[arg-type]
+        may_end.set()
+        until(lambda: Delivery.objects.filter(sink=WEBHOOK, error="no answer in time").exists())
+    finally:
+        may_end.set()
+        auditor.stop(10)
+    # The end signs what was left, and the file has it.
+    assert Checkpoint.objects.first().size == LedgerRow.objects.count()  # type: ignore[union-attr]
+    notes = list(read_anchors(anchors.read_text().splitlines()))
+    assert notes[-1] == Checkpoint.objects.first().note  # type: ignore[union-attr]
+    assert verify().ok
+
+
+def test_verifying_runs_once_at_a_time_and_tells_how_far_it_is(
+    proofs: KeyFiles, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(clock, 3)
+    Signer(clock).sign()
+    reads, may_go_on = threading.Event(), threading.Event()
+    real = checking.verify
+
+    def slow(tell: Any) -> Any:
+        result = real(tell)
+        reads.set()
+        may_go_on.wait(10)
+        return result
+
+    monkeypatch.setattr(checking, "verify", slow)
+    assert checking.start(ANNA, clock)
+    assert reads.wait(10)
+    assert not checking.start(ANNA, clock)
+    running = checking.progress()
+    assert running is not None
+    assert (running.runs, running.by, running.done, running.total) == (True, "anna", 4, 4)
+    assert running.percent == 100
+    may_go_on.set()
+    until(lambda: not checking.progress().runs)  # type: ignore[union-attr]
+    result = checking.progress().result  # type: ignore[union-attr]
+    assert result is not None
+    assert result.ok
+    assert AuditEntry.objects.get(kind="audit.checked").actor == "anna"
+
+
+def test_a_verification_that_fails_has_ended(
+    proofs: KeyFiles, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(tell: Any) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(checking, "verify", breaks)
+    assert checking.run(ANNA, clock) is None
+    ended = checking.progress()
+    assert ended is not None
+    assert (ended.runs, ended.error) == (
+        False,
+        "It could not be read to its end; the log says why.",
+    )
+    monkeypatch.undo()
+    with pytest.MonkeyPatch.context():
+        write(clock)
+        assert checking.run(ANNA, clock) is not None
+
+
+def test_what_was_delivered_long_ago_is_forgotten(signer: Signer, clock: FakeClock) -> None:
+    write(clock)
+    signer.sign()
+    claimed = deliveries.claim(FILE, clock)
+    assert claimed is not None
+    deliveries.delivered(claimed, clock)
+    deliveries.forget_delivered(clock)
+    assert Delivery.objects.count() == 1
+    clock.pass_time(31 * 24 * 3600)
+    deliveries.forget_delivered(clock)
+    assert Delivery.objects.count() == 0

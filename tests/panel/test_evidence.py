@@ -1,0 +1,132 @@
+"""The page that verifies, and what it hands out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from django.test import Client
+
+from switcher.auditing import checking, health
+from switcher.auditing.checking import Progress
+from switcher.auditing.tail import Courier, Signer
+from switcher.evidence import switchboard_verify
+from switcher.evidence.keys import KeyFiles
+from switcher.evidence.switchboard_verify import PublicKey
+from switcher.models import AuditEntry, LedgerRow
+from switcher.places import FILE, Sink
+from switcher.seals import seal, unseal
+from tests import make
+from tests.panel.test_board import text_of
+
+pytestmark = pytest.mark.django_db
+
+BEGAN = datetime(2026, 11, 24, 14, 32, 7, tzinfo=UTC)
+
+
+@pytest.fixture
+def signed(proofs: KeyFiles) -> KeyFiles:
+    make.host()
+    Signer().begin()
+    Courier(Sink(FILE, str(proofs.private.with_name("anchors.txt")))).tick()
+    return proofs
+
+
+@pytest.fixture
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a thread: the answer to the click is the end."""
+
+    def start(actor: object) -> bool:
+        checking.run(actor)  # type: ignore[arg-type]
+        return True
+
+    monkeypatch.setattr(checking, "start", start)
+
+
+def test_the_page_tells_how_the_proofs_stand(signed: KeyFiles, auditor: Client) -> None:
+    text = text_of(auditor.get("/audit/verify/"))
+    assert "Nothing needs a look." in text
+    assert "intact yes anchored yes complete yes" in text
+    assert "Sink: file last at" in text
+    assert "Verify all 3 entries now" in text
+
+
+def test_an_empty_trail_has_a_page_too(proofs: KeyFiles, auditor: Client) -> None:
+    assert "Not verified yet." in text_of(auditor.get("/audit/verify/"))
+
+
+@pytest.mark.usefixtures("_at_once")
+def test_a_click_verifies_all_and_is_an_entry_of_who_clicked(
+    signed: KeyFiles, auditor: Client
+) -> None:
+    response = auditor.post("/audit/verify/")
+    assert (response.status_code, response["Location"]) == (302, "/audit/verify/")
+    entry = AuditEntry.objects.filter(kind="audit.checked").first()
+    assert entry is not None
+    assert (entry.actor, entry.facts["ok"]) == ("arno", True)
+    assert "for arno" in text_of(auditor.get("/audit/verify/"))
+
+
+@pytest.mark.usefixtures("_at_once")
+def test_a_bad_trail_is_told_with_its_first_bad_entry(signed: KeyFiles, auditor: Client) -> None:
+    unseal()
+    LedgerRow.objects.filter(seq=2).update(body="{}")
+    seal()
+    text = text_of(auditor.post("/audit/verify/", headers={"HX-Request": "true"}))
+    assert "The first bad entry is 2." in text
+    assert "intact no anchored yes complete yes" in text
+    assert "Entry 2 was changed." in text
+    health.health()
+    board = text_of(auditor.get("/"))
+    assert "The audit trail is not intact. First bad entry: 2." in board
+    assert "Look at the audit trail" in board
+
+
+def test_while_it_runs_the_fragment_asks_for_itself_again(
+    signed: KeyFiles, auditor: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        checking, "_progress", Progress("olga", BEGAN, done=250_000, total=1_000_000)
+    )
+    response = auditor.get("/audit/verify/progress", headers={"HX-Request": "true"})
+    text = response.content.decode()
+    assert 'hx-get="/audit/verify/progress" hx-trigger="every 1s"' in text
+    assert '<progress max="100" value="25"' in text
+    assert "Verifying for olga: 250,000 of 1,000,000 entries read." in text_of(response)
+    assert "<h1>" not in text
+    # A second click changes nothing; the page without a script says so.
+    assert auditor.post("/audit/verify/").status_code == 302
+    assert "It is being verified already." in text_of(auditor.get("/audit/verify/"))
+
+
+def test_without_a_script_the_fragment_is_the_page(signed: KeyFiles, auditor: Client) -> None:
+    assert auditor.get("/audit/verify/progress")["Location"] == "/audit/verify/"
+
+
+def test_the_public_keys_are_handed_out(signed: KeyFiles, auditor: Client) -> None:
+    response = auditor.get("/audit/key")
+    assert response["Content-Disposition"] == 'attachment; filename="audit-keys.pub"'
+    assert PublicKey.from_text(response.content.decode()) == signed.root()[0]
+    assert b"PRIVATE" not in response.content
+
+
+def test_before_the_first_signature_there_is_no_key(proofs: KeyFiles, auditor: Client) -> None:
+    assert auditor.get("/audit/key").status_code == 404
+
+
+def test_the_verifier_is_handed_out_as_it_is(auditor: Client) -> None:
+    response = auditor.get("/audit/switchboard_verify.py")
+    with open(switchboard_verify.__file__, "rb") as file:
+        assert response.content == file.read()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["/audit/verify/", "/audit/verify/progress", "/audit/key", "/audit/switchboard_verify.py"],
+)
+def test_only_staff_get_any_of_it(
+    address: str, client: Client, sign_in: Callable[..., Client]
+) -> None:
+    assert client.get(address)["Location"].startswith("/login/")
+    assert sign_in("", "nobody").get(address).status_code == 403

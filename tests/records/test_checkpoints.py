@@ -1,0 +1,286 @@
+"""Signing: when it is due, over what, with which key, and over what never."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from django.db import transaction
+
+from switcher.evidence.keys import KeyFiles, new_key
+from switcher.evidence.switchboard_verify import Tree, read_note
+from switcher.models import AuditEntry, Checkpoint, Delivery, Host, LedgerRow
+from switcher.queries.ledger import verify
+from switcher.records import checkpoints, index
+from switcher.records.ledger import append
+from switcher.seals import unseal
+from switcher.states import ENDED, State
+from tests.clocks import FakeClock
+from tests.records.conftest import ANNA, at_once, ended, open_one, take
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def write(clock: FakeClock, count: int = 1) -> None:
+    with transaction.atomic():
+        for n in range(count):
+            append("test.told", ANNA, clock=clock, n=n)
+
+
+def kinds() -> list[str]:
+    return list(AuditEntry.objects.order_by("seq").values_list("kind", flat=True))
+
+
+# --- when ------------------------------------------------------------------------------------
+
+
+def test_nothing_is_due_where_nothing_was_written(proofs: KeyFiles, clock: FakeClock) -> None:
+    assert not checkpoints.is_due(clock)
+    assert checkpoints.sign(clock) is None
+    assert not proofs.private.exists()
+
+
+def test_an_entry_is_signed_before_it_is_a_minute_old(proofs: KeyFiles, clock: FakeClock) -> None:
+    write(clock)
+    assert not checkpoints.is_due(clock)
+    clock.pass_time(45)
+    assert checkpoints.is_due(clock)
+    checkpoints.sign(clock)
+    clock.pass_time(3600)
+    assert not checkpoints.is_due(clock)
+
+
+def test_a_clock_that_was_set_back_puts_nothing_off(proofs: KeyFiles, clock: FakeClock) -> None:
+    write(clock)
+    clock.pass_time(-3600)
+    assert checkpoints.is_due(clock)
+
+
+@pytest.mark.parametrize("end", sorted(ENDED - {State.ACTIVE}))
+def test_every_ended_switch_is_signed_at_once(
+    proofs: KeyFiles, host: Host, clock: FakeClock, end: State
+) -> None:
+    checkpoints.sign(clock)
+    held = take(open_one(host, clock), clock)
+    held.move(State.CHECKING)
+    assert not checkpoints.is_due(clock)
+    if end is State.ROLLED_BACK:
+        held.move(State.LOADING)
+        held.move(State.RESTORING)
+    held.end(end, outcome="It is over.")
+    assert checkpoints.is_due(clock)
+
+
+# --- what ------------------------------------------------------------------------------------
+
+
+def test_the_first_signature_makes_the_key_and_says_so(proofs: KeyFiles, clock: FakeClock) -> None:
+    write(clock, 3)
+    made = checkpoints.sign(clock)
+    assert made is not None
+    assert kinds() == [*["test.told"] * 3, "audit.key-made"]
+    read = read_note(made.note, proofs.root())
+    tree = Tree()
+    tree.extend([bytes(row.hash) for row in LedgerRow.objects.order_by("seq")])
+    assert (read.size, read.root) == (4, tree.root())
+    assert proofs.remembered() == made.note
+    assert [d.sink for d in Delivery.objects.all()] == ["file"]
+
+
+def test_signing_goes_on_from_the_last_checkpoint(proofs: KeyFiles, clock: FakeClock) -> None:
+    for count in (1, 1, 2, 3, 5, 8, 13):
+        write(clock, count)
+        checkpoints.sign(clock)
+    assert checkpoints.sign(clock) is None
+    found = verify().report
+    assert found.ok
+    assert found.checkpoints == 7
+    assert found.last_checkpoint == found.entries == 34
+
+
+def test_of_several_that_sign_at_once_one_does(proofs: KeyFiles, clock: FakeClock) -> None:
+    write(clock, 2)
+    results = at_once(*[lambda: checkpoints.sign(clock)] * 6)
+    assert not [r for r in results if isinstance(r, Exception)]
+    assert Checkpoint.objects.count() == 1
+    assert kinds().count("audit.key-made") == 1
+    assert verify().ok
+
+
+@pytest.mark.parametrize("already", [4, 5, 7, 8])
+@pytest.mark.parametrize("field", ["hash", "body", "prev"])
+def test_what_was_changed_behind_the_checkpoint_is_not_signed(
+    proofs: KeyFiles, clock: FakeClock, already: int, field: str
+) -> None:
+    write(clock, already)
+    checkpoints.sign(clock)
+    write(clock, 3)
+    unseal()
+    changed: Any = "{}" if field == "body" else b"\7" * 32
+    LedgerRow.objects.filter(seq=already + 3).update(**{field: changed})
+    with pytest.raises(checkpoints.TrailBroken, match=f"Entry {already + 3} "):
+        checkpoints.sign(clock)
+    assert Checkpoint.objects.count() == 1
+
+
+@pytest.mark.parametrize("already", [4, 5, 7, 8])
+def test_a_tail_is_not_signed_if_it_follows_from_another_entry_than_the_signed(
+    proofs: KeyFiles, clock: FakeClock, already: int
+) -> None:
+    """Whoever computes the chain anew changes the last signed entry as well."""
+    write(clock, already)
+    checkpoints.sign(clock)
+    unseal()
+    LedgerRow.objects.filter(seq=already + 1).update(hash=b"\7" * 32)
+    write(clock, 3)
+    with pytest.raises(checkpoints.TrailBroken, match="are not those that were signed"):
+        checkpoints.sign(clock)
+
+
+@pytest.mark.parametrize(
+    "change", [{"tree": "1:" + "00" * 32}, {"tree": ""}, {"note": ""}, {"size": 90}]
+)
+def test_a_changed_checkpoint_is_not_built_upon(
+    proofs: KeyFiles, clock: FakeClock, change: dict[str, Any]
+) -> None:
+    write(clock, 3)
+    checkpoints.sign(clock)
+    write(clock)
+    Checkpoint.objects.update(**change)
+    with pytest.raises(checkpoints.TrailBroken, match="last checkpoint"):
+        checkpoints.sign(clock)
+
+
+def test_an_older_database_is_not_signed(proofs: KeyFiles, clock: FakeClock) -> None:
+    write(clock, 3)
+    checkpoints.sign(clock)
+    older = Checkpoint.objects.get()
+    write(clock, 3)
+    checkpoints.sign(clock)
+    Checkpoint.objects.exclude(pk=older.pk).delete()
+    with pytest.raises(checkpoints.TrailBroken, match="over 7 entries was signed, and the data"):
+        checkpoints.sign(clock)
+
+
+# --- keys ------------------------------------------------------------------------------------
+
+
+def test_a_rotation_is_an_entry_that_both_keys_have_signed(
+    proofs: KeyFiles, clock: FakeClock
+) -> None:
+    write(clock, 3)
+    checkpoints.rotate_key(ANNA, clock)
+    write(clock, 3)
+    checkpoints.sign(clock)
+    assert kinds().count("audit.key-rotated") == 1
+    assert len(proofs.public_keys()) == 2
+    keys = [read_note(c.note, proofs.public_keys()).key_id for c in Checkpoint.objects.all()]
+    first, second = (key.id for key in proofs.public_keys())
+    assert keys == [second, second, first]  # newest first
+    assert verify().report.problems == []
+    assert verify().ok
+
+
+def test_keys_can_be_rotated_again_and_again(proofs: KeyFiles, clock: FakeClock) -> None:
+    for _ in range(4):
+        checkpoints.rotate_key(ANNA, clock)
+    assert len(proofs.public_keys()) == 5
+    assert verify().ok
+
+
+@pytest.mark.parametrize("dies_at", ["append", "promote"])
+def test_a_rotation_that_a_crash_has_cut_is_ended_or_undone(
+    proofs: KeyFiles, clock: FakeClock, dies_at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(clock, 3)
+    checkpoints.sign(clock)
+
+    def dies(*_: Any, **__: Any) -> None:
+        raise InterruptedError
+
+    target: Any = checkpoints if dies_at == "append" else KeyFiles
+    monkeypatch.setattr(target, "append" if dies_at == "append" else "promote_next", dies)
+    with pytest.raises(InterruptedError):
+        checkpoints.rotate_key(ANNA, clock)
+    monkeypatch.undo()
+    assert proofs.next.exists()
+    write(clock, 3)
+    assert checkpoints.sign(clock) is not None
+    assert not proofs.next.exists()
+    assert len(proofs.public_keys()) == (1 if dies_at == "append" else 2)
+    assert verify().ok
+
+
+def test_an_exchanged_key_signs_nothing(proofs: KeyFiles, clock: FakeClock) -> None:
+    write(clock)
+    checkpoints.sign(clock)
+    write(clock)
+    assert checkpoints.key_problem() == ""
+    proofs.private.unlink()
+    proofs._write_key(proofs.private, new_key(proofs.name))
+    assert "exchanged without a rotation" in checkpoints.key_problem()
+    with pytest.raises(checkpoints.KeyUnusable, match="exchanged without a rotation"):
+        checkpoints.sign(clock)
+    # Also where the public side was exchanged with it: the trail tells of another.
+    proofs.public.unlink()
+    proofs._publish(proofs.load().public)
+    with pytest.raises(checkpoints.KeyUnusable, match="exchanged without a rotation"):
+        checkpoints.sign(clock)
+    assert Checkpoint.objects.count() == 1
+
+
+def test_a_key_that_others_can_read_signs_nothing(proofs: KeyFiles, clock: FakeClock) -> None:
+    write(clock)
+    checkpoints.sign(clock)
+    write(clock)
+    proofs.private.chmod(0o644)
+    with pytest.raises(checkpoints.KeyUnusable, match="Run: chmod 600"):
+        checkpoints.sign(clock)
+
+
+def test_a_rotation_with_an_exchanged_key_is_refused(proofs: KeyFiles, clock: FakeClock) -> None:
+    write(clock)
+    checkpoints.sign(clock)
+    os.unlink(proofs.private)
+    with pytest.raises(checkpoints.KeyUnusable, match="is missing"):
+        checkpoints.rotate_key(ANNA, clock)
+    assert "audit.key-rotated" not in kinds()
+
+
+def test_an_alarm_is_written_once_a_day(db: None, clock: FakeClock) -> None:
+    assert checkpoints.raise_alarm("key", "It is gone.", clock)
+    assert not checkpoints.raise_alarm("key", "It is gone.", clock)
+    assert checkpoints.raise_alarm("key", "It is another.", clock)
+    clock.pass_time(24 * 3600)
+    assert checkpoints.raise_alarm("key", "It is gone.", clock)
+
+
+# --- the index -------------------------------------------------------------------------------
+
+
+def test_the_index_is_made_again_from_the_entries(
+    proofs: KeyFiles, host: Host, clock: FakeClock
+) -> None:
+    ended(host, clock)
+    before = list(AuditEntry.objects.order_by("seq").values())
+    AuditEntry.objects.filter(seq=2).delete()
+    AuditEntry.objects.filter(seq=3).update(actor="mallory", kind="other", outcome="active")
+    AuditEntry.objects.create(seq=90, at=clock.now(), kind="forged", actor="x")
+    assert verify(index=True).index_differs == 3
+    assert index.rebuild(ANNA, clock=clock) == (2, 1)
+    assert verify(index=True).index_differs == 0
+    after = list(AuditEntry.objects.filter(seq__lte=len(before)).order_by("seq").values())
+    before[1]["origin_id"] = None  # from where is in no body but as a hash
+    assert after == before
+    assert kinds()[-1] == "audit.index-rebuilt"
+
+
+def test_an_exchanged_address_is_seen_in_the_index(
+    proofs: KeyFiles, host: Host, clock: FakeClock
+) -> None:
+    row = open_one(host, clock)
+    assert row.origin is not None
+    row.origin.ip = "192.0.2.99"
+    row.origin.save()
+    assert verify(index=True).index_differs == 1

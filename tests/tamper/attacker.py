@@ -1,0 +1,128 @@
+"""Somebody who has the database's password, and for some acts the server's files, too."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+
+from switcher.auditing.sinks import deliver
+from switcher.evidence.keys import KeyFiles, SigningKey, new_key
+from switcher.evidence.switchboard_verify import GENESIS, Entry, Tree, leaf
+from switcher.models import Checkpoint, LedgerRow
+from switcher.places import sinks
+from switcher.records import checkpoints, deliveries
+from switcher.records.ledger import Actor, append
+from switcher.rows import stored_rows
+from switcher.seals import unseal
+from tests.clocks import FakeClock
+
+TABLE = "switcher_ledgerrow"
+ANNA = Actor("anna", "page")
+
+
+def write(count: int, clock: FakeClock, **facts: Any) -> None:
+    for n in range(count):
+        clock.pass_time(1)
+        append("test.told", ANNA, clock=clock, n=n, **facts)
+
+
+def sign_and_anchor(clock: FakeClock) -> None:
+    """A checkpoint, and it has left the machine."""
+    assert checkpoints.sign(clock) is not None
+    for sink in sinks():
+        while (claimed := deliveries.claim(sink.name, clock)) is not None:
+            deliver(sink, claimed.note)
+            deliveries.delivered(claimed, clock)
+
+
+def export(anchored: bool = True) -> list[str]:
+    """The trail as an auditor takes it along."""
+    rows = [row for some in stored_rows() for row in some]
+    notes = {c.size: c.note for c in Checkpoint.objects.all()} if anchored else {}
+    lines = []
+    for seq, body, prev, made in rows:
+        told = {"type": "entry", "seq": seq, "body": body, "prev": prev.hex(), "hash": made.hex()}
+        lines.append(json.dumps(told))
+        if seq in notes:
+            lines.append(json.dumps({"type": "checkpoint", "note": notes[seq]}))
+    return lines
+
+
+@dataclass
+class Attacker:
+    """What an attack does, once it has dropped the seals."""
+
+    files: KeyFiles
+    clock: FakeClock
+
+    def __post_init__(self) -> None:
+        unseal()
+
+    def sql(self, text: str, *values: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(text, values)
+
+    def rows(self) -> list[Entry]:
+        return [Entry(*row) for some in stored_rows() for row in some]
+
+    def set(self, where: int, /, **fields: Any) -> None:
+        for name, value in fields.items():
+            self.sql(f"UPDATE {TABLE} SET {name} = %s WHERE seq = %s", value, where)
+
+    def delete(self, *seqs: int) -> None:
+        for seq in seqs:
+            self.sql(f"DELETE FROM {TABLE} WHERE seq = %s", seq)
+
+    def put(self, rows: list[Entry]) -> None:
+        """These instead of all that is there."""
+        self.sql(f"DELETE FROM {TABLE}")
+        LedgerRow.objects.bulk_create(
+            LedgerRow(seq=r.seq, body=r.body, prev=r.prev, hash=r.hash) for r in rows
+        )
+
+    def rechained(self, bodies: list[str], first: int = 1) -> list[Entry]:
+        """Numbers and hashes computed anew, from entry `first` on."""
+        rows, prev = [], GENESIS
+        if first > 1:
+            prev = self.rows()[first - 2].hash
+        for seq, body in enumerate(bodies, first):
+            told = json.loads(body) | {"seq": seq}
+            text = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            rows.append(Entry(seq, text, prev, leaf(prev, text)))
+            prev = rows[-1].hash
+        return rows
+
+    def forget_checkpoints(self, above: int = -1) -> None:
+        Checkpoint.objects.filter(size__gt=above).delete()
+
+    def forget_anchors(self) -> None:
+        """Needs the server's files."""
+        self.files.private.with_name("anchors.txt").unlink()
+
+    def take_own_key(self) -> SigningKey:
+        """A key of the attacker's instead of ours, with its public side. Needs the files."""
+        mine = new_key(self.files.name)
+        self.files.private.unlink()
+        self.files.public.unlink()
+        self.files._write_key(self.files.private, mine)
+        self.files._publish(mine.public)
+        return mine
+
+    def resign(self, key: SigningKey) -> None:
+        """Every checkpoint once more, over what is stored now."""
+        tree, sizes = Tree(), {c.size: c for c in Checkpoint.objects.all()}
+        for row in self.rows():
+            tree.add(row.hash)
+            if row.seq in sizes:
+                note = key.checkpoint(tree.size, tree.root())
+                Checkpoint.objects.filter(pk=sizes[row.seq].pk).update(
+                    note=note, tree=tree.to_text()
+                )
+
+
+def as_mallory(entry: Entry) -> Entry:
+    """The same entry, told of somebody else."""
+    return entry._replace(body=entry.body.replace('"actor":"anna"', '"actor":"mallory"'))

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+from switcher.evidence.keys import KeyFiles
+from tests.clocks import FakeClock
+from tests.tamper.attacker import Attacker, sign_and_anchor, write
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def trail(db: None, proofs: KeyFiles, clock: FakeClock) -> KeyFiles:
+    """Twelve entries; checkpoints over five (one of them made the key) and nine have left."""
+    write(4, clock)
+    sign_and_anchor(clock)
+    write(4, clock)
+    sign_and_anchor(clock)
+    write(3, clock)
+    return proofs
+
+
+@pytest.fixture
+def attacker(trail: KeyFiles, clock: FakeClock) -> Attacker:
+    return Attacker(trail, clock)

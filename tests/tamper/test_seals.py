@@ -1,0 +1,107 @@
+"""What the database refuses by itself, on both engines, as long as the seals are there."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from switcher import seals
+from switcher.evidence.keys import KeyFiles
+from switcher.models import AuditEntry, LedgerRow
+from switcher.queries.ledger import verify
+from tests.tamper.attacker import TABLE
+
+pytestmark = pytest.mark.django_db
+
+SQLITE = connection.vendor == "sqlite"
+COLUMNS = "(seq, body, prev, hash)"
+LAST = f"(SELECT max(seq) FROM {TABLE})"
+COPY = f"SELECT {{seq}}, body, prev, hash FROM {TABLE} WHERE seq = 7"
+
+ON_BOTH = [
+    f"UPDATE {TABLE} SET body = '{{}}'",
+    f"UPDATE {TABLE} SET seq = seq + 100 WHERE seq = {LAST}",
+    f"DELETE FROM {TABLE}",
+    f"DELETE FROM {TABLE} WHERE seq = {LAST}",
+    f"INSERT INTO {TABLE} {COLUMNS} {COPY.format(seq=7)} "
+    "ON CONFLICT (seq) DO UPDATE SET body = '{}'",
+    f"INSERT INTO {TABLE} {COLUMNS} {COPY.format(seq=99)}",
+    f"INSERT INTO {TABLE} {COLUMNS} {COPY.format(seq=0)}",
+    f"INSERT INTO {TABLE} {COLUMNS} {COPY.format(seq=13)}",  # the next one, but not its follower
+]
+ON_SQLITE = [
+    f"INSERT OR REPLACE INTO {TABLE} {COLUMNS} {COPY.format(seq=7)}",
+    f"REPLACE INTO {TABLE} {COLUMNS} {COPY.format(seq=7)}",
+    f"UPDATE OR REPLACE {TABLE} SET seq = 6 WHERE seq = 7",
+    f"UPDATE OR IGNORE {TABLE} SET seq = 99 WHERE seq = 7",
+]
+ON_POSTGRESQL = [
+    f"TRUNCATE {TABLE}",
+    f"TRUNCATE {TABLE} CASCADE",
+    f"SET LOCAL session_replication_role = replica; DELETE FROM {TABLE}",
+    f"SET LOCAL session_replication_role = replica; UPDATE {TABLE} SET body = '{{}}'",
+    f"SET LOCAL session_replication_role = replica; TRUNCATE {TABLE}",
+    f"MERGE INTO {TABLE} t USING (SELECT 7 AS seq) s ON t.seq = s.seq WHEN MATCHED THEN DELETE",
+]
+
+
+@pytest.mark.parametrize("sql", ON_BOTH + (ON_SQLITE if SQLITE else ON_POSTGRESQL))
+def test_the_past_is_not_changed(trail: KeyFiles, sql: str) -> None:
+    before = list(LedgerRow.objects.order_by("seq").values_list())
+    with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+    assert list(LedgerRow.objects.order_by("seq").values_list()) == before
+    assert verify().ok
+
+
+ALTERED = (
+    "DROP TRIGGER sealed_entry_delete",
+    f"CREATE TRIGGER sealed_entry_delete BEFORE DELETE ON {TABLE} WHEN 0 BEGIN SELECT 1; END",
+)
+NAME = "sealed_entry_delete" if SQLITE else "sealed_entry"
+WAYS = (
+    {"dropped": ALTERED[:1], "altered": ALTERED}
+    if SQLITE
+    else {
+        "dropped": (f"DROP TRIGGER sealed_entry ON {TABLE}",),
+        "switched off": (f"ALTER TABLE {TABLE} DISABLE TRIGGER sealed_entry",),
+        "not always on": (f"ALTER TABLE {TABLE} ENABLE TRIGGER sealed_entry",),
+        "hollowed out": (
+            "CREATE OR REPLACE FUNCTION switcher_follows() RETURNS trigger AS $$ "
+            "BEGIN RETURN NEW; END $$ LANGUAGE plpgsql",
+        ),
+    }
+)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_seal_that_is_missing_or_altered_is_found_and_made_again(
+    trail: KeyFiles, way: str
+) -> None:
+    assert seals.reseal() == []
+    with connection.cursor() as cursor:
+        for sql in WAYS[way]:
+            cursor.execute(sql)
+    name = "sealed_entry_insert" if way == "hollowed out" else NAME
+    assert seals.differing() == [name]
+    assert seals.reseal() == [name]
+    assert seals.differing() == []
+    with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
+        LedgerRow.objects.all().delete()
+
+
+def test_seals_survive_a_table_that_is_made_anew(trail: KeyFiles) -> None:
+    """As a migration does it on SQLite, which drops the triggers without a word."""
+    from django.apps import apps
+    from django.core.management import call_command
+
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE copy AS SELECT * FROM {TABLE}")
+        cursor.execute(f"DROP TABLE {TABLE}")
+        cursor.execute(f"ALTER TABLE copy RENAME TO {TABLE}")
+    assert any(name.startswith("sealed_entry") for name in seals.differing())
+    assert apps.is_installed("switcher")
+    call_command("migrate", verbosity=0)
+    assert seals.differing() == []
+    assert AuditEntry.objects.count() == LedgerRow.objects.count()
