@@ -158,7 +158,7 @@ def _fill(count: int) -> None:
                       cols["outcome"], cols["reason"]))  # fmt: skip
         prev = made
         if seq % CHECKPOINT_EVERY == 0 or len(rows) == BATCH:
-            tree.extend([row[3] for row in rows[-((seq - tree.size)) :]])
+            tree.extend([row[3] for row in rows[-(seq - tree.size) :]])
         if seq % CHECKPOINT_EVERY == 0:
             note = key.checkpoint(tree.size, tree.root())
             notes.append(Checkpoint(size=tree.size, note=note, tree=tree.to_text(), at=at))

@@ -17,11 +17,16 @@ ENTRY, WORDS = "switcher_auditentry", "switcher_auditentry_words"
 VECTOR = "to_tsvector('simple', regexp_replace(reason, '[^[:alnum:]]+', ' ', 'g'))"
 HAS_REASON = "NOT (reason = '')"
 
-_POSTGRES = (
-    f"CREATE INDEX IF NOT EXISTS entry_by_words ON {ENTRY} USING gin ({VECTOR}) "
-    f"WHERE {HAS_REASON}",
+_POSTGRES = {
+    "entry_by_words": (
+        f"CREATE INDEX entry_by_words ON {ENTRY} USING gin ({VECTOR}) WHERE {HAS_REASON}"
+    ),
     # How common a word is: the planner asks no partial index for it.
-    f"CREATE STATISTICS IF NOT EXISTS entry_words ON ({VECTOR}) FROM {ENTRY}",
+    "entry_words": f"CREATE STATISTICS entry_words ON ({VECTOR}) FROM {ENTRY}",
+}
+_THERE = (
+    "SELECT relname FROM pg_class WHERE oid = to_regclass('entry_by_words') UNION "
+    "SELECT stxname FROM pg_statistic_ext WHERE stxrelid = to_regclass(%s)"
 )
 # No positions and no sizes: nobody asks for phrases or ranks, and it is a third as large.
 _TABLE = (
@@ -50,8 +55,10 @@ def index_words(using: str = "default") -> None:
         if ENTRY not in tables:
             return
         if connection.vendor == "postgresql":
-            for text in _POSTGRES:
-                cursor.execute(text)
+            cursor.execute(_THERE, [ENTRY])
+            there = {name for (name,) in cursor.fetchall()}
+            for name in _POSTGRES.keys() - there:
+                cursor.execute(_POSTGRES[name])
             return
         if WORDS not in tables:
             cursor.execute(_TABLE)

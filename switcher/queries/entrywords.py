@@ -179,8 +179,9 @@ _SENTENCES: dict[str, Callable[[str, str, Facts], str]] = {
     "profile.deleted": _deleted,
     "audit.key-made": _fixed("Made the key that signs the audit trail"),
     "audit.key-rotated": _fixed("A new key signs the audit trail; the old one vouches for it"),
-    "audit.alarm": lambda kind, host, facts: f"Alarm: something is wrong with the "
-    f"{facts.get('about') or 'audit trail'}",
+    "audit.alarm": lambda kind, host, facts: (
+        f"Alarm: something is wrong with the {facts.get('about') or 'audit trail'}"
+    ),
     "audit.checked": _checked,
     "audit.seal-remade": _fixed("Seals of the database were made again"),
     "audit.index-rebuilt": _fixed("Made the index of the audit trail again"),

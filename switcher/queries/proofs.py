@@ -113,7 +113,7 @@ class Prover:
         """The hashes from the entry up to the root. Raises NoProof."""
         index = seq - 1
         block = index >> BLOCK_LEVEL
-        inside, above = [], []
+        inside, above = list[Range](), list[Range]()
         for found in path(index, self._size):
             begin, end = found
             near = begin >> BLOCK_LEVEL == block and end - begin <= BLOCK

@@ -59,8 +59,8 @@ def save_profile(profile: ModelProfile, actor: Actor, clock: Clock = system) -> 
         difference = _difference(before, {f: getattr(profile, f) for f in PROFILE_FIELDS})
         if difference["after"]:
             kind = "profile.changed" if before else "profile.added"
-            told = {side: _without_prompts(values) for side, values in difference.items()}
-            append(kind, actor, clock=clock, profile=profile.name, **told)
+            old, new = (_without_prompts(difference[side]) for side in ("before", "after"))
+            append(kind, actor, clock=clock, profile=profile.name, before=old, after=new)
     return profile
 
 

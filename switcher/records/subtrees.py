@@ -17,8 +17,7 @@ _AT_ONCE = 64
 _HASHES = {
     "sqlite": "SELECT CAST(hash AS BLOB) FROM switcher_ledgerrow "
     "WHERE seq > %s AND seq <= %s ORDER BY seq",
-    "postgresql": "SELECT hash FROM switcher_ledgerrow "
-    "WHERE seq > %s AND seq <= %s ORDER BY seq",
+    "postgresql": "SELECT hash FROM switcher_ledgerrow WHERE seq > %s AND seq <= %s ORDER BY seq",
 }
 
 

@@ -155,6 +155,7 @@ def test_the_description_names_every_operation(client: Client) -> None:
         "/ollama/models",
         "/ollama/switches",
         "/ollama/switches/{switch_id}",
+        "/audit/export",
     }
     assert set(paths["/ollama/switches/{switch_id}"]) == {"get", "delete"}
     answers = paths["/ollama/models/switch"]["post"]["responses"]

@@ -73,7 +73,7 @@ def trail(proofs: KeyFiles) -> KeyFiles:
 
 def test_an_export_of_everything_verifies_as_a_whole(trail: KeyFiles, tmp_path: Path) -> None:
     code, told = verify(exported(tmp_path / "e.jsonl"), trail)
-    assert (code, told["ok"], told["problems"], told["warnings"]) == (HOLDS, True, [], told["warnings"])
+    assert (code, told["ok"], told["problems"]) == (HOLDS, True, [])
     began = AuditEntry.objects.get(kind="audit.export-began").seq
     # It ends where a checkpoint ends, which is over the entry that tells of this very export.
     assert told["last_seq"] == told["last_checkpoint"] == told["entries"] == began
@@ -197,9 +197,8 @@ def test_a_damaged_selection_is_seen(
     elif damage == "order":
         lines[note + 5], lines[note + 6] = lines[note + 6], lines[note + 5]
     elif damage == "note":
-        lines[note]["note"] = lines[note]["note"].replace("\n\n", "0\n\n", 1)
-        head, size, *rest = lines[note]["note"].split("\n")
-        lines[note]["note"] = "\n".join([head, size.rstrip("0") + "1", *rest]).replace("0\n\n", "\n\n")
+        origin, size, *rest = lines[note]["note"].split("\n")
+        lines[note]["note"] = "\n".join([origin, str(int(size) + 1), *rest])
     elif damage == "second note":
         lines.append(lines[note])
     else:
@@ -220,9 +219,7 @@ def test_a_chain_that_calls_itself_a_selection_gains_nothing(
     assert (code, told["ok"]) == (DOES_NOT, False)
 
 
-def test_a_selection_is_compared_with_anchors_of_its_size(
-    trail: KeyFiles, tmp_path: Path
-) -> None:
+def test_a_selection_is_compared_with_anchors_of_its_size(trail: KeyFiles, tmp_path: Path) -> None:
     path = exported(tmp_path / "s.jsonl", host="south-1")
     note = next(line["note"] for line in lines_of(path) if line["type"] == "checkpoint")
     origin, size, _, *rest = note.split("\n")
@@ -308,10 +305,7 @@ def test_an_export_is_two_entries_with_its_filter(trail: KeyFiles, tmp_path: Pat
     ]  # fmt: skip
 
 
-async def test_a_client_that_leaves_in_the_middle_is_told(
-    trail: KeyFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queries, "AT_ONCE", 10)
+async def test_a_client_that_leaves_in_the_middle_is_told(trail: KeyFiles) -> None:
     job = await asyncio.to_thread(begin, JSONL, Filters(host="north-1"), ARNO)
     lines = stream(job)
     await anext(lines)
@@ -371,14 +365,10 @@ async def test_the_api_exports(streaming: AsyncClient, trail: KeyFiles, tmp_path
     assert (await asyncio.to_thread(verify, path, trail))[0] == HOLDS
     response = await streaming.get("/audit/export?format=csv&host=south-1&since=2020-01-01")
     assert len(rows_of(await body_of(response))) == 21
-    began = await asyncio.to_thread(lambda: AuditEntry.objects.filter(kind="audit.export-began").first())
-    assert began is not None
-    assert began.actor == "arno"
+    assert await AuditEntry.objects.filter(kind="audit.export-began", actor="arno").acount() == 2
 
 
-@pytest.mark.parametrize(
-    "query", ["format=xml", "since=soon", "outcome=splendid", "hots=north-1"]
-)
+@pytest.mark.parametrize("query", ["format=xml", "since=soon", "outcome=splendid", "hots=north-1"])
 async def test_the_api_refuses_what_it_does_not_know(streaming: AsyncClient, query: str) -> None:
     response = await streaming.get(f"/audit/export?{query}")
     assert response.status_code == 422

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -153,9 +153,7 @@ def count_of_queries(act: Callable[[], object]) -> list[str]:
 
 
 def test_no_question_counts_or_skips(trail: list[AuditEntry]) -> None:
-    asked = count_of_queries(
-        lambda: [find(some_filters(random.Random(n)), 50) for n in range(20)]
-    )
+    asked = count_of_queries(lambda: [find(some_filters(random.Random(n)), 50) for n in range(20)])
     assert not [sql for sql in asked if "OFFSET 50" in sql or "COUNT(*) FROM switcher" in sql]
 
 
@@ -201,11 +199,11 @@ def test_what_is_appended_meanwhile_moves_nothing_between_pages() -> None:
 
 
 @pytest.fixture
-def back_in_time() -> Iterator[list[int]]:
+def back_in_time() -> list[int]:
     """Entries whose clock was set back by an hour in the middle."""
     before = [tell_at(make.NOW + timedelta(minutes=n)) for n in range(20)]
     after = [tell_at(make.NOW + timedelta(minutes=n - 60)) for n in range(70)]
-    yield before + after
+    return before + after
 
 
 def test_a_clock_that_was_set_back_hides_nothing(back_in_time: list[int]) -> None:

@@ -21,7 +21,7 @@ def test_a_mark_is_a_row_and_an_entry_with_the_hash_of_what_was_seen() -> None:
     seqs = tell_many(2)
     assert review(seqs, ARNO, "looks right") == 2
     entry = AuditEntry.objects.get(kind="audit.reviewed")
-    hashes = [bytes(h).hex() for h in LedgerRow.objects.filter(pk__in=seqs).values_list("hash", flat=True)]
+    hashes = [bytes(LedgerRow.objects.get(pk=seq).hash).hex() for seq in seqs]
     assert (entry.actor, entry.reason) == ("arno", "looks right")
     assert entry.facts["entries"] == [
         {"hash": told, "seq": seq} for seq, told in zip(seqs, hashes, strict=True)

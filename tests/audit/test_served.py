@@ -31,9 +31,7 @@ def data(tmp_path: Path) -> tuple[Path, dict[str, str]]:
 
 
 def ends(server: Process, cookies: dict[str, str]) -> str:
-    page = requests.get(
-        f"{server.address}/audit/?kind=audit.exported", cookies=cookies, timeout=10
-    )
+    page = requests.get(f"{server.address}/audit/?kind=audit.exported", cookies=cookies, timeout=10)
     return page.text
 
 
@@ -57,9 +55,10 @@ def test_a_slow_client_gets_all_of_it(data: tuple[Path, dict[str, str]]) -> None
             parts = answer.iter_content(2**16)
             first = next(parts)
             # The pages go on being served while it waits.
-            assert "Began to export the whole trail" in requests.get(
-                f"{server.address}/audit/", cookies=cookies, timeout=10
-            ).text
+            assert (
+                "Began to export the whole trail"
+                in requests.get(f"{server.address}/audit/", cookies=cookies, timeout=10).text
+            )
             lines = (first + b"".join(parts)).splitlines()
         assert sum(line.startswith(b'{"type":"entry"') for line in lines) > 2000
         wait_until(lambda: "Exported 2," in ends(server, cookies), 20)

@@ -108,7 +108,7 @@ def when(request: HttpRequest) -> HttpResponse:
     error, at = "", now
     if given:
         try:
-            at = moment(given, last=True)
+            at = moment(given)
         except BadRequest as exc:
             error = exc.text
     context = {"at": at, "given": given, "error": error, "now": now}
