@@ -15,11 +15,13 @@ from urllib.parse import parse_qs
 from switcher.gateway import answers, body, pump, translate
 from switcher.gateway.answers import Message, Receive, Refusal, Send
 from switcher.gateway.body import Gone, Wanted
-from switcher.gateway.routing import on_route, read
+from switcher.gateway.routing import find, on_route
+from switcher.gateway.table import table
 from switcher.gateway.who import Caller, caller_of, check_may, check_own
 from switcher.ollama import relay
 from switcher.ollama.errors import OllamaError
-from switcher.queries.api import Active, Route
+from switcher.queries.api import Active
+from switcher.queries.gates import Route
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +131,7 @@ async def _relay(now: Route, active: Active, wanted: Wanted, send: Send) -> None
 
 
 async def _list_models(name: str, send: Send) -> None:
-    active = (await read(name)).active
+    active = (await find(table(), name)).active
     listed = {"object": "list", "data": [_model(active)] if active else []}
     await answers.whole(send, 200, pump.JSON, answers.dump(listed))
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from switcher import traffic
 from switcher.clock import Clock
 from switcher.ollama.calls import Call
 from switcher.ollama.client import Ollama
 from switcher.ollama.errors import CallCut, ModelMissing, OllamaError, Refused
+from switcher.queries.gates import standing
 from switcher.records.switches import Held
 from switcher.switching.effects import (
     Cancelled,
@@ -87,7 +87,7 @@ class Driver:
             case Unload(names):
                 return self._unload_all(names, call)
             case InFlight():
-                return traffic.in_flight(self._held.host_id)
+                return standing(self._held.host_id, self._held.switch_id)
             case Pause(seconds):
                 return self._clock.sleep(seconds)
 

@@ -59,7 +59,7 @@ class Unload:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """How many requests the gateway has under way on this host; gives int."""
+    """What the gateway's processes have told of this switch's closed gate; gives Standing."""
 
 
 @dataclass(frozen=True, slots=True)

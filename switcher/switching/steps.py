@@ -13,6 +13,7 @@ from switcher.observed import Installed, Resident, find_digest, find_installed, 
 from switcher.ollama.client import Loaded, Warmed
 from switcher.ollama.errors import OllamaError
 from switcher.plans import Plan
+from switcher.queries.gates import Standing
 from switcher.records.switches import Held, plan_facts, snapshot
 from switcher.specs import load_timeout_s
 from switcher.states import State, Strategy
@@ -31,7 +32,6 @@ from switcher.switching.effects import (
 )
 from switcher.switching.jobs import Course, Job
 from switcher.switching.residency import (
-    POLL_S,
     Steps,
     bring_back_preloaded,
     learned,
@@ -43,6 +43,8 @@ from switcher.switching.restore import restore
 log = logging.getLogger(__name__)
 
 DRAIN_S = 30.0
+GATE_POLL_S = 0.02
+TRANSIT_S = 0.25
 
 Failure = (OllamaError, GateFailed, NotResident, PlanBlocked, PlanOutdated, Cancelled, Interrupted)
 
@@ -134,15 +136,30 @@ def _log_leaving(job: Job) -> None:
 
 
 def _drain() -> Steps[int]:
-    """Wait until the gateway's requests on this host have ended, DRAIN_S at most. What runs on
-    is not cut: a busy model stays until its requests end (fact 2)."""
+    """Wait until the gateway's processes know that requests wait now, and until those that are
+    under way have ended, DRAIN_S at most. What runs on is not cut: a busy model stays until its
+    requests end (fact 2)."""
     waited = 0.0
-    running: int = yield InFlight()
-    while running and waited < DRAIN_S:
-        yield Pause(POLL_S)
-        waited += POLL_S
-        running = yield InFlight()
-    return running
+    while True:
+        now: Standing = yield InFlight()
+        if not now.unaware and not now.in_flight:
+            return 0
+        if waited >= DRAIN_S:
+            return now.in_flight
+        yield Pause(GATE_POLL_S)
+        waited += GATE_POLL_S
+
+
+def _all_know() -> Steps[bool]:
+    """Wait until every process of the gateway knows that requests wait now: then none sends one
+    to the old model after the configuration has changed. Gives whether there is any process."""
+    waited = 0.0
+    while True:
+        now: Standing = yield InFlight()
+        if not now.unaware or waited >= DRAIN_S:
+            return now.processes > 0
+        yield Pause(GATE_POLL_S)
+        waited += GATE_POLL_S
 
 
 def _load_and_warm(held: Held, job: Job, target: Installed) -> Steps[None]:
@@ -240,10 +257,14 @@ def _finish_activating(held: Held, job: Job) -> Steps[None]:
 
 def _activate(held: Held, job: Job) -> Steps[None]:
     course = job.known
-    if course.strategy is Strategy.OVERLAP and course.leaving:
-        held.activate(State.UNLOADING, course.digest)
-        yield from _unload_old(held, job)
-        return
+    if course.strategy is Strategy.OVERLAP:
+        passing = yield from _all_know()
+        if course.leaving:
+            held.activate(State.UNLOADING, course.digest)
+            if passing:  # what was sent just before is on its way; it would load the old one again
+                yield Pause(TRANSIT_S)
+            yield from _unload_old(held, job)
+            return
     after = yield from look_or_none()
     held.activate(State.ACTIVE, course.digest, outcome=_active_text(job), after=_rows(after))
 
