@@ -371,8 +371,13 @@ class Usage(models.Model):
             models.UniqueConstraint(
                 fields=["key", "host", "model", "hour"],
                 name="one_usage_an_hour",
-                nulls_distinct=False,
-            )
+                condition=Q(key__isnull=False),
+            ),
+            models.UniqueConstraint(
+                fields=["host", "model", "hour"],
+                name="one_keyless_usage_an_hour",
+                condition=Q(key__isnull=True),
+            ),
         ]
         indexes = [models.Index(fields=["-hour"], name="usage_by_hour")]
 

@@ -85,6 +85,14 @@ class Table:
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._poke.set)
 
+    async def close(self) -> None:
+        """Say that this process passes nothing on any more, and end the task."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        with suppress(DatabaseError):
+            await in_thread(gates.leave, self._name)
+
     def _wake(self) -> None:
         if self._task is None or self._task.done():
             self._task = self._loop.create_task(self._keep(), name="gateway-table")
@@ -171,3 +179,10 @@ def table() -> Table:
     if found is None:
         found = _tables[loop] = Table()
     return found
+
+
+async def close_tables() -> None:
+    """Close this loop's table, at the end of its server."""
+    found = _tables.pop(asyncio.get_running_loop(), None)
+    if found is not None:
+        await found.close()
