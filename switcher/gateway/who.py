@@ -64,15 +64,18 @@ def check_own(caller: Caller) -> None:
         raise Refusal(403, "foreign_request", text)
 
 
-async def check_may(caller: Caller) -> None:
-    """Raises Refusal 401, or 403 for who is signed in but no member of the staff."""
-    if settings.SWITCHER_OPEN_GATEWAY and is_on_this_machine(caller):
+async def check_may(caller: Caller, manage: bool = False) -> None:
+    """Raises Refusal 401, or 403 for who is signed in but no member of the staff. With `manage`:
+    who may change what is on a host."""
+    if settings.SWITCHER_OPEN_GATEWAY and is_on_this_machine(caller) and not manage:
         return
     key = parse_cookie(caller.headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME)
     user = await in_thread(_user, key) if key else None
     if user is None or not user.is_authenticated:
         text = "Sign in at /login/ and send the session_id cookie."
         raise Refusal(401, "not_signed_in", text, headers=[("www-authenticate", "Cookie")])
+    if manage and not access.can_switch(user):
+        raise Refusal(403, "not_allowed", "This changes the host: it needs a key that may manage.")
     if not access.can_view(user):
         raise Refusal(403, "not_allowed", f"{user.get_username()} is no member of the staff.")
 

@@ -37,6 +37,10 @@ class BadAnswer(OllamaError):
     code = "bad-answer"
 
 
+class BrokeOff(BadAnswer):
+    """The connection ended before the answer did."""
+
+
 class Refused(OllamaError):
     """The server answered with an error; `status` and `message` are its own."""
 

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import aiohttp
 
-from switcher.ollama.errors import BadAnswer, Unreachable
+from switcher.ollama.errors import BadAnswer, BrokeOff, Unreachable
 
 CONNECT_S = 3.0
 MOST_BYTES = 32_000_000  # of an answer that is kept whole
@@ -80,7 +80,7 @@ class Upstream:
             async for part in self._response.content.iter_any():
                 yield part
         except (aiohttp.ClientError, OSError) as exc:
-            raise BadAnswer(f"The answer of {self._where} broke off.") from exc
+            raise BrokeOff(f"The answer of {self._where} broke off.") from exc
 
     async def whole(self) -> bytes:
         """All of it."""
@@ -93,15 +93,18 @@ class Upstream:
         return b"".join(parts)
 
 
+Body = bytes | AsyncIterator[bytes]
+
+
 @asynccontextmanager
-async def post(base_url: str, path: str, body: bytes) -> AsyncIterator[Upstream]:
-    """Send JSON to a host; leaving the block closes the connection unless all was read, and a
-    closed connection ends the host's work (fact 9).
+async def ask(base_url: str, method: str, path: str, body: Body = b"") -> AsyncIterator[Upstream]:
+    """Ask a host; leaving the block closes the connection unless all was read, and a closed
+    connection ends the host's work (fact 9).
 
     Raises Unreachable before a connection, BadAnswer after it. No redirect is followed.
     """
     where = base_url.rstrip("/")
-    response = await _send(where, path, body)
+    response = await _send(where, method, path, body)
     try:
         if 300 <= response.status < 400:
             raise BadAnswer(f"{where} answered {response.status}, a redirect: not Ollama.")
@@ -114,14 +117,14 @@ async def post(base_url: str, path: str, body: bytes) -> AsyncIterator[Upstream]
             response.close()
 
 
-async def _send(where: str, path: str, body: bytes) -> aiohttp.ClientResponse:
+async def _send(where: str, method: str, path: str, body: Body) -> aiohttp.ClientResponse:
     # What is compressed cannot be looked into: neither the end of a stream nor an error.
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
     try:
-        return await _session().post(
-            where + path, data=body, headers=headers, allow_redirects=False
+        return await _session().request(
+            method, where + path, data=body or None, headers=headers, allow_redirects=False
         )
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
         raise Unreachable(f"No connection to {where}.") from exc
     except (aiohttp.ClientError, OSError) as exc:
-        raise BadAnswer(f"{where} ended the connection before it had answered.") from exc
+        raise BrokeOff(f"{where} ended the connection before it had answered.") from exc

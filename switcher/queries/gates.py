@@ -31,6 +31,7 @@ class Route:
     gate: int = 0
     policy: str = "active"
     names: Mapping[str, Spec] = field(default_factory=dict)
+    published: str = ""
 
     @property
     def held(self) -> bool:
@@ -76,6 +77,7 @@ def routes() -> Routes:
             gate=gates.get(host.pk, 0),
             policy=host.gateway_policy,
             names=names.get(host.pk, {}),
+            published=host.published_name,
         )
         found[host.name] = route
         if host.is_default:

@@ -311,7 +311,7 @@ async def test_the_active_model_is_listed(host: Host) -> None:
 @pytest.mark.parametrize(
     ("method", "target", "status"),
     [
-        ("POST", "/v1/embeddings", 404),
+        ("POST", "/v1/nothing", 404),
         ("GET", "/v1/", 404),
         ("GET", "/v1/chat/completions", 405),
         ("DELETE", "/chat/completions", 405),
