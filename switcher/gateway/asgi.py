@@ -25,10 +25,11 @@ from switcher.gateway.endpoints import (
     Endpoint,
     shape_of,
 )
+from switcher.gateway.meter import Tally
 from switcher.gateway.passing import pass_on
 from switcher.gateway.routing import find, on_route
 from switcher.gateway.table import table
-from switcher.gateway.who import Caller, caller_of, check_may, check_own
+from switcher.gateway.who import Caller, admit, caller_of, check_own
 
 log = logging.getLogger(__name__)
 
@@ -86,35 +87,41 @@ async def _answer(
     caller: Caller, host: str, endpoint: Endpoint, receive: Receive, send: Send
 ) -> None:
     _check_method(caller, "POST")
-    await check_may(caller)
+    tally = Tally(await admit(caller))
     wanted = await _read(caller, receive)
-    await _while_connected(receive, _pass(host, endpoint, wanted, send))
+    meter = table().meter
+    meter.enter(tally.key, asyncio.get_running_loop().time())
+    try:
+        await _while_connected(receive, _pass(host, endpoint, wanted, send, tally))
+    except Refusal:
+        tally.failed = True
+        raise
+    finally:
+        meter.leave(tally)
 
 
-async def _pass(host: str, endpoint: Endpoint, wanted: Wanted, send: Send) -> None:
-    async with on_route(host) as route:
-        await pass_on(route, endpoint, wanted, send)
+async def _pass(host: str, endpoint: Endpoint, wanted: Wanted, send: Send, tally: Tally) -> None:
+    async with on_route(host, tally) as route:
+        await pass_on(route, endpoint, wanted, send, tally)
 
 
 async def _list(caller: Caller, host: str, path: str, receive: Receive, send: Send) -> None:
     _check_method(caller, "GET", "HEAD")
-    await check_may(caller)
-    route = await find(table(), host)
+    route = await find(host, await admit(caller))
     await _while_connected(receive, lists.answer(route, path, send))
 
 
 async def _show(caller: Caller, host: str, receive: Receive, send: Send) -> None:
     _check_method(caller, "POST")
-    await check_may(caller)
+    key = await admit(caller)
     wanted = await _read(caller, receive)
-    route = await find(table(), host)
+    route = await find(host, key)
     await _while_connected(receive, lists.show(route, wanted, send))
 
 
 async def _manage(caller: Caller, host: str, path: str, receive: Receive, send: Send) -> None:
     _check_method(caller, *([MANAGE[path]] if path in MANAGE else ["POST", "HEAD"]))
-    await check_may(caller, manage=True)
-    route = await find(table(), host)
+    route = await find(host, await admit(caller, manage=True))
     await lists.manage(route, caller.method, path, _parts(receive), send)
 
 

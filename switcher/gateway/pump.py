@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from switcher.gateway import answers
 from switcher.gateway.answers import Headers, Refusal, Send
 from switcher.gateway.endpoints import Ending, Endpoint, Shape
+from switcher.gateway.meter import LOOK_BACK, Tally
 from switcher.gateway.translate import Answer
 from switcher.ollama.errors import BadAnswer, NotDone, OllamaError, TimedOut
 from switcher.ollama.relay import Upstream
@@ -22,27 +23,62 @@ LINES = "application/x-ndjson"
 JSON = "application/json"
 # Between two parts of an answer. The first may take longer: a model may have to be loaded for it.
 BETWEEN_S = 120.0
-_LOOK_BACK = 64
+_NO_CHOICES = b'"choices":[]'
 _STOPPED = "The model stopped before it had ended its answer."
 
 
-async def pass_through(up: Upstream, endpoint: Endpoint, send: Send, headers: Headers) -> None:
-    """An answer that is in the caller's shape already, byte for byte."""
+async def pass_through(
+    up: Upstream, endpoint: Endpoint, send: Send, headers: Headers, tally: Tally, counted: bool
+) -> None:
+    """An answer that is in the caller's shape already, byte for byte. `counted`: but for the event
+    with the tokens' count, which we had asked for and the client had not."""
     if not up.streams or up.status != 200:
-        await answers.whole(send, up.status, up.content_type, await up.whole(), headers)
+        whole = await up.whole()
+        tally.read_tokens(whole[-LOOK_BACK:])
+        await answers.whole(send, up.status, up.content_type, whole, headers)
         return
     ending = _Ending(endpoint.ending)
-    await _stream(ending.watch(up.parts()), ending, endpoint.shape, up.content_type, send, headers)
+    parts = ending.watch(up.parts())
+    if counted:
+        parts = _without_usage(parts, tally)
+    try:
+        await _stream(parts, ending, endpoint.shape, up.content_type, send, headers)
+    finally:
+        tally.read_tokens(ending.tail)
 
 
-async def translated(up: Upstream, answer: Answer, send: Send, headers: Headers) -> None:
+async def _without_usage(parts: AsyncIterator[bytes], tally: Tally) -> AsyncIterator[bytes]:
+    """The events without the one that has no choices but the usage. What is not a whole event yet
+    waits for its rest, with which the client could do nothing either."""
+    rest = b""
+    async for part in parts:
+        whole, end, rest = (rest + part).rpartition(b"\n\n")
+        if _NO_CHOICES in whole:
+            events = (whole + end).split(b"\n\n")
+            tally.read_tokens(b"".join(e for e in events if _NO_CHOICES in e))
+            kept = b"\n\n".join(e for e in events if _NO_CHOICES not in e)
+        else:
+            kept = whole + end
+        if kept:
+            yield kept
+    if rest:
+        yield rest
+
+
+async def translated(
+    up: Upstream, answer: Answer, send: Send, headers: Headers, tally: Tally
+) -> None:
     """An answer of Ollama's own address, in OpenAI's shape."""
     if up.streams and up.status == 200:
         ending = _Ending(Ending.DONE_EVENT, answer)
         parts = _in_events(up, answer)
-        await _stream(parts, ending, Shape.OPENAI, EVENTS, send, headers)
+        try:
+            await _stream(parts, ending, Shape.OPENAI, EVENTS, send, headers)
+        finally:
+            tally.read_tokens(answer.last)
         return
     body = await up.whole()
+    tally.read_tokens(body[-LOOK_BACK:])
     try:
         told = json.loads(body)
         if up.status != 200:
@@ -60,16 +96,16 @@ class _Ending:
     def __init__(self, ending: Ending, answer: Answer | None = None) -> None:
         self._mark = ending.value.encode()
         self._answer = answer
-        self._tail = b""
+        self.tail = b""  # the last of what came
         self._seen = ending is Ending.ANY
 
     async def watch(self, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Look at what passes. The mark cannot stand in the model's own words: in a JSON string
         its quotes and its line's beginning are escaped."""
         async for part in parts:
-            looked_at = self._tail + part
+            looked_at = self.tail + part
             self._seen = self._seen or self._mark in looked_at
-            self._tail = looked_at[-_LOOK_BACK:]
+            self.tail = looked_at[-LOOK_BACK:]
             yield part
 
     def trouble(self) -> str:
@@ -80,7 +116,7 @@ class _Ending:
     def gap(self, shape: Shape) -> bytes:
         """What has to come before words of ours: the last event or line may have been cut."""
         end = b"\n" if shape is Shape.OLLAMA else b"\n\n"
-        return b"" if not self._tail or self._tail.endswith(end) else end
+        return b"" if not self.tail or self.tail.endswith(end) else end
 
 
 async def _in_events(up: Upstream, answer: Answer) -> AsyncIterator[bytes]:
@@ -109,6 +145,8 @@ async def _stream(
             await answers.part(send, part)
         trouble = ending.trouble()
     except OllamaError as exc:
+        if not begun:
+            raise
         trouble = exc.text
     if not begun:
         raise NotDone(trouble or _STOPPED)

@@ -10,8 +10,10 @@ from weakref import WeakKeyDictionary
 
 from switcher import traffic
 from switcher.gateway.answers import Refusal
-from switcher.gateway.table import Stale, Table, table
-from switcher.queries.gates import Route
+from switcher.gateway.meter import Tally
+from switcher.gateway.table import Stale, table
+from switcher.queries.gates import Route, Routes
+from switcher.queries.keys import KeyFacts
 
 LONGEST_S = 120.0
 MOST_WAITING = 200
@@ -20,45 +22,56 @@ _waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, Counter[int]] = WeakKeyDi
 
 
 @asynccontextmanager
-async def on_route(name: str) -> AsyncIterator[Route]:
+async def on_route(name: str, tally: Tally) -> AsyncIterator[Route]:
     """The route of this host, or of the default one, counted as under way while the block lasts.
 
     Where a switch holds the host's requests it waits for the end of that, LONGEST_S at most;
     cancelling gives the place up. Raises Refusal.
     """
-    until = asyncio.get_running_loop().time() + LONGEST_S
-    routes = table()
-    route = await find(routes, name)
+    began = asyncio.get_running_loop().time()
+    route = await find(name, tally.key)
+    tally.host = route.host
     if route.gate:
         with _place(route):
-            route = await _released(routes, route, until)
+            route = await _released(route, began + LONGEST_S)
+        tally.waited_s = asyncio.get_running_loop().time() - began
     # Nothing is awaited between the look at the gate and the count (see gateway.table, 4).
     with traffic.entered(route.host_id):
         yield route
 
 
-async def find(routes: Table, name: str) -> Route:
+async def find(name: str, key: KeyFacts | None = None) -> Route:
     """The route now, whether its gate is closed or not. Raises Refusal."""
+    routes = await fresh_routes()
+    if not name and key is not None and len(key.hosts) == 1:
+        (name,) = key.hosts  # a key for one host need not name it
+    found = routes.find(name)
+    if found is None and name:
+        raise Refusal(404, "host_not_found", f"There is no host named {name!r}.", "host")
+    if found is None:
+        raise Refusal(503, "no_host", "There is no host yet. Add one first.")
+    if key is not None and key.hosts and found.host not in key.hosts:
+        raise Refusal(403, "not_allowed", f"Key {key.name} is not for {found.host}.", "host")
+    return found
+
+
+async def fresh_routes() -> Routes:
+    """The table's routes. Raises Refusal where the database does not answer."""
     try:
-        found = (await routes.routes()).find(name)
+        return await table().routes()
     except Stale:
         text = "Switchboard's database does not answer."
         raise Refusal(503, "no_database", text, headers=[("retry-after", "5")]) from None
-    if found is not None:
-        return found
-    if name:
-        raise Refusal(404, "host_not_found", f"There is no host named {name!r}.", "host")
-    raise Refusal(503, "no_host", "There is no host yet. Add one first.")
 
 
-async def _released(routes: Table, route: Route, until: float) -> Route:
+async def _released(route: Route, until: float) -> Route:
     while route.gate:
         try:
             async with asyncio.timeout_at(until):
-                await routes.next_turn()
+                await table().next_turn()
         except TimeoutError:
             raise _refusal(f"{route.host} still switches after {LONGEST_S:.0f} s.") from None
-        route = await find(routes, route.host)
+        route = await find(route.host)
     return route
 
 

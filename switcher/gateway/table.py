@@ -20,15 +20,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from datetime import UTC, datetime
 from weakref import WeakKeyDictionary
 
 from django.db import DatabaseError
 
 from switcher import traffic
+from switcher.gateway.meter import Meter
 from switcher.queries import gates as queries
 from switcher.queries.gates import Routes
 from switcher.queries.pulse import newest_entry
-from switcher.records import changed, gates
+from switcher.records import changed, gates, usage
 from switcher.switching.waiting import in_thread
 from switcher.switching.worker import new_owner
 
@@ -40,6 +42,7 @@ VALID_S = 2.0
 BEAT_VALID_S = 3.0  # less than gates.DEAD_AFTER_S by more than a clock is read wrong
 AWAKE_S = 10.0  # after the last request
 AGAIN_S = 0.5  # after an error of the database
+FLUSH_S = 5.0
 
 
 class Stale(Exception):
@@ -60,6 +63,8 @@ class Table:
         self._poke = asyncio.Event()
         self._turn: asyncio.Future[None] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
+        self.meter = Meter()
+        self._flushed_at = 0.0
 
     async def routes(self, seconds: float = VALID_S) -> Routes:
         """The routes, fresh. Raises Stale where the database does not answer for `seconds`."""
@@ -90,6 +95,7 @@ class Table:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._flush()
         with suppress(DatabaseError):
             await in_thread(gates.leave, self._name)
 
@@ -103,6 +109,7 @@ class Table:
             while True:
                 await self._while_used()
                 self._forget()
+                await self._flush()
                 with suppress(DatabaseError):
                     await in_thread(gates.leave, self._name)
                 if not self._in_use():  # nobody came while it was said
@@ -118,9 +125,23 @@ class Table:
         while self._in_use():
             self._poke.clear()
             pause = LOOK_S if await self._look() else AGAIN_S
+            if self._loop.time() - self._flushed_at >= FLUSH_S:
+                await self._flush()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._poke.wait()
+
+    async def _flush(self) -> None:
+        """Hand over what was counted."""
+        self._flushed_at = self._loop.time()
+        batch = self.meter.take()
+        if not batch:
+            return
+        try:
+            await in_thread(usage.add, batch, datetime.now(UTC))
+        except DatabaseError as exc:
+            self.meter.put_back(batch)
+            log.warning("the gateway cannot write what it counted; it tries again: %s", exc)
 
     def _forget(self) -> None:
         """Asleep, it is not waited for: so it must not be used any more either."""
@@ -135,7 +156,7 @@ class Table:
         began = self._loop.time()
         try:
             if began - self._beat_at >= BEAT_S:
-                await in_thread(gates.beat, self._name)
+                self.meter.processes = await in_thread(gates.beat, self._name)
                 self._beat_at = began
             newest = await in_thread(newest_entry)
             fresh = await in_thread(queries.routes) if newest != self._newest else self._routes

@@ -173,6 +173,7 @@ class Answer:
         self._rest = b""
         self.done = False
         self.error = ""
+        self.last = b""  # the line that ended it, which has the tokens' count
 
     def check(self, told: Mapping[str, Any]) -> None:
         """Raises NotDone where a whole answer was none (fact 10)."""
@@ -200,7 +201,7 @@ class Answer:
             return
         yield event(self._shape(self.part_kind, [self.choice(told, "delta")]))
         if told.get("done") is True:
-            self.done = True
+            self.done, self.last = True, line
             if self._include_usage:
                 yield event(self._shape(self.part_kind, []) | {"usage": usage_of(told)})
             yield DONE

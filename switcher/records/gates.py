@@ -8,13 +8,17 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from switcher.models import GatewayProcess
+from switcher.traffic import DEAD_AFTER_S
 
 
-def beat(name: str) -> None:
-    """Say that this process lives. The database's clock counts, as processes may be far apart."""
+def beat(name: str) -> int:
+    """Say that this process lives; gives how many do. The database's clock counts, as processes
+    may be far apart."""
     with transaction.atomic():
         if not GatewayProcess.objects.filter(name=name).update(seen_at=Now()):
             GatewayProcess.objects.create(name=name, seen_at=Now())
+        alive = Now() - timedelta(seconds=DEAD_AFTER_S)
+        return GatewayProcess.objects.filter(seen_at__gt=alive).count()
 
 
 def tell(name: str, gates: dict[int, tuple[int, int]]) -> None:
