@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 
 class Shape(StrEnum):
@@ -13,13 +13,18 @@ class Shape(StrEnum):
     OLLAMA = "ollama"
 
 
-class Ending(StrEnum):
-    """What the last bytes of a stream look like if it ended as it should (fact 10)."""
+class Ending(Enum):
+    """What stands in a stream that ended as it should (fact 10): one of these. The words of the
+    model cannot contain them: in a JSON string quotes and line breaks are escaped."""
 
-    DONE_EVENT = "data: [DONE]"
-    RESPONSE_EVENT = "event: response."
-    DONE_LINE = '"done":true'
-    ANY = ""
+    DONE_EVENT = (b"data: [DONE]",)
+    RESPONSE_EVENT = (
+        b"event: response.completed",
+        b"event: response.incomplete",
+        b"event: response.failed",
+    )
+    DONE_LINE = (b'"done":true',)
+    ANY = (b"",)
 
 
 @dataclass(frozen=True, slots=True)

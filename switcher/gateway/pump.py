@@ -94,17 +94,16 @@ class _Ending:
     """Whether a stream ended as it should."""
 
     def __init__(self, ending: Ending, answer: Answer | None = None) -> None:
-        self._mark = ending.value.encode()
+        self._marks = ending.value
         self._answer = answer
         self.tail = b""  # the last of what came
-        self._seen = ending is Ending.ANY
+        self._seen = False
 
     async def watch(self, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Look at what passes. The mark cannot stand in the model's own words: in a JSON string
-        its quotes and its line's beginning are escaped."""
+        """Look at what passes."""
         async for part in parts:
             looked_at = self.tail + part
-            self._seen = self._seen or self._mark in looked_at
+            self._seen = self._seen or any(mark in looked_at for mark in self._marks)
             self.tail = looked_at[-LOOK_BACK:]
             yield part
 

@@ -55,10 +55,11 @@ async def find(name: str, key: KeyFacts | None = None) -> Route:
     return found
 
 
-async def fresh_routes() -> Routes:
-    """The table's routes. Raises Refusal where the database does not answer."""
+async def fresh_routes(now: bool = False) -> Routes:
+    """The table's routes; with `now`, read after this call. Raises Refusal where the database
+    does not answer."""
     try:
-        return await table().routes()
+        return await (table().routes_after_now() if now else table().routes())
     except Stale:
         text = "Switchboard's database does not answer."
         raise Refusal(503, "no_database", text, headers=[("retry-after", "5")]) from None

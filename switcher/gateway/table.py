@@ -62,6 +62,8 @@ class Table:
         self._told: dict[int, tuple[int, int]] = {}
         self._poke = asyncio.Event()
         self._turn: asyncio.Future[None] = self._loop.create_future()
+        self._looked_at = float("-inf")
+        self._look_over: asyncio.Future[None] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
         self.meter = Meter()
         self._flushed_at = 0.0
@@ -84,6 +86,20 @@ class Table:
         self._used_at = self._loop.time()
         self._wake()
         await asyncio.shield(self._turn)
+
+    async def routes_after_now(self) -> Routes:
+        """The routes as of now or later, where a moment ago is not enough. Raises Stale."""
+        asked_at = self._loop.time()
+        self.poke()
+        try:
+            async with asyncio.timeout(VALID_S):
+                while self._looked_at < asked_at:
+                    self._used_at = self._loop.time()
+                    self._wake()
+                    await asyncio.shield(self._look_over)
+        except TimeoutError:
+            raise Stale from None
+        return await self.routes()
 
     def poke(self) -> None:
         """Look again at once: from any thread."""
@@ -168,9 +184,14 @@ class Table:
         self._routes, self._newest = fresh, newest
         self._valid_until = min(began + VALID_S, self._beat_at + BEAT_VALID_S)
         if moved or was_stale:
-            turn, self._turn = self._turn, self._loop.create_future()
-            turn.set_result(None)
+            self._turn = self._next(self._turn)
+        self._looked_at, self._look_over = began, self._next(self._look_over)
         return await self._tell()
+
+    def _next(self, now: asyncio.Future[None]) -> asyncio.Future[None]:
+        """Let go who waits for this, and give what the next ones wait for."""
+        now.set_result(None)
+        return self._loop.create_future()
 
     async def _tell(self) -> bool:
         assert self._routes is not None

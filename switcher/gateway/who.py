@@ -96,7 +96,9 @@ def _token(caller: Caller) -> str:
 
 
 async def _key_of(token: str) -> KeyFacts:
-    key = (await fresh_routes()).keys.get(digest_of(token))
+    digest = digest_of(token)
+    # A key that was made a moment ago is not in the table yet.
+    key = (await fresh_routes()).keys.get(digest) or (await fresh_routes(now=True)).keys.get(digest)
     if key is None or not key.works_at(datetime.now(UTC)):
         text = "This key is not known, has expired or was turned off."
         raise Refusal(401, "invalid_api_key", text, headers=[("www-authenticate", "Bearer")])
