@@ -252,7 +252,7 @@ def seed(url: str, models: tuple[str, str]) -> tuple[str, str]:
     from switcher.records import config, keys
     from switcher.records.ledger import SERVER as ACTOR
 
-    config.save_host(Host(name="bench", base_url=url, vram_bytes=24_000_000_000), ACTOR)
+    config.save_host(Host(name="bench", base_url=url, vram_bytes=64_000_000_000), ACTOR)
     for number, tag in enumerate(models):
         config.save_profile(ModelProfile(name=f"works-{number}", tag=tag), ACTOR)
         # Nothing is that fast: it fails after its warm-up, when the old one may be gone already.
@@ -306,7 +306,7 @@ def run_all(
     with ExitStack() as stack:
         if not url:
             sizes = [f"--model={tag}=8GB" for tag in models]
-            simulator = ("-m", "switcher.simulator", "--port", "0", "--vram", "24GB")
+            simulator = ("-m", "switcher.simulator", "--port", "0", "--vram", "64GB")
             words = (
                 *simulator,
                 "--tokens-per-s",
