@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from switcher.panel.views import account, board, hosts, profiles, switches
+from switcher.panel.views import account, board, hosts, keys, profiles, switches
 
 urlpatterns = [
     path("", board.board, name="board"),
@@ -27,6 +27,9 @@ urlpatterns = [
     path("hosts/<slug:name>/edit", hosts.edit, name="host-edit"),
     path("hosts/<slug:name>/check", hosts.check, name="host-check"),
     path("hosts/<slug:name>/remove", hosts.remove, name="host-remove"),
+    path("keys/", keys.key_list, name="keys"),
+    path("keys/add", keys.add, name="key-add"),
+    path("keys/<int:key_id>/off", keys.turn_off, name="key-off"),
     path("theme", account.theme, name="theme"),
     path("login/", account.SignIn.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),

@@ -19,8 +19,8 @@ class KeyFacts:
     id: int
     name: str
     prefix: str
-    hosts: frozenset[str]
-    profiles: frozenset[str]
+    hosts: tuple[str, ...]
+    profiles: tuple[str, ...]
     manage: bool
     requests_a_minute: int | None
     at_once: int | None
@@ -81,8 +81,8 @@ def _facts(row: ApiKey) -> KeyFacts:
         id=row.pk,
         name=row.name,
         prefix=row.prefix,
-        hosts=frozenset(h.name for h in row.hosts.all()),
-        profiles=frozenset(p.name for p in row.profiles.all()),
+        hosts=tuple(h.name for h in row.hosts.all()),
+        profiles=tuple(p.name for p in row.profiles.all()),
         manage=row.manage,
         requests_a_minute=row.requests_a_minute,
         at_once=row.at_once,
