@@ -134,7 +134,8 @@ class TestOpenAI:
         assert [len(d.embedding) > 0 for d in made.data] == [True, True]
 
     def test_a_tool_is_called(self, product: Product) -> None:
-        weather: list[Any] = [{"role": "user", "content": "Use the tool: what is the weather in Paris?"}]
+        text = "Use the tool: what is the weather in Paris?"
+        weather: list[Any] = [{"role": "user", "content": text}]
         tools: Any = [TOOL]
         made = product.openai().chat.completions.create(model="x", messages=weather, tools=tools)
         calls = made.choices[0].message.tool_calls
