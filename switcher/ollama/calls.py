@@ -102,7 +102,6 @@ class _HeldConnection(HTTPConnection):
             call.hold(self.sock)
         super().request(*args, **kwargs)
 
-
     def _new_conn(self) -> socket.socket:
         """Like urllib3's own, but given up as soon as the call is cut."""
         call: Call | None = getattr(_current, "call", None)

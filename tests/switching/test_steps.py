@@ -249,7 +249,7 @@ def test_a_host_that_does_not_answer_touches_nothing(
     fake.fail["ps"] = [Unreachable("Connection refused at http://127.0.0.1:9.")]
     row = switch(profile("mid-a"))
     assert (row.state, row.error_code) == ("failed", "unreachable")
-    assert row.outcome == "Nothing was touched on north-1."
+    assert row.outcome.startswith("Nothing was touched on north-1. Check that Ollama runs there")
 
 
 def test_an_old_plan_runs_nothing(fake: FakeHost, profile: Make, switch: Go) -> None:
@@ -324,9 +324,13 @@ def test_a_model_that_is_lost_after_its_activation_and_does_not_come_back_is_sai
     host.refresh_from_db()
     assert (row.state, row.degraded, row.after) == ("active", True, [])
     assert host.active_tag == "mid-b"
-    assert host.degraded == row.outcome == (
-        "mid-b was activated, left the memory again, and could not be loaded anew: "
-        "Ollama answered 500: no room. north-1 holds no model."
+    assert (
+        host.degraded
+        == row.outcome
+        == (
+            "mid-b was activated, left the memory again, and could not be loaded anew: "
+            "Ollama answered 500: no room. north-1 holds no model."
+        )
     )
     switch(b)
     host.refresh_from_db()

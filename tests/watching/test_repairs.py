@@ -193,6 +193,7 @@ def test_a_ghost_of_ours_is_freed_through_its_copy(kept: Watched) -> None:
     kept.pin(ModelProfile.objects.get(name="other"))
     until(lambda: kept.ollama.resident().keys() == {"mid-a", "other"})
     kept.settled()
+    kept.pin()  # else the switch that brings its new content would unload the old one
     old = kept.ollama.resident()["other"]["digest"]
     kept.ollama.act("repull", tag="other")
     kept.named(Kind.GHOST, "other")
