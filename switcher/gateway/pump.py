@@ -14,7 +14,7 @@ from switcher.gateway import answers
 from switcher.gateway.answers import Headers, Refusal, Send
 from switcher.gateway.endpoints import Ending, Endpoint, Shape
 from switcher.gateway.meter import LOOK_BACK, Tally
-from switcher.gateway.translate import Answer
+from switcher.gateway.translate import NOT_OLLAMAS, Answer
 from switcher.ollama.errors import BadAnswer, NotDone, OllamaError, TimedOut
 from switcher.ollama.relay import Upstream
 
@@ -34,8 +34,9 @@ async def pass_through(
     with the tokens' count, which we had asked for and the client had not."""
     if not up.streams or up.status != 200:
         whole = await up.whole()
+        _check_json(up, whole)
         tally.read_tokens(whole[-LOOK_BACK:])
-        await answers.whole(send, up.status, up.content_type, whole, headers)
+        await answers.whole(send, up.status, JSON, whole, headers)
         return
     ending = _Ending(endpoint.ending)
     parts = ending.watch(up.parts())
@@ -45,6 +46,12 @@ async def pass_through(
         await _stream(parts, ending, endpoint.shape, up.content_type, send, headers)
     finally:
         tally.read_tokens(ending.tail)
+
+
+def _check_json(up: Upstream, body: bytes) -> None:
+    """A page of somebody else's is not passed on as ours."""
+    if up.media_type != JSON or not body.lstrip().startswith(b"{"):
+        raise BadAnswer(f"The host answered {up.status} with something that is not JSON.")
 
 
 async def _without_usage(parts: AsyncIterator[bytes], tally: Tally) -> AsyncIterator[bytes]:
@@ -85,7 +92,7 @@ async def translated(
             raise Refusal(up.status, "upstream_refused", str(told["error"]))
         answer.check(told)
         made = answer.whole(told)
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except NOT_OLLAMAS as exc:
         raise BadAnswer("The host answered with something that is not Ollama's.") from exc
     await answers.whole(send, 200, JSON, answers.dump(made), headers)
 
@@ -123,6 +130,8 @@ async def _in_events(up: Upstream, answer: Answer) -> AsyncIterator[bytes]:
         events = answer.feed(part)
         if events:
             yield events
+        if answer.error:
+            return
 
 
 async def _stream(
