@@ -18,7 +18,7 @@ from switcher.gateway.body import Gone, Wanted
 from switcher.gateway.routing import on_route, read
 from switcher.gateway.who import Caller, caller_of, check_may, check_own
 from switcher.ollama import relay
-from switcher.ollama.errors import OllamaError
+from switcher.ollama.errors import OllamaError, TimedOut
 from switcher.queries.api import Active, Route
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,8 @@ async def _complete(name: str, wanted: Wanted, send: Send) -> None:
         try:
             await _relay(now, now.active, wanted, send)
         except OllamaError as exc:
-            raise Refusal(502, "upstream_failed", f"{now.host}: {exc.text}") from exc
+            status = 504 if isinstance(exc, TimedOut) else 502
+            raise Refusal(status, "upstream_failed", f"{now.host}: {exc.text}") from exc
 
 
 async def _relay(now: Route, active: Active, wanted: Wanted, send: Send) -> None:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from switcher.gateway.answers import Refusal
 from switcher.queries.api import Route, route
-from switcher.switching.waiting import in_thread, news_of
+from switcher.switching.waiting import in_thread, is_ending, news_of
 
 LONGEST_S = 120.0
 MOST_WAITING = 200
@@ -48,6 +48,8 @@ async def until_released(held: Route, seconds: float) -> None:
             look = holds.looking[held.host_id] = asyncio.create_task(_look(held))
         async with asyncio.timeout(seconds):
             await asyncio.shield(look)
+        if is_ending():
+            raise _refusal(f"{held.host} switches, and Switchboard is stopped. Try again.")
     except TimeoutError:
         raise _refusal(f"{held.host} still switches after {LONGEST_S:.0f} s.") from None
     finally:
@@ -66,7 +68,7 @@ async def _look(held: Route) -> None:
     with news_of(held.host) as news:
         while True:
             news.expect()
-            if not (await in_thread(route, held.host)).held:
+            if is_ending() or not (await in_thread(route, held.host)).held:
                 return
             await news.wait()
 

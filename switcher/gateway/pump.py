@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 from switcher.gateway import answers
 from switcher.gateway.answers import Headers, Refusal, Send
-from switcher.gateway.translate import Answer
+from switcher.gateway.translate import NOT_OLLAMAS, Answer
 from switcher.ollama.errors import BadAnswer, NotDone, OllamaError
 from switcher.ollama.relay import Upstream
 
@@ -24,10 +24,18 @@ _STOPPED = "The model stopped before it had ended its answer."
 async def pass_through(up: Upstream, send: Send, headers: Headers) -> None:
     """An answer that is in OpenAI's shape already, byte for byte."""
     if not up.streams:
-        await answers.whole(send, up.status, up.content_type, await up.whole(), headers)
+        body = await up.whole()
+        _check_json(up, body)
+        await answers.whole(send, up.status, JSON, body, headers)
         return
     ending = _Ending()
     await _stream(ending.watch(up.parts()), ending, up, send, headers)
+
+
+def _check_json(up: Upstream, body: bytes) -> None:
+    """A page of somebody else's is not passed on as ours."""
+    if up.media_type != JSON or not body.lstrip().startswith(b"{"):
+        raise BadAnswer(f"The host answered {up.status} with something that is not JSON.")
 
 
 async def translated(up: Upstream, answer: Answer, send: Send, headers: Headers) -> None:
@@ -44,7 +52,7 @@ async def translated(up: Upstream, answer: Answer, send: Send, headers: Headers)
         if chat.get("done") is not True:
             raise NotDone(_STOPPED)
         made = answer.whole(chat)
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except NOT_OLLAMAS as exc:
         raise BadAnswer("The host answered with something that is not Ollama's.") from exc
     await answers.whole(send, 200, JSON, answers.dump(made), headers)
 
@@ -76,6 +84,8 @@ async def _in_events(up: Upstream, answer: Answer) -> AsyncIterator[bytes]:
         events = answer.feed(part)
         if events:
             yield events
+        if answer.error:
+            return
 
 
 async def _stream(

@@ -27,6 +27,9 @@ _OPTIONS = {
 }
 # What /v1 sends where neither the client nor the profile says anything.
 _DEFAULTS = {"temperature": 1.0, "top_p": 1.0}
+# What somebody else's JSON, or none, raises where an answer of Ollama's is read.
+NOT_OLLAMAS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+MOST_LINE = 4_000_000  # bytes of one part of a streamed answer
 _IMAGES = ("data:;base64,", *(f"data:image/{t};base64," for t in ("jpeg", "jpg", "png", "webp")))
 
 
@@ -175,18 +178,25 @@ class Answer:
         return self._shape("chat.completion", [choice]) | {"usage": _usage(chat)}
 
     def feed(self, part: bytes) -> bytes:
-        """Server-sent events from some bytes of Ollama's lines of JSON."""
+        """Server-sent events from some bytes of Ollama's lines of JSON. What is none, and a line
+        that does not end, is told in `error`: nothing is to follow then."""
         *lines, self._rest = (self._rest + part).split(b"\n")
-        return b"".join(e for line in lines if line.strip() for e in self._events(line))
+        made = b"".join(e for line in lines if line.strip() for e in self._events(line))
+        if len(self._rest) > MOST_LINE:
+            self.error = self.error or "The host sent a line that has no end."
+        return made
 
     def _events(self, line: bytes) -> Iterator[bytes]:
+        if self.error:
+            return
         try:
-            chat = json.loads(line)
-            if chat.get("error"):
-                self.error = str(chat["error"])
-                return
-        except (ValueError, AttributeError):
-            self.error = "The host sent a line that is not JSON."
+            yield from self._made_of(json.loads(line))
+        except NOT_OLLAMAS:
+            self.error = "The host sent a line that is not JSON of Ollama's."
+
+    def _made_of(self, chat: Mapping[str, Any]) -> Iterator[bytes]:
+        if chat.get("error"):
+            self.error = str(chat["error"])
             return
         delta = {"role": "assistant", **self._said(chat)}
         choice = {"index": 0, "delta": delta, "finish_reason": self._finish(chat)}
