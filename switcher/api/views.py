@@ -26,7 +26,7 @@ from switcher.records import Actor
 from switcher.states import State
 from switcher.switching import service
 from switcher.switching.service import Wish
-from switcher.switching.waiting import in_host_thread, in_thread, news_of
+from switcher.switching.waiting import in_host_thread, in_thread, is_ending, news_of
 from switcher.watching.loop import check_now
 
 PROBLEM = shapes.ProblemDocument
@@ -72,7 +72,8 @@ async def switch(request: HttpRequest, wanted: shapes.SwitchBody) -> HttpRespons
     """Load the model, verify it on the host, make it the active one, unload the old one.
 
     Answers when it is over; `wait: false` or `Prefer: respond-async` answer at once. The switch
-    belongs to the server: it goes on whatever becomes of this request. With an `Idempotency-Key`
+    belongs to the server: it goes on whatever becomes of this request. A server that is stopped
+    meanwhile answers 202, and the next one brings the switch to its end. With an `Idempotency-Key`
     the same request gets the same switch again.
     """
     wish = wanted.wish()
@@ -85,8 +86,9 @@ async def switch(request: HttpRequest, wanted: shapes.SwitchBody) -> HttpRespons
     except SwitcherError as exc:
         raise problems.from_error(exc, await in_thread(_host_or_none, wish.host)) from exc
     if not _waits(request, wanted):
-        return await _outcome(row) if row.ended else _accepted(row)
-    return await _outcome(await _until_ended(row))
+        return await _outcome(row) if row.ended else _accepted(row, asked=True)
+    row = await _until_ended(row)
+    return await _outcome(row) if row.ended else _accepted(row)
 
 
 @api.get(
@@ -210,12 +212,13 @@ def _host_or_none(name: str) -> HostFacts | None:
 
 
 async def _until_ended(row: Switch) -> Switch:
-    """Wait for its end. Whoever waited and went away has waited; the switch does not notice."""
+    """Wait for its end, or until this server ends and leaves the switch to the next one. Whoever
+    waited and went away has waited; the switch does not notice."""
     with news_of(row.host) as news:
         while True:
             news.expect()
             row = await in_thread(facts.switch, row.id)
-            if row.ended:
+            if row.ended or is_ending():
                 return row
             await news.wait()
 
@@ -230,10 +233,12 @@ def _host_of(row: Switch) -> HostFacts | None:
     return next((h for h in facts.hosts() if h.id == row.host_id), None)
 
 
-def _accepted(row: Switch) -> HttpResponse:
+def _accepted(row: Switch, asked: bool = False) -> HttpResponse:
+    """It runs by itself: where to ask how it goes. `asked`: the client did not want to wait."""
     response = answer(shapes.accepted_json(row), 202)
     response["Location"] = shapes.event_json(row.id)["url"]
-    response["Preference-Applied"] = "respond-async"
+    if asked:
+        response["Preference-Applied"] = "respond-async"
     return response
 
 

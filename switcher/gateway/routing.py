@@ -14,6 +14,7 @@ from switcher.gateway.meter import Tally
 from switcher.gateway.table import Stale, table
 from switcher.queries.gates import Route, Routes
 from switcher.queries.keys import KeyFacts
+from switcher.switching.waiting import is_ending
 
 LONGEST_S = 120.0
 MOST_WAITING = 200
@@ -67,6 +68,8 @@ async def fresh_routes(now: bool = False) -> Routes:
 
 async def _released(route: Route, until: float) -> Route:
     while route.gate:
+        if is_ending():
+            raise _refusal(f"{route.host} switches, and Switchboard is stopped. Try again.")
         try:
             async with asyncio.timeout_at(until):
                 await table().next_turn()

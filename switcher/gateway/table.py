@@ -31,7 +31,7 @@ from switcher.queries import gates as queries
 from switcher.queries.gates import Routes
 from switcher.queries.pulse import newest_entry
 from switcher.records import changed, gates, usage
-from switcher.switching.waiting import in_thread
+from switcher.switching.waiting import in_thread, is_ending
 from switcher.switching.worker import new_owner
 
 log = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ class Table:
         moved = fresh is not self._routes
         self._routes, self._newest = fresh, newest
         self._valid_until = min(began + VALID_S, self._beat_at + BEAT_VALID_S)
-        if moved or was_stale:
+        if moved or was_stale or is_ending():
             self._turn = self._next(self._turn)
         self._looked_at, self._look_over = began, self._next(self._look_over)
         return await self._tell()

@@ -33,6 +33,7 @@ POLL_S = 0.1
 ASK_AGAIN_S = 2.0
 PATIENCE_S = 60.0
 AGAIN_S = 2.0
+NOTICED_S = 0.2  # within which a server has seen that a caller went away, and done what follows
 FIRST_POLLS_S = (0.02, 0.04, 0.08)  # an idle model is gone some 20 ms after the answer
 
 
@@ -130,15 +131,26 @@ def load_preloaded(held: Held, job: Job, before: tuple[Resident, ...]) -> Steps[
 
 def patiently(held: Held, act: Callable[[], Steps[T]]) -> Steps[T]:
     """Do it, and again while the server restarts, hangs or is too busy for a moment. Raises what
-    the last try raised, after PATIENCE_S."""
+    the last try raised, after PATIENCE_S.
+
+    What was sent to a server while it hung may take effect only as it goes on, though nobody waits
+    for it any more: so the first try that comes through then is not the last.
+    """
     until = held.clock.monotonic() + PATIENCE_S
+    was_silent = False
     while True:
         try:
-            return (yield from act())
+            result = yield from act()
         except (Unreachable, TimedOut, ServerBusy):
             if held.clock.monotonic() >= until:
                 raise
-        yield Pause(AGAIN_S)
+            was_silent = True
+            yield Pause(AGAIN_S)
+        else:
+            if not was_silent:
+                return result
+            was_silent = False
+            yield Pause(NOTICED_S)
 
 
 def look_or_none() -> Steps[tuple[Resident, ...] | None]:

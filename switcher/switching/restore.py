@@ -6,6 +6,8 @@ too, the host is called degraded, loudly, and what it really holds is named.
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from switcher.errors import SwitcherError
 from switcher.observed import Installed, Resident, find_digest, find_installed, short_name
 from switcher.ollama.errors import OllamaError, TimedOut, Unreachable
@@ -23,6 +25,7 @@ from switcher.switching.effects import (
 )
 from switcher.switching.jobs import Job
 from switcher.switching.residency import (
+    NOTICED_S,
     ask_to_leave,
     load_spec,
     look_or_none,
@@ -31,7 +34,6 @@ from switcher.switching.residency import (
 )
 
 TRIES = 3
-NOTICED_S = 0.2  # within which a server has seen that a caller went away
 UNANSWERED = (Cancelled, Interrupted, TimedOut, Unreachable)
 
 
@@ -41,9 +43,10 @@ def restore(held: Held, job: Job, why: SwitcherError) -> Steps[None]:
         # A load whose caller went away may come to its end before the server notices (fact 9), and
         # until then nothing shows (fact 8).
         yield Pause(NOTICED_S)
+    back: dict[str, None] = {}  # in their order
     try:
         # Giving up at once would leave everyone without a model.
-        back, seen = yield from patiently(held, lambda: _bring_back(held, job))
+        seen = yield from patiently(held, lambda: _bring_back(held, job, back))
     except (OllamaError, NotResident) as exc:
         after = yield from look_or_none()
         held.end(
@@ -62,10 +65,9 @@ def restore(held: Held, job: Job, why: SwitcherError) -> Steps[None]:
     )
 
 
-def _bring_back(held: Held, job: Job) -> Steps[tuple[list[str], tuple[Resident, ...]]]:
+def _bring_back(held: Held, job: Job, back: dict[str, None]) -> Steps[tuple[Resident, ...]]:
     """Remove what this switch brought, load what it cost, until a fresh reading shows the old
-    set. Gives the names that were loaded again, and that reading."""
-    loaded: list[str] = []
+    set. Gives that reading, and in `back` the names that were loaded again."""
     lost: set[str] = set()
     installed: tuple[Installed, ...] = yield Catalogue()
     doubted = _asked_to_leave(job)
@@ -73,7 +75,7 @@ def _bring_back(held: Held, job: Job) -> Steps[tuple[list[str], tuple[Resident, 
         now: tuple[Resident, ...] = yield Look()
         extra, missing = _difference(held, job, now, doubted, lost)
         if not extra and not missing:
-            return loaded, now
+            return now
         if extra:
             yield from ask_to_leave({r.digest: r.name for r in extra})
             # A load that was cut may end just before the server notices (fact 9).
@@ -89,14 +91,14 @@ def _bring_back(held: Held, job: Job) -> Steps[tuple[list[str], tuple[Resident, 
                 lost.add(old.digest)
                 held.note(warning=f"{short_name(old.name)} did not come back: {exc.text}")
             else:
-                loaded = list(dict.fromkeys([*loaded, short_name(old.name)]))
+                back[short_name(old.name)] = None
         doubted = frozenset()
     now = yield Look()
     extra, missing = _difference(held, job, now, doubted, lost)
     if missing:
         names = ", ".join(short_name(r.name) for r in missing)
         raise NotResident(f"{names} did not stay loaded.")
-    return loaded, now
+    return now
 
 
 def _asked_to_leave(job: Job) -> frozenset[str]:
@@ -173,7 +175,7 @@ def _old_active(job: Job) -> str:
     return short_name(job.from_spec.name) if job.from_spec else ""
 
 
-def _restored_text(job: Job, why: SwitcherError, back: list[str]) -> str:
+def _restored_text(job: Job, why: SwitcherError, back: Container[str]) -> str:
     new, old = short_name(job.spec.name), _old_active(job)
     what = "was cancelled" if isinstance(why, Cancelled) else "did not become active"
     was = find_digest(job.known.before, job.from_digest)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from switcher.records import leases, switches
 from switcher.records.switches import Held, NewSwitch
 from switcher.specs import Spec
 from switcher.states import State, Strategy
+from switcher.switching import waiting as waiting_room
 from switcher.switching.waiting import in_thread
 from tests.gateway.conftest import ADMIN, Upstream, ask
 
@@ -123,6 +125,21 @@ async def test_nobody_waits_for_ever(
     assert got.status == 503
     assert "retry-after" in got.headers
     assert routing.waiting(host.pk) == 0
+
+
+async def test_who_waits_is_sent_away_with_a_time_when_the_server_ends(
+    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting_room, "_ending", threading.Event())
+    held = await in_thread(begin, host)
+    await in_thread(go, held, State.DRAINING)
+    got = ask()
+    await until(lambda: routing.waiting(host.pk) == 1)
+    waiting_room.let_go()
+    await got.end()
+    assert (got.status, got.headers["retry-after"]) == (503, "10")
+    assert "Switchboard is stopped" in got.json()["error"]["message"]
+    assert not upstream.asked
 
 
 async def test_models_are_listed_while_a_swap_lasts(host: Host) -> None:

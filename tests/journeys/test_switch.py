@@ -199,6 +199,7 @@ def test_a_second_person_is_told_who_switches(product: Product, visit: Visit) ->
         expect(each.locator("#plan-go")).to_contain_text("mid-a")
     page.click("#plan-go")
     expect(page.locator("[id^=switch-][data-state=busy]").first).to_be_visible()
-    other.click("#plan-go")
+    # By then a new plan may have said so, and have taken the button's power: both are right.
+    other.click("#plan-go", force=True)
     expect(other.locator("#plan-notice")).to_contain_text("already switching to mid-a")
     expect(other.locator("#plan-notice")).to_contain_text("admin")
