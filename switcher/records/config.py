@@ -35,6 +35,7 @@ HOST_FIELDS = (
     "keep_alive",
     "drift_policy",
     "repairs_an_hour",
+    "gateway_policy",
 )
 
 
