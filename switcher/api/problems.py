@@ -26,6 +26,8 @@ STATUS: dict[str, int] = {
     "not-found": 404,
     "no-such-model": 404,
     "conflict": 409,
+    "host-busy": 409,
+    "fence-lost": 409,
     "switch-running": 409,
     "plan-outdated": 409,
     "plan-blocked": 409,
@@ -43,6 +45,8 @@ STATUS: dict[str, int] = {
     "internal": 500,
 }
 TITLES: dict[str, str] = {
+    "host-busy": "Something else is at work on the host",
+    "fence-lost": "Another worker has taken over",
     "bad-json": "The body is not JSON",
     "bad-request": "The request cannot be used",
     "not-signed-in": "Not signed in",

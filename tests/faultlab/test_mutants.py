@@ -38,6 +38,13 @@ BIG_IS_SLOW = Fault(0, "slow_load", args={"tag": "big", "factor": 6.0})
 OLD_IS_SLOW = Fault(0, "slow_load", args={"tag": "mid-a", "factor": 6.0})
 
 
+@pytest.fixture(autouse=True)
+def _known(ground: None) -> None:
+    """What a switch does is learned before anything is planted: it is looked up in between."""
+    for target, strategy in (("big", "swap"), ("mid-b", "overlap"), ("mid-a-long", "auto")):
+        faultless(target, strategy)
+
+
 def found_by_chance(*rules: str) -> bool:
     """Whether random schedules break one of the rules too."""
     schedules = (make_schedule(SEED, number) for number in range(ENOUGH))
