@@ -283,7 +283,9 @@ def _finish_activating(held: Held, job: Job) -> Steps[None]:
     installed: tuple[Installed, ...] = yield Catalogue()
     row = find_installed(installed, job.spec.tag)
     embeds = row is not None and (yield from learned(row)).embeds_only
-    yield Warm(job.spec, job.spec.warmups[0], embeds, load_timeout_s(job.spec, 0))
+    # A dead runner is still listed (fact 19): then this loads it, which takes its time (fact 9).
+    timeout_s = load_timeout_s(job.spec, row.size if row else 0)
+    yield Warm(job.spec, job.spec.warmups[0], embeds, timeout_s)
     yield from _activate(held, job)
 
 
