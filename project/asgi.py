@@ -14,6 +14,7 @@ django_app = get_asgi_application()
 
 # Only now, with the apps loaded:
 from project.background import Background, assemble  # noqa: E402
+from switcher.gateway.endpoints import is_known  # noqa: E402
 from switcher.live import feed, socket  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 def is_gateway(path: str) -> bool:
-    """Whether a path is one of the OpenAI-shaped ones, which never go through Django."""
-    return path == "/chat/completions" or path.startswith("/v1/")
+    """Whether a path is one of OpenAI's or Ollama's, which never go through Django."""
+    return path == "/chat/completions" or (path.startswith(("/v1/", "/api/")) and is_known(path))
 
 
 @cache

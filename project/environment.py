@@ -23,7 +23,9 @@ def hosts(name: str, default: list[str]) -> list[str]:
 
 
 def data_dir() -> Path:
-    """Where the database and the secret key are kept; made if missing, for the owner alone."""
+    """Where the database and the secret key are kept; made if missing, for the owner alone, as is
+    every file that is made in it: the database holds sessions and hashes of passwords."""
+    os.umask(0o077)
     path = Path(os.environ.get("SWITCHER_DATA_DIR", "data")).resolve()
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path

@@ -21,6 +21,7 @@ from twisted.internet import defer, reactor
 
 from project.background import Background, Part
 from switcher.live import feed
+from switcher.switching import waiting
 
 log = logging.getLogger(__name__)
 
@@ -196,6 +197,7 @@ class Server(DaphneServer):
         feed.stop_all()
         if self._background is not None and not await self._background.stop(GRACE_S):
             log.warning("not ended in time, left to the next start", extra={"action": "cut"})
+        waiting.let_go()
         await self._let_answer(LAST_ANSWERS_S)
         left = self._applications()
         for application in left:

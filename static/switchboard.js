@@ -104,6 +104,23 @@
     if (age.textContent !== text) age.textContent = text;
   }
 
+  /* A plan that comes while a switch is asked for would take the button away, and with it the place
+     where the answer goes: htmx looks for that from the button. */
+  let asking = null;
+
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (event.detail.elt.id === "plan-go") asking = event.detail.xhr;
+  });
+
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { target, xhr } = event.detail;
+    if (asking && xhr !== asking && target && target.id === "plan") event.detail.shouldSwap = false;
+  });
+
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (event.detail.xhr === asking) asking = null;
+  });
+
   // ---- lists and pages that say when there is something newer ----
 
   function checkNewEvents() {

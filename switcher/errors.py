@@ -42,6 +42,12 @@ class Conflict(SwitcherError):
     code = "conflict"
 
 
+class HostBusy(Conflict):
+    """Something else is at work on the host; in a moment it may not be."""
+
+    code = "host-busy"
+
+
 class SwitchRunning(Conflict):
     """Another switch runs on this host; `switch_id` names it."""
 

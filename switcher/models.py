@@ -65,6 +65,14 @@ class Host(models.Model):
         max_length=6, choices=[("report", "report"), ("repair", "repair")], default="report"
     )
     repairs_an_hour = models.PositiveSmallIntegerField(default=3)
+    # Which model the gateway's clients get: the active one whatever they name, or what they name.
+    gateway_policy = models.CharField(
+        max_length=6,
+        choices=[("active", "active"), ("names", "names"), ("strict", "strict")],
+        default="active",
+    )
+    # A name on the Ollama server itself that always means the active model (facts 21, 22).
+    published_name = models.CharField(max_length=200, blank=True)
     removed_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -427,6 +435,91 @@ class Review(models.Model):
 
     def __str__(self) -> str:
         return f"entry {self.seq} reviewed by {self.by}"
+
+
+class GatewayProcess(models.Model):
+    """A process that passes clients' requests on. A switch that closes a host's gate waits until
+    each of them has said that it knows; one that was not seen for a while is not waited for."""
+
+    name = models.CharField(max_length=80, unique=True)
+    seen_at = models.DateTimeField()
+    # By host id: the gate that it has seen closed, and the requests that it still has under way.
+    gates = models.JSONField(default=dict)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class GatewayName(models.Model):
+    """A name that clients of a host may use, and the profile that they get by it."""
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="names")
+    name = models.CharField(max_length=200)
+    profile = models.ForeignKey(ModelProfile, on_delete=models.CASCADE, related_name="names")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["host", "name"], name="one_name_a_host")]
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.host}"
+
+
+class ApiKey(models.Model):
+    """A client's key to the gateway. Of the key itself only its SHA-256 is kept: it is 256 random
+    bits, so nothing slower is needed."""
+
+    name = models.CharField(max_length=60)
+    prefix = models.CharField(max_length=12)  # to recognise it by
+    sha256 = models.CharField(max_length=64, unique=True)
+    hosts = models.ManyToManyField(Host, blank=True, related_name="keys")  # none: all
+    profiles = models.ManyToManyField(ModelProfile, blank=True, related_name="keys")  # none: all
+    manage = models.BooleanField(default=False)  # may pull, delete, create, copy, push
+    requests_a_minute = models.PositiveIntegerField(null=True, blank=True)
+    at_once = models.PositiveIntegerField(null=True, blank=True)
+    made_at = models.DateTimeField()
+    made_by = models.CharField(max_length=150)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    off_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"
+
+
+class Usage(models.Model):
+    """What one key asked of one model on one host in one hour: counts, never contents."""
+
+    key = models.ForeignKey(ApiKey, null=True, on_delete=models.PROTECT, related_name="usage")
+    host = models.CharField(max_length=40)
+    model = models.CharField(max_length=200)
+    hour = models.DateTimeField()
+    requests = models.PositiveBigIntegerField(default=0)
+    errors = models.PositiveBigIntegerField(default=0)
+    waits = models.PositiveBigIntegerField(default=0)
+    wait_ms = models.PositiveBigIntegerField(default=0)
+    tokens_in = models.PositiveBigIntegerField(default=0)
+    tokens_out = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["key", "host", "model", "hour"],
+                name="one_usage_an_hour",
+                condition=Q(key__isnull=False),
+            ),
+            models.UniqueConstraint(
+                fields=["host", "model", "hour"],
+                name="one_keyless_usage_an_hour",
+                condition=Q(key__isnull=True),
+            ),
+        ]
+        indexes = [models.Index(fields=["-hour"], name="usage_by_hour")]
+
+    def __str__(self) -> str:
+        return f"{self.key} on {self.host}, {self.model}"
 
 
 class Preference(models.Model):

@@ -95,6 +95,10 @@ class Observation:
     version: str = ""
     latency_ms: int = 0
     error: str = ""
+    # The connection that was kept open since the reading before was closed meanwhile.
+    reconnected: bool = False
+    # How far the server's clock is ahead of ours; 0 where it does not say.
+    clock_ahead_s: float = 0.0
 
     @property
     def answered(self) -> bool:

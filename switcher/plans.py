@@ -20,6 +20,9 @@ from switcher.states import PHASES, State, Strategy
 # 1.39 to 1.18. Used only where this digest was never seen loaded, and said to be an estimate.
 FILE_TO_RESIDENT = 1.2
 
+# Points of a hundred by which less on the GPU than usual is a fall.
+GPU_FALL = 5
+
 # Ollama itself evicts for a further model that it predicts to take more than this share of what is
 # free (server/sched.go): beside others only so much counts as room.
 ROOM_PERCENT = 80
@@ -47,7 +50,8 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One model in a plan. `role` is active, preloaded, foreign or new."""
+    """One model in a plan. `role` is active, preloaded, former (loaded by a switch, and not to be
+    loaded any more), foreign or new."""
 
     name: str
     digest: str
@@ -76,6 +80,9 @@ class Situation:
     asked: Strategy
     host_strategy: Strategy
     history: Mapping[Strategy, Mapping[str, Expected]]  # seconds by phase, for each order
+    missing: tuple[Item, ...] = ()  # preloaded models on the disk that are not loaded
+    ours: frozenset[str] = frozenset()  # digests that switches loaded here
+    usual_gpu_percent: int | None = None  # of the target, when it was last activated here
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,7 @@ class Plan:
     unload: tuple[Item, ...]
     load: Item
     keep: tuple[Item, ...]
+    reload: tuple[Item, ...]  # preloaded models that are loaded as well
     bytes_before: int
     bytes_after: int
     bytes_peak: int
@@ -100,6 +108,7 @@ class Plan:
     blocked: str
     expected: dict[str, Expected]
     already_active: bool
+    stays: bool  # the model is active already and stays loaded, whatever else comes and goes
     restore: str
     warmups: int
     token: str
@@ -137,7 +146,7 @@ def plan_token(s: Situation) -> str:
         s.active_digest,
         s.target.digest if s.target else "",
         s.vram_bytes,
-        sorted(s.preloaded),
+        sorted([*s.preloaded, *(i.digest for i in s.missing)]),
         (s.asked.value, s.host_strategy.value),
         s.spec.to_json(),
     )
@@ -154,23 +163,30 @@ def make_plan(s: Situation) -> Plan:
     )
     load = Item(s.spec.name, digest, size.bytes, "new", size.source)
     others = [_item(r, s) for r in s.resident if not digest or r.digest != digest]
-    old = [i for i in others if i.role == "active"]
-    stay = [i for i in others if i.role != "active"]
+    old = [i for i in others if i.role in ("active", "former")]
+    stay = [i for i in others if i.role not in ("active", "former")]
+    reload = [i for i in s.missing if i.digest != digest]
+    fallen = _fallen(here, s)
 
     # Another profile of the same model is a switch of its own: its keep-alive and options count.
-    already = (
+    in_place = (
         here is not None
         and digest == s.active_digest
         and s.spec == s.active_spec
         and not _reloads(here, s.spec)
+        and not fallen
     )
+    already = in_place and not reload and not old
     before = sum(_bytes(r) for r in s.resident)
-    strategy, reason = _choose(s, size, sum(i.bytes for i in others))
-    leave, keep, short = _make_room(s.vram_bytes, size.bytes, old, stay)
+    need = size.bytes + _sum(reload)
+    strategy, reason = _order(s, size, others, reload, fallen=fallen, in_place=in_place)
+    leave, keep, short = _make_room(s.vram_bytes, need, old, stay)
     if already:  # then nothing leaves, and nothing comes
         leave, keep, short = [], others, 0
-    after = sum(i.bytes for i in keep) + size.bytes
-    peak = max(before, after) if strategy is Strategy.SWAP else _sum(others) + size.bytes
+    elif here is not None and fallen:
+        leave = [Item(here.name, digest, _bytes(here), "active", fallen), *leave]
+    after = sum(i.bytes for i in keep) + need
+    peak = max(before, after) if strategy is Strategy.SWAP else _sum(others) + need
     fits = None if s.vram_bytes is None or not size.known else short == 0
     return Plan(
         host=s.host,
@@ -182,16 +198,20 @@ def make_plan(s: Situation) -> Plan:
         unload=tuple(leave),
         load=load,
         keep=tuple(keep),
+        reload=tuple(reload),
         bytes_before=before,
         bytes_after=after,
         bytes_peak=peak,
         vram_bytes=s.vram_bytes,
         fits=fits,
         short_bytes=short,
-        blocked=_blocked(s, short),
-        expected=_expected(strategy, s.history.get(strategy, {})),
+        # That a preloaded model does not fit is a warning later, and bars nothing.
+        blocked=_blocked(s, short - _sum(reload)),
+        # How long loading it takes tells nothing where it is loaded.
+        expected={} if in_place else _expected(strategy, s.history.get(strategy, {})),
         already_active=already,
-        restore=old[0].name if old else "",
+        stays=in_place,
+        restore=next((i.name for i in old if i.role == "active"), ""),
         warmups=len(s.spec.warmups),
         token=plan_token(s),
     )
@@ -202,9 +222,42 @@ def _item(r: Resident, s: Situation) -> Item:
         role = "active"
     elif r.digest in s.preloaded:
         role = "preloaded"
+    elif r.digest in s.ours:
+        return Item(r.name, r.digest, _bytes(r), "former", "not to be loaded here any more")
     else:
         role = "foreign"
     return Item(r.name, r.digest, _bytes(r), role)
+
+
+def _fallen(here: Resident | None, s: Situation) -> str:
+    """Why the active model has to be loaded anew though it is there: it fell to the CPU. Empty if
+    it did not. A load finds it loaded and changes nothing, so it has to leave first."""
+    if here is None or here.digest != s.active_digest:
+        return ""
+    return gpu_fall(here.gpu_percent, s.spec.min_gpu_percent, s.usual_gpu_percent)
+
+
+def gpu_fall(share: int, floor: int | None, usual: int | None) -> str:
+    """In words, that less of a model is on the GPU than when it was activated, or than its profile
+    wants; empty if that is not so. One that was activated below the floor has not fallen."""
+    now = f"{share} % of it is on the GPU"
+    if usual is not None and share < usual - GPU_FALL:
+        return f"{now}, it was {usual} % when it was activated"
+    if floor and share < floor and (usual is None or usual >= floor):
+        return f"{now}, the profile wants {floor} %"
+    return ""
+
+
+def _order(
+    s: Situation, size: Size, others: list[Item], reload: list[Item], *, fallen: str, in_place: bool
+) -> tuple[Strategy, str]:
+    """The strategy and its reason. Where the model itself stays or has to leave, there is no
+    choice."""
+    if fallen:
+        return Strategy.SWAP, f"it leaves and is loaded anew: {fallen}"
+    if in_place:
+        return Strategy.OVERLAP, f"{short_name(s.spec.name)} is active already and stays loaded"
+    return _choose(s, size, _sum(others), _sum(reload))
 
 
 def _bytes(r: Resident) -> int:
@@ -221,7 +274,7 @@ def _reloads(here: Resident, spec: Spec) -> bool:
     return spec.num_ctx is not None and here.context_length not in (0, spec.num_ctx)
 
 
-def _choose(s: Situation, size: Size, others: int) -> tuple[Strategy, str]:
+def _choose(s: Situation, size: Size, others: int, reload: int) -> tuple[Strategy, str]:
     asked = s.asked if s.asked is not Strategy.AUTO else s.host_strategy
     if asked is not Strategy.AUTO:
         by = "asked for" if s.asked is not Strategy.AUTO else f"set for {s.host}"
@@ -233,15 +286,17 @@ def _choose(s: Situation, size: Size, others: int) -> tuple[Strategy, str]:
     if not size.known:
         return Strategy.SWAP, "the model's size is not known, so the old model leaves first"
     free = max(0, s.vram_bytes - others)
+    need = size.bytes + reload
+    what = f"{gb(need)} GB, {gb(reload)} of them preloaded models," if reload else f"{gb(need)} GB"
     numbers = f"beside what is loaded: {gb(free)} GB are free"
-    if size.bytes * 100 <= free * ROOM_PERCENT:
-        return Strategy.OVERLAP, f"{gb(size.bytes)} GB fit {numbers}"
-    if size.bytes <= free:
+    if need * 100 <= free * ROOM_PERCENT:
+        return Strategy.OVERLAP, f"{what} fit {numbers}"
+    if need <= free:
         return Strategy.SWAP, (
-            f"{gb(size.bytes)} GB are too tight {numbers}, and Ollama evicts by itself above "
+            f"{what} are too tight {numbers}, and Ollama evicts by itself above "
             f"{ROOM_PERCENT} % of that"
         )
-    return Strategy.SWAP, f"{gb(size.bytes)} GB do not fit {numbers}"
+    return Strategy.SWAP, f"{what} do not fit {numbers}"
 
 
 def _make_room(
@@ -266,7 +321,7 @@ def _blocked(s: Situation, short: int) -> str:
     if s.target is None:
         name = short_name(s.spec.tag)
         return f"{name} is not on {s.host}. Pull it there first: ollama pull {name}"
-    if short and s.spec.min_gpu_percent and s.spec.floor_fails:
+    if short > 0 and s.spec.min_gpu_percent and s.spec.floor_fails:
         return (
             f"Does not fit: {gb(short)} GB short, and profile {s.spec.profile} "
             f"wants {s.spec.min_gpu_percent} % of it on the GPU."

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from switcher.errors import BadRequest
+from switcher.handles import is_handle
 from switcher.observed import full_name
 
 Option = int | float | bool | str
@@ -48,11 +49,18 @@ _SHORTEST_S = 0.001
 
 
 def check_tag(tag: str) -> str:
-    """The tag itself, or BadRequest where the server would answer `invalid model name`."""
+    """The tag itself, or BadRequest: where the server would answer `invalid model name`, and for
+    a copy that Switchboard keeps."""
     tag = tag.strip()
     if len(tag) > 200 or not _TAG.match(tag):
         raise BadRequest(
             "That is not a model name. Write it as Ollama lists it, for example qwen2.5:14b.",
+            "model",
+        )
+    if is_handle(tag):
+        raise BadRequest(
+            f"{tag} is a copy that Switchboard keeps to be able to unload a model. "
+            "Name the model itself.",
             "model",
         )
     return tag

@@ -121,5 +121,11 @@ def can_move(left: State, right: State) -> bool:
 
 
 def holds_requests(strategy: Strategy, state: State) -> bool:
-    """Whether clients of the host have to wait now."""
+    """Whether clients of the host have to wait now.
+
+    In an `overlap` only while the configuration changes: whoever came before gets the old model,
+    whoever comes after the new one, and nobody the one for the other.
+    """
+    if strategy is Strategy.OVERLAP:
+        return state is State.ACTIVATING
     return strategy is Strategy.SWAP and state in HELD_IN_SWAP

@@ -1,8 +1,7 @@
 """How many requests the gateway has under way, by host: in memory, for this process.
 
-Low and without Django: the gateway counts, and the draining of a swap looks. A switch that another
-process runs sees nothing of it, and need not: the server itself lets a busy model end its running
-requests before it leaves (fact 2). Draining only spares them the wait behind the load.
+Low and without Django. Each process of the gateway tells its own counts to the switch that waits
+for them (see gateway.table).
 """
 
 from __future__ import annotations
@@ -11,6 +10,10 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# A process of the gateway that was not seen for so many seconds is taken for dead: no switch waits
+# for it. By then it has stopped passing requests on by itself, so none slips through.
+DEAD_AFTER_S = 5.0
 
 _lock = threading.Lock()
 _counts: Counter[int] = Counter()
@@ -34,3 +37,9 @@ def in_flight(host_id: int) -> int:
     """Requests under way on this host now."""
     with _lock:
         return _counts.get(host_id, 0)
+
+
+def total() -> int:
+    """Requests under way on any host."""
+    with _lock:
+        return sum(_counts.values())

@@ -9,10 +9,12 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 
 from switcher.access import AUDITORS, OPERATORS
-from switcher.models import Host, ModelProfile, SwitchEvent
+from switcher.drift import Found, Kind
+from switcher.models import Drift, Host, ModelProfile, SwitchEvent
 from switcher.observed import Installed, Observation, Resident
 from switcher.plans import make_plan
-from switcher.records import Actor, config, leases, readings, switches
+from switcher.records import Actor, config, drifts, leases, readings, switches
+from switcher.records.drifts import Judgement
 from switcher.records.switches import Held, NewSwitch, plan_facts, snapshot
 from switcher.specs import Spec
 from switcher.states import PHASES, State, Strategy
@@ -168,6 +170,28 @@ def ended_switch(
     leases.give_back(on.pk, held.fence)
     on.refresh_from_db()
     return SwitchEvent.objects.get(pk=held.switch_id)
+
+
+def drift(on: Host, kind: Kind, tag: str = "", text: str = "", **values: Any) -> Drift:
+    """A drift that the watcher has seen; other ones that are open stay so."""
+    found = Found(
+        kind,
+        tag,
+        values.pop("digest", digest(tag) if tag else ""),
+        text or f"{tag} drifted.",
+        values.pop("evidence", {"wanted": {"model": tag}, "before": None, "now": None}),
+    )
+    judged = Judgement(
+        host_id=on.pk,
+        active_digest=on.active_digest,
+        active_since=on.active_since,
+        read_at=values.pop("at", NOW - timedelta(minutes=1)),
+        kinds=frozenset(),
+        found=(found,),
+        ending=lambda kind, digest: "",
+    )
+    assert drifts.record(judged, FixedClock()) is not None
+    return Drift.objects.get(host=on, kind=kind.value, digest=found.digest, ended_at=None)
 
 
 def user(name: str = "olga", role: str = OPERATORS, **values: Any) -> Any:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-def until(true: Callable[[], object], seconds: float = 10.0) -> float:
+def until(true: Callable[[], object], seconds: float = 20.0) -> float:
     """Wait until it is so; gives how long that took. Fails after `seconds`."""
     began = time.monotonic()
     while not true():

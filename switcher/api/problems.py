@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse
 
 from switcher.api.shapes import active_json, event_json
 from switcher.errors import BadRequest, SwitcherError, SwitchRunning
+from switcher.ollama.errors import OllamaError
 from switcher.queries.api import HostFacts, Switch
 from switcher.states import State
 
@@ -25,6 +26,8 @@ STATUS: dict[str, int] = {
     "not-found": 404,
     "no-such-model": 404,
     "conflict": 409,
+    "host-busy": 409,
+    "fence-lost": 409,
     "switch-running": 409,
     "plan-outdated": 409,
     "plan-blocked": 409,
@@ -42,6 +45,8 @@ STATUS: dict[str, int] = {
     "internal": 500,
 }
 TITLES: dict[str, str] = {
+    "host-busy": "Something else is at work on the host",
+    "fence-lost": "Another worker has taken over",
     "bad-json": "The body is not JSON",
     "bad-request": "The request cannot be used",
     "not-signed-in": "Not signed in",
@@ -88,7 +93,8 @@ def from_error(exc: SwitcherError, host: HostFacts | None = None) -> Problem:
         more["event"] = event_json(exc.switch_id)
     if isinstance(exc, BadRequest) and exc.field:
         more["errors"] = [{"field": exc.field, "message": exc.text}]
-    return Problem(exc.code, STATUS.get(exc.code, 500), exc.text, more)
+    advice = exc.advice if isinstance(exc, OllamaError) else ""
+    return Problem(exc.code, STATUS.get(exc.code, 500), f"{exc.text} {advice}".rstrip(), more)
 
 
 def from_switch(row: Switch, host: HostFacts | None) -> Problem:

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from switcher.observed import Installed, Observation, Resident, find_digest
 from switcher.plans import Plan
 from switcher.queries.api import Active, HostFacts, Switch
+from switcher.queries.drifts import DriftRow
 from switcher.states import State
-from switcher.switching.service import Wish
+from switcher.switching.service import Freed, Wish
 
 SWITCHED = "Model physically unloaded and reloaded in Ollama. No server restart needed."
 
@@ -139,6 +140,19 @@ class Models(BaseModel):
     installed: list[dict[str, Any]]
     observed_at: str | None
     error: str | None
+    drift: list[dict[str, Any]] = Field(
+        [], description="What the watcher sees that is not as desired, with its evidence."
+    )
+
+
+class FreedModel(BaseModel):
+    """A ghost that is gone; `bytes` is what it held."""
+
+    freed: bool
+    host: str
+    model: str
+    digest: str
+    bytes: int
 
 
 class SwitchList(BaseModel):
@@ -213,7 +227,12 @@ def planned_json(plan: Plan) -> dict[str, Any]:
     return {"dry_run": True, "plan": plan.to_json()}
 
 
-def models_json(host: HostFacts, seen: Observation, known: Observation | None) -> dict[str, Any]:
+def models_json(
+    host: HostFacts,
+    seen: Observation,
+    known: Observation | None,
+    drifts: tuple[DriftRow, ...] = (),
+) -> dict[str, Any]:
     """`seen` is a reading just made; where it failed, `known` is the last one that did not."""
     facts = seen if seen.answered else known
     resident = facts.resident if facts else ()
@@ -224,6 +243,26 @@ def models_json(host: HostFacts, seen: Observation, known: Observation | None) -
         "installed": [_installed(i) for i in (facts.installed if facts else ())],
         "observed_at": facts.at.isoformat() if facts else None,
         "error": seen.error or None,
+        "drift": [drift_json(d) for d in drifts],
+    }
+
+
+def freed_json(freed: Freed) -> dict[str, Any]:
+    return {"freed": True, "host": freed.host, "model": freed.model} | {
+        "digest": freed.digest,
+        "bytes": freed.bytes,
+    }
+
+
+def drift_json(row: DriftRow) -> dict[str, Any]:
+    return {
+        "kind": row.kind,
+        "model": row.model or None,
+        "digest": row.digest or None,
+        "text": row.text,
+        "since": row.since.isoformat(),
+        "repair": event_json(row.repair) if row.repair else None,
+        "evidence": dict(row.evidence),
     }
 
 

@@ -20,14 +20,15 @@ from switcher.api.sentences import explain
 from switcher.errors import BadRequest, NotFound, SwitcherError
 from switcher.queries import api as facts
 from switcher.queries.api import HostFacts, Switch
+from switcher.queries.drifts import open_drifts
+from switcher.queries.handles import as_models
 from switcher.records import Actor
 from switcher.states import State
 from switcher.switching import service
 from switcher.switching.service import Wish
-from switcher.switching.waiting import in_host_thread, in_thread, news_of
+from switcher.switching.waiting import in_host_thread, in_thread, is_ending, news_of
 from switcher.watching.loop import check_now
 
-MOST_KEY = 200
 PROBLEM = shapes.ProblemDocument
 
 api = NinjaAPI(
@@ -71,12 +72,13 @@ async def switch(request: HttpRequest, wanted: shapes.SwitchBody) -> HttpRespons
     """Load the model, verify it on the host, make it the active one, unload the old one.
 
     Answers when it is over; `wait: false` or `Prefer: respond-async` answer at once. The switch
-    belongs to the server: it goes on whatever becomes of this request. With an `Idempotency-Key`
+    belongs to the server: it goes on whatever becomes of this request. A server that is stopped
+    meanwhile answers 202, and the next one brings the switch to its end. With an `Idempotency-Key`
     the same request gets the same switch again.
     """
     wish = wanted.wish()
     actor = actor_of(request, cast(Any, request).auth)
-    key = _idempotency_key(request)
+    key = request.headers.get("Idempotency-Key", "").strip()
     try:
         if wanted.dry_run:
             return answer(shapes.planned_json(await in_host_thread(_plan, wish)))
@@ -84,8 +86,9 @@ async def switch(request: HttpRequest, wanted: shapes.SwitchBody) -> HttpRespons
     except SwitcherError as exc:
         raise problems.from_error(exc, await in_thread(_host_or_none, wish.host)) from exc
     if not _waits(request, wanted):
-        return await _outcome(row) if row.ended else _accepted(row)
-    return await _outcome(await _until_ended(row))
+        return await _outcome(row) if row.ended else _accepted(row, asked=True)
+    row = await _until_ended(row)
+    return await _outcome(row) if row.ended else _accepted(row)
 
 
 @api.get(
@@ -99,6 +102,23 @@ async def models(request: HttpRequest, query: Query[shapes.ModelsQuery]) -> Http
     it held when it last did, at `observed_at`."""
     check_names(request, shapes.ModelsQuery)
     return answer(await in_host_thread(_models, query.host))
+
+
+@api.delete(
+    "/ollama/models/resident/{digest}",
+    auth=operator,
+    response={200: shapes.FreedModel, (401, 403, 404, 409, 422, 502, 503, 504): PROBLEM},
+    summary="Free a ghost",
+)
+async def free(request: HttpRequest, digest: str, query: Query[shapes.ModelsQuery]) -> HttpResponse:
+    """Unload a resident model that its own name does not reach any more, or whose time is over.
+
+    By 12 digits of its digest or more. Answers when it is gone. 409 says why not: it is no ghost,
+    it is busy, no name reaches it (then what remains), or something else is at work on the host.
+    """
+    check_names(request, shapes.ModelsQuery)
+    actor = actor_of(request, cast(Any, request).auth)
+    return answer(await in_host_thread(_free, query.host, digest, actor))
 
 
 @api.get(
@@ -171,8 +191,17 @@ def _cancel(switch_id: int, actor: Actor) -> Switch:
 
 def _models(name: str) -> dict[str, Any]:
     host = facts.host(name)
-    seen = check_now(host.id, host.base_url)
-    return shapes.models_json(host, seen, facts.last_reading(host.id))
+    seen = as_models(host.id, check_now(host.id, host.base_url))
+    last = facts.last_reading(host.id)
+    known = as_models(host.id, last) if last else None
+    return shapes.models_json(host, seen, known, open_drifts(host.id))
+
+
+def _free(name: str, digest: str, actor: Actor) -> dict[str, Any]:
+    host = facts.host(name)
+    freed = service.free_ghost(host.name, digest, actor)
+    check_now(host.id, host.base_url)  # for who looks at the host
+    return shapes.freed_json(freed)
 
 
 def _host_or_none(name: str) -> HostFacts | None:
@@ -183,12 +212,13 @@ def _host_or_none(name: str) -> HostFacts | None:
 
 
 async def _until_ended(row: Switch) -> Switch:
-    """Wait for its end. Whoever waited and went away has waited; the switch does not notice."""
+    """Wait for its end, or until this server ends and leaves the switch to the next one. Whoever
+    waited and went away has waited; the switch does not notice."""
     with news_of(row.host) as news:
         while True:
             news.expect()
             row = await in_thread(facts.switch, row.id)
-            if row.ended:
+            if row.ended or is_ending():
                 return row
             await news.wait()
 
@@ -203,10 +233,12 @@ def _host_of(row: Switch) -> HostFacts | None:
     return next((h for h in facts.hosts() if h.id == row.host_id), None)
 
 
-def _accepted(row: Switch) -> HttpResponse:
+def _accepted(row: Switch, asked: bool = False) -> HttpResponse:
+    """It runs by itself: where to ask how it goes. `asked`: the client did not want to wait."""
     response = answer(shapes.accepted_json(row), 202)
     response["Location"] = shapes.event_json(row.id)["url"]
-    response["Preference-Applied"] = "respond-async"
+    if asked:
+        response["Preference-Applied"] = "respond-async"
     return response
 
 
@@ -224,14 +256,6 @@ def check_names(request: HttpRequest, query: type[BaseModel]) -> None:
     if unknown is not None:
         known = ", ".join(query.model_fields)
         raise BadRequest(f"There is no filter {unknown!r}. Known: {known}.", unknown)
-
-
-def _idempotency_key(request: HttpRequest) -> str:
-    key = request.headers.get("Idempotency-Key", "").strip()
-    if len(key) > MOST_KEY:
-        text = f"An Idempotency-Key has at most {MOST_KEY} characters."
-        raise Problem("bad-request", 422, text)
-    return key
 
 
 def _next_page(request: HttpRequest, last: int) -> str:

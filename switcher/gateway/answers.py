@@ -1,10 +1,12 @@
-"""Answers in OpenAI's shape, and the few ASGI messages that carry them."""
+"""Errors in the caller's shape, and the few ASGI messages that carry answers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
+
+from switcher.gateway.endpoints import Shape
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -33,12 +35,17 @@ class Refusal(Exception):
         self.param = param
         self.headers = headers
 
-    def body(self) -> dict[str, Any]:
-        return error(self.status, self.code, str(self), self.param)
+    def body(self, shape: Shape) -> dict[str, Any]:
+        """As the caller's client expects it."""
+        return error(shape, self.status, self.code, str(self), self.param)
 
 
-def error(status: int, code: str | None, text: str, param: str | None = None) -> dict[str, Any]:
-    """The shape in which OpenAI's clients expect an error (fact 25)."""
+def error(
+    shape: Shape, status: int, code: str | None, text: str, param: str | None = None
+) -> dict[str, Any]:
+    """The shape in which clients expect an error (fact 25)."""
+    if shape is Shape.OLLAMA:
+        return {"error": text}
     kind = _TYPES.get(status, "api_error")
     return {"error": {"message": text, "type": kind, "param": param, "code": code}}
 
@@ -75,5 +82,6 @@ async def whole(
     await part(send, body, more=False)
 
 
-async def refuse(send: Send, refusal: Refusal) -> None:
-    await whole(send, refusal.status, "application/json", dump(refusal.body()), refusal.headers)
+async def refuse(send: Send, refusal: Refusal, shape: Shape) -> None:
+    body = dump(refusal.body(shape))
+    await whole(send, refusal.status, "application/json", body, refusal.headers)

@@ -1,4 +1,4 @@
-"""The gateway: `/chat/completions` in OpenAI's shape, answered by the host's active model.
+"""The gateway: OpenAI's and Ollama's addresses, answered by what is active on a host.
 
 A bare ASGI application, not a Django view: measured with 64 clients and a chunk each millisecond,
 a view passes less than half as many requests and adds a quarter of a second to each.
@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
-from switcher.gateway import answers, body, pump, translate
+from switcher.gateway import answers, body, lists
 from switcher.gateway.answers import Message, Receive, Refusal, Send
 from switcher.gateway.body import Gone, Wanted
-from switcher.gateway.routing import on_route, read
-from switcher.gateway.who import Caller, caller_of, check_may, check_own
-from switcher.ollama import relay
-from switcher.ollama.errors import OllamaError
-from switcher.queries.api import Active, Route
+from switcher.gateway.endpoints import (
+    ANSWERED,
+    BLOBS,
+    LISTS,
+    MANAGE,
+    ONE_MODEL,
+    SHOW,
+    Endpoint,
+    shape_of,
+)
+from switcher.gateway.meter import Tally
+from switcher.gateway.passing import pass_on
+from switcher.gateway.routing import find, on_route
+from switcher.gateway.table import table
+from switcher.gateway.who import Caller, admit, caller_of, check_own
 
 log = logging.getLogger(__name__)
-
-COMPLETIONS = frozenset({"/chat/completions", "/v1/chat/completions"})
-MODELS = "/v1/models"
-NOWHERE = (
-    "No model is active on {host}. Choose one on the board, or: "
-    'curl -X POST …/ollama/models/switch -d \'{{"model": "…"}}\''
-)
 
 
 async def app(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -40,40 +43,108 @@ async def app(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         begun = True
         await send(message)
 
+    shape = shape_of(scope["path"])
     try:
         await _serve(scope, receive, watched_send)
     except Gone:
         return
     except Refusal as refusal:
-        await answers.refuse(send, refusal)
+        await answers.refuse(send, refusal, shape)
     except Exception:
         log.exception("the gateway failed on %s", scope["path"])
         if begun:
             raise
-        await answers.refuse(send, Refusal(500, "internal", "Switchboard failed. See its log."))
+        failed = Refusal(500, "internal", "Switchboard failed. See its log.")
+        await answers.refuse(send, failed, shape)
 
 
 async def _serve(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
     caller = caller_of(scope)
     check_own(caller)
     path = scope["path"]
-    if path in COMPLETIONS:
-        _check_method(caller, "POST")
-        await check_may(caller)
-        wanted = body.parse(await body.read(receive, caller.headers.get("content-length", "")))
-        await _while_connected(receive, _complete(_host(scope, caller), wanted, send))
-    elif path == MODELS:
-        _check_method(caller, "GET")
-        await check_may(caller)
-        await _while_connected(receive, _list_models(_host(scope, caller), send))
-    else:
+    work = _work(scope, caller, receive, send)
+    if work is None:
         raise Refusal(404, "unknown_path", f"There is no {path} here.")
+    await work
 
 
-def _check_method(caller: Caller, method: str) -> None:
-    if caller.method != method:
-        text = f"This address takes {method}."
-        raise Refusal(405, "method_not_allowed", text, headers=[("allow", method)])
+def _work(
+    scope: Mapping[str, Any], caller: Caller, receive: Receive, send: Send
+) -> Coroutine[Any, Any, None] | None:
+    path, host = scope["path"], _host(scope, caller)
+    if path in ANSWERED:
+        return _answer(caller, host, ANSWERED[path], receive, send)
+    if path in LISTS or path.startswith(ONE_MODEL):
+        return _list(caller, host, path, receive, send)
+    if path == SHOW:
+        return _show(caller, host, receive, send)
+    if path in MANAGE or path.startswith(BLOBS):
+        return _manage(caller, host, path, receive, send)
+    return None
+
+
+async def _answer(
+    caller: Caller, host: str, endpoint: Endpoint, receive: Receive, send: Send
+) -> None:
+    _check_method(caller, "POST")
+    tally = Tally(await admit(caller))
+    wanted = await _read(caller, receive)
+    meter = table().meter
+    meter.enter(tally.key, asyncio.get_running_loop().time())
+    try:
+        await _while_connected(receive, _pass(host, endpoint, wanted, send, tally))
+    except Refusal:
+        tally.failed = True
+        raise
+    finally:
+        meter.leave(tally)
+
+
+async def _pass(host: str, endpoint: Endpoint, wanted: Wanted, send: Send, tally: Tally) -> None:
+    async with on_route(host, tally) as route:
+        await pass_on(route, endpoint, wanted, send, tally)
+
+
+async def _list(caller: Caller, host: str, path: str, receive: Receive, send: Send) -> None:
+    _check_method(caller, "GET", "HEAD")
+    route = await find(host, await admit(caller))
+    await _while_connected(receive, lists.answer(route, path, send))
+
+
+async def _show(caller: Caller, host: str, receive: Receive, send: Send) -> None:
+    _check_method(caller, "POST")
+    key = await admit(caller)
+    wanted = await _read(caller, receive)
+    route = await find(host, key)
+    await _while_connected(receive, lists.show(route, wanted, send))
+
+
+async def _manage(caller: Caller, host: str, path: str, receive: Receive, send: Send) -> None:
+    _check_method(caller, *([MANAGE[path]] if path in MANAGE else ["POST", "HEAD"]))
+    route = await find(host, await admit(caller, manage=True))
+    await lists.manage(route, caller.method, path, _parts(receive), send)
+
+
+async def _parts(receive: Receive) -> AsyncIterator[bytes]:
+    """The body as it comes: a model's file is larger than any memory."""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
+
+
+async def _read(caller: Caller, receive: Receive) -> Wanted:
+    return body.parse(await body.read(receive, caller.headers.get("content-length", "")))
+
+
+def _check_method(caller: Caller, *methods: str) -> None:
+    if caller.method not in methods:
+        text = f"This address takes {' or '.join(methods)}."
+        headers = [("allow", ", ".join(methods))]
+        raise Refusal(405, "method_not_allowed", text, headers=headers)
 
 
 def _host(scope: Mapping[str, Any], caller: Caller) -> str:
@@ -102,38 +173,3 @@ async def _while_connected(receive: Receive, work: Coroutine[Any, Any, None]) ->
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _complete(name: str, wanted: Wanted, send: Send) -> None:
-    async with on_route(name) as now:
-        if now.active is None:
-            raise Refusal(503, "no_active_model", NOWHERE.format(host=now.host))
-        try:
-            await _relay(now, now.active, wanted, send)
-        except OllamaError as exc:
-            raise Refusal(502, "upstream_failed", f"{now.host}: {exc.text}") from exc
-
-
-async def _relay(now: Route, active: Active, wanted: Wanted, send: Send) -> None:
-    headers = [("x-switchboard-model", active.model)]
-    if active.spec.runner_options:
-        chat = translate.to_chat(wanted.values, active.model, active.spec)
-        usage = wanted.values.get("stream_options")
-        answer = translate.Answer(active.model, isinstance(usage, dict) and bool(usage))
-        async with relay.post(now.base_url, "/api/chat", answers.dump(chat)) as up:
-            await pump.translated(up, answer, send, headers)
-    else:
-        path = "/v1/chat/completions"
-        async with relay.post(now.base_url, path, wanted.for_model(active.model)) as up:
-            await pump.pass_through(up, send, headers)
-
-
-async def _list_models(name: str, send: Send) -> None:
-    active = (await read(name)).active
-    listed = {"object": "list", "data": [_model(active)] if active else []}
-    await answers.whole(send, 200, pump.JSON, answers.dump(listed))
-
-
-def _model(active: Active) -> dict[str, Any]:
-    since = int(active.since.timestamp()) if active.since else 0
-    return {"id": active.model, "object": "model", "created": since, "owned_by": "library"}

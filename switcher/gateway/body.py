@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from json.decoder import WHITESPACE  # type: ignore[attr-defined]  # not in the stubs
 from typing import Any
 
 from switcher.gateway.answers import Receive, Refusal
+from switcher.specs import RUNNER_OPTIONS
 
 MOST_BYTES = 20_000_000
-# A client's keep-alive would overwrite the one that the switch set (fact 13).
+# See Wanted.dropped.
 NEVER_PASSED_ON = frozenset({"model", "keep_alive"})
+USAGE = {"include_usage": True}
 
 _decoder = json.JSONDecoder()
 
@@ -47,15 +50,50 @@ class Wanted:
         self._members = members
         self.values: dict[str, Any] = {name: value for name, value, _ in members}
 
-    @property
-    def streams(self) -> bool:
-        return self.values.get("stream") is True
+    def streams(self, default: bool) -> bool:
+        """Whether the client wants the answer in parts."""
+        said = self.values.get("stream")
+        return said if isinstance(said, bool) else default
 
-    def for_model(self, tag: str) -> bytes:
+    def wants_usage(self) -> bool:
+        """Whether the client asked for the tokens' count at the end of its stream."""
+        options = self.values.get("stream_options")
+        return isinstance(options, dict) and options.get("include_usage") is True
+
+    def dropped(self) -> list[str]:
+        """What is not passed on, as the client named it: a keep-alive would overwrite the one that
+        the switch set (fact 13), a runner option would load the model anew for all (fact 12)."""
+        names = ["keep_alive"] if "keep_alive" in self.values else []
+        options = self.values.get("options")
+        if isinstance(options, dict):
+            names += [f"options.{name}" for name in sorted(options) if name in RUNNER_OPTIONS]
+        return names
+
+    def for_model(
+        self, tag: str, runner: Mapping[str, Any] | None = None, count: bool = False
+    ) -> bytes:
         """The same request for another model. All other members are byte for byte the client's:
-        parsing and writing them anew would change numbers, escapes and doubled names."""
-        kept = [text for name, _, text in self._members if name not in NEVER_PASSED_ON]
-        return ("{" + ",".join([f'"model":{json.dumps(tag)}', *kept]) + "}").encode()
+        parsing and writing them anew would change numbers, escapes and doubled names.
+
+        `runner` are the options that the model is loaded with, for the shape that can say them.
+        With `count` the host is asked for the tokens' count at the end of the stream.
+        """
+        ours: dict[str, Any] = {"model": tag}
+        options = self.values.get("options")
+        if runner is not None and (runner or _has_runner_option(options)):
+            given = options if isinstance(options, dict) else {}
+            ours["options"] = {k: v for k, v in given.items() if k not in RUNNER_OPTIONS}
+            ours["options"] |= dict(runner)
+        if count:
+            said = self.values.get("stream_options")
+            ours["stream_options"] = (said if isinstance(said, dict) else {}) | USAGE
+        kept = [t for n, _, t in self._members if n not in ours and n not in NEVER_PASSED_ON]
+        written = [f"{json.dumps(name)}:{json.dumps(value)}" for name, value in ours.items()]
+        return ("{" + ",".join([*written, *kept]) + "}").encode()
+
+
+def _has_runner_option(options: object) -> bool:
+    return isinstance(options, dict) and any(name in RUNNER_OPTIONS for name in options)
 
 
 def parse(body: bytes) -> Wanted:
@@ -63,7 +101,7 @@ def parse(body: bytes) -> Wanted:
     try:
         return Wanted(_members(body.decode()))
     except (ValueError, IndexError, RecursionError) as exc:
-        text = 'The body is not a JSON object such as {"messages": [...]}.'
+        text = 'The body is not a JSON object such as {"model": "…"}.'
         raise Refusal(400, "invalid_json", text) from exc
 
 

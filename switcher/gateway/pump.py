@@ -1,74 +1,128 @@
 """A host's answer on its way to the client: whole where it is whole, else as it comes.
 
 Nothing ends silently. What breaks before its first byte is a 502; what breaks later, or stops
-without having been done (fact 10), ends with an error event.
+without having been done (fact 10), ends with an error in the caller's shape.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
 from switcher.gateway import answers
 from switcher.gateway.answers import Headers, Refusal, Send
-from switcher.gateway.translate import Answer
-from switcher.ollama.errors import BadAnswer, NotDone, OllamaError
+from switcher.gateway.endpoints import Ending, Endpoint, Shape
+from switcher.gateway.meter import LOOK_BACK, Tally
+from switcher.gateway.translate import NOT_OLLAMAS, Answer
+from switcher.ollama.errors import BadAnswer, NotDone, OllamaError, TimedOut
 from switcher.ollama.relay import Upstream
 
 EVENTS = "text/event-stream"
+LINES = "application/x-ndjson"
 JSON = "application/json"
-_LOOK_BACK = 64
+# Between two parts of an answer. The first may take longer: a model may have to be loaded for it.
+BETWEEN_S = 120.0
+_NO_CHOICES = b'"choices":[]'
 _STOPPED = "The model stopped before it had ended its answer."
 
 
-async def pass_through(up: Upstream, send: Send, headers: Headers) -> None:
-    """An answer that is in OpenAI's shape already, byte for byte."""
-    if not up.streams:
-        await answers.whole(send, up.status, up.content_type, await up.whole(), headers)
+async def pass_through(
+    up: Upstream, endpoint: Endpoint, send: Send, headers: Headers, tally: Tally, counted: bool
+) -> None:
+    """An answer that is in the caller's shape already, byte for byte. `counted`: but for the event
+    with the tokens' count, which we had asked for and the client had not."""
+    if not up.streams or up.status != 200:
+        whole = await up.whole()
+        _check_json(up, whole)
+        tally.read_tokens(whole[-LOOK_BACK:])
+        await answers.whole(send, up.status, JSON, whole, headers)
         return
-    ending = _Ending()
-    await _stream(ending.watch(up.parts()), ending, up, send, headers)
+    ending = _Ending(endpoint.ending)
+    parts = ending.watch(up.parts())
+    if counted:
+        parts = _without_usage(parts, tally)
+    try:
+        await _stream(parts, ending, endpoint.shape, up.content_type, send, headers)
+    finally:
+        tally.read_tokens(ending.tail)
 
 
-async def translated(up: Upstream, answer: Answer, send: Send, headers: Headers) -> None:
-    """An answer of /api/chat, in OpenAI's shape."""
+def _check_json(up: Upstream, body: bytes) -> None:
+    """A page of somebody else's is not passed on as ours."""
+    if up.media_type != JSON or not body.lstrip().startswith(b"{"):
+        raise BadAnswer(f"The host answered {up.status} with something that is not JSON.")
+
+
+async def _without_usage(parts: AsyncIterator[bytes], tally: Tally) -> AsyncIterator[bytes]:
+    """The events without the one that has no choices but the usage. What is not a whole event yet
+    waits for its rest, with which the client could do nothing either."""
+    rest = b""
+    async for part in parts:
+        whole, end, rest = (rest + part).rpartition(b"\n\n")
+        if _NO_CHOICES in whole:
+            events = (whole + end).split(b"\n\n")
+            tally.read_tokens(b"".join(e for e in events if _NO_CHOICES in e))
+            kept = b"\n\n".join(e for e in events if _NO_CHOICES not in e)
+        else:
+            kept = whole + end
+        if kept:
+            yield kept
+    if rest:
+        yield rest
+
+
+async def translated(
+    up: Upstream, answer: Answer, send: Send, headers: Headers, tally: Tally
+) -> None:
+    """An answer of Ollama's own address, in OpenAI's shape."""
     if up.streams and up.status == 200:
-        ending = _Ending(answer)
-        await _stream(_in_events(up, answer), ending, up, send, headers)
+        ending = _Ending(Ending.DONE_EVENT, answer)
+        parts = _in_events(up, answer)
+        try:
+            await _stream(parts, ending, Shape.OPENAI, EVENTS, send, headers)
+        finally:
+            tally.read_tokens(answer.last)
         return
     body = await up.whole()
+    tally.read_tokens(body[-LOOK_BACK:])
     try:
-        chat = json.loads(body)
+        told = json.loads(body)
         if up.status != 200:
-            raise Refusal(up.status, "upstream_refused", str(chat["error"]))
-        if chat.get("done") is not True:
-            raise NotDone(_STOPPED)
-        made = answer.whole(chat)
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise Refusal(up.status, "upstream_refused", str(told["error"]))
+        answer.check(told)
+        made = answer.whole(told)
+    except NOT_OLLAMAS as exc:
         raise BadAnswer("The host answered with something that is not Ollama's.") from exc
     await answers.whole(send, 200, JSON, answers.dump(made), headers)
 
 
 class _Ending:
-    """Whether a stream ended as it should: with its last event, or with Ollama's `done`."""
+    """Whether a stream ended as it should."""
 
-    def __init__(self, answer: Answer | None = None) -> None:
+    def __init__(self, ending: Ending, answer: Answer | None = None) -> None:
+        self._marks = ending.value
         self._answer = answer
-        self._tail = b""
+        self.tail = b""  # the last of what came
+        self._seen = False
 
     async def watch(self, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Look at what passes."""
         async for part in parts:
-            self._tail = (self._tail + part)[-_LOOK_BACK:]
+            looked_at = self.tail + part
+            self._seen = self._seen or any(mark in looked_at for mark in self._marks)
+            self.tail = looked_at[-LOOK_BACK:]
             yield part
 
     def trouble(self) -> str:
         if self._answer is not None:
             return self._answer.error or ("" if self._answer.done else _STOPPED)
-        return "" if answers.DONE.strip() in self._tail else _STOPPED
+        return "" if self._seen else _STOPPED
 
-    def gap(self) -> bytes:
-        """What has to come before an event of ours: the last one may have been cut in two."""
-        return b"" if not self._tail or self._tail.endswith(b"\n\n") else b"\n\n"
+    def gap(self, shape: Shape) -> bytes:
+        """What has to come before words of ours: the last event or line may have been cut."""
+        end = b"\n" if shape is Shape.OLLAMA else b"\n\n"
+        return b"" if not self.tail or self.tail.endswith(end) else end
 
 
 async def _in_events(up: Upstream, answer: Answer) -> AsyncIterator[bytes]:
@@ -76,26 +130,50 @@ async def _in_events(up: Upstream, answer: Answer) -> AsyncIterator[bytes]:
         events = answer.feed(part)
         if events:
             yield events
+        if answer.error:
+            return
 
 
 async def _stream(
-    parts: AsyncIterator[bytes], ending: _Ending, up: Upstream, send: Send, headers: Headers
+    parts: AsyncIterator[bytes],
+    ending: _Ending,
+    shape: Shape,
+    content_type: str,
+    send: Send,
+    headers: Headers,
 ) -> None:
     """Pump until the end. Raises OllamaError only while nothing was sent."""
     begun = False
     trouble = ""
     try:
-        async for part in parts:
+        while (part := await _next(parts, begun)) is not None:
             if not begun:
-                await answers.start(send, up.status, EVENTS, headers)
+                await answers.start(send, 200, content_type, headers)
                 begun = True
             await answers.part(send, part)
         trouble = ending.trouble()
     except OllamaError as exc:
+        if not begun:
+            raise
         trouble = exc.text
     if not begun:
         raise NotDone(trouble or _STOPPED)
     if trouble:
-        lost = answers.error(502, "upstream_failed", trouble)
-        await answers.part(send, ending.gap() + answers.event(lost))
+        await answers.part(send, ending.gap(shape) + _lost(shape, trouble))
     await answers.part(send, b"", more=False)
+
+
+async def _next(parts: AsyncIterator[bytes], begun: bool) -> bytes | None:
+    """The next part, None at the end. Its time is measured here and not over the whole stream:
+    a client that reads slowly is no fault of the host. Raises TimedOut."""
+    try:
+        async with asyncio.timeout(BETWEEN_S if begun else None):
+            return await anext(parts, None)
+    except TimeoutError:
+        raise TimedOut(f"The host sent nothing for {BETWEEN_S:.0f} s.") from None
+
+
+def _lost(shape: Shape, trouble: str) -> bytes:
+    """The end of a stream that broke off."""
+    body = answers.error(shape, 502, "upstream_failed", trouble)
+    return answers.dump(body) + b"\n" if shape is Shape.OLLAMA else answers.event(body)

@@ -1,54 +1,105 @@
-"""Where a request goes: to what is active on its host now, and to nowhere while a swap lasts."""
+"""Where a request goes: to what is active now, and to nowhere while the host's gate is closed."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from weakref import WeakKeyDictionary
 
 from switcher import traffic
-from switcher.errors import NotFound
-from switcher.gateway import hold
 from switcher.gateway.answers import Refusal
-from switcher.queries.api import Route, route
-from switcher.switching.waiting import in_thread
+from switcher.gateway.meter import Tally
+from switcher.gateway.table import Stale, table
+from switcher.queries.gates import Route, Routes
+from switcher.queries.keys import KeyFacts
+from switcher.switching.waiting import is_ending
 
-# The id that a host's name led to last time: only to know which count to enter.
-_ids: dict[str, int] = {}
+LONGEST_S = 120.0
+MOST_WAITING = 200
+
+_waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, Counter[int]] = WeakKeyDictionary()
 
 
 @asynccontextmanager
-async def on_route(name: str) -> AsyncIterator[Route]:
-    """The route of this host, or of the default one, counted as in flight while the block lasts.
+async def on_route(name: str, tally: Tally) -> AsyncIterator[Route]:
+    """The route of this host, or of the default one, counted as under way while the block lasts.
 
-    It is counted first and read after. A swap does it the other way round: it commits *draining*
-    and looks at the count after. So, whatever the timing: if we read no hold, our reading came
-    before that commit, and the count that it looks at has us in it: it waits for us. If we read
-    the hold, we leave the count, wait for the end and start over. Read first and count after, and
-    a request could slip into the gap, reach the old model as it leaves, and load it again.
+    Where a switch holds the host's requests it waits for the end of that, LONGEST_S at most;
+    cancelling gives the place up. Raises Refusal.
     """
-    until = asyncio.get_running_loop().time() + hold.LONGEST_S
-    host_id = _ids.get(name)
-    while True:
-        if host_id is None:
-            host_id = (await read(name)).host_id
-        with traffic.entered(host_id):
-            now = await read(name)
-            if now.host_id == host_id and not now.held:
-                _ids[name] = host_id
-                yield now
-                return
-        host_id = now.host_id
-        if now.held:
-            await hold.until_released(now, until - asyncio.get_running_loop().time())
+    began = asyncio.get_running_loop().time()
+    route = await find(name, tally.key)
+    tally.host = route.host
+    if route.gate:
+        with _place(route):
+            route = await _released(route, began + LONGEST_S)
+        tally.waited_s = asyncio.get_running_loop().time() - began
+    # Nothing is awaited between the look at the gate and the count (see gateway.table, 4).
+    with traffic.entered(route.host_id):
+        yield route
 
 
-async def read(name: str) -> Route:
-    """The route now, whether it is held or not. Raises Refusal."""
+async def find(name: str, key: KeyFacts | None = None) -> Route:
+    """The route now, whether its gate is closed or not. Raises Refusal."""
+    routes = await fresh_routes()
+    if not name and key is not None and len(key.hosts) == 1:
+        (name,) = key.hosts  # a key for one host need not name it
+    found = routes.find(name)
+    if found is None and name:
+        raise Refusal(404, "host_not_found", f"There is no host named {name!r}.", "host")
+    if found is None:
+        raise Refusal(503, "no_host", "There is no host yet. Add one first.")
+    if key is not None and key.hosts and found.host not in key.hosts:
+        raise Refusal(403, "not_allowed", f"Key {key.name} is not for {found.host}.", "host")
+    return found
+
+
+async def fresh_routes(now: bool = False) -> Routes:
+    """The table's routes; with `now`, read after this call. Raises Refusal where the database
+    does not answer."""
     try:
-        return await in_thread(route, name)
-    except NotFound as exc:
-        _ids.pop(name, None)
-        if name:
-            raise Refusal(404, "host_not_found", exc.text, "host") from exc
-        raise Refusal(503, "no_host", "There is no host yet. Add one first.") from exc
+        return await (table().routes_after_now() if now else table().routes())
+    except Stale:
+        text = "Switchboard's database does not answer."
+        raise Refusal(503, "no_database", text, headers=[("retry-after", "5")]) from None
+
+
+async def _released(route: Route, until: float) -> Route:
+    while route.gate:
+        if is_ending():
+            raise _refusal(f"{route.host} switches, and Switchboard is stopped. Try again.")
+        try:
+            async with asyncio.timeout_at(until):
+                await table().next_turn()
+        except TimeoutError:
+            raise _refusal(f"{route.host} still switches after {LONGEST_S:.0f} s.") from None
+        route = await find(route.host)
+    return route
+
+
+@contextmanager
+def _place(route: Route) -> Iterator[None]:
+    """A place among those that wait for a host on this loop. Raises Refusal where all are taken."""
+    counts = _here()
+    if counts[route.host_id] >= MOST_WAITING:
+        raise _refusal(f"{MOST_WAITING} requests wait already while {route.host} switches.")
+    counts[route.host_id] += 1
+    try:
+        yield
+    finally:
+        counts[route.host_id] -= 1
+
+
+def waiting(host_id: int) -> int:
+    """How many wait for this host on this loop."""
+    return _here()[host_id]
+
+
+def _here() -> Counter[int]:
+    return _waiting.setdefault(asyncio.get_running_loop(), Counter())
+
+
+def _refusal(text: str) -> Refusal:
+    return Refusal(503, "switching", text, headers=[("retry-after", "10")])

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from switcher.gateway.answers import DONE, Refusal, event
+from switcher.ollama.errors import NotDone
 from switcher.specs import Spec, wire_keep_alive
 
 _OPTIONS = {
@@ -27,6 +28,9 @@ _OPTIONS = {
 }
 # What /v1 sends where neither the client nor the profile says anything.
 _DEFAULTS = {"temperature": 1.0, "top_p": 1.0}
+# What somebody else's JSON, or none, raises where an answer of Ollama's is read.
+NOT_OLLAMAS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+MOST_LINE = 4_000_000  # bytes of one part of a streamed answer
 _IMAGES = ("data:;base64,", *(f"data:image/{t};base64," for t in ("jpeg", "jpg", "png", "webp")))
 
 
@@ -36,7 +40,7 @@ def to_chat(wanted: Mapping[str, Any], model: str, spec: Spec) -> dict[str, Any]
         "model": model,
         "messages": _messages(wanted.get("messages")),
         "stream": wanted.get("stream") is True,
-        "options": _options(wanted, spec),
+        "options": model_options(wanted, spec),
         "keep_alive": wire_keep_alive(spec.keep_alive),
     }
     if wanted.get("tools"):
@@ -50,7 +54,7 @@ def to_chat(wanted: Mapping[str, Any], model: str, spec: Spec) -> dict[str, Any]
     return chat
 
 
-def _options(wanted: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
+def model_options(wanted: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
     """The client's own go before the profile's, but never those that would reload (fact 12)."""
     options: dict[str, Any] = {**_DEFAULTS, **spec.options}
     for name, ours in _OPTIONS.items():
@@ -153,11 +157,16 @@ def _bad(param: str, text: str) -> Refusal:
 
 
 class Answer:
-    """One answer on its way back: the same id and time in each of its parts."""
+    """One answer on its way back: the same id and time in each of its parts. Of a chat; others
+    give `choice` another form."""
+
+    prefix = "chatcmpl"
+    whole_kind = "chat.completion"
+    part_kind = "chat.completion.chunk"
 
     def __init__(self, model: str, include_usage: bool = False) -> None:
         self._head = {
-            "id": f"chatcmpl-{uuid.uuid4().hex[:12]}",
+            "id": f"{self.prefix}-{uuid.uuid4().hex[:12]}",
             "created": int(time.time()),
             "model": model,
             "system_fingerprint": "fp_ollama",
@@ -167,41 +176,56 @@ class Answer:
         self._rest = b""
         self.done = False
         self.error = ""
+        self.last = b""  # the line that ended it, which has the tokens' count
 
-    def whole(self, chat: Mapping[str, Any]) -> dict[str, Any]:
-        """A chat.completion from a whole answer of /api/chat."""
-        message = {"role": "assistant", **self._said(chat)}
-        choice = {"index": 0, "message": message, "finish_reason": self._finish(chat)}
-        return self._shape("chat.completion", [choice]) | {"usage": _usage(chat)}
+    def check(self, told: Mapping[str, Any]) -> None:
+        """Raises NotDone where a whole answer was none (fact 10)."""
+        if told.get("done") is not True:
+            raise NotDone("The model stopped before it had ended its answer.")
+
+    def whole(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """One object from a whole answer of Ollama's."""
+        choice = self.choice(told, "message")
+        return self._shape(self.whole_kind, [choice]) | {"usage": usage_of(told)}
 
     def feed(self, part: bytes) -> bytes:
-        """Server-sent events from some bytes of Ollama's lines of JSON."""
+        """Server-sent events from some bytes of Ollama's lines of JSON. What is none, and a line
+        that does not end, is told in `error`: nothing is to follow then."""
         *lines, self._rest = (self._rest + part).split(b"\n")
-        return b"".join(e for line in lines if line.strip() for e in self._events(line))
+        made = b"".join(e for line in lines if line.strip() for e in self._events(line))
+        if len(self._rest) > MOST_LINE:
+            self.error = self.error or "The host sent a line that has no end."
+        return made
 
     def _events(self, line: bytes) -> Iterator[bytes]:
-        try:
-            chat = json.loads(line)
-            if chat.get("error"):
-                self.error = str(chat["error"])
-                return
-        except (ValueError, AttributeError):
-            self.error = "The host sent a line that is not JSON."
+        if self.error:
             return
-        delta = {"role": "assistant", **self._said(chat)}
-        choice = {"index": 0, "delta": delta, "finish_reason": self._finish(chat)}
-        yield event(self._shape("chat.completion.chunk", [choice]))
-        if chat.get("done") is True:
-            self.done = True
+        try:
+            yield from self._made_of(json.loads(line), line)
+        except NOT_OLLAMAS:
+            self.error = "The host sent a line that is not JSON of Ollama's."
+
+    def _made_of(self, told: Mapping[str, Any], line: bytes) -> Iterator[bytes]:
+        if told.get("error"):
+            self.error = str(told["error"])
+            return
+        yield event(self._shape(self.part_kind, [self.choice(told, "delta")]))
+        if told.get("done") is True:
+            self.done, self.last = True, line
             if self._include_usage:
-                yield event(self._shape("chat.completion.chunk", []) | {"usage": _usage(chat)})
+                yield event(self._shape(self.part_kind, []) | {"usage": usage_of(told)})
             yield DONE
+
+    def choice(self, told: Mapping[str, Any], inside: str) -> dict[str, Any]:
+        """What was said, under `message` or, in a part, under `delta`."""
+        said = {"role": "assistant", **self._said(told)}
+        return {"index": 0, inside: said, "finish_reason": self.finish(told)}
 
     def _shape(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._head, "object": kind, "choices": choices}
 
-    def _said(self, chat: Mapping[str, Any]) -> dict[str, Any]:
-        message = chat.get("message") or {}
+    def _said(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        message = told.get("message") or {}
         said: dict[str, Any] = {"content": message.get("content") or ""}
         if message.get("thinking"):
             said["reasoning"] = message["thinking"]
@@ -224,12 +248,14 @@ class Answer:
             },
         }
 
-    def _finish(self, chat: Mapping[str, Any]) -> str | None:
-        if chat.get("done") is not True:
+    def finish(self, told: Mapping[str, Any]) -> str | None:
+        """Why it ended; None before its end."""
+        if told.get("done") is not True:
             return None
-        return "tool_calls" if self._calls else str(chat.get("done_reason") or "stop")
+        return "tool_calls" if self._calls else str(told.get("done_reason") or "stop")
 
 
-def _usage(chat: Mapping[str, Any]) -> dict[str, int]:
-    asked, said = int(chat.get("prompt_eval_count") or 0), int(chat.get("eval_count") or 0)
+def usage_of(told: Mapping[str, Any]) -> dict[str, int]:
+    """Tokens, as OpenAI's clients read them."""
+    asked, said = int(told.get("prompt_eval_count") or 0), int(told.get("eval_count") or 0)
     return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}

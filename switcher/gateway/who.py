@@ -1,11 +1,13 @@
-"""Who may use the gateway: a signed-in member of the staff, or, where the settings open it, whoever
-is on this machine. Asked without Django's middleware, which would cost more than all the rest."""
+"""Who may use the gateway: who has a key, a signed-in member of the staff, or, where the settings
+open it, whoever is on this machine. Asked without Django's middleware, which would cost more than
+all the rest."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
@@ -16,6 +18,9 @@ from django.http.request import split_domain_port, validate_host
 
 from switcher import access
 from switcher.gateway.answers import Refusal
+from switcher.gateway.routing import fresh_routes
+from switcher.queries.keys import KeyFacts
+from switcher.records.keys import MARK, digest_of
 from switcher.switching.waiting import in_thread
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -64,17 +69,47 @@ def check_own(caller: Caller) -> None:
         raise Refusal(403, "foreign_request", text)
 
 
-async def check_may(caller: Caller) -> None:
-    """Raises Refusal 401, or 403 for who is signed in but no member of the staff."""
-    if settings.SWITCHER_OPEN_GATEWAY and is_on_this_machine(caller):
-        return
-    key = parse_cookie(caller.headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME)
-    user = await in_thread(_user, key) if key else None
+async def admit(caller: Caller, manage: bool = False) -> KeyFacts | None:
+    """Who may ask: the key that they came with, or None where none is needed. With `manage`: who
+    may change what is on a host. Raises Refusal 401 or 403."""
+    token = _token(caller)
+    if token:
+        return _check_scope(await _key_of(token), manage)
+    if settings.SWITCHER_OPEN_GATEWAY and is_on_this_machine(caller) and not manage:
+        return None
+    cookie = parse_cookie(caller.headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME)
+    user = await in_thread(_user, cookie) if cookie else None
     if user is None or not user.is_authenticated:
-        text = "Sign in at /login/ and send the session_id cookie."
-        raise Refusal(401, "not_signed_in", text, headers=[("www-authenticate", "Cookie")])
-    if not access.can_view(user):
-        raise Refusal(403, "not_allowed", f"{user.get_username()} is no member of the staff.")
+        text = "Send a key (Authorization: Bearer sb-…), or sign in and send the session_id cookie."
+        raise Refusal(401, "not_signed_in", text, headers=[("www-authenticate", "Bearer")])
+    if not (access.can_switch(user) if manage else access.can_view(user)):
+        raise Refusal(403, "not_allowed", f"{user.get_username()} may not do this.")
+    return None
+
+
+def _token(caller: Caller) -> str:
+    """The key in the headers of OpenAI's and Ollama's clients. What does not look like one of
+    ours is none: those clients send some word even where no key is needed."""
+    scheme, _, token = caller.headers.get("authorization", "").partition(" ")
+    found = token.strip() if scheme.lower() == "bearer" else caller.headers.get("x-api-key", "")
+    return found if found.startswith(MARK) else ""
+
+
+async def _key_of(token: str) -> KeyFacts:
+    digest = digest_of(token)
+    # A key that was made a moment ago is not in the table yet.
+    key = (await fresh_routes()).keys.get(digest) or (await fresh_routes(now=True)).keys.get(digest)
+    if key is None or not key.works_at(datetime.now(UTC)):
+        text = "This key is not known, has expired or was turned off."
+        raise Refusal(401, "invalid_api_key", text, headers=[("www-authenticate", "Bearer")])
+    return key
+
+
+def _check_scope(key: KeyFacts, manage: bool) -> KeyFacts:
+    if manage and not key.manage:
+        text = f"This changes the host, which key {key.name} may not."
+        raise Refusal(403, "not_allowed", text)
+    return key
 
 
 def is_on_this_machine(caller: Caller) -> bool:

@@ -20,9 +20,10 @@ class Part:
     mark: str
 
 
-def inner(element_id: str, html: str) -> Part:
-    """The new content of the element with this id."""
-    text = f'<div id="{escape(element_id)}" hx-swap-oob="innerHTML">{html}</div>'
+def inner(element_id: str, html: str, unless: str = "") -> Part:
+    """The new content of the element with this id, unless the selector finds it there already."""
+    own = f' data-live-unless="{escape(unless)}"' if unless else ""
+    text = f'<div id="{escape(element_id)}" hx-swap-oob="innerHTML"{own}>{html}</div>'
     return Part(text, essence(html))
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from channels.security.websocket import AllowedHostsOriginValidator
 from channels.sessions import CookieMiddleware
+from django.conf import settings
 
+from switcher.access import is_foreign
 from switcher.live.consumer import LiveConsumer
 
 PATH = "/ws/live/"
@@ -15,9 +17,18 @@ _live = AllowedHostsOriginValidator(CookieMiddleware(LiveConsumer.as_asgi()))
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Serve a WebSocket; another path than PATH is refused (HTTP 403)."""
-    if scope["path"] != PATH:
+    """Serve a WebSocket; another path than PATH, and a page of another origin, is refused (HTTP
+    403)."""
+    if scope["path"] != PATH or _is_from_elsewhere(scope):
         await receive()
         await send({"type": "websocket.close"})
         return
     await _live(scope, receive, send)
+
+
+def _is_from_elsewhere(scope: Any) -> bool:
+    """Whether a page of another port or site asks: the validator looks at the name alone. The
+    scheme is the page's own, as a proxy may have taken the TLS off."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    secure = headers.get("origin", "").startswith("https:")
+    return is_foreign(headers, headers.get("host", ""), secure, settings.CSRF_TRUSTED_ORIGINS)

@@ -14,13 +14,13 @@ from switcher.live.feed import Rendered
 from switcher.live.fragments import Part
 from switcher.queries.board import Board
 from switcher.queries.board import board as read_board
-from switcher.queries.hosts import HostPage, host_page
+from switcher.queries.hosts import HostPage, HostRow, host_page
 from switcher.queries.pulse import pulse
 from switcher.queries.switches import SwitchView, switch_view
 from switcher.watching.loop import latest
 
 ROW_PARTS = ("state", "model", "vram", "meta", "note")
-PAGE_PARTS = ("sentence", "warnings", "vramsum", "bar", "resident")
+PAGE_PARTS = ("sentence", "warnings", "vramsum", "bar", "resident", "drifts")
 # Who asked for the switch gets the panel by the answer to that; the others wait a moment for
 # theirs, so that the two do not cross.
 PANEL_AFTER = "load delay:250ms"
@@ -81,7 +81,7 @@ def board_parts(board: Board) -> Parts:
                 f"host-{host.slug}-{part}", _render(f"host_row.html#{part}", host=host)
             )
             for part in ROW_PARTS
-        }
+        } | {f"{host.slug}-ghosts": ghosts_part(host)}
     return parts | panels_parts(board.panels)
 
 
@@ -102,7 +102,17 @@ def host_page_parts(page: HostPage, panels: tuple[SwitchView, ...]) -> Parts:
         )
         for part in PAGE_PARTS
     }
-    return parts | {"state": state, "events": events} | panels_parts(panels)
+    more = {"state": state, "events": events, "ghosts": ghosts_part(host)}
+    return parts | more | panels_parts(panels)
+
+
+def ghosts_part(host: HostRow) -> Part:
+    """The ghosts of a host, without buttons: a page that does not show the same ones fetches those
+    of who looks."""
+    html = _render("ghosts.html", host=host, pushed=True)
+    element_id = f"host-{host.slug}-ghosts"
+    there = f'#{element_id} [data-ghosts="{host.ghosts_mark}"]'
+    return fragments.inner(element_id, html, unless=there)
 
 
 def panels_parts(views: Iterable[SwitchView]) -> Parts:

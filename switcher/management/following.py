@@ -23,6 +23,7 @@ from switcher.switching.worker import run_once
 log = logging.getLogger(__name__)
 
 CLAIM_S = 1.5
+FINISH_S = 10.0
 LOOK_EVERY_S = 0.2
 # Ended before anything was touched, because it could not be done as things are.
 _REFUSED = frozenset({"plan-blocked", "plan-outdated", "no-such-model"})
@@ -49,6 +50,12 @@ class OwnWorker:
         self._next = time.monotonic() + CLAIM_S
         self._thread = threading.Thread(target=self._run, name="own-worker", daemon=True)
         self._thread.start()
+
+    def finish(self) -> None:
+        """After the end: let it remove what is not needed any more and give the lease back. A
+        process that ends before leaves the host held until the lease runs out."""
+        if self._thread is not None:
+            self._thread.join(FINISH_S)
 
     def hand_over(self) -> None:
         """Leave it to the next server that starts."""
@@ -144,6 +151,7 @@ def follow(
                 screen.show(row)
                 if row.ended:
                     screen.end(row)
+                    own.finish()
                     return row
                 own.help_out()
                 bell.wait(LOOK_EVERY_S)

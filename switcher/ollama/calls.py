@@ -19,14 +19,25 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, LocationValueError, NewConnectionError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    LocationValueError,
+    NameResolutionError,
+    NewConnectionError,
+)
 from urllib3.util import Retry
 
+from switcher.ollama import connecting
+from switcher.ollama.deadlines import deadlines
 from switcher.ollama.errors import BadAnswer, CallCut, OllamaError, TimedOut, Unreachable
 
 CONNECT_S = 3.0
 LONGEST_S = 24 * 3600.0  # a profile may ask for any number; a socket does not take them all
 MOST_BYTES = 8_000_000  # a catalogue of thousands of models is some 2 MB
+# Lists and objects in an answer, empty ones above all, take many times their bytes in memory.
+MOST_PARTS = 100_000
 
 _current = threading.local()
 
@@ -40,6 +51,7 @@ class Call:
         self._socks: dict[int, socket.socket] = {}  # by the thread that waits on it
         self.was_cut = False
         self.timed_out = False
+        self.connected = False  # it needed a new connection
 
     def hold(self, sock: socket.socket) -> None:
         with self._lock:
@@ -84,13 +96,51 @@ class _HeldConnection(HTTPConnection):
             raise ConnectionAbortedError("cut before it was sent")
         if self.sock is None:
             self.connect()
+            if call is not None:
+                call.connected = True
         if call is not None and self.sock is not None:
             call.hold(self.sock)
         super().request(*args, **kwargs)
 
+    def _new_conn(self) -> socket.socket:
+        """Like urllib3's own, but given up as soon as the call is cut."""
+        call: Call | None = getattr(_current, "call", None)
+        limit = self.timeout if isinstance(self.timeout, int | float) else CONNECT_S
+        options = self.socket_options or ()
+        try:
+            return connecting.connect(
+                self._dns_host, self.port, limit, options, lambda: call is not None and call.was_cut
+            )
+        except socket.gaierror as exc:
+            raise NameResolutionError(self.host, self, exc) from exc
+        except UnicodeError as exc:  # a label that is empty or too long
+            raise LocationParseError(f"'{self.host}', label empty or too long") from exc
+        except TimeoutError as exc:
+            raise ConnectTimeoutError(self, f"{self.host} took no connection in time.") from exc
+        except OSError as exc:
+            raise NewConnectionError(self, f"Failed to establish a new connection: {exc}") from exc
+
 
 class _HeldSecureConnection(_HeldConnection, HTTPSConnection):
-    pass
+    # TLS takes the socket apart before it shakes hands: until that is over a cut reaches the
+    # connection by its twin.
+    _twin: socket.socket | None = None
+
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        call: Call | None = getattr(_current, "call", None)
+        if call is not None:
+            self._twin = sock.dup()
+            call.hold(self._twin)
+        return sock
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        finally:
+            twin, self._twin = self._twin, None
+            if twin is not None:
+                twin.close()
 
 
 class _HeldPool(HTTPConnectionPool):
@@ -107,13 +157,6 @@ class _HoldingAdapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": _HeldPool, "https": _HeldSecurePool}
 
 
-class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Nowhere: even told to follow none, requests reads a redirect's whole body, however
-        long, and fails at an address that it cannot parse."""
-        return None
-
-
 # A connection may be closed by the server just as it is used again. Reading twice harms nobody;
 # nothing else is ever sent twice.
 _READ_AGAIN = Retry(
@@ -128,27 +171,49 @@ _READ_AGAIN = Retry(
 )
 
 
-def new_session() -> requests.Session:
+class Session(requests.Session):
     """A session whose calls can be cut. It trusts nothing of the environment: no proxies,
     no `.netrc` password sent to a model server."""
-    session = _Session()
-    session.trust_env = False
-    adapter = _HoldingAdapter(pool_connections=1, pool_maxsize=8, max_retries=_READ_AGAIN)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False
+        adapter = _HoldingAdapter(pool_connections=1, pool_maxsize=8, max_retries=_READ_AGAIN)
+        self.mount("http://", adapter)
+        self.mount("https://", adapter)
+        self._readings: dict[str, requests.PreparedRequest] = {}
+
+    def prepared(
+        self, method: str, url: str, body: dict[str, Any] | None
+    ) -> requests.PreparedRequest:
+        """The request as it goes out. A reading is the same each time: it is prepared once, as that
+        takes as long as sending it. Raises what requests raises of an address that is none."""
+        if method != "GET":
+            return self.prepare_request(requests.Request(method, url, json=body))
+        made = self._readings.get(url)
+        if made is None:
+            made = self._readings[url] = self.prepare_request(requests.Request(method, url))
+        return made
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Nowhere: even told to follow none, requests reads a redirect's whole body, however
+        long, and fails at an address that it cannot parse."""
+        return None
 
 
 class Answer:
     """A whole answer: status and at most MOST_BYTES of body."""
 
-    def __init__(self, status: int, content_type: str, body: bytes) -> None:
+    def __init__(self, status: int, content_type: str, body: bytes, date: str = "") -> None:
         self.status = status
         self.content_type = content_type
         self.body = body
+        self.date = date  # by the server's clock, as HTTP writes it
 
     def json(self) -> dict[str, Any]:
         """The body as a JSON object; BadAnswer for anything else."""
+        if self.body.count(b"[") + self.body.count(b"{") > MOST_PARTS:
+            raise BadAnswer("The server's answer has too many parts to be Ollama's.")
         try:
             value = json.loads(self.body)
         except (ValueError, RecursionError) as exc:
@@ -160,7 +225,7 @@ class Answer:
 
 
 def send(
-    session: requests.Session,
+    session: Session,
     method: str,
     url: str,
     body: dict[str, Any] | None,
@@ -172,9 +237,7 @@ def send(
     Raises Unreachable, TimedOut (`timeout_s` is for all of it), CallCut, BadAnswer.
     """
     timeout_s = min(timeout_s, LONGEST_S)
-    timer = threading.Timer(timeout_s, call.expire)
-    timer.daemon = True
-    timer.start()
+    deadline = deadlines.set(timeout_s, call.expire)
     _current.call = call
     where = url.split("/api/")[0]
     try:
@@ -189,19 +252,17 @@ def send(
     finally:
         _current.call = None
         call.release()
-        timer.cancel()
+        deadline.cancel()
     # A connection that is shut down looks like the end of headers, or of a body without a length.
     _check_not_cut(call, where, timeout_s)
     return answer
 
 
 def _answer(
-    session: requests.Session, method: str, url: str, body: dict[str, Any] | None, timeout_s: float
+    session: Session, method: str, url: str, body: dict[str, Any] | None, timeout_s: float
 ) -> Answer:
-    with session.request(
-        method,
-        url,
-        json=body,
+    with session.send(
+        session.prepared(method, url, body),
         # The deadline comes first; the socket's own limit is only its net.
         timeout=(min(CONNECT_S, timeout_s), timeout_s + 1),
         allow_redirects=False,
@@ -210,7 +271,10 @@ def _answer(
         if 300 <= response.status_code < 400:
             raise BadAnswer(f"The server answered {response.status_code}, a redirect: not Ollama.")
         content = _read(response)
-        return Answer(response.status_code, response.headers.get("Content-Type", ""), content)
+        headers = response.headers
+        return Answer(
+            response.status_code, headers.get("Content-Type", ""), content, headers.get("Date", "")
+        )
 
 
 def _check_not_cut(

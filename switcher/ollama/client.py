@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from hashlib import blake2b
 from typing import Any, Protocol, TypeVar
-
-import requests
 
 from switcher.observed import Installed, Observation, Resident
 from switcher.ollama import calls
@@ -29,6 +29,8 @@ from switcher.specs import Spec, WarmUp, wire_keep_alive
 T = TypeVar("T")
 
 QUICK_S = 5.0  # for calls that a healthy server answers within milliseconds
+# A server that is replaced closes its connections and is asked then; a proxy before it may not.
+VERSION_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,24 +78,40 @@ class Ollama(Protocol):
         """Ask for the unload. The answer comes before it happens (fact 1)."""
         ...
 
+    def copy(self, source: str, destination: str, call: calls.Call | None = None) -> None:
+        """Point a name at another one's content, whatever it meant before (fact 21). Not atomic:
+        who asks for the name just then may get a 500 (fact 26). ModelMissing: no such source."""
+        ...
+
+    def delete(self, name: str, call: calls.Call | None = None) -> None:
+        """Take a name off the disk; what is loaded stays loaded (fact 24). ModelMissing: it was
+        not there."""
+        ...
+
     def close(self) -> None: ...
 
 
 class Client:
     """The port over HTTP. One for a host and a thread; cheap to make."""
 
-    def __init__(self, base_url: str, session: requests.Session | None = None) -> None:
+    def __init__(self, base_url: str, session: calls.Session | None = None) -> None:
         self.base_url = base_url.rstrip("/")
-        self._session = session or calls.new_session()
+        self._session = session or calls.Session()
+        self._opened = 0  # connections, so far
+        self._opened_before: int | None = None  # as many when /api/ps was last answered
+        self._heard: dict[str, tuple[bytes, tuple[Any, ...]]] = {}  # by path
+        self._version = ""
+        self._version_at = float("-inf")
+        self._version_opened = 0
 
     def close(self) -> None:
         self._session.close()
 
     def resident(self, call: calls.Call | None = None) -> tuple[Resident, ...]:
-        return _rows(self._get("/api/ps", call), _resident)
+        return self._rows("/api/ps", self._read("/api/ps", call), _resident)
 
     def installed(self, call: calls.Call | None = None) -> tuple[Installed, ...]:
-        return _rows(self._get("/api/tags", call), _installed)
+        return self._rows("/api/tags", self._read("/api/tags", call), _installed)
 
     def capabilities(self, name: str, call: calls.Call | None = None) -> tuple[str, ...]:
         answer = self._send("POST", "/api/show", {"model": name}, QUICK_S, call or calls.Call())
@@ -101,32 +119,53 @@ class Client:
         return tuple(str(c) for c in rows) if isinstance(rows, list) else ()
 
     def version(self) -> str:
-        version = self._get("/api/version").get("version")
+        version = self._read("/api/version").json().get("version")
         if not isinstance(version, str):
             raise BadAnswer("The server names no version: not Ollama.")
         return _printable(version)[:40]
 
     def observe(self, now: datetime) -> Observation:
         """Read everything once. An error is part of the observation, not raised."""
-        began = time.monotonic()
         try:
-            resident = self.resident()
-            latency_ms = round((time.monotonic() - began) * 1000)
-            return Observation(
-                now, resident, self.installed(), self.version(), latency_ms, error=""
-            )
+            seen = self._observe_residents(now)
+            installed = self.installed()
+            return replace(seen, installed=installed, version=self._known_version())
         except OllamaError as exc:
             return Observation(now, error=exc.text)
 
     def observe_resident(self, now: datetime, known: Observation) -> Observation:
         """Read only what is loaded; the rest stays as it was last seen."""
-        began = time.monotonic()
         try:
-            resident = self.resident()
+            seen = self._observe_residents(now)
         except OllamaError as exc:
             return Observation(now, error=exc.text)
+        return replace(seen, installed=known.installed, version=known.version)
+
+    def _observe_residents(self, now: datetime) -> Observation:
+        """What is loaded, and what the exchange itself tells: a server that restarts closes the
+        connection that was kept open, and HTTP names the server's time."""
+        began = time.monotonic()
+        before, self._opened_before = self._opened_before, None
+        answer = self._read("/api/ps")
         latency_ms = round((time.monotonic() - began) * 1000)
-        return replace(known, at=now, resident=resident, latency_ms=latency_ms, error="")
+        self._opened_before = self._opened
+        return Observation(
+            now,
+            self._rows("/api/ps", answer, _resident),
+            latency_ms=latency_ms,
+            # Also where it was another call in between that met the closed connection.
+            reconnected=before is not None and self._opened != before,
+            clock_ahead_s=_ahead_s(answer.date, now),
+        )
+
+    def _known_version(self) -> str:
+        """The server's version: asked for again over a new connection, and now and then."""
+        now = time.monotonic()
+        known = self._version and self._version_opened == self._opened
+        if not known or now - self._version_at > VERSION_EVERY_S:
+            self._version, self._version_at = self.version(), now
+            self._version_opened = self._opened
+        return self._version
 
     def load(self, spec: Spec, embeds: bool, timeout_s: float, call: calls.Call) -> Loaded:
         began = time.monotonic()
@@ -166,8 +205,26 @@ class Client:
         body = {"model": name, "prompt": "", "stream": False, "keep_alive": 0}
         self._post("/api/generate", body, QUICK_S, call or calls.Call())
 
-    def _get(self, path: str, call: calls.Call | None = None) -> dict[str, Any]:
-        return self._send("GET", path, None, QUICK_S, call or calls.Call())
+    def copy(self, source: str, destination: str, call: calls.Call | None = None) -> None:
+        body = {"source": source, "destination": destination}
+        self._exchange("POST", "/api/copy", body, QUICK_S, call or calls.Call())
+
+    def delete(self, name: str, call: calls.Call | None = None) -> None:
+        self._exchange("DELETE", "/api/delete", {"model": name}, QUICK_S, call or calls.Call())
+
+    def _read(self, path: str, call: calls.Call | None = None) -> calls.Answer:
+        return self._exchange("GET", path, None, QUICK_S, call or calls.Call())
+
+    def _rows(
+        self, path: str, answer: calls.Answer, read: Callable[[dict[str, Any]], T]
+    ) -> tuple[T, ...]:
+        """The models that an answer lists. Mostly it is the last one, byte for byte: that is not
+        read again. Of a catalogue, which may be long, only a digest is kept."""
+        digest = blake2b(answer.body, digest_size=16).digest()
+        heard = self._heard.get(path)
+        if heard is None or heard[0] != digest:
+            heard = self._heard[path] = (digest, _rows(answer.json(), read))
+        return heard[1]
 
     def _post(
         self, path: str, body: dict[str, Any], timeout_s: float, call: calls.Call
@@ -182,9 +239,22 @@ class Client:
         timeout_s: float,
         call: calls.Call,
     ) -> dict[str, Any]:
-        answer = calls.send(self._session, method, self.base_url + path, body, timeout_s, call)
+        return self._exchange(method, path, body, timeout_s, call).json()
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        timeout_s: float,
+        call: calls.Call,
+    ) -> calls.Answer:
+        try:
+            answer = calls.send(self._session, method, self.base_url + path, body, timeout_s, call)
+        finally:
+            self._opened += call.connected
         if answer.status == 200:
-            return answer.json()
+            return answer
         raise _refusal(answer)
 
 
@@ -279,6 +349,19 @@ def _time(text: object) -> datetime | None:
         return None
     moment = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", text))
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _ahead_s(date: str, now: datetime) -> float:
+    """Seconds that the server's clock is ahead of ours. HTTP's dates are whole seconds: less than
+    three count as none."""
+    try:
+        theirs = parsedate_to_datetime(date)
+    except ValueError:
+        return 0.0
+    if theirs.tzinfo is None:
+        return 0.0
+    ahead = (theirs - now).total_seconds()
+    return ahead if abs(ahead) >= 3 else 0.0
 
 
 def _seconds(answer: dict[str, Any], key: str) -> float:

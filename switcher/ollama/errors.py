@@ -8,21 +8,24 @@ from switcher.errors import SwitcherError
 
 
 class OllamaError(SwitcherError):
-    """The server did not do what was asked."""
+    """The server did not do what was asked. `advice` is what somebody may do about it."""
 
     code: ClassVar[str] = "ollama"
+    advice: ClassVar[str] = ""
 
 
 class Unreachable(OllamaError):
     """Nothing answers at that address."""
 
     code = "unreachable"
+    advice = "Check that Ollama runs there and that the host's address is right."
 
 
 class TimedOut(OllamaError):
     """The answer did not come in time; the call was cut."""
 
     code = "timed-out"
+    advice = "Look at the Ollama server; restart it if it hangs."
 
 
 class CallCut(OllamaError):
@@ -35,6 +38,11 @@ class BadAnswer(OllamaError):
     """What came back is not an answer of an Ollama server."""
 
     code = "bad-answer"
+    advice = "Check that the host's address is that of an Ollama server."
+
+
+class BrokeOff(BadAnswer):
+    """The connection ended before the answer did."""
 
 
 class Refused(OllamaError):

@@ -14,9 +14,12 @@ from weakref import WeakKeyDictionary
 
 import aiohttp
 
-from switcher.ollama.errors import BadAnswer, Unreachable
+from switcher.ollama.errors import BadAnswer, BrokeOff, TimedOut, Unreachable
 
 CONNECT_S = 3.0
+NAME_S = 2.0  # more, for a name server
+# Nothing at all came for so long. An answer that is not streamed comes after all of it was made.
+SILENT_S = 1800.0
 MOST_BYTES = 32_000_000  # of an answer that is kept whole
 
 _sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, _Session] = WeakKeyDictionary()
@@ -29,7 +32,12 @@ class _Session:
     def __init__(self) -> None:
         self.client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                connect=CONNECT_S + NAME_S,
+                sock_connect=CONNECT_S,
+                sock_read=SILENT_S,
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=("User-Agent",),
@@ -61,7 +69,8 @@ async def close() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """An answer whose headers have come. Both readers raise BadAnswer if it breaks off."""
+    """An answer whose headers have come. Both readers raise BadAnswer if it breaks off, TimedOut
+    if nothing more comes."""
 
     status: int
     content_type: str
@@ -69,18 +78,23 @@ class Upstream:
     _where: str
 
     @property
+    def media_type(self) -> str:
+        return self.content_type.split(";")[0].strip().lower()
+
+    @property
     def streams(self) -> bool:
         """Whether its parts mean something one by one."""
-        kind = self.content_type.split(";")[0].strip().lower()
-        return kind in {"text/event-stream", "application/x-ndjson"}
+        return self.media_type in {"text/event-stream", "application/x-ndjson"}
 
     async def parts(self) -> AsyncIterator[bytes]:
         """Its bytes as they come, however many; nothing waits for more."""
         try:
             async for part in self._response.content.iter_any():
                 yield part
+        except TimeoutError as exc:
+            raise _silent(self._where) from exc
         except (aiohttp.ClientError, OSError) as exc:
-            raise BadAnswer(f"The answer of {self._where} broke off.") from exc
+            raise BrokeOff(f"The answer of {self._where} broke off.") from exc
 
     async def whole(self) -> bytes:
         """All of it."""
@@ -93,15 +107,18 @@ class Upstream:
         return b"".join(parts)
 
 
-@asynccontextmanager
-async def post(base_url: str, path: str, body: bytes) -> AsyncIterator[Upstream]:
-    """Send JSON to a host; leaving the block closes the connection unless all was read, and a
-    closed connection ends the host's work (fact 9).
+Body = bytes | AsyncIterator[bytes]
 
-    Raises Unreachable before a connection, BadAnswer after it. No redirect is followed.
+
+@asynccontextmanager
+async def ask(base_url: str, method: str, path: str, body: Body = b"") -> AsyncIterator[Upstream]:
+    """Ask a host; leaving the block closes the connection unless all was read, and a closed
+    connection ends the host's work (fact 9).
+
+    Raises Unreachable before a connection, BadAnswer or TimedOut after it. No redirect is followed.
     """
     where = base_url.rstrip("/")
-    response = await _send(where, path, body)
+    response = await _send(where, method, path, body)
     try:
         if 300 <= response.status < 400:
             raise BadAnswer(f"{where} answered {response.status}, a redirect: not Ollama.")
@@ -114,14 +131,20 @@ async def post(base_url: str, path: str, body: bytes) -> AsyncIterator[Upstream]
             response.close()
 
 
-async def _send(where: str, path: str, body: bytes) -> aiohttp.ClientResponse:
+async def _send(where: str, method: str, path: str, body: Body) -> aiohttp.ClientResponse:
     # What is compressed cannot be looked into: neither the end of a stream nor an error.
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
     try:
-        return await _session().post(
-            where + path, data=body, headers=headers, allow_redirects=False
+        return await _session().request(
+            method, where + path, data=body or None, headers=headers, allow_redirects=False
         )
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
         raise Unreachable(f"No connection to {where}.") from exc
+    except TimeoutError as exc:
+        raise _silent(where) from exc
     except (aiohttp.ClientError, OSError) as exc:
-        raise BadAnswer(f"{where} ended the connection before it had answered.") from exc
+        raise BrokeOff(f"{where} ended the connection before it had answered.") from exc
+
+
+def _silent(where: str) -> TimedOut:
+    return TimedOut(f"{where} said nothing for {SILENT_S:.0f} s.")

@@ -30,6 +30,10 @@ STRATEGIES = [
     (Strategy.OVERLAP.value, "Overlap: load, then unload"),
     (Strategy.SWAP.value, "Swap: unload, then load"),
 ]
+POLICIES = [
+    ("report", "Report it"),
+    ("repair", "Report and repair it"),
+]
 MOST_WARMUPS = 8
 
 
@@ -135,6 +139,22 @@ class HostForm(forms.Form):
         required=False,
         widget=forms.CheckboxSelectMultiple,
     )
+    drift_policy = forms.ChoiceField(
+        label="When the host drifts from what is wanted",
+        choices=POLICIES,
+        initial="report",
+        required=False,
+        help_text="Repair switches back to the active model, loads pinned ones, and keeps their "
+        "keep-alive from running out.",
+    )
+    repairs_an_hour = forms.IntegerField(
+        label="Repairs an hour, at most",
+        initial=3,
+        min_value=1,
+        max_value=60,
+        required=False,
+        help_text="Then it only reports, until an hour has passed or somebody switches.",
+    )
     simulated = forms.BooleanField(label="This is a simulated host", required=False)
     default = forms.BooleanField(label="Meant where no host is named", required=False)
 
@@ -154,6 +174,8 @@ class HostForm(forms.Form):
             "strategy": host.strategy,
             "keep_alive": host.keep_alive,
             "preloaded": list(host.preloaded),
+            "drift_policy": host.drift_policy,
+            "repairs_an_hour": host.repairs_an_hour,
             "simulated": host.simulated,
             "default": host.is_default,
         }
@@ -167,6 +189,9 @@ class HostForm(forms.Form):
     def clean_strategy(self) -> str:
         return self.cleaned_data["strategy"] or Strategy.AUTO.value
 
+    def clean_drift_policy(self) -> str:
+        return self.cleaned_data["drift_policy"] or "report"
+
     def values(self) -> dict[str, Any]:
         """What `records` saves."""
         data = self.cleaned_data
@@ -178,6 +203,8 @@ class HostForm(forms.Form):
             "simulated": data["simulated"],
             "strategy": data["strategy"],
             "keep_alive": data["keep_alive"],
+            "drift_policy": data["drift_policy"],
+            "repairs_an_hour": data["repairs_an_hour"] or 3,
         }
 
 

@@ -24,7 +24,7 @@ from switcher.records import Actor
 
 THEMES = (("system", "Same as this device"), ("light", "Light"), ("dark", "Dark"))
 CANNOT_SWITCH = "Your account may look, but not switch. An admin can make you an operator."
-CANNOT_ADMINISTER = "Only admins change hosts."
+CANNOT_ADMINISTER = "Only admins change hosts and keys."
 CANNOT_REVIEW = "Only auditors mark entries as reviewed. An admin can make you one."
 CANNOT_EXPORT = "Only auditors and admins export the audit trail."
 
@@ -121,6 +121,7 @@ def nav(me: Me) -> tuple[NavItem, ...]:
         NavItem("hosts", "Hosts", reverse("hosts")),
         NavItem("profiles", "Profiles", reverse("profiles")),
         NavItem("switches", "Events", reverse("switches")),
+        NavItem("keys", "Keys", reverse("keys")),
         NavItem("audit", "Audit", reverse("audit")),
         NavItem("api", "API", "/api/docs"),
     ]

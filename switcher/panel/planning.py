@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from switcher.errors import SwitcherError, SwitchRunning
 from switcher.observed import short_name
-from switcher.ollama.errors import OllamaError
+from switcher.ollama.errors import OllamaError, TimedOut, Unreachable
 from switcher.panel.filters import NBSP, gb, span
 from switcher.panel.page import CANNOT_SWITCH, Me
 from switcher.plans import Item, Plan
@@ -62,7 +62,8 @@ class Shown:
 
     @property
     def names(self) -> tuple[str, ...]:
-        items = (self.plan.load, *self.plan.unload, *self.plan.keep) if self.plan else ()
+        plan = self.plan
+        items = (plan.load, *plan.unload, *plan.keep, *plan.reload) if plan else ()
         return tuple({self.model, *(i.short for i in items)} - {""})
 
     @property
@@ -150,7 +151,7 @@ def _gap(plan: Plan) -> str:
 
 def _steps(plan: Plan) -> tuple[Step, ...]:
     unload = [_unload(i, plan) for i in plan.unload]
-    load = [_load(plan)]
+    load = [_load(plan), *(_pinned(i) for i in plan.reload)]
     order = [*unload, *load] if plan.strategy is Strategy.SWAP else [*load, *unload]
     return (*order, *(_keep(i) for i in plan.keep), _then(plan))
 
@@ -164,7 +165,15 @@ def _unload(item: Item, plan: Plan) -> Step:
     return Step("unload", "minus", "Unload", item.short, f"{gb(item.bytes)}{NBSP}GB", why)
 
 
+def _pinned(item: Item) -> Step:
+    size = f"{gb(item.bytes)}{NBSP}GB" if item.bytes else "size not known"
+    return Step("load", "plus", "Load", item.short, size, "pinned, and not loaded now")
+
+
 def _load(plan: Plan) -> Step:
+    if plan.stays:
+        size = f"{gb(plan.load.bytes)}{NBSP}GB"
+        return Step("keep", "keep", "Keep", plan.load.short, size, "active already")
     expected = plan.expected.get(State.LOADING.value)
     why = [f"about {span(expected.seconds)}, from {expected.source}"] if expected else []
     if plan.load.why and plan.load.bytes:
@@ -216,5 +225,8 @@ def _switching(running: SwitchView) -> Notice:
 
 
 def _why(exc: SwitcherError) -> Notice:
-    strong = "The host does not answer." if isinstance(exc, OllamaError) else "No plan."
-    return Notice("failed", strong, exc.text)
+    if not isinstance(exc, OllamaError):
+        return Notice("failed", "No plan.", exc.text)
+    silent = isinstance(exc, Unreachable | TimedOut)
+    strong = "The host does not answer." if silent else "The host answered, but not usably."
+    return Notice("failed", strong, f"{exc.text} {exc.advice}".rstrip())

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import QuerySet
 
 from switcher.errors import NotFound
 from switcher.models import Host, ModelProfile, Reading, SwitchEvent
 from switcher.observed import Installed, Observation, Resident, full_name
 from switcher.specs import Spec
-from switcher.states import ENDED, OPEN, State, Strategy, holds_requests
+from switcher.states import ENDED, OPEN, State
 
 MOST_ROWS = 200
 OPEN_STATES = sorted(s.value for s in OPEN)
@@ -48,17 +48,6 @@ class HostFacts:
     strategy: str
     active: Active | None
     open_switch: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where a request to the gateway goes now. `held`: to nowhere yet, a swap is under way."""
-
-    host_id: int
-    host: str
-    base_url: str
-    active: Active | None
-    held: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,24 +119,6 @@ def host(name: str = "") -> HostFacts:
     row = _find(name)
     running = SwitchEvent.objects.filter(host=row, state__in=OPEN_STATES)
     return _host(row, running.values_list("id", flat=True).first())
-
-
-def route(name: str = "") -> Route:
-    """Where a request for this host, or for the default one, goes. Raises NotFound.
-
-    One statement, hence one snapshot: read apart, the active model could be the one from before
-    an activation and the switch already over, which would send the request to what has left.
-    """
-    running = SwitchEvent.objects.filter(host=OuterRef("pk"), state__in=OPEN_STATES)
-    row = _find(
-        name,
-        open_state=Subquery(running.values("state")[:1]),
-        open_strategy=Subquery(running.values("strategy")[:1]),
-    )
-    found = vars(row)  # annotations are no fields of the type
-    state, strategy = found["open_state"], found["open_strategy"]
-    held = bool(strategy) and holds_requests(Strategy(strategy), State(state))
-    return Route(row.pk, row.name, row.base_url, _active(row), held)
 
 
 def last_reading(host_id: int) -> Observation | None:
@@ -227,8 +198,8 @@ def _names(rows: QuerySet[Host]) -> tuple[str, ...]:
     return tuple(row.name for row in rows if row.removed_at is None)
 
 
-def _find(name: str, **extra: Subquery) -> Host:
-    rows = Host.objects.filter(removed_at=None).select_related("active_profile").annotate(**extra)
+def _find(name: str) -> Host:
+    rows = Host.objects.filter(removed_at=None).select_related("active_profile")
     row = rows.filter(name=name).first() if name else rows.filter(is_default=True).first()
     if row is None:
         raise NotFound(f"There is no host named {name!r}." if name else "There is no host yet.")
@@ -244,12 +215,13 @@ def _host(row: Host, running: int | None) -> HostFacts:
         simulated=row.simulated,
         is_default=row.is_default,
         strategy=row.strategy,
-        active=_active(row),
+        active=active_of(row),
         open_switch=running,
     )
 
 
-def _active(row: Host) -> Active | None:
+def active_of(row: Host) -> Active | None:
+    """What is recorded as active on a host, if anything is."""
     if not row.active_tag:
         return None
     stored = row.active_spec

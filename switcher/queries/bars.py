@@ -85,7 +85,8 @@ def plan_bars(plan: Plan) -> tuple[Bar, Bar]:
     leaving = [_item("leave", i) for i in plan.unload]
     here = plan.bytes_before - sum(p.bytes for p in [*kept, *leaving])
     now = [*leaving, *([Part("active", plan.load.short, here)] if here > 0 else []), *kept]
-    after = [_item("active" if here > 0 else "arrive", plan.load), *kept]
+    pinned = [_item("arrive", i) for i in plan.reload]
+    after = [_item("active" if here > 0 else "arrive", plan.load), *kept, *pinned]
     return (
         bar("VRAM now", now, plan.vram_bytes, scale),
         bar("VRAM after", after, plan.vram_bytes, scale),

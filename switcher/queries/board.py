@@ -1,4 +1,4 @@
-"""The board: everything on it in three queries."""
+"""The board: everything on it in four queries."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from django.db.models import Q
 
 from switcher.models import ModelProfile, SwitchEvent
 from switcher.observed import Observation, full_name, short_name
-from switcher.queries.hosts import OPEN_STATES, host_queryset, pins_of
-from switcher.queries.hoststates import HostRow, known_of, row_of
+from switcher.queries.drifts import open_by_host
+from switcher.queries.hosts import OPEN_STATES, host_queryset, known_by_host, pins_of
+from switcher.queries.hoststates import HostRow, row_of
 from switcher.queries.listing import ListedSwitch, line_of
 from switcher.queries.switches import SwitchView, rows_with_all, view_of
 
@@ -84,13 +85,22 @@ def board(
     views = {r.pk: view_of(r, now) for r in _switches(hosts)}
     running = {v.host_id: v for v in views.values() if v.is_open}
     ended = {h.pk: views.get(h.last_ended) for h in hosts}
-    known = {h.pk: known_of(h, fresh) for h in hosts}
+    known = known_by_host(hosts, fresh)
     installed = {i.name for k in known.values() for i in k.installed}
+    drifts = open_by_host(h.pk for h in hosts)
     newest = sorted(views.values(), key=lambda v: -v.id)
     return Board(
         now=now,
         hosts=tuple(
-            row_of(h, known[h.pk], running.get(h.pk), ended[h.pk], pins.get(h.pk), now)
+            row_of(
+                h,
+                known[h.pk],
+                running.get(h.pk),
+                ended[h.pk],
+                pins.get(h.pk),
+                now,
+                drifts.get(h.pk, ()),
+            )
             for h in hosts
         ),
         open_switches=tuple(v for v in newest if v.is_open),

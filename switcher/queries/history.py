@@ -23,8 +23,12 @@ def expected_phases(host_id: int, target: Installed | None) -> dict[Strategy, di
     this host in this order; for the load else from its bytes over the host's own measured rate."""
     if target is None:
         return {}
-    rows = [r for r in _past(host_id) if not r["figures"].get("already_active")]
+    rows = [r for r in _past(host_id) if not _loaded_nothing(r["figures"])]
     return {s: _by_phase(rows, target, s) for s in (Strategy.OVERLAP, Strategy.SWAP)}
+
+
+def _loaded_nothing(figures: dict[str, Any]) -> bool:
+    return bool(figures.get("already_active") or figures.get("was_loaded"))
 
 
 def _by_phase(

@@ -9,14 +9,17 @@ from typing import Any
 
 from django.db.models import OuterRef, QuerySet, Subquery
 
+from switcher.drift import GHOST_AFTER_S
 from switcher.models import Host, ModelProfile, Preload, SwitchEvent
 from switcher.observed import Installed, Observation, full_name, short_name
+from switcher.queries.drifts import DriftRow, open_by_host, recent_drifts
+from switcher.queries.handles import tags_by_host
 from switcher.queries.hoststates import (
-    GHOST_AFTER_S,
     HostRow,
     Known,
     Pins,
     ResidentRow,
+    as_models,
     known_of,
     row_of,
 )
@@ -59,6 +62,9 @@ class HostPage:
     preloaded: tuple[str, ...]
     switches: tuple[SwitchView, ...]
     events: tuple[ListedSwitch, ...]
+    drifts: tuple[DriftRow, ...]  # open ones first
+    drift_policy: str
+    repairs_an_hour: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,8 @@ class HostValues:
     strategy: str
     keep_alive: str
     preloaded: tuple[str, ...]
+    drift_policy: str
+    repairs_an_hour: int
 
 
 def host_queryset() -> QuerySet[Any]:
@@ -98,13 +106,32 @@ def switches_of(hosts: Iterable[Any], now: datetime) -> tuple[dict[int, SwitchVi
     return running, {v.host_id: v for v in views if not v.is_open}
 
 
+def known_by_host(
+    hosts: Iterable[Any], fresh: Mapping[int, Observation] | None
+) -> dict[int, Known]:
+    """What is known of each, by the names of models. No query, but where a copy is resident."""
+    known = {h.pk: known_of(h, fresh) for h in hosts}
+    tags = tags_by_host({host_id: k.resident for host_id, k in known.items()})
+    return {host_id: as_models(k, tags.get(host_id, {})) for host_id, k in known.items()}
+
+
 def host_rows(now: datetime, fresh: Mapping[int, Observation] | None = None) -> tuple[HostRow, ...]:
     """Every host as a row."""
     hosts = list(host_queryset())
     running, ended = switches_of(hosts, now)
     pins = pins_of(Preload.objects.values_list("host_id", "profile__tag"))
+    drifts = open_by_host(h.pk for h in hosts)
+    known = known_by_host(hosts, fresh)
     return tuple(
-        row_of(h, known_of(h, fresh), running.get(h.pk), ended.get(h.pk), pins.get(h.pk), now)
+        row_of(
+            h,
+            known[h.pk],
+            running.get(h.pk),
+            ended.get(h.pk),
+            pins.get(h.pk),
+            now,
+            drifts.get(h.pk, ()),
+        )
         for h in hosts
     )
 
@@ -125,11 +152,12 @@ def host_page(
     if host is None:
         return None
     running, ended = switches_of([host], now)
-    known = known_of(host, fresh)
+    known = known_by_host([host], fresh)[host.pk]
     profiles = list(ModelProfile.objects.all())
     preloaded = set(host.preloaded.values_list("name", flat=True))
     pins = frozenset(full_name(p.tag) for p in profiles if p.name in preloaded)
-    row = row_of(host, known, running.get(host.pk), ended.get(host.pk), pins, now)
+    drifts = open_by_host([host.pk]).get(host.pk, ())
+    row = row_of(host, known, running.get(host.pk), ended.get(host.pk), pins, now, drifts)
     return HostPage(
         row=row,
         base_url=host.base_url,
@@ -142,6 +170,9 @@ def host_page(
         preloaded=tuple(sorted(preloaded)),
         switches=tuple(running.values()),
         events=_events(host.pk, now),
+        drifts=recent_drifts(host.pk),
+        drift_policy=host.drift_policy,
+        repairs_an_hour=host.repairs_an_hour,
     )
 
 
@@ -160,6 +191,8 @@ def host_values(name: str) -> HostValues | None:
         strategy=host.strategy,
         keep_alive=host.keep_alive,
         preloaded=tuple(host.preloaded.values_list("name", flat=True)),
+        drift_policy=host.drift_policy,
+        repairs_an_hour=host.repairs_an_hour,
     )
 
 

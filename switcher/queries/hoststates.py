@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from switcher.observed import Installed, Observation, Resident, full_name, short_name
-from switcher.plans import gb
+from switcher.drift import GHOST_AFTER_S, GONE, OFFLINE_AFTER, Kind, Recorded
+from switcher.handles import known_as, what_remains, without_handles
+from switcher.observed import Installed, Observation, Resident, find_installed, short_name
 from switcher.queries.bars import NBSP, Bar, Part, bar, bytes_of
 from switcher.queries.switches import SwitchView
+from switcher.states import State
 
 STALE_AFTER_S = 15.0
-OFFLINE_AFTER = 3
-# Only then "overdue": a server takes its time to unload, and our clocks may differ.
-GHOST_AFTER_S = 30.0
 
 Pins = frozenset[str]
 
@@ -33,6 +32,7 @@ class Known:
     latency_ms: int = 0
     error: str = ""
     failures: int = 0
+    reached: frozenset[str] = frozenset()  # digests that some name on the disk means
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,14 @@ class ResidentRow:
     stays: bool
     overdue: bool
     slow: bool
+    ghost: str = ""  # why it is one: overdue, replaced, deleted
+    reached: bool = True  # by some name: then it can be freed
+    remains: str = ""  # what there is to wait for where it cannot
+
+    @property
+    def bytes(self) -> int:
+        """What it takes where it matters: VRAM, or memory on a host without a GPU (fact 18)."""
+        return self.size_vram or self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,16 @@ class HostRow:
         return self.name
 
     @property
+    def ghosts(self) -> tuple[ResidentRow, ...]:
+        return tuple(r for r in self.residents if r.kind == "ghost")
+
+    @property
+    def ghosts_mark(self) -> str:
+        """Changes when what is said of ghosts does."""
+        facts = [f"{g.digest[:12]}-{int(g.reached)}-{g.remains}" for g in self.ghosts]
+        return hashlib.sha256("|".join(facts).encode()).hexdigest()[:12]
+
+    @property
     def needs_a_look(self) -> bool:
         return self.state in {"warning", "failed", "offline", "stale"}
 
@@ -124,6 +142,17 @@ def known_of(host: Any, fresh: Mapping[int, Observation] | None) -> Known:
     )
 
 
+def as_models(known: Known, tags: Mapping[str, str]) -> Known:
+    """Without the copies that are held: they are no models to switch to. `tags` has what each is a
+    copy of."""
+    return replace(
+        known,
+        resident=known_as(known.resident, tags),
+        installed=without_handles(known.installed),
+        reached=frozenset(i.digest for i in known.installed),
+    )
+
+
 def _stored(reading: Any) -> Known:
     if reading is None:
         return Known(None, None)
@@ -146,11 +175,12 @@ def row_of(
     ended: SwitchView | None,
     pins: Pins | None,
     now: datetime,
+    drifts: tuple[Recorded, ...] = (),
 ) -> HostRow:
     """Put together what is known of a host."""
     residents = resident_rows(host, known, pins or frozenset(), now, busy=running is not None)
     main = _main(residents)
-    warnings = () if running else _warnings(host, known, residents)
+    warnings = () if running else _warnings(host, known, pins or frozenset(), drifts)
     state, word = _state(known, running, ended, warnings, residents, host, now)
     lost = state in {"offline", "stale"}
     return HostRow(
@@ -196,9 +226,10 @@ def _resident(
     late = r.expires_at is not None and now - r.expires_at > timedelta(seconds=GHOST_AFTER_S)
     # Last known rows say nothing of now; and a switch lets models leave at its own pace (fact 2).
     overdue = late and not busy and not known.error
+    ghost = ""
     if host.active_digest and r.digest == host.active_digest:
         kind = "active"
-    elif overdue or _replaced(r, known):
+    elif ghost := "overdue" if overdue else _lost_its_name(r, known):
         kind = "ghost"
     else:
         kind = "pin" if r.name in pins else "other"
@@ -214,13 +245,18 @@ def _resident(
         stays=r.stays,
         overdue=overdue,
         slow=r.gpu_percent < 100 and bool(r.size_vram or host.vram_bytes),
+        ghost=ghost if kind == "ghost" else "",
+        reached=r.digest in known.reached,
+        remains="" if r.digest in known.reached else what_remains(r, host.name, now),
     )
 
 
-def _replaced(r: Resident, known: Known) -> bool:
-    """Its name means other content by now: nobody reaches it by that name (fact 23)."""
-    here = next((i for i in known.installed if i.name == r.name), None)
-    return here is not None and here.digest != r.digest
+def _lost_its_name(r: Resident, known: Known) -> str:
+    """Whether its name means other content by now, or was deleted (facts 23, 24)."""
+    here = find_installed(known.installed, r.name)
+    if here is None:
+        return "deleted"
+    return "" if here.digest == r.digest else "replaced"
 
 
 def _main(residents: tuple[ResidentRow, ...]) -> ResidentRow | None:
@@ -247,7 +283,8 @@ def _state(
         return "offline", "Not reachable"
     loaded = _loaded_word(host, residents)
     if host.degraded:
-        return "failed", "Not restored"
+        lost = ended is not None and ended.state == State.ACTIVE
+        return "failed", "Not in memory" if lost else "Not restored"
     if ended is not None and ended.needs_a_look:
         return "failed", f"{loaded}, switch failed"
     if known.answered_at is None:
@@ -277,55 +314,32 @@ def _age(seconds: float) -> str:
     return f"{int(seconds)}{NBSP}s"
 
 
-def _warnings(host: Any, known: Known, residents: tuple[ResidentRow, ...]) -> tuple[Note, ...]:
-    """What works, but not as intended. Nothing is told of a host that does not answer."""
+def _warnings(
+    host: Any, known: Known, pins: Pins, drifts: tuple[Recorded, ...]
+) -> tuple[Note, ...]:
+    """The drift that is recorded, as far as what is shown beside it bears it out: a moment after
+    a switch it may be over and not yet judged. Nothing is told of a host that does not answer."""
     if known.error or known.at is None:
         return ()
-    active = next((r for r in residents if r.kind == "active"), None)
-    found = [_overdue(r, active) for r in residents if r.kind == "ghost"]
-    if active is None:
-        found += _other_instead(host, known, residents)
-    else:
-        found += _not_as_loaded(host, active)
-    return tuple(found)
+    here = {r.digest for r in known.resident}
+    means = {i.name: i.digest for i in known.installed}
+    wanted = {host.active_digest, *(means.get(name, name[:80]) for name in pins)}
+    return tuple(
+        Note("warning", d.text, (d.model,) if d.model else ())
+        for d in drifts
+        if _still(d, here, wanted)
+    )
 
 
-def _overdue(r: ResidentRow, active: ResidentRow | None) -> Note:
-    size = f"{gb(r.size_vram or r.size)}{NBSP}GB"
-    if r.overdue and r.expires_at is not None:
-        text = f"{r.name} was due to unload at {r.expires_at:%H:%M:%S} and still holds {size}."
-    else:
-        text = (
-            f"{r.name} means other content now, but the old one is still loaded and holds {size}."
-        )
-    return Note("warning", text, (r.name,))
-
-
-def _other_instead(host: Any, known: Known, residents: tuple[ResidentRow, ...]) -> list[Note]:
-    """The active model is not there, but others that nobody pinned are."""
-    others = [r.name for r in residents if r.kind == "other"]
-    if not host.active_digest or not others:
-        return []
-    want = short_name(host.active_tag)
-    now_means = next((i for i in known.installed if i.name == full_name(host.active_tag)), None)
-    if now_means is not None and now_means.digest != host.active_digest:
-        text = f"Drift: {want} means other content than the one that was activated."
-    else:
-        text = f"Drift: {want} should be active, and {', '.join(others)} is loaded instead."
-    return [Note("warning", text, (want, *others))]
-
-
-def _not_as_loaded(host: Any, active: ResidentRow) -> list[Note]:
-    notes = []
-    if active.slow:
-        share = 100 - active.gpu_percent
-        text = f"{share}{NBSP}% of {active.name} runs on the CPU."
-        notes.append(Note("warning", text, (active.name,)))
-    wanted = ((host.active_spec or {}).get("options") or {}).get("num_ctx")
-    if wanted and active.context_length and wanted != active.context_length:
-        text = f"Drift: context is {active.context_length:,}, it was loaded with {wanted:,}."
-        notes.append(Note("warning", text))
-    return notes
+def _still(d: Recorded, here: set[str], wanted: set[str]) -> bool:
+    match d.kind:
+        case Kind.UNREACHABLE:
+            return False  # its row says so by itself
+        case Kind.FLAPPING:
+            return True
+        case Kind.GHOST | Kind.FOREIGN:
+            return d.digest in here
+    return d.digest in wanted and not (d.kind in GONE and d.digest in here)
 
 
 def _notes(

@@ -170,7 +170,7 @@ def look(state: State) -> str:
 
 def _end_words(state: State, row: dict[str, Any]) -> str:
     if row["degraded"]:
-        return "Failed, not restored"
+        return "Active, then lost" if state is State.ACTIVE else "Failed, not restored"
     if state is State.ROLLED_BACK:
         return "Failed, restored"
     if state is State.FAILED:

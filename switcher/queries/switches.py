@@ -161,7 +161,7 @@ class SwitchView:
 def end_words(state: str, degraded: bool, restored: bool) -> str:
     """The outcome in two words; for one that goes on, its phase."""
     if degraded:
-        return "Failed, not restored"
+        return "Active, then lost" if state == State.ACTIVE else "Failed, not restored"
     words = {State.ROLLED_BACK: "Failed", State.FAILED: "Failed", State.CANCELLED: "Cancelled"}
     word = words.get(State(state), WORDS[State(state)])
     return f"{word}, restored" if restored and State(state) in words else word

@@ -27,7 +27,17 @@ PROFILE_FIELDS = (
     "floor_fails",
     "notes",
 )
-HOST_FIELDS = ("name", "base_url", "vram_bytes", "simulated", "strategy", "keep_alive")
+HOST_FIELDS = (
+    "name",
+    "base_url",
+    "vram_bytes",
+    "simulated",
+    "strategy",
+    "keep_alive",
+    "drift_policy",
+    "repairs_an_hour",
+    "gateway_policy",
+)
 
 
 def put_profile(

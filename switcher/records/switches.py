@@ -32,6 +32,7 @@ class NewSwitch:
     reason: str = ""
     plan_token: str = ""
     idempotency_key: str = ""
+    keep_alive_named: bool = False  # in the request itself, not only in a profile
 
 
 def open_switch(new: NewSwitch, clock: Clock = system) -> tuple[SwitchEvent, bool]:
@@ -53,12 +54,13 @@ def open_switch(new: NewSwitch, clock: Clock = system) -> tuple[SwitchEvent, boo
             # that has ended meanwhile is in nobody's way: ask again.
             tries -= 1
             if _same_key(new) is None:
-                _check_not_running(new.host_id)
+                check_not_running(new.host_id)
                 if not tries:
                     raise
 
 
-def _check_not_running(host_id: int) -> None:
+def check_not_running(host_id: int) -> None:
+    """Raises SwitchRunning, which names the switch, where one is open on the host."""
     running = SwitchEvent.objects.filter(host_id=host_id, state__in=OPEN_STATES).first()
     if running is not None:
         raise SwitchRunning(
@@ -74,9 +76,18 @@ def _same_key(new: NewSwitch) -> SwitchEvent | None:
     row = SwitchEvent.objects.filter(
         actor=new.actor.name, idempotency_key=new.idempotency_key
     ).first()
-    if row is not None and (row.host_id, row.to_tag) != (new.host_id, new.spec.tag):
+    if row is not None and not _asks_the_same(row, new):
         raise Conflict(f"This Idempotency-Key was used for switch {row.pk}, which is another one.")
     return row
+
+
+def _asks_the_same(row: SwitchEvent, new: NewSwitch) -> bool:
+    """By what a request itself names. What its profile says may have been edited since: a request
+    that is sent again is still the same."""
+    asked = (row.host_id, row.to_tag, row.to_profile_id, row.strategy_asked, row.reason)
+    wanted = (new.host_id, new.spec.tag, new.profile_id, new.strategy.value, new.reason)
+    same_keep_alive = row.to_spec.get("keep_alive") == new.spec.keep_alive
+    return asked == wanted and (same_keep_alive or not new.keep_alive_named)
 
 
 def _insert(new: NewSwitch, clock: Clock) -> SwitchEvent:

@@ -9,26 +9,28 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from switcher import traffic
 from switcher.clock import Clock
 from switcher.ollama.calls import Call
 from switcher.ollama.client import Ollama
 from switcher.ollama.errors import CallCut, ModelMissing, OllamaError, Refused
+from switcher.queries.gates import standing
 from switcher.records.switches import Held
 from switcher.switching.effects import (
     Cancelled,
     Catalogue,
+    Copy,
+    Delete,
     Effect,
     InFlight,
     Learn,
     Load,
     Look,
     Pause,
+    Steps,
     Unload,
     Warm,
 )
 from switcher.switching.keeper import CANCELLABLE, Keeper
-from switcher.switching.residency import Steps
 
 
 class Driver:
@@ -86,8 +88,12 @@ class Driver:
                 return self._ollama.warm(spec, warmup, embeds, timeout_s, call)
             case Unload(names):
                 return self._unload_all(names, call)
+            case Copy(source, destination):
+                return self._ollama.copy(source, destination, call)
+            case Delete(name):
+                return self._delete(name, call)
             case InFlight():
-                return traffic.in_flight(self._held.host_id)
+                return standing(self._held.host_id, self._held.switch_id)
             case Pause(seconds):
                 return self._clock.sleep(seconds)
 
@@ -99,6 +105,12 @@ class Driver:
             with ThreadPoolExecutor(max_workers=min(8, len(names))) as pool:
                 texts = list(pool.map(lambda name: self._unload(name, call), names))
         return {name: text for name, text in zip(names, texts, strict=True) if text}
+
+    def _delete(self, name: str, call: Call) -> None:
+        try:
+            self._ollama.delete(name, call)
+        except ModelMissing:
+            pass  # somebody else was first
 
     def _unload(self, name: str, call: Call) -> str:
         try:

@@ -7,7 +7,9 @@ with simulated time and a crash at any point, without changing a line.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from switcher.errors import SwitcherError
 from switcher.specs import Spec, WarmUp
@@ -58,8 +60,23 @@ class Unload:
 
 
 @dataclass(frozen=True, slots=True)
+class Copy:
+    """Point a name at another one's content (fact 21)."""
+
+    source: str
+    destination: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Take a name off the disk; that it was gone already is fine."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class InFlight:
-    """How many requests the gateway has under way on this host; gives int."""
+    """What the gateway's processes have told of this switch's closed gate; gives Standing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +86,10 @@ class Pause:
     seconds: float
 
 
-Effect = Look | Catalogue | Learn | Load | Warm | Unload | InFlight | Pause
+T = TypeVar("T")
+
+Effect = Look | Catalogue | Learn | Load | Warm | Unload | Copy | Delete | InFlight | Pause
+Steps = Generator[Effect, Any, T]
 
 
 class Cancelled(SwitcherError):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from switcher.errors import SwitcherError
-from switcher.models import Host, ModelProfile, SwitchEvent
-from switcher.observed import Installed, Resident, full_name
-from switcher.plans import Plan, Situation, make_plan
+from switcher.handles import known_as
+from switcher.models import Host, SwitchEvent
+from switcher.observed import Installed, Resident, find_installed
+from switcher.plans import Item, Plan, Situation, make_plan
+from switcher.queries.desired import spec_of as spec_of
 from switcher.queries.history import expected_phases, expected_size, usual_gpu_percent
-from switcher.specs import Spec, check_warmups
+from switcher.specs import Spec
 from switcher.states import Strategy
 from switcher.switching.effects import Cancelled, Interrupted
 
@@ -31,6 +34,7 @@ class Job:
     plan is decided on, by this worker or by an earlier one."""
 
     switch_id: int
+    began_at: datetime
     host: str
     base_url: str
     spec: Spec
@@ -57,6 +61,7 @@ def load_job(switch_id: int) -> Job:
     spec = Spec.from_json(row.to_spec)
     return Job(
         switch_id=row.pk,
+        began_at=row.created_at,
         host=host.name,
         base_url=host.base_url,
         spec=spec,
@@ -106,33 +111,42 @@ def situation(
 ) -> Situation:
     """All that a plan is made from: what the host holds now, and what is known of the past."""
     target = next((i for i in installed if i.name == spec.name), None)
-    preloaded = {full_name(p.tag) for p in host.preloaded.all()}
+    handles = list(host.handles.all())
+    resident = known_as(resident, {h.name: h.tag for h in handles})
+    pinned = _pinned(host, installed)
     return Situation(
         host=host.name,
         vram_bytes=host.vram_bytes,
         resident=resident,
         active_digest=host.active_digest,
         active_spec=Spec.from_json(host.active_spec) if host.active_spec else None,
-        preloaded=frozenset(i.digest for i in installed if i.name in preloaded),
+        preloaded=frozenset(pinned),
         target=target,
         spec=spec,
         target_size=expected_size(host.pk, target, spec),
         asked=asked,
         host_strategy=Strategy(host.strategy),
         history=expected_phases(host.pk, target),
+        missing=_missing(host, pinned, resident),
+        ours=frozenset(h.digest for h in handles),
+        usual_gpu_percent=usual_gpu_percent(host.pk, target.digest) if target else None,
     )
 
 
-def spec_of(profile: ModelProfile) -> Spec:
-    """A profile frozen for one switch."""
-    return Spec(
-        profile=profile.name,
-        tag=profile.tag,
-        keep_alive=profile.keep_alive,
-        options=dict(profile.options),
-        warmups=check_warmups(profile.warmups),
-        load_timeout_s=profile.load_timeout_s,
-        min_gpu_percent=profile.min_gpu_percent,
-        min_tokens_per_s=profile.min_tokens_per_s,
-        floor_fails=profile.floor_fails,
-    )
+def _pinned(host: Host, installed: tuple[Installed, ...]) -> dict[str, tuple[Spec, Installed]]:
+    """The preloaded profiles whose models are on the disk, by digest."""
+    specs = [spec_of(p) for p in host.preloaded.all()]
+    found = [(s, row) for s in specs if (row := find_installed(installed, s.tag)) is not None]
+    return {row.digest: (spec, row) for spec, row in found}
+
+
+def _missing(
+    host: Host, pinned: dict[str, tuple[Spec, Installed]], resident: tuple[Resident, ...]
+) -> tuple[Item, ...]:
+    here = {r.digest for r in resident}
+    items = []
+    for digest, (spec, row) in pinned.items():
+        if digest not in here:
+            size = expected_size(host.pk, row, spec)
+            items.append(Item(row.name, digest, size.bytes, "preloaded", size.source))
+    return tuple(items)

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from switcher.handles import reaching
 from switcher.observed import Installed, Resident, find_digest, find_installed, short_name
-from switcher.ollama.errors import OllamaError
+from switcher.ollama.errors import OllamaError, ServerBusy, TimedOut, Unreachable
 from switcher.plans import gb
 from switcher.records.switches import Held
 from switcher.specs import Spec, load_timeout_s
 from switcher.switching.effects import (
     Catalogue,
-    Effect,
     Learn,
     Load,
     Look,
     Pause,
+    Steps,
     Unload,
     Warm,
 )
+from switcher.switching.holding import hold_model
 from switcher.switching.jobs import Job
 
 T = TypeVar("T")
-Steps = Generator[Effect, Any, T]
 
+UNREACHED = "no name on the host means it any more"
 LEAVE_S = 60.0
 POLL_S = 0.1
 ASK_AGAIN_S = 2.0
+PATIENCE_S = 60.0
+AGAIN_S = 2.0
+NOTICED_S = 0.2  # within which a server has seen that a caller went away, and done what follows
 FIRST_POLLS_S = (0.02, 0.04, 0.08)  # an idle model is gone some 20 ms after the answer
 
 
@@ -50,6 +55,20 @@ def learned(row: Installed) -> Steps[Installed]:
     return replace(row, capabilities=capabilities)
 
 
+def ask_to_leave(models: Mapping[str, str]) -> Steps[dict[str, str]]:
+    """Ask for the unload of these, digest to name, each by a name that means its content now: its
+    own may mean another one, which is not to leave (fact 23). Gives, by digest, why one did not
+    take the request."""
+    installed: tuple[Installed, ...] = yield Catalogue()
+    ways = {digest: reaching(digest, name, installed) for digest, name in models.items()}
+    errors = {digest: UNREACHED for digest, way in ways.items() if not way}
+    used = {way: digest for digest, way in ways.items() if way}
+    if used:
+        refused: dict[str, str] = yield Unload(tuple(used))
+        errors |= {used[way]: text for way, text in refused.items()}
+    return errors
+
+
 def wait_gone(digests: frozenset[str]) -> Steps[str]:
     """Wait until `/api/ps` lists none of `digests`; ask again, as an unload may have been revived
     by a client's keep-alive (fact 3) or come too early (fact 4). Gives what to warn of, if any."""
@@ -61,12 +80,11 @@ def wait_gone(digests: frozenset[str]) -> Steps[str]:
         if not left:
             return ""
         if waited >= LEAVE_S:
-            return (
-                f"{', '.join(short_name(r.name) for r in left)} is still in memory "
-                f"({gb(sum(r.size for r in left))} GB): a client keeps it there."
-            )
+            return _still_there(left, "a client keeps it there")
         if since_asked >= ASK_AGAIN_S:
-            yield Unload(tuple(r.name for r in left))
+            errors = yield from ask_to_leave({r.digest: r.name for r in left})
+            if all(errors.get(r.digest) == UNREACHED for r in left):
+                return _still_there(left, UNREACHED)
             since_asked = 0.0
         seconds = next(polls, POLL_S)
         yield Pause(seconds)
@@ -74,24 +92,65 @@ def wait_gone(digests: frozenset[str]) -> Steps[str]:
         since_asked += seconds
 
 
-def bring_back_preloaded(held: Held, job: Job, before: tuple[Resident, ...]) -> Steps[None]:
-    """Models kept resident on purpose that the server evicted on the way (facts 14, 15) come
-    back, or are reported."""
+def _still_there(left: list[Resident], why: str) -> str:
+    names = ", ".join(short_name(r.name) for r in left)
+    return f"{names} is still in memory ({gb(sum(r.size for r in left))} GB): {why}."
+
+
+def load_preloaded(held: Held, job: Job, before: tuple[Resident, ...]) -> Steps[None]:
+    """Models that are kept resident on purpose and are not there are loaded: those that were not
+    there before, and those that the server evicted on the way (facts 14, 15). One that cannot be
+    is a warning."""
     now: tuple[Resident, ...] = yield Look()
-    names = {r.name for r in before if find_digest(now, r.digest) is None}
     installed: tuple[Installed, ...] = ()
     for spec in job.preloaded:
-        if spec.name not in names or spec.name == job.spec.name:
+        if spec.name == job.spec.name:
             continue
         installed = installed or (yield Catalogue())
+        row = find_installed(installed, spec.tag)
+        digest = row.digest if row else ""
+        if find_digest(now, digest) is not None:
+            continue
+        evicted = find_digest(before, digest) is not None
+        short = short_name(spec.name)
+        if row is not None:
+            yield from hold_model(held, job, spec.tag, row.digest, installed)
         try:
             yield from load_spec(spec, installed)
-            held.note(warning=f"The server evicted {short_name(spec.name)}; it was loaded again.")
         except OllamaError as exc:
-            held.note(
-                warning=f"The server evicted {short_name(spec.name)}, and it did not come back: "
-                f"{exc.text}"
+            what = (
+                "The server evicted {}, and it did not come back"
+                if evicted
+                else ("{} is to be kept loaded, and could not be loaded")
             )
+            held.note(warning=f"{what.format(short)}: {exc.text}")
+        else:
+            if evicted:
+                held.note(warning=f"The server evicted {short}; it was loaded again.")
+
+
+def patiently(held: Held, act: Callable[[], Steps[T]]) -> Steps[T]:
+    """Do it, and again while the server restarts, hangs or is too busy for a moment. Raises what
+    the last try raised, after PATIENCE_S.
+
+    What was sent to a server while it hung may take effect only as it goes on, though nobody waits
+    for it any more: so the first try that comes through then is not the last.
+    """
+    until = held.clock.monotonic() + PATIENCE_S
+    was_silent = False
+    while True:
+        try:
+            result = yield from act()
+        except (Unreachable, TimedOut, ServerBusy):
+            if held.clock.monotonic() >= until:
+                raise
+            was_silent = True
+            yield Pause(AGAIN_S)
+        else:
+            if not was_silent:
+                return result
+            was_silent = False
+            yield Pause(NOTICED_S)
 
 
 def look_or_none() -> Steps[tuple[Resident, ...] | None]:

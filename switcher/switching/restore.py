@@ -6,25 +6,47 @@ too, the host is called degraded, loudly, and what it really holds is named.
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from switcher.errors import SwitcherError
 from switcher.observed import Installed, Resident, find_digest, find_installed, short_name
-from switcher.ollama.errors import OllamaError, ServerBusy, Unreachable
+from switcher.ollama.errors import OllamaError, TimedOut, Unreachable
 from switcher.records.switches import Held, snapshot
 from switcher.specs import DEFAULT_WARMUPS, FOREVER, Spec
 from switcher.states import State, Strategy
-from switcher.switching.effects import Cancelled, Catalogue, Look, NotResident, Pause, Unload
+from switcher.switching.effects import (
+    Cancelled,
+    Catalogue,
+    Interrupted,
+    Look,
+    NotResident,
+    Pause,
+    Steps,
+)
 from switcher.switching.jobs import Job
-from switcher.switching.residency import Steps, load_spec, look_or_none, wait_gone
+from switcher.switching.residency import (
+    NOTICED_S,
+    ask_to_leave,
+    load_spec,
+    look_or_none,
+    patiently,
+    wait_gone,
+)
 
 TRIES = 3
-PATIENCE_S = 60.0
-AGAIN_S = 2.0
+UNANSWERED = (Cancelled, Interrupted, TimedOut, Unreachable)
 
 
 def restore(held: Held, job: Job, why: SwitcherError) -> Steps[None]:
     """From RESTORING to the end: rolled back, cancelled, or failed and degraded."""
+    if isinstance(why, UNANSWERED):
+        # A load whose caller went away may come to its end before the server notices (fact 9), and
+        # until then nothing shows (fact 8).
+        yield Pause(NOTICED_S)
+    back: dict[str, None] = {}  # in their order
     try:
-        back, seen = yield from _patiently(held, job)
+        # Giving up at once would leave everyone without a model.
+        seen = yield from patiently(held, lambda: _bring_back(held, job, back))
     except (OllamaError, NotResident) as exc:
         after = yield from look_or_none()
         held.end(
@@ -43,27 +65,9 @@ def restore(held: Held, job: Job, why: SwitcherError) -> Steps[None]:
     )
 
 
-def _patiently(held: Held, job: Job) -> Steps[tuple[list[str], tuple[Resident, ...]]]:
-    """Bring it back and look once more. A server that restarts, or is too busy for a moment, gets
-    PATIENCE_S to come again: giving up would leave everyone without a model."""
-    waited = 0.0
-    while True:
-        try:
-            back = yield from _bring_back(held, job)
-            seen: tuple[Resident, ...] = yield Look()
-        except (Unreachable, ServerBusy):
-            if waited >= PATIENCE_S:
-                raise
-            yield Pause(AGAIN_S)
-            waited += AGAIN_S
-        else:
-            return back, seen
-
-
-def _bring_back(held: Held, job: Job) -> Steps[list[str]]:
+def _bring_back(held: Held, job: Job, back: dict[str, None]) -> Steps[tuple[Resident, ...]]:
     """Remove what this switch brought, load what it cost, until a fresh reading shows the old
-    set. Gives the names that were loaded again."""
-    loaded: list[str] = []
+    set. Gives that reading, and in `back` the names that were loaded again."""
     lost: set[str] = set()
     installed: tuple[Installed, ...] = yield Catalogue()
     doubted = _asked_to_leave(job)
@@ -71,9 +75,9 @@ def _bring_back(held: Held, job: Job) -> Steps[list[str]]:
         now: tuple[Resident, ...] = yield Look()
         extra, missing = _difference(held, job, now, doubted, lost)
         if not extra and not missing:
-            return loaded
+            return now
         if extra:
-            yield Unload(tuple(r.name for r in extra))
+            yield from ask_to_leave({r.digest: r.name for r in extra})
             # A load that was cut may end just before the server notices (fact 9).
             text = yield from wait_gone(frozenset(r.digest for r in extra))
             if text:
@@ -87,14 +91,14 @@ def _bring_back(held: Held, job: Job) -> Steps[list[str]]:
                 lost.add(old.digest)
                 held.note(warning=f"{short_name(old.name)} did not come back: {exc.text}")
             else:
-                loaded = list(dict.fromkeys([*loaded, short_name(old.name)]))
+                back[short_name(old.name)] = None
         doubted = frozenset()
     now = yield Look()
     extra, missing = _difference(held, job, now, doubted, lost)
     if missing:
         names = ", ".join(short_name(r.name) for r in missing)
         raise NotResident(f"{names} did not stay loaded.")
-    return loaded
+    return now
 
 
 def _asked_to_leave(job: Job) -> frozenset[str]:
@@ -171,7 +175,7 @@ def _old_active(job: Job) -> str:
     return short_name(job.from_spec.name) if job.from_spec else ""
 
 
-def _restored_text(job: Job, why: SwitcherError, back: list[str]) -> str:
+def _restored_text(job: Job, why: SwitcherError, back: Container[str]) -> str:
     new, old = short_name(job.spec.name), _old_active(job)
     what = "was cancelled" if isinstance(why, Cancelled) else "did not become active"
     was = find_digest(job.known.before, job.from_digest)
@@ -186,10 +190,14 @@ def _restored_text(job: Job, why: SwitcherError, back: list[str]) -> str:
 def _degraded_text(job: Job, after: tuple[Resident, ...] | None, exc: SwitcherError) -> str:
     new, old = short_name(job.spec.name), _old_active(job) or "what was loaded before"
     cause = exc.text.rstrip(".")
+    what = f"{new} did not become active, and {old} did not come back: {cause}."
+    return f"{what} {held_text(job, after)}"
+
+
+def held_text(job: Job, after: tuple[Resident, ...] | None) -> str:
+    """What the host was seen to hold, as a sentence."""
     if after is None:
-        held = f"{job.host} does not answer, so what it holds is not known"
-    elif after:
-        held = f"{job.host} holds {', '.join(short_name(r.name) for r in after)}"
-    else:
-        held = f"{job.host} holds no model"
-    return f"{new} did not become active, and {old} did not come back: {cause}. {held}."
+        return f"{job.host} does not answer, so what it holds is not known."
+    if after:
+        return f"{job.host} holds {', '.join(short_name(r.name) for r in after)}."
+    return f"{job.host} holds no model."

@@ -15,8 +15,11 @@ from switcher.records.ledger import Actor
 from switcher.records.switches import NewSwitch
 from switcher.specs import Spec, check_keep_alive, check_tag
 from switcher.states import Strategy
-from switcher.switching import wake
+from switcher.switching import ghosts, wake
+from switcher.switching.ghosts import Freed as Freed
 from switcher.switching.jobs import situation, spec_of
+
+MOST_KEY = 200  # characters of an Idempotency-Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ def request_switch(
     PlanOutdated, and nothing was done. Raises SwitchRunning where one is open on the host.
     """
     want = check(wish)
+    _check_key(idempotency_key)
     if plan_token:
         _check_plan_holds(want, plan_token)
     new = NewSwitch(
@@ -101,7 +105,8 @@ def request_switch(
         actor=actor,
         reason=want.reason,
         plan_token=plan_token,
-        idempotency_key=idempotency_key[:200],
+        idempotency_key=idempotency_key,
+        keep_alive_named=bool(wish.keep_alive),
     )
     row, made = switches.open_switch(new, clock)
     if made:
@@ -116,8 +121,17 @@ def cancel(switch_id: int, actor: Actor) -> SwitchEvent:
     return row
 
 
+def free_ghost(host: str, digest: str, actor: Actor, clock: Clock = system) -> Freed:
+    """Unload a resident model that its own name does not reach any more, or whose time is over.
+    See `ghosts.free`; an empty host is the default one."""
+    return ghosts.free(find_host(host), digest, actor, clock)
+
+
 def _check_plan_holds(want: Checked, token: str) -> None:
     fresh = plan_checked(want)
+    if fresh.blocked or fresh.token != token:
+        # The second of two clicks may find what the first one has changed: that one runs.
+        switches.check_not_running(want.host.pk)
     if fresh.blocked:
         raise PlanBlocked(fresh.blocked)
     if fresh.token != token:
@@ -150,6 +164,14 @@ def _find_profile(wish: Wish) -> ModelProfile | None:
     name = full_name(check_tag(wish.model))
     rows = [p for p in ModelProfile.objects.all() if full_name(p.tag) == name]
     return rows[0] if len(rows) == 1 else None
+
+
+def _check_key(key: str) -> None:
+    """Cut short, two keys could become one, and the second request get the first one's switch."""
+    if len(key) > MOST_KEY:
+        raise BadRequest(f"An Idempotency-Key has at most {MOST_KEY} characters.")
+    if not key.isprintable():
+        raise BadRequest("An Idempotency-Key is plain text.")
 
 
 def _check_reason(text: str) -> None:

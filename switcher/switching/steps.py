@@ -9,10 +9,13 @@ from __future__ import annotations
 import logging
 
 from switcher.errors import PlanBlocked, PlanOutdated, SwitcherError
+from switcher.handles import known_as
 from switcher.observed import Installed, Resident, find_digest, find_installed, short_name
 from switcher.ollama.client import Loaded, Warmed
 from switcher.ollama.errors import OllamaError
 from switcher.plans import Plan
+from switcher.queries.gates import Standing
+from switcher.queries.handles import tags_of
 from switcher.records.switches import Held, plan_facts, snapshot
 from switcher.specs import load_timeout_s
 from switcher.states import State, Strategy
@@ -26,23 +29,27 @@ from switcher.switching.effects import (
     Look,
     NotResident,
     Pause,
-    Unload,
+    Steps,
     Warm,
 )
+from switcher.switching.holding import hold_model, let_go
 from switcher.switching.jobs import Course, Job
 from switcher.switching.residency import (
-    POLL_S,
-    Steps,
-    bring_back_preloaded,
+    ask_to_leave,
     learned,
+    load_preloaded,
+    load_spec,
     look_or_none,
+    patiently,
     wait_gone,
 )
-from switcher.switching.restore import restore
+from switcher.switching.restore import held_text, restore
 
 log = logging.getLogger(__name__)
 
 DRAIN_S = 30.0
+GATE_POLL_S = 0.02
+TRANSIT_S = 0.25
 
 Failure = (OllamaError, GateFailed, NotResident, PlanBlocked, PlanOutdated, Cancelled, Interrupted)
 
@@ -55,13 +62,14 @@ def run(held: Held, job: Job) -> Steps[None]:
         elif held.state is State.ACTIVATING:
             yield from _finish_activating(held, job)
         elif held.state is State.UNLOADING and job.known.strategy is Strategy.OVERLAP:
-            yield from _unload_old(held, job)
+            yield from _finish_unloading(held, job)
         elif held.state is State.RESTORING:
             yield from restore(held, job, job.failure or _stopped(held))
         else:
             raise job.failure or _stopped(held)
     except Failure as exc:
         yield from _give_up(held, job, exc)
+    yield from let_go(held, job)
 
 
 def _stopped(held: Held) -> Interrupted:
@@ -72,6 +80,7 @@ def _from_the_start(held: Held, job: Job) -> Steps[None]:
     if held.state is State.QUEUED:
         held.move(State.CHECKING)
     before: tuple[Resident, ...] = yield Look()
+    before = known_as(before, tags_of(held.host_id, before))
     installed: tuple[Installed, ...] = yield Catalogue()
     plan = job.plan(before, installed)
     job.course = Course(before, plan.strategy, plan.digest, {i.digest: i.name for i in plan.unload})
@@ -79,11 +88,14 @@ def _from_the_start(held: Held, job: Job) -> Steps[None]:
     target = _check_plan(job, plan, find_installed(installed, job.spec.tag))
     target = yield from learned(target)
     if plan.already_active:
-        yield from _confirm_active(held, job, plan, target)
+        yield from _confirm_active(held, job, plan, target, installed)
         return
     if plan.strategy is Strategy.SWAP:
-        yield from _make_way(held, job)
-    held.move(State.LOADING)
+        yield from _make_way(held, job, installed)
+        held.move(State.LOADING)
+    else:
+        held.move(State.LOADING)
+        yield from hold_model(held, job, job.spec.tag, plan.digest, installed)
     yield from _load_and_warm(held, job, target)
     held.move(State.VERIFYING)
     yield from _verify(held, job)
@@ -100,13 +112,16 @@ def _check_plan(job: Job, plan: Plan, target: Installed | None) -> Installed:
     return target
 
 
-def _confirm_active(held: Held, job: Job, plan: Plan, target: Installed) -> Steps[None]:
+def _confirm_active(
+    held: Held, job: Job, plan: Plan, target: Installed, installed: tuple[Installed, ...]
+) -> Steps[None]:
     """Already active: a dead runner is still listed (fact 19), so have it answer once."""
     timeout_s = load_timeout_s(job.spec, target.size)
     yield Warm(job.spec, job.spec.warmups[0], target.embeds_only, timeout_s)
     after: tuple[Resident, ...] = yield Look()
     if find_digest(after, plan.digest) is None:
         raise NotResident(f"{job.host} does not list {plan.load.short}, though it answered.")
+    yield from hold_model(held, job, job.spec.tag, plan.digest, installed)
     held.end(
         State.ACTIVE,
         after=snapshot(after),
@@ -115,17 +130,25 @@ def _confirm_active(held: Held, job: Job, plan: Plan, target: Installed) -> Step
     )
 
 
-def _make_way(held: Held, job: Job) -> Steps[None]:
+def _make_way(held: Held, job: Job, installed: tuple[Installed, ...]) -> Steps[None]:
     """Swap: let running requests end, then ask all old models to leave at once. The load is asked
     for right after: the server makes it wait for the room (fact 14), which costs nothing."""
     held.move(State.DRAINING)
+    # Before the old model leaves: nothing is to stand between that and the load.
+    yield from hold_model(held, job, job.spec.tag, job.known.digest, installed)
     running = yield from _drain()
     held.move(State.UNLOADING, note=f"{running} requests run on" if running else "")
     if job.known.leaving:
         _log_leaving(job)
-        errors: dict[str, str] = yield Unload(tuple(job.known.leaving.values()))
-        for name, text in sorted(errors.items()):
-            held.note(warning=f"{short_name(name)} did not take the unload: {text}")
+        errors = yield from ask_to_leave(job.known.leaving)
+        for digest, text in sorted(errors.items()):
+            name = short_name(job.known.leaving[digest])
+            held.note(warning=f"{name} did not take the unload: {text}")
+    if job.known.digest in job.known.leaving:
+        # To be loaded anew: a load that comes before it has left would only revive it (fact 3).
+        text = yield from wait_gone(frozenset({job.known.digest}))
+        if text:
+            raise NotResident(f"{short_name(job.spec.name)} could not be loaded anew: {text}")
 
 
 def _log_leaving(job: Job) -> None:
@@ -134,22 +157,40 @@ def _log_leaving(job: Job) -> None:
 
 
 def _drain() -> Steps[int]:
-    """Wait until the gateway's requests on this host have ended, DRAIN_S at most. What runs on
-    is not cut: a busy model stays until its requests end (fact 2)."""
+    """Wait until the gateway's processes know that requests wait now, and until those that are
+    under way have ended, DRAIN_S at most. What runs on is not cut: a busy model stays until its
+    requests end (fact 2)."""
     waited = 0.0
-    running: int = yield InFlight()
-    while running and waited < DRAIN_S:
-        yield Pause(POLL_S)
-        waited += POLL_S
-        running = yield InFlight()
-    return running
+    while True:
+        now: Standing = yield InFlight()
+        if not now.unaware and not now.in_flight:
+            return 0
+        if waited >= DRAIN_S:
+            return now.in_flight
+        yield Pause(GATE_POLL_S)
+        waited += GATE_POLL_S
+
+
+def _all_know() -> Steps[bool]:
+    """Wait until every process of the gateway knows that requests wait now: then none sends one
+    to the old model after the configuration has changed. Gives whether there is any process."""
+    waited = 0.0
+    while True:
+        now: Standing = yield InFlight()
+        if not now.unaware or waited >= DRAIN_S:
+            return now.processes > 0
+        yield Pause(GATE_POLL_S)
+        waited += GATE_POLL_S
 
 
 def _load_and_warm(held: Held, job: Job, target: Installed) -> Steps[None]:
     timeout_s = load_timeout_s(job.spec, target.size)
     loaded: Loaded = yield Load(job.spec, target.embeds_only, timeout_s)
     log.info("Successfully loaded %s on %s", job.spec.tag, job.host)
-    held.move(State.WARMING, figures={"load_s": round(loaded.load_s, 3), "file_bytes": target.size})
+    figures = {"load_s": round(loaded.load_s, 3), "file_bytes": target.size}
+    if _was_loaded(job):
+        figures["was_loaded"] = True  # this tells nothing of how long a load takes
+    held.move(State.WARMING, figures=figures)
     answers: list[Warmed] = []
     for warmup in job.spec.warmups:
         warmed: Warmed = yield Warm(job.spec, warmup, target.embeds_only, timeout_s)
@@ -166,6 +207,14 @@ def _load_and_warm(held: Held, job: Job, target: Installed) -> Steps[None]:
         _check_speed(held, job, speed)
 
 
+def _was_loaded(job: Job) -> bool:
+    """Whether it was there all the time: then nothing had to be loaded."""
+    here = find_digest(job.known.before, job.known.digest)
+    if here is None or here.digest in job.known.leaving:
+        return False
+    return job.spec.num_ctx in (None, here.context_length)
+
+
 def _check_speed(held: Held, job: Job, tokens_per_s: float) -> None:
     floor = job.spec.min_tokens_per_s
     if floor and tokens_per_s < floor:
@@ -180,10 +229,10 @@ def _verify(held: Held, job: Job) -> Steps[None]:
     now: tuple[Resident, ...] = yield Look()
     _check_listed(job, now)
     if course.strategy is Strategy.SWAP:
-        still_there = yield from wait_gone(frozenset(course.leaving))
+        still_there = yield from wait_gone(frozenset(course.leaving) - {course.digest})
         if still_there:
             held.note(warning=still_there)
-    yield from bring_back_preloaded(held, job, course.before)
+    yield from load_preloaded(held, job, course.before)
     now = yield Look()
     here = _check_listed(job, now)
     held.note(
@@ -234,18 +283,37 @@ def _finish_activating(held: Held, job: Job) -> Steps[None]:
     installed: tuple[Installed, ...] = yield Catalogue()
     row = find_installed(installed, job.spec.tag)
     embeds = row is not None and (yield from learned(row)).embeds_only
-    yield Warm(job.spec, job.spec.warmups[0], embeds, load_timeout_s(job.spec, 0))
+    # A dead runner is still listed (fact 19): then this loads it, which takes its time (fact 9).
+    timeout_s = load_timeout_s(job.spec, row.size if row else 0)
+    yield Warm(job.spec, job.spec.warmups[0], embeds, timeout_s)
     yield from _activate(held, job)
 
 
 def _activate(held: Held, job: Job) -> Steps[None]:
     course = job.known
-    if course.strategy is Strategy.OVERLAP and course.leaving:
-        held.activate(State.UNLOADING, course.digest)
-        yield from _unload_old(held, job)
-        return
+    if course.strategy is Strategy.OVERLAP:
+        passing = yield from _all_know()
+        if course.leaving:
+            held.activate(State.UNLOADING, course.digest)
+            if passing:  # what was sent just before is on its way; it would load the old one again
+                yield Pause(TRANSIT_S)
+            yield from _unload_old(held, job)
+            return
     after = yield from look_or_none()
+    if after is not None:
+        _check_listed(job, after)  # lost since it was verified, and nothing is changed yet (rule 6)
     held.activate(State.ACTIVE, course.digest, outcome=_active_text(job), after=_rows(after))
+
+
+def _finish_unloading(held: Held, job: Job) -> Steps[None]:
+    """Taken over after the activation: what was verified then may be lost by now, and the old
+    model leaves only where the new one is there (rule 6)."""
+    try:
+        yield from patiently(held, lambda: _have_new(held, job))
+    except (OllamaError, NotResident) as exc:
+        yield from _end_in_doubt(held, job, exc)
+    else:
+        yield from _unload_old(held, job)
 
 
 def _unload_old(held: Held, job: Job) -> Steps[None]:
@@ -254,14 +322,55 @@ def _unload_old(held: Held, job: Job) -> Steps[None]:
     leaving = job.known.leaving
     _log_leaving(job)
     try:
-        yield Unload(tuple(leaving.values()))
+        yield from ask_to_leave(leaving)
         text = yield from wait_gone(frozenset(leaving))
     except OllamaError as exc:
         text = f"The old model may still be in memory: {exc.text}"
     if text:
         held.note(warning=text)
+    try:
+        after = yield from patiently(held, lambda: _have_new(held, job))
+    except (OllamaError, NotResident) as exc:
+        yield from _end_in_doubt(held, job, exc)
+    else:
+        held.end(State.ACTIVE, after=snapshot(after), outcome=_active_text(job))
+
+
+def _have_new(held: Held, job: Job) -> Steps[tuple[Resident, ...]]:
+    """A fresh reading that lists the new model. One that was lost after its activation, evicted
+    for a client's load (fact 14) or by a restart, is loaded again."""
+    now: tuple[Resident, ...] = yield Look()
+    if find_digest(now, job.known.digest) is not None:
+        return now
+    installed: tuple[Installed, ...] = yield Catalogue()
+    row = find_installed(installed, job.spec.tag)
+    short = short_name(job.spec.name)
+    if row is None or row.digest != job.known.digest:
+        raise NotResident(f"the name {short} does not mean it any more")
+    yield from load_spec(job.spec, installed)
+    held.note(warning=f"{short} left the memory after it was activated; it was loaded again.")
+    now = yield Look()
+    _check_listed(job, now)
+    return now
+
+
+def _end_in_doubt(held: Held, job: Job, exc: SwitcherError) -> Steps[None]:
+    """The switch stands, and what is true of the host is said: that its active model is not there
+    (degraded), or that it was not seen."""
     after = yield from look_or_none()
-    held.end(State.ACTIVE, after=_rows(after), outcome=_active_text(job))
+    lost = after is not None and find_digest(after, job.known.digest) is None
+    if after is None:
+        held.note(warning=f"{job.host} was not seen after the activation: {exc.text}")
+    outcome = _lost_text(job, after, exc) if lost else _active_text(job)
+    held.end(State.ACTIVE, degraded=lost, after=_rows(after), outcome=outcome)
+
+
+def _lost_text(job: Job, after: tuple[Resident, ...] | None, exc: SwitcherError) -> str:
+    new, cause = short_name(job.spec.name), exc.text.rstrip(".")
+    return (
+        f"{new} was activated, left the memory again, and could not be loaded anew: {cause}. "
+        f"{held_text(job, after)}"
+    )
 
 
 def _rows(resident: tuple[Resident, ...] | None) -> list[dict[str, object]] | None:
@@ -272,6 +381,11 @@ def _active_text(job: Job) -> str:
     return f"{short_name(job.spec.name)} is active on {job.host}."
 
 
+def _untouched_text(job: Job, exc: SwitcherError) -> str:
+    advice = exc.advice if isinstance(exc, OllamaError) else ""
+    return f"Nothing was touched on {job.host}. {advice}".rstrip()
+
+
 def _give_up(held: Held, job: Job, exc: SwitcherError) -> Steps[None]:
     """End a switch that cannot go on: at once where nothing was touched, else by restoring."""
     if held.state in (State.QUEUED, State.CHECKING):
@@ -279,7 +393,7 @@ def _give_up(held: Held, job: Job, exc: SwitcherError) -> Steps[None]:
             State.CANCELLED if isinstance(exc, Cancelled) else State.FAILED,
             error_code=exc.code,
             error=exc.text,
-            outcome=f"Nothing was touched on {job.host}.",
+            outcome=_untouched_text(job, exc),
         )
         return
     held.move(State.RESTORING, note="stopped here", error_code=exc.code, error=exc.text)

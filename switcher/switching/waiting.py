@@ -29,7 +29,7 @@ LOOK_EVERY_S = 0.25
 # Pools of our own, and two: a call that asks a host may take its 5 s, and enough of those would
 # keep everyone else, the gateway's requests first, from reading a row.
 _rows = ThreadPoolExecutor(6, thread_name_prefix="rows")
-_hosts = ThreadPoolExecutor(6, thread_name_prefix="hosts")
+_hosts = ThreadPoolExecutor(24, thread_name_prefix="hosts")
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -86,6 +86,21 @@ class News:
 
 _lock = threading.Lock()
 _listening: set[News] = set()
+_ending = threading.Event()
+
+
+def let_go() -> None:
+    """The server ends: nobody is to wait any longer for what goes on elsewhere."""
+    _ending.set()
+    with _lock:
+        listening = list(_listening)
+    for news in listening:
+        news.ring()
+
+
+def is_ending() -> bool:
+    """Whether who waits is to answer with what is true now."""
+    return _ending.is_set()
 
 
 @contextmanager

@@ -98,3 +98,17 @@ def test_origins_are_compared_by_scheme_host_and_port(
     origin: str, trusted: list[str], foreign: bool
 ) -> None:
     assert is_foreign({"origin": origin}, "[::1]:8000", False, trusted) is foreign
+
+
+def test_every_kind_of_error_has_a_status() -> None:
+    import switcher.ollama.errors
+    import switcher.switching.effects  # noqa: F401
+    from switcher.api.problems import STATUS
+    from switcher.errors import SwitcherError
+
+    kinds, found = [SwitcherError], set()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        found.add(kind.code)
+    assert found - {SwitcherError.code, "ollama"} <= STATUS.keys()

@@ -7,12 +7,14 @@ import requests
 from django.test import Client
 
 from switcher.api import shapes
+from switcher.drift import Kind
 from switcher.models import Host, Reading, SwitchEvent
 from switcher.observed import Installed, Observation, Resident
 from switcher.records import readings, switches
 from switcher.records.switches import NewSwitch
 from switcher.specs import Spec
 from switcher.states import Strategy
+from tests import make
 from tests.api.conftest import ADMIN, NEW, OLD, URL, Ollama, fail, finish, ps_row, refuse
 
 
@@ -43,6 +45,18 @@ def test_models_are_read_freshly_from_the_host(host: Host, auditor: Client, olla
     assert [i["name"] for i in body["installed"]] == ["qwen2.5:7b", "qwen2.5:14b"]
     assert datetime.fromisoformat(body["observed_at"]).tzinfo is not None
     assert body["error"] is None
+
+
+def test_models_name_the_drift_that_is_open(host: Host, auditor: Client, ollama: Ollama) -> None:
+    ollama.serve()
+    assert auditor.get("/ollama/models").json()["drift"] == []
+    text = "qwen2.5:7b was evicted."
+    row = make.drift(host, Kind.EVICTED, "qwen2.5:7b", text, at=datetime.now(UTC), digest=OLD)
+    (drift,) = auditor.get("/ollama/models").json()["drift"]
+    assert (drift["kind"], drift["model"], drift["text"]) == ("evicted", "qwen2.5:7b", text)
+    assert (drift["digest"], drift["repair"]) == (OLD, None)
+    assert drift["since"] == row.since.isoformat()
+    assert drift["evidence"] == row.evidence
 
 
 def test_a_host_that_does_not_answer_shows_what_it_last_held_with_its_date(
@@ -153,6 +167,7 @@ def test_the_description_names_every_operation(client: Client) -> None:
     assert set(paths) == {
         "/ollama/models/switch",
         "/ollama/models",
+        "/ollama/models/resident/{digest}",
         "/ollama/switches",
         "/ollama/switches/{switch_id}",
         "/audit/export",

@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from switcher.drift import Kind
 from switcher.management.terminal import size_bytes, until_text
 from switcher.models import AuditEntry, Host, ModelProfile
 from switcher.records import config
 from switcher.specs import check_address
+from tests import make
 from tests.commands.conftest import ADMIN, Simulator, run
 
 
@@ -50,6 +52,15 @@ def test_status_warns_of_another_context(host: Host, simulator: Simulator) -> No
     spec = dict(row.active_spec or {}) | {"options": {"num_ctx": 1024}}
     Host.objects.update(active_spec=spec)
     assert "mid-a is loaded with context 8192, not 1024" in run("status").out
+
+
+def test_status_warns_of_the_drift_that_is_recorded(host: Host, simulator: Simulator) -> None:
+    run("switch", "mid-a")
+    host.refresh_from_db()
+    text = "The keep-alive of mid-a was shortened: it unloads at 14:28:07."
+    make.drift(host, Kind.SHORTENED, "mid-a", text, at=datetime.now(UTC))
+    assert f"Warning: {text}" in run("status").out
+    assert run("status", "--json").json()[0]["warnings"] == [text]
 
 
 def test_status_as_json(host: Host, simulator: Simulator) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from switcher.observed import Installed, Resident
-from switcher.plans import Expected, Plan, Situation, Size, gb, make_plan
+from switcher.plans import Expected, Item, Plan, Situation, Size, gb, make_plan
 from switcher.specs import Spec
 from switcher.states import PHASES, State, Strategy
 
@@ -380,6 +380,12 @@ def situations(draw: st.DrawFn) -> Situation:
                 )
             )
         ),
+        missing=tuple(
+            Item(f"{n}:latest", f"sha-{n}", draw(sizes), "preloaded")
+            for n in draw(st.sets(st.sampled_from(["pin-a", "pin-b"])))
+        ),
+        ours=frozenset(draw(st.lists(st.sampled_from(digests), max_size=3))),
+        usual_gpu_percent=draw(st.none() | st.integers(0, 100)),
     )
 
 
@@ -392,11 +398,17 @@ def test_every_plan_adds_up(s: Situation) -> None:
     there = {r.digest for r in s.resident}
 
     assert not leaves & stays, "nothing both stays and leaves"
-    assert leaves | stays == there - {plan.digest}, "nothing is forgotten, nothing invented"
-    assert plan.digest not in leaves, "what comes does not leave"
+    assert (leaves | stays) - {plan.digest} == there - {plan.digest}, (
+        "nothing is forgotten, nothing invented"
+    )
+    if plan.digest in leaves:
+        assert plan.digest == s.active_digest, "only what fell to the CPU leaves and comes"
+        assert plan.strategy is Strategy.SWAP
     assert len(plan.unload) + len(plan.keep) == len(leaves | stays)
 
-    assert plan.bytes_after == sum(i.bytes for i in plan.keep) + plan.load.bytes
+    pinned = sum(i.bytes for i in plan.reload)
+    assert plan.bytes_after == sum(i.bytes for i in plan.keep) + plan.load.bytes + pinned
+    assert {i.digest for i in plan.reload} == {i.digest for i in s.missing}
     assert plan.bytes_peak >= plan.bytes_after
     assert plan.strategy is not Strategy.AUTO
     assert plan.strategy_reason
@@ -406,14 +418,15 @@ def test_every_plan_adds_up(s: Situation) -> None:
         assert old in leaves
         assert plan.restore
     for item in plan.unload:
-        assert item.role in ("active", "foreign"), "preloaded models never leave"
+        assert item.role in ("active", "former", "foreign"), "preloaded models never leave"
         assert item.digest not in s.preloaded or item.digest == old
 
     assert plan.short_bytes >= 0
     if plan.fits is not None and not plan.already_active:
         assert plan.fits == (plan.bytes_after <= s.vram_bytes)
         assert plan.short_bytes == max(0, plan.bytes_after - s.vram_bytes)
-    if s.asked is Strategy.AUTO and s.host_strategy is Strategy.AUTO and plan.fits is not None:
+    chosen = s.asked is s.host_strategy is Strategy.AUTO and not plan.already_active
+    if chosen and plan.fits is not None:
         fits_beside = plan.bytes_peak <= s.vram_bytes if plan.strategy is Strategy.OVERLAP else None
         assert fits_beside in (True, None) or not s.resident
     if plan.already_active:
@@ -444,6 +457,72 @@ def test_no_foreign_model_leaves_without_need(s: Situation) -> None:
 def test_no_plan_depends_on_when_things_expire(s: Situation, at: datetime | None) -> None:
     moved = replace(s, resident=tuple(replace(r, expires_at=at) for r in s.resident))
     assert make_plan(moved) == make_plan(s)
+
+
+# --- preloaded models that are missing, former ones, a fall to the CPU ------------------------
+
+PIN = Item("embed:latest", "sha-embed", 2 * GB, "preloaded", "as last loaded here")
+AS_ACTIVE: dict[str, Any] = {
+    "tag": "old",
+    "spec": Spec("old", "old"),
+    "target": disk("old", 8),
+    "need": 10,
+}
+
+
+def test_missing_pins_are_loaded_and_their_bytes_are_counted() -> None:
+    plan = make_plan(situation(resident=(here("old", 10),), missing=(PIN,)))
+    assert plan.reload == (PIN,)
+    assert (plan.bytes_after, plan.bytes_peak) == (10 * GB, 20 * GB)
+    assert plan.strategy_reason == (
+        "10.0 GB, 2.0 of them preloaded models, fit beside what is loaded: 14.0 GB are free"
+    )
+
+
+def test_pins_make_a_swap_of_what_would_fit_alone() -> None:
+    rows = (here("old", 10),)
+    assert make_plan(situation(need=11, resident=rows)).strategy is Strategy.OVERLAP
+    assert make_plan(situation(need=11, resident=rows, missing=(PIN,))).strategy is Strategy.SWAP
+
+
+def test_that_only_a_pin_does_not_fit_bars_no_switch() -> None:
+    spec = Spec("new", "new", min_gpu_percent=90)
+    plan = make_plan(situation(need=23, spec=spec, missing=(PIN,)))
+    assert (plan.blocked, plan.short_bytes, plan.fits) == ("", 1 * GB, False)
+
+
+def test_where_the_model_is_active_already_missing_pins_come_beside_it() -> None:
+    plan = make_plan(situation(**AS_ACTIVE, resident=(here("old", 10),), missing=(PIN,)))
+    assert (plan.already_active, plan.stays) == (False, True)
+    assert plan.strategy is Strategy.OVERLAP, "nobody waits"
+    assert (left(plan), plan.reload) == ([], (PIN,))
+    assert plan.expected == {}, "how long a load takes tells nothing here"
+
+
+def test_what_a_switch_loaded_and_nobody_wants_any_more_leaves() -> None:
+    rows = (here("old", 10), here("former", 2), here("theirs", 2))
+    facts: dict[str, Any] = {"resident": rows, "ours": frozenset({"sha-former", "sha-old"})}
+    plan = make_plan(situation(**AS_ACTIVE, **facts))
+    assert (left(plan), kept(plan), plan.already_active) == (["former"], {"theirs"}, False)
+    pinned = make_plan(situation(**AS_ACTIVE, **facts, preloaded=frozenset({"sha-former"})))
+    assert pinned.already_active
+
+
+@pytest.mark.parametrize(
+    ("usual", "floor", "leaves"),
+    [(100, None, True), (None, 90, True), (52, None, False), (50, 90, False), (None, None, False)],
+)
+def test_an_active_model_that_fell_to_the_cpu_leaves_and_comes_again(
+    usual: int | None, floor: int | None, leaves: bool
+) -> None:
+    spec = Spec("old", "old", min_gpu_percent=floor)
+    half = replace(here("old", 10), size_vram=5 * GB)
+    facts = AS_ACTIVE | {"spec": spec, "active_spec": spec, "asked": Strategy.OVERLAP}
+    plan = make_plan(situation(**facts, resident=(half,), usual_gpu_percent=usual))
+    assert (left(plan) == ["old"], plan.already_active) == (leaves, not leaves)
+    if leaves:
+        assert plan.strategy is Strategy.SWAP, "a load beside itself changes nothing"
+        assert "it leaves and is loaded anew: 50 % of it is on the GPU" in plan.strategy_reason
 
 
 def test_gigabytes_are_decimal_and_short() -> None:

@@ -99,8 +99,8 @@ def test_only_what_activates_follows_a_verified_model() -> None:
     assert {s for s in State if can_move(s, State.ACTIVATING)} == {State.VERIFYING}
 
 
-def test_clients_wait_only_in_a_swap_and_only_while_no_model_is_there() -> None:
+def test_clients_wait_while_no_model_is_there_and_while_the_configuration_changes() -> None:
     waits = {s for s in State if holds_requests(Strategy.SWAP, s)}
     assert waits == OPEN - {State.QUEUED, State.CHECKING}
-    assert not any(holds_requests(Strategy.OVERLAP, s) for s in State)
+    assert {s for s in State if holds_requests(Strategy.OVERLAP, s)} == {State.ACTIVATING}
     assert not any(holds_requests(Strategy.AUTO, s) for s in State)

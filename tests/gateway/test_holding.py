@@ -1,20 +1,25 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from aiohttp import web
+from django.db import DatabaseError
 
 from switcher import traffic
-from switcher.gateway import hold, routing
-from switcher.models import Host
-from switcher.queries import api as queries
+from switcher.gateway import routing, table
+from switcher.models import GatewayProcess, Host
+from switcher.queries import gates as queries
+from switcher.queries.gates import Standing
 from switcher.records import leases, switches
 from switcher.records.switches import Held, NewSwitch
 from switcher.specs import Spec
 from switcher.states import State, Strategy
+from switcher.switching import waiting as waiting_room
 from switcher.switching.waiting import in_thread
 from tests.gateway.conftest import ADMIN, Upstream, ask
 
@@ -52,7 +57,7 @@ async def test_requests_wait_while_a_swap_lasts_and_go_to_the_new_model(
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     waiting = [ask() for _ in range(5)]
-    await until(lambda: hold.waiting(host.pk) == 5)
+    await until(lambda: routing.waiting(host.pk) == 5)
     assert traffic.in_flight(host.pk) == 0, "who waits is not in flight: draining would not end"
     assert not upstream.asked
     await in_thread(activate, held)
@@ -60,7 +65,7 @@ async def test_requests_wait_while_a_swap_lasts_and_go_to_the_new_model(
         await got.end()
         assert got.status == 200
         assert got.headers["x-switchboard-model"] == "mid-b"
-    assert hold.waiting(host.pk) == 0
+    assert routing.waiting(host.pk) == 0
 
 
 async def test_after_a_swap_that_failed_they_go_to_the_old_model(
@@ -69,7 +74,7 @@ async def test_after_a_swap_that_failed_they_go_to_the_old_model(
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING, State.UNLOADING, State.LOADING, State.RESTORING)
     got = ask()
-    await until(lambda: hold.waiting(host.pk))
+    await until(lambda: routing.waiting(host.pk))
     await in_thread(held.end, State.ROLLED_BACK, outcome="mid-a is active again.")
     assert (await got.end()).headers["x-switchboard-model"] == "mid-a"
 
@@ -87,22 +92,22 @@ async def test_nothing_waits_while_the_old_model_still_answers(
 async def test_who_leaves_gives_the_place_up(host: Host, upstream: Upstream) -> None:
     await in_thread(go, await in_thread(begin, host), State.DRAINING)
     got = ask()
-    await until(lambda: hold.waiting(host.pk))
+    await until(lambda: routing.waiting(host.pk))
     got.leave()
     async with asyncio.timeout(10):
         await got.task
-    assert hold.waiting(host.pk) == 0
+    assert routing.waiting(host.pk) == 0
     assert got.sent.empty()
 
 
 async def test_only_so_many_wait(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hold, "MOST_WAITING", 2)
+    monkeypatch.setattr(routing, "MOST_WAITING", 2)
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     waiting = [ask(), ask()]
-    await until(lambda: hold.waiting(host.pk) == 2)
+    await until(lambda: routing.waiting(host.pk) == 2)
     got = await ask().end()
     assert got.status == 503
     assert got.json()["error"]["code"] == "switching"
@@ -114,12 +119,27 @@ async def test_only_so_many_wait(
 async def test_nobody_waits_for_ever(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hold, "LONGEST_S", 0.05)
+    monkeypatch.setattr(routing, "LONGEST_S", 0.05)
     await in_thread(go, await in_thread(begin, host), State.DRAINING)
     got = await ask().end()
     assert got.status == 503
     assert "retry-after" in got.headers
-    assert hold.waiting(host.pk) == 0
+    assert routing.waiting(host.pk) == 0
+
+
+async def test_who_waits_is_sent_away_with_a_time_when_the_server_ends(
+    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting_room, "_ending", threading.Event())
+    held = await in_thread(begin, host)
+    await in_thread(go, held, State.DRAINING)
+    got = ask()
+    await until(lambda: routing.waiting(host.pk) == 1)
+    waiting_room.let_go()
+    await got.end()
+    assert (got.status, got.headers["retry-after"]) == (503, "10")
+    assert "Switchboard is stopped" in got.json()["error"]["message"]
+    assert not upstream.asked
 
 
 async def test_models_are_listed_while_a_swap_lasts(host: Host) -> None:
@@ -128,38 +148,116 @@ async def test_models_are_listed_while_a_swap_lasts(host: Host) -> None:
     assert [m["id"] for m in got.json()["data"]] == ["mid-a"]
 
 
-async def test_draining_sees_every_request_that_read_no_hold(
-    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The swap begins right after the route was read: the request is counted already."""
-    held = await in_thread(begin, host)
-    counted: list[int] = []
-
-    def read_then_drain(name: str) -> queries.Route:
-        now = queries.route(name)
-        if not counted:
-            held.move(State.DRAINING)
-            counted.append(traffic.in_flight(host.pk))
-        return now
-
-    monkeypatch.setitem(routing._ids, "", host.pk)
-    monkeypatch.setattr(routing, "route", read_then_drain)
-    got = await ask().end()
-    assert got.headers["x-switchboard-model"] == "mid-a"
-    assert counted == [1]
+async def standing_of(host: Host, held: Held) -> Standing:
+    return await in_thread(queries.standing, host.pk, held.switch_id)
 
 
-async def test_a_default_host_that_changed_is_counted_as_itself(
-    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[int] = []
+async def test_a_switch_learns_what_is_still_under_way(host: Host, upstream: Upstream) -> None:
+    go_on = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        seen.append(traffic.in_flight(host.pk))
+        await go_on.wait()
         return web.json_response({})
 
     upstream.answer = answer
-    monkeypatch.setitem(routing._ids, "", host.pk + 7)
+    early = ask()
+    await until(lambda: upstream.asked)
+    held = await in_thread(begin, host)
+    await in_thread(go, held, State.DRAINING)
+    async with asyncio.timeout(10):
+        while (await standing_of(host, held)) != Standing(1, 0, 1):
+            await asyncio.sleep(0.01)
+    late = ask()
+    go_on.set()
+    assert (await early.end()).status == 200
+    async with asyncio.timeout(10):
+        while (await standing_of(host, held)) != Standing(1, 0, 0):
+            await asyncio.sleep(0.01)
+    assert len(upstream.asked) == 1, "who came after the gate was closed waits"
+    await in_thread(activate, held)
+    assert (await late.end()).headers["x-switchboard-model"] == "mid-b"
+
+
+async def test_nothing_slips_through_once_the_process_has_said_that_it_knows(
+    host: Host, upstream: Upstream
+) -> None:
+    stop = asyncio.Event()
+
+    async def keep_asking() -> None:
+        while not stop.is_set():
+            asking = ask()
+            await asyncio.wait(
+                {asking.task, asyncio.create_task(stop.wait())}, return_when="FIRST_COMPLETED"
+            )
+            if not asking.task.done():
+                asking.leave()
+                await asking.task
+
+    clients = [asyncio.create_task(keep_asking()) for _ in range(8)]
+    await until(lambda: len(upstream.asked) > 20)
+    held = await in_thread(begin, host)
+    await in_thread(go, held, State.DRAINING)
+    async with asyncio.timeout(10):
+        while (await standing_of(host, held)) != Standing(1, 0, 0):
+            await asyncio.sleep(0.005)
+    count = len(upstream.asked)
+    await until(lambda: routing.waiting(host.pk) == 8)
+    assert len(upstream.asked) == count
+    stop.set()
+    await asyncio.gather(*clients)
+
+
+async def test_an_overlap_holds_requests_only_while_the_configuration_changes(
+    host: Host, upstream: Upstream
+) -> None:
+    held = await in_thread(begin, host, "overlap")
+    await in_thread(go, held, State.LOADING, State.WARMING, State.VERIFYING)
+    assert (await ask().end()).headers["x-switchboard-model"] == "mid-a"
+    await in_thread(go, held, State.ACTIVATING)
+    async with asyncio.timeout(10):
+        while (await standing_of(host, held)) != Standing(1, 0, 0):
+            await asyncio.sleep(0.005)
+    got = ask()
+    await until(lambda: routing.waiting(host.pk))
+    await in_thread(held.activate, State.UNLOADING, "sha-mid-b")
+    assert (await got.end()).headers["x-switchboard-model"] == "mid-b"
+
+
+async def test_without_its_database_nothing_is_passed_on(
+    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that cannot say that it lives is soon taken for dead, and not waited for."""
+
+    def fail(name: str) -> None:
+        raise DatabaseError("away")
+
+    monkeypatch.setattr(table.gates, "beat", fail)
+    monkeypatch.setattr(table, "VALID_S", 0.2)
+    monkeypatch.setattr(table.Table.routes, "__defaults__", (0.2,))
+    got = await ask().end()
+    assert (got.status, got.json()["error"]["code"]) == (503, "no_database")
+    assert not upstream.asked
+
+
+async def test_a_process_that_was_not_seen_for_long_is_not_waited_for(host: Host) -> None:
+    held = await in_thread(begin, host)
+    await in_thread(go, held, State.DRAINING)
+    now = datetime.now(UTC)
+    for name, seconds in (("alive", 1), ("dead", 30)):
+        seen_at = now - timedelta(seconds=seconds)
+        await in_thread(GatewayProcess.objects.create, name=name, seen_at=seen_at)
+    assert await standing_of(host, held) == Standing(1, 1, 0)
+
+
+async def test_without_requests_it_sleeps_and_wakes_for_the_next(
+    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "AWAKE_S", 0.1)
     assert (await ask().end()).status == 200
-    assert seen == [1]
-    assert traffic.in_flight(host.pk + 7) == 0
+    task = table.table()._task
+    assert task is not None
+    async with asyncio.timeout(10):
+        await task
+    assert not await in_thread(GatewayProcess.objects.exists)
+    assert (await ask().end()).status == 200
+    assert await in_thread(GatewayProcess.objects.count) == 1

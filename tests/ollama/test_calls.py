@@ -24,6 +24,7 @@ from switcher.ollama.client import Client
 from switcher.ollama.errors import BadAnswer, CallCut, OllamaError, TimedOut, Unreachable
 from switcher.specs import Spec
 from tests.ollama.rawserver import OK, Peer, Serve, answering, json_answer, raw_server
+from tests.until import until
 
 SOON_S = 0.5
 
@@ -35,7 +36,7 @@ def send(
     body: dict[str, Any] | None = None,
     session: Any = None,
 ) -> Answer:
-    own = session or calls.new_session()
+    own = session or calls.Session()
     try:
         method = "POST" if body is not None else "GET"
         return calls.send(own, method, url, body, timeout_s, call or Call())
@@ -158,7 +159,7 @@ def test_a_cut_on_a_connection_that_was_used_before_ends_the_wait_too() -> None:
         peer.hang()
 
     with raw_server(once_then_hang) as server, ThreadPoolExecutor(1) as pool:
-        session = calls.new_session()
+        session = calls.Session()
         send(server.url + "/api/ps", session=session)
         call = Call()
         waiting = pool.submit(send, server.url + "/api/ps", 30.0, call, None, session)
@@ -175,7 +176,7 @@ def test_a_cut_on_a_connection_that_was_used_before_ends_the_wait_too() -> None:
 def test_one_cut_ends_all_requests_that_share_a_call() -> None:
     """Several old models are unloaded at once, under one call."""
     with raw_server(hang) as server, ThreadPoolExecutor(3) as pool:
-        session, call = calls.new_session(), Call()
+        session, call = calls.Session(), Call()
         waiting = [
             pool.submit(send, server.url + "/api/generate", 30.0, call, {"model": m}, session)
             for m in ("mid-a", "mid-b", "big")
@@ -193,7 +194,7 @@ def test_one_cut_ends_all_requests_that_share_a_call() -> None:
 
 def test_what_comes_after_a_call_is_over_cannot_hit_the_next_one_on_its_connection() -> None:
     with raw_server(answering(OK, OK, OK)) as server:
-        session, first, late = calls.new_session(), Call(), Call()
+        session, first, late = calls.Session(), Call(), Call()
         send(server.url + "/api/ps", 5.0, first, session=session)
         send(server.url + "/api/ps", 5.0, late, session=session)
         first.cut()
@@ -212,17 +213,16 @@ def test_a_call_that_was_cut_first_and_ran_out_then_was_cut() -> None:
             send(server.url + "/api/ps", 5.0, call)
 
 
-def test_a_timer_does_not_outlive_its_call() -> None:
+def test_a_call_leaves_neither_a_thread_nor_a_deadline_behind() -> None:
     with raw_server(answering(OK)) as server:
-        before = threading.active_count()
-        call = Call()
-        send(server.url + "/api/ps", 0.4, call)
-        deadline = time.monotonic() + 2
-        while threading.active_count() > before + 1 and time.monotonic() < deadline:
-            server.over.wait(0.01)
+        send(server.url + "/api/ps")  # the first one begins the thread that keeps all deadlines
+    with raw_server(answering(OK)) as server:
+        call, began = Call(), time.monotonic()
+        send(server.url + "/api/ps", 0.2, call)
+        assert not [d for _, _, d in list(calls.deadlines._heap) if d.act is not None]
+        assert [t.name for t in threading.enumerate()].count("deadlines") == 1
+        until(lambda: time.monotonic() > began + 0.3)
         assert not call.was_cut
-        timers = [t for t in threading.enumerate() if isinstance(t, threading.Timer)]
-        assert not [t for t in timers if t.is_alive() and not t.finished.is_set()]
 
 
 # --- connections ---------------------------------------------------------------------------
@@ -230,16 +230,27 @@ def test_a_timer_does_not_outlive_its_call() -> None:
 
 def test_calls_of_one_session_share_a_connection() -> None:
     with raw_server(answering(OK, OK, OK)) as server:
-        session = calls.new_session()
+        session = calls.Session()
         for _ in range(3):
             assert send(server.url + "/api/ps", session=session).json() == {}
         assert (server.connections, len(server.requests)) == (1, 3)
         session.close()
 
 
+def test_a_reading_goes_out_alike_each_time_and_with_no_cookie_that_was_set() -> None:
+    cookie = json_answer(b"{}", extra=b"Set-Cookie: route=1\r\n")
+    with raw_server(answering(cookie, OK)) as server:
+        session = calls.Session()
+        for _ in range(2):
+            send(server.url + "/api/ps", session=session)
+        first, second = server.requests
+        assert first == second
+        session.close()
+
+
 def test_a_connection_that_the_server_closed_between_two_calls_is_made_anew() -> None:
     with raw_server(answering(OK)) as server:
-        session = calls.new_session()
+        session = calls.Session()
         for _ in range(3):
             assert send(server.url + "/api/ps", session=session).status == 200
             gone = server._threads[-1]
@@ -258,7 +269,7 @@ def test_a_reading_survives_a_connection_that_closes_just_as_it_asks() -> None:
             peer.request()
 
     with raw_server(hang_up_on_the_second) as server:
-        session = calls.new_session()
+        session = calls.Session()
         send(server.url + "/api/ps", session=session)
         assert send(server.url + "/api/ps", session=session).status == 200
         session.close()
@@ -271,7 +282,7 @@ def test_what_changes_a_host_is_never_sent_twice() -> None:
         peer.request()
 
     with raw_server(hang_up_on_the_second) as server:
-        session = calls.new_session()
+        session = calls.Session()
         send(server.url + "/api/ps", session=session)
         with pytest.raises(Unreachable):
             send(server.url + "/api/generate", 5.0, None, {"model": "mid-a"}, session)
@@ -310,7 +321,7 @@ def _open_sockets() -> int:
     ],
 )
 def test_no_socket_is_left_open_after_a_call_that_failed(serve: Serve) -> None:
-    session = calls.new_session()
+    session = calls.Session()
     with raw_server(serve) as server:
         for _ in range(3):
             with pytest.raises(OllamaError):
@@ -594,7 +605,7 @@ open(sys.argv[1], "wb").write(
 def test_a_cut_ends_the_wait_over_tls_too(tls: tuple[ssl.SSLContext, str], serve: Serve) -> None:
     context, pem = tls
     with raw_server(serve, context) as server, ThreadPoolExecutor(1) as pool:
-        session, call = calls.new_session(), Call()
+        session, call = calls.Session(), Call()
         session.verify = pem
         waiting = pool.submit(send, server.url + "/api/ps", 30.0, call, None, session)
         assert server.dripping.wait(5)

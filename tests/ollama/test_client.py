@@ -27,6 +27,7 @@ from switcher.ollama.errors import (
     Unreachable,
 )
 from switcher.specs import Spec, WarmUp
+from tests.ollama.rawserver import Peer, json_answer, raw_server
 
 URL = "http://tower.test:11434"
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
@@ -629,7 +630,119 @@ def test_a_quick_look_renews_what_is_loaded_and_keeps_the_rest(
     assert [r.digest for r in seen.resident] == [DIGEST]
 
 
+def test_an_answer_that_says_the_same_again_is_not_read_again(
+    http: responses.RequestsMock, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(http, "/api/ps", {"models": [PS_ROW]}, method="GET")
+    first = client.resident()
+    monkeypatch.setattr("switcher.ollama.calls.json.loads", None)
+    assert client.resident() is first
+
+
+def test_an_answer_that_says_something_else_is_read(
+    http: responses.RequestsMock, client: Client
+) -> None:
+    other = PS_ROW | {"name": "mid-b:latest"}
+    for rows in ([PS_ROW], [other], [PS_ROW], []):
+        http.add("GET", URL + "/api/ps", json={"models": rows})
+    names = [[r.name for r in client.resident()] for _ in range(4)]
+    assert names == [["mid-a:latest"], ["mid-b:latest"], ["mid-a:latest"], []]
+
+
+def test_an_answer_that_is_none_is_refused_each_time_it_comes(
+    http: responses.RequestsMock, client: Client
+) -> None:
+    http.add("GET", URL + "/api/ps", body="{}")
+    for _ in range(2):
+        with pytest.raises(BadAnswer):
+            client.resident()
+
+
+def test_the_same_words_at_another_path_are_not_taken_for_it(
+    http: responses.RequestsMock, client: Client
+) -> None:
+    for path in ("/api/ps", "/api/tags"):
+        answer(http, path, {"models": [PS_ROW]}, method="GET")
+    assert isinstance(client.resident()[0], Resident)
+    assert isinstance(client.installed()[0], Installed)
+
+
+@pytest.mark.parametrize("again", ["a new connection", "a minute later"])
+def test_the_version_is_asked_for_again_where_it_may_be_another(
+    http: responses.RequestsMock, client: Client, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    for path in ("/api/ps", "/api/tags"):
+        answer(http, path, {"models": []}, method="GET")
+    for version in ("0.12.3", "0.24.0"):
+        answer(http, "/api/version", {"version": version}, method="GET")
+    assert [client.observe(NOW).version for _ in range(3)] == ["0.12.3"] * 3
+    if again == "a new connection":
+        init = Call.__init__
+
+        def connected(self: Call) -> None:
+            init(self)
+            self.connected = True
+
+        monkeypatch.setattr(Call, "__init__", connected)
+    else:
+        client._version_at -= 61
+    assert client.observe(NOW).version == "0.24.0"
+
+
+@pytest.mark.parametrize("closes_after", [3, 4])  # GET /api/ps, /api/tags, /api/version, /api/ps
+def test_a_closed_connection_is_told_whichever_call_meets_it(closes_after: int) -> None:
+    """It says that the server restarted, even where the catalogue's call was the one."""
+    listed, version = json_answer(b'{"models":[]}'), json_answer(b'{"version":"0.24.0"}')
+
+    def serve(peer: Peer) -> None:
+        count = 0
+        while request := peer.request():
+            peer.send(version if b"/api/version" in request else listed)
+            count += 1
+            if peer.number == 1 and count == closes_after:
+                return
+
+    with raw_server(serve) as server:
+        client = Client(server.url)
+        told = [client.observe(NOW).reconnected for _ in range(4)]
+        client.close()
+    assert told == [False, closes_after == 3, closes_after == 4, False]
+
+
 def test_a_connection_error_ends_as_ours(http: responses.RequestsMock, client: Client) -> None:
     http.add("GET", URL + "/api/ps", body=requests.ConnectionError("boom"))
     with pytest.raises(Unreachable, match="The connection to http://tower.test:11434 broke"):
         client.resident()
+
+
+# --- names -----------------------------------------------------------------------------------
+
+
+@pytest.mark.fact(21)
+def test_a_copy_names_source_and_destination_and_needs_no_words_in_the_answer(
+    http: responses.RequestsMock, client: Client
+) -> None:
+    http.add("POST", f"{URL}/api/copy", body=b"", status=200)
+    client.copy("mid-a", "switchboard-holds/mid-a:1a2b")
+    assert sent(http) == {"source": "mid-a", "destination": "switchboard-holds/mid-a:1a2b"}
+
+
+@pytest.mark.fact(21)
+def test_a_copy_of_nothing_is_a_missing_model(http: responses.RequestsMock, client: Client) -> None:
+    answer(http, "/api/copy", {"error": 'model "nope" not found'}, 404)
+    with pytest.raises(ModelMissing):
+        client.copy("nope", "x", Call())
+
+
+@pytest.mark.fact(24)
+def test_a_name_is_deleted(http: responses.RequestsMock, client: Client) -> None:
+    http.add("DELETE", f"{URL}/api/delete", body=b"", status=200)
+    client.delete("mid-a", Call())
+    assert sent(http) == {"model": "mid-a"}
+
+
+@pytest.mark.fact(24)
+def test_deleting_what_is_gone_is_told_apart(http: responses.RequestsMock, client: Client) -> None:
+    answer(http, "/api/delete", {"error": "model 'mid-a' not found"}, 404, "DELETE")
+    with pytest.raises(ModelMissing):
+        client.delete("mid-a")

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from switcher.drift import Kind
 from switcher.models import AuditEntry, Host, ModelProfile
+from switcher.records import drifts
 from tests import make
 from tests.make import GB
 from tests.panel.conftest import FakeOllama
@@ -166,6 +168,39 @@ def test_host_is_changed_with_its_pins_and_keeps_what_is_active(admin: Client) -
     assert [p.name for p in row.preloaded.all()] == ["embed"]
     page = admin.get("/hosts/north-1/edit").content.decode()
     assert 'value="44.5"' in page
+
+
+def test_host_is_set_to_repair_its_drift(admin: Client) -> None:
+    host = make.host()
+    admin.post("/hosts/north-1/edit", HOST | {"drift_policy": "repair", "repairs_an_hour": "5"})
+    host.refresh_from_db()
+    assert (host.drift_policy, host.repairs_an_hour) == ("repair", 5)
+    page = admin.get("/hosts/north-1/edit").content.decode()
+    assert '<option value="repair" selected>' in page
+    assert "repaired, at most 5 an hour" in text_of(admin.get("/hosts/north-1/"))
+    wrong = admin.post("/hosts/north-1/edit", HOST | {"repairs_an_hour": "0"})
+    assert "greater than or equal to 1" in text_of(wrong)
+
+
+def test_host_page_lists_drift_with_evidence_and_its_repair(auditor: Client) -> None:
+    host = make.host(seen=make.seen(make.resident("phi4:14b"), at=datetime.now(UTC)))
+    row = make.ended_switch(host, "llama3.1:8b", at=make.NOW - timedelta(days=2))
+    evidence = {"wanted": {"keep_alive": "30m"}, "before": None, "now": {"resident": ["phi4"]}}
+    text = "llama3.1:8b was evicted: <b>at</b> 14:28:07 it was loaded."
+    drift = make.drift(host, Kind.EVICTED, "llama3.1:8b", text, evidence=evidence, at=make.NOW)
+    drifts.link_repair([drift.pk], row.pk)
+    response = auditor.get("/hosts/north-1/")
+    shown = text_of(response)
+    assert f"Evicted. {text.replace('<b>', '&lt;b&gt;').replace('</b>', '&lt;/b&gt;')}" in shown
+    assert f"Being repaired by switch {row.pk}" in shown
+    assert "&quot;keep_alive&quot;: &quot;30m&quot;" in response.content.decode()
+    assert "Reported; nothing is done about it." in shown
+    assert "No drift was seen" not in shown
+
+
+def test_host_without_drift_says_so(auditor: Client) -> None:
+    make.host()
+    assert "No drift was seen on north-1." in text_of(auditor.get("/hosts/north-1/"))
 
 
 def test_host_is_removed_and_its_history_stays(admin: Client) -> None:

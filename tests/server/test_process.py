@@ -169,7 +169,8 @@ for n in range(20):
 
 
 @pytest.mark.parametrize(
-    ("path", "origin"), [(LIVE, "http://elsewhere.example"), ("/ws/other/", "")]
+    ("path", "origin"),
+    [(LIVE, "http://elsewhere.example"), (LIVE, "http://127.0.0.1:1"), ("/ws/other/", "")],
 )
 async def test_foreign_pages_and_other_paths_are_refused(
     path: str, origin: str, data: Path, session_key: str

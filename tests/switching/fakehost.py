@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from switcher.handles import is_handle
 from switcher.observed import Installed, Resident, full_name
 from switcher.ollama.calls import Call
 from switcher.ollama.client import Loaded, Warmed
@@ -126,6 +127,21 @@ class FakeHost:
             if not self.lingers:
                 del self.leaving[row.digest], self.loaded[row.digest]
         self.after_act(f"unload {name.removesuffix(':latest')}")
+
+    def copy(self, source: str, destination: str, call: Call | None = None) -> None:
+        self._act(f"copy {destination}", call)
+        row = self._row(full_name(source))
+        self.models[full_name(destination)] = replace(row, name=full_name(destination))
+        self.after_act(f"copy {destination}")
+
+    def delete(self, name: str, call: Call | None = None) -> None:
+        self._act(f"delete {name}", call)
+        del self.models[self._row(full_name(name)).name]
+        self.after_act(f"delete {name}")
+
+    @property
+    def handles(self) -> set[str]:
+        return {name for name in self.models if is_handle(name)}
 
     def repoint(self, tag: str, digest: str) -> None:
         """What a re-pull does: the name means other content, the old runner stays (fact 23)."""

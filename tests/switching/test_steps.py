@@ -21,7 +21,8 @@ Go = Callable[..., SwitchEvent]
 
 
 def acts(fake: FakeHost) -> list[str]:
-    return [a for a in fake.journal if a not in ("ps", "tags")]
+    """What was done to models: readings and copies are none of it."""
+    return [a for a in fake.journal if a.split()[0] not in ("ps", "tags", "copy", "delete")]
 
 
 def phases(row: SwitchEvent) -> list[str]:
@@ -103,7 +104,8 @@ def test_a_load_that_fails_in_swap_brings_the_old_model_back_and_verifies_it(
     assert row.restored == "mid-a"
     assert row.outcome == "big did not become active. mid-a is active again."
     assert acts(fake)[-2:] == ["load mid-a", "warm mid-a"]
-    assert fake.journal[-1] == "ps", "the last thing is a look: what is said was verified"
+    done = [a for a in fake.journal if not a.startswith("delete")]
+    assert done[-2:] == ["ps", "ps"], "the last thing is a look: what is said was verified"
     host.refresh_from_db()
     assert host.active_tag == "mid-a"
     assert not row.degraded
@@ -247,7 +249,7 @@ def test_a_host_that_does_not_answer_touches_nothing(
     fake.fail["ps"] = [Unreachable("Connection refused at http://127.0.0.1:9.")]
     row = switch(profile("mid-a"))
     assert (row.state, row.error_code) == ("failed", "unreachable")
-    assert row.outcome == "Nothing was touched on north-1."
+    assert row.outcome.startswith("Nothing was touched on north-1. Check that Ollama runs there")
 
 
 def test_an_old_plan_runs_nothing(fake: FakeHost, profile: Make, switch: Go) -> None:
@@ -265,6 +267,103 @@ def test_an_old_model_that_stays_is_a_warning_after_the_activation(
     row = switch(profile("mid-b"))
     assert row.state == "active"
     assert "mid-a is still in memory (8.0 GB)" in row.warnings[0]
+
+
+def lose_in(fake: FakeHost, digest: str, after: str, nth: int = 1) -> None:
+    """Have it evicted at the nth reading after an act."""
+    seen: list[str] = []
+
+    def evict(act: str) -> None:
+        if act == "ps" and after in fake.journal:
+            seen.append(act)
+            if len(seen) == nth:
+                fake.loaded.pop(digest, None)
+
+    fake.before_act = evict
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
+def test_in_swap_what_is_lost_before_the_activation_is_never_activated(
+    fake: FakeHost, host: Host, profile: Make, switch: Go, nth: int
+) -> None:
+    """The last of these is the reading that the record keeps of the end."""
+    switch(profile("mid-a"))
+    lose_in(fake, "sha-big", "warm big", nth)
+    row = switch(profile("big"))
+    assert (row.state, row.restored) == ("rolled_back", "mid-a")
+    assert "does not list big" in row.error
+    host.refresh_from_db()
+    assert host.active_tag == "mid-a"
+    assert fake.names == {"mid-a"}
+
+
+def test_a_model_that_is_lost_while_the_old_one_leaves_is_loaded_again(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    """Fact 14: a client's load may cost it."""
+    switch(profile("mid-a"))
+    lose_in(fake, "sha-mid-b", "unload mid-a")
+    row = switch(profile("mid-b"))
+    assert (row.state, row.degraded) == ("active", False)
+    assert row.warnings == ["mid-b left the memory after it was activated; it was loaded again."]
+    assert fake.names == {"mid-b"}
+
+
+def test_a_model_that_is_lost_after_its_activation_and_does_not_come_back_is_said_loudly(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    switch(profile("mid-a"))
+    lose_in(fake, "sha-mid-b", "unload mid-a")
+    b = profile("mid-b")
+    fake.after_act = lambda act: (
+        fake.fail.update({"load mid-b": [Refused("Ollama answered 500: no room", 500, "no room")]})
+        if act == "warm mid-b"
+        else None
+    )
+    row = switch(b)
+    host.refresh_from_db()
+    assert (row.state, row.degraded, row.after) == ("active", True, [])
+    assert host.active_tag == "mid-b"
+    assert (
+        host.degraded
+        == row.outcome
+        == (
+            "mid-b was activated, left the memory again, and could not be loaded anew: "
+            "Ollama answered 500: no room. north-1 holds no model."
+        )
+    )
+    switch(b)
+    host.refresh_from_db()
+    assert host.degraded == "", "it was seen there again"
+
+
+def test_a_name_that_means_other_content_is_not_loaded_in_the_place_of_what_was_lost(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    """Fact 23: what was verified is another model."""
+    switch(profile("mid-a"))
+    lose_in(fake, "sha-mid-b", "unload mid-a")
+    fake.after_act = lambda act: fake.repoint("mid-b", "other") if act == "unload mid-a" else None
+    row = switch(profile("mid-b"))
+    assert (row.state, row.degraded) == ("active", True)
+    assert "the name mid-b does not mean it any more" in row.outcome
+    assert acts(fake)[2:] == ["load mid-b", "warm mid-b", "unload mid-a"]
+
+
+def test_a_host_that_is_silent_after_the_activation_is_not_said_to_hold_anything(
+    fake: FakeHost, host: Host, profile: Make, switch: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("switcher.switching.residency.PATIENCE_S", 0.0)
+    switch(profile("mid-a"))
+
+    def go_away(act: str) -> None:
+        if act == "ps" and "unload mid-a" in fake.journal:
+            raise Unreachable("Connection refused at http://127.0.0.1:9.")
+
+    fake.before_act = go_away
+    row = switch(profile("mid-b"))
+    assert (row.state, row.degraded, row.after) == ("active", False, None)
+    assert "north-1 was not seen after the activation" in row.warnings[-1]
 
 
 def test_preloaded_models_that_the_server_evicts_come_back(
@@ -327,10 +426,9 @@ def test_a_cancel_in_the_middle_restores_the_old_model(
 def test_every_transition_has_its_entry_in_order(fake: FakeHost, profile: Make, switch: Go) -> None:
     switch(profile("mid-a"))
     row = switch(profile("big"))
-    kinds = list(
-        AuditEntry.objects.filter(switch=row).order_by("pk").values_list("kind", flat=True)
-    )
-    assert kinds == [
+    entries = AuditEntry.objects.filter(switch=row).order_by("seq")
+    kinds = entries.exclude(kind__startswith="handle.").values_list("kind", flat=True)
+    assert list(kinds) == [
         "switch.queued",
         "switch.checking",
         "switch.draining",

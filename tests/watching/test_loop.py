@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -171,7 +172,8 @@ def test_its_time_alone_is_stored_every_fifteen_seconds(
     watcher = Watcher(clock)
     watcher._refresh_hosts()
     for _ in range(40):
-        watcher._read(watcher._hosts[host.pk])
+        watched = watcher._hosts[host.pk]
+        watcher._keep(watched, watcher._observe(watched))
         clock.pass_time(5)
     gaps = [(b.at - a.at).total_seconds() for a, b in itertools.pairwise(stored)]
     assert gaps == [readings.TIME_EVERY_S] * 13
@@ -220,7 +222,7 @@ def test_who_does_not_answer_is_asked_less_and_less_often() -> None:
     watcher = Watcher(seed=1)
     watched = loop._Watched(readings.WatchedHost(1, "n", NORTH, False), None, 0.0)  # type: ignore[arg-type]
     waits = [watcher._interval(watched, failures) for failures in range(9)]
-    steps = [5, 1, 1, 5, 10, 20, 30, 30, 30]
+    steps = [2.5, 1, 1, 2.5, 5, 10, 20, 30, 30]
     for wait, step in zip(waits, steps, strict=True):
         assert step * 0.9 <= wait <= step * 1.1
 
@@ -246,7 +248,7 @@ def test_a_fault_of_our_own_stops_no_watching(
     reads_on(north, 3)
     north.fault = None
     until(lambda: digests(host) == ["sha-a"])
-    assert "could not be read or kept" in caplog.text
+    assert "what north-1 holds could not be read" in caplog.text
 
 
 def test_a_listener_that_fails_stops_no_watching(host: Host, north: FakeServer, start: Any) -> None:
@@ -288,6 +290,99 @@ def test_a_host_that_hangs_delays_no_other(
     assert servers[NORTH].reads == 1, "nor is it asked twice at once"
     servers[NORTH].gate.set()
     reads_on(servers[NORTH], 2)
+
+
+def test_hosts_that_hang_again_and_again_delay_none_that_answers(
+    host: Host, servers: dict[str, FakeServer], start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first failure they have readers of their own: here there is one for the others."""
+    monkeypatch.setattr("switcher.watching.readers.STUCK_S", 3600.0)
+    hung = servers[NORTH]
+    hung.error = "No answer."
+    start(readers=1)
+    until(lambda: Reading.objects.filter(failures__gte=1).exists())
+    hung.gate.clear()
+    hung.entered.clear()
+    assert hung.entered.wait(10)
+    config.save_host(Host(name="south-1", base_url=SOUTH), ANNA)
+    reads_on(servers[SOUTH], 5)
+    assert not hung.gate.is_set()
+    hung.error = ""
+    hung.gate.set()
+    until(lambda: Reading.objects.get(host=host).failures == 0)
+
+
+def test_many_hosts_that_begin_to_hang_at_once_give_way_to_others(
+    db: None, start: Any, servers: dict[str, FakeServer]
+) -> None:
+    """More of them than may read at a time, and all known as healthy until now."""
+    hung = [f"http://127.0.0.1:{port}" for port in range(20, 26)]
+    for n, url in enumerate(hung):
+        servers[url] = FakeServer()
+        config.save_host(Host(name=f"hung-{n}", base_url=url), ANNA)
+    config.save_host(Host(name="south-1", base_url=SOUTH), ANNA)
+    start(readers=2)
+    until(lambda: len(latest()) == 7)
+    for url in hung:
+        servers[url].gate.clear()
+    reads_on(servers[SOUTH], 60)
+    for url in hung:
+        assert servers[url].entered.is_set()
+        servers[url].gate.set()
+
+
+def test_who_decides_sleeps_while_a_host_is_read_and_wakes_for_its_next_reading(
+    host: Host, north: FakeServer, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOOK_EVERY_S", 3600.0)
+    north.gate.clear()
+    watcher = start()
+    assert north.entered.wait(10)
+    until(lambda: time.monotonic() + 3000 < watcher._wakes_at < float("inf"))
+    north.gate.set()
+    reads_on(north, 3)
+
+
+def test_a_connection_to_the_database_that_broke_is_not_used_again(
+    host: Host, north: FakeServer, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, closed, faults = readings.store, [], [1]
+
+    def broken(host_id: int, seen: Observation, failures: int) -> None:
+        if faults:
+            faults.pop()
+            raise OperationalError("server closed the connection unexpectedly")
+        store(host_id, seen, failures)
+
+    close = type(connections).close_all
+
+    def note(self: Any) -> None:
+        closed.append(threading.current_thread().name)
+        close(self)
+
+    monkeypatch.setattr(type(connections), "close_all", note)
+    monkeypatch.setattr(readings, "store", broken)
+    start()
+    until(lambda: digests(host) == ["sha-a"])
+    assert closed == ["watch-keeper"]
+
+
+def test_the_hosts_are_not_looked_up_again_with_each_reading(
+    host: Host, north: FakeServer, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOOK_EVERY_S", 3600.0)
+    hosts, looks = readings.watched_hosts, []
+
+    def counted() -> list[readings.WatchedHost]:
+        looks.append(1)
+        return hosts()
+
+    monkeypatch.setattr(readings, "watched_hosts", counted)
+    start()
+    reads_on(north, 10)
+    assert len(looks) == 1
+    config.put_host({"keep_alive": "2h"}, ANNA, host.pk)
+    until(lambda: len(looks) == 2)
 
 
 # --- hosts come, go and move -----------------------------------------------------------------
@@ -457,3 +552,10 @@ def test_a_look_that_fails_keeps_what_is_known(host: Host, north: FakeServer) ->
 def test_a_reading_of_a_host_that_never_was_is_dropped(db: None) -> None:
     readings.store(4711, Observation(datetime.now(UTC)), 0)
     assert not Reading.objects.exists()
+
+
+def test_drift_of_a_quiet_host_is_named_within_five_seconds_and_so_is_its_silence() -> None:
+    """What reading takes comes on top: milliseconds, or QUICK_S where a host hangs."""
+    slowest = 1.1  # of the jitter
+    assert slowest * loop.QUIET_S < 5.0
+    assert slowest * (loop.QUIET_S + (loop.OFFLINE_AFTER - 1) * loop.BUSY_S) < 5.0

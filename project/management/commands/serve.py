@@ -34,7 +34,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["migrate"]:
             call_command("migrate", verbosity=0, interactive=False)
-        _check_migrated()
+        check_migrated()
         # Only now: importing it loads the whole application.
         from project.asgi import application
         from project.background import assemble
@@ -58,7 +58,8 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
-def _check_migrated() -> None:
+def check_migrated() -> None:
+    """Refuse to start over an older database. Raises CommandError."""
     executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
     missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
     connections.close_all()

@@ -13,6 +13,8 @@ from switcher.observed import Observation, Resident, find_digest, short_name
 from switcher.ollama.client import Client
 from switcher.queries import api as facts
 from switcher.queries.api import HostFacts
+from switcher.queries.drifts import open_drifts
+from switcher.queries.handles import as_models
 
 HEAD = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL", "")
 
@@ -56,7 +58,8 @@ def read(hosts: list[HostFacts]) -> list[Observation]:
     if not hosts:
         return []
     with ThreadPoolExecutor(max_workers=min(16, len(hosts))) as pool:
-        return list(pool.map(_read, hosts))
+        seen = list(pool.map(_read, hosts))
+    return [as_models(host.id, each) for host, each in zip(hosts, seen, strict=True)]
 
 
 def _read(host: HostFacts) -> Observation:
@@ -100,7 +103,8 @@ def warnings(host: HostFacts, seen: Observation) -> list[str]:
     if host.active is None:
         return [*found, "no model is active"]
     if host.open_switch is None:
-        found += _drift(host, seen)
+        # What the watcher has recorded; without one, what this reading alone tells.
+        found += [d.text for d in open_drifts(host.id)] or _drift(host, seen)
     return found
 
 

@@ -120,6 +120,7 @@ def plan_lines(plan: Plan) -> list[str]:
     lines = [f"Plan for {plan.host}: {plan.strategy.value}, because {plan.strategy_reason}."]
     lines += [f"  unload {i.short} ({_gb(i.bytes)}, {i.role})" for i in plan.unload]
     lines.append(f"  load   {plan.load.short} ({_gb(plan.load.bytes)} {plan.load.why})".rstrip())
+    lines += [f"  load   {i.short} ({_gb(i.bytes)}, {i.role})" for i in plan.reload]
     lines += [f"  keep   {i.short} ({_gb(i.bytes)}, {i.role})" for i in plan.keep]
     vram = f" of {_gb(plan.vram_bytes)}" if plan.vram_bytes else ""
     before, after, peak = (_gb(n) for n in (plan.bytes_before, plan.bytes_after, plan.bytes_peak))

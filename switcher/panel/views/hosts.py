@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
@@ -10,6 +12,7 @@ from django_htmx.http import trigger_client_event
 
 from switcher.clock import system
 from switcher.errors import BadRequest, SwitcherError
+from switcher.handles import without_handles
 from switcher.observed import Observation
 from switcher.ollama.client import Client
 from switcher.panel.forms import HostForm
@@ -22,10 +25,12 @@ from switcher.panel.page import (
     show,
     staff,
 )
+from switcher.panel.planning import Notice
 from switcher.queries import hosts, profiles
 from switcher.queries.hosts import HostValues
 from switcher.records import config
 from switcher.specs import check_address
+from switcher.switching import service
 from switcher.watching.loop import check_now, latest
 
 
@@ -105,6 +110,44 @@ def check(request: HttpRequest, name: str) -> HttpResponseBase:
     return redirect("host", name)
 
 
+@require_GET
+@staff
+def ghosts(request: HttpRequest, name: str) -> HttpResponseBase:
+    """The ghosts of a host, with the buttons of who looks."""
+    return _ghosts(request, name) if is_htmx(request) else redirect("host", name)
+
+
+@require_POST
+@operators
+def free(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Unload a ghost through a copy of it; the answer comes when it is gone."""
+    values = hosts.host_values(name)
+    if values is None:
+        return missing(request, f"host {name}")
+    try:
+        freed = service.free_ghost(name, request.POST.get("digest", ""), actor_of(request))
+        said = Notice("ok", "", freed.text)
+    except SwitcherError as exc:
+        said = Notice("failed", "", exc.text)
+    check_now(values.id, values.base_url)
+    if is_htmx(request):
+        response = _ghosts(request, name, said)
+        return trigger_client_event(
+            response, "focus-on", {"id": f"host-{name}-freed"}, after="swap"
+        )
+    level = messages.SUCCESS if said.state == "ok" else messages.ERROR
+    messages.add_message(request, level, said.text, extra_tags=said.state)
+    return redirect("host", name)
+
+
+def _ghosts(request: HttpRequest, name: str, freed: Notice | None = None) -> HttpResponse:
+    now = system.now()
+    page = hosts.host_page(name, now, latest())
+    if page is None:
+        return missing(request, f"host {name}")
+    return show(request, "ghosts.html", {"host": page.row, "freed": freed, "now": now})
+
+
 @require_POST
 @admins
 def probe(request: HttpRequest) -> HttpResponseBase:
@@ -123,7 +166,8 @@ def read_address(text: str) -> Observation:
     """What answers there now. BadRequest where it is no address."""
     client = Client(check_address(text))
     try:
-        return client.observe(system.now())
+        seen = client.observe(system.now())
+        return replace(seen, installed=without_handles(seen.installed))
     finally:
         client.close()
 

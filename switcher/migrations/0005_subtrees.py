@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("switcher", "0003_ledger"),
+        ("switcher", "0004_ledger"),
     ]
 
     operations = [

@@ -56,7 +56,7 @@ def chain(apps, schema_editor):
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("switcher", "0002_drift_and_handles"),
+        ("switcher", "0003_gateway"),
     ]
 
     operations = [

@@ -1,0 +1,225 @@
+#!/usr/bin/env python3
+"""What the gateway costs: requests a second and the time it adds, beside asking the host directly.
+
+    bench/gateway.py [--seconds 3] [--rounds 3] [--workers 1]
+
+Direct, Switchboard's gateway, and llama-swap and LiteLLM where they are installed (`llama-swap`,
+`litellm` on the PATH), in front of the same upstream: it answers JSON at once, or 30 parts with a
+millisecond between. The ways take turns in each round, so that the machine's noise is the same for
+all. Client, gateway and upstream share this machine: trust the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+ROOT = Path(__file__).resolve().parents[1]
+CLIENTS = (1, 16, 64)
+UPSTREAM = "--this-is-the-upstream"
+PARTS, PART_S = 30, 0.001
+PART = b'data: {"choices":[{"index":0,"delta":{"content":"token "}}]}\n\n'
+
+
+def serve_upstream(port: int) -> None:
+    """A host that computes nothing, so that only what is between counts."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        if not body.get("stream"):
+            choice = {"index": 0, "message": {"role": "assistant", "content": "Hello"}}
+            return web.json_response({"model": body["model"], "choices": [choice]})
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for _ in range(PARTS):
+            await response.write(PART)
+            await asyncio.sleep(PART_S)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer)
+    app.router.add_get("/{path:.*}", lambda _: web.json_response({"data": [], "models": []}))
+    web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None)
+
+
+# -- load
+
+
+async def load(url: str, clients: int, stream: bool, seconds: float) -> tuple[int, list[Any]]:
+    """Requests that ended within the time, and (first byte, whole) in seconds of each."""
+    times: list[tuple[float, float]] = []
+    message = {"role": "user", "content": "Hello"}
+    body = {"model": "bench", "messages": [message], "stream": stream}
+    until = time.perf_counter() + seconds
+
+    async def ask(session: aiohttp.ClientSession) -> None:
+        while (began := time.perf_counter()) < until:
+            async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
+                assert answer.status == 200, (url, answer.status, await answer.text())
+                first = 0.0
+                async for _ in answer.content.iter_any():
+                    first = first or time.perf_counter() - began
+            times.append((first, time.perf_counter() - began))
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        await asyncio.gather(*(ask(session) for _ in range(clients)))
+    return len(times), times
+
+
+def summed(runs: list[tuple[int, list[Any]]], seconds: float) -> dict[str, float]:
+    firsts = sorted(first for _, times in runs for first, _ in times)
+    wholes = sorted(whole for _, times in runs for _, whole in times)
+    return {
+        "req_per_s": round(sum(count for count, _ in runs) / (len(runs) * seconds)),
+        "first_ms_p50": round(1000 * median(firsts), 2),
+        "p50_ms": round(1000 * median(wholes), 2),
+        "p99_ms": round(1000 * wholes[int(0.99 * (len(wholes) - 1))], 2),
+    }
+
+
+# -- the ways
+
+
+@contextmanager
+def running(words: list[str], port: int, **environment: str) -> Iterator[str]:
+    popen = subprocess.Popen(
+        words,
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until_up(port, popen)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        popen.terminate()
+        popen.wait(20)
+
+
+def until_up(port: int, popen: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and popen.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.2).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit(f"{popen.args}: it does not listen")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def seed(upstream: str) -> None:
+    """A host with an active model: what a switch would have written."""
+    import django
+
+    django.setup()
+    from django.core.management import call_command
+
+    from switcher.models import Host
+    from switcher.records import config
+    from switcher.records.ledger import SERVER
+    from switcher.specs import Spec
+
+    call_command("migrate", verbosity=0)
+    host = config.save_host(Host(name="bench", base_url=upstream), SERVER)
+    active = {"active_tag": "bench", "active_digest": "bench"}
+    Host.objects.filter(pk=host.pk).update(active_spec=Spec("", "bench").to_json(), **active)
+
+
+def ways(stack: ExitStack, data: str, workers: int) -> dict[str, str]:
+    """The address of each way to the same upstream."""
+    port = free_port()
+    words = [sys.executable, __file__, UPSTREAM, str(port)]
+    upstream = stack.enter_context(running(words, port))
+    seed(upstream)
+    port = free_port()
+    words = [sys.executable, "manage.py", "gateway", "--port", str(port), "--workers", str(workers)]
+    ours = stack.enter_context(running(words, port, SWITCHER_OPEN_GATEWAY="1"))
+    found = {"direct": upstream, "switchboard": ours}
+    if shutil.which("llama-swap"):
+        port, path = free_port(), Path(data, "llama-swap.yaml")
+        model = {"proxy": upstream, "cmd": "sleep 3600", "checkEndpoint": "none"}
+        path.write_text(json.dumps({"models": {"bench": model}}))
+        words = ["llama-swap", "--config", str(path), "--listen", f"127.0.0.1:{port}"]
+        found["llama-swap"] = stack.enter_context(running(words, port))
+    if shutil.which("litellm"):
+        port, path = free_port(), Path(data, "litellm.yaml")
+        params = {"model": "openai/bench", "api_base": f"{upstream}/v1", "api_key": "none"}
+        path.write_text(
+            json.dumps({"model_list": [{"model_name": "bench", "litellm_params": params}]})
+        )
+        words = ["litellm", "--config", str(path), "--port", str(port)]
+        found["litellm"] = stack.enter_context(running(words, port))
+    return found
+
+
+def measure(addresses: dict[str, str], rounds: int, seconds: float) -> list[dict[str, Any]]:
+    rows = []
+    for clients, stream in itertools.product(CLIENTS, (False, True)):
+        runs: dict[str, list[Any]] = {name: [] for name in addresses}
+        for _ in range(rounds):
+            for name, url in addresses.items():
+                runs[name].append(asyncio.run(load(url, clients, stream, seconds)))
+        for name, mine in runs.items():
+            what = {"way": name, "clients": clients, "stream": stream}
+            rows.append(what | summed(mine, seconds))
+            print(_line(rows[-1]), flush=True)
+    return rows
+
+
+HEAD = (
+    f"{'way':<13}{'clients':>8}{'answer':>8}{'req/s':>9}{'first p50':>11}{'p50':>9}{'p99':>9}  (ms)"
+)
+
+
+def _line(row: dict[str, Any]) -> str:
+    kind = "stream" if row["stream"] else "JSON"
+    numbers = f"{row['req_per_s']:>9,}{row['first_ms_p50']:>11.2f}{row['p50_ms']:>9.2f}"
+    return f"{row['way']:<13}{row['clients']:>8}{kind:>8}{numbers}{row['p99_ms']:>9.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What the gateway costs.")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=1, help="processes of our gateway")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as data, ExitStack() as stack:
+        os.environ["SWITCHER_DATA_DIR"] = data
+        os.environ["SWITCHER_LOG_LEVEL"] = "ERROR"
+        os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+        sys.path.insert(0, str(ROOT))
+        addresses = ways(stack, data, args.workers)
+        print(HEAD)
+        rows = measure(addresses, args.rounds, args.seconds)
+    print(json.dumps({"workers": args.workers, "rounds": args.rounds, "rows": rows}))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [UPSTREAM]:
+        serve_upstream(int(sys.argv[2]))
+    else:
+        main()

@@ -1,0 +1,410 @@
+#!/usr/bin/env python3
+"""Requests through switches: none may fail, be cut, or be answered by what was not active.
+
+    bench/noloss.py [--requests 10000] [--switches 50] [--clients 16] [--gateways 2]
+                    [--ollama URL --models A B]
+
+Starts a server with its own database in a temporary folder and further gateway processes on it.
+Clients of both kinds, half of them streaming, ask without a pause while the model is switched to
+and fro, in both strategies by turns; every fifth switch fails after its warm-up and is rolled back.
+Without --ollama a simulated host is started. Each answer is held against what was active between
+the moment at which its request was sent and that of its first byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import aiohttp
+
+ROOT = Path(__file__).resolve().parents[1]
+FAILS_EACH = 5
+STRATEGIES = ("overlap", "swap")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request, from its sending to its end. Moments are of the wall clock, in seconds."""
+
+    kind: str
+    sent: float
+    first: float
+    ended: float
+    model: str
+    trouble: str = ""  # failed or cut, with why
+
+
+@dataclass(slots=True)
+class Run:
+    """What one run needs and what came out."""
+
+    url: str
+    models: tuple[str, str]
+    gateways: list[str]
+    server: str
+    token: str
+    cookie: str
+    answers: list[Answer] = field(default_factory=list)
+    switches: list[dict[str, Any]] = field(default_factory=list)
+    over: bool = False
+
+
+# -- clients
+
+
+KINDS = {
+    "openai": ("/v1/chat/completions", False),
+    "openai-stream": ("/v1/chat/completions", True),
+    "ollama": ("/api/chat", False),
+    "ollama-stream": ("/api/generate", True),
+}
+
+
+def body_of(kind: str) -> dict[str, Any]:
+    path, stream = KINDS[kind]
+    asked: dict[str, Any] = {"model": "gpt-4o", "stream": stream}
+    if path == "/api/generate":
+        return asked | {"prompt": "Hello", "options": {"num_predict": 4}}
+    asked["messages"] = [{"role": "user", "content": "Hello"}]
+    return asked | ({"max_tokens": 4} if "v1" in path else {"options": {"num_predict": 4}})
+
+
+def is_whole(kind: str, body: bytes) -> bool:
+    """Whether an answer ended as such answers do."""
+    if kind == "openai-stream":
+        return b"data: [DONE]" in body and b'"error"' not in body
+    if kind.startswith("ollama"):
+        return b'"done":true' in body and b'"error"' not in body
+    return b'"choices"' in body
+
+
+async def ask(session: aiohttp.ClientSession, address: str, kind: str, run: Run) -> Answer:
+    sent = first = time.time()
+    model, trouble, parts = "", "", []
+    try:
+        headers = {"Authorization": f"Bearer {run.token}"}
+        path = address + KINDS[kind][0]
+        async with session.post(path, json=body_of(kind), headers=headers) as answer:
+            model = answer.headers.get("x-switchboard-model", "")
+            async for part in answer.content.iter_any():
+                first = first if parts else time.time()
+                parts.append(part)
+            if answer.status != 200:
+                trouble = f"failed: {answer.status} {b''.join(parts)[:120]!r}"
+        said = re.search(rb'"model": ?"([^"]+)"', b"".join(parts))
+        if not trouble and not is_whole(kind, b"".join(parts)):
+            trouble = f"cut: {b''.join(parts)[-80:]!r}"
+        # What the host itself says, where it does; the gateway's header has to agree.
+        if said and not trouble and said[1].decode().split(":")[0] != model.split(":")[0]:
+            trouble = f"failed: the host says {said[1]!r}, the gateway {model}"
+    except (aiohttp.ClientError, OSError) as exc:
+        trouble = f"{'cut' if parts else 'failed'}: {exc!r}"
+    return Answer(kind, sent, first, time.time(), model, trouble)
+
+
+async def be_client(number: int, run: Run, least: int) -> None:
+    kinds = itertools.islice(itertools.cycle(KINDS), number % len(KINDS), None)
+    address = run.gateways[number % len(run.gateways)]
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=180)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        while not run.over or len(run.answers) < least:
+            run.answers.append(await ask(session, address, next(kinds), run))
+
+
+async def be_clients(run: Run, clients: int, least: int) -> None:
+    await asyncio.gather(*(be_client(n, run, least) for n in range(clients)))
+
+
+# -- switches
+
+
+async def switch_to_and_fro(run: Run, count: int, pause_s: float) -> None:
+    timeout = aiohttp.ClientTimeout(total=600)
+    headers = {"Cookie": f"session_id={run.cookie}"}
+    async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
+        target = 1
+        for number in range(count):
+            fails = number % FAILS_EACH == FAILS_EACH - 1
+            profile = f"{'fails' if fails else 'works'}-{target}"
+            wish = {
+                "profile": profile,
+                "strategy": STRATEGIES[number % 2],
+                "reason": "a bench",
+            }
+            address = f"{run.server}/ollama/models/switch"
+            async with session.post(address, json=wish) as answer:
+                told = await answer.json(content_type=None)
+                if (answer.status == 200) == fails:
+                    raise SystemExit(f"switch {number} to {profile}: {answer.status} {told}")
+            target = target if fails else 1 - target
+            await asyncio.sleep(pause_s)
+    run.over = True
+
+
+# -- judging
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """When a model was active."""
+
+    model: str
+    since: float
+    until: float
+
+
+def spans_of(activations: list[tuple[float, str]]) -> list[Span]:
+    ends = [at for at, _ in activations[1:]] + [float("inf")]
+    return [Span(m, at, end) for (at, m), end in zip(activations, ends, strict=True)]
+
+
+def is_wrong(answer: Answer, spans: list[Span]) -> bool:
+    """Whether it came of a model that was not active at any time from its sending to its first
+    byte. (An activation bears the time at which its transaction was written, just before it is
+    seen: so no request is excused by it.)"""
+    active = {s.model for s in spans if s.since <= answer.first and s.until >= answer.sent}
+    return answer.model not in active
+
+
+def figures(run: Run, spans: list[Span], switches: list[dict[str, Any]]) -> dict[str, Any]:
+    whole = [a for a in run.answers if not a.trouble]
+    kinds = Counter(a.trouble.split(":")[0] for a in run.answers if a.trouble)
+    row: dict[str, Any] = {
+        "requests": len(run.answers),
+        "switches": len(switches),
+        "rolled_back": sum(s["state"] == "rolled_back" for s in switches),
+        "failed": kinds["failed"],
+        "cut": kinds["cut"],
+        "wrong_model": sum(is_wrong(a, spans) for a in whole),
+        "streamed": sum(a.kind.endswith("stream") for a in run.answers),
+    }
+    quiet = [a.first - a.sent for a in whole if not _during(a, switches)]
+    usual = median(quiet) if quiet else 0.0
+    row["usual_first_byte_ms"] = round(1000 * usual, 1)
+    for strategy in STRATEGIES:
+        spans_here = [s for s in switches if s["strategy"] == strategy]
+        added = sorted(a.first - a.sent - usual for a in whole if _during(a, spans_here))
+        for name, share in (("p50", 0.5), ("p99", 0.99)):
+            at = min(len(added) - 1, int(share * len(added)))
+            value = round(1000 * max(0.0, added[at]), 1) if added else None
+            row[f"{strategy}_added_ms_{name}"] = value
+    return row
+
+
+def _during(answer: Answer, switches: list[dict[str, Any]]) -> bool:
+    return any(s["from"] <= answer.first and s["until"] >= answer.sent for s in switches)
+
+
+# -- putting it up
+
+
+@contextmanager
+def process(*args: str, wait_for: str, **environment: str) -> Iterator[str]:
+    """A process of the product, until the block ends; gives what stands for `wait_for`."""
+    popen = subprocess.Popen(
+        [sys.executable, *args],
+        cwd=ROOT,
+        env=os.environ | environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    lines: list[str] = []
+    try:
+        assert popen.stdout is not None
+        for line in popen.stdout:
+            lines.append(line)
+            if found := re.search(wait_for, line):
+                break
+        else:
+            raise SystemExit("".join(lines))
+        threading.Thread(target=popen.stdout.read, daemon=True).start()
+        yield found[1]
+    finally:
+        popen.terminate()
+        popen.wait(20)
+
+
+def seed(url: str, models: tuple[str, str]) -> tuple[str, str]:
+    """A host, profiles that work and such that fail, a key and a session."""
+    from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+    from django.contrib.auth.models import User
+    from django.contrib.sessions.backends.db import SessionStore
+
+    from switcher.models import Host, ModelProfile
+    from switcher.records import config, keys
+    from switcher.records.ledger import SERVER as ACTOR
+
+    config.save_host(Host(name="bench", base_url=url, vram_bytes=64_000_000_000), ACTOR)
+    for number, tag in enumerate(models):
+        config.save_profile(ModelProfile(name=f"works-{number}", tag=tag), ACTOR)
+        # Nothing is that fast: it fails after its warm-up, when the old one may be gone already.
+        fails = ModelProfile(name=f"fails-{number}", tag=tag, min_tokens_per_s=1e9)
+        config.save_profile(fails, ACTOR)
+    _, token = keys.make_key(keys.NewKey("bench"), ACTOR)
+    user = User.objects.create_superuser("bench")
+    store = SessionStore()
+    store[SESSION_KEY] = str(user.pk)
+    store[BACKEND_SESSION_KEY] = "switcher.access.RoleBackend"
+    store[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    store.save()
+    return token, str(store.session_key)
+
+
+def activations() -> list[tuple[float, str]]:
+    """When which model became active."""
+    from switcher.models import AuditEntry
+
+    rows = AuditEntry.objects.filter(kind="host.activated").order_by("pk")
+    return [(row.at.timestamp(), row.facts["model"]) for row in rows]
+
+
+def ended_switches() -> list[dict[str, Any]]:
+    from switcher.models import SwitchEvent
+
+    return [
+        {
+            "state": row.state,
+            "strategy": row.strategy,
+            "from": row.created_at.timestamp(),
+            "until": row.ended_at.timestamp() if row.ended_at else time.time(),
+        }
+        for row in SwitchEvent.objects.order_by("pk")[1:]
+    ]
+
+
+def run_all(
+    requests: int,
+    switches: int,
+    clients: int,
+    gateways: int,
+    url: str = "",
+    models: tuple[str, str] = ("mid-a", "mid-b"),
+    pause_s: float = 0.3,
+) -> tuple[dict[str, Any], Run]:
+    """One run; gives its figures. Expects Django set up over an empty database."""
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0)
+    with ExitStack() as stack:
+        if not url:
+            sizes = [f"--model={tag}=8GB" for tag in models]
+            simulator = ("-m", "switcher.simulator", "--port", "0", "--vram", "64GB")
+            words = (
+                *simulator,
+                "--tokens-per-s",
+                "200",
+                "--load-rate",
+                "16GB",
+                "--parallel",
+                "16",
+                *sizes,
+            )
+            url = stack.enter_context(process(*words, wait_for=r"(http://\S+:\d+)"))
+        token, cookie = seed(url, models)
+        serve = ("manage.py", "serve", "--port", "0")
+        server = stack.enter_context(process(*serve, wait_for=r"listens on (http://\S+?)/"))
+        addresses = [server]
+        for _ in range(gateways):
+            words = ("manage.py", "gateway", "--port", str(free_port()), "--workers", "1")
+            addresses.append(
+                stack.enter_context(process(*words, wait_for=r"listens on (http://\S+?)/"))
+            )
+        run = Run(url, models, addresses, server, token, cookie)
+        asyncio.run(go(run, requests, switches, clients, pause_s))
+    rows = ended_switches()
+    return figures(run, spans_of(activations()), rows), run
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+async def go(run: Run, requests: int, switches: int, clients: int, pause_s: float) -> None:
+    await until_up(run)
+    first = {"profile": "works-0", "reason": "a bench"}
+    headers = {"Cookie": f"session_id={run.cookie}"}
+    address = f"{run.server}/ollama/models/switch"
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(address, json=first) as answer,
+    ):
+        if answer.status != 200:
+            raise SystemExit(await answer.text())
+    work = asyncio.create_task(be_clients(run, clients, requests))
+    try:
+        await switch_to_and_fro(run, switches, pause_s)
+    finally:
+        run.over = True
+        await work
+
+
+async def until_up(run: Run) -> None:
+    """Until every gateway answers: a process says that it listens a moment before it does."""
+    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+        for address in run.gateways:
+            while True:
+                try:
+                    async with session.get(f"{address}/v1/models"):
+                        break
+                except aiohttp.ClientError:
+                    await asyncio.sleep(0.05)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Requests through switches.")
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--switches", type=int, default=50)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--gateways", type=int, default=2, help="processes beside the server")
+    parser.add_argument("--ollama", default="", help="a server; else a simulated one is started")
+    parser.add_argument("--models", nargs=2, default=("mid-a", "mid-b"))
+    parser.add_argument("--pause", type=float, default=0.3, help="seconds between two switches")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as data:
+        os.environ["SWITCHER_DATA_DIR"] = data
+        os.environ["SWITCHER_LOG_LEVEL"] = "ERROR"
+        os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+        sys.path.insert(0, str(ROOT))
+        import django
+
+        django.setup()
+        row, run = run_all(
+            args.requests,
+            args.switches,
+            args.clients,
+            args.gateways,
+            args.ollama,
+            tuple(args.models),
+            args.pause,
+        )
+    for answer in [a for a in run.answers if a.trouble][:10]:
+        print(answer)
+    for name, value in row.items():
+        print(f"{name:<24}{value:>12}")
+    print(json.dumps(row))
+    sys.exit(1 if row["failed"] or row["cut"] or row["wrong_model"] else 0)
+
+
+if __name__ == "__main__":
+    main()

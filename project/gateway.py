@@ -1,0 +1,40 @@
+"""The gateway alone: for more processes of it than the one inside of the server, on one database.
+
+    uvicorn project.gateway:application --workers 4
+
+It runs no switch and watches no host; the server does, which may be on another machine.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+django.setup()
+
+# Only now, with the apps loaded:
+from switcher.gateway.asgi import app  # noqa: E402
+from switcher.gateway.table import close_tables  # noqa: E402
+from switcher.ollama import relay  # noqa: E402
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """Serve one connection. Sockets are the server's business."""
+    if scope["type"] == "http":
+        await app(scope, receive, send)
+    elif scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+    else:
+        await send({"type": "websocket.close", "code": 1000})
+
+
+async def _lifespan(receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await close_tables()
+    await relay.close()
+    await send({"type": "lifespan.shutdown.complete"})

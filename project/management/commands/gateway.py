@@ -1,0 +1,38 @@
+"""`gateway`: the gateway alone, in one or several processes."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from project.management.commands.serve import check_migrated
+
+
+class Command(BaseCommand):
+    help = "Pass clients' requests on, beside a server that uses the same database."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+        parser.add_argument("--port", default=8080, type=int, help="port to listen on")
+        workers = min(4, os.cpu_count() or 1)
+        parser.add_argument("--workers", default=workers, type=int, help="processes")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        check_migrated()
+        import uvicorn
+
+        address = f"http://{options['host']}:{options['port']}/"
+        self.stdout.write(f"The gateway listens on {address} with {options['workers']} processes")
+        uvicorn.run(
+            "project.gateway:application",
+            host=options["host"],
+            port=options["port"],
+            workers=options["workers"],
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            # A stream gets so long to end when the process is told to.
+            timeout_graceful_shutdown=10,
+        )

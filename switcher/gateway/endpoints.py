@@ -1,0 +1,87 @@
+"""The addresses that clients of OpenAI and of Ollama use, and what is particular to each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+
+class Shape(StrEnum):
+    """Whose clients speak so: it decides how an error looks (fact 25)."""
+
+    OPENAI = "openai"
+    OLLAMA = "ollama"
+
+
+class Ending(Enum):
+    """What stands in a stream that ended as it should (fact 10): one of these. The words of the
+    model cannot contain them: in a JSON string quotes and line breaks are escaped."""
+
+    DONE_EVENT = (b"data: [DONE]",)
+    RESPONSE_EVENT = (
+        b"event: response.completed",
+        b"event: response.incomplete",
+        b"event: response.failed",
+    )
+    DONE_LINE = (b'"done":true',)
+    ANY = (b"",)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An address that asks a model for something. `path` is the host's own address for it; `task`
+    is what is asked: chat, generate, embed or respond."""
+
+    path: str
+    shape: Shape
+    task: str
+    ending: Ending
+    streams: bool = False  # where the client does not say
+
+
+def _openai(path: str, task: str, ending: Ending = Ending.DONE_EVENT) -> Endpoint:
+    return Endpoint(path, Shape.OPENAI, task, ending)
+
+
+def _ollama(path: str, task: str, streams: bool) -> Endpoint:
+    return Endpoint(path, Shape.OLLAMA, task, Ending.DONE_LINE if streams else Ending.ANY, streams)
+
+
+_CHAT = _openai("/v1/chat/completions", "chat")
+
+ANSWERED = {
+    "/chat/completions": _CHAT,
+    "/v1/chat/completions": _CHAT,
+    "/v1/completions": _openai("/v1/completions", "generate"),
+    "/v1/embeddings": _openai("/v1/embeddings", "embed", Ending.ANY),
+    "/v1/responses": _openai("/v1/responses", "respond", Ending.RESPONSE_EVENT),
+    "/api/chat": _ollama("/api/chat", "chat", streams=True),
+    "/api/generate": _ollama("/api/generate", "generate", streams=True),
+    "/api/embed": _ollama("/api/embed", "embed", streams=False),
+    "/api/embeddings": _ollama("/api/embeddings", "embed", streams=False),
+}
+SHOW = "/api/show"
+# Read, never asked of a model.
+LISTS = frozenset({"/v1/models", "/api/tags", "/api/ps", "/api/version"})
+ONE_MODEL = "/v1/models/"
+# These change what is on a host, or what it holds: a key needs the scope `manage`.
+MANAGE = {
+    "/api/pull": "POST",
+    "/api/push": "POST",
+    "/api/create": "POST",
+    "/api/copy": "POST",
+    "/api/delete": "DELETE",
+}
+BLOBS = "/api/blobs/"
+
+_EXACT = frozenset(ANSWERED) | LISTS | frozenset(MANAGE) | {SHOW}
+
+
+def is_known(path: str) -> bool:
+    """Whether the gateway answers this address. All else under `/api/` is Switchboard's own."""
+    return path in _EXACT or path.startswith(("/v1/", BLOBS))
+
+
+def shape_of(path: str) -> Shape:
+    """Whose clients ask there."""
+    return Shape.OLLAMA if path.startswith("/api/") else Shape.OPENAI

@@ -1,0 +1,97 @@
+"""What clients may list: the names by which this host serves, and what the host says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from switcher.gateway import answers
+from switcher.gateway.answers import Headers, Refusal, Send
+from switcher.gateway.body import Wanted
+from switcher.gateway.choice import choose, served
+from switcher.gateway.endpoints import ONE_MODEL, SHOW, Shape
+from switcher.gateway.pump import JSON
+from switcher.observed import full_name
+from switcher.ollama import relay
+from switcher.ollama.errors import OllamaError
+from switcher.queries.gates import Route
+
+
+async def answer(route: Route, path: str, send: Send) -> None:
+    """One of the lists, in the shape of its address. Raises Refusal."""
+    if path == "/v1/models":
+        data = [_model(route, name) for name, _ in served(route)]
+        body: dict[str, Any] = {"object": "list", "data": data}
+    elif path.startswith(ONE_MODEL):
+        named = path.removeprefix(ONE_MODEL)
+        if full_name(named) not in {full_name(name) for name, _ in served(route)}:
+            raise Refusal(404, "model_not_found", f"There is no model {named!r} here.", "model")
+        body = _model(route, named)
+    elif path == "/api/tags":
+        body = {"models": await _tags(route)}
+    else:
+        await _as_it_is(route, path, send)
+        return
+    await answers.whole(send, 200, JSON, answers.dump(body))
+
+
+async def show(route: Route, wanted: Wanted, send: Send) -> None:
+    """`/api/show` of the model that the client would get."""
+    choice = choose(route, wanted.values.get("model") or wanted.values.get("name"))
+    headers = [("x-switchboard-model", choice.model)]
+    await _relay(route, "POST", SHOW, wanted.for_model(choice.model), send, headers)
+
+
+async def _tags(route: Route) -> list[dict[str, Any]]:
+    """The host's own rows of what it serves here, under the names that clients may use."""
+    try:
+        async with relay.ask(route.base_url, "GET", "/api/tags") as up:
+            rows = json.loads(await up.whole())["models"]
+            by_name = {row["name"]: row for row in rows}
+    except OllamaError as exc:
+        raise Refusal(502, "upstream_failed", f"{route.host}: {exc.text}") from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise Refusal(502, "upstream_failed", f"{route.host} answers, but not as Ollama.") from exc
+    found = [(full_name(name), by_name.get(full_name(tag))) for name, tag in served(route)]
+    return [row | {"name": name, "model": name} for name, row in found if row is not None]
+
+
+async def _as_it_is(route: Route, path: str, send: Send) -> None:
+    await _relay(route, "GET", path, b"", send)
+
+
+async def _relay(
+    route: Route, method: str, path: str, body: bytes, send: Send, headers: Headers = ()
+) -> None:
+    try:
+        async with relay.ask(route.base_url, method, path, body) as up:
+            whole = await up.whole()
+    except OllamaError as exc:
+        raise Refusal(502, "upstream_failed", f"{route.host}: {exc.text}") from exc
+    await answers.whole(send, up.status, up.content_type, whole, headers)
+
+
+async def manage(
+    route: Route, method: str, path: str, body: AsyncIterator[bytes], send: Send
+) -> None:
+    """A call that changes the host: its body goes through as it comes, as does what it answers."""
+    begun = False
+    try:
+        async with relay.ask(route.base_url, method, path, body) as up:
+            await answers.start(send, up.status, up.content_type)
+            begun = True
+            async for part in up.parts():
+                await answers.part(send, part)
+    except OllamaError as exc:
+        if not begun:
+            raise Refusal(502, "upstream_failed", f"{route.host}: {exc.text}") from exc
+        lost = answers.error(Shape.OLLAMA, 502, "upstream_failed", exc.text)
+        await answers.part(send, b"\n" + answers.dump(lost) + b"\n")
+    await answers.part(send, b"", more=False)
+
+
+def _model(route: Route, name: str) -> dict[str, Any]:
+    since = route.active.since if route.active else None
+    created = int(since.timestamp()) if since else 0
+    return {"id": name, "object": "model", "created": created, "owned_by": "library"}

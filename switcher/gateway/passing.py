@@ -1,0 +1,122 @@
+"""One request to a model, passed on to its host: once more where that is safe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from switcher.gateway import answers, pump
+from switcher.gateway.answers import Headers, Refusal, Send
+from switcher.gateway.body import Wanted
+from switcher.gateway.choice import Choice, choose
+from switcher.gateway.endpoints import Ending, Endpoint, Shape
+from switcher.gateway.meter import Tally
+from switcher.gateway.texts import with_options
+from switcher.ollama import relay
+from switcher.ollama.errors import BrokeOff, OllamaError, TimedOut, Unreachable
+from switcher.ollama.relay import Upstream
+from switcher.queries.gates import Route
+
+AGAIN_S = 0.2
+# Until the first byte: the host may have to load the model, or others may be before us.
+FIRST_S = 300.0
+
+
+async def pass_on(
+    route: Route, endpoint: Endpoint, wanted: Wanted, send: Send, tally: Tally
+) -> None:
+    """Answer the request from the model that the policy gives. Raises Refusal.
+
+    A connection that breaks before anything was sent is tried once more: nothing but time was
+    spent on it.
+    """
+    choice = choose(route, wanted.values.get("model"))
+    tally.model = choice.model
+    _check_key(choice, tally)
+    headers = _headers(choice, endpoint, wanted)
+    watched = _Watched(send)
+    try:
+        try:
+            await _try(route, choice, endpoint, wanted, watched, headers, tally)
+        except (Unreachable, BrokeOff):
+            if watched.begun:
+                raise
+            await asyncio.sleep(AGAIN_S)
+            await _try(route, choice, endpoint, wanted, watched, headers, tally)
+    except TimedOut as exc:
+        raise Refusal(504, "upstream_timed_out", f"{route.host}: {exc.text}") from exc
+    except OllamaError as exc:
+        raise Refusal(502, "upstream_failed", f"{route.host}: {exc.text}") from exc
+    finally:
+        tally.failed = tally.failed or watched.status >= 400 or watched.status == 0
+
+
+def _check_key(choice: Choice, tally: Tally) -> None:
+    key = tally.key
+    if key is not None and key.profiles and choice.spec.profile not in key.profiles:
+        text = f"Key {key.name} is not for {choice.model}, which is what this host answers with."
+        raise Refusal(403, "not_allowed", text, "model")
+
+
+class _Watched:
+    """A `send` that knows whether anything was sent, and with which status."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+
+    @property
+    def begun(self) -> bool:
+        return self.status > 0
+
+    async def __call__(self, message: answers.Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+
+
+def _headers(choice: Choice, endpoint: Endpoint, wanted: Wanted) -> Headers:
+    """What policy did to the request is said in the answer."""
+    rows = [("x-switchboard-model", choice.model)]
+    dropped = wanted.dropped()
+    if endpoint.shape is Shape.OPENAI:  # there `options` mean nothing to the host
+        dropped = [name for name in dropped if not name.startswith("options.")]
+    if dropped:
+        rows.append(("x-switchboard-dropped", ", ".join(dropped)))
+    return rows
+
+
+async def _try(
+    route: Route,
+    choice: Choice,
+    endpoint: Endpoint,
+    wanted: Wanted,
+    send: Send,
+    headers: Headers,
+    tally: Tally,
+) -> None:
+    if endpoint.shape is Shape.OPENAI and choice.spec.runner_options:
+        path, body, answer = with_options(endpoint, wanted.values, choice)
+        async with _post(route, path, body) as up:
+            await pump.translated(up, answer, send, headers, tally)
+        return
+    runner = choice.spec.runner_options if endpoint.shape is Shape.OLLAMA else None
+    streams = endpoint.ending is Ending.DONE_EVENT and wanted.streams(endpoint.streams)
+    count = streams and not wanted.wants_usage()
+    body = wanted.for_model(choice.model, runner, count)
+    async with _post(route, endpoint.path, body) as up:
+        await pump.pass_through(up, endpoint, send, headers, tally, count)
+
+
+@asynccontextmanager
+async def _post(route: Route, path: str, body: bytes) -> AsyncIterator[Upstream]:
+    """The host's answer once its head has come, FIRST_S at most. Raises OllamaError."""
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(FIRST_S):
+                up = await stack.enter_async_context(relay.ask(route.base_url, "POST", path, body))
+        except TimeoutError:
+            text = f"The host did not begin to answer for {FIRST_S:.0f} s."
+            raise TimedOut(text) from None
+        yield up

@@ -1,0 +1,73 @@
+"""The form for a new key."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time
+from typing import Any
+
+from django import forms
+
+from switcher.records.keys import NewKey
+
+
+class KeyForm(forms.Form):
+    """What a key may do. Where nothing is chosen, there is no bound."""
+
+    name = forms.CharField(
+        label="Name", max_length=60, help_text="Who or what uses it, for example chat-ui."
+    )
+    hosts = forms.MultipleChoiceField(
+        label="Hosts",
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="None chosen: all hosts.",
+    )
+    profiles = forms.MultipleChoiceField(
+        label="Profiles",
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="None chosen: whatever is active. Else only while one of these answers.",
+    )
+    requests_a_minute = forms.IntegerField(
+        label="Requests a minute, at most", required=False, min_value=1, max_value=1_000_000
+    )
+    at_once = forms.IntegerField(
+        label="Requests at once, at most", required=False, min_value=1, max_value=10_000
+    )
+    expires_on = forms.DateField(
+        label="Last day",
+        required=False,
+        widget=forms.DateInput(attrs={"type": "date"}),
+        help_text="It works until the end of that day (UTC).",
+    )
+    manage = forms.BooleanField(
+        label="May change hosts",
+        required=False,
+        help_text="Pull, delete, create, copy and push models through the gateway.",
+    )
+
+    def __init__(self, *args: Any, hosts: list[str], profiles: list[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, choices in (("hosts", hosts), ("profiles", profiles)):
+            field = self.fields[name]
+            assert isinstance(field, forms.MultipleChoiceField)
+            field.choices = [(choice, choice) for choice in choices]
+
+    @property
+    def several(self) -> list[forms.BoundField]:
+        """The fields of which several values may be chosen."""
+        return [self["hosts"], self["profiles"]]
+
+    def to_new_key(self) -> NewKey:
+        """What the valid form says."""
+        values = self.cleaned_data
+        day = values["expires_on"]
+        return NewKey(
+            name=values["name"],
+            hosts=tuple(values["hosts"]),
+            profiles=tuple(values["profiles"]),
+            manage=values["manage"],
+            requests_a_minute=values["requests_a_minute"],
+            at_once=values["at_once"],
+            expires_at=datetime.combine(day, time.max, UTC) if day else None,
+        )

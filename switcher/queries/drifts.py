@@ -1,0 +1,72 @@
+"""Recorded drift, as pages, the API and commands show it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from switcher.drift import WORDS, Kind, Recorded
+from switcher.models import Drift
+
+RECENT = 6
+
+
+@dataclass(frozen=True, slots=True)
+class DriftRow:
+    """One drift with its evidence. `repair` is the switch that was to mend it."""
+
+    id: int
+    kind: str
+    word: str
+    model: str
+    digest: str
+    text: str
+    evidence: Mapping[str, Any]
+    since: datetime
+    ended_at: datetime | None
+    ending: str
+    repair: int | None
+
+    @property
+    def is_open(self) -> bool:
+        return self.ended_at is None
+
+
+def open_by_host(hosts: Iterable[int]) -> dict[int, tuple[Recorded, ...]]:
+    """What is open on these hosts, the oldest first. One query."""
+    found: dict[int, list[Recorded]] = defaultdict(list)
+    rows = Drift.objects.filter(host_id__in=list(hosts), ended_at=None).order_by("id")
+    for row in rows.defer("evidence"):
+        found[row.host_id].append(Recorded.of(row))
+    return {host_id: tuple(rows) for host_id, rows in found.items()}
+
+
+def open_drifts(host_id: int) -> tuple[DriftRow, ...]:
+    """What is open on a host, the oldest first."""
+    rows = Drift.objects.filter(host_id=host_id, ended_at=None).order_by("id")
+    return tuple(_row(row) for row in rows)
+
+
+def recent_drifts(host_id: int) -> tuple[DriftRow, ...]:
+    """The newest of a host, open ones first."""
+    ended = Drift.objects.filter(host_id=host_id, ended_at__isnull=False).order_by("-id")
+    return (*reversed(open_drifts(host_id)), *(_row(row) for row in ended[:RECENT]))
+
+
+def _row(row: Drift) -> DriftRow:
+    return DriftRow(
+        id=row.pk,
+        kind=row.kind,
+        word=WORDS[Kind(row.kind)],
+        model=row.model,
+        digest=row.digest,
+        text=row.text,
+        evidence=row.evidence,
+        since=row.since,
+        ended_at=row.ended_at,
+        ending=row.ending,
+        repair=row.repair_id,
+    )

@@ -1,0 +1,113 @@
+"""Where requests go, for the gateway's table; and what its processes told, for a switch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from django.db.models.functions import Now
+
+from switcher.models import GatewayName, GatewayProcess, Host, SwitchEvent
+from switcher.observed import full_name
+from switcher.queries.api import Active, active_of
+from switcher.queries.desired import spec_of
+from switcher.queries.keys import KeyFacts, by_digest
+from switcher.specs import Spec
+from switcher.states import OPEN, State, Strategy, holds_requests
+from switcher.traffic import DEAD_AFTER_S
+
+OPEN_STATES = sorted(s.value for s in OPEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A host as the gateway sees it. `gate` is the switch that makes requests wait, 0 where none
+    does. `names` are the models that clients may name, by that name."""
+
+    host_id: int
+    host: str
+    base_url: str
+    active: Active | None
+    gate: int = 0
+    policy: str = "active"
+    names: Mapping[str, Spec] = field(default_factory=dict)
+    published: str = ""
+
+    @property
+    def held(self) -> bool:
+        return bool(self.gate)
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """All routes at one moment, and the keys that lead to them, by the SHA-256 of the key."""
+
+    by_name: Mapping[str, Route]
+    default: Route | None
+    keys: Mapping[str, KeyFacts] = field(default_factory=dict)
+
+    def find(self, name: str) -> Route | None:
+        """The named host's route, or the default one's."""
+        return self.by_name.get(name) if name else self.default
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far the gateway's processes are: those that do not know yet that the gate is closed,
+    and the requests that the others still have under way."""
+
+    processes: int
+    unaware: int
+    in_flight: int
+
+
+def routes() -> Routes:
+    """Where requests go now, in six queries."""
+    gates = _gates()
+    names: dict[int, dict[str, Spec]] = {}
+    for row in GatewayName.objects.select_related("profile"):
+        names.setdefault(row.host_id, {})[full_name(row.name)] = spec_of(row.profile)
+    found: dict[str, Route] = {}
+    default = None
+    for host in Host.objects.filter(removed_at=None).select_related("active_profile"):
+        route = Route(
+            host_id=host.pk,
+            host=host.name,
+            base_url=host.base_url,
+            active=active_of(host),
+            gate=gates.get(host.pk, 0),
+            policy=host.gateway_policy,
+            names=names.get(host.pk, {}),
+            published=host.published_name,
+        )
+        found[host.name] = route
+        if host.is_default:
+            default = route
+    return Routes(found, default, by_digest())
+
+
+def _gates() -> dict[int, int]:
+    """The switches that hold requests now, by host id."""
+    rows = SwitchEvent.objects.filter(state__in=OPEN_STATES).exclude(strategy="")
+    return {
+        host_id: switch_id
+        for switch_id, host_id, state, strategy in rows.values_list(
+            "id", "host_id", "state", "strategy"
+        )
+        if holds_requests(Strategy(strategy), State(state))
+    }
+
+
+def standing(host_id: int, switch_id: int) -> Standing:
+    """What the processes that live have told of this switch's closed gate."""
+    rows = GatewayProcess.objects.filter(seen_at__gt=Now() - timedelta(seconds=DEAD_AFTER_S))
+    alive = list(rows.values_list("gates", flat=True))
+    unaware = in_flight = 0
+    for gates in alive:
+        told = gates.get(str(host_id))
+        if told is None or told[0] != switch_id:
+            unaware += 1
+        else:
+            in_flight += int(told[1])
+    return Standing(len(alive), unaware, in_flight)

@@ -1,0 +1,94 @@
+"""Keys to the gateway: for its table, and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import QuerySet, Sum
+
+from switcher.clock import Clock, system
+from switcher.models import ApiKey, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """What a key may do. Empty `hosts` or `profiles`: all. None: no limit."""
+
+    id: int
+    name: str
+    prefix: str
+    hosts: tuple[str, ...]
+    profiles: tuple[str, ...]
+    manage: bool
+    requests_a_minute: int | None
+    at_once: int | None
+    made_at: datetime
+    made_by: str
+    expires_at: datetime | None
+    off_at: datetime | None
+    last_used_at: datetime | None
+
+    def works_at(self, moment: datetime) -> bool:
+        """Whether somebody gets in with it then."""
+        return self.off_at is None and (self.expires_at is None or moment < self.expires_at)
+
+
+COUNTS = ("requests", "errors", "waits", "wait_ms", "tokens_in", "tokens_out")
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """What a key (None: nobody's) asked of a model in a span of time."""
+
+    key: int | None
+    host: str
+    model: str
+    requests: int
+    errors: int
+    waits: int
+    wait_ms: int
+    tokens_in: int
+    tokens_out: int
+
+
+def by_digest() -> Mapping[str, KeyFacts]:
+    """Keys that are not off, by the SHA-256 of the key."""
+    rows = _rows().filter(off_at=None)
+    return {row.sha256: _facts(row) for row in rows}
+
+
+def all_keys() -> list[KeyFacts]:
+    """Every key that was ever made, newest first."""
+    return [_facts(row) for row in _rows()]
+
+
+def usage(days: int = 7, clock: Clock = system) -> list[UsageRow]:
+    """By key, host and model over the last days, most requests first."""
+    since = clock.now() - timedelta(days=days)
+    rows = Usage.objects.filter(hour__gte=since).values_list("key_id", "host", "model")
+    sums = {name: Sum(name) for name in COUNTS}
+    return [UsageRow(*row) for row in rows.annotate(**sums).order_by("-requests")]
+
+
+def _rows() -> QuerySet[ApiKey]:
+    return ApiKey.objects.prefetch_related("hosts", "profiles")
+
+
+def _facts(row: ApiKey) -> KeyFacts:
+    return KeyFacts(
+        id=row.pk,
+        name=row.name,
+        prefix=row.prefix,
+        hosts=tuple(h.name for h in row.hosts.all()),
+        profiles=tuple(p.name for p in row.profiles.all()),
+        manage=row.manage,
+        requests_a_minute=row.requests_a_minute,
+        at_once=row.at_once,
+        made_at=row.made_at,
+        made_by=row.made_by,
+        expires_at=row.expires_at,
+        off_at=row.off_at,
+        last_used_at=row.last_used_at,
+    )

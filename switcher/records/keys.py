@@ -1,0 +1,102 @@
+"""Keys to the gateway. The key itself is shown once and never kept."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from switcher.clock import Clock, system
+from switcher.errors import BadRequest, Conflict, NotFound
+from switcher.models import ApiKey, Host, ModelProfile
+from switcher.records.ledger import Actor, append
+
+MARK = "sb-"
+SHOWN = 10  # characters by which people recognise a key
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """What a key may do. No hosts or profiles: all of them. None: no limit."""
+
+    name: str
+    hosts: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
+    manage: bool = False
+    requests_a_minute: int | None = None
+    at_once: int | None = None
+    expires_at: datetime | None = None
+
+
+def digest_of(token: str) -> str:
+    """What is kept of a key. It is 256 random bits: no salt and no slow hash are needed."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def make_key(new: NewKey, actor: Actor, clock: Clock = system) -> tuple[int, str]:
+    """Make a key. Gives its id and the key itself, which nobody can show again."""
+    name = new.name.strip()
+    if not name or len(name) > 60 or not name.isprintable():
+        raise BadRequest("Give the key a name of at most 60 characters.", "name")
+    if new.expires_at is not None and new.expires_at <= clock.now():
+        raise BadRequest("That time is over already.", "expires_at")
+    token = MARK + secrets.token_urlsafe(32)
+    with transaction.atomic():
+        hosts = _check_named(Host.objects.filter(removed_at=None), new.hosts, "host")
+        profiles = _check_named(ModelProfile.objects.all(), new.profiles, "profile")
+        row = ApiKey.objects.create(
+            name=name,
+            prefix=token[:SHOWN],
+            sha256=digest_of(token),
+            manage=new.manage,
+            requests_a_minute=new.requests_a_minute,
+            at_once=new.at_once,
+            expires_at=new.expires_at,
+            made_at=clock.now(),
+            made_by=actor.name,
+        )
+        row.hosts.set(hosts)
+        row.profiles.set(profiles)
+        append(
+            "key.made",
+            actor,
+            clock=clock,
+            key=row.pk,
+            name=name,
+            prefix=row.prefix,
+            hosts=sorted(new.hosts),
+            profiles=sorted(new.profiles),
+            manage=new.manage,
+            requests_a_minute=new.requests_a_minute,
+            at_once=new.at_once,
+            expires_at=new.expires_at,
+        )
+    return row.pk, token
+
+
+def turn_off(key_id: int, actor: Actor, clock: Clock = system) -> None:
+    """Nobody gets in with it any more, from the next look of each gateway process on. For good:
+    who may come again gets a new key."""
+    with transaction.atomic():
+        row = ApiKey.objects.select_for_update().filter(pk=key_id).first()
+        if row is None:
+            raise NotFound("There is no such key.")
+        if row.off_at is not None:
+            raise Conflict(f"{row.name} is off already.")
+        row.off_at = clock.now()
+        row.save(update_fields=["off_at"])
+        append("key.off", actor, clock=clock, key=row.pk, name=row.name, prefix=row.prefix)
+
+
+def _check_named(rows: QuerySet[Any], names: Iterable[str], what: str) -> list[Any]:
+    found = {row.name: row for row in rows.filter(name__in=list(names))}
+    missing = sorted(set(names) - found.keys())
+    if missing:
+        raise NotFound(f"There is no {what} named {missing[0]!r}.")
+    return list(found.values())

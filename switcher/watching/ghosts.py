@@ -1,0 +1,53 @@
+"""Looks after the copies that are held of loaded models, and frees ghosts through them.
+
+Copies are Switchboard's own: they are made and removed whatever the policy, which touches nothing
+that the host serves. To free a ghost is a repair.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from switcher.clock import Clock, system
+from switcher.drift import Kind
+from switcher.records.drifts import WATCHER
+from switcher.switching.service import free_ghost
+from switcher.switching.tidy import tidy_handles
+from switcher.watching.acts import Act
+from switcher.watching.judge import Verdict
+
+FREE_PAUSE_S = 60.0
+TIDY_PAUSE_S = 15.0
+
+
+def wanted(verdict: Verdict, clock: Clock = system) -> tuple[Act, ...]:
+    """What is to be freed, and whether copies are to be tidied up."""
+    return (*_freed(verdict, clock), *_tidied(verdict, clock))
+
+
+def _freed(verdict: Verdict, clock: Clock) -> tuple[Act, ...]:
+    """Only what a copy of ours reaches was loaded by a switch; other ghosts are somebody else's."""
+    case = verdict.case
+    if not case.repairs:
+        return ()
+    ghosts = [d for d in verdict.open if d.kind is Kind.GHOST and d.digest in case.handled]
+    return tuple(
+        Act(
+            ("ghost", case.host_id, d.digest),
+            f"ghost {d.model} on {case.host}",
+            FREE_PAUSE_S,
+            partial(free_ghost, case.host, d.digest, WATCHER, clock),
+        )
+        for d in ghosts
+    )
+
+
+def _tidied(verdict: Verdict, clock: Clock) -> tuple[Act, ...]:
+    """Where a copy is left of what is gone, or none is held of what is wanted and there."""
+    case, seen = verdict.case, verdict.seen
+    here = {r.digest for r in seen.resident}
+    asked = {w.digest for w in case.desired.wanted(seen.installed)}
+    if not case.handled - here and not (asked & here) - case.handled:
+        return ()
+    work = partial(tidy_handles, case.host_id, clock)
+    return (Act(("tidy", case.host_id), f"copies on {case.host}", TIDY_PAUSE_S, work),)

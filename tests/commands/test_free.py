@@ -1,0 +1,66 @@
+"""`free`, and that `status` knows no copies."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+
+from switcher.models import Handle, Host, Lease
+from tests.commands.conftest import Simulator, run
+from tests.until import until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def ghost(host: Host, simulator: Simulator) -> str:
+    """mid-a was deleted while it was loaded, and is not active any more; its digest."""
+    assert run("switch", "mid-a").code == 0
+    url, body = f"{simulator.url}/api/delete", {"model": "mid-a"}
+    requests.delete(url, json=body, timeout=5).raise_for_status()
+    Host.objects.update(active_tag="", active_digest="")
+    return Handle.objects.get().digest
+
+
+def test_a_ghost_is_freed_by_the_id_that_status_shows(ghost: str, simulator: Simulator) -> None:
+    assert ghost[:12] in run("status").out
+    ran = run("free", ghost[:12])
+    assert (ran.code, ran.out) == (0, f"mid-a ({ghost[:12]}) left tower: 2.7 GB are free again.\n")
+    assert simulator.resident() == []
+    again = run("free", ghost, "--host", "tower", "--json")
+    assert (again.code, again.json()["error_code"]) == (1, "not-found")
+
+
+def test_a_command_gives_the_host_back_before_it_ends(host: Host) -> None:
+    for tag in ("mid-a", "mid-b", "mid-a"):
+        assert run("switch", tag).code == 0
+        assert Lease.objects.get(host=host).owner == ""
+    assert [h.tag for h in Handle.objects.all()] == ["mid-a:latest"]
+
+
+def test_freed_as_json(ghost: str) -> None:
+    said = run("free", ghost, "--json").json()
+    assert said == {
+        "success": True,
+        "host": "tower",
+        "model": "mid-a",
+        "digest": ghost,
+        "bytes": 2_719_114_312,
+    }
+
+
+def test_status_shows_a_model_that_was_called_by_its_copy_as_what_it_is(
+    host: Host, simulator: Simulator
+) -> None:
+    """Fact 21."""
+    assert run("switch", "mid-a").code == 0
+    handle = Handle.objects.get().name
+    url = f"{simulator.url}/api/generate"
+    requests.post(url, json={"model": "mid-a", "keep_alive": 0}, timeout=5)
+    until(lambda: not simulator.resident())
+    requests.post(url, json={"model": handle}, timeout=5)
+    assert simulator.resident() == [handle]
+    shown = run("status").out
+    assert "mid-a " in shown
+    assert "switchboard-holds" not in shown
+    assert "switchboard-holds" not in run("status", "--json").out

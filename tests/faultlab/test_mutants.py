@@ -1,0 +1,284 @@
+"""The test of the test: a planted bug has to be reported, and by the rule that it breaks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from switcher.faultlab import runs
+from switcher.faultlab.runs import run_schedule
+from switcher.faultlab.schedules import Fault, make_schedule
+from switcher.models import SwitchEvent
+from switcher.records import leases, switches
+from switcher.records.switches import Held
+from switcher.seals import seal, unseal
+from switcher.states import State
+from switcher.switching import residency, restore, steps
+from switcher.switching.effects import Look
+from switcher.switching.keeper import Keeper
+from tests.faultlab.lab import (
+    ENDS_WHILE_CUT_S,
+    broken,
+    cancelled_while_loading,
+    effect,
+    faultless,
+    points,
+    rate_for,
+    thawing,
+)
+
+pytestmark = pytest.mark.usefixtures("ground")
+
+# The random search has to find what is planted within this many schedules.
+SEED, ENOUGH = 7, 25
+BIG_IS_SLOW = Fault(0, "slow_load", args={"tag": "big", "factor": 6.0})
+OLD_IS_SLOW = Fault(0, "slow_load", args={"tag": "mid-a", "factor": 6.0})
+
+
+@pytest.fixture(autouse=True)
+def _known(ground: None) -> None:
+    """What a switch does is learned before anything is planted: it is looked up in between."""
+    for target, strategy in (("big", "swap"), ("mid-b", "overlap"), ("mid-a-long", "auto")):
+        faultless(target, strategy)
+
+
+def found_by_chance(*rules: str) -> bool:
+    """Whether random schedules break one of the rules too."""
+    schedules = (make_schedule(SEED, number) for number in range(ENOUGH))
+    return any(v.rule in rules for s in schedules for v in run_schedule(s).violations)
+
+
+def in_load(kind: str, after_s: float, **args: Any) -> Fault:
+    """A fault while big is loaded, in a swap."""
+    return Fault(effect("Load", "big", "swap"), kind, after_s, args)
+
+
+def stands_still(seconds: float) -> Fault:
+    return in_load("pause", 1.0, seconds=seconds, answer_first=True)
+
+
+def pulled_again() -> Fault:
+    return in_load("repull", 0.0, tag="big")
+
+
+def unrenewed(after_s: float = 0.1) -> Fault:
+    return in_load("renewals_fail", after_s, seconds=20.0)
+
+
+def test_without_a_planted_bug_the_same_schedules_break_nothing() -> None:
+    assert broken() == set()
+    for fault in (stands_still(40.0), stands_still(20.0), unrenewed(), pulled_again()):
+        assert broken(fault) == set()
+        assert broken(BIG_IS_SLOW, fault) == set()
+        assert broken(OLD_IS_SLOW, fault) == set()
+    for number in range(ENOUGH):
+        result = run_schedule(make_schedule(SEED, number))
+        assert not result.violations, result.schedule.lines()
+
+
+@pytest.fixture
+def no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes that do not ask whose the switch is."""
+
+    def take(held: Held, to: State | None) -> SwitchEvent:
+        return SwitchEvent.objects.get(pk=held.switch_id)
+
+    monkeypatch.setattr(Held, "_take_over_row", take)
+
+
+def test_writes_without_a_fence_are_reported(no_fence: None) -> None:
+    rules = broken(stands_still(40.0))
+    assert "no unexpected error" in rules, "the database's seal stops it: the switch has ended"
+    assert "no write with a stale fence" in broken(OLD_IS_SLOW, stands_still(20.0))
+
+
+def test_writes_without_a_fence_are_found_by_chance(no_fence: None) -> None:
+    assert found_by_chance("no write with a stale fence", "no unexpected error")
+
+
+@pytest.fixture
+def no_verify(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Activate whatever answered."""
+
+    def nothing(held: Held, job: Any) -> Iterator[Any]:
+        return
+        yield
+
+    monkeypatch.setattr(steps, "_verify", nothing)
+    monkeypatch.setattr(steps, "_check_listed", lambda job, now: None)
+
+
+def test_activating_without_verifying_is_reported(no_verify: None) -> None:
+    rules = broken(pulled_again())
+    assert {"only what was verified is activated", "recorded is physical"} <= rules
+    assert found_by_chance("only what was verified is activated")
+
+
+def test_a_lab_without_recovery_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = switches.waiting
+
+    def only_new(*args: Any) -> list[tuple[int, int]]:
+        rows = SwitchEvent.objects.filter(state=State.QUEUED.value).values_list("pk", flat=True)
+        return [row for row in waiting(*args) if row[0] in rows]
+
+    monkeypatch.setattr(switches, "waiting", only_new)
+    for at in points(faultless("mid-b", "overlap").effects - 3):
+        assert broken(Fault(at, "crash"), target="mid-b", strategy="overlap") == {"one end each"}
+    assert found_by_chance("one end each")
+
+
+@pytest.mark.parametrize("answer_first", [True, False])
+def test_calls_without_a_look_at_the_lease_are_reported(
+    monkeypatch: pytest.MonkeyPatch, answer_first: bool
+) -> None:
+    monkeypatch.setattr(Keeper, "check", lambda keeper: None)
+    args = {"seconds": 40.0, "answer_first": answer_first}
+    before = Fault(effect("Unload", "big", "swap"), "pause", 0.0, args)
+    assert "no call after the lease" in broken(before)
+    assert found_by_chance("no call after the lease")
+
+
+def test_a_lease_that_is_never_checked_against_the_clock_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leases, "holds", lambda *_: True)
+    assert found_by_chance("no call after the lease")
+
+
+def test_calls_that_nobody_cuts_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Keeper, "_cut", lambda keeper: None)
+    rules = broken(BIG_IS_SLOW, unrenewed())
+    assert "no call outlasts the lease" in rules
+    assert found_by_chance("no call outlasts the lease")
+
+
+def test_calls_that_are_cut_only_after_the_lease_are_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A look at the clock each WATCH_S comes up to that much too late."""
+
+    def watch(keeper: Keeper) -> None:
+        if keeper._clock.monotonic() >= keeper._valid_until:
+            keeper._lost = True
+        if keeper._lost:
+            keeper._cut()
+
+    monkeypatch.setattr(Keeper, "_watch", watch)
+    found = [
+        "no call outlasts the lease" in broken(BIG_IS_SLOW, unrenewed(after_s))
+        for after_s in (0.1, 1.03, 2.07)
+    ]
+    assert any(found)
+
+
+def test_moves_without_an_entry_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Held, "_entry", lambda *_: None)
+    assert "the entries tell the same story" in broken()
+
+
+def test_a_restore_that_only_says_so_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def claim(held: Held, job: Any, back: dict[str, None]) -> Iterator[Any]:
+        back["mid-a"] = None
+        return ()
+        yield
+
+    monkeypatch.setattr(restore, "_bring_back", claim)
+    failing = Fault(0, "fail_load", args={"tag": "big", "after_s": 1.0, "evict_all": False})
+    assert "recorded is physical" in broken(failing)
+
+
+@pytest.mark.parametrize("load_s", ENDS_WHILE_CUT_S[1:])  # the first is over by the first look
+def test_a_restore_that_does_not_await_the_end_of_a_cut_load_is_reported(
+    monkeypatch: pytest.MonkeyPatch, load_s: float
+) -> None:
+    monkeypatch.setattr(restore, "NOTICED_S", 0.0)
+    rules = broken(
+        cancelled_while_loading(), target="mid-b", strategy="overlap", load_rate=rate_for(load_s)
+    )
+    assert rules == {"nothing is left over"}
+
+
+def test_a_restore_that_trusts_the_first_answer_of_a_server_that_hung_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(residency, "NOTICED_S", 0.0)
+    rules = broken(*thawing(), target="mid-a-long", strategy="auto")
+    assert rules == {"recorded is physical"}
+
+
+def test_an_activation_that_does_not_heed_its_last_look_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost = Fault(effect("Look", "big", "swap", nth=-2), "evict", args={"tag": "big"})
+    assert broken(lost) == set()
+    _ignore_at(State.ACTIVATING, monkeypatch)
+    assert broken(lost) == {"only what was verified is activated"}
+
+
+def _ignore_at(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look, and go on whatever is listed, in this state."""
+    check, held_state = steps._check_listed, {}
+
+    def move(held: Held, to: State, *args: Any, **facts: Any) -> None:
+        held_state["now"] = to
+        original(held, to, *args, **facts)
+
+    original = Held.move
+    monkeypatch.setattr(Held, "move", move)
+    monkeypatch.setattr(
+        steps,
+        "_check_listed",
+        lambda job, now: None if held_state.get("now") is state else check(job, now),
+    )
+
+
+def test_an_end_that_does_not_look_for_the_new_model_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def look(held: Held, job: Any) -> Iterator[Any]:
+        return (yield Look())
+
+    monkeypatch.setattr(steps, "_have_new", look)
+    lost = Fault(effect("Unload") + 1, "evict", args={"tag": "mid-b"})
+    assert broken(lost, target="mid-b", strategy="overlap") == {"recorded is physical"}
+
+
+def test_an_unload_that_is_asked_for_before_the_activation_is_no_matter_of_luck(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A switch that never waits until the old model has left tells that it did."""
+
+    def at_once(digests: frozenset[str]) -> Iterator[Any]:
+        return ""
+        yield
+
+    monkeypatch.setattr(steps, "wait_gone", at_once)
+    busy = Fault(0, "ignore_unload", args={"tag": "mid-a"})
+    assert "nothing is left over" in broken(busy, target="mid-b", strategy="overlap")
+
+
+def test_two_ends_are_reported(no_fence: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without fence and without the seal of the database a switch may end twice."""
+    unseal()
+    try:
+        rules: Counter[str] = Counter()
+        for at in range(4, 10):
+            pause = Fault(at, "pause", 0.001, {"seconds": 40.0, "answer_first": True})
+            monkeypatch.setattr(Keeper, "check", lambda keeper: None)
+            rules.update(broken(pause))
+        assert rules["one end each"]
+    finally:
+        seal()
+
+
+def test_the_ground_is_the_same_for_each_schedule() -> None:
+    before = SwitchEvent.objects.count()
+    results = [runs.run_schedule(make_schedule(3, 5)) for _ in range(2)]
+    assert SwitchEvent.objects.count() == before
+
+    # Row numbers differ where the database counts on; all else is the same.
+    assert results[0].states == results[1].states
+    assert [t for t, _ in results[0].lines] == [t for t, _ in results[1].lines]

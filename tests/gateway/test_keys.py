@@ -1,0 +1,194 @@
+"""Keys: who gets in with one, how far, how often, and what is counted of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from switcher.errors import BadRequest, NotFound
+from switcher.gateway import table
+from switcher.gateway.answers import Refusal
+from switcher.gateway.meter import Meter, Tally
+from switcher.models import ApiKey, AuditEntry, Host, Usage
+from switcher.queries import keys as queries
+from switcher.queries.keys import KeyFacts
+from switcher.records import keys
+from switcher.records.keys import NewKey
+from switcher.specs import Spec
+from switcher.switching.waiting import in_thread
+from tests import make
+from tests.clocks import FakeClock
+from tests.gateway.conftest import ADMIN, Exchange, Upstream, add_host, ask, set_active
+
+
+def make_key(**facts: Any) -> str:
+    return keys.make_key(NewKey("bot", **facts), ADMIN)[1]
+
+
+def with_key(token: str, **values: Any) -> Exchange:
+    return ask(client="192.0.2.7", Authorization=f"Bearer {token}", **values)
+
+
+async def test_a_key_lets_in_from_anywhere(host: Host, upstream: Upstream) -> None:
+    token = await in_thread(make_key)
+    assert (await ask(client="192.0.2.7").end()).status == 401
+    assert (await with_key(token).end()).status == 200
+    got = await ask(client="192.0.2.7", X_Api_Key=token).end()
+    assert got.status == 200
+    assert all("Authorization" not in headers for _, _, headers in upstream.asked)
+
+
+async def test_a_word_that_is_no_key_of_ours_is_as_none(host: Host, upstream: Upstream) -> None:
+    """Clients send some word even where none is needed."""
+    assert (await ask(Authorization="Bearer ollama").end()).status == 200
+    assert (await with_key("ollama").end()).status == 401
+
+
+async def test_a_wrong_expired_or_turned_off_key_does_not(
+    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=0.2)
+    expiring = await in_thread(make_key, expires_at=soon)
+    token = await in_thread(make_key)
+    assert (await with_key(token + "x").end()).json()["error"]["code"] == "invalid_api_key"
+    async with asyncio.timeout(10):
+        while (await with_key(expiring).end()).status != 401:
+            await asyncio.sleep(0.02)
+    key = await in_thread(ApiKey.objects.get, prefix=token[:10])
+    await in_thread(keys.turn_off, key.pk, ADMIN)
+    async with asyncio.timeout(10):
+        while (await with_key(token).end()).status != 401:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_key_is_for_its_hosts_and_its_profiles(host: Host, upstream: Upstream) -> None:
+    await in_thread(add_host, "den", upstream.url, "mid-b")
+    den = await in_thread(make_key, hosts=("den",))
+    got = await with_key(den).end()
+    assert got.headers["x-switchboard-model"] == "mid-b", "a key for one host need not name it"
+    assert (await with_key(den, target="/v1/chat/completions?host=tower").end()).status == 403
+    await in_thread(make.profile, "tiny-a")
+    await in_thread(set_active, host, Spec("mid-a", "mid-a"))
+    narrow = await in_thread(make_key, profiles=("tiny-a",))
+    got = await with_key(narrow).end()
+    assert (got.status, got.json()["error"]["code"]) == (403, "not_allowed")
+
+
+MANAGE = [("/api/pull", "POST"), ("/api/delete", "DELETE"), ("/api/copy", "POST")]
+
+
+@pytest.mark.parametrize(("path", "method"), MANAGE)
+async def test_changing_a_host_takes_a_key_that_may(
+    host: Host, upstream: Upstream, path: str, method: str
+) -> None:
+    plain, manager = await in_thread(make_key), await in_thread(make_key, manage=True)
+    body = {"model": "x"}
+    assert (await ask(body, target=path, method=method).end()).status == 401
+    refused = await with_key(plain, body=body, target=path, method=method).end()
+    assert (refused.status, type(refused.json()["error"])) == (403, str)
+    assert not upstream.asked
+    assert (await with_key(manager, body=body, target=path, method=method).end()).status == 200
+    assert (upstream.asked[0][0], upstream.body()) == (path, body)
+
+
+async def test_requests_a_minute_and_at_once_are_bounded(host: Host, upstream: Upstream) -> None:
+    go_on = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        await go_on.wait()
+        return web.json_response({})
+
+    upstream.answer = answer
+    token = await in_thread(make_key, at_once=1, requests_a_minute=2)
+    first = with_key(token)
+    async with asyncio.timeout(10):
+        while not upstream.asked:
+            await asyncio.sleep(0.01)
+    got = await with_key(token).end()
+    assert (got.status, got.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert int(got.headers["retry-after"]) >= 1
+    go_on.set()
+    assert (await first.end()).status == 200
+    assert (await with_key(token).end()).status == 200
+    got = await with_key(token).end()
+    assert (got.status, "a minute" in got.json()["error"]["message"]) == (429, True)
+
+
+async def test_what_was_asked_is_counted_by_key_and_model(host: Host, upstream: Upstream) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if len(upstream.asked) == 2:
+            return web.json_response({"error": "no"}, status=500)
+        return web.json_response({"usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+
+    upstream.answer = answer
+    token = await in_thread(make_key)
+    for _ in range(2):
+        await with_key(token).end()
+    await ask().end()
+    await table.close_tables()
+    rows = await in_thread(lambda: list(Usage.objects.order_by("-key").values()))
+    counts = [(r["requests"], r["errors"], r["tokens_in"], r["tokens_out"]) for r in rows]
+    assert sorted(counts) == [(1, 0, 3, 4), (2, 1, 3, 4)]
+    assert {r["model"] for r in rows} == {"mid-a"}
+    assert (await in_thread(ApiKey.objects.get)).last_used_at is not None
+    listed = await in_thread(queries.usage)
+    assert [r.requests for r in listed] == [2, 1]
+
+
+@pytest.mark.django_db
+class TestRecords:
+    def test_only_its_digest_is_kept_and_an_entry_tells_of_it(self) -> None:
+        key_id, token = keys.make_key(NewKey("bot", manage=True), ADMIN)
+        row = ApiKey.objects.get(pk=key_id)
+        assert token.startswith("sb-")
+        assert len(token) >= 46
+        assert token not in str(vars(row))
+        assert row.sha256 == keys.digest_of(token)
+        entry = AuditEntry.objects.get(kind="key.made")
+        assert token not in entry.body
+        assert row.sha256 not in entry.body
+
+    def test_what_is_wrong_with_a_new_key_is_said(self) -> None:
+        clock = FakeClock()
+        for new, error in (
+            (NewKey(" "), BadRequest),
+            (NewKey("x" * 61), BadRequest),
+            (NewKey("bot", expires_at=clock.now()), BadRequest),
+            (NewKey("bot", hosts=("nowhere",)), NotFound),
+            (NewKey("bot", profiles=("none",)), NotFound),
+        ):
+            with pytest.raises(error):
+                keys.make_key(new, ADMIN, clock)
+        assert not ApiKey.objects.exists()
+
+
+def facts(**values: Any) -> KeyFacts:
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    blank = KeyFacts(7, "bot", "sb-", (), (), False, None, None, now, "anna", None, None, None)
+    return replace(blank, **values)
+
+
+def test_each_process_allows_its_share_of_a_limit() -> None:
+    meter = Meter()
+    meter.processes = 2
+    key = facts(requests_a_minute=4)
+    for moment in (0.0, 1.0):
+        meter.enter(key, moment)
+    with pytest.raises(Refusal) as refused:
+        meter.enter(key, 2.0)
+    assert ("retry-after", "58") in refused.value.headers
+    meter.enter(key, 60.5)
+
+
+def test_a_batch_that_was_not_written_is_not_lost() -> None:
+    meter, hour = Meter(), datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
+    for _ in range(2):
+        meter.leave(Tally(None, "tower", "mid-a", waited_s=0.2), hour)
+        meter.put_back(meter.take())
+    ((where, counts),) = meter.take()
+    assert (where.hour.minute, counts.requests, counts.waits, counts.wait_ms) == (0, 2, 2, 400)

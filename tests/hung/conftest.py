@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from switcher.models import Host
+from switcher.records import config
+from switcher.records.ledger import Actor
+from switcher.specs import Spec
+from tests.hung import server
+from tests.hung.server import A, Ollama
+
+ANNA = Actor("anna", "page")
+DEADLINE_S = 0.3
+# What is promised: each call ends within its deadline and a second.
+BOUND_S = DEADLINE_S + 1.0
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load of mid-b has DEADLINE_S, and nobody waits for a server to come back."""
+
+    def load_timeout_s(spec: Spec, size: int) -> float:
+        return DEADLINE_S if spec.tag == "mid-b" else 10.0
+
+    for module in ("steps", "residency"):
+        monkeypatch.setattr(f"switcher.switching.{module}.load_timeout_s", load_timeout_s)
+    monkeypatch.setattr("switcher.switching.residency.PATIENCE_S", 0.0)
+
+
+@pytest.fixture
+def shorten(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From now on each quick call has DEADLINE_S; for those that are answered badly."""
+    return lambda: monkeypatch.setattr("switcher.ollama.client.QUICK_S", DEADLINE_S)
+
+
+@pytest.fixture
+def ollama() -> Iterator[Ollama]:
+    """mid-a is loaded; mid-b is on the disk."""
+    with server.ollama("mid-a:latest") as made:
+        yield made
+
+
+@pytest.fixture
+def host(transactional_db: None, ollama: Ollama) -> Host:
+    """A host at that server, with mid-a active: only a swap leads to mid-b."""
+    return add_host("north-1", ollama.url)
+
+
+def add_host(name: str, url: str) -> Host:
+    row = config.save_host(Host(name=name, base_url=url, vram_bytes=int(1.5e9)), ANNA)
+    spec = Spec("", "mid-a")
+    Host.objects.filter(pk=row.pk).update(
+        active_tag="mid-a", active_digest=A, active_spec=spec.to_json()
+    )
+    row.refresh_from_db()
+    return row

@@ -1,0 +1,57 @@
+"""A ghost as a person meets it: told as it happens, and freed by one click."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import requests
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.journeys.conftest import Product
+from tests.journeys.product import Simulator
+
+pytestmark = pytest.mark.journey
+
+
+def make_ghost(host: Simulator) -> None:
+    """Somebody's own name for mid-b is loaded for ever, and then pulled again."""
+    for path, body in (
+        ("copy", {"source": "mid-b", "destination": "theirs"}),
+        ("generate", {"model": "theirs", "prompt": "", "keep_alive": -1}),
+    ):
+        requests.post(f"{host.url}/api/{path}", json=body, timeout=10).raise_for_status()
+    host.act(act="repull", tag="theirs")
+
+
+@pytest.mark.parametrize("path", ["/", "/hosts/north-1/"])
+def test_a_ghost_appears_without_a_reload_and_is_freed_in_place(
+    product: Product, visit: Callable[..., Page], path: str
+) -> None:
+    page = visit(path)
+    page.evaluate("window.stillTheSamePage = true")
+    expect(page.locator("#live-state")).to_have_attribute("data-state", "on")
+    make_ghost(product.hosts["north-1"])
+    ghosts = page.locator("#host-north-1-ghosts")
+    expect(ghosts).to_contain_text("replaced theirs", timeout=8_000)
+    free = ghosts.get_by_role("button", name="Free it (theirs on north-1)")
+    expect(free).to_be_visible()
+    assert Axe().run(page).violations_count == 0
+    free.click()
+    expect(ghosts).to_contain_text("GB are free again.", timeout=8_000)
+    expect(page.locator("#host-north-1-freed")).to_be_focused()
+    expect(ghosts.get_by_role("button")).to_have_count(0)
+    assert page.evaluate("window.stillTheSamePage") is True
+    assert product.hosts["north-1"].resident() == set()
+
+
+def test_who_only_looks_is_told_and_has_no_button(
+    product: Product, visit: Callable[..., Page]
+) -> None:
+    page = visit("/", who="auditor", viewport={"width": 390, "height": 800})
+    expect(page.locator("#live-state")).to_have_attribute("data-state", "on")
+    make_ghost(product.hosts["north-1"])
+    ghosts = page.locator("#host-north-1-ghosts")
+    expect(ghosts).to_contain_text("An operator can free it.", timeout=8_000)
+    expect(ghosts.get_by_role("button")).to_have_count(0)

@@ -1,0 +1,173 @@
+"""A ghost from the page's side, on a simulated server: seen, freed, or told what remains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from django.test import Client
+
+from switcher.live.source import PanelSource
+from switcher.models import Handle, Host, SwitchEvent
+from switcher.records import config
+from switcher.switching.service import Wish, request_switch
+from switcher.switching.worker import run_once
+from switcher.watching.loop import check_now
+from tests.make import ANNA
+from tests.panel.test_board import text_of
+from tests.until import until
+from tests.watching.conftest import Simulator
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+HTMX = {"HX-Request": "true"}
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    made = Simulator()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def host(transactional_db: None, simulator: Simulator) -> Host:
+    row = Host(name="north-1", base_url=simulator.url, vram_bytes=24_000_000_000)
+    return config.save_host(row, ANNA)
+
+
+class Ghost:
+    """other is active; mid-a, loaded for ever by a switch before it, kept an old content."""
+
+    def __init__(self, host: Host, simulator: Simulator) -> None:
+        self.host, self.simulator = host, simulator
+        self.switch("mid-a", keep_alive="forever")
+        row = simulator.resident()["mid-a"]
+        self.digest: str = row["digest"]
+        simulator.act("repull", tag="mid-a")
+        self.handle = Handle.objects.get().name
+
+    def switch(self, tag: str, **values: Any) -> None:
+        row, _ = request_switch(Wish(model=tag, host="north-1", **values), ANNA)
+        run_once(row.pk)
+        row = SwitchEvent.objects.get(pk=row.pk)
+        assert row.state == "active", row.error
+
+    def read(self) -> None:
+        check_now(self.host.pk, self.host.base_url)
+
+    def no_longer_active(self) -> None:
+        """As after a switch whose old model did not leave in time."""
+        Host.objects.filter(pk=self.host.pk).update(active_tag="", active_digest="")
+        self.read()
+
+    def names(self) -> set[str]:
+        rows = requests.get(f"{self.simulator.url}/api/tags", timeout=5).json()["models"]
+        return {row["name"] for row in rows}
+
+
+@pytest.fixture
+def ghost(host: Host, simulator: Simulator) -> Ghost:
+    made = Ghost(host, simulator)
+    made.no_longer_active()
+    return made
+
+
+def test_a_ghost_is_shown_and_freed_without_script(operator: Client, ghost: Ghost) -> None:
+    for path in ("/", "/hosts/", "/hosts/north-1/"):
+        shown = text_of(operator.get(path))
+        assert "replaced mid-a " + ghost.digest[:12] in shown, path
+        assert "A copy of it still reaches it. Free it (mid-a on north-1)" in shown, path
+    response = operator.post("/hosts/north-1/free", {"digest": ghost.digest}, follow=True)
+    shown = text_of(response)
+    assert f"mid-a ({ghost.digest[:12]}) left north-1: 5.1 GB are free again." in shown
+    assert "Free it" not in shown
+    assert ghost.simulator.resident() == {}
+    assert ghost.handle not in ghost.names()
+    assert not Handle.objects.exists()
+
+
+def test_a_ghost_is_freed_in_place_with_htmx(operator: Client, ghost: Ghost) -> None:
+    url, sent = "/hosts/north-1/free", {"digest": ghost.digest}
+    response = operator.post(url, sent, headers=HTMX)
+    assert "5.1 GB are free again." in text_of(response)
+    assert "<html" not in response.content.decode()
+    assert "host-north-1-freed" in response["HX-Trigger-After-Swap"]
+    again = operator.post(url, sent, headers=HTMX)
+    assert "No model with the digest" in text_of(again)
+
+
+def test_a_deleted_model_is_a_ghost_too(operator: Client, ghost: Ghost) -> None:
+    ghost.simulator.delete("mid-a")
+    ghost.read()
+    assert "deleted mid-a" in text_of(operator.get("/hosts/north-1/"))
+    operator.post("/hosts/north-1/free", {"digest": ghost.digest})
+    assert ghost.simulator.resident() == {}
+
+
+def test_without_a_copy_the_page_says_what_remains(operator: Client, ghost: Ghost) -> None:
+    ghost.simulator.delete(ghost.handle)
+    ghost.read()
+    for path in ("/", "/hosts/north-1/"):
+        shown = text_of(operator.get(path))
+        assert "No name on north-1 reaches mid-a any more: it stays until Ollama" in shown
+        assert "Free it" not in shown
+    response = operator.post("/hosts/north-1/free", {"digest": ghost.digest}, follow=True)
+    assert "No name on north-1 reaches mid-a any more" in text_of(response)
+    assert set(ghost.simulator.resident()) == {"mid-a"}
+
+
+def test_who_may_not_switch_frees_nothing(auditor: Client, ghost: Ghost) -> None:
+    shown = text_of(auditor.get("/hosts/north-1/"))
+    assert "An operator can free it." in shown
+    assert "Free it" not in shown
+    response = auditor.post("/hosts/north-1/free", {"digest": ghost.digest})
+    assert response.status_code == 403
+    assert set(ghost.simulator.resident()) == {"mid-a"}
+
+
+def test_what_is_pushed_has_no_button_and_fetches_that_of_who_looks(
+    operator: Client, ghost: Ghost
+) -> None:
+    parts = PanelSource().render(frozenset({"board", "host-north-1"})).fragments
+    for part in (parts["board"]["north-1-ghosts"], parts["host-north-1"]["ghosts"]):
+        assert "<button" not in part.html
+        assert 'hx-get="/hosts/north-1/ghosts"' in part.html
+        mark = operator.get("/").content.decode().split('data-ghosts="')[1].split('"')[0]
+        assert f"data-ghosts=&quot;{mark}&quot;" in part.html, "a page that shows it is left alone"
+    page = operator.get("/hosts/north-1/ghosts", headers=HTMX)
+    assert "<button" in page.content.decode()
+    assert "hx-get" not in page.content.decode()
+    assert operator.get("/hosts/north-1/ghosts")["Location"] == "/hosts/north-1/"
+
+
+def test_an_unknown_host_is_a_friendly_404(operator: Client) -> None:
+    assert operator.post("/hosts/nowhere/free", {"digest": "a" * 64}).status_code == 404
+    assert operator.get("/hosts/nowhere/ghosts", headers=HTMX).status_code == 404
+
+
+def test_copies_are_nothing_to_switch_to(operator: Client, host: Host, ghost: Ghost) -> None:
+    for path in ("/", "/hosts/", "/hosts/north-1/", "/hosts/north-1/edit"):
+        assert "switchboard-holds" not in operator.get(path).content.decode(), path
+    shown = text_of(operator.get("/plan", {"host": "north-1", "profile": f"={ghost.handle}"}))
+    assert "is a copy that Switchboard keeps" in shown
+
+
+def test_a_model_that_was_called_by_its_copy_is_shown_as_what_it_is(
+    operator: Client, host: Host, simulator: Simulator
+) -> None:
+    """Fact 21: `/api/ps` shows the name by which it was loaded first."""
+    ghost = Ghost(host, simulator)
+    ghost.switch("mid-a")  # to its new content: the old one has left
+    handle = Handle.objects.get().name
+    simulator.load("mid-a", keep_alive=0)
+    until(lambda: not simulator.resident())
+    simulator.load(handle)
+    ghost.read()
+    assert set(simulator.resident()) == {handle}
+    for path in ("/", "/hosts/north-1/"):
+        page = operator.get(path)
+        assert "mid-a is loaded" in text_of(page) or "Active mid-a" in text_of(page)
+        assert "switchboard-holds" not in page.content.decode()

@@ -1,0 +1,73 @@
+"""The page of keys: made once, shown once, turned off in one click."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+
+from switcher.models import ApiKey, AuditEntry
+from switcher.records import keys
+from switcher.records.keys import NewKey
+from tests import make
+from tests.make import ANNA
+
+pytestmark = pytest.mark.django_db
+
+FORM = {"name": "chat-ui", "requests_a_minute": "60", "expires_on": "2099-12-31"}
+
+
+def test_a_key_is_made_and_shown_once(admin: Client) -> None:
+    make.host("north-1")
+    response = admin.post("/keys/add", FORM | {"hosts": ["north-1"], "manage": "on"})
+    assert response.status_code == 201
+    assert "no-store" in response["Cache-Control"]
+    (token,) = re.findall(r'value="(sb-[^"]+)"', response.content.decode())
+    row = ApiKey.objects.get()
+    assert row.sha256 == keys.digest_of(token)
+    assert (row.requests_a_minute, row.manage) == (60, True)
+    page = admin.get("/keys/").content.decode()
+    assert token not in page
+    assert row.prefix in page
+    assert "60 a minute" in page
+
+
+def test_what_is_wrong_is_said_at_its_field_and_nothing_is_made(admin: Client) -> None:
+    response = admin.post("/keys/add", FORM | {"expires_on": "2001-01-01", "at_once": "0"})
+    assert response.status_code == 422
+    assert not ApiKey.objects.exists()
+    assert "No key was made." in response.content.decode()
+
+
+def test_a_key_is_turned_off_for_good(admin: Client) -> None:
+    key_id, _ = keys.make_key(NewKey("bot"), ANNA)
+    page = admin.post(f"/keys/{key_id}/off", follow=True).content.decode()
+    assert "The key is off." in page
+    assert "Off since" in page
+    page = admin.post(f"/keys/{key_id}/off", follow=True).content.decode()
+    assert "bot is off already." in page
+    assert AuditEntry.objects.filter(kind="key.off").count() == 1
+
+
+def test_only_admins_make_keys(operator: Client, auditor: Client) -> None:
+    key_id, _ = keys.make_key(NewKey("bot"), ANNA)
+    for client in (operator, auditor):
+        assert client.get("/keys/").status_code == 200
+        assert client.get("/keys/add").status_code == 403
+        assert client.post("/keys/add", FORM).status_code == 403
+        assert client.post(f"/keys/{key_id}/off").status_code == 403
+    assert ApiKey.objects.get().off_at is None
+
+
+def test_the_command_makes_and_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("keys", "make", "bot", "--at-once", "4", "--days", "30")
+    token = capsys.readouterr().out.strip()
+    row = ApiKey.objects.get(sha256=keys.digest_of(token))
+    assert row.expires_at is not None
+    call_command("keys")
+    assert row.prefix in capsys.readouterr().out
+    call_command("keys", "off", str(row.pk))
+    row.refresh_from_db()
+    assert row.off_at is not None

@@ -1,0 +1,42 @@
+"""Who waits for a switch when the server is stopped gets an answer, not a cut connection."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.journeys.product import Process, Simulator, seed, sign_in, wait_until
+
+
+def test_who_waits_for_a_switch_is_told_where_to_ask_when_the_server_stops(tmp_path: Path) -> None:
+    data, answers = tmp_path / "data", []
+    with Simulator() as host:
+        seed(data, host.url, host.url)
+        host.fault(kind="slow_load", tag="mid-b", factor=1000)
+        with Process(data) as server:
+            session, address = sign_in(server.address), server.address
+
+            def wait(path: str, body: dict[str, Any]) -> None:
+                answers.append(session.post(address + path, json=body, timeout=30))
+
+            body = {"model": "mid-b", "strategy": "swap"}
+            waiting = threading.Thread(target=wait, args=("/ollama/models/switch", body))
+            waiting.start()
+            wait_until(lambda: session.get(f"{address}/ollama/switches").json()["switches"])
+            assert server.end(within_s=12) == 0
+            waiting.join(5)
+        (answer,) = answers
+        assert answer.status_code == 202
+        told = answer.json()
+        assert answer.headers["Location"] == told["event"]["url"]
+        assert told["accepted"] is True
+        assert told["state"] in ("checking", "unloading", "loading")
+        requests.delete(f"{host.url}/_sim/faults", timeout=5).raise_for_status()
+        with Process(data) as server:
+            session = sign_in(server.address)
+            url = f"{server.address}{told['event']['url']}"
+            wait_until(lambda: session.get(url, timeout=5).json()["ended"], 20)
+            assert session.get(url, timeout=5).json()["state"] == "rolled_back"

@@ -1,0 +1,138 @@
+"""Each kind of drift is named within 5 s of its happening, and nothing is done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from switcher.drift import Kind
+from switcher.models import AuditEntry, Drift, Handle
+from switcher.watching.loop import Watcher
+from tests.until import until
+from tests.watching.conftest import Simulator, Watched
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+CTX = {"num_ctx": 8192}
+
+
+def expire(ollama: Simulator) -> None:
+    ollama.load("mid-a", keep_alive="5s")  # long enough to be seen by a reading
+    until(lambda: not ollama.resident())
+
+
+def fall_to_the_cpu(ollama: Simulator) -> None:
+    ollama.fault(kind="cpu", tag="mid-a", share=0.3)
+    ollama.act("evict", tag="mid-a")
+    ollama.load("mid-a", keep_alive="30m")
+
+
+def become_a_ghost(ollama: Simulator) -> None:
+    ollama.load("other", keep_alive="30m")
+    ollama.act("repull", tag="other")
+
+
+HAPPENINGS: dict[Kind, tuple[str, Callable[[Simulator], None]]] = {
+    Kind.EVICTED: ("mid-a", lambda o: o.act("evict", tag="mid-a")),
+    Kind.EXPIRED: ("mid-a", expire),
+    Kind.RESTARTED: ("mid-a", lambda o: o.act("restart")),
+    Kind.RELOADED: ("mid-a", lambda o: o.load("mid-a", keep_alive="30m", options=CTX)),
+    Kind.SHORTENED: ("mid-a", lambda o: o.load("mid-a", keep_alive="1m")),
+    Kind.ON_CPU: ("mid-a", fall_to_the_cpu),
+    Kind.OTHER_CONTENT: ("mid-a", lambda o: o.act("repull", tag="mid-a")),
+    Kind.GHOST: ("other", become_a_ghost),
+    Kind.FOREIGN: ("other", lambda o: o.load("other")),
+    Kind.UNREACHABLE: ("", lambda o: o.act("refuse", seconds=20)),
+}
+
+
+@pytest.mark.parametrize("kind", HAPPENINGS, ids=str)
+def test_it_is_named_within_five_seconds(watched: Watched, watcher: Watcher, kind: Kind) -> None:
+    model, happen = HAPPENINGS[kind]
+    watched.switch("mid-a")
+    watched.settled()
+    happen(watched.ollama)
+    row = watched.named(kind, model)
+    assert row.text
+    assert {"wanted", "before", "now"} <= row.evidence.keys()
+    entry = AuditEntry.objects.filter(kind="drift.seen").latest("seq")
+    body = entry.facts
+    assert (body["drift"], body["model"], body["text"]) == (row.kind, row.model, row.text)
+    assert (entry.actor, entry.host) == ("watcher", "north-1")
+
+
+def test_a_restart_that_takes_a_while_is_told_from_an_eviction(
+    watched: Watched, watcher: Watcher
+) -> None:
+    watched.switch("mid-a")
+    watched.settled()
+    watched.ollama.act("restart", seconds=3)
+    assert "did not answer" in watched.named(Kind.RESTARTED, "mid-a", within_s=10).text
+
+
+def test_what_is_over_is_ended_with_an_entry(watched: Watched, watcher: Watcher) -> None:
+    watched.switch("mid-a")
+    watched.settled()
+    watched.ollama.act("evict", tag="mid-a")
+    row = watched.named(Kind.EVICTED, "mid-a")
+    watched.ollama.load("mid-a", keep_alive="30m")
+    until(lambda: Drift.objects.get(pk=row.pk).ended_at is not None, 5)
+    assert Drift.objects.get(pk=row.pk).ending == "It is loaded again."
+    assert AuditEntry.objects.filter(kind="drift.ended").count() == 1
+    assert Drift.objects.count() == 1, "nothing else was seen"
+
+
+def test_an_admins_switch_is_no_drift(watched: Watched, watcher: Watcher) -> None:
+    watched.switch("mid-a")
+    watched.switch("mid-b", strategy="swap")
+    watched.switch("mid-a", strategy="overlap")
+    watched.settled()
+    assert not Drift.objects.exists()
+
+
+def test_a_new_start_goes_on_from_the_rows(watched: Watched) -> None:
+    first = Watcher(seed=1)
+    first.start()
+    watched.switch("mid-a")
+    watched.settled()
+    first.stop()
+    for thread in first._threads:
+        thread.join(10)
+    watched.ollama.act("evict", tag="mid-a")
+    for _ in range(2):
+        again = Watcher(seed=1)
+        again.start()
+        row = watched.named(Kind.EVICTED, "mid-a")
+        assert "at " in row.text, "it knows of the reading that the first one stored"
+        again.stop()
+        for thread in again._threads:
+            thread.join(10)
+    assert Drift.objects.count() == 1
+
+
+def test_the_policy_report_does_nothing_to_the_host(
+    watched: Watched, watcher: Watcher, worker: object
+) -> None:
+    watched.profile("embed")
+    watched.switch("mid-a", keep_alive="40s")
+    watched.settled()
+    before = len(watched.ollama.touched())
+    watched.ollama.act("evict", tag="mid-a")
+    row = watched.named(Kind.EVICTED, "mid-a")
+    reads = watcher._hosts[watched.host.pk].catalogue_at
+    until(lambda: watcher._hosts[watched.host.pk].catalogue_at > reads + 5, 15)
+    assert watched.repairs() == []
+    touched = watched.ollama.touched()[before:]
+    # The copy that was held of it goes with it: nothing that the host serves.
+    assert {r["path"] for r in touched} <= {"/api/copy", "/api/delete"}
+    assert Drift.objects.get(pk=row.pk).repair_id is None
+
+
+def test_a_copy_that_is_held_leaves_with_its_model(watched: Watched, watcher: Watcher) -> None:
+    watched.switch("mid-a")
+    watched.settled()
+    assert Handle.objects.count() == 1
+    watched.ollama.act("evict", tag="mid-a")
+    watched.named(Kind.EVICTED, "mid-a")
+    until(lambda: not Handle.objects.exists(), 20)
