@@ -350,15 +350,13 @@ def appends(writers: int) -> float:
 
 
 def append_until(start: float) -> int:
-    from django.db import transaction
-
-    from switcher.records.ledger import Actor, append
+    from switcher.records.ledger import Actor, append, writing
 
     actor, made = Actor("bench", "command"), 0
     time.sleep(max(0.0, start - time.time()))
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
-        with transaction.atomic():
+        with writing():
             append("host.changed", actor, host="north-1", reason=f"append number {made}",
                    before={"keep_alive": "30m"}, after={"keep_alive": "2h"})  # fmt: skip
         made += 1

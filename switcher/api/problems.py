@@ -43,8 +43,12 @@ STATUS: dict[str, int] = {
     "server-busy": 503,
     "timed-out": 504,
     "internal": 500,
+    "trail-broken": 500,
+    "audit-key": 500,
 }
 TITLES: dict[str, str] = {
+    "trail-broken": "The audit trail does not follow from what was signed",
+    "audit-key": "The audit trail's key cannot be used",
     "host-busy": "Something else is at work on the host",
     "fence-lost": "Another worker has taken over",
     "bad-json": "The body is not JSON",

@@ -29,7 +29,7 @@ from switcher.evidence.switchboard_verify import (
 )
 from switcher.models import AuditEntry, Checkpoint, Delivery, LedgerRow, Segment
 from switcher.places import key_files, sinks
-from switcher.records.ledger import SERVER, Actor, append, changed
+from switcher.records.ledger import SERVER, Actor, append, changed, writing
 from switcher.rows import stored_rows
 
 MADE = "audit.key-made"
@@ -276,7 +276,7 @@ def _settle_key(files: KeyFiles, clock: Clock) -> None:
     """Make the first key at first need; end a change of key that a crash has cut short."""
     if _told_key() is not None and not files.next.exists():
         return
-    with transaction.atomic():
+    with writing():
         _lock()
         told = _told_key()
         if told is None:
@@ -300,7 +300,7 @@ def rotate_key(actor: Actor, clock: Clock = system) -> str:
     with _keys_raise_ours():
         files = key_files()
         _settle_key(files, clock)
-        with transaction.atomic():
+        with writing():
             _lock()
             old, new = _key_told(files), new_key(files.name)
             files.write_next(new)
@@ -317,7 +317,7 @@ def rotate_key(actor: Actor, clock: Clock = system) -> str:
 def raise_alarm(about: str, text: str, clock: Clock = system) -> bool:
     """Write down that something is wrong with the trail or its proofs: once a day for the same
     text, whichever process sees it. Returns whether it was news."""
-    with transaction.atomic():
+    with writing():
         _lock()
         last = AuditEntry.objects.filter(kind=ALARM, reason=text[:500]).order_by("-seq").first()
         if last is not None and clock.now() - last.at < SAY_AGAIN_AFTER:
@@ -331,13 +331,13 @@ def note_checked(result: dict[str, Any], actor: Actor, clock: Clock = system) ->
     told = ("entries", "last_seq", "root", "checkpoints", "last_checkpoint", "bad_seq", "problems")
     facts = {name: result[name] for name in ("ok", *told)}
     facts["verdicts"] = {name: result[name] for name in ("intact", "anchored", "complete")}
-    with transaction.atomic():
+    with writing():
         append("audit.checked", actor, clock=clock, **facts)
 
 
 def note_seals_remade(names: list[str], clock: Clock = system) -> None:
     """Write down that seals of the tables were missing or altered and were made again."""
-    with transaction.atomic():
+    with writing():
         append(
             "audit.seal-remade",
             SERVER,

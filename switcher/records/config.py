@@ -12,7 +12,7 @@ from django.db.models import ProtectedError
 from switcher.clock import Clock, system
 from switcher.errors import BadRequest, Conflict, NotFound
 from switcher.models import Host, Lease, ModelProfile, Preference, Reading, SwitchEvent
-from switcher.records.ledger import Actor, append
+from switcher.records.ledger import Actor, append, writing
 from switcher.states import OPEN
 
 PROFILE_FIELDS = (
@@ -44,7 +44,7 @@ def put_profile(
     values: Mapping[str, Any], actor: Actor, profile_id: int | None = None, clock: Clock = system
 ) -> str:
     """Add a profile from plain, checked values, or change the one of this id. Gives its name."""
-    with transaction.atomic():
+    with writing():
         profile = ModelProfile()
         if profile_id is not None:
             found = ModelProfile.objects.select_for_update().filter(pk=profile_id).first()
@@ -59,7 +59,7 @@ def put_profile(
 
 def save_profile(profile: ModelProfile, actor: Actor, clock: Clock = system) -> ModelProfile:
     """Add or change a profile."""
-    with transaction.atomic():
+    with writing():
         before = _facts(ModelProfile, profile.pk, PROFILE_FIELDS)
         try:
             with transaction.atomic():
@@ -76,7 +76,7 @@ def save_profile(profile: ModelProfile, actor: Actor, clock: Clock = system) -> 
 
 def delete_profile(profile_id: int, actor: Actor, clock: Clock = system) -> None:
     """Delete a profile that nothing uses; Conflict says what does."""
-    with transaction.atomic():
+    with writing():
         profile = ModelProfile.objects.filter(pk=profile_id).first()
         if profile is None:
             raise NotFound("There is no such profile.")
@@ -111,7 +111,7 @@ def put_host(
 
     `preloaded` are names of profiles; None leaves them as they are.
     """
-    with transaction.atomic():
+    with writing():
         host = Host()
         if host_id is not None:
             found = Host.objects.select_for_update().filter(pk=host_id, removed_at=None).first()
@@ -132,7 +132,7 @@ def put_host(
 
 def save_host(host: Host, actor: Actor, clock: Clock = system) -> Host:
     """Add or change a host. The first one becomes the default."""
-    with transaction.atomic():
+    with writing():
         before = _facts(Host, host.pk, HOST_FIELDS)
         if before and before["base_url"] != host.base_url:
             _leave_address(host, before["name"])
@@ -175,7 +175,7 @@ def set_preloaded(
     host: Host, profiles: list[ModelProfile], actor: Actor, clock: Clock = system
 ) -> None:
     """Which profiles are kept resident beside the active one."""
-    with transaction.atomic():
+    with writing():
         before = sorted(host.preloaded.values_list("name", flat=True))
         after = sorted(p.name for p in profiles)
         if before != after:
@@ -185,7 +185,7 @@ def set_preloaded(
 
 def make_default(host: Host, actor: Actor, clock: Clock = system) -> None:
     """The host that is meant where none is named."""
-    with transaction.atomic():
+    with writing():
         Host.objects.filter(is_default=True).update(is_default=False)
         Host.objects.filter(pk=host.pk).update(is_default=True)
         append("host.default", actor, host=host.name, clock=clock)
@@ -193,7 +193,7 @@ def make_default(host: Host, actor: Actor, clock: Clock = system) -> None:
 
 def remove_host(host_id: int, actor: Actor, clock: Clock = system) -> None:
     """Take a host off the board. Its history stays; nothing on the host is touched."""
-    with transaction.atomic():
+    with writing():
         host = Host.objects.select_for_update().filter(pk=host_id, removed_at=None).first()
         if host is None:
             raise NotFound("There is no such host.")

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
-
 from switcher.clock import Clock, system
 from switcher.drift import Found, Kind, Recorded
 from switcher.models import Drift, Host, SwitchEvent
-from switcher.records.ledger import Actor, append
+from switcher.records.ledger import Actor, append, writing
 from switcher.states import OPEN
 
 WATCHER = Actor("watcher", "watcher")
@@ -37,7 +35,7 @@ def record(judged: Judgement, clock: Clock = system) -> tuple[Recorded, ...] | N
     """Open what is new, end what is over. Gives what is open then; None, and nothing written,
     where the reading can say nothing: a switch is open or ended after it, or what is desired
     has changed meanwhile."""
-    with transaction.atomic():
+    with writing():
         host = Host.objects.select_for_update().filter(pk=judged.host_id, removed_at=None).first()
         if host is None or not _still_holds(host, judged):
             return None
@@ -113,7 +111,7 @@ def link_repair(drifts: Iterable[int], switch_id: int) -> None:
 
 def flap(host_id: int, text: str, evidence: dict[str, Any], clock: Clock = system) -> bool:
     """Tell, once, that repairs do not help. False where it is told already."""
-    with transaction.atomic():
+    with writing():
         host = Host.objects.select_for_update().filter(pk=host_id, removed_at=None).first()
         if host is None or _flaps(host) is not None:
             return False
@@ -124,7 +122,7 @@ def flap(host_id: int, text: str, evidence: dict[str, Any], clock: Clock = syste
 
 def end_flap(host_id: int, why: str, clock: Clock = system) -> None:
     """Repairs may be tried again."""
-    with transaction.atomic():
+    with writing():
         host = Host.objects.select_for_update().filter(pk=host_id).first()
         row = _flaps(host) if host else None
         if host is not None and row is not None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from django.db import transaction
-
 from switcher.clock import Clock, system
-from switcher.records.ledger import Actor, append
+from switcher.records.ledger import Actor, append, writing
 
 BEGAN, EXPORTED = "audit.export-began", "audit.exported"
 
 
 def began(actor: Actor, form: str, filters: Mapping[str, str], clock: Clock = system) -> int:
     """Write down that one begins, before anything leaves. Returns the number of the entry."""
-    with transaction.atomic():
+    with writing():
         return append(BEGAN, actor, clock=clock, format=form, filter=dict(filters)).seq
 
 
@@ -30,7 +28,7 @@ def ended(
 ) -> None:
     """Write down how it ended. `entries` were read for it; `whole` is False where it was cut
     off: how much of it arrived is then not known."""
-    with transaction.atomic():
+    with writing():
         append(
             EXPORTED,
             actor,

@@ -9,12 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import transaction
-
 from switcher.clock import Clock, system
 from switcher.errors import FenceLost
 from switcher.models import Handle, Host, Lease, SwitchEvent
-from switcher.records.ledger import Actor, append
+from switcher.records.ledger import Actor, append, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,7 @@ class Holder:
 def claim(holder: Holder, digest: str, tag: str, name: str) -> bool:
     """This name on the host is to be a copy of `tag` with this digest. False where it stands for
     another digest. Raises FenceLost."""
-    with transaction.atomic():
+    with writing():
         host = _check_fence(holder)
         if Handle.objects.filter(host=host, name=name).exclude(digest=digest).exists():
             return False
@@ -44,7 +42,7 @@ def claim(holder: Holder, digest: str, tag: str, name: str) -> bool:
 
 def release(holder: Holder, digest: str) -> None:
     """The copy is gone from the host. Raises FenceLost."""
-    with transaction.atomic():
+    with writing():
         host = _check_fence(holder)
         row = Handle.objects.filter(host=host, digest=digest).first()
         if row is not None:
@@ -55,7 +53,7 @@ def release(holder: Holder, digest: str) -> None:
 def tell(kind: str, holder: Holder, digest: str, **facts: Any) -> None:
     """Write down what is done about a ghost (`ghost.unload-asked`, `ghost.freed`). Raises
     FenceLost."""
-    with transaction.atomic():
+    with writing():
         _entry(kind, holder, _check_fence(holder), digest, **facts)
 
 

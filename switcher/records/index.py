@@ -11,7 +11,7 @@ from django.db.models import Max
 from switcher.clock import Clock, system
 from switcher.evidence.switchboard_verify import Row
 from switcher.models import AuditEntry, Segment, SwitchEvent
-from switcher.records.ledger import Actor, append
+from switcher.records.ledger import Actor, append, writing
 from switcher.rows import BEFORE_ALL, index_row, newest_seq, stored_rows
 
 Tell = Callable[[int, int], object]
@@ -31,7 +31,7 @@ def rebuild(
             removed += _remove(after, [row[0] for row in rows])
         after = rows[-1][0]
         tell(after, total)
-    with transaction.atomic():
+    with writing():
         # Not those whose entries were appended since the last look: their rows are right.
         removed += AuditEntry.objects.filter(seq__gt=newest_seq()).delete()[0]
         append("audit.index-rebuilt", actor, clock=clock, changed=made, removed=removed)

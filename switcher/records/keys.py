@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
 from django.db.models import QuerySet
 
 from switcher.clock import Clock, system
 from switcher.errors import BadRequest, Conflict, NotFound
 from switcher.models import ApiKey, Host, ModelProfile
-from switcher.records.ledger import Actor, append
+from switcher.records.ledger import Actor, append, writing
 
 MARK = "sb-"
 SHOWN = 10  # characters by which people recognise a key
@@ -47,7 +46,7 @@ def make_key(new: NewKey, actor: Actor, clock: Clock = system) -> tuple[int, str
     if new.expires_at is not None and new.expires_at <= clock.now():
         raise BadRequest("That time is over already.", "expires_at")
     token = MARK + secrets.token_urlsafe(32)
-    with transaction.atomic():
+    with writing():
         hosts = _check_named(Host.objects.filter(removed_at=None), new.hosts, "host")
         profiles = _check_named(ModelProfile.objects.all(), new.profiles, "profile")
         row = ApiKey.objects.create(
@@ -83,7 +82,7 @@ def make_key(new: NewKey, actor: Actor, clock: Clock = system) -> tuple[int, str
 def turn_off(key_id: int, actor: Actor, clock: Clock = system) -> None:
     """Nobody gets in with it any more, from the next look of each gateway process on. For good:
     who may come again gets a new key."""
-    with transaction.atomic():
+    with writing():
         row = ApiKey.objects.select_for_update().filter(pk=key_id).first()
         if row is None:
             raise NotFound("There is no such key.")

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -43,6 +46,28 @@ class Actor:
 SERVER = Actor("switchboard", "server")
 
 
+_writing: ContextVar[bool] = ContextVar("writing", default=False)
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """A transaction that appends to the trail. It takes the lock on the head before it takes any
+    other: two that took theirs in different orders would wait for each other for ever.
+
+    SQLite: an IMMEDIATE transaction is alone in writing. PostgreSQL: a lock of the transaction;
+    what is read after it was taken is what the one before has committed.
+    """
+    with transaction.atomic():
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_HEAD_LOCK])
+        before = _writing.set(True)
+        try:
+            yield
+        finally:
+            _writing.reset(before)
+
+
 def append(
     kind: str,
     actor: Actor,
@@ -54,14 +79,14 @@ def append(
     reason: str = "",
     **facts: Any,
 ) -> AuditEntry:
-    """Append one entry. Only inside a transaction: an entry alone tells of nothing.
+    """Append one entry. Only inside `writing()`: an entry alone tells of nothing.
 
     `origin` is the row of a person's address and browser where one exists already; else one is
-    made from the actor. Takes the lock on the head until the transaction ends: append last.
+    made from the actor.
     """
-    assert connection.in_atomic_block, "an entry is written with its change"
+    assert _writing.get(), "an entry is written with its change"
     origin = origin or origin_of(actor)
-    seq, prev = _lock_head()
+    seq, prev = _head()
     at = clock.now()
     body = canonical(
         {
@@ -94,15 +119,8 @@ def append(
     return row
 
 
-def _lock_head() -> tuple[int, bytes]:
-    """The next number and the hash before it, with the head locked until the transaction ends.
-
-    SQLite: an IMMEDIATE transaction is alone in writing. PostgreSQL: a lock of the transaction;
-    what is read after it was taken is what the one before has committed.
-    """
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_HEAD_LOCK])
+def _head() -> tuple[int, bytes]:
+    """The next number and the hash before it."""
     last = LedgerRow.objects.order_by("-seq").values_list("seq", "hash").first()
     return (last[0] + 1, bytes(last[1])) if last else (1, GENESIS)
 

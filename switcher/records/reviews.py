@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from django.db import transaction
-
 from switcher.clock import Clock, system
 from switcher.errors import BadRequest, Conflict, NotFound
 from switcher.models import AuditEntry, LedgerRow, Review
-from switcher.records.ledger import Actor, append
+from switcher.records.ledger import Actor, append, writing
 
 REVIEWED = "audit.reviewed"
 MOST_AT_ONCE = 100
@@ -24,7 +22,7 @@ def review(seqs: Iterable[int], actor: Actor, note: str = "", clock: Clock = sys
     """
     numbers = sorted(set(seqs))
     _check(numbers, note)
-    with transaction.atomic():
+    with writing():
         hashes = _hashes(numbers)
         _check_not_own(numbers, actor)
         done = Review.objects.filter(seq__in=numbers, by=actor.name)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 
 from switcher.clock import Clock, system
 from switcher.errors import Conflict, FenceLost, NotFound, SwitchRunning
 from switcher.models import FailureSeen, Host, Lease, ModelProfile, SwitchEvent
 from switcher.observed import Resident
 from switcher.plans import Plan
-from switcher.records.ledger import Actor, append, origin_of
+from switcher.records.ledger import Actor, append, origin_of, writing
 from switcher.specs import Spec
 from switcher.states import ENDED, OPEN, State, Strategy, can_move
 
@@ -47,7 +47,7 @@ def open_switch(new: NewSwitch, clock: Clock = system) -> tuple[SwitchEvent, boo
         if same is not None:
             return same, False
         try:
-            with transaction.atomic():
+            with writing():
                 return _insert(new, clock), True
         except IntegrityError:
             # Lost race: another request's row came first, by its key or as the open switch. One
@@ -147,7 +147,7 @@ class Held:
 
     def move(self, to: State, note: str = "", **facts: Any) -> None:
         """Go to `to`, closing the phase that ends with it. FenceLost: touch nothing more."""
-        with transaction.atomic():
+        with writing():
             row = self._take_over_row(to)
             _close_phase(row, self.clock, note)
             _open_phase(row, to, self.clock)
@@ -159,7 +159,7 @@ class Held:
 
     def note(self, **facts: Any) -> None:
         """Write facts down without moving: figures, warnings, the phase's note."""
-        with transaction.atomic():
+        with writing():
             row = self._take_over_row(None)
             _apply(row, facts)
             row.save()
@@ -167,7 +167,7 @@ class Held:
     def activate(self, to: State, digest: str, note: str = "", **facts: Any) -> None:
         """The one place where the configuration changes: in one transaction with its entry."""
         assert self.state is State.ACTIVATING
-        with transaction.atomic():
+        with writing():
             row = self._take_over_row(to)
             host = Host.objects.select_for_update().get(pk=self.host_id)
             host.active_profile_id = _profile_still_there(row.to_profile_id)
@@ -202,7 +202,7 @@ class Held:
     def end(self, to: State, **facts: Any) -> None:
         """End it, in one of the four ways; the record is sealed from here on."""
         assert to in ENDED
-        with transaction.atomic():
+        with writing():
             row = self._take_over_row(to)
             _close_phase(row, self.clock, facts.pop("note", ""))
             row.state = to.value
@@ -252,7 +252,7 @@ class Held:
 
 def hold(switch_id: int, fence: int, clock: Clock = system) -> Held | None:
     """Take an open switch into the hands of the holder of `fence`; None if it has ended."""
-    with transaction.atomic():
+    with writing():
         row = (
             SwitchEvent.objects.select_for_update(of=("self",))
             .select_related("host", "origin")
@@ -292,7 +292,7 @@ def host_of(switch_id: int) -> int:
 
 def ask_cancel(switch_id: int, actor: Actor, clock: Clock = system) -> SwitchEvent:
     """Raise the flag that the worker looks at between steps and while it waits (rule 9)."""
-    with transaction.atomic():
+    with writing():
         row = SwitchEvent.objects.select_for_update(of=("self",)).filter(pk=switch_id).first()
         if row is None:
             raise NotFound(f"There is no switch {switch_id}.")
@@ -327,7 +327,7 @@ def cancel_asked(switch_id: int) -> str:
 
 def mark_seen(switch_id: int, actor: Actor, clock: Clock = system) -> None:
     """Somebody looked at a switch that did not succeed: the board stops pointing to it."""
-    with transaction.atomic():
+    with writing():
         row = SwitchEvent.objects.filter(pk=switch_id, ended_at__isnull=False).first()
         if row is None:
             raise NotFound(f"There is no ended switch {switch_id}.")

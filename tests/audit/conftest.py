@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import transaction
 from django.test import AsyncClient, Client
 
 from switcher.access import AUDITORS
 from switcher.evidence.keys import KeyFiles
 from switcher.models import AuditEntry
 from switcher.records import Actor
-from switcher.records.ledger import append
+from switcher.records.ledger import append, writing
 from tests import make
 from tests.clocks import FakeClock
 
@@ -26,7 +25,7 @@ BEN = Actor("ben", "api")
 
 def tell(kind: str = "host.changed", actor: Actor = ANNA, **values: Any) -> AuditEntry:
     """Append one entry, with nothing that it would tell of."""
-    with transaction.atomic():
+    with writing():
         return append(kind, actor, **values)
 
 

@@ -12,10 +12,9 @@ from tests.server.process import Process, python, seed, wait_until
 # 20 MB: more than what lies between a server and a client of this machine.
 FILL = """
 import django; django.setup()
-from django.db import transaction
 from switcher.records import Actor
-from switcher.records.ledger import append
-with transaction.atomic():
+from switcher.records.ledger import append, writing
+with writing():
     for n in range(2000):
         append("host.changed", Actor("anna", "page"), host="north-1", after={"notes": "x" * 10_000})
 """

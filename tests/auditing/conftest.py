@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from django.db import transaction
 
-from switcher.records.ledger import Actor, append
+from switcher.records.ledger import Actor, append, writing
 from tests.clocks import FakeClock
 
 ANNA = Actor("anna", "page")
@@ -15,6 +14,6 @@ def clock() -> FakeClock:
 
 
 def write(clock: FakeClock, count: int = 1) -> None:
-    with transaction.atomic():
+    with writing():
         for n in range(count):
             append("test.told", ANNA, clock=clock, n=n)

@@ -6,14 +6,13 @@ import os
 from typing import Any
 
 import pytest
-from django.db import transaction
 
 from switcher.evidence.keys import KeyFiles, new_key
 from switcher.evidence.switchboard_verify import Tree, read_note
 from switcher.models import AuditEntry, Checkpoint, Delivery, Host, LedgerRow
 from switcher.queries.ledger import verify
 from switcher.records import checkpoints, index
-from switcher.records.ledger import append
+from switcher.records.ledger import append, writing
 from switcher.seals import unseal
 from switcher.states import ENDED, State
 from tests.clocks import FakeClock
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def write(clock: FakeClock, count: int = 1) -> None:
-    with transaction.atomic():
+    with writing():
         for n in range(count):
             append("test.told", ANNA, clock=clock, n=n)
 

@@ -54,8 +54,9 @@ def test_what_is_new_opens_and_what_is_over_ends_each_with_an_entry() -> None:
     row = Drift.objects.get(kind="evicted")
     assert row.ending == "evicted of sha-a is over."
     assert row.ended_at is not None
-    body = AuditEntry.objects.filter(kind="drift.seen").earliest("seq").facts
-    assert (body["actor"], body["text"], body["evidence"]) == ("watcher", GONE.text, GONE.evidence)
+    entry = AuditEntry.objects.filter(kind="drift.seen").earliest("seq")
+    facts = entry.facts
+    assert (entry.actor, facts["text"], facts["evidence"]) == ("watcher", GONE.text, GONE.evidence)
 
 
 def test_what_stays_is_written_once() -> None:

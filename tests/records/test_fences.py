@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from django.db import transaction
 
 from switcher.errors import FenceLost
 from switcher.models import AuditEntry, Host, Lease, SwitchEvent
@@ -339,7 +338,7 @@ def test_nobody_hears_of_what_was_not_committed(host: Host, clock: FakeClock) ->
 
     ledger.changed.connect(listen)
     try:
-        with pytest.raises(RuntimeError), transaction.atomic():
+        with pytest.raises(RuntimeError), ledger.writing():
             ledger.append("test", ledger.SERVER)
             raise RuntimeError
         assert heard == []

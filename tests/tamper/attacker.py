@@ -14,7 +14,7 @@ from switcher.evidence.switchboard_verify import GENESIS, Entry, Tree, leaf
 from switcher.models import Checkpoint, LedgerRow
 from switcher.places import sinks
 from switcher.records import checkpoints, deliveries
-from switcher.records.ledger import Actor, append
+from switcher.records.ledger import Actor, append, writing
 from switcher.rows import stored_rows
 from switcher.seals import unseal
 from tests.clocks import FakeClock
@@ -26,7 +26,8 @@ ANNA = Actor("anna", "page")
 def write(count: int, clock: FakeClock, **facts: Any) -> None:
     for n in range(count):
         clock.pass_time(1)
-        append("test.told", ANNA, clock=clock, n=n, **facts)
+        with writing():
+            append("test.told", ANNA, clock=clock, n=n, **facts)
 
 
 def sign_and_anchor(clock: FakeClock) -> None:
