@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -96,13 +95,6 @@ def actor_of(request: HttpRequest, person: Person) -> Actor:
         name=person.name,
         source="api",
         user_id=person.id,
-        ip=_ip(request.META.get("REMOTE_ADDR", "")),
+        ip=access.address_of(request),
         agent=request.headers.get("User-Agent", ""),
     )
-
-
-def _ip(text: str) -> str | None:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        return None  # a Unix socket has none

@@ -17,6 +17,7 @@ from switcher.queries.api import HostFacts, Switch
 from switcher.states import State
 
 MEDIA_TYPE = "application/problem+json"
+INTERNAL = "Switchboard failed at this. The reason is in the server's log."
 RETRY_AFTER_S = 10
 
 # By the code of an error, whether it was raised here or ended a switch. Codes are also the end of
@@ -45,10 +46,12 @@ STATUS: dict[str, int] = {
     "internal": 500,
     "trail-broken": 500,
     "audit-key": 500,
+    "not-archived": 500,
 }
 TITLES: dict[str, str] = {
     "trail-broken": "The audit trail does not follow from what was signed",
     "audit-key": "The audit trail's key cannot be used",
+    "not-archived": "Old audit entries could not be moved",
     "host-busy": "Something else is at work on the host",
     "fence-lost": "Another worker has taken over",
     "bad-json": "The body is not JSON",
@@ -57,6 +60,8 @@ TITLES: dict[str, str] = {
     "not-allowed": "Not allowed",
     "foreign": "Sent by another site",
     "not-found": "Not found",
+    "no-such-address": "No such address",
+    "method-not-allowed": "Not with this method",
     "no-such-model": "No such model on the host",
     "conflict": "Something else holds this",
     "switch-running": "Another switch runs on this host",

@@ -54,6 +54,32 @@ def _keep_alive(given: str | int | None) -> str:
     return given or ""
 
 
+class UsageQuery(BaseModel):
+    host: str = Field("", description="Name of a host; without it all.")
+    key: int | None = Field(None, description="Id of a key; without it all, and what had none.")
+    days: int = Field(7, ge=1, le=3660, description="How far back, in days.")
+
+
+class UsageCount(BaseModel):
+    """Of one key, host and model; `key` is null for what was asked without a key."""
+
+    key: int | None
+    key_name: str | None
+    host: str
+    model: str
+    requests: int
+    errors: int
+    waits: int
+    wait_ms: int
+    tokens_in: int
+    tokens_out: int
+
+
+class UsageList(BaseModel):
+    days: int
+    usage: list[UsageCount]
+
+
 class ModelsQuery(BaseModel):
     host: str = Field("", description="Name of a host; without it the default host.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any, cast
 from urllib.parse import urlencode
 
@@ -28,6 +29,8 @@ from switcher.switching import service
 from switcher.switching.service import Wish
 from switcher.switching.waiting import in_host_thread, in_thread, is_ending, news_of
 from switcher.watching.loop import check_now
+
+log = logging.getLogger(__name__)
 
 PROBLEM = shapes.ProblemDocument
 
@@ -291,6 +294,12 @@ def _on_http_error(request: HttpRequest, exc: HttpError) -> HttpResponse:
         text = 'The body is not JSON. Send for example {"model": "qwen2.5:14b"}.'
         return problems.render(request, Problem("bad-json", 400, text))
     return problems.render(request, Problem("error", exc.status_code, str(exc)))
+
+
+@api.exception_handler(Exception)
+def _on_any(request: HttpRequest, exc: Exception) -> HttpResponse:
+    log.error("the API failed on %s", request.path, exc_info=exc, extra={"action": "api-failed"})
+    return problems.render(request, Problem("internal", 500, problems.INTERNAL))
 
 
 @api.exception_handler(RequestDataTooBig)

@@ -51,7 +51,8 @@ def error(
 
 
 def dump(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    """As JSON. Half a surrogate, which JSON can say and UTF-8 cannot, becomes a question mark."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def event(value: Any) -> bytes:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -30,6 +31,7 @@ from switcher.gateway.passing import pass_on
 from switcher.gateway.routing import find, on_route
 from switcher.gateway.table import table
 from switcher.gateway.who import Caller, admit, caller_of, check_own
+from switcher.queries.keys import KeyFacts
 
 log = logging.getLogger(__name__)
 
@@ -87,13 +89,23 @@ async def _answer(
     caller: Caller, host: str, endpoint: Endpoint, receive: Receive, send: Send
 ) -> None:
     _check_method(caller, "POST")
-    tally = Tally(await admit(caller))
+    key = await admit(caller)
     wanted = await _read(caller, receive)
-    meter = table().meter
-    meter.enter(tally.key, asyncio.get_running_loop().time())
-    try:
+    with _metered(key) as tally:
         await _while_connected(receive, _pass(host, endpoint, wanted, send, tally))
-    except Refusal:
+
+
+@contextmanager
+def _metered(key: KeyFacts | None) -> Iterator[Tally]:
+    """Hold a request to its key's limits and count it. That its client left is no error. Raises
+    Refusal 429."""
+    tally, meter = Tally(key), table().meter
+    meter.enter(key, asyncio.get_running_loop().time())
+    try:
+        yield tally
+    except Gone:
+        raise
+    except Exception:
         tally.failed = True
         raise
     finally:
@@ -107,8 +119,10 @@ async def _pass(host: str, endpoint: Endpoint, wanted: Wanted, send: Send, tally
 
 async def _list(caller: Caller, host: str, path: str, receive: Receive, send: Send) -> None:
     _check_method(caller, "GET", "HEAD")
-    route = await find(host, await admit(caller))
-    await _while_connected(receive, lists.answer(route, path, send))
+    key = await admit(caller)
+    route = await find(host, key)
+    with _metered(key):
+        await _while_connected(receive, lists.answer(route, path, send))
 
 
 async def _show(caller: Caller, host: str, receive: Receive, send: Send) -> None:
@@ -116,24 +130,42 @@ async def _show(caller: Caller, host: str, receive: Receive, send: Send) -> None
     key = await admit(caller)
     wanted = await _read(caller, receive)
     route = await find(host, key)
-    await _while_connected(receive, lists.show(route, wanted, send))
+    with _metered(key):
+        await _while_connected(receive, lists.show(route, wanted, send))
 
 
 async def _manage(caller: Caller, host: str, path: str, receive: Receive, send: Send) -> None:
     _check_method(caller, *([MANAGE[path]] if path in MANAGE else ["POST", "HEAD"]))
-    route = await find(host, await admit(caller, manage=True))
-    await lists.manage(route, caller.method, path, _parts(receive), send)
+    key = await admit(caller, manage=True)
+    route = await find(host, key)
+    sent = _Body(receive)
+    with _metered(key):
+        work = lists.manage(route, caller.method, path, sent.parts(), send)
+        await _while_connected(sent.after, work)
 
 
-async def _parts(receive: Receive) -> AsyncIterator[bytes]:
-    """The body as it comes: a model's file is larger than any memory."""
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Gone
-        yield message.get("body", b"")
-        more = message.get("more_body", False)
+class _Body:
+    """A body as it comes: a model's file is larger than any memory."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._ended = asyncio.Event()
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Raises Gone."""
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Gone
+            yield message.get("body", b"")
+            more = message.get("more_body", False)
+        self._ended.set()
+
+    async def after(self) -> Message:
+        """What comes once all of it was read."""
+        await self._ended.wait()
+        return await self._receive()
 
 
 async def _read(caller: Caller, receive: Receive) -> Wanted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from json.decoder import WHITESPACE  # type: ignore[attr-defined]  # not in the stubs
+from types import MappingProxyType
 from typing import Any
 
 from switcher.gateway.answers import Receive, Refusal
@@ -13,6 +14,11 @@ from switcher.specs import RUNNER_OPTIONS
 MOST_BYTES = 20_000_000
 # See Wanted.dropped.
 NEVER_PASSED_ON = frozenset({"model", "keep_alive"})
+# Fact 12: those that a profile may set, one of newer servers, and those of older ones.
+RELOADING = frozenset(RUNNER_OPTIONS) | {
+    *("draft_num_predict", "numa", "use_mlock", "low_vram", "f16_kv", "logits_all"),
+    *("vocab_only", "embedding_only"),
+}
 USAGE = {"include_usage": True}
 
 _decoder = json.JSONDecoder()
@@ -44,11 +50,18 @@ def _too_large() -> Refusal:
 
 
 class Wanted:
-    """A parsed request: each member with its value and the very text it was written in."""
+    """A parsed request: each member with its value and the very text it was written in.
+
+    Ollama, being written in Go, takes `"Keep_Alive"` for `keep_alive`: so names are compared
+    without their case, as Go does it, or such a member would go past the policy.
+    """
 
     def __init__(self, members: list[tuple[str, Any, str]]) -> None:
-        self._members = members
-        self.values: dict[str, Any] = {name: value for name, value, _ in members}
+        self._members = [(name.casefold(), value, text) for name, value, text in members]
+        self.values: dict[str, Any] = {name: value for name, value, _ in self._members}
+        options = [o for name, o, _ in self._members if name == "options" and isinstance(o, dict)]
+        if len(options) > 1:  # Go reads a second object into the first one
+            self.values["options"] = {name: o[name] for o in options for name in o}
 
     def streams(self, default: bool) -> bool:
         """Whether the client wants the answer in parts."""
@@ -66,24 +79,23 @@ class Wanted:
         names = ["keep_alive"] if "keep_alive" in self.values else []
         options = self.values.get("options")
         if isinstance(options, dict):
-            names += [f"options.{name}" for name in sorted(options) if name in RUNNER_OPTIONS]
+            names += [f"options.{name}" for name in sorted(options) if name in RELOADING]
         return names
 
     def for_model(
-        self, tag: str, runner: Mapping[str, Any] | None = None, count: bool = False
+        self, tag: str, runner: Mapping[str, Any] = MappingProxyType({}), count: bool = False
     ) -> bytes:
         """The same request for another model. All other members are byte for byte the client's:
         parsing and writing them anew would change numbers, escapes and doubled names.
 
-        `runner` are the options that the model is loaded with, for the shape that can say them.
+        `runner` are the options that the model is loaded with, where they can be said.
         With `count` the host is asked for the tokens' count at the end of the stream.
         """
         ours: dict[str, Any] = {"model": tag}
         options = self.values.get("options")
-        if runner is not None and (runner or _has_runner_option(options)):
+        if runner or _reloads(options):
             given = options if isinstance(options, dict) else {}
-            ours["options"] = {k: v for k, v in given.items() if k not in RUNNER_OPTIONS}
-            ours["options"] |= dict(runner)
+            ours["options"] = {k: v for k, v in given.items() if k not in RELOADING} | dict(runner)
         if count:
             said = self.values.get("stream_options")
             ours["stream_options"] = (said if isinstance(said, dict) else {}) | USAGE
@@ -92,8 +104,8 @@ class Wanted:
         return ("{" + ",".join([*written, *kept]) + "}").encode()
 
 
-def _has_runner_option(options: object) -> bool:
-    return isinstance(options, dict) and any(name in RUNNER_OPTIONS for name in options)
+def _reloads(options: object) -> bool:
+    return isinstance(options, dict) and any(name in RELOADING for name in options)
 
 
 def parse(body: bytes) -> Wanted:

@@ -74,14 +74,18 @@ MANAGE = {
 }
 BLOBS = "/api/blobs/"
 
-_EXACT = frozenset(ANSWERED) | LISTS | frozenset(MANAGE) | {SHOW}
+# Where clients of either kind ask; what is not served there is refused in their own shape.
+_THEIRS = ("/v1", "/api", "/chat/completions")
+# What lies there and is Switchboard's own.
+_OURS = frozenset({"/api/docs", "/api/openapi.json"})
 
 
-def is_known(path: str) -> bool:
-    """Whether the gateway answers this address. All else under `/api/` is Switchboard's own."""
-    return path in _EXACT or path.startswith(("/v1/", BLOBS))
+def is_theirs(path: str) -> bool:
+    """Whether the gateway answers this address, be it with a refusal."""
+    under = any(path == root or path.startswith(f"{root}/") for root in _THEIRS)
+    return under and path not in _OURS
 
 
 def shape_of(path: str) -> Shape:
     """Whose clients ask there."""
-    return Shape.OLLAMA if path.startswith("/api/") else Shape.OPENAI
+    return Shape.OLLAMA if path == "/api" or path.startswith("/api/") else Shape.OPENAI

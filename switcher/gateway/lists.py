@@ -9,7 +9,7 @@ from typing import Any
 from switcher.gateway import answers
 from switcher.gateway.answers import Headers, Refusal, Send
 from switcher.gateway.body import Wanted
-from switcher.gateway.choice import choose, served
+from switcher.gateway.choice import choose
 from switcher.gateway.endpoints import ONE_MODEL, SHOW, Shape
 from switcher.gateway.pump import JSON
 from switcher.observed import full_name
@@ -21,11 +21,11 @@ from switcher.queries.gates import Route
 async def answer(route: Route, path: str, send: Send) -> None:
     """One of the lists, in the shape of its address. Raises Refusal."""
     if path == "/v1/models":
-        data = [_model(route, name) for name, _ in served(route)]
+        data = [_model(route, name) for name, _ in route.served]
         body: dict[str, Any] = {"object": "list", "data": data}
     elif path.startswith(ONE_MODEL):
         named = path.removeprefix(ONE_MODEL)
-        if full_name(named) not in {full_name(name) for name, _ in served(route)}:
+        if full_name(named) not in {full_name(name) for name, _ in route.served}:
             raise Refusal(404, "model_not_found", f"There is no model {named!r} here.", "model")
         body = _model(route, named)
     elif path == "/api/tags":
@@ -53,7 +53,7 @@ async def _tags(route: Route) -> list[dict[str, Any]]:
         raise Refusal(502, "upstream_failed", f"{route.host}: {exc.text}") from exc
     except (ValueError, KeyError, TypeError) as exc:
         raise Refusal(502, "upstream_failed", f"{route.host} answers, but not as Ollama.") from exc
-    found = [(full_name(name), by_name.get(full_name(tag))) for name, tag in served(route)]
+    found = [(full_name(name), by_name.get(full_name(tag))) for name, tag in route.served]
     return [row | {"name": name, "model": name} for name, row in found if row is not None]
 
 

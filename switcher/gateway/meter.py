@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from switcher.gateway.answers import Refusal
 from switcher.queries.keys import KeyFacts
-from switcher.records.usage import Counts, Where
+from switcher.records.usage import Batch, Counts, Where
 
 # Where the two shapes, and OpenAI's newer one, say how many tokens went in and out.
 _IN = re.compile(rb'"(?:prompt_tokens|prompt_eval_count|input_tokens)": ?(\d{1,9})')
@@ -29,6 +29,12 @@ class Tally:
     tokens_in: int = 0
     tokens_out: int = 0
 
+    def read_whole(self, answer: bytes) -> None:
+        """Look for the counts in a whole answer: mostly at its end, but before `logprobs`."""
+        self.read_tokens(answer[-LOOK_BACK:])
+        if not self.tokens_in and not self.tokens_out:
+            self.read_tokens(answer)
+
     def read_tokens(self, end_of_answer: bytes) -> None:
         """Look for the counts in the last bytes of an answer. The last of each counts."""
         for name, pattern in (("tokens_in", _IN), ("tokens_out", _OUT)):
@@ -45,6 +51,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._counts: dict[Where, Counts] = {}
+        self._used: set[int] = set()
         self._recent: dict[int, deque[float]] = {}
         self._at_once: dict[int, int] = {}
         self.processes = 1
@@ -75,8 +82,9 @@ class Meter:
         """Count a request that has ended; `enter` was called for it."""
         if tally.key is not None:
             self._at_once[tally.key.id] -= 1
+            self._used.add(tally.key.id)
         if not tally.host:
-            return  # it never got as far as a host
+            return  # a list, or it never got as far as a host
         hour = (at or datetime.now(UTC)).replace(minute=0, second=0, microsecond=0)
         where = Where(tally.key.id if tally.key else None, tally.host, tally.model, hour)
         counts = self._counts.setdefault(where, Counts())
@@ -87,14 +95,16 @@ class Meter:
         counts.tokens_in += tally.tokens_in
         counts.tokens_out += tally.tokens_out
 
-    def take(self) -> list[tuple[Where, Counts]]:
+    def take(self) -> Batch:
         """What was counted since the last time."""
-        batch, self._counts = list(self._counts.items()), {}
+        batch = Batch(list(self._counts.items()), self._used)
+        self._counts, self._used = {}, set()
         return batch
 
-    def put_back(self, batch: list[tuple[Where, Counts]]) -> None:
+    def put_back(self, batch: Batch) -> None:
         """A batch that could not be written: nothing of it is lost."""
-        for where, counts in batch:
+        self._used |= batch.keys
+        for where, counts in batch.rows:
             mine = self._counts.setdefault(where, Counts())
             for name in Counts.__dataclass_fields__:
                 setattr(mine, name, getattr(mine, name) + getattr(counts, name))

@@ -9,18 +9,20 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from switcher.gateway import answers, pump
 from switcher.gateway.answers import Headers, Refusal, Send
 from switcher.gateway.body import Wanted
-from switcher.gateway.choice import Choice, choose
+from switcher.gateway.choice import choose
 from switcher.gateway.endpoints import Ending, Endpoint, Shape
 from switcher.gateway.meter import Tally
 from switcher.gateway.texts import with_options
 from switcher.ollama import relay
 from switcher.ollama.errors import BrokeOff, OllamaError, TimedOut, Unreachable
 from switcher.ollama.relay import Upstream
-from switcher.queries.gates import Route
+from switcher.queries.gates import Choice, Route
 
 AGAIN_S = 0.2
-# Until the first byte: the host may have to load the model, or others may be before us.
+# Until the first byte of a stream: the host may have to load the model, or others may be before us.
 FIRST_S = 300.0
+# An answer that comes whole has its first byte when all of it was made.
+WHOLE_S = relay.SILENT_S
 
 
 async def pass_on(
@@ -34,7 +36,7 @@ async def pass_on(
     choice = choose(route, wanted.values.get("model"))
     tally.model = choice.model
     _check_key(choice, tally)
-    headers = _headers(choice, endpoint, wanted)
+    headers = _headers(choice, wanted)
     watched = _Watched(send)
     try:
         try:
@@ -49,7 +51,7 @@ async def pass_on(
     except OllamaError as exc:
         raise Refusal(502, "upstream_failed", f"{route.host}: {exc.text}") from exc
     finally:
-        tally.failed = tally.failed or watched.status >= 400 or watched.status == 0
+        tally.failed = tally.failed or watched.status >= 400
 
 
 def _check_key(choice: Choice, tally: Tally) -> None:
@@ -76,12 +78,10 @@ class _Watched:
         await self._send(message)
 
 
-def _headers(choice: Choice, endpoint: Endpoint, wanted: Wanted) -> Headers:
+def _headers(choice: Choice, wanted: Wanted) -> Headers:
     """What policy did to the request is said in the answer."""
     rows = [("x-switchboard-model", choice.model)]
     dropped = wanted.dropped()
-    if endpoint.shape is Shape.OPENAI:  # there `options` mean nothing to the host
-        dropped = [name for name in dropped if not name.startswith("options.")]
     if dropped:
         rows.append(("x-switchboard-dropped", ", ".join(dropped)))
     return rows
@@ -96,27 +96,27 @@ async def _try(
     headers: Headers,
     tally: Tally,
 ) -> None:
+    first_s = FIRST_S if wanted.streams(endpoint.streams) else WHOLE_S
     if endpoint.shape is Shape.OPENAI and choice.spec.runner_options:
         path, body, answer = with_options(endpoint, wanted.values, choice)
-        async with _post(route, path, body) as up:
+        async with _post(route, path, body, first_s) as up:
             await pump.translated(up, answer, send, headers, tally)
         return
-    runner = choice.spec.runner_options if endpoint.shape is Shape.OLLAMA else None
     streams = endpoint.ending is Ending.DONE_EVENT and wanted.streams(endpoint.streams)
     count = streams and not wanted.wants_usage()
-    body = wanted.for_model(choice.model, runner, count)
-    async with _post(route, endpoint.path, body) as up:
+    body = wanted.for_model(choice.model, choice.spec.runner_options, count)
+    async with _post(route, endpoint.path, body, first_s) as up:
         await pump.pass_through(up, endpoint, send, headers, tally, count)
 
 
 @asynccontextmanager
-async def _post(route: Route, path: str, body: bytes) -> AsyncIterator[Upstream]:
-    """The host's answer once its head has come, FIRST_S at most. Raises OllamaError."""
+async def _post(route: Route, path: str, body: bytes, seconds: float) -> AsyncIterator[Upstream]:
+    """The host's answer once its head has come, in so many seconds. Raises OllamaError."""
     async with AsyncExitStack() as stack:
         try:
-            async with asyncio.timeout(FIRST_S):
+            async with asyncio.timeout(seconds):
                 up = await stack.enter_async_context(relay.ask(route.base_url, "POST", path, body))
         except TimeoutError:
-            text = f"The host did not begin to answer for {FIRST_S:.0f} s."
+            text = f"The host did not begin to answer for {seconds:.0f} s."
             raise TimedOut(text) from None
         yield up

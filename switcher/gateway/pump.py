@@ -10,11 +10,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 
-from switcher.gateway import answers
+from switcher.gateway import answers, broken
 from switcher.gateway.answers import Headers, Refusal, Send
 from switcher.gateway.endpoints import Ending, Endpoint, Shape
 from switcher.gateway.meter import LOOK_BACK, Tally
-from switcher.gateway.translate import NOT_OLLAMAS, Answer
+from switcher.gateway.translate import MOST_LINE, NOT_OLLAMAS, Answer
 from switcher.ollama.errors import BadAnswer, NotDone, OllamaError, TimedOut
 from switcher.ollama.relay import Upstream
 
@@ -23,6 +23,7 @@ LINES = "application/x-ndjson"
 JSON = "application/json"
 # Between two parts of an answer. The first may take longer: a model may have to be loaded for it.
 BETWEEN_S = 120.0
+HEAD = 4096  # bytes at the start of a stream that tell whose it is
 _NO_CHOICES = b'"choices":[]'
 _STOPPED = "The model stopped before it had ended its answer."
 
@@ -35,7 +36,7 @@ async def pass_through(
     if not up.streams or up.status != 200:
         whole = await up.whole()
         _check_json(up, whole)
-        tally.read_tokens(whole[-LOOK_BACK:])
+        tally.read_whole(whole)
         await answers.whole(send, up.status, JSON, whole, headers)
         return
     ending = _Ending(endpoint.ending)
@@ -43,9 +44,11 @@ async def pass_through(
     if counted:
         parts = _without_usage(parts, tally)
     try:
-        await _stream(parts, ending, endpoint.shape, up.content_type, send, headers)
+        stream = _stream(parts, ending, endpoint.shape, up.content_type, send, headers)
+        tally.failed = await stream
     finally:
         tally.read_tokens(ending.tail)
+        ending.count(tally)
 
 
 def _check_json(up: Upstream, body: bytes) -> None:
@@ -66,6 +69,8 @@ async def _without_usage(parts: AsyncIterator[bytes], tally: Tally) -> AsyncIter
             kept = b"\n\n".join(e for e in events if _NO_CHOICES not in e)
         else:
             kept = whole + end
+        if len(rest) > MOST_LINE:  # what has no end is no event of Ollama's
+            kept, rest = kept + rest, b""
         if kept:
             yield kept
     if rest:
@@ -80,12 +85,13 @@ async def translated(
         ending = _Ending(Ending.DONE_EVENT, answer)
         parts = _in_events(up, answer)
         try:
-            await _stream(parts, ending, Shape.OPENAI, EVENTS, send, headers)
+            tally.failed = await _stream(parts, ending, Shape.OPENAI, EVENTS, send, headers)
         finally:
             tally.read_tokens(answer.last)
+            ending.count(tally)
         return
     body = await up.whole()
-    tally.read_tokens(body[-LOOK_BACK:])
+    tally.read_whole(body)
     try:
         told = json.loads(body)
         if up.status != 200:
@@ -101,14 +107,20 @@ class _Ending:
     """Whether a stream ended as it should."""
 
     def __init__(self, ending: Ending, answer: Answer | None = None) -> None:
+        self._kind = ending
         self._marks = ending.value
+        self._piece = broken.PIECES.get(ending, b"\n")
         self._answer = answer
-        self.tail = b""  # the last of what came
+        self._head = b""  # the first of what came
+        self.tail = b""  # the last of it
         self._seen = False
+        self._pieces = 0
 
     async def watch(self, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Look at what passes."""
         async for part in parts:
+            self._head = self._head or part[:HEAD]
+            self._pieces += part.count(self._piece)
             looked_at = self.tail + part
             self._seen = self._seen or any(mark in looked_at for mark in self._marks)
             self.tail = looked_at[-LOOK_BACK:]
@@ -119,10 +131,19 @@ class _Ending:
             return self._answer.error or ("" if self._answer.done else _STOPPED)
         return "" if self._seen else _STOPPED
 
-    def gap(self, shape: Shape) -> bytes:
-        """What has to come before words of ours: the last event or line may have been cut."""
+    def count(self, tally: Tally) -> None:
+        """The host tells the tokens at the end: of what was cut the pieces are counted."""
+        if not self._seen:
+            tally.tokens_out = max(tally.tokens_out, self._pieces)
+
+    def lost(self, shape: Shape, trouble: str) -> bytes:
+        """What is sent after a stream that did not end well; nothing, if the host told it."""
+        if broken.was_told(shape, self.tail):
+            return b""
         end = b"\n" if shape is Shape.OLLAMA else b"\n\n"
-        return b"" if not self.tail or self.tail.endswith(end) else end
+        # The last event or line may have been cut.
+        gap = b"" if not self.tail or self.tail.endswith(end) else end
+        return gap + broken.lost(shape, self._kind, self._head, self.tail, trouble)
 
 
 async def _in_events(up: Upstream, answer: Answer) -> AsyncIterator[bytes]:
@@ -141,8 +162,9 @@ async def _stream(
     content_type: str,
     send: Send,
     headers: Headers,
-) -> None:
-    """Pump until the end. Raises OllamaError only while nothing was sent."""
+) -> bool:
+    """Pump until the end; gives whether it was not the end that it should have had. Raises
+    OllamaError only while nothing was sent."""
     begun = False
     trouble = ""
     try:
@@ -158,9 +180,8 @@ async def _stream(
         trouble = exc.text
     if not begun:
         raise NotDone(trouble or _STOPPED)
-    if trouble:
-        await answers.part(send, ending.gap(shape) + _lost(shape, trouble))
-    await answers.part(send, b"", more=False)
+    await answers.part(send, ending.lost(shape, trouble) if trouble else b"", more=False)
+    return bool(trouble)
 
 
 async def _next(parts: AsyncIterator[bytes], begun: bool) -> bytes | None:
@@ -171,9 +192,3 @@ async def _next(parts: AsyncIterator[bytes], begun: bool) -> bytes | None:
             return await anext(parts, None)
     except TimeoutError:
         raise TimedOut(f"The host sent nothing for {BETWEEN_S:.0f} s.") from None
-
-
-def _lost(shape: Shape, trouble: str) -> bytes:
-    """The end of a stream that broke off."""
-    body = answers.error(shape, 502, "upstream_failed", trouble)
-    return answers.dump(body) + b"\n" if shape is Shape.OLLAMA else answers.event(body)

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from switcher.gateway.answers import Refusal, dump
-from switcher.gateway.choice import Choice
 from switcher.gateway.endpoints import Endpoint
 from switcher.gateway.translate import Answer, model_options, to_chat, usage_of
+from switcher.queries.gates import Choice
 from switcher.specs import wire_keep_alive
 
 

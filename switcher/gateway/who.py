@@ -17,6 +17,7 @@ from django.http import HttpRequest, parse_cookie
 from django.http.request import split_domain_port, validate_host
 
 from switcher import access
+from switcher.gateway import refusals
 from switcher.gateway.answers import Refusal
 from switcher.gateway.routing import fresh_routes
 from switcher.queries.keys import KeyFacts
@@ -40,6 +41,11 @@ class Caller:
     @property
     def host(self) -> str:
         return self.headers.get("host", "")
+
+    @property
+    def address(self) -> str | None:
+        """Of the client itself; `ip` is of who holds the connection, which may be a proxy."""
+        return access.client_address(self.ip, self.headers.get("x-forwarded-for", ""))
 
 
 def caller_of(scope: Mapping[str, Any]) -> Caller:
@@ -74,7 +80,7 @@ async def admit(caller: Caller, manage: bool = False) -> KeyFacts | None:
     may change what is on a host. Raises Refusal 401 or 403."""
     token = _token(caller)
     if token:
-        return _check_scope(await _key_of(token), manage)
+        return _check_scope(await _key_of(token, caller), manage)
     if settings.SWITCHER_OPEN_GATEWAY and is_on_this_machine(caller) and not manage:
         return None
     cookie = parse_cookie(caller.headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME)
@@ -95,11 +101,12 @@ def _token(caller: Caller) -> str:
     return found if found.startswith(MARK) else ""
 
 
-async def _key_of(token: str) -> KeyFacts:
+async def _key_of(token: str, caller: Caller) -> KeyFacts:
     digest = digest_of(token)
     # A key that was made a moment ago is not in the table yet.
     key = (await fresh_routes()).keys.get(digest) or (await fresh_routes(now=True)).keys.get(digest)
     if key is None or not key.works_at(datetime.now(UTC)):
+        await refusals.tell(token, caller.address, caller.headers.get("user-agent", ""))
         text = "This key is not known, has expired or was turned off."
         raise Refusal(401, "invalid_api_key", text, headers=[("www-authenticate", "Bearer")])
     return key

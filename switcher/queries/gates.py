@@ -9,7 +9,7 @@ from datetime import timedelta
 from django.db.models.functions import Now
 
 from switcher.models import GatewayName, GatewayProcess, Host, SwitchEvent
-from switcher.observed import full_name
+from switcher.observed import full_name, short_name
 from switcher.queries.api import Active, active_of
 from switcher.queries.desired import spec_of
 from switcher.queries.keys import KeyFacts, by_digest
@@ -18,6 +18,14 @@ from switcher.states import OPEN, State, Strategy, holds_requests
 from switcher.traffic import DEAD_AFTER_S
 
 OPEN_STATES = sorted(s.value for s in OPEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model and how it is loaded."""
+
+    model: str
+    spec: Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,34 @@ class Route:
     @property
     def held(self) -> bool:
         return bool(self.gate)
+
+    @property
+    def own_names(self) -> set[str]:
+        """By which names the active model goes: its own, and the one that it is published by."""
+        names = {full_name(self.active.model)} if self.active else set()
+        return names | ({full_name(self.published)} if self.published else set())
+
+    def meant(self, name: str) -> Choice | None:
+        """The model for a request that names `name`, in full; None where there is none.
+
+        active: the active model, whatever is named. names: a name that stands for a profile gets
+        that; all others the active model. strict: only such names and the active model's own.
+        """
+        if self.policy != "active" and name in self.names:
+            spec = self.names[name]
+            return Choice(spec.tag, spec)
+        if self.active is None or (self.policy == "strict" and name not in self.own_names):
+            return None
+        return Choice(self.active.model, self.active.spec)
+
+    @property
+    def served(self) -> list[tuple[str, str]]:
+        """The names that are worth naming here, each with the tag that it means now; the active
+        model's first."""
+        rows = [(self.active.model, self.active.model)] if self.active else []
+        if self.policy != "active":
+            rows += [(short_name(name), spec.tag) for name, spec in sorted(self.names.items())]
+        return list(dict(rows).items())
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,9 +40,10 @@ COUNTS = ("requests", "errors", "waits", "wait_ms", "tokens_in", "tokens_out")
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """What a key (None: nobody's) asked of a model in a span of time."""
+    """What a key (None and without a name: nobody's) asked of a model in a span of time."""
 
     key: int | None
+    key_name: str | None
     host: str
     model: str
     requests: int
@@ -64,12 +65,29 @@ def all_keys() -> list[KeyFacts]:
     return [_facts(row) for row in _rows()]
 
 
-def usage(days: int = 7, clock: Clock = system) -> list[UsageRow]:
-    """By key, host and model over the last days, most requests first."""
-    since = clock.now() - timedelta(days=days)
-    rows = Usage.objects.filter(hour__gte=since).values_list("key_id", "host", "model")
+def usage(
+    days: int = 7, host: str = "", key: int | None = None, clock: Clock = system
+) -> list[UsageRow]:
+    """By key, host and model over the last days, most requests first; of one host or key alone
+    where it is given."""
+    found = Usage.objects.filter(hour__gte=clock.now() - timedelta(days=days))
+    if host:
+        found = found.filter(host=host) if host.isprintable() else found.none()
+    if key is not None:
+        found = found.filter(key_id=key)
     sums = {name: Sum(name) for name in COUNTS}
-    return [UsageRow(*row) for row in rows.annotate(**sums).order_by("-requests")]
+    rows = found.values_list("key_id", "key__name", "host", "model").annotate(**sums)
+    return [UsageRow(*row) for row in rows.order_by("-requests", "host", "model", "key_id")]
+
+
+def totals(rows: list[UsageRow]) -> dict[int | None, UsageRow]:
+    """The rows of each key added up, over all hosts and models."""
+    found: dict[int | None, UsageRow] = {}
+    for row in rows:
+        one = found.get(row.key)
+        sums = [getattr(row, n) + (getattr(one, n) if one else 0) for n in COUNTS]
+        found[row.key] = UsageRow(row.key, row.key_name, "", "", *sums)
+    return found
 
 
 def _rows() -> QuerySet[ApiKey]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -36,14 +35,24 @@ class Counts:
     tokens_out: int = 0
 
 
-def add(batch: Iterable[tuple[Where, Counts]], used_at: datetime) -> None:
-    """Add what was counted, in one transaction; the keys among it were used just now."""
-    rows = list(batch)
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What was counted since the last batch, and the ids of the keys that were used: for a list of
+    models, too, which is not counted."""
+
+    rows: list[tuple[Where, Counts]]
+    keys: set[int]
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.keys)
+
+
+def add(batch: Batch, used_at: datetime) -> None:
+    """Add what was counted, in one transaction; its keys were used just now."""
     with transaction.atomic():
-        for where, counts in rows:
+        for where, counts in batch.rows:
             _add(where, counts)
-        keys = {where.key for where, _ in rows if where.key is not None}
-        ApiKey.objects.filter(pk__in=keys).update(last_used_at=used_at)
+        ApiKey.objects.filter(pk__in=batch.keys).update(last_used_at=used_at)
 
 
 def _add(where: Where, counts: Counts) -> None:

@@ -13,6 +13,7 @@ from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.records import Actor, leases, switches
 from switcher.records.config import save_host, save_profile
 from switcher.states import State
+from tests import make
 
 URL = "http://ollama.test:11434"
 ADMIN = Actor("anna", "page")
@@ -70,9 +71,8 @@ def profile(transactional_db: None) -> ModelProfile:
 
 
 def _client(name: str, **fields: Any) -> Client:
-    user = User.objects.create_user(name, **fields)
     client = Client()
-    client.force_login(user)
+    make.sign_in(client, make.user(name, role="", **fields))
     return client
 
 
@@ -80,7 +80,9 @@ def _client(name: str, **fields: Any) -> Client:
 def operator(transactional_db: None) -> Client:
     client = _client("olga", is_staff=True)
     group, _ = Group.objects.get_or_create(name="operators")
-    group.user_set.add(User.objects.get(username="olga"))
+    membership = User.groups.through
+    olga = User.objects.get(username="olga")
+    membership.objects.bulk_create([membership(user_id=olga.pk, group_id=group.pk)])
     return client
 
 

@@ -162,14 +162,15 @@ def test_what_has_ended_cannot_be_cancelled(host: Host, operator: Client) -> Non
     assert operator.delete("/ollama/switches/4711").status_code == 404
 
 
-def test_the_description_names_every_operation(client: Client) -> None:
-    paths = client.get("/api/openapi.json").json()["paths"]
+def test_the_description_names_every_operation(auditor: Client) -> None:
+    paths = auditor.get("/api/openapi.json").json()["paths"]
     assert set(paths) == {
         "/ollama/models/switch",
         "/ollama/models",
         "/ollama/models/resident/{digest}",
         "/ollama/switches",
         "/ollama/switches/{switch_id}",
+        "/ollama/usage",
         "/audit/export",
     }
     assert set(paths["/ollama/switches/{switch_id}"]) == {"get", "delete"}
@@ -178,8 +179,8 @@ def test_the_description_names_every_operation(client: Client) -> None:
     assert set(answers["502"]["content"]) == {"application/problem+json"}
 
 
-def test_the_viewer_loosens_the_policy_for_images_alone(client: Client) -> None:
-    response = client.get("/api/docs")
+def test_the_viewer_loosens_the_policy_for_images_alone(auditor: Client) -> None:
+    response = auditor.get("/api/docs")
     assert response.status_code == 200
     policy = dict(p.split(" ", 1) for p in response["Content-Security-Policy"].split("; "))
     assert policy["img-src"] == "'self' data:"

@@ -203,6 +203,11 @@ class TestOllama:
         assert client.show("anything").details is not None
         assert "mid-a:latest" in [m.model for m in client.ps().models]
 
+    def test_a_pull_tells_how_far_it_is(self, product: Product) -> None:
+        states = [row.status for row in product.ollama().pull("mid-a", stream=True)]
+        assert states[0] == "pulling manifest"
+        assert states[-1] == "success"
+
     def test_changing_the_host_takes_a_key_that_may(self, product: Product) -> None:
         client = product.ollama()
         client.copy("mid-a", "mine")

@@ -12,7 +12,7 @@ from django.db import DatabaseError
 
 from switcher import traffic
 from switcher.gateway import routing, table
-from switcher.models import GatewayProcess, Host
+from switcher.models import GatewayProcess, Host, Usage
 from switcher.queries import gates as queries
 from switcher.queries.gates import Standing
 from switcher.records import leases, switches
@@ -125,6 +125,26 @@ async def test_nobody_waits_for_ever(
     assert got.status == 503
     assert "retry-after" in got.headers
     assert routing.waiting(host.pk) == 0
+
+
+async def test_a_wait_is_counted_whatever_became_of_it(
+    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = await in_thread(begin, host)
+    await in_thread(go, held, State.DRAINING)
+    patient, leaving = ask(), ask()
+    await until(lambda: routing.waiting(host.pk) == 2)
+    leaving.leave()
+    await until(lambda: routing.waiting(host.pk) == 1)
+    monkeypatch.setattr(routing, "LONGEST_S", 0.05)
+    assert (await ask().end()).status == 503
+    await in_thread(activate, held)
+    assert (await patient.end()).status == 200
+    await table.close_tables()
+    rows = await in_thread(lambda: list(Usage.objects.values_list("model", "requests", "waits")))
+    assert sorted(rows) == [("", 2, 2), ("mid-b", 1, 1)]
+    errors = await in_thread(lambda: sum(Usage.objects.values_list("errors", flat=True)))
+    assert errors == 1, "it is none that a client left"
 
 
 async def test_who_waits_is_sent_away_with_a_time_when_the_server_ends(

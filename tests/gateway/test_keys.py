@@ -140,6 +140,34 @@ async def test_what_was_asked_is_counted_by_key_and_model(host: Host, upstream: 
     assert [r.requests for r in listed] == [2, 1]
 
 
+TOKENS: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
+    ("/api/embed", {"embeddings": [[0.5] * 2000], "prompt_eval_count": 5}, (5, 0)),
+    ("/v1/embeddings", {"data": [], "usage": {"prompt_tokens": 6, "total_tokens": 6}}, (6, 0)),
+    ("/api/chat", {"done": True, "prompt_eval_count": 7, "eval_count": 8}, (7, 8)),
+    ("/api/generate", {"done": True, "prompt_eval_count": 7, "eval_count": 8}, (7, 8)),
+    ("/v1/completions", {"usage": {"prompt_tokens": 1, "completion_tokens": 2}}, (1, 2)),
+    ("/v1/responses", {"usage": {"input_tokens": 3, "output_tokens": 4}}, (3, 4)),
+    # Before something long, as `logprobs`.
+    ("/api/chat", {"prompt_eval_count": 7, "eval_count": 8, "logprobs": [0] * 2000}, (7, 8)),
+    # What a model says of tokens is none of them.
+    ("/api/chat", {"message": {"content": '"eval_count": 99'}}, (0, 0)),
+]
+
+
+@pytest.mark.parametrize(("path", "answered", "tokens"), TOKENS)
+async def test_tokens_are_counted_as_each_address_tells_them(
+    host: Host, upstream: Upstream, path: str, answered: dict[str, Any], tokens: tuple[int, int]
+) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response(answered)
+
+    upstream.answer = answer
+    assert (await ask({"model": "x", "stream": False}, target=path).end()).status == 200
+    await table.close_tables()
+    row = await in_thread(Usage.objects.get)
+    assert (row.tokens_in, row.tokens_out) == tokens
+
+
 @pytest.mark.django_db
 class TestRecords:
     def test_only_its_digest_is_kept_and_an_entry_tells_of_it(self) -> None:
@@ -190,5 +218,5 @@ def test_a_batch_that_was_not_written_is_not_lost() -> None:
     for _ in range(2):
         meter.leave(Tally(None, "tower", "mid-a", waited_s=0.2), hour)
         meter.put_back(meter.take())
-    ((where, counts),) = meter.take()
+    ((where, counts),) = meter.take().rows
     assert (where.hour.minute, counts.requests, counts.waits, counts.wait_ms) == (0, 2, 2, 400)

@@ -10,11 +10,12 @@ import pytest
 from aiohttp import web
 
 from switcher.gateway import pump
-from switcher.models import GatewayName, Host
+from switcher.models import Host
+from switcher.records.clients import set_clients
 from switcher.specs import Spec
 from switcher.switching.waiting import in_thread
 from tests import make
-from tests.gateway.conftest import Upstream, ask, set_active
+from tests.gateway.conftest import ADMIN, Upstream, ask, set_active
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 EVENTS = {"Content-Type": "text/event-stream"}
@@ -32,12 +33,9 @@ def streamed(*parts: bytes, headers: dict[str, str]) -> Any:
 
 
 def set_policy(host: Host, policy: str, **names: str) -> None:
-    """Each name stands for a profile of that tag."""
-    Host.objects.filter(pk=host.pk).update(gateway_policy=policy)
-    for name, tag in names.items():
-        profile = make.profile(tag)
-        GatewayName.objects.create(host=host, name=name, profile=profile)
-    make.profile("moved")  # leaves an entry, after which the table is read again
+    """As an admin sets it; each name stands for a profile of that tag."""
+    profiles = {name: make.profile(tag).name for name, tag in names.items()}
+    set_clients(host.pk, ADMIN, policy=policy, names=profiles)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +254,18 @@ async def test_the_lists_show_the_names_that_may_be_used(host: Host, upstream: U
     assert (await ask(target="/v1/models/x", method="GET").end()).status == 404
 
 
+async def test_a_change_holds_from_the_next_request_on(host: Host, upstream: Upstream) -> None:
+    """Nothing is restarted, and nothing in between is answered by neither."""
+    seen = []
+    for policy in ("active", "strict", "active"):
+        await in_thread(set_clients, host.pk, ADMIN, policy=policy)
+        async with asyncio.timeout(10):
+            want = 404 if policy == "strict" else 200
+            while (got := await ask({"model": "gpt-4o"}).end()).status != want:
+                seen.append(got.status)
+    assert set(seen) <= {200, 404}
+
+
 async def test_show_is_of_the_model_that_one_gets(host: Host, upstream: Upstream) -> None:
     got = await ask({"model": "gpt-4o"}, target="/api/show").end()
     assert (upstream.asked[0][0], upstream.body()) == ("/api/show", {"model": "mid-a"})
@@ -268,3 +278,14 @@ async def test_what_the_host_says_of_itself_passes(
 ) -> None:
     got = await ask(target=path, method="GET").end()
     assert (got.status, upstream.asked[0][0]) == (200, path)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+@pytest.mark.parametrize("path", ["/api/nothing", "/api/", "/api", "/api/me", "/v1", "/v1/nothing"])
+async def test_an_address_that_is_none_is_told_in_the_callers_shape(
+    host: Host, method: str, path: str
+) -> None:
+    got = await ask({}, target=path, method=method).end()
+    assert (got.status, got.headers["content-type"]) == (404, "application/json")
+    error = got.json()["error"]
+    assert path in (error if path.startswith("/api") else error["message"])

@@ -8,13 +8,14 @@ from django.test import Client
 
 from switcher.models import Host
 from switcher.switching.waiting import in_thread
+from tests import make
 from tests.gateway.conftest import Upstream, ask
 
 
 def sign_in(is_staff: bool = True) -> str:
-    user = User.objects.create_user("olga", is_staff=is_staff)
+    user = make.user("olga", role="", is_staff=is_staff)
     client = Client()
-    client.force_login(user)
+    make.sign_in(client, user)
     return f"other=1; session_id={client.cookies['session_id'].value}"
 
 

@@ -1,11 +1,14 @@
-"""`hosts`: list, add, remove."""
+"""`hosts`: list, add, remove, and what their clients get."""
 
 from __future__ import annotations
 
+from argparse import SUPPRESS
+from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import CommandParser
 
+from switcher.errors import NotFound
 from switcher.management.terminal import (
     TerminalCommand,
     actor,
@@ -14,19 +17,23 @@ from switcher.management.terminal import (
     size_text,
 )
 from switcher.queries import api as facts
+from switcher.queries.clients import POLICY_WORDS, ClientsPage, clients_page
 from switcher.records import config
+from switcher.records.clients import POLICIES, drop_name, put_name, set_clients
 from switcher.specs import check_address, check_keep_alive
 from switcher.states import Strategy
 
+CLIENTS_HEAD = ("A CLIENT THAT NAMES", "GETS", "PROFILE", "ON THE HOST")
 HEAD = ("NAME", "ADDRESS", "VRAM", "STRATEGY", "ACTIVE", "")
 
 
 class Command(TerminalCommand):
-    help = "List hosts; `hosts add` and `hosts remove` change the list."
+    help = "List hosts, add and remove them; `hosts clients` says what their clients get."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", help="the list as JSON")
-        actions = parser.add_subparsers(dest="action", metavar="add | remove")
+        ways = "add | remove | clients | policy | name | unname"
+        actions = parser.add_subparsers(dest="action", metavar=ways)
         add = actions.add_parser("add", help="add a host")
         add.add_argument("name", metavar="NAME")
         add.add_argument("url", metavar="URL")
@@ -38,16 +45,52 @@ class Command(TerminalCommand):
         add.add_argument("--keep-alive", default="30m", metavar="30m")
         remove = actions.add_parser("remove", help="take a host off the board; it is not touched")
         remove.add_argument("name", metavar="NAME")
+        _add_clients_arguments(actions)
 
     def run(self, **options: Any) -> int:
-        if options["action"] == "add":
-            self._add(options)
-        elif options["action"] == "remove":
-            config.remove_host(facts.host(options["name"]).id, actor())
-            self.say(f"Removed {options['name']}. Its history stays; the host was not touched.")
-        else:
-            self._list(options["json"])
+        acts = {
+            "add": self._add,
+            "remove": self._remove,
+            "clients": self._clients,
+            "policy": self._policy,
+            "name": self._name,
+            "unname": self._unname,
+        }
+        acts.get(options["action"], self._list)(options)
         return 0
+
+    def _remove(self, options: dict[str, Any]) -> None:
+        config.remove_host(facts.host(options["name"]).id, actor())
+        self.say(f"Removed {options['name']}. Its history stays; the host was not touched.")
+
+    def _policy(self, options: dict[str, Any]) -> None:
+        host = facts.host(options["host"])
+        set_clients(host.id, actor(), policy=options["policy"])
+        self.say(POLICY_WORDS[options["policy"]])
+
+    def _name(self, options: dict[str, Any]) -> None:
+        host = facts.host(options["host"])
+        name = put_name(host.id, options["name"], options["profile"], actor())
+        self.say(f"Clients of {host.name} that name {name} get profile {options['profile']}.")
+        if _page(host).policy == "active":
+            self.say(f"Not yet: the policy is active. Change it: hosts policy {host.name} names")
+
+    def _unname(self, options: dict[str, Any]) -> None:
+        host = facts.host(options["host"])
+        name = drop_name(host.id, options["name"], actor())
+        self.say(f"{name} is no name of {host.name} any more.")
+
+    def _clients(self, options: dict[str, Any]) -> None:
+        page = _page(facts.host(options["host"]))
+        if options["json"]:
+            self.say_json({"host": page.host, "policy": page.policy, "names": dict(page.names),
+                           "clients": [asdict(row) for row in page.rows]})  # fmt: skip
+            return
+        self.say(f"{page.host}, policy {page.policy}. {page.words}")
+        rows = [(r.name or "anything else", r.model, r.profile, r.word) for r in page.rows]
+        self.say_table(CLIENTS_HEAD, rows)
+        if page.unused:
+            self.say(f"Names that mean nothing under this policy: {', '.join(page.unused)}.")
 
     def _add(self, options: dict[str, Any]) -> None:
         values = {
@@ -61,14 +104,38 @@ class Command(TerminalCommand):
         config.put_host(values, actor())
         self.say(f"Added {values['name']} at {values['base_url']}.")
 
-    def _list(self, as_json: bool) -> None:
+    def _list(self, options: dict[str, Any]) -> None:
         hosts = facts.hosts()
-        if as_json:
+        if options["json"]:
             self.say_json([_json(host) for host in hosts])
         elif not hosts:
             self.say("There is no host yet. Add one: hosts add NAME http://ADDRESS:11434")
         else:
             self.say_table(HEAD, [_row(host) for host in hosts])
+
+
+def _add_clients_arguments(actions: Any) -> None:
+    clients = actions.add_parser("clients", help="what a client gets by each name right now")
+    # Its value must not undo a `--json` that stands before the word.
+    clients.add_argument("--json", action="store_true", default=SUPPRESS, help="as JSON")
+    clients.add_argument("host", metavar="HOST")
+    policy = actions.add_parser("policy", help="what a client gets: active, names or strict")
+    policy.add_argument("host", metavar="HOST")
+    policy.add_argument("policy", choices=POLICIES)
+    name = actions.add_parser("name", help="let a name stand for a profile")
+    name.add_argument("host", metavar="HOST")
+    name.add_argument("name", metavar="NAME")
+    name.add_argument("profile", metavar="PROFILE")
+    unname = actions.add_parser("unname", help="let a name stand for nothing any more")
+    unname.add_argument("host", metavar="HOST")
+    unname.add_argument("name", metavar="NAME")
+
+
+def _page(host: facts.HostFacts) -> ClientsPage:
+    page = clients_page(host.name)
+    if page is None:
+        raise NotFound(f"There is no host named {host.name!r}.")
+    return page
 
 
 def _row(host: facts.HostFacts) -> tuple[str, ...]:

@@ -1,0 +1,81 @@
+"""What the clients of a host get: shown to the staff, set by admins."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
+from django.views.decorators.http import require_http_methods
+
+from switcher.clock import system
+from switcher.errors import BadRequest, SwitcherError
+from switcher.panel.clientform import ClientsForm
+from switcher.panel.page import actor_of, admins, missing, show, staff
+from switcher.queries import keys, profiles
+from switcher.queries.clients import ClientName, ClientsPage, clients_page
+from switcher.records.clients import set_clients
+from switcher.watching.loop import latest
+
+DAYS = 7
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@staff
+def clients(request: HttpRequest, name: str) -> HttpResponseBase:
+    """By each name what a client gets right now, how to try it, and the form that sets it."""
+    page = clients_page(name, latest())
+    if page is None:
+        return missing(request, f"host {name}")
+    if request.method == "POST":
+        return _save(request, page)
+    return _show(request, page, ClientsForm(page.policy, page.names, profiles.profile_names()))
+
+
+@admins
+def _save(request: HttpRequest, page: ClientsPage) -> HttpResponseBase:
+    form = ClientsForm.sent(request.POST, profiles.profile_names())
+    try:
+        policy, names = form.values()
+        set_clients(page.host_id, actor_of(request), policy=policy, names=names)
+    except BadRequest as exc:
+        form.refuse(exc)
+        return _show(request, page, form, status=422)
+    except SwitcherError as exc:
+        messages.error(request, f"Nothing was saved. {exc.text}", extra_tags="failed")
+    else:
+        text = f"Saved. Clients of {page.host} get what stands below from now on."
+        messages.success(request, text, extra_tags="ok")
+    return redirect("host-clients", page.host)
+
+
+def _show(
+    request: HttpRequest, page: ClientsPage, form: ClientsForm, status: int = 200
+) -> HttpResponse:
+    context: dict[str, Any] = {
+        "page": page,
+        "form": form,
+        "tries": [(row, _curl(request, page, row)) for row in page.rows],
+        "usage": keys.usage(DAYS, host=page.host),
+        "days": DAYS,
+        "now": system.now(),
+    }
+    return show(request, "clients.html", context, here="hosts", status=status)
+
+
+def _curl(request: HttpRequest, page: ClientsPage, row: ClientName) -> str:
+    """The line that asks for this name. Names are a model's: they need no quoting."""
+    path = "/v1/embeddings" if row.embeds else "/v1/chat/completions"
+    body: dict[str, Any] = {"model": row.name or "anything"}
+    if row.embeds:
+        body["input"] = "Hello"
+    else:
+        body["messages"] = [{"role": "user", "content": "Hello"}]
+    query = "" if page.is_default else f"?host={page.host}"
+    return (
+        f"curl {request.scheme}://{request.get_host()}{path}{query}"
+        ' -H "Authorization: Bearer $SWITCHBOARD_KEY"'
+        f" -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
+    )

@@ -1,0 +1,112 @@
+"""What the clients of a host get: its policy, and the names that stand for profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from switcher.clock import Clock, system
+from switcher.errors import BadRequest, NotFound
+from switcher.models import GatewayName, Host, ModelProfile
+from switcher.observed import full_name, short_name
+from switcher.records.config import save_host
+from switcher.records.ledger import Actor, append, writing
+from switcher.specs import check_tag
+
+POLICIES = ("active", "names", "strict")
+MOST_NAMES = 100
+TWICE = "{name} stands there twice; it can mean one profile."
+
+
+def set_clients(
+    host_id: int,
+    actor: Actor,
+    *,
+    policy: str | None = None,
+    names: Mapping[str, str] | None = None,
+    clock: Clock = system,
+) -> None:
+    """Set the policy and the names of a host, each of them where it is given. `names` are profiles
+    by the name that stands for them. Raises BadRequest (its field is `policy` or `names`),
+    NotFound."""
+    if policy is not None and policy not in POLICIES:
+        raise BadRequest("The policy is active, names or strict.", "policy")
+    wanted = None if names is None else check_names(names)
+    with writing():
+        host = _host(host_id)
+        if policy is not None:
+            host.gateway_policy = policy
+            save_host(host, actor, clock)
+        if wanted is not None:
+            _set_names(host, wanted, actor, clock)
+
+
+def put_name(host_id: int, name: str, profile: str, actor: Actor, clock: Clock = system) -> str:
+    """Let a name stand for a profile beside the other names. Gives the name as it is kept."""
+    ((short, _),) = check_names({name: profile}).items()
+    with writing():
+        host = _host(host_id)
+        names = check_names({**_names(host), short: profile})
+        _set_names(host, names, actor, clock)
+    return short
+
+
+def drop_name(host_id: int, name: str, actor: Actor, clock: Clock = system) -> str:
+    """Let a name stand for nothing any more. Gives it as it was kept."""
+    (short,) = check_names({name: ""})
+    with writing():
+        host = _host(host_id)
+        names = _names(host)
+        if names.pop(short, None) is None:
+            raise NotFound(f"{host.name} has no name {short}.")
+        _set_names(host, names, actor, clock)
+    return short
+
+
+def _host(host_id: int) -> Host:
+    host = Host.objects.select_for_update().filter(pk=host_id, removed_at=None).first()
+    if host is None:
+        raise NotFound("There is no such host any more.")
+    return host
+
+
+def _names(host: Host) -> dict[str, str]:
+    rows = GatewayName.objects.filter(host=host)
+    return dict(rows.values_list("name", "profile__name"))
+
+
+def check_names(names: Mapping[str, str]) -> dict[str, str]:
+    """The same names as they are kept: without `:latest`, which `small` means anyway (fact 20)."""
+    if len(names) > MOST_NAMES:
+        raise BadRequest(f"A host has at most {MOST_NAMES} names.", "names")
+    kept: dict[str, str] = {}
+    for name, profile in names.items():
+        short = short_name(full_name(_checked(name)))
+        if short in kept:
+            raise BadRequest(TWICE.format(name=short), "names")
+        kept[short] = profile
+    return kept
+
+
+def _checked(name: str) -> str:
+    try:
+        return check_tag(name)
+    except BadRequest as exc:
+        text = f"{name.strip()!r} cannot be a name. Write it like a model's, for example small."
+        raise BadRequest(text, "names") from exc
+
+
+def _set_names(host: Host, wanted: dict[str, str], actor: Actor, clock: Clock) -> None:
+    profiles = {p.name: p for p in ModelProfile.objects.filter(name__in=set(wanted.values()))}
+    missing = next((name for name in wanted.values() if name not in profiles), None)
+    if missing is not None:
+        raise BadRequest(f"There is no profile named {missing!r}.", "names")
+    before = _names(host)
+    if before == wanted:
+        return
+    GatewayName.objects.filter(host=host).delete()
+    GatewayName.objects.bulk_create(
+        GatewayName(host=host, name=name, profile=profiles[profile])
+        for name, profile in wanted.items()
+    )
+    old, new = ({"names": [f"{n} = {p}" for n, p in sorted(d.items())]} for d in (before, wanted))
+    append("host.names", actor, host=host.name, clock=clock, before=old, after=new)

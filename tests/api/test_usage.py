@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.test import Client
+
+from switcher.records import keys
+from switcher.records.keys import NewKey
+from switcher.records.usage import Batch, Counts, Where, add
+from tests.api.conftest import ADMIN
+
+
+@pytest.fixture
+def key(transactional_db: None) -> int:
+    """A key that was used now, and ten days ago; beside it something was asked without one."""
+    made, _ = keys.make_key(NewKey("bot"), ADMIN)
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    counts = Counts(requests=3, errors=1, waits=2, wait_ms=900, tokens_in=40, tokens_out=50)
+    rows = [
+        (Where(made, "tower", "mid-a", hour), counts),
+        (Where(made, "tower", "mid-a", hour - timedelta(days=10)), Counts(requests=100)),
+        (Where(None, "den", "mid-b", hour), Counts(requests=1)),
+    ]
+    add(Batch(rows, {made}), hour)
+    return made
+
+
+def test_what_was_counted_is_told_by_key_host_and_model(auditor: Client, key: int) -> None:
+    told = auditor.get("/ollama/usage").json()
+    assert told["days"] == 7
+    assert told["usage"][0] == {
+        "key": key, "key_name": "bot", "host": "tower", "model": "mid-a", "requests": 3,
+        "errors": 1, "waits": 2, "wait_ms": 900, "tokens_in": 40, "tokens_out": 50,
+    }  # fmt: skip
+    assert (told["usage"][1]["key"], told["usage"][1]["requests"]) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("query", "requests"),
+    [("days=30", [103, 1]), ("host=den", [1]), ("host=nowhere", []), ("host=%00", [])],
+)
+def test_it_is_narrowed(auditor: Client, key: int, query: str, requests: list[int]) -> None:
+    told = auditor.get(f"/ollama/usage?{query}").json()["usage"]
+    assert [row["requests"] for row in told] == requests
+    assert len(auditor.get(f"/ollama/usage?key={key}").json()["usage"]) == 1
+
+
+def test_it_is_for_staff_and_knows_its_filters(
+    client: Client, outsider: Client, auditor: Client, key: int
+) -> None:
+    assert client.get("/ollama/usage").status_code == 401
+    assert outsider.get("/ollama/usage").status_code == 403
+    assert auditor.get("/ollama/usage?day=1").status_code == 422
+    assert auditor.get("/ollama/usage?days=0").status_code == 422

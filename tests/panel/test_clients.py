@@ -1,0 +1,158 @@
+"""The page of what the clients of a host get."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from switcher.models import AuditEntry, GatewayName, Host
+from switcher.queries.gates import routes
+from switcher.records.usage import Batch, Counts, Where, add
+from switcher.specs import Spec
+from tests import make
+from tests.panel.test_board import text_of
+
+PATH = "/hosts/north-1/clients"
+
+
+@pytest.fixture
+def host(db: None) -> Host:
+    """A host with mid-a active and loaded, tiny-a and an embedding model on its disk."""
+    on_disk = (
+        make.installed("tiny-a:latest"),
+        replace(make.installed("embed:latest"), capabilities=("embedding",)),
+    )
+    made = make.host("north-1", make.seen(make.resident("mid-a:latest"), on_disk=on_disk))
+    Host.objects.update(
+        active_tag="mid-a", active_digest="sha-a", active_spec=Spec("", "mid-a").to_json()
+    )
+    make.profile("tiny-a", name="small")
+    make.profile("embed", name="vectors")
+    return made
+
+
+def save(client: Client, policy: str = "names", *pairs: tuple[str, str]) -> Any:
+    names, profiles = [n for n, _ in pairs], [p for _, p in pairs]
+    return client.post(PATH, {"policy": policy, "name": names, "profile": profiles})
+
+
+def kept(host: Host) -> dict[str, str]:
+    return dict(GatewayName.objects.filter(host=host).values_list("name", "profile__name"))
+
+
+def test_it_shows_what_a_client_gets_for_each_name_and_how_to_try_it(
+    admin: Client, host: Host
+) -> None:
+    save(admin, "names", ("quick", "small"), ("vec", "vectors"))
+    response = admin.get(PATH)
+    rows = re.findall(r"<tr role=\"row\"><th role=\"rowheader\".*?</tr>", response.content.decode())
+    told = [re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", row)).strip() for row in rows]
+    assert told[0].startswith("mid-a mid-a – Loaded")
+    assert told[1].startswith("quick tiny-a small Not loaded")
+    assert told[3].startswith("anything else mid-a – Loaded")
+    curl = html.unescape(told[2])
+    assert "/v1/embeddings -H" in curl
+    body = re.search(r"-d '(.*)'", curl)
+    assert body is not None
+    assert json.loads(body[1]) == {"model": "vec", "input": "Hello"}
+
+
+def test_saving_it_changes_the_table_of_the_gateway_and_leaves_entries(
+    admin: Client, host: Host
+) -> None:
+    assert save(admin, "strict", ("quick:latest", "small")).status_code == 302
+    assert kept(host) == {"quick": "small"}
+    route = routes().by_name["north-1"]
+    assert route.policy == "strict"
+    assert route.served == [("mid-a", "mid-a"), ("quick", "tiny-a")]
+    save(admin, "strict", ("quick", "small"), ("vec", "vectors"), ("", "small"))
+    names = AuditEntry.objects.filter(kind="host.names").order_by("seq")
+    assert [(e.facts["before"], e.facts["after"]) for e in names] == [
+        ({"names": []}, {"names": ["quick = small"]}),
+        ({"names": ["quick = small"]}, {"names": ["quick = small", "vec = vectors"]}),
+    ]
+    (policy,) = AuditEntry.objects.filter(kind="host.changed")
+    assert policy.facts["before"] == {"gateway_policy": "active"}
+    assert policy.facts["after"] == {"gateway_policy": "strict"}
+    save(admin, "strict", ("quick", "small"), ("vec", "vectors"))
+    assert AuditEntry.objects.filter(kind="host.names").count() == 2, "nothing was changed"
+
+
+def test_any_other_name_is_a_404_where_only_names_are_served(admin: Client, host: Host) -> None:
+    save(admin, "strict", ("quick", "small"))
+    assert "404: not served here" in text_of(admin.get(PATH))
+
+
+def test_names_that_mean_nothing_are_told(admin: Client, host: Host) -> None:
+    save(admin, "active", ("quick", "small"))
+    assert "Under this policy these names mean nothing: quick" in text_of(admin.get(PATH))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "text"),
+    [
+        ([("no spaces", "small")], "'no spaces' cannot be a name"),
+        ([("quick", "")], "Choose a profile for quick"),
+        ([("quick", "gone")], "There is no profile named"),
+        ([("quick", "small"), ("quick", "vectors")], "quick stands there twice"),
+        ([("quick", "small"), ("quick:latest", "vectors")], "quick stands there twice"),
+        ([(f"n{n}", "small") for n in range(101)], "at most 100 names"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_saved(
+    admin: Client, host: Host, pairs: list[tuple[str, str]], text: str
+) -> None:
+    response = save(admin, "names", *pairs)
+    assert response.status_code == 422
+    assert text in html.unescape(text_of(response))
+    assert pairs[0][0] in response.content.decode(), "what was written is still there"
+    assert kept(host) == {}
+    assert Host.objects.get().gateway_policy == "active"
+
+
+def test_a_policy_that_is_none_is_refused(admin: Client, host: Host) -> None:
+    response = save(admin, "everything")
+    assert (response.status_code, "Choose one of the three." in text_of(response)) == (422, True)
+
+
+def test_only_admins_change_it_and_all_staff_see_it(
+    operator: Client, auditor: Client, host: Host
+) -> None:
+    for client in (operator, auditor):
+        page = client.get(PATH)
+        assert page.status_code == 200
+        assert "Save what clients get" not in text_of(page)
+        assert save(client, "strict", ("quick", "small")).status_code == 403
+    assert kept(host) == {}
+
+
+def test_a_host_that_is_none_is_404(admin: Client, host: Host) -> None:
+    assert admin.get("/hosts/nowhere/clients").status_code == 404
+
+
+def test_a_profile_that_a_name_stands_for_is_not_deleted(admin: Client, host: Host) -> None:
+    save(admin, "names", ("quick", "small"))
+    response = admin.post("/profiles/small/delete", follow=True)
+    assert "small is in use on north-1" in text_of(response)
+    assert kept(host) == {"quick": "small"}
+    assert "It is in use on north-1" in text_of(admin.get("/profiles/small/edit"))
+
+
+def test_the_hosts_page_leads_there_and_shows_what_was_used(admin: Client, host: Host) -> None:
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    rows = [
+        (Where(None, "north-1", "mid-a", hour), Counts(requests=1234, errors=5)),
+        (Where(None, "elsewhere", "mid-b", hour), Counts(requests=7)),
+    ]
+    add(Batch(rows, set()), hour)
+    page = admin.get("/hosts/north-1/")
+    assert PATH in page.content.decode()
+    assert "1,234" in text_of(page)
+    assert "mid-b" not in text_of(page)
