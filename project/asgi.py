@@ -14,7 +14,7 @@ django_app = get_asgi_application()
 
 # Only now, with the apps loaded:
 from project.background import Background, assemble  # noqa: E402
-from switcher.gateway.endpoints import is_known  # noqa: E402
+from switcher.gateway.endpoints import is_theirs  # noqa: E402
 from switcher.live import feed, socket  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 def is_gateway(path: str) -> bool:
     """Whether a path is one of OpenAI's or Ollama's, which never go through Django."""
-    return path == "/chat/completions" or (path.startswith(("/v1/", "/api/")) and is_known(path))
+    return is_theirs(path)
 
 
 @cache

@@ -9,34 +9,42 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 log = logging.getLogger(__name__)
 
 # How long a running switch gets to end, before it is handed to the next start.
 PATIENCE_S = 5.0
+# What stops last is not kept from it for longer by what does not end.
+LAST_AFTER_S = 5.5
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Something that runs until it is told to stop. `stop` may take its time."""
+    """Something that runs until it is told to stop. `stop` may take its time. Those that are `last`
+    stop one after the other, once the rest has ended: they write down how it did."""
 
     name: str
     start: Callable[[], None]
     stop: Callable[[], None]
+    last: bool = False
 
 
 def assemble(*, worker: bool = True, watcher: bool = True, auditor: bool = True) -> list[Part]:
     """The parts of a whole server, in the order of their start."""
+    from switcher.auditing.runs import Run
     from switcher.auditing.tail import Auditor
     from switcher.switching.worker import Worker
     from switcher.watching.loop import Watcher
 
     parts = []
     if auditor:
-        audits = Auditor()
-        parts.append(Part("auditor", audits.start, audits.stop))
+        audits, run = Auditor(), Run("server")
+        parts.append(Part("auditor", audits.start, audits.stop, last=True))
+        parts.append(Part("run", run.start, run.stop, last=True))
     if watcher:
         watches = Watcher()
         parts.append(Part("watcher", watches.start, watches.stop))
@@ -66,7 +74,7 @@ class Background:
         Waiting is polling: joining in an executor would leave a thread that holds up the exit.
         """
         if self._stopping is None:
-            self._stopping = [_stop_in_thread(part) for part in reversed(self._started)]
+            self._stopping = self._stop_all()
         until = asyncio.get_running_loop().time() + seconds
         while any(thread.is_alive() for thread in self._stopping):
             if asyncio.get_running_loop().time() >= until:
@@ -74,14 +82,29 @@ class Background:
             await asyncio.sleep(0.02)
         return True
 
+    def _stop_all(self) -> list[threading.Thread]:
+        parts = self._started[::-1]
+        first = [_in_thread(partial(_stop, part)) for part in parts if not part.last]
 
-def _stop_in_thread(part: Part) -> threading.Thread:
-    def stop() -> None:
-        try:
-            part.stop()
-        except Exception:
-            log.exception("the %s did not stop well", part.name, extra={"action": "stop-failed"})
+        def stop_last() -> None:
+            until = time.monotonic() + LAST_AFTER_S
+            for thread in first:
+                thread.join(max(0.0, until - time.monotonic()))
+            for part in parts:
+                if part.last:
+                    _stop(part)
 
-    thread = threading.Thread(target=stop, name=f"stop-{part.name}", daemon=True)
+        return [*first, _in_thread(stop_last)]
+
+
+def _stop(part: Part) -> None:
+    try:
+        part.stop()
+    except Exception:
+        log.exception("the %s did not stop well", part.name, extra={"action": "stop-failed"})
+
+
+def _in_thread(act: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=act, name="stop", daemon=True)
     thread.start()
     return thread

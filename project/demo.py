@@ -29,6 +29,7 @@ from switcher.ollama.client import Client
 from switcher.ollama.errors import OllamaError
 from switcher.records import config
 from switcher.records.ledger import Actor
+from switcher.records.people import acting
 from switcher.specs import Spec
 from switcher.switching.service import Wish, request_switch
 from switcher.switching.worker import run_once
@@ -155,14 +156,20 @@ def people() -> dict[str, str]:
         AUDITOR: os.environ.get("SWITCHER_AUDITOR_PASSWORD") or secrets.token_urlsafe(9),
     }
     for name, password in passwords.items():
-        user, _ = get_user_model().objects.get_or_create(username=name)
-        user.is_staff, user.is_superuser = True, name == ADMIN
-        if not user.check_password(password):
-            user.set_password(password)
-        user.save()
-        if name == AUDITOR:
-            user.groups.set(Group.objects.filter(name=AUDITORS))
+        with acting(lambda: BY_DEMO):
+            _ensure_person(name, password)
     return passwords
+
+
+def _ensure_person(name: str, password: str) -> None:
+    users = get_user_model()
+    user = users.objects.filter(username=name).first() or users(username=name)
+    user.is_staff, user.is_superuser = True, name == ADMIN
+    if not user.password or not user.check_password(password):
+        user.set_password(password)
+    user.save()
+    if name == AUDITOR:
+        user.groups.set(Group.objects.filter(name=AUDITORS))
 
 
 def set_up(simulators: Iterable[tuple[SimulatedHost, str]]) -> None:

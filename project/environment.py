@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -20,6 +22,33 @@ def hosts(name: str, default: list[str]) -> list[str]:
     """A comma-separated list."""
     given = [part.strip() for part in os.environ.get(name, "").split(",") if part.strip()]
     return given or default
+
+
+def package_dir(name: str) -> Path:
+    """Where a package lies, without importing it."""
+    found = find_spec(name)
+    if found is None or found.origin is None:
+        raise ImproperlyConfigured(f"The package {name} is not installed.")
+    return Path(found.origin).parent
+
+
+def number(name: str, default: int, least: int = 1) -> int:
+    """A whole number from `least` on."""
+    given = os.environ.get(name, "").strip() or str(default)
+    if not (given.isascii() and given.isdecimal() and least <= int(given) < 1_000_000):
+        raise ImproperlyConfigured(f"{name} is a number from {least} on, not {given!r}.")
+    return int(given)
+
+
+def networks(name: str, default: list[str]) -> list[str]:
+    """Addresses and networks, such as `127.0.0.1,10.0.0.0/8`."""
+    found = hosts(name, default)
+    for text in found:
+        try:
+            ip_network(text)
+        except ValueError as exc:
+            raise ImproperlyConfigured(f"{name}: {exc}.") from exc
+    return found
 
 
 def data_dir() -> Path:

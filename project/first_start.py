@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from django.contrib.auth import get_user_model
 
 from switcher.models import Host
-from switcher.records import config
+from switcher.records import config, people
 from switcher.records.ledger import SERVER
 
 ADMIN = "admin"
@@ -23,7 +23,8 @@ def ensure_admin() -> str:
         return ""
     given = os.environ.get("SWITCHER_ADMIN_PASSWORD", "")
     password = given or secrets.token_urlsafe(12)
-    get_user_model().objects.create_superuser(ADMIN, password=password)
+    with people.acting(lambda: SERVER):
+        get_user_model().objects.create_superuser(ADMIN, password=password)
     return "" if given else password
 
 

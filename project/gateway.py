@@ -16,9 +16,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 django.setup()
 
 # Only now, with the apps loaded:
+from switcher.auditing.runs import Run  # noqa: E402
 from switcher.gateway.asgi import app  # noqa: E402
 from switcher.gateway.table import close_tables  # noqa: E402
 from switcher.ollama import relay  # noqa: E402
+from switcher.switching.waiting import in_thread  # noqa: E402
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -33,8 +35,11 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 async def _lifespan(receive: Any, send: Any) -> None:
     await receive()
+    run = Run("gateway")
+    run.start()
     await send({"type": "lifespan.startup.complete"})
     await receive()
+    await in_thread(run.stop)
     await close_tables()
     await relay.close()
     await send({"type": "lifespan.shutdown.complete"})

@@ -7,9 +7,20 @@ from pathlib import Path
 
 from csp.constants import NONE, SELF
 
-from project.environment import data_dir, database, file_or_off, flag, hosts, secret_key
+from project.environment import (
+    data_dir,
+    database,
+    file_or_off,
+    flag,
+    hosts,
+    networks,
+    number,
+    package_dir,
+    secret_key,
+)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+NINJA = package_dir("ninja")
 DATA_DIR = data_dir()
 
 SECRET_KEY = secret_key(DATA_DIR)
@@ -17,9 +28,10 @@ DEBUG = False
 ALLOWED_HOSTS = hosts("SWITCHER_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = hosts("SWITCHER_TRUSTED_ORIGINS", [])
 
+# Not daphne and not ninja: they would load Twisted and Pydantic into every command, which is half
+# its memory. The server imports daphne itself; of ninja the files are served (below).
 INSTALLED_APPS = [
-    "project",  # before daphne: its runserver starts our server
-    "daphne",
+    "project",
     "switcher",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -31,7 +43,7 @@ INSTALLED_APPS = [
     "django_htmx",
     "template_partials",
     "csp",
-    "ninja",
+    "axes",
 ]
 
 MIDDLEWARE = [
@@ -45,6 +57,8 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "switcher.panel.signin.Acting",
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "project.urls"
@@ -54,7 +68,7 @@ TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         # In a wheel the templates lie inside the package and APP_DIRS finds them.
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [BASE_DIR / "templates", NINJA / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -77,6 +91,17 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
 ]
+# Lockouts: axes asks and answers, what it counts is kept by us. Its own tables, which would keep
+# names, addresses and forms in clear, are never made.
+AXES_HANDLER = "switcher.panel.signin.Lockouts"
+AXES_LOCKOUT_CALLABLE = "switcher.panel.signin.locked_out"
+AXES_CLIENT_IP_CALLABLE = "switcher.access.address_of"
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_ENABLE_ADMIN = AXES_VERBOSE = False
+MIGRATION_MODULES = {"axes": None}
+SWITCHER_LOGIN_FAILURES = number("SWITCHER_LOGIN_FAILURES", 10)
+SWITCHER_LOGIN_LOCKOUT_MINUTES = number("SWITCHER_LOGIN_LOCKOUT_MINUTES", 15)
+
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "board"
 LOGOUT_REDIRECT_URL = "login"
@@ -88,6 +113,10 @@ SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = flag("SWITCHER_HTTPS")
 SECURE_PROXY_SSL_HEADER = (
     ("HTTP_X_FORWARDED_PROTO", "https") if flag("SWITCHER_BEHIND_PROXY") else None
+)
+# Whose X-Forwarded-For is believed.
+SWITCHER_TRUSTED_PROXIES = networks(
+    "SWITCHER_TRUSTED_PROXIES", ["127.0.0.1", "::1"] if flag("SWITCHER_BEHIND_PROXY") else []
 )
 CSRF_FAILURE_VIEW = "switcher.panel.views.account.csrf_failure"
 X_FRAME_OPTIONS = "DENY"
@@ -109,7 +138,7 @@ CONTENT_SECURITY_POLICY = {
 }
 
 STATIC_URL = "/static/"
-STATICFILES_DIRS = [d for d in [BASE_DIR / "static"] if d.is_dir()]
+STATICFILES_DIRS = [d for d in [BASE_DIR / "static", NINJA / "static"] if d.is_dir()]
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 # Asked for again each time and mostly not sent again: after an upgrade no page runs old scripts.
@@ -142,5 +171,10 @@ SWITCHER_AUDIT_PUBLIC_KEYS = str(Path(SWITCHER_AUDIT_KEY).with_name("audit-keys.
 SWITCHER_AUDIT_ORIGIN = os.environ.get("SWITCHER_AUDIT_ORIGIN") or "switchboard"
 # Where checkpoints go to, outside of the database.
 SWITCHER_AUDIT_ANCHORS = file_or_off("SWITCHER_AUDIT_ANCHORS", DATA_DIR / "anchors.txt")
+# Where old entries go to, and after how many days; 0: never.
+SWITCHER_AUDIT_SEGMENTS = os.environ.get("SWITCHER_AUDIT_SEGMENTS") or str(
+    DATA_DIR / "audit-segments"
+)
+SWITCHER_AUDIT_KEEP_DAYS = number("SWITCHER_AUDIT_KEEP_DAYS", 0, least=0)
 SWITCHER_AUDIT_SYSLOG = os.environ.get("SWITCHER_AUDIT_SYSLOG", "")
 SWITCHER_AUDIT_WEBHOOK = os.environ.get("SWITCHER_AUDIT_WEBHOOK", "")

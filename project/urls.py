@@ -7,6 +7,7 @@ urlpatterns = [
     path("", include("switcher.panel.urls")),
 ]
 
+handler400 = "project.errors.bad_request"
 handler403 = "switcher.panel.views.account.forbidden"
 handler404 = "switcher.panel.views.account.not_found"
-handler500 = "switcher.panel.views.account.server_error"
+handler500 = "project.errors.server_error"

@@ -1,25 +1,51 @@
-"""Who may do what. Two roles beside the admin: operators switch, auditors read.
+"""Who may do what, and where they are. Two roles beside the admin: operators switch, auditors read.
 
 Staff may look at everything; switching needs the operators' group or a superuser.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
+from axes.backends import AxesStandaloneBackend
+from axes.exceptions import AxesBackendPermissionDenied
+from axes.handlers.proxy import AxesProxyHandler
+from axes.helpers import get_credentials
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import AnonymousUser, Group
 from django.db.models import Exists, OuterRef
+from django.http import HttpRequest
 
 OPERATORS = "operators"
 AUDITORS = "auditors"
 
 
-class RoleBackend(ModelBackend):
-    """Loads the signed-in user with its role and theme in the one query that is made anyway."""
+class RoleBackend(AxesStandaloneBackend, ModelBackend):  # type: ignore[misc]  # axes has no types
+    """Lets nobody in who is locked out. Loads the signed-in user with its role and theme in the one
+    query that is made anyway."""
+
+    def authenticate(  # type: ignore[override]
+        self,
+        request: HttpRequest,
+        username: str | None = None,
+        password: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The person, or None. Raises PermissionDenied where the name or the address is locked."""
+        AxesStandaloneBackend.authenticate(self, request, username, password, **kwargs)
+        user = ModelBackend.authenticate(self, request, username, password, **kwargs)
+        # Asked again: of many guesses at once, all were let through before the first one failed.
+        if user is not None and not AxesProxyHandler.is_allowed(request, get_credentials(username)):
+            request.axes_locked_out = True  # type: ignore[attr-defined]
+            raise AxesBackendPermissionDenied("locked while the password was looked at")
+        return user
 
     def get_user(self, user_id: int) -> Any:
         users = get_user_model()._default_manager.select_related("preference")
@@ -28,6 +54,9 @@ class RoleBackend(ModelBackend):
         roles = users.annotate(is_operator=operator, is_auditor=auditor)
         user = roles.filter(pk=user_id).first()
         return user if user is not None and self.user_can_authenticate(user) else None
+
+
+NOBODY = AnonymousUser()
 
 
 def can_view(user: Any) -> bool:
@@ -68,6 +97,54 @@ def theme(user: Any) -> str:
     """The person's choice of colours: system, light or dark."""
     preference = getattr(user, "preference", None) if user.is_authenticated else None
     return preference.theme if preference else "system"
+
+
+def address_of(request: HttpRequest) -> str | None:
+    """The address of who sent this; None where there is none, as behind a Unix socket."""
+    return client_address(
+        request.META.get("REMOTE_ADDR", ""), request.headers.get("X-Forwarded-For", "")
+    )
+
+
+def client_address(peer: str, forwarded: str) -> str | None:
+    """Where a request comes from. `peer` is who holds the connection; `forwarded` is the value of
+    X-Forwarded-For, of several lines joined by commas.
+
+    Each proxy appends who it got the request from, and anybody may send the header: it is read
+    from its end, and believed as long as it was written by a proxy that the settings name.
+    """
+    proxies = _networks(tuple(settings.SWITCHER_TRUSTED_PROXIES))
+    found = _ip(peer)
+    for text in reversed(forwarded.split(",") if forwarded else []):
+        named = _ip(text)
+        if found is None or named is None or not any(found in network for network in proxies):
+            break
+        found = named
+    return str(found) if found else None
+
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@cache
+def _networks(proxies: tuple[str, ...]) -> tuple[_Network, ...]:
+    return tuple(ipaddress.ip_network(text) for text in proxies)
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Some proxies add the port: `192.0.2.1:4711`, `[2001:db8::1]:4711`."""
+    text = text.strip()
+    ported = re.fullmatch(r"\[([^\]]*)\](?::\d+)?|([0-9.]+):\d+", text)
+    try:
+        address = ipaddress.ip_address((ported[1] or ported[2] or "") if ported else text)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped:
+            return address.ipv4_mapped
+        # Its zone is a matter of the machine that it was met on; a database takes none.
+        return ipaddress.IPv6Address(int(address))
+    return address
 
 
 _PORTS = {"http": 80, "https": 443}

@@ -68,7 +68,7 @@ def ollama() -> Iterator[FakeOllama]:
 def sign_in(db: None) -> Callable[..., Client]:
     def go(role: str = "operators", name: str = "olga", **values: Any) -> Client:
         client = Client(**values)
-        client.force_login(make.user(name, role))
+        make.sign_in(client, make.user(name, role))
         return client
 
     return go

@@ -13,6 +13,7 @@ from switcher.observed import Observation
 from switcher.records import config, readings
 from switcher.records.ledger import Actor
 from switcher.states import State
+from tests import make
 from tests.clocks import FakeClock
 from tests.records.conftest import ANNA, BEN, at_once, bodies, ended, lead_to, open_one, take
 
@@ -279,8 +280,8 @@ def test_what_another_address_held_is_forgotten(host: Host, clock: FakeClock) ->
     assert not Reading.objects.exists()
 
 
-def test_a_persons_colours_are_their_own_and_no_fact(django_user_model: Any) -> None:
-    user = django_user_model.objects.create_user("anna")
+def test_a_persons_colours_are_their_own_and_no_fact(db: None) -> None:
+    user = make.user("anna")
     config.save_theme(user.pk, "dark")
     config.save_theme(user.pk, "light")
     assert user.preference.theme == "light"

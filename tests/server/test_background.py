@@ -71,8 +71,8 @@ async def test_a_part_that_fails_at_its_end_is_logged(caplog: pytest.LogCaptureF
 
 
 def test_a_server_can_do_without_the_worker() -> None:
-    assert [part.name for part in assemble()] == ["auditor", "watcher", "worker"]
-    assert [part.name for part in assemble(worker=False)] == ["auditor", "watcher"]
+    assert [part.name for part in assemble()] == ["auditor", "run", "watcher", "worker"]
+    assert [part.name for part in assemble(worker=False)] == ["auditor", "run", "watcher"]
 
 
 async def test_under_other_servers_the_parts_live_as_long_as_the_lifespan(
@@ -108,8 +108,12 @@ async def test_a_start_that_fails_is_told_to_the_server(monkeypatch: pytest.Monk
         ("/chat/completions", True),
         ("/v1/chat/completions", True),
         ("/v1/models", True),
-        ("/chat/completions/more", False),
-        ("/v1", False),
+        ("/v1", True),
+        ("/api/chat", True),
+        ("/api/nothing", True),
+        ("/api/docs", False),
+        ("/api/openapi.json", False),
+        ("/apis", False),
         ("/", False),
         ("/ollama/models", False),
     ],

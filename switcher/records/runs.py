@@ -1,0 +1,66 @@
+"""Processes of the server: when each began and ended, and with which version."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+import django
+from django.db import connection
+
+from switcher import __version__
+from switcher.clock import Clock, system
+from switcher.models import AuditEntry
+from switcher.records.ledger import SERVER, append, writing
+from switcher.rows import newest_seq
+
+STARTED, STOPPED, LOST = "server.started", "server.stopped", "server.lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process of the server. `role` is server or gateway; `behind` the number of an entry that is
+    older than all of its own."""
+
+    run: str
+    role: str
+    version: str
+    behind: int
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"run": self.run, "role": self.role, "version": self.version}
+
+
+def this_process(run: str, role: str) -> Process:
+    """The one that asks, before it is told of."""
+    return Process(run, role, __version__, newest_seq())
+
+
+def started(process: Process, clock: Clock = system) -> None:
+    """It began."""
+    where: dict[str, Any] = {
+        "machine": platform.node(),
+        "python": platform.python_version(),
+        "django": django.get_version(),
+        "database": connection.vendor,
+    }
+    with writing():
+        append(STARTED, SERVER, clock=clock, **process.facts, **where)
+
+
+def stopped(process: Process, clock: Clock = system) -> None:
+    """It ended as it should."""
+    with writing():
+        append(STOPPED, SERVER, clock=clock, **process.facts)
+
+
+def lost(process: Process, clock: Clock = system) -> None:
+    """It is gone: killed, or the machine went away. Told if it was told of and has not said that it
+    ended."""
+    with writing():
+        own = AuditEntry.objects.filter(kind__startswith="server.", seq__gt=process.behind)
+        kinds = {row.kind for row in own if row.facts.get("run") == process.run}
+        if kinds == {STARTED}:
+            append(LOST, SERVER, clock=clock, **process.facts)

@@ -1,0 +1,72 @@
+"""Real processes tell their start and stop; a kill leaves none, and the next start says so."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from switcher import __version__
+from tests.server.process import ROOT, Process, environment, wait_until
+
+
+def told(data: Path) -> list[str]:
+    """Kinds of the server's entries, in their order."""
+    with closing(sqlite3.connect(data / "switchboard.sqlite3")) as database:
+        rows = database.execute("SELECT body FROM switcher_ledgerrow ORDER BY seq").fetchall()
+    bodies = [json.loads(body) for (body,) in rows]
+    ours = [body for body in bodies if body["kind"].startswith("server.")]
+    assert {body["facts"]["version"] for body in ours} <= {__version__}
+    return [f"{body['kind']} {body['facts']['role']}" for body in ours]
+
+
+def test_the_server_tells_its_start_its_stop_and_that_it_was_killed(data: Path) -> None:
+    with Process(data) as server:
+        wait_until(lambda: told(data))
+        assert server.end() == 0
+    assert told(data) == ["server.started server", "server.stopped server"]
+    with Process(data) as server:
+        wait_until(lambda: len(told(data)) == 3)
+        server.popen.kill()
+        server.popen.wait(10)
+    with Process(data) as server:
+        wait_until(lambda: len(told(data)) == 5)
+        server.end()
+    assert told(data)[2:] == [
+        "server.started server",
+        "server.lost server",
+        "server.started server",
+        "server.stopped server",
+    ]
+
+
+def test_the_stop_is_signed_before_the_process_ends(data: Path) -> None:
+    with Process(data) as server:
+        wait_until(lambda: told(data))
+        server.end()
+    with closing(sqlite3.connect(data / "switchboard.sqlite3")) as database:
+        (signed,) = database.execute("SELECT max(size) FROM switcher_checkpoint").fetchone()
+        (newest,) = database.execute("SELECT max(seq) FROM switcher_ledgerrow").fetchone()
+    assert told(data)[-1] == "server.stopped server"
+    assert signed == newest
+
+
+def test_each_process_of_the_gateway_tells_its_own(data: Path) -> None:
+    gateway = subprocess.Popen(
+        [sys.executable, "manage.py", "gateway", "--port", "0", "--workers", "2"],
+        env=environment(data),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: len(told(data)) == 2, 30)
+        gateway.terminate()
+        gateway.wait(20)
+    finally:
+        gateway.kill()
+        gateway.wait(10)
+    assert sorted(told(data)) == ["server.started gateway"] * 2 + ["server.stopped gateway"] * 2
