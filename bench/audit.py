@@ -4,7 +4,8 @@
 
 A ledger of N entries is built with the bodies, hashes and checkpoints that the product would have
 written, in a database of its own that is thrown away at the end. PostgreSQL is measured where it is
-installed. Pages are whole requests, with their session and their template. The last line is JSON.
+installed. Pages are whole requests, with their session and their template; of each the least p95 of
+three rounds is told. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 SECONDS = 5.0
 WRITERS = 8
-TIMES = 60
+TIMES, ROUNDS = 60, 3
 BATCH = 10_000
 CHECKPOINT_EVERY = 2_000
 BEGAN = datetime(2025, 1, 6, 8, 0, tzinfo=UTC)
@@ -197,8 +198,13 @@ def _insert(rows: list[Any], found: list[Any], notes: list[Any]) -> None:
 # -- Measuring
 
 
-def p95_ms(act: Callable[[], object], times: int = TIMES) -> float:
-    """The time that 95 of 100 stay under."""
+def p95_ms(act: Callable[[], object], times: int = TIMES, rounds: int = 1) -> float:
+    """The time that 95 of 100 stay under; of several rounds the least, as what else the machine
+    does only ever adds to it."""
+    return min(_p95_ms(act, times) for _ in range(rounds))
+
+
+def _p95_ms(act: Callable[[], object], times: int) -> float:
     took = []
     for _ in range(times):
         began = time.perf_counter()
@@ -230,7 +236,7 @@ def pages(count: int) -> dict[str, float]:
 
         return act
 
-    return {name: p95_ms(get(path)) for name, path in PAGES.items()}
+    return {name: p95_ms(get(path), rounds=ROUNDS) for name, path in PAGES.items()}
 
 
 PAGES = {
@@ -315,23 +321,23 @@ def run_child(*args: str) -> tuple[dict[str, Any], float, float]:
 
 
 def verify() -> dict[str, float]:
-    """Over the database, and over an export with the auditor's own file."""
+    """What an auditor runs, `switchboard_verify.py` over an export on a machine of their own; and
+    the command on the server, which reads the database and has Django in its process."""
     from switcher.evidence import switchboard_verify
     from switcher.places import key_files
 
     told, cpu_s, rss_mb = run_child("manage.py", "audit", "verify", "--json")
     assert told["ok"], told
-    figures = {"verify_cpu_s": round(cpu_s, 2), "verify_rss_mb": round(rss_mb, 1)}
+    command = {"verify_command_cpu_s": round(cpu_s, 2), "verify_command_rss_mb": round(rss_mb, 1)}
     with tempfile.TemporaryDirectory(dir=os.environ["SWITCHER_DATA_DIR"]) as place:
         path = f"{place}/trail.jsonl"
         _, cpu_s, rss_mb = run_child("manage.py", "audit", "export", path, "--json")
-        figures |= {"export_command_cpu_s": round(cpu_s, 2)}
-        figures |= {"export_command_rss_mb": round(rss_mb, 1)}
+        command |= {"export_command_cpu_s": round(cpu_s, 2)}
+        command |= {"export_command_rss_mb": round(rss_mb, 1)}
         keys = ("--key", str(key_files().public), "--json")
         told, cpu_s, rss_mb = run_child(switchboard_verify.__file__, path, *keys)
         assert told["ok"], told
-    figures |= {"verify_file_cpu_s": round(cpu_s, 2), "verify_file_rss_mb": round(rss_mb, 1)}
-    return figures
+    return {"verify_cpu_s": round(cpu_s, 2), "verify_rss_mb": round(rss_mb, 1), **command}
 
 
 def appends(writers: int) -> float:

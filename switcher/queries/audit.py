@@ -15,7 +15,7 @@ from switcher.evidence.switchboard_verify import leaf
 from switcher.models import AuditEntry, LedgerRow, Origin, Review
 from switcher.queries.entrywords import look, model_of, outcome_words, sentence
 from switcher.queries.filters import Filters
-from switcher.queries.finding import REVIEWED, Found, distinct, find
+from switcher.queries.finding import LAST, REVIEWED, Found, distinct, find
 from switcher.queries.proofs import NoProof, Proof, proof_of
 from switcher.queries.words import came_from
 from switcher.rows import newest_seq, salted
@@ -60,6 +60,11 @@ class Line:
         """A mark of review is no work to be reviewed."""
         return self.kind != REVIEWED
 
+    @property
+    def done_by(self) -> tuple[str, ...]:
+        """Who need not, or may not, review it any more: who did it, and who has reviewed it."""
+        return (self.actor, *(review.by for review in self.reviews))
+
 
 @dataclass(frozen=True, slots=True)
 class Day:
@@ -99,7 +104,6 @@ class Choices:
     hosts: tuple[str, ...]
     models: tuple[str, ...]
     people: tuple[str, ...]
-    kinds: tuple[str, ...]
 
 
 def page(filters: Filters, before: int | None = None, after: int | None = None) -> Page:
@@ -152,7 +156,13 @@ def _time_of(seq: int) -> datetime | None:
 
 def choices() -> Choices:
     """What there is to choose from, each value once."""
-    return Choices(distinct("host"), distinct("model"), distinct("actor"), distinct("kind"))
+    return Choices(distinct("host"), distinct("model"), distinct("actor"))
+
+
+def last_review() -> Reviewed | None:
+    """The newest mark of review."""
+    row = Review.objects.order_by("-id").first()
+    return Reviewed(row.by, row.at, row.note) if row is not None else None
 
 
 def lines(seqs: Sequence[int]) -> tuple[Line, ...]:
@@ -166,6 +176,11 @@ def lines(seqs: Sequence[int]) -> tuple[Line, ...]:
         for seq in wanted
         if seq in rows
     )
+
+
+def body_of(seq: int) -> str:
+    """The canonical text of a stored entry; empty where it is not in the database."""
+    return LedgerRow.objects.filter(pk=seq).values_list("body", flat=True).first() or ""
 
 
 def read_body(body: str) -> dict[str, Any]:
@@ -234,6 +249,7 @@ class Entry:
 
     line: Line
     body: str
+    indented: str  # the same for people; empty where it is no body
     prev: str
     hash: str
     hash_fits: bool
@@ -246,6 +262,8 @@ class Entry:
 
 def entry(seq: int) -> Entry | None:
     """One entry; None if there is none of this number."""
+    if seq > LAST:
+        return None
     found = lines([seq])
     row = LedgerRow.objects.filter(pk=seq).first()
     if not found or row is None:
@@ -255,6 +273,7 @@ def entry(seq: int) -> Entry | None:
     return Entry(
         line=found[0],
         body=row.body,
+        indented=_indented(row.body),
         prev=prev.hex(),
         hash=told_hash.hex(),
         hash_fits=leaf(prev, row.body) == told_hash,
@@ -264,6 +283,11 @@ def entry(seq: int) -> Entry | None:
         earlier=seq - 1 if LedgerRow.objects.filter(pk=seq - 1).exists() else None,
         later=seq + 1 if LedgerRow.objects.filter(pk=seq + 1).exists() else None,
     )
+
+
+def _indented(body: str) -> str:
+    told = read_body(body)
+    return json.dumps(told, indent=2, ensure_ascii=False) if told else ""
 
 
 def _proof(seq: int) -> tuple[Proof | None, str]:

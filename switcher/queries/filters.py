@@ -12,10 +12,10 @@ from switcher.states import ENDED
 
 # Groups of kinds, by how their names begin; of two that fit, the first.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "switches": ("switch.", "host.activated"),
+    "switches": ("switch.", "host.activated", "handle.", "ghost."),
     "drift": ("drift.", "repair."),
     "configuration": ("host.", "profile.", "policy."),
-    "people": ("user.", "login.", "key."),
+    "people": ("user.", "group.", "login.", "key."),
     "audit": ("audit.",),
     "server": ("server.",),
 }

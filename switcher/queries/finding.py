@@ -19,7 +19,7 @@ from switcher.queries.filters import GROUPS, Filters, group_of
 from switcher.textindex import ENTRY, HAS_REASON, VECTOR, WORDS, words_of
 
 # Candidates that are looked at, step by step, until a page is full.
-STEPS = (200, 1_000, 5_000)
+STEPS = (200, 1_000, 3_000)
 PROBE = 1_000
 # Entries at the edge of a time range among which the first number is looked for: the clock may
 # have been set back.
@@ -156,18 +156,21 @@ def _edge(pick: str, condition: str, order: str, at: datetime, without: int) -> 
         cursor.execute(
             f"SELECT {pick}(seq) FROM (SELECT seq FROM {ENTRY} WHERE {condition} "
             f"ORDER BY at {order} LIMIT {EDGE}) edge",
-            [_moment(at)],
+            [as_stored(at)],
         )
         found: int | None = cursor.fetchone()[0]
     return without if found is None else found
 
 
-def _moment(at: datetime) -> Any:
+def as_stored(at: datetime) -> Any:
+    """A moment as a column of this database has it."""
     return connection.ops.adapt_datetimefield_value(at)
 
 
 def _sources(filters: Filters) -> list[Source] | None:
     """The indexes that could be followed; None where a filter fits nothing at all."""
+    if "\0" in filters.host + filters.model + filters.actor + filters.kind:
+        return None  # PostgreSQL takes no such text, not even to compare
     found = []
     for column in ("host", "model", "actor"):
         value = getattr(filters, column)
@@ -240,10 +243,10 @@ def _condition(filters: Filters, others: list[Source]) -> tuple[str, tuple[Any, 
         values += [value for _, given in source.branches for value in given]
     if filters.since is not None:
         parts.append("at >= %s")
-        values.append(_moment(filters.since))
+        values.append(as_stored(filters.since))
     if filters.until is not None:
         parts.append("at <= %s")
-        values.append(_moment(filters.until))
+        values.append(as_stored(filters.until))
     if filters.unreviewed:
         # A mark is no work of its own to be reviewed: that would never end.
         parts.append(
@@ -285,6 +288,8 @@ _EACH = {
     "postgresql": f"CROSS JOIN LATERAL (SELECT * FROM {ENTRY} WHERE seq = c.seq OFFSET 0) {ENTRY}",
 }
 
+_HOLDS = {"sqlite": "LIKE", "postgresql": "ILIKE"}  # of either case
+
 
 class _Batch:
     """The next `most` candidates of a source, and what else they have to fit."""
@@ -308,6 +313,9 @@ class _Batch:
         fits = [f"{ENTRY}.seq = c.seq"]
         fits += [self._condition] if self._condition else []
         fits += [HAS_REASON] if self._words else []
+        # Those of other letters are compared here alone: not every database knows their cases.
+        plain = [f"%{word}%" for word in self._words if word.isascii()]
+        fits += [f"reason {_HOLDS[connection.vendor]} %s"] * len(plain)
         sql = (
             f"SELECT {ENTRY}.seq, reason FROM ({self._sql}) c {_EACH[connection.vendor]} "
             f"WHERE {' AND '.join(fits)} ORDER BY c.seq {self._where.order}"
@@ -315,7 +323,7 @@ class _Batch:
         if not self._words:
             sql += f" LIMIT {want}"
         with connection.cursor() as cursor:
-            cursor.execute(sql, [*self._values, *self._more_values])
+            cursor.execute(sql, [*self._values, *self._more_values, *plain])
             rows = cursor.fetchall()
         seqs = [seq for seq, reason in rows if self._words <= set(words_of(reason))]
         return seqs[:want]

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
+from html import unescape
+from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
+from switcher import records
 from switcher.evidence.keys import KeyFiles
 from switcher.evidence.switchboard_verify import Note, fold, leaf
 from switcher.models import AuditEntry, LedgerRow, Origin, Review
 from switcher.queries import finding
 from switcher.queries.audit import PAGE
 from switcher.queries.moments import Then
-from switcher.records import Actor, checkpoints, config
+from switcher.records import Actor, checkpoints, config, reviews
 from switcher.seals import seal, unseal
 from switcher.states import State
 from tests import make
 from tests.audit.conftest import ANNA, BEN, numbers, tell, tell_at, tell_many
 
 pytestmark = pytest.mark.django_db
+
+AREAS = ("switch", "host", "profile", "policy", "drift", "repair", "user", "group", "login", "key",
+         "audit", "server")  # fmt: skip
 
 
 # -- The list
@@ -84,6 +91,14 @@ def test_an_empty_list_says_why(auditor: Client) -> None:
     assert "Show the newest" in auditor.get("/audit/?before=1").content.decode()
 
 
+def test_there_is_nothing_to_export_or_to_page_where_nothing_was_found(auditor: Client) -> None:
+    tell()
+    for path, there in (("/audit/", True), ("/audit/?host=nowhere", False)):
+        html = auditor.get(path).content.decode()
+        assert ('id="export-csv"' in html) is there
+        assert ('class="pager"' in html) is there
+
+
 def test_a_search_that_stopped_says_how_far_it_came_and_goes_on(
     auditor: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +146,45 @@ def test_every_kind_of_the_product_is_told_in_a_sentence_of_its_own() -> None:
         text = sentence(f"switch.{state.value}", "north-1", facts)
         assert "mid-a" in text or "north-1" in text
         assert not text.startswith("Switch:")
+    written = {
+        kind
+        for path in Path(records.__file__).parent.glob("*.py")
+        for kind in re.findall(rf'"((?:{"|".join(AREAS)})\.[a-z-]+)"', path.read_text())
+    }
+    assert len(written) > 20
+    for kind in written:
+        by_name = f"{kind.partition('.')[0].capitalize()}: "
+        assert not sentence(kind, "north-1", facts).startswith(by_name), kind
+
+
+def test_drift_and_keys_are_told_with_what_matters(auditor: Client) -> None:
+    tell("drift.seen", host="north-1", drift="evicted", model="mid-a", text="mid-a was evicted.")
+    tell("drift.ended", host="north-1", drift="evicted", model="mid-a", ending="It is back.")
+    tell("key.made", name="ci", prefix="sb-1234", manage=True)
+    lines = auditor.get("/audit/").context["page"].rows
+    assert [line.sentence for line in lines] == [
+        "Made the key ci (sb-1234…), which may manage models.",
+        "Drift on north-1 ended (evicted mid-a): It is back.",
+        "On north-1: mid-a was evicted.",
+    ]
+    assert [line.look for line in lines] == ["", "", "warning"]
+
+
+HUGE = 10**40
+
+
+@pytest.mark.parametrize("name", ["host", "model", "actor", "kind", "text", "before", "since"])
+@pytest.mark.parametrize("value", ["a%00b", "%ED%A0%80", f"{HUGE}", "-1", "%25%27%22"])
+def test_nonsense_in_an_address_breaks_no_page(auditor: Client, name: str, value: str) -> None:
+    tell(host="north-1", reason="because")
+    assert auditor.get(f"/audit/?{name}={value}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["people/a%00b/", "hosts/a%00b/", f"{HUGE}/", f"{HUGE}/proof.json"]
+)
+def test_what_cannot_exist_is_not_found(auditor: Client, path: str) -> None:
+    assert auditor.get(f"/audit/{path}").status_code == 404
 
 
 def test_what_people_write_stays_text(auditor: Client) -> None:
@@ -315,6 +369,18 @@ def test_selected_entries_are_marked_at_once_with_a_note(auditor: Client) -> Non
     assert ([row.seq for row in page.rows], page.unreviewed.number) == ([second], 1)
 
 
+def test_a_link_shows_what_is_not_reviewed_since_the_last_mark(auditor: Client) -> None:
+    old, seen = (tell_at(make.NOW - timedelta(days=900)) for _ in range(2))
+    reviews.review([seen], Actor("arno", "page"))
+    new = tell(host="north-1").seq
+    html = auditor.get("/audit/").content.decode()
+    link = re.search(r'id="since-review" href="([^"]+)"', html)
+    assert link is not None
+    found = numbers(auditor, "/audit/" + unescape(link[1]))
+    assert new in found
+    assert old not in found
+
+
 def test_all_that_is_shown_is_marked_but_for_ones_own(auditor: Client) -> None:
     tell(actor=Actor("arno", "page"))
     mine, _ = tell(actor=Actor("arno", "page")).seq, tell_many(2)
@@ -333,6 +399,15 @@ def test_nonsense_is_not_marked_and_leads_back(auditor: Client, seqs: list[str])
     assert response.redirect_chain == [("/audit/", 302)]
     assert "Nothing was marked." in response.content.decode()
     assert Review.objects.count() == 0
+
+
+def test_what_one_has_reviewed_is_not_offered_again(auditor: Client) -> None:
+    done, left = tell_many(2)
+    reviews.review([done], Actor("arno", "page"))
+    html = auditor.get("/audit/").content.decode()
+    assert (f'id="pick-{done}"' in html, f'id="pick-{left}"' in html) == (False, True)
+    pages = [auditor.get(f"/audit/{seq}/").content.decode() for seq in (done, left)]
+    assert ['id="review-go"' in page for page in pages] == [False, True]
 
 
 def test_only_auditors_review(

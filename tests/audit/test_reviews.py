@@ -53,6 +53,7 @@ def test_the_same_person_marks_an_entry_once_and_another_may_as_well() -> None:
         ([99], "", NotFound),
         ([1], "n" * 501, BadRequest),
         (list(range(1, MOST_AT_ONCE + 2)), "", BadRequest),
+        ([1], "no\0text", BadRequest),
     ],
 )
 def test_what_cannot_be_marked_leaves_nothing(

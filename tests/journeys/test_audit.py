@@ -81,7 +81,7 @@ def test_filter_read_review_and_export_by_keyboard_alone(
 
 
 def filter_of(**given: str) -> str:
-    names = ("host", "kind", "actor", "model", "outcome", "since", "until", "text")
+    names = ("host", "kind", "actor", "model", "outcome", "text", "since", "until")
     return "&".join(f"{name}={given.get(name, '')}" for name in names)
 
 

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.http import urlencode
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_POST, require_safe
 
 from switcher.clock import system
 from switcher.errors import BadRequest, SwitcherError
@@ -18,19 +18,20 @@ from switcher.queries import audit
 from switcher.queries.filters import GROUPS, Filters, group_of, moment, read_what_can_be
 from switcher.queries.finding import distinct
 from switcher.queries.moments import then
+from switcher.queries.segments import newest_segment, segment_at, segment_of
 from switcher.records import reviews
 
 LIST = "audit-list"
 
 
-@require_GET
+@require_safe
 @staff
 def entry_list(request: HttpRequest) -> HttpResponse:
     """All entries, newest first, narrowed by what the address says."""
     return _list(request, {}, {"title": "Audit"})
 
 
-@require_GET
+@require_safe
 @staff
 def person(request: HttpRequest, name: str) -> HttpResponseBase:
     """What one person did."""
@@ -40,7 +41,7 @@ def person(request: HttpRequest, name: str) -> HttpResponseBase:
     return _list(request, {"actor": name}, {"title": name, "history": history, "person": name})
 
 
-@require_GET
+@require_safe
 @staff
 def host(request: HttpRequest, name: str) -> HttpResponseBase:
     """What was done to one host; also to one that was removed."""
@@ -62,10 +63,12 @@ def _list(request: HttpRequest, fixed: dict[str, str], context: dict[str, Any]) 
         "fixed": fixed,
         "query": urlencode(kept),
         "now": system.now(),
+        "moved": newest_segment(),
     }
     if request.headers.get("HX-Target") == LIST:
         return show(request, "audit/list.html#list", context, here="audit")
     context |= {"choices": audit.choices(), "groups": _groups(), "outcomes": audit.OUTCOMES}
+    context |= {"last_review": audit.last_review()}
     return show(request, "audit/list.html", context, here="audit")
 
 
@@ -77,18 +80,30 @@ def _groups() -> list[tuple[str, list[str]]]:
     return [(group, kinds) for group, kinds in found.items() if kinds]
 
 
-@require_GET
+@require_safe
 @staff
 def entry(request: HttpRequest, seq: int) -> HttpResponse:
     """One entry: what happened, from where, its exact text, and the proof of it."""
     found = audit.entry(seq)
     if found is None:
-        return missing(request, f"entry {seq}")
+        return _moved(request, seq)
     context = {"entry": found, "line": found.line, "now": system.now()}
     return show(request, "audit/entry.html", context, here="audit")
 
 
-@require_GET
+def _moved(request: HttpRequest, seq: int) -> HttpResponse:
+    moved = segment_of(seq)
+    if moved is None:
+        return missing(request, f"entry {seq}")
+    text = (
+        f"It lies in the sealed file {moved.name}, with entries {moved.first:,} to {moved.last:,}. "
+        "The file is listed under Audit, Verify, and verifies by itself."
+    )
+    context = {"title": f"Entry {seq:,} was moved", "text": text}
+    return show(request, "message.html", context, status=404, here="audit")
+
+
+@require_safe
 @staff
 def proof(request: HttpRequest, seq: int) -> HttpResponseBase:
     """The proof as JSON, for who checks it elsewhere."""
@@ -100,7 +115,7 @@ def proof(request: HttpRequest, seq: int) -> HttpResponseBase:
     return response
 
 
-@require_GET
+@require_safe
 @staff
 def when(request: HttpRequest) -> HttpResponse:
     """Which model was active on each host at a moment."""
@@ -112,7 +127,8 @@ def when(request: HttpRequest) -> HttpResponse:
         except BadRequest as exc:
             error = exc.text
     context = {"at": at, "given": given, "error": error, "now": now}
-    context["hosts"] = () if error else then(at)
+    moved = None if error else segment_at(at)
+    context |= {"moved": moved, "hosts": () if error or moved else then(at)}
     return show(request, "audit/when.html", context, here="audit", status=422 if error else 200)
 
 
