@@ -22,7 +22,7 @@ def actor_of(request: HttpRequest) -> Actor:
         name=request.user.get_username(),
         source="admin",
         user_id=request.user.pk,
-        ip=request.META.get("REMOTE_ADDR") or None,
+        ip=access.address_of(request),
         agent=request.headers.get("User-Agent", "")[:300],
     )
 
@@ -156,6 +156,7 @@ class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
 
 @admin.register(SwitchEvent)
 class SwitchEventAdmin(ReadOnly):
+    exclude = ("from_spec", "to_spec")  # they hold a profile's prompts
     list_display = ("id", "host", "from_tag", "to_tag", "state", "actor", "created_at")
     list_filter = ("state",)
     list_select_related = ("host",)

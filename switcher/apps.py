@@ -12,7 +12,10 @@ class SwitcherConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from switcher.records import people
+
         post_migrate.connect(prepare_database, sender=self)
+        people.watch()
 
 
 def prepare_database(using: str = "default", **_: Any) -> None:
@@ -25,5 +28,7 @@ def prepare_database(using: str = "default", **_: Any) -> None:
 
     seal(using)
     index_words(using)
-    for name in (OPERATORS, AUDITORS):
-        Group.objects.using(using).get_or_create(name=name)
+    # In bulk: what the product itself brings along is no change that somebody made.
+    groups = Group.objects.using(using)
+    there = set(groups.values_list("name", flat=True))
+    groups.bulk_create(Group(name=n) for n in (OPERATORS, AUDITORS) if n not in there)

@@ -404,15 +404,22 @@ class Delivery(models.Model):
 
 
 class Segment(models.Model):
-    """Old entries that were moved out of the database into a sealed file."""
+    """Old entries that were moved out of the database into a sealed file. Sealed by triggers, and
+    each follows from the one before."""
 
     first = models.BigIntegerField()
-    last = models.BigIntegerField()
+    last = models.BigIntegerField(unique=True)
+    last_at = models.DateTimeField()
     name = models.CharField(max_length=100)
+    size = models.BigIntegerField()
     sha256 = models.CharField(max_length=64)
-    # What the rest is verified from: the hash of the last entry, and the tree up to it.
+    # What the rest is verified from: the hash of the last entry, the tree up to it, and the
+    # changes of key until then.
     prev = models.CharField(max_length=64)
     tree = models.TextField()
+    rotations = models.JSONField(default=list)
+    # The entry that tells of it.
+    entry = models.BigIntegerField()
     at = models.DateTimeField()
 
     class Meta:
@@ -520,6 +527,25 @@ class Usage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key} on {self.host}, {self.model}"
+
+
+class FailedLogin(models.Model):
+    """How often a name was tried in vain from an address, until that counts no longer. Both are
+    keyed hashes: people type passwords where names belong."""
+
+    name_key = models.CharField(max_length=64)
+    address_key = models.CharField(max_length=64, blank=True)
+    failures = models.PositiveIntegerField()
+    last_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["name_key", "address_key"], name="one_count_a_pair")
+        ]
+        indexes = [models.Index(fields=["address_key"], name="failures_by_address")]
+
+    def __str__(self) -> str:
+        return f"{self.failures} failures until {self.last_at:%H:%M:%S}"
 
 
 class Preference(models.Model):

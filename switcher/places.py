@@ -34,6 +34,11 @@ def anchors() -> Path | None:
     return Path(settings.SWITCHER_AUDIT_ANCHORS) if settings.SWITCHER_AUDIT_ANCHORS else None
 
 
+def segment_folder() -> Path:
+    """Where entries go that are moved out of the database."""
+    return Path(settings.SWITCHER_AUDIT_SEGMENTS)
+
+
 def sinks() -> tuple[Sink, ...]:
     """All sinks that are set."""
     targets = {

@@ -1,6 +1,7 @@
 """What no code path may do, refused by the database itself.
 
-An ended switch is never changed or removed; an audit entry never at all. The triggers are made
+An ended switch is never changed or removed; an audit entry neither, until it was moved to a sealed
+file. The triggers are made
 after every migrate, not by one migration: on SQLite a migration that rebuilds a table drops its
 triggers without a word.
 """
@@ -14,7 +15,7 @@ from django.db import connections, transaction
 
 from switcher.states import ENDED
 
-_SWITCH, _ENTRY = "switcher_switchevent", "switcher_ledgerrow"
+_SWITCH, _ENTRY, _SEGMENT = "switcher_switchevent", "switcher_ledgerrow", "switcher_segment"
 _ENDED = ", ".join(f"'{s.value}'" for s in sorted(ENDED))
 # An entry follows from the one before it, whoever writes it.
 _LAST = f"(SELECT MAX(seq) FROM {_ENTRY})"
@@ -22,6 +23,9 @@ _FOLLOWS = (
     f"NEW.seq = COALESCE({_LAST}, 0) + 1 "
     f"AND (NEW.seq = 1 OR NEW.prev = (SELECT hash FROM {_ENTRY} WHERE seq = {_LAST}))"
 )
+# What was moved to a sealed file, and only that, may leave the database.
+_MOVED = f"(SELECT COALESCE(MAX(last), 0) FROM {_SEGMENT})"
+_NEXT = f"NEW.first = {_MOVED} + 1 AND NEW.last >= NEW.first AND NEW.last < NEW.entry"
 
 SQLITE = {
     "sealed_switch_update": f"BEFORE UPDATE ON {_SWITCH} WHEN OLD.state IN ({_ENDED})",
@@ -38,9 +42,15 @@ SQLITE = {
         "OR NEW.actor <> OLD.actor OR NEW.idempotency_key <> OLD.idempotency_key"
     ),
     "sealed_entry_update": f"BEFORE UPDATE ON {_ENTRY}",
-    "sealed_entry_delete": f"BEFORE DELETE ON {_ENTRY}",
+    "sealed_entry_delete": f"BEFORE DELETE ON {_ENTRY} WHEN OLD.seq > {_MOVED}",
     # Also what stops INSERT OR REPLACE: a number that is there already is not the next one.
     "sealed_entry_insert": f"BEFORE INSERT ON {_ENTRY} WHEN NOT ({_FOLLOWS})",
+    "sealed_segment_update": f"BEFORE UPDATE ON {_SEGMENT}",
+    "sealed_segment_delete": f"BEFORE DELETE ON {_SEGMENT}",
+    "sealed_segment_insert": (
+        f"BEFORE INSERT ON {_SEGMENT} WHEN NOT ({_NEXT}) "
+        f"OR EXISTS (SELECT 1 FROM {_SEGMENT} WHERE id = NEW.id)"
+    ),
 }
 
 _FUNCTIONS = (
@@ -49,6 +59,14 @@ _FUNCTIONS = (
     "CREATE OR REPLACE FUNCTION switcher_follows() RETURNS trigger AS $$ "
     f"BEGIN IF NOT ({_FOLLOWS}) THEN "
     "RAISE EXCEPTION 'sealed: an entry follows from the last one'; END IF; RETURN NEW; END $$ "
+    "LANGUAGE plpgsql",
+    "CREATE OR REPLACE FUNCTION switcher_moved() RETURNS trigger AS $$ "
+    f"BEGIN IF OLD.seq > {_MOVED} THEN "
+    "RAISE EXCEPTION 'sealed: this record is kept as it is'; END IF; RETURN OLD; END $$ "
+    "LANGUAGE plpgsql",
+    "CREATE OR REPLACE FUNCTION switcher_next_segment() RETURNS trigger AS $$ "
+    f"BEGIN IF NOT ({_NEXT}) THEN "
+    "RAISE EXCEPTION 'sealed: a segment follows from the last one'; END IF; RETURN NEW; END $$ "
     "LANGUAGE plpgsql",
 )
 _SEALED = "EXECUTE FUNCTION switcher_sealed()"
@@ -62,7 +80,11 @@ POSTGRES = {
         _SWITCH,
         f"BEFORE TRUNCATE ON {_SWITCH} FOR EACH STATEMENT {_SEALED}",
     ),
-    "sealed_entry": (_ENTRY, f"BEFORE UPDATE OR DELETE ON {_ENTRY} FOR EACH ROW {_SEALED}"),
+    "sealed_entry": (_ENTRY, f"BEFORE UPDATE ON {_ENTRY} FOR EACH ROW {_SEALED}"),
+    "sealed_entry_delete": (
+        _ENTRY,
+        f"BEFORE DELETE ON {_ENTRY} FOR EACH ROW EXECUTE FUNCTION switcher_moved()",
+    ),
     "sealed_entry_truncate": (
         _ENTRY,
         f"BEFORE TRUNCATE ON {_ENTRY} FOR EACH STATEMENT {_SEALED}",
@@ -70,6 +92,15 @@ POSTGRES = {
     "sealed_entry_insert": (
         _ENTRY,
         f"BEFORE INSERT ON {_ENTRY} FOR EACH ROW EXECUTE FUNCTION switcher_follows()",
+    ),
+    "sealed_segment": (_SEGMENT, f"BEFORE UPDATE OR DELETE ON {_SEGMENT} FOR EACH ROW {_SEALED}"),
+    "sealed_segment_truncate": (
+        _SEGMENT,
+        f"BEFORE TRUNCATE ON {_SEGMENT} FOR EACH STATEMENT {_SEALED}",
+    ),
+    "sealed_segment_insert": (
+        _SEGMENT,
+        f"BEFORE INSERT ON {_SEGMENT} FOR EACH ROW EXECUTE FUNCTION switcher_next_segment()",
     ),
 }
 
@@ -79,7 +110,7 @@ def seal(using: str = "default", **_: Any) -> None:
     connected to post_migrate."""
     connection = connections[using]
     tables = set(connection.introspection.table_names())
-    if not {_SWITCH, _ENTRY} <= tables:
+    if not {_SWITCH, _ENTRY, _SEGMENT} <= tables:
         return
     with transaction.atomic(using), connection.cursor() as cursor:
         if connection.vendor == "sqlite":
@@ -125,13 +156,13 @@ def differing(using: str = "default") -> list[str]:
 _expected: dict[str, dict[str, str]] = {}
 
 _STORED_SQLITE = (
-    "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN (%s, %s)"
+    "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN (%s, %s, %s)"
 )
 # How a trigger is switched on belongs to it, and so does the text of the function behind it.
 _STORED_POSTGRES = (
     "SELECT t.tgname, pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::text || ' ' || p.prosrc "
     "FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid "
-    "WHERE NOT t.tgisinternal AND t.tgrelid IN (to_regclass(%s), to_regclass(%s))"
+    "WHERE NOT t.tgisinternal AND t.tgrelid IN (to_regclass(%s), to_regclass(%s), to_regclass(%s))"
 )
 
 
@@ -140,7 +171,7 @@ def stored(using: str = "default") -> dict[str, str]:
     sqlite = connections[using].vendor == "sqlite"
     ours = SQLITE if sqlite else POSTGRES
     with connections[using].cursor() as cursor:
-        cursor.execute(_STORED_SQLITE if sqlite else _STORED_POSTGRES, [_SWITCH, _ENTRY])
+        cursor.execute(_STORED_SQLITE if sqlite else _STORED_POSTGRES, [_SWITCH, _ENTRY, _SEGMENT])
         return {name: text for name, text in cursor.fetchall() if name in ours}
 
 

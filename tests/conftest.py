@@ -42,6 +42,7 @@ def proofs(settings: Any, tmp_path: Path) -> KeyFiles:
     settings.SWITCHER_AUDIT_KEY = str(tmp_path / "audit-key.pem")
     settings.SWITCHER_AUDIT_PUBLIC_KEYS = str(tmp_path / "audit-keys.pub")
     settings.SWITCHER_AUDIT_ANCHORS = str(tmp_path / "anchors.txt")
+    settings.SWITCHER_AUDIT_SEGMENTS = str(tmp_path / "audit-segments")
     return key_files()
 
 

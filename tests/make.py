@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import Any
 
-from django.contrib.auth import get_user_model
+from django.conf import settings
+from django.contrib.auth import (
+    BACKEND_SESSION_KEY,
+    HASH_SESSION_KEY,
+    SESSION_KEY,
+    get_user_model,
+)
+from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Group
 
 from switcher.access import AUDITORS, OPERATORS
@@ -194,16 +202,31 @@ def drift(on: Host, kind: Kind, tag: str = "", text: str = "", **values: Any) ->
     return Drift.objects.get(host=on, kind=kind.value, digest=found.digest, ended_at=None)
 
 
-def user(name: str = "olga", role: str = OPERATORS, **values: Any) -> Any:
+def user(name: str = "olga", role: str = OPERATORS, password: str = "", **values: Any) -> Any:
     """A member of the staff in a role; `role="admin"` is a superuser, empty is nobody's.
 
-    Without a password unless one is given: hashing it takes longer than most tests.
+    Without a password unless one is given: hashing it takes longer than most tests. The account
+    has been there for long: its making is no entry of the trail.
     """
-    users = get_user_model().objects
-    if role == "admin":
-        return users.create_superuser(name, **values)
-    staff = {"is_staff": role in {OPERATORS, AUDITORS}}
-    person = users.create_user(name, **staff | values)
-    if role:
-        person.groups.add(Group.objects.get(name=role))
+    users = get_user_model()
+    admin = role == "admin"
+    facts = {"is_staff": admin or role in {OPERATORS, AUDITORS}, "is_superuser": admin} | values
+    (person,) = users.objects.bulk_create(
+        [users(username=name, password=make_password(password or None), **facts)]
+    )
+    if role and not admin:
+        group = Group.objects.get(name=role)
+        users.groups.through.objects.bulk_create(
+            [users.groups.through(user_id=person.pk, group_id=group.pk)]
+        )
     return person
+
+
+def sign_in(client: Any, person: Any) -> None:
+    """A session that has been open for long: no entry of the trail tells of it."""
+    session = import_module(settings.SESSION_ENGINE).SessionStore()
+    session[SESSION_KEY] = str(person.pk)
+    session[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
+    session[HASH_SESSION_KEY] = person.get_session_auth_hash()
+    session.save()
+    client.cookies[settings.SESSION_COOKIE_NAME] = session.session_key

@@ -12,13 +12,16 @@ from pathlib import Path
 
 from switcher.clock import Clock, system
 from switcher.errors import BadRequest
-from switcher.queries.export import FORMS, Export, chunks
+from switcher.queries.export import FORMS, JSONL, Export, chunks
 from switcher.queries.filters import Filters
 from switcher.queries.proofs import newest_checkpoint
+from switcher.queries.segments import Moved
 from switcher.records import Actor, checkpoints, exports, subtrees
 from switcher.records.checkpoints import KeyUnusable, TrailBroken
 from switcher.rows import newest_seq
 from switcher.switching.waiting import in_thread
+
+READ = 256 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +87,49 @@ async def stream(job: Job) -> AsyncIterator[bytes]:
     finally:
         # The client may have left: this is then what runs while the request is being cancelled.
         await asyncio.shield(in_thread(job.end, entries, whole))
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentJob:
+    """The copy of a segment's file that somebody takes along."""
+
+    segment: Moved
+    actor: Actor
+    began: int
+    clock: Clock
+
+    def end(self, whole: bool) -> None:
+        """Write down how it ended."""
+        exports.ended(
+            self.actor,
+            JSONL,
+            _which(self.segment),
+            began_seq=self.began,
+            entries=self.segment.count if whole else 0,
+            whole=whole,
+            clock=self.clock,
+        )
+
+
+def _which(segment: Moved) -> dict[str, str]:
+    return {"segment": segment.name}
+
+
+def begin_segment(segment: Moved, actor: Actor, clock: Clock = system) -> SegmentJob:
+    """Write down that it begins."""
+    return SegmentJob(segment, actor, exports.began(actor, JSONL, _which(segment), clock), clock)
+
+
+async def stream_segment(job: SegmentJob) -> AsyncIterator[bytes]:
+    """The file as it is."""
+    whole = False
+    try:
+        with await in_thread(job.segment.path.open, "rb") as file:
+            while data := await in_thread(file.read, READ):
+                yield data
+        whole = True
+    finally:
+        await asyncio.shield(in_thread(job.end, whole))
 
 
 def write(job: Job, path: Path) -> int:

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
+from django.conf import settings
 from django.db import connections
 
 from switcher import seals
-from switcher.auditing import checking, health
+from switcher.auditing import archiving, checking, health
 from switcher.auditing.sinks import NotDelivered, deliver
 from switcher.clock import Clock, system
+from switcher.errors import SwitcherError
 from switcher.places import Sink, sinks
 from switcher.records import changed, checkpoints, deliveries, subtrees
 from switcher.records.checkpoints import KeyUnusable, TrailBroken
@@ -79,6 +81,19 @@ class Signer:
         if found.trail.signed and (last is None or found.trail.now - last.at >= CHECK_EVERY):
             checking.run(SERVER, self._clock)
             deliveries.forget_delivered(self._clock)
+        self._move_old()
+
+    def _move_old(self) -> None:
+        """A segment at a time: signing goes on between two."""
+        days = settings.SWITCHER_AUDIT_KEEP_DAYS
+        if not days:
+            return
+        try:
+            archiving.archive(self._clock.now() - timedelta(days=days), SERVER, self._clock)
+        except (SwitcherError, OSError) as exc:
+            text = f"Old entries could not be moved: {exc}"
+            log.error(text, extra={"action": "not-archived"})
+            checkpoints.raise_alarm("archive", text, self._clock)
 
     def _mend_seals(self) -> None:
         remade = seals.reseal()

@@ -2,6 +2,10 @@
 """Check an export of Switchboard's audit trail on a machine of your own.
 
     python3 switchboard_verify.py export.jsonl --key audit-keys.pub [--anchors anchors.txt]
+    python3 switchboard_verify.py segment-1.jsonl segment-2.jsonl export.jsonl --key audit-keys.pub
+
+Old entries may have been moved to segments: files of the same form. Name them before the export,
+the oldest first, and all is checked as one chain.
 
 One file. It needs Python 3.11 or later and the package `cryptography`, nothing of Switchboard, no
 network and no database. Switchboard itself verifies with the same code.
@@ -236,6 +240,8 @@ class Note:
                 raw = base64.b64decode(encoded, validate=True)
             except binascii.Error:
                 continue
+            if base64.b64encode(raw).decode() != encoded:
+                continue  # other bits behind the last byte: it was not written like this
             for key in known:
                 named = dash == "\u2014" and key.name == name and key.id == raw[:4]
                 if named and key.signed(raw[4:], self.text):
@@ -303,6 +309,7 @@ class Keyring:
 
     def __init__(self, roots: Iterable[PublicKey] = ()) -> None:
         self._keys = {str(key): key for key in roots}
+        self._ever = set(self._keys)
 
     def __iter__(self) -> Iterator[PublicKey]:
         return iter(list(self._keys.values()))
@@ -316,7 +323,12 @@ class Keyring:
             return False
         del self._keys[str(rotation.old)]
         self._keys[str(rotation.new)] = rotation.new
+        self._ever.add(str(rotation.new))
         return True
+
+    def knew(self, rotation: Rotation) -> bool:
+        """Whether the key it leads to was believed before."""
+        return str(rotation.new) in self._ever
 
 
 def read_keys(lines: Iterable[str]) -> PublicKey:
@@ -433,9 +445,23 @@ class Verifier:
             self._bad_note(exc)
 
     def rotated_before(self, rotation: Rotation) -> None:
-        """A change of key before the first entry here."""
-        if not self._keys.rotate(rotation):
+        """A change of key before the next entry here."""
+        if not self._keys.knew(rotation) and not self._keys.rotate(rotation):
             self._report.fail("anchored", "A change of the key before these entries is not signed.")
+
+    def skip(self, tree: Tree, prev: bytes, why: str) -> None:
+        """Go on behind entries that are not here, from the tree and the hash that they end with.
+        Whether those are true, the next checkpoint tells."""
+        self._report.fail("complete", why)
+        self._tree, self._prev, self._at, self._began = tree, prev, "", tree.size
+        for size in [size for size in self._to_come if size <= tree.size]:
+            passed = self._to_come.pop(size)
+            for checkpoint in passed if size == tree.size else ():
+                self._meet(checkpoint)
+
+    def fail(self, verdict: str, text: str) -> None:
+        """What was found wrong by who feeds it."""
+        self._report.fail(verdict, text)
 
     def _bad_note(self, why: BadNote) -> None:
         self._report.fail("anchored", f"A checkpoint cannot be believed: {why}.")
@@ -689,47 +715,104 @@ def verify_export(
 
     Raises ValueError where a line is none of an export's.
     """
-    lines = iter(lines)
-    head = next(lines, None)
-    if head is not None and json.loads(head).get("selection") is True:
-        return _verify_selection(lines, Selection(keys, anchors), tell)
-    if head is not None:
-        lines = chain([head], lines)
-    verifier: Verifier | None = None
-    started, batch = Verifier(keys=keys), list[Row]()
-    for line in lines:
-        row = json.loads(line)
-        kind = row.get("type")
-        if kind == "segment" and verifier is None:
-            tree = Tree.from_text(row["tree"])
-            started = Verifier(tree, bytes.fromhex(row["prev"]), keys)
-        elif kind == "rotation" and verifier is None:
-            started.rotated_before(Rotation.from_json(row))
-        elif kind in ("checkpoint", "entry"):
-            if verifier is None:
-                verifier = started
-                for note in anchors:
-                    verifier.expect_note(note)
-            if kind == "checkpoint":
-                verifier.add_all(batch)
-                batch.clear()
-                verifier.expect_note(row["note"])
-                continue
-            batch.append(
-                (row["seq"], row["body"], bytes.fromhex(row["prev"]), bytes.fromhex(row["hash"]))
-            )
-            if len(batch) == BATCH:
-                verifier.add_all(batch)
-                batch.clear()
-                tell(verifier.size)
-        elif kind != "export":
-            raise ValueError(f"not a line of an export: {line[:60]}")
-    if verifier is None:
-        verifier = started
-        for note in anchors:
-            verifier.expect_note(note)
-    verifier.add_all(batch)
-    return verifier.report()
+    return verify_files([lines], keys, anchors, tell)
+
+
+def verify_files(
+    files: Iterable[Iterable[str]],
+    keys: list[PublicKey],
+    anchors: Iterable[str] = (),
+    tell: Callable[[int], object] = lambda entries: None,
+) -> Report:
+    """Verify segments and the export that follows them, each as its lines, as one chain. Raises
+    ValueError."""
+    chained = Files(keys, anchors, tell)
+    for lines in files:
+        iterator = iter(lines)
+        head = next(iterator, None)
+        if head is not None and json.loads(head).get("selection") is True:
+            return _verify_selection(iterator, Selection(keys, anchors), tell)
+        chained.read(iterator if head is None else chain([head], iterator))
+    return chained.report()
+
+
+class Files:
+    """Reads files that follow one another into one verifier."""
+
+    def __init__(
+        self,
+        keys: list[PublicKey],
+        anchors: Iterable[str] = (),
+        tell: Callable[[int], object] = lambda entries: None,
+    ) -> None:
+        self._keys, self._anchors, self._tell = keys, list(anchors), tell
+        self._verifier: Verifier | None = None
+        self._begun = False  # the anchors are told once it is known where the first file begins
+        self._batch: list[Row] = []
+
+    def read(self, lines: Iterable[str]) -> None:
+        """The lines of the next file. Raises ValueError."""
+        for line in lines:
+            row = json.loads(line)
+            kind = row.get("type")
+            if kind == "entry":
+                self._entry(row)
+            elif kind == "checkpoint":
+                self._flush().expect_note(row["note"])
+            elif kind == "segment":
+                self._segment(Tree.from_text(row["tree"]), bytes.fromhex(row["prev"]))
+            elif kind == "rotation":
+                self._started().rotated_before(Rotation.from_json(row))
+            elif kind != "export":
+                raise ValueError(f"not a line of an export: {line[:60]}")
+        if self._batch:
+            self._flush()
+
+    @property
+    def tree(self) -> Tree:
+        """The tree of all that was read."""
+        return self._flush().tree
+
+    @property
+    def prev(self) -> bytes:
+        """The hash that the next entry follows from."""
+        return self._flush().prev
+
+    def report(self) -> Report:
+        """The verdicts over all of them."""
+        return self._flush().report()
+
+    def _started(self) -> Verifier:
+        if self._verifier is None:
+            self._verifier = Verifier(keys=self._keys)
+        return self._verifier
+
+    def _segment(self, tree: Tree, prev: bytes) -> None:
+        """A file that does not begin at entry 1."""
+        if self._verifier is None:
+            self._verifier = Verifier(tree, prev, self._keys)
+            return
+        verifier = self._flush()
+        if (verifier.tree.to_text(), verifier.prev) != (tree.to_text(), prev):
+            text = f"A file goes on behind entry {tree.size}, the one before it ends with entry "
+            verifier.skip(tree, prev, f"{text}{verifier.size}.")
+
+    def _entry(self, row: dict[str, Any]) -> None:
+        self._batch.append(
+            (row["seq"], row["body"], bytes.fromhex(row["prev"]), bytes.fromhex(row["hash"]))
+        )
+        if len(self._batch) == BATCH:
+            self._tell(self._flush().size)
+
+    def _flush(self) -> Verifier:
+        verifier = self._started()
+        if not self._begun:
+            self._begun = True
+            for note in self._anchors:
+                verifier.expect_note(note)
+        verifier.add_all(self._batch)
+        self._batch.clear()
+        return verifier
 
 
 def _verify_selection(
@@ -756,11 +839,13 @@ def _verify_selection(
 def main(argv: list[str] | None = None) -> int:
     """The command. Returns the exit code."""
     parser = argparse.ArgumentParser(description="Check an export of Switchboard's audit trail.")
-    parser.add_argument("export", help="the export, JSONL; - for standard input")
+    parser.add_argument(
+        "export", nargs="+", help="the export, JSONL, behind its segments; - for standard input"
+    )
     parser.add_argument("--key", action="append", required=True, help="file of public keys")
     parser.add_argument("--anchors", help="file of checkpoints that left the machine")
     parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     try:
         report = _run(args)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -781,10 +866,16 @@ def _run(args: argparse.Namespace) -> Report:
     if args.anchors:
         with open(args.anchors, encoding="utf-8") as file:
             anchors = list(read_anchors(file))
-    if args.export == "-":
-        return verify_export(sys.stdin, keys, anchors)
-    with open(args.export, encoding="utf-8", newline="\n") as file:
-        return verify_export(file, keys, anchors)
+    return verify_files(_lines(args.export), keys, anchors)
+
+
+def _lines(paths: Iterable[str]) -> Iterator[Iterable[str]]:
+    for path in paths:
+        if path == "-":
+            yield sys.stdin
+            continue
+        with open(path, encoding="utf-8", newline="\n") as file:
+            yield file
 
 
 def describe(report: Report) -> str:
@@ -799,6 +890,8 @@ def describe(report: Report) -> str:
         lines.append(f"First bad entry: {report.bad_seq:,}")
     lines += [f"- {text}" for text in report.problems]
     lines += [f"Note: {text}" for text in report.warnings]
+    if report.first_seq > 1 and not report.selection:
+        lines.append(f"The {report.first_seq - 1:,} entries before are in other files.")
     after = report.last_seq - report.last_checkpoint
     if report.ok and after > 0:
         lines.append(f"The last {after:,} entries are after the newest checkpoint.")

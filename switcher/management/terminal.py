@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import pwd
 import re
 import sys
 from collections.abc import Sequence
@@ -17,6 +15,7 @@ from django.db import OperationalError, ProgrammingError
 
 from switcher.errors import BadRequest, Conflict, NotFound, PlanBlocked, SwitcherError
 from switcher.records import Actor
+from switcher.records.people import at_this_terminal
 
 ACTIVE, USAGE, ROLLED_BACK, FAILED, REFUSED = 0, 1, 3, 4, 5
 
@@ -82,13 +81,8 @@ def code_of(exc: SwitcherError) -> int:
 
 
 def actor() -> Actor:
-    """The person at this terminal, by the system's own book: $USER may say anything."""
-    uid = os.getuid()
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = f"uid {uid}"
-    return Actor(name=name, source="command")
+    """The person at this terminal."""
+    return at_this_terminal()
 
 
 def size_bytes(text: str) -> int:

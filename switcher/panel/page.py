@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
@@ -63,31 +61,16 @@ def me_of(request: HttpRequest) -> Me:
     )
 
 
-def actor_of(request: HttpRequest) -> Actor:
-    """Who acts, and from where, for the record."""
+def actor_of(request: HttpRequest, user: Any = None, source: str = "page") -> Actor:
+    """Who acts, and from where, for the record: who is signed in, or `user`."""
+    user = user or request.user
     return Actor(
-        name=request.user.get_username(),
-        source="page",
-        user_id=request.user.pk,
-        ip=_ip(request),
+        name=user.get_username(),
+        source=source,
+        user_id=user.pk,
+        ip=access.address_of(request),
         agent=request.headers.get("User-Agent", "")[:300],
     )
-
-
-def _ip(request: HttpRequest) -> str | None:
-    """The peer; behind a proxy that we trust, the one that this proxy names last."""
-    if settings.SECURE_PROXY_SSL_HEADER:
-        forwarded = request.headers.get("X-Forwarded-For", "").split(",")[-1].strip()
-        if forwarded:
-            return _address(forwarded)
-    return _address(request.META.get("REMOTE_ADDR", ""))
-
-
-def _address(text: str) -> str | None:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        return None  # a Unix socket has none
 
 
 def show(

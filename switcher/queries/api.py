@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db.models import QuerySet
 
@@ -15,6 +15,7 @@ from switcher.observed import Installed, Observation, Resident, full_name
 from switcher.specs import Spec
 from switcher.states import ENDED, OPEN, State
 
+Named = TypeVar("Named", Host, ModelProfile)
 MOST_ROWS = 200
 OPEN_STATES = sorted(s.value for s in OPEN)
 
@@ -150,7 +151,7 @@ def switches(
     """Switches, newest first; `before` is the id from which the page goes on downward."""
     rows: QuerySet[SwitchEvent] = SwitchEvent.objects.select_related("host").order_by("-id")
     if host:
-        rows = rows.filter(host__name=host)
+        rows = rows.filter(host__name=host) if host.isprintable() else rows.none()
     if states:
         rows = rows.filter(state__in=[s.value for s in states])
     if before is not None:
@@ -198,9 +199,14 @@ def _names(rows: QuerySet[Host]) -> tuple[str, ...]:
     return tuple(row.name for row in rows if row.removed_at is None)
 
 
+def named(rows: QuerySet[Named], name: str) -> Named | None:
+    """The row of this name. No database is asked for what none can hold: half a surrogate, NUL."""
+    return rows.filter(name=name).first() if name.isprintable() else None
+
+
 def _find(name: str) -> Host:
     rows = Host.objects.filter(removed_at=None).select_related("active_profile")
-    row = rows.filter(name=name).first() if name else rows.filter(is_default=True).first()
+    row = named(rows, name) if name else rows.filter(is_default=True).first()
     if row is None:
         raise NotFound(f"There is no host named {name!r}." if name else "There is no host yet.")
     return row

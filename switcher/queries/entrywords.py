@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from switcher.observed import short_name
+from switcher.queries.sentences import SENTENCES, changed_list
 from switcher.states import ENDED, WORDS, State
 
 Facts = dict[str, Any]
@@ -35,7 +36,7 @@ def look(kind: str, outcome: str) -> str:
         return {"active": "ok", "cancelled": "none"}.get(outcome, "failed")
     if kind in {"audit.alarm", "audit.seal-remade"}:
         return "failed"
-    return "warning" if kind.endswith((".failed", ".refused", ".drift")) else ""
+    return "warning" if kind.endswith(_WARNINGS) else ""
 
 
 def model_of(name: Any) -> str:
@@ -44,6 +45,7 @@ def model_of(name: Any) -> str:
 
 
 _STATES = {state.value for state in State}
+_WARNINGS = (".failed", ".refused", ".locked-out", ".lost", "drift.seen", "drift.flapping")
 _PHASES = {
     State.CHECKING: "Checked {host} before the switch to {model}",
     State.DRAINING: "Let running requests on {host} end, before {model} is loaded",
@@ -79,6 +81,8 @@ def _added(kind: str, host: str, facts: Facts) -> str:
 
 
 def _changed(kind: str, host: str, facts: Facts) -> str:
+    if told_list := changed_list(facts):
+        return f"Changed {_thing(kind, host, facts)}: {told_list}"
     before, after = facts.get("before"), facts.get("after")
     if not isinstance(before, dict) or not isinstance(after, dict):
         return f"Changed {_thing(kind, host, facts)}"
@@ -96,6 +100,34 @@ def _removed(kind: str, host: str, facts: Facts) -> str:
 
 def _preloaded(kind: str, host: str, facts: Facts) -> str:
     return f"Pinned on {host}: {_value(facts.get('before'))} → {_value(facts.get('after'))}"
+
+
+def _names(kind: str, host: str, facts: Facts) -> str:
+    return f"Changed by which names clients of {host} get profiles: {changed_list(facts)}"
+
+
+def _drifted(kind: str, host: str, facts: Facts) -> str:
+    """In the words of the watcher, which may name the host or not."""
+    text = str(facts.get("text") or f"drift: {facts.get('drift') or 'unknown'}")
+    return text if host in text else f"On {host}: {text}"
+
+
+def _drift_ended(kind: str, host: str, facts: Facts) -> str:
+    what = " ".join(str(facts[n]) for n in ("drift", "model") if facts.get(n))
+    return f"Drift on {host} ended ({what}): {facts.get('ending') or 'it is gone'}"
+
+
+def _key_made(kind: str, host: str, facts: Facts) -> str:
+    may = ", which may manage models" if facts.get("manage") else ""
+    return f"Made the key {_key(facts)}{may}"
+
+
+def _key_off(kind: str, host: str, facts: Facts) -> str:
+    return f"Turned the key {_key(facts)} off"
+
+
+def _key(facts: Facts) -> str:
+    return f"{facts.get('name') or '?'} ({facts.get('prefix') or '?'}…)"
 
 
 def _thing(kind: str, host: str, facts: Facts) -> str:
@@ -145,6 +177,16 @@ def _exported(kind: str, host: str, facts: Facts) -> str:
     return f"Exported {many} as {str(facts.get('format')).upper()}"
 
 
+def _archived(kind: str, host: str, facts: Facts) -> str:
+    first, last = facts.get("first") or "?", facts.get("last") or "?"
+    return f"Moved entries {first} to {last} to {facts.get('file') or 'a file'}"
+
+
+def _erased(kind: str, host: str, facts: Facts) -> str:
+    many = _many(facts.get("places"), "address and browser", "addresses and browsers")
+    return f"Erased {many} of {facts.get('person') or '?'}"
+
+
 def _which(facts: Facts) -> str:
     chosen = facts.get("filter")
     if not isinstance(chosen, dict) or not chosen:
@@ -166,6 +208,13 @@ def _fixed(text: str) -> Callable[[str, str, Facts], str]:
 
 
 _SENTENCES: dict[str, Callable[[str, str, Facts], str]] = {
+    **SENTENCES,
+    "user.added": _added,
+    "user.changed": _changed,
+    "user.deleted": _deleted,
+    "group.added": _added,
+    "group.changed": _changed,
+    "group.deleted": _deleted,
     "switch.cancel-asked": _fixed("Asked to cancel the switch on {host}"),
     "switch.seen": _fixed("Looked at the failed switch on {host}"),
     "host.activated": _activated,
@@ -173,7 +222,12 @@ _SENTENCES: dict[str, Callable[[str, str, Facts], str]] = {
     "host.changed": _changed,
     "host.removed": _removed,
     "host.preloaded": _preloaded,
-    "host.default": _fixed("{host} became the default host"),
+    "host.names": _names,
+    "drift.seen": _drifted,
+    "drift.flapping": _drifted,
+    "drift.ended": _drift_ended,
+    "key.made": _key_made,
+    "key.off": _key_off,
     "profile.added": _added,
     "profile.changed": _changed,
     "profile.deleted": _deleted,
@@ -188,4 +242,6 @@ _SENTENCES: dict[str, Callable[[str, str, Facts], str]] = {
     "audit.reviewed": _reviewed,
     "audit.export-began": _export_began,
     "audit.exported": _exported,
+    "audit.archived": _archived,
+    "audit.erased": _erased,
 }

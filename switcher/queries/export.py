@@ -18,14 +18,15 @@ from typing import Any
 from django.db.models import Q
 
 from switcher.evidence.switchboard_verify import Row
-from switcher.models import Checkpoint, LedgerRow, Segment
+from switcher.models import Checkpoint, LedgerRow
 from switcher.queries.audit import facts_of, read_body
 from switcher.queries.entrywords import model_of, outcome_words, sentence
 from switcher.queries.filters import Filters
 from switcher.queries.finding import find
 from switcher.queries.ledger import rotations
 from switcher.queries.proofs import NoProof, Prover
-from switcher.rows import BEFORE_ALL, columns, stored_rows
+from switcher.queries.segments import begins_behind, newest_segment
+from switcher.rows import columns, stored_rows
 
 VERSION = 1
 JSONL, CSV = "jsonl", "csv"
@@ -78,16 +79,16 @@ def chunks(export: Export) -> Iterator[Chunk]:
 
 def _chain(export: Export) -> Iterator[Chunk]:
     """Everything: the entries with the checkpoints over them, each behind its last entry."""
-    segment = Segment.objects.order_by("-last").first()
+    segment = newest_segment()
     head = [_head(export)]
     if segment is not None:
-        first = segment.last + 1
-        head.append(_line("segment", first=first, prev=segment.prev, tree=segment.tree))
-        head += [_line("rotation", **row) for row in rotations(segment.last)]
+        first, prev = segment.last + 1, segment.prev.hex()
+        head.append(_line("segment", first=first, prev=prev, tree=segment.tree_text))
+        head += [_line("rotation", **row) for row in segment.rotations]
     yield Chunk("".join(head).encode(), 0)
     notes = _notes(segment.last if segment else 0, export.upto)
     coming = next(notes, None)
-    for rows in _stored(segment.last if segment else BEFORE_ALL, export.upto):
+    for rows in _stored(begins_behind(), export.upto):
         lines = []
         for row in rows:
             lines.append(_entry(row))
@@ -192,7 +193,7 @@ def _csv(export: Export) -> Iterator[Chunk]:
     """For people and their spreadsheets. No addresses and no browsers of persons: what has left
     could not be erased any more."""
     yield Chunk(_rows_text([HEAD]), 0)
-    rows = _selected(export) if export.filters.active else _stored(BEFORE_ALL, export.upto)
+    rows = _selected(export) if export.filters.active else _stored(begins_behind(), export.upto)
     for some in rows:
         yield Chunk(_rows_text([_cells(row) for row in some]), len(some))
 

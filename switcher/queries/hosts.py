@@ -65,6 +65,7 @@ class HostPage:
     drifts: tuple[DriftRow, ...]  # open ones first
     drift_policy: str
     repairs_an_hour: int
+    gateway_policy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +174,7 @@ def host_page(
         drifts=recent_drifts(host.pk),
         drift_policy=host.drift_policy,
         repairs_an_hour=host.repairs_an_hour,
+        gateway_policy=host.gateway_policy,
     )
 
 

@@ -26,13 +26,22 @@ from switcher.evidence.switchboard_verify import (
     Verifier,
     read_anchors,
 )
-from switcher.models import AuditEntry, Checkpoint, LedgerRow, Segment
+from switcher.models import AuditEntry, Checkpoint, LedgerRow
 from switcher.places import anchors, key_files
-from switcher.rows import BEFORE_ALL, index_row, newest_seq, salted, stored_rows
+from switcher.queries.segments import (
+    Moved,
+    NotTheSame,
+    begins_behind,
+    newest_segment,
+    rows_of,
+    segments,
+)
+from switcher.rows import index_row, newest_seq, salted, stored_rows
 
 # So many anchors are put into their order before they are used. They are in order already but for
 # a few that were delivered again.
 WINDOW = 4096
+ARCHIVED = "audit.archived"
 
 Tell = Callable[[int, int], object]
 
@@ -66,16 +75,16 @@ def verify(
     """
     notes = _notes(using)
     coming = next(notes, None)  # before any entry: what is signed later is over more
-    verifier = _verifier(using)
-    after = verifier.size or BEFORE_ALL  # where nothing may be before, no number may, either
+    verifier = Verifier(Tree(), GENESIS, _roots())
+    after = begins_behind(using)
     total = newest_seq(using)
     compared = Comparison(using, after) if index else None
-    for rows in stored_rows(after, using):
+    for rows in _rows(verifier, after, using):
         while coming is not None and size_of(coming) <= verifier.size + len(rows):
             verifier.expect_note(coming)
             coming = next(notes, None)
         verifier.add_all(rows)
-        if compared is not None:
+        if compared is not None and rows[-1][0] > after:
             compared.add(rows)
         tell(verifier.size, total)
     while coming is not None:
@@ -87,14 +96,55 @@ def verify(
     return Verified(verifier.report(), differs, first)
 
 
-def _verifier(using: str) -> Verifier:
-    """Begins where the entries begin that are stored: old ones may lie in sealed segments. The
-    tree that a segment tells of is not believed: its root is in the checkpoints that follow."""
-    segment = Segment.objects.using(using).order_by("-last").first()
-    keys = _roots() if segment is None else _all_keys()
-    if segment is None:
-        return Verifier(Tree(), GENESIS, keys)
-    return Verifier(Tree.from_text(segment.tree), bytes.fromhex(segment.prev), keys)
+def _rows(verifier: Verifier, after: int, using: str) -> Iterator[list[Row]]:
+    """All entries: those in segments, then those in the database. What is wrong with a segment is
+    told to the verifier."""
+    for segment in segments(using):
+        try:
+            if segment.last >= verifier.size:
+                yield from rows_of(segment)
+        except OSError as exc:
+            why = (
+                f"Entries {segment.first} to {segment.last} lie in {segment.path}: {exc.strerror}."
+            )
+            _skip(verifier, segment, why)
+        except NotTheSame:
+            text = f"{segment.name} is not the file that was sealed."
+            verifier.fail("intact", text)
+            if verifier.size != segment.last:
+                _skip(verifier, segment, f"{text} It does not end with entry {segment.last}.")
+    yield from stored_rows(after, using)
+    for segment in segments(using):
+        if segment.entry > after and not _is_told(segment, using):
+            span = f"entries {segment.first} to {segment.last} were moved to {segment.name}"
+            verifier.fail("complete", f"No entry tells that {span}.")
+
+
+def _is_told(segment: Moved, using: str) -> bool:
+    """Whether the entry that should tell of a segment does. One that lies in a later segment was
+    looked at before it went there."""
+    rows = LedgerRow.objects.using(using).filter(pk=segment.entry)
+    try:
+        told = json.loads(rows.values_list("body", flat=True).first() or "")
+        facts = told["facts"]
+        return (told["kind"], facts["last"], facts["sha256"]) == (
+            ARCHIVED,
+            segment.last,
+            segment.sha256,
+        )
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _skip(verifier: Verifier, segment: Moved, why: str) -> None:
+    """Go on behind it. The tree that its row tells of is not believed: its root is in the
+    checkpoints that follow; nor are the changes of key: both keys signed them."""
+    try:
+        for rotation in segment.changes_of_key():
+            verifier.rotated_before(rotation)
+        verifier.skip(segment.tree, segment.prev, why)
+    except ValueError:
+        verifier.fail("complete", f"{why} What the database keeps of it cannot be read.")
 
 
 def _roots() -> list[PublicKey]:
@@ -102,15 +152,6 @@ def _roots() -> list[PublicKey]:
         return key_files().root()
     except KeyRefused:
         return []  # no checkpoint is believed then, and the verdict says so
-
-
-def _all_keys() -> list[PublicKey]:
-    """Where the entries that vouch for later keys are not stored here any more, the file of
-    public keys on this machine does."""
-    try:
-        return key_files().public_keys()
-    except KeyRefused:
-        return []
 
 
 def size_of(note: str) -> int:
@@ -172,7 +213,11 @@ def rotations(upto: int) -> Iterator[dict[str, str]]:
     """The changes of key in the first `upto` entries, oldest first: what a part of the trail that
     begins behind them needs to be verified with the first key."""
     names = ("old", "new", "old_signature", "new_signature")
-    seqs = AuditEntry.objects.filter(kind=ROTATED, seq__lte=upto).order_by("seq")
+    segment = newest_segment()
+    if segment is not None:
+        yield from segment.rotations
+    seqs = AuditEntry.objects.filter(kind=ROTATED, seq__lte=upto, seq__gt=begins_behind())
+    seqs = seqs.order_by("seq")
     for seq in seqs.values_list("seq", flat=True):
         for body in LedgerRow.objects.filter(pk=seq).values_list("body", flat=True):
             facts = json.loads(body)["facts"]

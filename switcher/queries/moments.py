@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from operator import itemgetter
+from typing import Any, cast
+
+from django.db import connection
 
 from switcher.models import AuditEntry
-from switcher.queries.audit import Line, lines
+from switcher.queries.audit import Line, body_of, facts_of, lines, read_body
 from switcher.queries.filters import Filters
-from switcher.queries.finding import distinct, find
+from switcher.queries.finding import as_stored, distinct, find
+from switcher.queries.segments import newest_segment
 from switcher.states import ENDED, OPEN, WORDS, State
+from switcher.textindex import ENTRY
 
 ACTIVATED, ADDED, REMOVED = "host.activated", "host.added", "host.removed"
-# Entries of a host that are looked through for its last switches, and how many of those are read.
+# Entries of a host behind its last activation that are looked through for later switches, and how
+# many of those are read.
 LOOK_BACK = 200
 MOST_ENDS = 5
 
@@ -34,6 +41,7 @@ class Then:
     under_way: str  # a switch that ran at that moment
     tried: str  # a later switch that ended without success
     proofs: tuple[Line, ...]
+    added: bool = False  # whether the entries tell how it came to be there
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +60,91 @@ class _Marks:
 
 
 def then(moment: datetime) -> tuple[Then, ...]:
-    """Every host that the trail knew of by then, by name; removed ones included."""
+    """Every host that the trail knew of by then, by name; removed ones included. Only for moments
+    whose entries are in the database: those of others lie in `segments.segment_at`."""
+    moved, stored = _moved(), {found.host: found for found in _stored(moment)}
+    hosts = sorted(moved.keys() | stored.keys())
+    return tuple(_both(moved.get(host), stored.get(host)) for host in hosts)
+
+
+def kept(moment: datetime) -> dict[str, Any]:
+    """What the entry that tells of a segment keeps of it: each host when the segment ends."""
+    return {
+        found.host: {
+            "model": found.model,
+            "since": found.since,
+            "removed_at": found.removed_at,
+            "trouble": found.trouble,
+            "under_way": found.under_way,
+            "tried": found.tried,
+        }
+        for found in then(moment)
+    }
+
+
+def _moved() -> dict[str, Then]:
+    """Each host as it was when the entries that are stored begin."""
+    segment = newest_segment()
+    told = lines([segment.entry]) if segment is not None else ()
+    if not told:
+        return {}
+    hosts = facts_of(read_body(body_of(told[0].seq))).get("hosts")
+    if not isinstance(hosts, dict):
+        return {}
+    return {host: _as_kept(host, facts, told) for host, facts in hosts.items()}
+
+
+def _as_kept(host: str, facts: dict[str, Any], proofs: tuple[Line, ...]) -> Then:
+    since, removed = facts.get("since"), facts.get("removed_at")
+    return Then(
+        host=host,
+        model=str(facts.get("model") or ""),
+        since=datetime.fromisoformat(since) if since else None,
+        removed_at=datetime.fromisoformat(removed) if removed else None,
+        trouble=str(facts.get("trouble") or ""),
+        under_way=str(facts.get("under_way") or ""),
+        tried=str(facts.get("tried") or ""),
+        proofs=proofs,
+    )
+
+
+def _both(moved: Then | None, stored: Then | None) -> Then:
+    """What the entries tell, and where they do not tell of an activation, what was kept."""
+    if moved is None or stored is None:
+        return cast(Then, stored or moved)
+    if stored.since is not None or stored.added:
+        return stored
+    told = bool(stored.proofs)  # by steps of a switch, or its removal
+    return replace(
+        stored,
+        model=moved.model,
+        since=moved.since,
+        removed_at=stored.removed_at or moved.removed_at,
+        trouble=stored.trouble or moved.trouble,
+        under_way=stored.under_way if told else moved.under_way,
+        tried=stored.tried if told else moved.tried,
+        proofs=(*moved.proofs, *stored.proofs),
+    )
+
+
+def _stored(moment: datetime) -> tuple[Then, ...]:
     last = find(Filters(until=moment), 1).seqs
     if not last:
         return ()
-    landmarks = _landmarks(moment, last[0])
-    found = {}
-    for host in distinct("host"):
-        marks = _marks(host, moment, last[0], landmarks.get(host))
-        if marks.all or host in landmarks:
-            found[host] = marks
+    upto, landmarks = last[0], _landmarks(moment, last[0])
+    # Another host may have had a name before: what it held is not this one's.
+    begun = {host: _begun(landmarks.get(host)) for host in distinct("host")}
+    activated = _activated(begun, upto, moment)
+    behind = _behind(begun | activated, upto, moment)
+    marks_of = {
+        host: _marks(landmarks.get(host), activated.get(host), behind.get(host, []))
+        for host in begun
+    }
+    found = {host: m for host, m in marks_of.items() if m.all or host in landmarks}
     told = {line.seq: line for line in lines([s for marks in found.values() for s in marks.all])}
-    return tuple(_then(host, marks, told) for host, marks in found.items())
+    return tuple(
+        replace(_then(host, marks, told), added=bool(begun[host])) for host, marks in found.items()
+    )
 
 
 def _landmarks(moment: datetime, upto: int) -> dict[str, tuple[int, str]]:
@@ -76,13 +157,52 @@ def _landmarks(moment: datetime, upto: int) -> dict[str, tuple[int, str]]:
     return found
 
 
-def _marks(host: str, moment: datetime, upto: int, landmark: tuple[int, str] | None) -> _Marks:
-    begun = landmark[0] if landmark and landmark[1] == ADDED else 0
-    # Another host may have had this name before: what it held is not this one's.
-    rows = AuditEntry.objects.filter(host=host, seq__gte=begun, seq__lte=upto).order_by("-seq")
-    activated = rows.filter(kind=ACTIVATED, at__lte=moment).values_list("seq", flat=True).first()
-    near = rows.values_list("seq", "kind", "at")[:LOOK_BACK]
-    behind = [(s, kind) for s, kind, at in near if at <= moment and s > (activated or 0)]
+def _begun(landmark: tuple[int, str] | None) -> int:
+    return landmark[0] if landmark and landmark[1] == ADDED else 0
+
+
+def _activated(begun: Mapping[str, int], upto: int, moment: datetime) -> dict[str, int]:
+    """The entry of each host's last activation."""
+    values = [(host, upto, as_stored(moment)) for host in begun]
+    return {host: seq for host, seq in _each(_ACTIVATION, values) if seq > begun[host]}
+
+
+def _behind(
+    after: Mapping[str, int], upto: int, moment: datetime
+) -> dict[str, list[tuple[int, str]]]:
+    """Number and kind of each host's entries behind a number, the newest first."""
+    values = [(host, seq, upto, as_stored(moment)) for host, seq in after.items()]
+    found = dict[str, list[tuple[int, str]]]()
+    for host, seq, kind in sorted(_each(_BEHIND, values), key=itemgetter(1), reverse=True):
+        found.setdefault(host, []).append((seq, kind))
+    return found
+
+
+_ACTIVATION = (
+    f"SELECT host, seq FROM {ENTRY} WHERE host = %s AND kind = '{ACTIVATED}' "
+    "AND seq <= %s AND at <= %s ORDER BY seq DESC LIMIT 1"
+)
+# One lower bound: of two, SQLite may walk its index down to the wrong one.
+_BEHIND = (
+    f"SELECT host, seq, kind FROM (SELECT * FROM {ENTRY} WHERE host = %s AND seq > %s "
+    f"AND seq <= %s ORDER BY seq DESC LIMIT {LOOK_BACK}) near WHERE at <= %s"
+)
+
+
+def _each(part: str, values: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The same for each host, in one query."""
+    if not values:
+        return []
+    parts = " UNION ALL ".join(f"SELECT * FROM ({part}) h{n}" for n in range(len(values)))
+    with connection.cursor() as cursor:
+        cursor.execute(parts, [value for row in values for value in row])
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
+
+
+def _marks(
+    landmark: tuple[int, str] | None, activated: int | None, behind: list[tuple[int, str]]
+) -> _Marks:
     steps = [seq for seq, kind in behind if kind in _ENDED or kind in _OPEN]
     ends = [seq for seq, kind in behind if kind in _ENDED]
     return _Marks(

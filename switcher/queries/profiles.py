@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from switcher.models import Host, ModelProfile, Preload, SwitchEvent
+from switcher.models import GatewayName, Host, ModelProfile, Preload, SwitchEvent
 from switcher.observed import short_name
 from switcher.queries.words import keep_alive_words
 from switcher.specs import WarmUp, check_warmups
@@ -16,7 +16,8 @@ from switcher.states import OPEN
 
 @dataclass(frozen=True, slots=True)
 class ProfileRow:
-    """A profile with what uses it. `active_on` and `preloaded_on` are names of hosts."""
+    """A profile with what uses it. `active_on` and the like are names of hosts; on those of
+    `named_on` clients get it by a name."""
 
     id: int
     name: str
@@ -35,14 +36,16 @@ class ProfileRow:
     active_on: tuple[str, ...]
     preloaded_on: tuple[str, ...]
     switching_on: tuple[str, ...]
+    named_on: tuple[str, ...]
 
     @property
     def used_on(self) -> tuple[str, ...]:
-        return tuple(sorted({*self.active_on, *self.preloaded_on, *self.switching_on}))
+        used = {*self.active_on, *self.preloaded_on, *self.switching_on, *self.named_on}
+        return tuple(sorted(used))
 
 
 def profile_list() -> tuple[ProfileRow, ...]:
-    """All profiles by name, with their uses: four queries."""
+    """All profiles by name, with their uses: five queries."""
     return _rows(ModelProfile.objects.all())
 
 
@@ -69,10 +72,11 @@ def _rows(profiles: Iterable[ModelProfile]) -> tuple[ProfileRow, ...]:
         .exclude(to_profile_id=None)
         .values_list("to_profile_id", "host__name")
     )
-    return tuple(
-        _row(p, active.get(p.pk, ()), preloaded.get(p.pk, ()), switching.get(p.pk, ()))
-        for p in profiles
+    named = _grouped(
+        GatewayName.objects.filter(host__removed_at=None).values_list("profile_id", "host__name")
     )
+    uses = (active, preloaded, switching, named)
+    return tuple(_row(p, *(use.get(p.pk, ()) for use in uses)) for p in profiles)
 
 
 def _grouped(rows: Iterable[tuple[Any, str]]) -> dict[int, tuple[str, ...]]:
@@ -87,6 +91,7 @@ def _row(
     active_on: tuple[str, ...],
     preloaded_on: tuple[str, ...],
     switching_on: tuple[str, ...],
+    named_on: tuple[str, ...],
 ) -> ProfileRow:
     return ProfileRow(
         id=p.pk,
@@ -106,4 +111,5 @@ def _row(
         active_on=active_on,
         preloaded_on=preloaded_on,
         switching_on=switching_on,
+        named_on=named_on,
     )

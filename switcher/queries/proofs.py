@@ -24,8 +24,9 @@ from switcher.evidence.subtrees import (
     peaks,
 )
 from switcher.evidence.switchboard_verify import BadNote, Note, Tree, fold, leaf, node
-from switcher.models import Checkpoint, LedgerRow, Segment
+from switcher.models import Checkpoint, LedgerRow
 from switcher.models import Subtree as SubtreeRow
+from switcher.queries.segments import newest_segment
 
 # So many blocks may be read for one proof where their subtrees are not stored yet.
 MOST_BLOCKS = 256
@@ -101,8 +102,8 @@ class Prover:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        segment = Segment.objects.order_by("-last").first()
-        removed = Tree.from_text(segment.tree) if segment else Tree()
+        segment = newest_segment()
+        removed = segment.tree if segment is not None else Tree()
         self._removed = removed.size
         self._known = peaks(removed)
         self._blocks: dict[int, dict[Subtree, bytes]] = {}

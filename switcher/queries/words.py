@@ -10,6 +10,7 @@ SOURCES = {
     "api": "API",
     "command": "command line",
     "admin": "Django admin",
+    "gateway": "gateway",
     "watcher": "the watcher",
     "server": "this server",
 }

@@ -30,6 +30,7 @@ from switcher.evidence.switchboard_verify import (
 from switcher.models import AuditEntry, Checkpoint, Delivery, LedgerRow, Segment
 from switcher.places import key_files, sinks
 from switcher.records.ledger import SERVER, Actor, append, changed, writing
+from switcher.records.segments import ARCHIVED
 from switcher.rows import stored_rows
 
 MADE = "audit.key-made"
@@ -242,7 +243,7 @@ class ToldKey:
 
 
 def _told_key() -> ToldKey | None:
-    entry = AuditEntry.objects.filter(kind__in=(MADE, ROTATED)).order_by("-seq").first()
+    entry = AuditEntry.objects.filter(kind__in=(MADE, ROTATED, ARCHIVED)).order_by("-seq").first()
     if entry is None:
         return None
     body = LedgerRow.objects.filter(pk=entry.seq).values_list("body", flat=True).first()
@@ -258,6 +259,12 @@ def _key_told(files: KeyFiles) -> SigningKey:
     if told is None or told.text != str(key.public):
         raise KeyRefused(exchanged(files.private))
     return key
+
+
+def public_key() -> str:
+    """The public key that signs now. Raises KeyUnusable, TrailBroken."""
+    with _keys_raise_ours():
+        return str(_key_told(key_files()).public)
 
 
 def key_problem() -> str:

@@ -11,7 +11,7 @@ from django.db.models import ProtectedError
 
 from switcher.clock import Clock, system
 from switcher.errors import BadRequest, Conflict, NotFound
-from switcher.models import Host, Lease, ModelProfile, Preference, Reading, SwitchEvent
+from switcher.models import GatewayName, Host, Lease, ModelProfile, Preference, Reading, SwitchEvent
 from switcher.records.ledger import Actor, append, writing
 from switcher.states import OPEN
 
@@ -84,6 +84,8 @@ def delete_profile(profile_id: int, actor: Actor, clock: Clock = system) -> None
         users += [h.name for h in Host.objects.filter(preloaded=profile, removed_at=None)]
         open_on = SwitchEvent.objects.filter(to_profile_id=profile_id, state__in=sorted(OPEN))
         users += [s.host.name for s in open_on.select_related("host")]
+        named = GatewayName.objects.filter(profile=profile, host__removed_at=None)
+        users += [n.host.name for n in named.select_related("host")]
         if users:
             raise Conflict(f"{profile.name} is in use on {', '.join(sorted(set(users)))}.")
         Host.objects.exclude(removed_at=None).filter(active_profile=profile).update(
@@ -186,9 +188,11 @@ def set_preloaded(
 def make_default(host: Host, actor: Actor, clock: Clock = system) -> None:
     """The host that is meant where none is named."""
     with writing():
+        old = Host.objects.filter(is_default=True, removed_at=None)
+        before = old.values_list("name", flat=True).first() or ""
         Host.objects.filter(is_default=True).update(is_default=False)
         Host.objects.filter(pk=host.pk).update(is_default=True)
-        append("host.default", actor, host=host.name, clock=clock)
+        append("host.default", actor, host=host.name, clock=clock, before=before, after=host.name)
 
 
 def remove_host(host_id: int, actor: Actor, clock: Clock = system) -> None:
@@ -203,7 +207,8 @@ def remove_host(host_id: int, actor: Actor, clock: Clock = system) -> None:
         host.is_default = False
         host.save(update_fields=["removed_at", "is_default"])
         host.preloaded.clear()
-        append("host.removed", actor, host=host.name, clock=clock)
+        before = _facts(Host, host.pk, HOST_FIELDS)
+        append("host.removed", actor, host=host.name, clock=clock, before=before)
         heir = Host.objects.filter(removed_at=None).first() if was_default else None
         if heir is not None:
             make_default(heir, actor, clock)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Max
 
 from switcher.clock import Clock, system
 from switcher.evidence.switchboard_verify import Row
-from switcher.models import AuditEntry, Segment, SwitchEvent
+from switcher.models import AuditEntry, SwitchEvent
 from switcher.records.ledger import Actor, append, writing
+from switcher.records.segments import last_moved
 from switcher.rows import BEFORE_ALL, index_row, newest_seq, stored_rows
 
 Tell = Callable[[int, int], object]
@@ -22,7 +22,7 @@ def rebuild(
 ) -> tuple[int, int]:
     """Make every row of the index as its entry has it. Returns how many were made or changed, and
     how many told of no entry and were removed. Safe to run beside everything else."""
-    after = Segment.objects.aggregate(last=Max("last"))["last"] or BEFORE_ALL
+    after = last_moved() or BEFORE_ALL
     total = newest_seq()
     made = removed = 0
     for rows in stored_rows(after):

@@ -93,6 +93,20 @@ def turn_off(key_id: int, actor: Actor, clock: Clock = system) -> None:
         append("key.off", actor, clock=clock, key=row.pk, name=row.name, prefix=row.prefix)
 
 
+def refused(token: str, actor: Actor, more: int = 0, clock: Clock = system) -> None:
+    """Somebody came with a key that does not work. Nothing of what they sent is kept, unless it is
+    a key that once did: then its name. `more`: as many went before and were not told."""
+    with writing():
+        row = ApiKey.objects.filter(sha256=digest_of(token)).first()
+        why = "no such key"
+        if row is not None:
+            why = "it is off" if row.off_at is not None else "it has expired"
+        about: dict[str, Any] = {}
+        if row is not None:
+            about = {"key": row.pk, "name": row.name, "prefix": row.prefix}
+        append("key.refused", actor, clock=clock, why=why, more=more, **about)
+
+
 def _check_named(rows: QuerySet[Any], names: Iterable[str], what: str) -> list[Any]:
     found = {row.name: row for row in rows.filter(name__in=list(names))}
     missing = sorted(set(names) - found.keys())

@@ -34,7 +34,8 @@ _HEAD_LOCK = 0x5377_6974_6368
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts, and from where. `source` is page, api, command, admin, watcher or server."""
+    """Who acts, and from where. `source` is page, api, command, admin, gateway, watcher or
+    server."""
 
     name: str
     source: str

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from django.db import transaction
+from typing import Any
 
 from switcher.models import Host, Reading, SwitchEvent
 from switcher.observed import Observation
+from switcher.records.drifts import WATCHER
+from switcher.records.ledger import append, writing
 from switcher.states import OPEN
 
 TIME_EVERY_S = 15.0
@@ -42,8 +43,20 @@ def store(host_id: int, seen: Observation, failures: int) -> None:
             "latency_ms": seen.latency_ms,
             "answered_at": seen.at,
         }
-    with transaction.atomic():
-        if Reading.objects.filter(host_id=host_id).update(**facts):
+    rows = Reading.objects.filter(host_id=host_id)
+    known = rows.filter(version=seen.version) if seen.answered and seen.version else rows
+    if not known.update(**facts):
+        _store_new(host_id, facts)
+
+
+def _store_new(host_id: int, facts: dict[str, Any]) -> None:
+    """The first reading of a host, or the first of another version of its server: an entry."""
+    with writing():
+        host = Host.objects.filter(pk=host_id).first()
+        if host is None:
             return
-        if Host.objects.filter(pk=host_id).exists():
-            Reading.objects.create(host_id=host_id, **facts)
+        before = Reading.objects.filter(host=host).values_list("version", flat=True).first() or ""
+        Reading.objects.update_or_create(host=host, defaults=facts)
+        after = facts.get("version") or before
+        if before != after:
+            append("host.version", WATCHER, host=host.name, before=before, after=after)

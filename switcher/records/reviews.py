@@ -43,6 +43,8 @@ def _check(numbers: list[int], note: str) -> None:
         raise BadRequest("Select the entries that you have reviewed.")
     if len(numbers) > MOST_AT_ONCE:
         raise BadRequest(f"At most {MOST_AT_ONCE} entries are marked at once.")
+    if "\0" in note:
+        raise BadRequest("A note is plain text.", "note")
     if len(note) > MOST_NOTE:
         raise BadRequest(f"A note has at most {MOST_NOTE} characters.", "note")
 

@@ -8,7 +8,8 @@ from django.db.models import Max
 
 from switcher.evidence.subtrees import BLOCK, BLOCK_LEVEL, newest_block, number
 from switcher.evidence.switchboard_verify import Tree, node
-from switcher.models import Checkpoint, Segment, Subtree
+from switcher.models import Checkpoint, Subtree
+from switcher.records.segments import last_moved
 
 # In one go at most: half a million entries, which takes some seconds.
 MOST_BLOCKS = 2048
@@ -42,8 +43,7 @@ def rebuild() -> None:
 def _next_block() -> int:
     """Behind the newest one that is stored, or behind what was moved out of the database."""
     largest = Subtree.objects.aggregate(largest=Max("pk"))["largest"]
-    moved = Segment.objects.aggregate(last=Max("last"))["last"] or 0
-    return max(newest_block(largest) + 1 if largest else 0, -(-moved // BLOCK))
+    return max(newest_block(largest) + 1 if largest else 0, -(-last_moved() // BLOCK))
 
 
 def _keep_blocks(begin: int, end: int) -> None:

@@ -10,6 +10,7 @@ from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.observed import full_name
 from switcher.ollama.client import Client
 from switcher.plans import Plan, make_plan
+from switcher.queries.api import named
 from switcher.records import switches
 from switcher.records.ledger import Actor
 from switcher.records.switches import NewSwitch
@@ -143,7 +144,7 @@ def _check_plan_holds(want: Checked, token: str) -> None:
 def find_host(name: str) -> Host:
     """The named host, or the default one."""
     hosts = Host.objects.filter(removed_at=None)
-    host = hosts.filter(name=name).first() if name else hosts.filter(is_default=True).first()
+    host = named(hosts, name) if name else hosts.filter(is_default=True).first()
     if host is None:
         raise NotFound(f"There is no host named {name!r}." if name else "There is no host yet.")
     return host
@@ -151,7 +152,7 @@ def find_host(name: str) -> Host:
 
 def _find_profile(wish: Wish) -> ModelProfile | None:
     if wish.profile:
-        profile = ModelProfile.objects.filter(name=wish.profile).first()
+        profile = named(ModelProfile.objects.all(), wish.profile)
         if profile is None:
             raise NotFound(f"There is no profile named {wish.profile!r}.")
         if wish.model and full_name(check_tag(wish.model)) != full_name(profile.tag):

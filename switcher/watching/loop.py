@@ -124,7 +124,7 @@ class Watcher:
 
     def _on_change(self, sender: object, host: str = "", **_: object) -> None:
         """Something was written about a host: read it soon, do not wait for its turn."""
-        if sender == "reading" or str(sender).startswith("drift."):
+        if sender in {"reading", "host.version"} or str(sender).startswith("drift."):
             return  # comes from readings itself
         for watched in list(self._hosts.values()):
             if watched.host.name == host:

@@ -61,7 +61,7 @@ def clock() -> FakeClock:
 def sign_in(db: None) -> Callable[..., Client]:
     def go(role: str = AUDITORS, name: str = "arno") -> Client:
         client = Client()
-        client.force_login(make.user(name, role))
+        make.sign_in(client, make.user(name, role))
         return client
 
     return go
@@ -86,5 +86,5 @@ def admin(sign_in: Callable[..., Client]) -> Client:
 def streaming(transactional_db: None, proofs: KeyFiles) -> AsyncClient:
     """An auditor's client for answers that are streamed; its trail can be signed."""
     client = AsyncClient()
-    client.force_login(make.user("arno", AUDITORS))
+    make.sign_in(client, make.user("arno", AUDITORS))
     return client

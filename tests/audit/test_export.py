@@ -8,6 +8,7 @@ import io
 import json
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from django.core.management import call_command
 from django.test import AsyncClient, Client
 from django.urls import reverse
 
+from switcher.auditing.archiving import archive
 from switcher.auditing.exporting import begin, stream, write
 from switcher.evidence import switchboard_verify
 from switcher.evidence.keys import KeyFiles
-from switcher.evidence.switchboard_verify import Tree
-from switcher.models import AuditEntry, Checkpoint, LedgerRow, Segment
+from switcher.models import AuditEntry, Checkpoint, LedgerRow
+from switcher.places import segment_folder
 from switcher.queries import export as queries
 from switcher.queries.export import CSV, HEAD, JSONL, safe_cell
 from switcher.queries.filters import Filters
@@ -118,20 +120,33 @@ def test_the_rest_verifies_when_older_entries_were_moved_out(
     trail: KeyFiles, tmp_path: Path
 ) -> None:
     checkpoints.sign()
-    hashes = LedgerRow.objects.filter(seq__lte=200).order_by("seq").values_list("hash", flat=True)
-    tree = Tree()
-    tree.extend([bytes(found) for found in hashes])
-    Segment.objects.create(
-        first=1, last=200, name="s", sha256="", prev=bytes(hashes[199]).hex(),
-        tree=tree.to_text(), at=make.NOW,
-    )  # fmt: skip
-    unseal()
-    LedgerRow.objects.filter(seq__lte=200).delete()
-    seal()
-    code, told = verify(exported(tmp_path / "e.jsonl"), trail)
-    assert (code, told["first_seq"]) == (HOLDS, 201)
+    moved = archive(make.NOW + timedelta(days=1), ANNA)
+    assert moved is not None
+    tell_many(30, host="south-1")
+    path = exported(tmp_path / "e.jsonl")
+    code, told = verify(path, trail)
+    assert (code, told["first_seq"]) == (HOLDS, moved.last + 1)
     code, told = verify(exported(tmp_path / "s.jsonl", host="south-1"), trail)
-    assert (code, told["problems"], told["entries"]) == (SELECTION, [], 20)
+    assert (code, told["problems"], told["entries"]) == (SELECTION, [], 30)
+
+
+def test_segments_and_the_export_behind_them_verify_as_one_chain(
+    trail: KeyFiles, tmp_path: Path
+) -> None:
+    checkpoints.sign()
+    later = make.NOW + timedelta(days=1)
+    found = [archive(later, ANNA, most=400), archive(later, ANNA)]
+    names = [segment_folder() / moved.name for moved in found if moved is not None]
+    assert len(names) == 2
+    path = exported(tmp_path / "e.jsonl")
+    code, told = verify(names[0], trail, str(names[1]), str(path))
+    assert (code, told["problems"], told["first_seq"]) == (HOLDS, [], 1)
+    assert told["entries"] == told["last_seq"]
+    code, told = verify(names[0], trail, str(path))
+    assert (code, told["complete"], told["intact"]) == (DOES_NOT, False, True)
+    assert "A file goes on behind entry" in told["problems"][0]
+    for path in names:
+        assert verify(path, trail)[0] == HOLDS
 
 
 def test_without_a_usable_key_the_evidence_leaves_as_it_stands(

@@ -14,7 +14,8 @@ from tests.killmatrix.engines import Missing, PostgreSQL
 from tests.server.process import ROOT
 
 ROOM = [
-    f"tests/audit/test_{name}.py" for name in ("finding", "proofs", "pages", "export", "reviews")
+    *(f"tests/audit/test_{n}.py" for n in ("finding", "proofs", "pages", "export", "reviews")),
+    *(f"tests/records/test_{n}.py" for n in ("people", "logins", "readings")),
 ]
 
 
@@ -35,7 +36,7 @@ def test_the_trail_is_the_same_on_postgresql(tmp_path: Path) -> None:
                 # which end with it, and of which PostgreSQL's driver then warns.
                 [
                     *(sys.executable, "-m", "pytest", *ROOM),
-                    *("-q", "-p", "no:cacheprovider", "-m", "not asyncio"),
+                    *("-q", "-n", "3", "-p", "no:cacheprovider", "-m", "not asyncio"),
                 ],
                 env=database.env,
                 cwd=ROOT,

@@ -13,6 +13,7 @@ from switcher.queries import proofs as queries
 from switcher.queries.proofs import NoProof, Prover, newest_checkpoint, proof_of
 from switcher.records import checkpoints, subtrees
 from switcher.seals import seal, unseal
+from tests import make
 from tests.audit.conftest import tell
 
 pytestmark = pytest.mark.django_db
@@ -168,11 +169,9 @@ def test_entries_are_proved_when_older_ones_were_moved_out(
     tree.extend([bytes(found) for found in hashes])
     moved = LedgerRow.objects.get(pk=last)
     Segment.objects.create(
-        first=1, last=last, name="s", sha256="", prev=bytes(moved.hash).hex(),
-        tree=tree.to_text(), at="2026-11-24T00:00Z",
+        first=1, last=last, last_at=make.NOW, name="s", size=0, sha256="",
+        prev=bytes(moved.hash).hex(), tree=tree.to_text(), entry=signed, at=make.NOW,
     )  # fmt: skip
-    unseal()
     LedgerRow.objects.filter(seq__lte=last).delete()
-    seal()
     subtrees.keep()
     assert all_hold(signed, after=last)

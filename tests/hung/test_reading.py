@@ -36,7 +36,7 @@ def bounded(calls: int = 1) -> Iterator[None]:
 @pytest.fixture
 def operator(host: Host) -> Client:
     client = Client()
-    client.force_login(make.user("olga"))
+    make.sign_in(client, make.user("olga"))
     return client
 
 

@@ -150,7 +150,7 @@ def worker(start: Callable[[], Worker]) -> Worker:
 def sign_in(transactional_db: None) -> Callable[[str], Client]:
     def go(name: str) -> Client:
         client = Client()
-        client.force_login(User.objects.filter(username=name).first() or make.user(name))
+        make.sign_in(client, User.objects.filter(username=name).first() or make.user(name))
         return client
 
     return go

@@ -13,7 +13,13 @@ from django.db import connection
 from tests.killmatrix.engines import Missing, PostgreSQL
 from tests.server.process import ROOT
 
-MATRIX = ("tests/tamper/test_matrix.py", "tests/tamper/test_seals.py")
+MATRIX = (
+    "tests/tamper/test_matrix.py",
+    "tests/tamper/test_seals.py",
+    "tests/tamper/test_segments.py",
+    "tests/auditing/test_archiving.py",
+    "tests/auditing/test_erasing.py",
+)
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="this runs on it already")

@@ -1,4 +1,5 @@
-"""`audit`: verify the trail, export it, look after its key and its index."""
+"""`audit`: verify the trail, export it, look after its key and its index, move
+old entries, erase what is personal."""
 
 from __future__ import annotations
 
@@ -8,15 +9,23 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from switcher.management.audit import Action
 from switcher.management.audit.export import ExportTrail
+from switcher.management.audit.retention import Archive, ErasePersonal
 from switcher.management.audit.upkeep import RebuildIndex, RotateKey
 from switcher.management.audit.verify import Verify
 from switcher.management.terminal import TerminalCommand
 
-ACTIONS: tuple[Action, ...] = (Verify(), ExportTrail(), RotateKey(), RebuildIndex())
+ACTIONS: tuple[Action, ...] = (
+    Verify(),
+    ExportTrail(),
+    Archive(),
+    ErasePersonal(),
+    RotateKey(),
+    RebuildIndex(),
+)
 
 
 class Command(TerminalCommand):
-    help = "The audit trail: verify it, export it, change its key, rebuild its index."
+    help = "The audit trail: verify, export and archive it, erase what is personal, keep its key."
 
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)

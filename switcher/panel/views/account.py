@@ -10,7 +10,7 @@ from django.contrib.auth.views import LoginView
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.templatetags.static import static
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_POST, require_safe
 
 from switcher import access
 from switcher.errors import SwitcherError
@@ -51,7 +51,7 @@ def theme(request: HttpRequest) -> HttpResponseBase:
     return redirect(safe_next(request, request.POST.get("next", "")) or "board")
 
 
-@require_GET
+@require_safe
 def favicon(request: HttpRequest) -> HttpResponseBase:
     """Browsers ask for this address by themselves."""
     return redirect(static("favicon.svg"), permanent=True)

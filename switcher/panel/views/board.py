@@ -7,7 +7,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_POST, require_safe
 from django_htmx.http import reswap, retarget, trigger_client_event
 
 from switcher.auditing import health
@@ -31,14 +31,14 @@ STRATEGIES = (
 )
 
 
-@require_GET
+@require_safe
 @staff
 def board(request: HttpRequest) -> HttpResponse:
     """Hosts, running switches, the form, the last events."""
     return show_board(request, WishForm(request.GET or None))
 
 
-@require_GET
+@require_safe
 @staff
 def plan(request: HttpRequest) -> HttpResponseBase:
     """The plan of what the form says: the fragment, or the board with it."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_http_methods, require_safe
 
 from switcher.auditing import checking, health
 from switcher.clock import system
@@ -15,18 +15,20 @@ from switcher.evidence import switchboard_verify
 from switcher.evidence.keys import KeyRefused
 from switcher.panel.page import actor_of, is_htmx, missing, show, staff
 from switcher.places import key_files
+from switcher.queries.segments import segments
 from switcher.queries.trail import trail
 
 VERIFIER = Path(switchboard_verify.__file__)
 
 
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 @staff
 def verify(request: HttpRequest) -> HttpResponseBase:
     """How the proofs stand; a POST begins to verify the whole trail."""
-    if request.method == "GET":
+    if request.method != "POST":
         found = health.health()
         context = {"health": found, "trail": found.trail, "progress": checking.progress()}
+        context |= {"segments": segments()}
         return show(request, "audit_verify.html", context | {"now": found.trail.now}, here="audit")
     if not checking.start(actor_of(request)) and not is_htmx(request):
         messages.info(request, "It is being verified already.")
@@ -35,7 +37,7 @@ def verify(request: HttpRequest) -> HttpResponseBase:
     return redirect("audit-verify")
 
 
-@require_GET
+@require_safe
 @staff
 def progress(request: HttpRequest) -> HttpResponseBase:
     """How far it is: the fragment that asks for itself again while it runs."""
@@ -48,7 +50,7 @@ def _progress(request: HttpRequest) -> HttpResponse:
     return show(request, "audit_verify.html#verification", context)
 
 
-@require_GET
+@require_safe
 @staff
 def public_key(request: HttpRequest) -> HttpResponse:
     """The public keys of all generations, as the verifier reads them."""
@@ -62,7 +64,7 @@ def public_key(request: HttpRequest) -> HttpResponse:
     return _download(text.encode(), "audit-keys.pub", "text/plain; charset=utf-8")
 
 
-@require_GET
+@require_safe
 @staff
 def verifier(request: HttpRequest) -> HttpResponse:
     """The verifier, as this server itself verifies with it."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import trigger_client_event
 
 from switcher.clock import system
@@ -26,15 +26,17 @@ from switcher.panel.page import (
     staff,
 )
 from switcher.panel.planning import Notice
-from switcher.queries import hosts, profiles
+from switcher.queries import hosts, keys, profiles
 from switcher.queries.hosts import HostValues
 from switcher.records import config
 from switcher.specs import check_address
 from switcher.switching import service
 from switcher.watching.loop import check_now, latest
 
+USAGE_DAYS = 7
 
-@require_GET
+
+@require_safe
 @staff
 def host_list(request: HttpRequest) -> HttpResponse:
     """All hosts, with what they hold."""
@@ -43,7 +45,7 @@ def host_list(request: HttpRequest) -> HttpResponse:
     return show(request, "hosts.html", context, here="hosts")
 
 
-@require_GET
+@require_safe
 @staff
 def host(request: HttpRequest, name: str) -> HttpResponse:
     """One host: what is resident, its profiles, its events."""
@@ -51,10 +53,12 @@ def host(request: HttpRequest, name: str) -> HttpResponse:
     page = hosts.host_page(name, now, latest())
     if page is None:
         return missing(request, f"host {name}")
-    return show(request, "host.html", {"page": page, "host": page.row, "now": now}, here="hosts")
+    used = {"usage": keys.usage(USAGE_DAYS, host=name), "days": USAGE_DAYS}
+    context = {"page": page, "host": page.row, "now": now, **used}
+    return show(request, "host.html", context, here="hosts")
 
 
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 @admins
 def add(request: HttpRequest) -> HttpResponseBase:
     """A new host. Adding one loads and unloads nothing."""
@@ -65,7 +69,7 @@ def add(request: HttpRequest) -> HttpResponseBase:
     return _form(request, form, None)
 
 
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 @admins
 def edit(request: HttpRequest, name: str) -> HttpResponseBase:
     """Change what is set for a host."""
@@ -110,7 +114,7 @@ def check(request: HttpRequest, name: str) -> HttpResponseBase:
     return redirect("host", name)
 
 
-@require_GET
+@require_safe
 @staff
 def ghosts(request: HttpRequest, name: str) -> HttpResponseBase:
     """The ghosts of a host, with the buttons of who looks."""

@@ -6,7 +6,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switcher.clock import system
 from switcher.errors import BadRequest, SwitcherError
@@ -19,24 +19,22 @@ from switcher.records import keys
 DAYS = 7
 
 
-@require_GET
+@require_safe
 @staff
 def key_list(request: HttpRequest) -> HttpResponse:
     """Who may use the gateway, and who did."""
     now = system.now()
     rows = queries.all_keys()
-    names = {key.id: key.name for key in rows}
-    usage = [(names.get(row.key or 0, ""), row) for row in queries.usage(DAYS)]
     context = {
         "now": now,
         "keys": [(key, key.works_at(now)) for key in rows],
-        "usage": usage,
+        "usage": queries.usage(DAYS),
         "days": DAYS,
     }
     return show(request, "keys.html", context, here="keys")
 
 
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 @admins
 @never_cache
 def add(request: HttpRequest) -> HttpResponseBase:

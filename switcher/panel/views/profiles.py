@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switcher import specs
 from switcher.errors import BadRequest, SwitcherError
@@ -19,7 +19,7 @@ from switcher.queries.profiles import ProfileRow
 from switcher.records import config
 
 
-@require_GET
+@require_safe
 @staff
 def profile_list(request: HttpRequest) -> HttpResponse:
     """All profiles and where they are used."""
@@ -27,7 +27,7 @@ def profile_list(request: HttpRequest) -> HttpResponse:
     return show(request, "profiles.html", {"profiles": rows}, here="profiles")
 
 
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 @operators
 def add(request: HttpRequest) -> HttpResponseBase:
     """A new profile; `?model=` suggests one."""
@@ -38,7 +38,7 @@ def add(request: HttpRequest) -> HttpResponseBase:
     return _form(request, form, Warmups.of(specs.DEFAULT_WARMUPS), None)
 
 
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 @operators
 def edit(request: HttpRequest, name: str) -> HttpResponseBase:
     """Change a profile. What is loaded stays as it is until the next switch."""

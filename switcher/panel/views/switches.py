@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.http import urlencode
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_POST, require_safe
 
 from switcher.clock import system
 from switcher.errors import NotFound, SwitcherError
@@ -19,7 +19,7 @@ from switcher.records import switches as records
 from switcher.switching import service
 
 
-@require_GET
+@require_safe
 @staff
 def event_list(request: HttpRequest) -> HttpResponse:
     """All switches, narrowed by what the address says."""
@@ -41,7 +41,7 @@ def event_list(request: HttpRequest) -> HttpResponse:
     return show(request, part, context, here="switches")
 
 
-@require_GET
+@require_safe
 @staff
 def event(request: HttpRequest, switch_id: int) -> HttpResponse:
     """One switch: how it ended, its timeline, before and after, who, the record."""
@@ -53,7 +53,7 @@ def event(request: HttpRequest, switch_id: int) -> HttpResponse:
     return show(request, "event.html", context, here="switches")
 
 
-@require_GET
+@require_safe
 @staff
 def panel(request: HttpRequest, switch_id: int) -> HttpResponse:
     """The panel of one switch, as it stands on the board."""

@@ -1,0 +1,54 @@
+"""What left the database: sealed files of old entries, and what was erased of a person."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
+from django.shortcuts import redirect
+from django.views.decorators.http import require_http_methods, require_POST
+
+from switcher.auditing.exporting import begin_segment, stream_segment
+from switcher.errors import SwitcherError
+from switcher.panel.page import actor_of, admins, exporters, missing, show
+from switcher.queries.segments import segment_of
+from switcher.records.erasing import erase as erase_personal
+from switcher.records.erasing import held_of
+
+
+# A POST, like every export: it is an entry of the trail.
+@require_POST
+@exporters
+def segment(request: HttpRequest, first: int) -> HttpResponseBase:
+    """Take a sealed file along."""
+    found = segment_of(first)
+    if found is None:
+        return missing(request, f"file of entry {first}")
+    if not found.is_there:
+        text = f"{found.name} is not in its folder any more. Bring it back there, and try again."
+        context = {"title": "Nothing was exported", "text": text}
+        return show(request, "message.html", context, status=404)
+    job = begin_segment(found, actor_of(request))
+    response = StreamingHttpResponse(stream_segment(job), content_type="application/x-ndjson")
+    response["Content-Disposition"] = f'attachment; filename="{found.name}"'
+    response["Content-Length"] = str(found.size)
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@admins
+def erase(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Say what is held of a person, then erase what is personal of it."""
+    held = held_of(name)
+    if not held.known:
+        return missing(request, f"entry of {name}")
+    if request.method != "POST":
+        return show(request, "audit/erase.html", {"person": name, "held": held}, here="audit")
+    try:
+        places = erase_personal(name, actor_of(request), request.POST.get("reason", "")[:500])
+    except SwitcherError as exc:
+        messages.error(request, f"Nothing was erased. {exc.text}", extra_tags="failed")
+    else:
+        many = "address and browser" if places == 1 else "addresses and browsers"
+        messages.success(request, f"{places} {many} of {name} erased.", extra_tags="ok")
+    return redirect("audit-person", name)

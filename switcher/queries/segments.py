@@ -1,0 +1,166 @@
+"""The sealed files that old entries were moved to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from switcher.evidence.switchboard_verify import Rotation, Row, Tree
+from switcher.models import AuditEntry, Checkpoint, Segment, SwitchEvent
+from switcher.places import segment_folder
+from switcher.rows import BEFORE_ALL
+from switcher.states import OPEN
+
+AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A segment: where its entries lie, and what those behind it are verified from."""
+
+    first: int
+    last: int
+    last_at: datetime
+    name: str
+    size: int
+    sha256: str
+    prev: bytes
+    tree_text: str
+    rotations: tuple[dict[str, str], ...]
+    entry: int
+    at: datetime
+
+    @property
+    def path(self) -> Path:
+        return segment_folder() / self.name
+
+    @property
+    def is_there(self) -> bool:
+        return self.path.is_file()
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
+
+    @property
+    def tree(self) -> Tree:
+        """Raises ValueError where somebody has put something else into the row."""
+        return Tree.from_text(self.tree_text)
+
+    def changes_of_key(self) -> list[Rotation]:
+        """Raises ValueError."""
+        return [Rotation.from_json(row) for row in self.rotations]
+
+
+def segments(using: str = "default") -> tuple[Moved, ...]:
+    """All of them, the oldest first."""
+    return tuple(_moved(row) for row in Segment.objects.using(using).order_by("last"))
+
+
+def newest_segment(using: str = "default") -> Moved | None:
+    """The one behind which the entries in the database begin."""
+    row = Segment.objects.using(using).order_by("-last").first()
+    return _moved(row) if row is not None else None
+
+
+def segment_of(seq: int) -> Moved | None:
+    """The one in which this entry lies."""
+    row = Segment.objects.filter(first__lte=seq, last__gte=seq).first()
+    return _moved(row) if row is not None else None
+
+
+def segment_at(moment: datetime) -> Moved | None:
+    """The one that holds the entries of a moment."""
+    row = Segment.objects.filter(last_at__gt=moment).order_by("last").first()
+    return _moved(row) if row is not None else None
+
+
+def begins_behind(using: str = "default") -> int:
+    """The number behind which stored entries are read. Where no segment was made, no number may
+    be before the first, so all are read."""
+    newest = newest_segment(using)
+    return newest.last if newest is not None else BEFORE_ALL
+
+
+def _moved(row: Segment) -> Moved:
+    return Moved(
+        first=row.first,
+        last=row.last,
+        last_at=row.last_at,
+        name=row.name,
+        size=row.size,
+        sha256=row.sha256,
+        prev=bytes.fromhex(row.prev),
+        tree_text=row.tree,
+        rotations=tuple(row.rotations),
+        entry=row.entry,
+        at=row.at,
+    )
+
+
+def movable(before: datetime, most: int) -> tuple[int, datetime] | None:
+    """Number and time of the last entry that may be moved, of those from before a moment and of
+    `most` at once; None where there is none.
+
+    A segment ends where a checkpoint does, so that it proves itself; and a switch that is open
+    keeps its entries here.
+    """
+    begin = max(0, begins_behind())
+    young = AuditEntry.objects.filter(seq__gt=begin, at__gte=before).order_by("seq")
+    open_ones = AuditEntry.objects.filter(
+        seq__gt=begin, switch__in=SwitchEvent.objects.filter(state__in=sorted(OPEN))
+    ).order_by("seq")
+    ends = [begin + most]
+    for rows in (young, open_ones):
+        first = rows.values_list("seq", flat=True).first()
+        if first is not None:
+            ends.append(first - 1)
+    size = (
+        Checkpoint.objects.filter(size__gt=begin, size__lte=min(ends))
+        .order_by("-size")
+        .values_list("size", flat=True)
+        .first()
+    )
+    if size is None:
+        return None
+    at = AuditEntry.objects.filter(seq__lte=size).order_by("-seq").values_list("at", flat=True)
+    newest = at.first()
+    return None if newest is None else (size, newest)
+
+
+class NotTheSame(Exception):
+    """A segment's file is not the one that was sealed."""
+
+
+def rows_of(segment: Moved) -> Iterator[list[Row]]:
+    """The entries of a segment's file, some at a time. Raises OSError, and NotTheSame, at the end
+    where the file is readable but another."""
+    digest, rows = hashlib.sha256(), list[Row]()
+    with segment.path.open("rb") as file:
+        for line in file:
+            digest.update(line)
+            row = _entry(line)
+            if row is not None:
+                rows.append(row)
+            if len(rows) == AT_ONCE:
+                yield rows
+                rows = []
+    if rows:
+        yield rows
+    if digest.hexdigest() != segment.sha256:
+        raise NotTheSame(segment.name)
+
+
+def _entry(line: bytes) -> Row | None:
+    if not line.startswith(b'{"type":"entry"'):
+        return None
+    try:
+        told = json.loads(line)
+        prev, entry_hash = bytes.fromhex(told["prev"]), bytes.fromhex(told["hash"])
+        return (int(told["seq"]), str(told["body"]), prev, entry_hash)
+    except (ValueError, KeyError, TypeError):
+        return None  # then the file is another, which its digest tells

@@ -1,0 +1,98 @@
+"""Old entries leave the database, once they lie in a file that was verified."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Max
+
+from switcher.clock import Clock
+from switcher.errors import Conflict
+from switcher.models import AuditEntry, LedgerRow, Origin, Segment
+from switcher.records.ledger import Actor, append, writing
+
+ARCHIVED = "audit.archived"
+# In one transaction: others write meanwhile.
+AT_ONCE = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file with the entries from `first` to `last`, which were verified in it. `tree` and `prev`
+    are what the rest is verified from."""
+
+    first: int
+    last: int
+    last_at: datetime
+    name: str
+    size: int  # bytes
+    sha256: str
+    prev: str
+    tree: str
+    root: str
+    rotations: list[dict[str, str]]
+
+
+def close(written: Written, key: str, hosts: dict[str, Any], actor: Actor, clock: Clock) -> None:
+    """From here on these entries lie in the file. Raises Conflict where another was quicker.
+
+    `key` is the public key that signs now, `hosts` what was active on each when the last of them
+    was written: both are told by the entry, as what told it before leaves.
+    """
+    with writing():
+        if last_moved() != written.first - 1:
+            raise Conflict("Another process has moved these entries.")
+        entry = append(
+            ARCHIVED,
+            actor,
+            clock=clock,
+            first=written.first,
+            last=written.last,
+            until=written.last_at,
+            file=written.name,
+            bytes=written.size,
+            sha256=written.sha256,
+            root=written.root,
+            new=key,
+            hosts=hosts,
+        )
+        Segment.objects.create(
+            first=written.first,
+            last=written.last,
+            last_at=written.last_at,
+            name=written.name,
+            size=written.size,
+            sha256=written.sha256,
+            prev=written.prev,
+            tree=written.tree,
+            rotations=written.rotations,
+            entry=entry.seq,
+            at=clock.now(),
+        )
+
+
+def last_moved() -> int:
+    """The number of the last entry that lies in a segment; 0 where none does."""
+    return Segment.objects.aggregate(last=Max("last"))["last"] or 0
+
+
+def remove_moved() -> int:
+    """Remove some of the entries that lie in segments, and gives how many: none when all are gone.
+
+    With them go the addresses and browsers that no other record refers to: what is kept for long
+    holds no personal data but names.
+    """
+    with transaction.atomic():
+        seqs = LedgerRow.objects.filter(seq__lte=last_moved()).order_by("seq")
+        gone = list(seqs.values_list("seq", flat=True)[:AT_ONCE])
+        if not gone:
+            return 0
+        entries = AuditEntry.objects.filter(seq__lte=gone[-1])
+        origins = set(entries.exclude(origin=None).values_list("origin", flat=True))
+        entries.delete()
+        LedgerRow.objects.filter(seq__lte=gone[-1]).delete()
+        Origin.objects.filter(pk__in=origins, auditentry=None, switchevent=None).delete()
+    return len(gone)

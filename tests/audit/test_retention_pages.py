@@ -1,0 +1,108 @@
+"""What was moved or erased, as the pages tell it and let people do it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from django.test import AsyncClient, Client
+
+from switcher.auditing.archiving import archive
+from switcher.evidence.keys import KeyFiles
+from switcher.models import AuditEntry, Origin, Segment
+from switcher.places import segment_folder
+from switcher.records import checkpoints
+from tests import make
+from tests.audit.conftest import ANNA, tell_many
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def moved(proofs: KeyFiles) -> Segment:
+    """Thirty entries in a file, five behind it."""
+    tell_many(30, host="north-1")
+    checkpoints.sign()
+    assert archive(make.NOW + timedelta(days=1), ANNA) is not None
+    tell_many(5, host="north-1")
+    return Segment.objects.get()
+
+
+def test_a_moved_entry_is_named_with_its_file(moved: Segment, auditor: Client) -> None:
+    response = auditor.get("/audit/7/")
+    assert response.status_code == 404
+    assert "Entry 7 was moved" in response.content.decode()
+    assert moved.name in response.content.decode()
+
+
+def test_the_oldest_page_says_where_older_ones_are(moved: Segment, auditor: Client) -> None:
+    text = auditor.get("/audit/").content.decode()
+    assert f"Entries 1 to {moved.last}, until" in text
+
+
+def test_a_moment_whose_entries_were_moved_names_their_file(
+    moved: Segment, auditor: Client
+) -> None:
+    at = (moved.last_at - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M")
+    text = auditor.get(f"/audit/when/?at={at}").content.decode()
+    assert f'moved to <span class="mono">{moved.name}</span>' in text
+
+
+def test_the_verify_page_lists_the_files_and_says_which_is_gone(
+    moved: Segment, auditor: Client
+) -> None:
+    text = auditor.get("/audit/verify/").content.decode()
+    assert moved.name in text
+    assert "not in its folder" not in text
+    (segment_folder() / moved.name).unlink()
+    assert "not in its folder" in auditor.get("/audit/verify/").content.decode()
+
+
+def test_an_auditor_takes_a_file_along_and_that_is_told(
+    moved: Segment, streaming: AsyncClient
+) -> None:
+    async def take() -> bytes:
+        response = await streaming.post(f"/audit/segments/{moved.first}")
+        assert response.status_code == 200
+        return b"".join([part async for part in response])
+
+    assert asyncio.run(take()) == (segment_folder() / moved.name).read_bytes()
+    entry = AuditEntry.objects.get(kind="audit.exported")
+    assert (entry.facts["whole"], entry.facts["filter"]) == (True, {"segment": moved.name})
+
+
+def test_a_file_that_is_gone_is_said_to_be(moved: Segment, auditor: Client) -> None:
+    (segment_folder() / moved.name).unlink()
+    response = auditor.post(f"/audit/segments/{moved.first}")
+    assert response.status_code == 404
+    assert "is not in its folder any more" in response.content.decode()
+    assert auditor.post("/audit/segments/9999").status_code == 404
+
+
+def test_an_operator_takes_none_along(moved: Segment, operator: Client) -> None:
+    assert operator.post(f"/audit/segments/{moved.first}").status_code == 403
+
+
+def test_an_admin_erases_what_is_personal(proofs: KeyFiles, admin: Client) -> None:
+    tell_many(2)
+    page = admin.get("/audit/erase/anna/").content.decode()
+    assert "2 addresses and browsers that anna acted from" in " ".join(page.split())
+    response = admin.post("/audit/erase/anna/", {"reason": "asked by letter"}, follow=True)
+    assert "2 addresses and browsers of anna erased." in response.content.decode()
+    assert not Origin.objects.filter(agent="Firefox").exists()
+    entry = AuditEntry.objects.get(kind="audit.erased")
+    assert (entry.actor, entry.reason) == ("ada", "asked by letter")
+
+
+@pytest.mark.parametrize("role", ["auditor", "operator"])
+def test_nobody_else_erases(proofs: KeyFiles, role: str, request: pytest.FixtureRequest) -> None:
+    tell_many(1)
+    client = request.getfixturevalue(role)
+    assert client.get("/audit/erase/anna/").status_code == 403
+    assert client.post("/audit/erase/anna/").status_code == 403
+    assert not AuditEntry.objects.filter(kind="audit.erased").exists()
+
+
+def test_nothing_is_known_of_somebody_unknown(proofs: KeyFiles, admin: Client) -> None:
+    assert admin.get("/audit/erase/nobody/").status_code == 404

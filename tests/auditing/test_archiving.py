@@ -1,0 +1,308 @@
+"""Old entries in sealed files: nothing is lost at any moment, and everything still verifies."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import DatabaseError, transaction
+
+from switcher.auditing import archiving
+from switcher.auditing.archiving import NotArchived, archive
+from switcher.auditing.tail import Signer
+from switcher.evidence.keys import KeyFiles
+from switcher.evidence.switchboard_verify import verify_export
+from switcher.models import AuditEntry, LedgerRow, Origin, Segment
+from switcher.places import segment_folder
+from switcher.queries.ledger import verify
+from switcher.queries.moments import then
+from switcher.records import Actor, checkpoints
+from switcher.records.ledger import append, writing
+from switcher.seals import seal, unseal
+from tests import make
+from tests.auditing.conftest import ANNA, write
+from tests.clocks import FakeClock
+
+pytestmark = pytest.mark.django_db
+
+BEN = Actor("ben", "page", ip="192.0.2.14", agent="Firefox")
+
+
+@pytest.fixture
+def old(proofs: KeyFiles, clock: FakeClock) -> FakeClock:
+    """Forty signed entries that are a week old, and ten that are not."""
+    for _ in range(4):
+        write(clock, 10)
+        checkpoints.sign(clock)
+    clock.pass_time(7 * 86400)
+    write(clock, 9)
+    checkpoints.sign(clock)
+    return clock
+
+
+def move(clock: FakeClock, **values: Any) -> archiving.Due | None:
+    return archive(clock.now() - timedelta(days=1), ANNA, clock, **values)
+
+
+def stored() -> list[int]:
+    return list(LedgerRow.objects.order_by("seq").values_list("seq", flat=True))
+
+
+def test_what_is_old_goes_to_a_file_and_all_of_it_verifies(old: FakeClock) -> None:
+    moved = move(old)
+    assert moved is not None
+    assert (moved.first, moved.last) == (1, 41)
+    assert stored() == list(range(42, 52))
+    assert AuditEntry.objects.order_by("seq").first().seq == 42  # type: ignore[union-attr]
+    report = verify(index=True)
+    assert (report.ok, report.report.entries, report.report.problems) == (True, 51, [])
+    assert report.report.first_seq == 1
+
+
+def test_the_entry_says_where_they_are(old: FakeClock) -> None:
+    move(old)
+    entry = AuditEntry.objects.get(kind="audit.archived")
+    segment = Segment.objects.get()
+    path = segment_folder() / segment.name
+    assert entry.facts["file"] == segment.name
+    assert entry.facts["sha256"] == segment.sha256
+    assert (entry.facts["bytes"], entry.actor) == (path.stat().st_size, "anna")
+    assert segment.entry == entry.seq
+    assert stat.S_IMODE(path.stat().st_mode) == 0o400
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_segment_proves_itself_alone(old: FakeClock, proofs: KeyFiles) -> None:
+    move(old, most=25)
+    move(old, most=25)
+    for segment in Segment.objects.all():
+        with (segment_folder() / segment.name).open(encoding="utf-8") as lines:
+            report = verify_export(lines, proofs.root())
+        assert report.ok, report.problems
+        assert (report.first_seq, report.last_seq) == (segment.first, segment.last)
+
+
+def test_a_segment_ends_where_a_checkpoint_does_and_the_next_begins_behind_it(
+    old: FakeClock,
+) -> None:
+    first, second, third = (move(old, most=25) for _ in range(3))
+    assert first is not None
+    assert second is not None
+    assert (first.last, second.first, second.last, third) == (21, 22, 41, None)
+
+
+def test_nothing_young_is_moved(proofs: KeyFiles, clock: FakeClock) -> None:
+    write(clock, 10)
+    checkpoints.sign(clock)
+    assert move(clock) is None
+    assert not segment_folder().exists()
+
+
+def test_nothing_unsigned_is_moved(proofs: KeyFiles, clock: FakeClock) -> None:
+    write(clock, 10)
+    clock.pass_time(7 * 86400)
+    assert move(clock) is None
+
+
+def test_an_open_switch_keeps_its_entries(old: FakeClock) -> None:
+    last = stored()[-1]
+    make.open_switch(make.host(), clock=old)
+    checkpoints.sign(old)
+    old.pass_time(7 * 86400)
+    write(old, 5)
+    checkpoints.sign(old)
+    moved = archive(old.now() - timedelta(days=1), ANNA, old)
+    assert moved is not None
+    assert moved.last == last
+
+
+def test_signing_goes_on_and_a_key_is_changed_behind_a_segment(
+    old: FakeClock, proofs: KeyFiles
+) -> None:
+    checkpoints.rotate_key(ANNA, old)
+    old.pass_time(7 * 86400)
+    write(old, 5)
+    checkpoints.sign(old)
+    move(old)
+    assert not AuditEntry.objects.filter(kind="audit.key-rotated").exists()
+    write(old, 5)
+    assert checkpoints.sign(old) is not None
+    checkpoints.rotate_key(ANNA, old)
+    write(old, 5)
+    checkpoints.sign(old)
+    assert checkpoints.key_problem() == ""
+    report = verify().report
+    assert (report.ok, report.problems) == (True, [])
+    (segment_folder() / Segment.objects.get().name).unlink()
+    report = verify().report
+    assert (report.intact, report.anchored, report.complete) == (True, True, False)
+
+
+def test_addresses_that_nothing_refers_to_go_as_well(old: FakeClock) -> None:
+    with writing():
+        append("test.told", BEN, clock=old)
+    checkpoints.sign(old)
+    old.pass_time(7 * 86400)
+    with writing():
+        append("test.told", BEN, clock=old)
+    write(old, 1)
+    checkpoints.sign(old)
+    move(old)
+    assert Origin.objects.count() == 1
+    assert AuditEntry.objects.get(actor="ben").origin is not None
+
+
+@pytest.mark.parametrize(
+    "dies", ["_write", "_verified", "_sync", "close", "remove_all_moved"]
+)  # each before it is done
+def test_what_dies_in_the_middle_loses_nothing_and_is_ended_by_the_next(
+    old: FakeClock, monkeypatch: pytest.MonkeyPatch, dies: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    calls = iter([False, True])
+    real = archiving.remove_all_moved
+    with monkeypatch.context() as patched:
+        if dies == "remove_all_moved":  # it is what a run begins with, too
+            patched.setattr(archiving, dies, lambda: die() if next(calls) else real())
+        else:
+            patched.setattr(archiving, dies, die)
+        with pytest.raises(Killed):
+            move(old)
+    assert verify(index=True).ok
+    move(old)
+    assert stored()[0] == 42
+    assert Segment.objects.count() == 1
+    assert AuditEntry.objects.filter(kind="audit.archived").count() == 1
+    assert archiving.orphans() == ()
+    assert not list(segment_folder().glob(".*"))
+    assert verify(index=True).ok
+
+
+def test_what_does_not_verify_stays(old: FakeClock) -> None:
+    unseal()
+    LedgerRow.objects.filter(pk=7).update(body=LedgerRow.objects.get(pk=7).body + " ")
+    seal()
+    with pytest.raises(NotArchived, match="Entry 7 was changed"):
+        move(old)
+    assert stored()[0] == 1
+    assert not list(segment_folder().iterdir())
+
+
+def test_only_what_was_moved_can_be_deleted(old: FakeClock) -> None:
+    move(old)
+    with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
+        LedgerRow.objects.filter(pk=45).delete()
+    with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
+        Segment.objects.update(last=50)
+    with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
+        Segment.objects.all().delete()
+    row = Segment.objects.get()
+    row.pk, row.first, row.last = None, 45, 50
+    with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
+        row.save(force_insert=True)
+
+
+def test_the_schedule_moves_one_segment_at_a_look(
+    old: FakeClock, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signer = Signer(old)
+    signer.look()
+    assert not Segment.objects.exists()
+    settings.SWITCHER_AUDIT_KEEP_DAYS = 1
+    signer.look()
+    assert Segment.objects.count() == 1
+
+
+def test_an_archive_that_fails_is_an_alarm(old: FakeClock, settings: Any) -> None:
+    settings.SWITCHER_AUDIT_KEEP_DAYS = 1
+    segment_folder().parent.joinpath("audit-segments").write_text("in the way")
+    Signer(old).look()
+    alarm = AuditEntry.objects.get(kind="audit.alarm", reason__startswith="Old entries")
+    assert "could not be moved" in alarm.reason
+
+
+class TestWhoWasActiveWhen:
+    """A host's state is kept when the entries that tell it go."""
+
+    def tell(self, clock: FakeClock, kind: str, host: str = "north-1", **facts: Any) -> None:
+        with writing():
+            append(kind, ANNA, host=host, clock=clock, **facts)
+
+    def archived(self, clock: FakeClock) -> None:
+        write(clock, 2)
+        checkpoints.sign(clock)
+        clock.pass_time(7 * 86400)
+        assert move(clock) is not None
+
+    def test_it_is_still_known(self, proofs: KeyFiles, clock: FakeClock) -> None:
+        self.tell(clock, "host.added")
+        self.tell(clock, "host.activated", model="mid-a")
+        since = clock.now()
+        self.archived(clock)
+        (north,) = then(clock.now())
+        assert (north.model, north.since) == ("mid-a", since)
+        assert [line.kind for line in north.proofs] == ["audit.archived"]
+
+    def test_through_two_segments(self, proofs: KeyFiles, clock: FakeClock) -> None:
+        self.tell(clock, "host.activated", model="mid-a")
+        self.archived(clock)
+        self.tell(clock, "host.changed")
+        self.archived(clock)
+        assert [h.model for h in then(clock.now())] == ["mid-a"]
+
+    def test_what_came_later_counts(self, proofs: KeyFiles, clock: FakeClock) -> None:
+        self.tell(clock, "host.activated", model="mid-a")
+        self.archived(clock)
+        clock.pass_time(60)
+        self.tell(clock, "host.activated", model="mid-b")
+        assert [h.model for h in then(clock.now())] == ["mid-b"]
+        assert [h.model for h in then(clock.now() - timedelta(seconds=30))] == ["mid-a"]
+
+    def test_another_host_of_the_same_name_inherits_nothing(
+        self, proofs: KeyFiles, clock: FakeClock
+    ) -> None:
+        self.tell(clock, "host.activated", model="mid-a")
+        self.tell(clock, "host.removed")
+        self.archived(clock)
+        (gone,) = then(clock.now())
+        assert gone.removed_at is not None
+        self.tell(clock, "host.added")
+        (fresh,) = then(clock.now())
+        assert (fresh.model, fresh.removed_at) == ("", None)
+
+
+class TestCommand:
+    @pytest.fixture
+    def run(self, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+        def go(*args: str) -> str:
+            call_command("audit", *args)
+            return capsys.readouterr().out
+
+        return go
+
+    def test_it_says_what_it_would_do_and_does_nothing(
+        self, old: FakeClock, run: Callable[..., str]
+    ) -> None:
+        assert "would be moved" in run("archive", "--older-than", "0", "--dry-run")
+        assert stored()[0] == 1
+
+    def test_it_moves_and_tells_as_json(self, old: FakeClock, run: Callable[..., str]) -> None:
+        told = json.loads(run("archive", "--before", "2099-01-01", "--json"))
+        assert told["moved"][0]["first"] == 1
+        assert Path(segment_folder() / told["moved"][0]["file"]).is_file()
+
+    def test_there_is_nothing_to_move(self, old: FakeClock, run: Callable[..., str]) -> None:
+        assert "No entries from before 2000-01-01 00:00 UTC" in run(
+            "archive", "--before", "2000-01-01"
+        )

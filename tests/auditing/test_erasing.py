@@ -1,0 +1,102 @@
+"""What is personal of somebody is erased; what they did, and that it is proved, stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+
+from switcher.evidence.keys import KeyFiles
+from switcher.models import AuditEntry, Origin, SwitchEvent
+from switcher.queries.ledger import verify
+from switcher.records import Actor, checkpoints
+from switcher.records.erasing import erase, held_of
+from switcher.records.ledger import append, writing
+from tests import make
+from tests.auditing.conftest import ANNA
+from tests.clocks import FakeClock
+
+pytestmark = pytest.mark.django_db
+
+ADDRESS, BROWSER = "192.0.2.14", "Firefox 999 of Ben"
+BEN = Actor("ben", "page", ip=ADDRESS, agent=BROWSER)
+CARL = Actor("carl", "page", ip="192.0.2.77", agent="Lynx")
+
+
+@pytest.fixture
+def trail(proofs: KeyFiles, clock: FakeClock) -> KeyFiles:
+    with writing():
+        for actor in (BEN, CARL, BEN):
+            append("host.changed", actor, host="north-1", clock=clock)
+    make.open_switch(make.host(), actor=BEN, clock=clock)
+    checkpoints.sign(clock)
+    return proofs
+
+
+def test_addresses_and_browsers_are_gone_and_the_chain_verifies(
+    trail: KeyFiles, clock: FakeClock
+) -> None:
+    assert erase("ben", ANNA, "asked by letter", clock) == 3
+    for row in Origin.objects.exclude(erased_at=None):
+        assert (row.ip, row.agent, bytes(row.salt)) == (None, "", b"")
+    left = {row.agent for row in Origin.objects.filter(erased_at=None)}
+    assert CARL.agent in left
+    assert BROWSER not in left
+    checkpoints.sign(clock)
+    assert verify(index=True).ok
+    assert SwitchEvent.objects.get().origin.erased_at is not None  # type: ignore[union-attr]
+
+
+def test_an_entry_tells_of_it_and_of_nothing_that_was_erased(
+    trail: KeyFiles, clock: FakeClock
+) -> None:
+    erase("ben", ANNA, "asked by letter", clock)
+    entry = AuditEntry.objects.get(kind="audit.erased")
+    assert (entry.actor, entry.reason) == ("anna", "asked by letter")
+    assert entry.facts == {"person": "ben", "places": 3}
+    assert ADDRESS not in entry.body
+
+
+def test_what_they_did_stays(trail: KeyFiles, clock: FakeClock) -> None:
+    before = AuditEntry.objects.filter(actor="ben").count()
+    erase("ben", ANNA, clock=clock)
+    assert AuditEntry.objects.filter(actor="ben").count() == before
+
+
+def test_twice_erases_nothing_more(trail: KeyFiles, clock: FakeClock) -> None:
+    erase("ben", ANNA, clock=clock)
+    assert erase("ben", ANNA, clock=clock) == 0
+
+
+def test_somebody_unknown_is_refused(trail: KeyFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        call_command("audit", "erase-personal", "--user", "nobody")
+    assert "Nobody named nobody is in the audit trail." in capsys.readouterr().err
+    assert not AuditEntry.objects.filter(kind="audit.erased").exists()
+
+
+def test_a_dry_run_says_what_is_held(trail: KeyFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("audit", "erase-personal", "--user", "ben", "--dry-run")
+    told = capsys.readouterr().out
+    assert "3 addresses and browsers of ben would be erased." in told
+    assert "Kept: who did what" in told
+    assert held_of("ben").places == 3
+
+
+def bytes_of_the_database() -> bytes:
+    path = Path(connection.settings_dict["NAME"])
+    files = [path, path.with_name(f"{path.name}-wal")]
+    return b"".join(file.read_bytes() for file in files if file.exists())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_byte_of_it_is_left_in_the_database(proofs: KeyFiles, clock: FakeClock) -> None:
+    if connection.vendor != "sqlite":
+        return  # its files are another user's
+    with writing():
+        append("host.changed", BEN, host="north-1", clock=clock)
+    assert BROWSER.encode() in bytes_of_the_database()
+    erase("ben", ANNA, clock=clock)
+    assert BROWSER.encode() not in bytes_of_the_database()

@@ -1,0 +1,90 @@
+"""Every kind of entry that the code writes is told in a sentence and found by a group."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from switcher.queries.entrywords import look, sentence
+from switcher.queries.filters import group_of
+from tests.server.process import ROOT
+
+# By "user.added" or by f"{what}.changed" in what is given to `append`.
+AREAS = "host|profile|key|user|group|login|server|audit|drift|ghost|handle"
+WRITTEN = re.compile(rf'"((?:{AREAS})\.[a-z-]+)"')
+
+
+def kinds() -> set[str]:
+    rooms = [ROOT / "switcher" / room for room in ("records", "auditing", "switching")]
+    code = "".join(path.read_text() for room in rooms for path in sorted(room.rglob("*.py")))
+    return set(WRITTEN.findall(code)) | {"user.changed"}
+
+
+@pytest.mark.parametrize("kind", sorted(kinds()))
+def test_a_kind_has_a_sentence_and_a_group(kind: str) -> None:
+    by_name = kind.replace(".", ": ").replace("-", " ").capitalize()
+    told = sentence(kind, "north-1", {})
+    assert told
+    assert not told.startswith(by_name)
+    assert group_of(kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "told"),
+    [
+        ("login.succeeded", {}, "Signed in."),
+        (
+            "login.failed",
+            {"why": "no such account"},
+            "Somebody tried to sign in under a name that is no account.",
+        ),
+        (
+            "login.locked-out",
+            {"locked": "address", "until": "2026-11-24T14:47:07.000000Z"},
+            "Too many failed: signing in from this address is locked until 14:47 UTC.",
+        ),
+        (
+            "user.added",
+            {"user": "olga", "before": {}, "after": {"is_staff": True}},
+            "Added user olga.",
+        ),
+        (
+            "user.changed",
+            {"user": "olga", "before": {"groups": ["a"]}, "after": {"groups": ["b"]}},
+            "Changed user olga: groups + b; groups − a.",
+        ),
+        (
+            "user.password-changed",
+            {"user": "olga", "usable": True},
+            "Changed the password of olga.",
+        ),
+        (
+            "host.version",
+            {"before": "0.12.6", "after": "0.13.0"},
+            "north-1 went from Ollama 0.12.6 to 0.13.0.",
+        ),
+        (
+            "server.lost",
+            {"role": "gateway", "version": "0.1.0"},
+            "A gateway process, version 0.1.0, had ended without a stop: killed, or cut off.",
+        ),
+        (
+            "key.refused",
+            {"name": "ci", "why": "it is off", "more": 19},
+            "The key ci was refused at the gateway: it is off. 19 more since the last such entry.",
+        ),
+        (
+            "host.default",
+            {"before": "south-1", "after": "north-1"},
+            "north-1 became the default host, instead of south-1.",
+        ),
+    ],
+)
+def test_what_a_sentence_says(kind: str, facts: dict[str, object], told: str) -> None:
+    assert sentence(kind, "north-1" if kind.startswith("host.") else "", facts) == told
+
+
+@pytest.mark.parametrize("kind", ["login.failed", "login.locked-out", "key.refused", "server.lost"])
+def test_what_deserves_a_look_stands_out(kind: str) -> None:
+    assert look(kind, "") == "warning"

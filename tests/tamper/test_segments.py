@@ -1,0 +1,159 @@
+"""The matrix of what is done to segments: sealed files, and the rows that tell of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from switcher.auditing.archiving import archive
+from switcher.evidence.keys import KeyFiles
+from switcher.evidence.switchboard_verify import Report, Tree
+from switcher.models import LedgerRow, Segment
+from switcher.places import segment_folder
+from switcher.queries.ledger import verify
+from switcher.records.ledger import stamp
+from tests.clocks import FakeClock
+from tests.tamper.attacker import ANNA, Attacker, sign_and_anchor, write
+
+pytestmark = pytest.mark.django_db
+
+SEGMENT = "switcher_segment"
+
+
+@pytest.fixture
+def moved(proofs: KeyFiles, clock: FakeClock) -> Attacker:
+    """Two segments, of five and of four entries, and what came since."""
+    for count in (4, 4):
+        write(count, clock)
+        sign_and_anchor(clock)
+    clock.pass_time(7 * 86400)
+    for most in (5, 5):
+        assert archive(clock.now() - timedelta(days=1), ANNA, clock, most=most) is not None
+    write(3, clock)
+    sign_and_anchor(clock)
+    return Attacker(proofs, clock)
+
+
+def verdicts(report: Report) -> tuple[bool, bool, bool]:
+    return report.intact, report.anchored, report.complete
+
+
+def rewrite(name: str, change: Callable[[str], str]) -> None:
+    path = segment_folder() / name
+    text = path.read_text(encoding="utf-8")
+    path.chmod(0o600)
+    path.write_text(change(text), encoding="utf-8")
+
+
+def names() -> list[str]:
+    return list(Segment.objects.order_by("first").values_list("name", flat=True))
+
+
+def test_what_was_not_touched_verifies(moved: Attacker) -> None:
+    report = verify(index=True).report
+    assert (verdicts(report), report.problems) == ((True, True, True), [])
+    assert report.first_seq == 1
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_file_that_is_gone(moved: Attacker, which: int) -> None:
+    (segment_folder() / names()[which]).unlink()
+    report = verify().report
+    assert verdicts(report) == (True, True, False)
+    assert names()[which] in report.problems[0]
+    assert "No such file" in report.problems[0]
+
+
+def test_both_files_gone(moved: Attacker) -> None:
+    for name in names():
+        (segment_folder() / name).unlink()
+    assert verdicts(verify().report) == (True, True, False)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_entry_in_a_file_edited(moved: Attacker, which: int) -> None:
+    rewrite(names()[which], lambda text: text.replace("anna", "mallory", 1))
+    report = verify().report
+    assert not report.intact
+
+
+def test_an_entry_cut_out_of_a_file(moved: Attacker) -> None:
+    rewrite(names()[0], lambda text: "\n".join(text.split("\n")[:3] + text.split("\n")[4:]))
+    report = verify().report
+    assert not report.intact
+    assert report.bad_seq is not None
+
+
+def test_a_file_cut_off(moved: Attacker) -> None:
+    rewrite(names()[1], lambda text: "\n".join(text.split("\n")[:3]) + "\n")
+    report = verify().report
+    assert (report.intact, report.complete) == (False, False)
+
+
+def test_a_file_with_something_added_that_is_no_entry(moved: Attacker) -> None:
+    rewrite(names()[0], lambda text: text + '{"type":"note"}\n')
+    assert verdicts(verify().report) == (False, True, True)
+
+
+def test_a_file_emptied_and_its_row_made_to_fit(moved: Attacker) -> None:
+    rewrite(names()[0], lambda text: "")
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    moved.sql(f"UPDATE {SEGMENT} SET sha256 = %s WHERE first = 1", empty)
+    assert not verify().report.ok
+
+
+def test_a_tree_of_the_attackers_own(moved: Attacker) -> None:
+    """Where a file is not there, its row says how to go on. It is not believed."""
+    (segment_folder() / names()[1]).unlink()
+    tree = Tree()
+    tree.extend([bytes([n]) * 32 for n in range(Segment.objects.get(first=6).last)])
+    moved.sql(f"UPDATE {SEGMENT} SET tree = %s WHERE first = 6", tree.to_text())
+    report = verify().report
+    assert (report.anchored, report.complete) == (False, False)
+
+
+def test_a_row_that_cannot_be_read(moved: Attacker) -> None:
+    (segment_folder() / names()[1]).unlink()
+    moved.sql(f"UPDATE {SEGMENT} SET tree = 'nonsense' WHERE first = 6")
+    assert not verify().report.ok
+
+
+def test_entries_hidden_by_a_segment_that_nobody_made(trail: KeyFiles, clock: FakeClock) -> None:
+    """The chain and the checkpoints hold; but the file is nowhere, and no entry tells of it."""
+    attacker = Attacker(trail, clock)
+    tree = Tree()
+    tree.extend([row.hash for row in attacker.rows()[:5]])
+    attacker.sql(
+        f"INSERT INTO {SEGMENT} (first, last, last_at, name, size, sha256, prev, tree, "
+        "rotations, entry, at) VALUES (1, 5, %s, 'audit-old.jsonl', 0, '', %s, %s, '[]', 9, %s)",
+        stamp(clock.now()),
+        attacker.rows()[4].hash.hex(),
+        tree.to_text(),
+        stamp(clock.now()),
+    )
+    attacker.delete(1, 2, 3, 4, 5)
+    report = verify().report
+    assert not report.complete
+    assert any("No entry tells that entries 1 to 5" in text for text in report.problems)
+
+
+def test_a_segments_row_removed(moved: Attacker) -> None:
+    moved.sql(f"DELETE FROM {SEGMENT} WHERE first = 6")
+    report = verify().report
+    assert not report.ok
+    assert report.bad_seq == 6
+
+
+def test_all_rows_of_segments_removed(moved: Attacker) -> None:
+    moved.sql(f"DELETE FROM {SEGMENT}")
+    report = verify().report
+    assert (report.intact, report.complete) == (False, False)
+
+
+def test_moved_entries_put_back_changed_are_not_looked_at(moved: Attacker) -> None:
+    """What lies in a segment is read from its file alone."""
+    first = Segment.objects.order_by("first")[0]
+    LedgerRow.objects.create(seq=first.last, body="{}", prev=b"", hash=b"")
+    assert verdicts(verify().report) == (True, True, True)
