@@ -71,15 +71,16 @@ class Judge:
             self._unsettled.add(host_id)
             return None
         if case is None or host_id in self._unsettled:
-            self._memories[host_id] = memory.after(seen, judged=False)
+            self._memories[host_id] = memory.passing_over(seen)
             self._unsettled.discard(host_id)
             return None
         known = self._recorded(case, memory, seen)
         # Not before: where that failed, the next reading is judged by what was seen before this.
-        self._memories[host_id] = memory.after(seen)
         if known is None:
+            self._memories[host_id] = memory.passing_over(seen)
             self._unsettled.add(host_id)
             return None
+        self._memories[host_id] = memory.after(seen)
         self._open[host_id] = known
         return Verdict(case, seen, known)
 

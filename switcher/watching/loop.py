@@ -275,7 +275,10 @@ class Watcher:
         """Everything, or what is resident alone: the catalogue changes seldom."""
         now = self._clock.monotonic()
         known = _latest.get(watched.host.id)
-        if known is None or not known.answered or now - watched.catalogue_at > CATALOGUE_EVERY_S:
+        # After a switch a name may mean something else.
+        anew = self._judge.unsettled(watched.host.id) and not watched.host.busy
+        stale = now - watched.catalogue_at > CATALOGUE_EVERY_S
+        if known is None or not known.answered or stale or anew:
             watched.catalogue_at = now
             return watched.client.observe(self._clock.now())
         seen = watched.client.observe_resident(self._clock.now(), known)

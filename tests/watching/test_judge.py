@@ -87,5 +87,19 @@ def test_what_could_not_be_written_is_judged_the_same_by_the_next_reading(
     assert Drift.objects.get().kind == "restarted"
 
 
+def test_what_a_reading_that_says_nothing_showed_first_is_named_by_the_next(
+    host: Host, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A keep-alive is seen to be shortened by comparing with a reading before."""
+    soon = make.resident("llama3.1:8b", expires_at=NOW + timedelta(minutes=1))
+    judge.judge(host.pk, at(0, make.resident("llama3.1:8b")), False)
+    with monkeypatch.context() as patched:
+        patched.setattr(drifts, "record", lambda *_: None)  # what is desired has just changed
+        assert judge.judge(host.pk, at(1, soon), False) is None
+    assert judge.judge(host.pk, at(2, soon), False) is None
+    judge.judge(host.pk, at(3, soon), False)
+    assert Drift.objects.get().kind == "shortened"
+
+
 def test_a_host_that_is_not_known_yet_is_not_judged(host: Host) -> None:
     assert Judge().judge(host.pk, at(0), False) is None
