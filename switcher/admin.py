@@ -66,6 +66,9 @@ class HostForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean_base_url(self) -> str:
         return str(checked(specs.check_address, self.cleaned_data["base_url"]))
 
+    def clean_published_name(self) -> str:
+        return str(checked(specs.check_published, self.cleaned_data["published_name"]))
+
 
 class ThroughRecords(admin.ModelAdmin):  # type: ignore[type-arg]
     """Every change goes through `records`, so that none is without its audit entry."""

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from switcher.handles import named
 from switcher.observed import (
     Installed,
     Observation,
@@ -46,6 +47,7 @@ class Kind(StrEnum):
     GHOST = "ghost"
     FOREIGN = "foreign"
     UNREACHABLE = "unreachable"
+    PUBLISHED = "published"  # the published name does not mean the active model
     FLAPPING = "flapping"  # repaired as often as is allowed, and back again
 
 
@@ -67,6 +69,7 @@ WORDS: dict[Kind, str] = {
     Kind.GHOST: "Ghost",
     Kind.FOREIGN: "Foreign model",
     Kind.UNREACHABLE: "Not reachable",
+    Kind.PUBLISHED: "Published name",
     Kind.FLAPPING: "Keeps coming back",
 }
 
@@ -103,6 +106,8 @@ class Desired:
     preloaded: tuple[Wanted, ...] = ()
     handles: Mapping[str, str] = field(default_factory=dict)
     verified: Mapping[str, Resident] = field(default_factory=dict)
+    published: str = ""  # the name that is to mean the active model
+    published_is_ours: bool = True  # it was pointed by us; else it is still to be
 
     def wanted(self, installed: Iterable[Installed]) -> tuple[Wanted, ...]:
         """The active model, then the preloaded ones by what their names mean now; none twice."""
@@ -152,6 +157,11 @@ class Memory:
         here = {r.digest: Seen(r, now.at) for r in now.resident}
         told = not judged and (self.reconnected or now.reconnected)
         return replace(self, previous=now, failures=0, last=kept | here, reconnected=told)
+
+    def passing_over(self, now: Observation) -> Memory:
+        """With a reading that was not judged though no switch was open: what was seen of a model
+        before stays what the next one is compared with, so that nothing is lost in between."""
+        return replace(self.after(now, judged=False), last={**self.after(now).last, **self.last})
 
     def has(self, kind: Kind, digest: str) -> bool:
         return (kind.value, digest) in self.open
@@ -209,6 +219,7 @@ def find(desired: Desired, memory: Memory, now: Observation) -> tuple[Found, ...
     found: list[Found] = []
     for each in wanted:
         found += _of_wanted(each, desired, memory, now)
+    found += _of_published(desired, now)
     found += _of_others(desired, {w.digest for w in wanted if w.digest}, memory, now)
     if memory.has(Kind.FLAPPING, "") and any(f.kind in REPAIRED for f in found):
         found.append(Found(Kind.FLAPPING, "", "", "", {}))  # lasts as long as what comes back
@@ -236,6 +247,8 @@ def ending(desired: Desired, now: Observation, kind: Kind, digest: str) -> str:
         return "It answers again."
     if kind is Kind.FLAPPING:
         return "What came back again and again is over."
+    if kind is Kind.PUBLISHED:
+        return "The published name is right again, or none is wanted."
     wanted = {w.digest or w.spec.name[:80] for w in desired.wanted(now.installed)}
     here = find_digest(now.resident, digest) is not None
     if kind in (Kind.GHOST, Kind.FOREIGN):
@@ -247,6 +260,34 @@ def ending(desired: Desired, now: Observation, kind: Kind, digest: str) -> str:
     if not here:
         return "It is not loaded now."
     return "It is loaded again." if kind in GONE else "It is as wanted again."
+
+
+# --- the published name ------------------------------------------------------------------------
+
+
+def _of_published(desired: Desired, now: Observation) -> list[Found]:
+    """It is to mean the active model, by digest (fact 21)."""
+    active, name = desired.active, desired.published
+    if active is None or not name:
+        return []
+    there = named(now.installed, name)
+    means = there.digest if there else None
+    if desired.published_is_ours and means == active.digest:
+        return []
+    if there is None and not desired.published_is_ours:
+        return []  # it is only now to be made
+    if there is not None and not desired.published_is_ours:
+        text = f"{desired.host} has a model {short_name(name)} that is not Switchboard's: "
+        text += "the active model cannot be published by that name."
+    elif there is None:
+        text = f"{short_name(name)} is to mean {active.short}, and is not on the host."
+    else:
+        text = f"{short_name(name)} is to mean {active.short}, and means other content."
+    evidence = {
+        "wanted": {"name": name, "digest": active.digest},
+        "now": {"at": now.at.isoformat(), "name_means": means},
+    }
+    return [Found(Kind.PUBLISHED, name, active.digest, text, evidence)]
 
 
 # --- one wanted model --------------------------------------------------------------------------

@@ -50,6 +50,12 @@ def known_as(resident: Iterable[Resident], tags: Mapping[str, str]) -> tuple[Res
     return tuple(replace(r, name=tags[r.name]) if r.name in tags else r for r in resident)
 
 
+def without(installed: Iterable[Installed], name: str) -> tuple[Installed, ...]:
+    """What is on a disk but for one name, whatever its case; all of it where there is none."""
+    full = full_name(name).lower() if name else ""
+    return tuple(i for i in installed if i.name.lower() != full)
+
+
 def reaching(digest: str, name: str, installed: Iterable[Installed]) -> str:
     """A name by which the resident model of this digest is reached: its own while that means its
     content, else any other that does. Empty where none does (facts 23, 24)."""

@@ -71,8 +71,12 @@ class Host(models.Model):
         choices=[("active", "active"), ("names", "names"), ("strict", "strict")],
         default="active",
     )
-    # A name on the Ollama server itself that always means the active model (facts 21, 22).
+    # A name on the Ollama server itself that always means the active model (facts 21, 22): as it
+    # is wanted, and what of it is ours there. A name that is not written down here is not touched.
     published_name = models.CharField(max_length=200, blank=True)
+    published_as = models.CharField(max_length=200, blank=True)
+    published_tag = models.CharField(max_length=200, blank=True)
+    published_digest = models.CharField(max_length=80, blank=True)
     removed_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

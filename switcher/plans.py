@@ -83,6 +83,7 @@ class Situation:
     missing: tuple[Item, ...] = ()  # preloaded models on the disk that are not loaded
     ours: frozenset[str] = frozenset()  # digests that switches loaded here
     usual_gpu_percent: int | None = None  # of the target, when it was last activated here
+    published: str = ""  # the name on the server that is to mean the active model
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ class Plan:
     stays: bool  # the model is active already and stays loaded, whatever else comes and goes
     restore: str
     warmups: int
+    published: str  # the name that is pointed at the model before it becomes active
     token: str
 
     @property
@@ -213,6 +215,7 @@ def make_plan(s: Situation) -> Plan:
         stays=in_place,
         restore=next((i.name for i in old if i.role == "active"), ""),
         warmups=len(s.spec.warmups),
+        published=short_name(s.published),
         token=plan_token(s),
     )
 

@@ -66,6 +66,12 @@ def check_tag(tag: str) -> str:
     return tag
 
 
+def check_published(name: str) -> str:
+    """A name for the active model on the server itself, in full as the server lists it; empty for
+    none. Or BadRequest."""
+    return full_name(check_tag(name).lower()) if name.strip() else ""
+
+
 def check_address(text: str) -> str:
     """The base address of an Ollama server, without a slash at its end."""
     text = text.strip().rstrip("/")

@@ -39,6 +39,7 @@ STATUS: dict[str, int] = {
     "cut": 502,
     "below-floor": 502,
     "not-resident": 502,
+    "not-published": 502,
     "interrupted": 503,
     "unreachable": 503,
     "server-busy": 503,

@@ -195,7 +195,8 @@ def _then(plan: Plan) -> Step:
         if p.value in plan.expected
     ]
     figure = _about(sum(seconds)) if seconds else ""
-    return Step("then", "ok", "Then", f"warm with {prompts} and verify", figure, "", False)
+    point = f", then point {plan.published} at it" if plan.published else ""
+    return Step("then", "ok", "Then", f"warm with {prompts} and verify{point}", figure, "", False)
 
 
 def _about(seconds: float) -> str:

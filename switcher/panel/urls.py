@@ -38,6 +38,7 @@ urlpatterns = [
     path("hosts/<slug:name>/", hosts.host, name="host"),
     path("hosts/<slug:name>/edit", hosts.edit, name="host-edit"),
     path("hosts/<slug:name>/clients", clients.clients, name="host-clients"),
+    path("hosts/<slug:name>/publish", clients.publish, name="host-publish"),
     path("hosts/<slug:name>/check", hosts.check, name="host-check"),
     path("hosts/<slug:name>/ghosts", hosts.ghosts, name="host-ghosts"),
     path("hosts/<slug:name>/free", hosts.free, name="host-free"),

@@ -10,6 +10,7 @@ from switcher.observed import Installed, Observation, full_name, short_name
 from switcher.queries.gates import Route, routes
 from switcher.queries.hosts import host_queryset, known_by_host
 from switcher.queries.hoststates import Known
+from switcher.queries.publishing import Published, published_of
 
 POLICY_WORDS = {
     "active": "Whatever a client names, it gets the active model.",
@@ -42,6 +43,8 @@ class ClientsPage:
     policy: str
     names: tuple[tuple[str, str], ...]
     rows: tuple[ClientName, ...]
+    published: Published
+    address: str
 
     @property
     def words(self) -> str:
@@ -67,6 +70,8 @@ def clients_page(name: str, fresh: Mapping[int, Observation] | None = None) -> C
         policy=route.policy,
         names=names_of(host),
         rows=tuple(_row(route, known, name) for name in _worth_telling(route)),
+        published=published_of(host),
+        address=host.base_url,
     )
 
 

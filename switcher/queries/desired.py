@@ -12,6 +12,7 @@ from django.db.models import OuterRef, Subquery
 from switcher.drift import Desired, Recorded, Wanted
 from switcher.models import Drift, Handle, Host, ModelProfile, Preload, SwitchEvent
 from switcher.observed import Resident, full_name
+from switcher.queries.publishing import published_of
 from switcher.specs import Spec, check_warmups
 from switcher.states import State
 
@@ -32,6 +33,7 @@ class HostCase:
     policy: str  # report or repair
     repairs_an_hour: int
     handled: frozenset[str]  # digests that a copy of ours reaches
+    name_is_due: bool  # the published name that is set was not carried out yet
     open: tuple[Recorded, ...]
 
     @property
@@ -76,12 +78,23 @@ def _case(
     host: Any, preloaded: list[Wanted], handles: list[Handle], known: list[Recorded]
 ) -> HostCase:
     names = {full_name(h.name): full_name(h.tag) for h in handles}
+    if host.published_as:
+        names[host.published_as] = host.published_tag
     verified = {r["digest"]: Resident.from_json(r) for r in host.left_behind or ()}
     return HostCase(
         host_id=host.pk,
         host=host.name,
         base_url=host.base_url,
-        desired=Desired(host.name, _active(host), tuple(preloaded), names, verified),
+        desired=Desired(
+            host.name,
+            _active(host),
+            tuple(preloaded),
+            names,
+            verified,
+            published=host.published_name,
+            published_is_ours=host.published_as == host.published_name,
+        ),
+        name_is_due=published_of(host).due,
         active_digest=host.active_digest,
         active_since=host.active_since,
         policy=host.drift_policy,

@@ -12,7 +12,7 @@ from switcher.states import ENDED
 
 # Groups of kinds, by how their names begin; of two that fit, the first.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "switches": ("switch.", "host.activated", "handle.", "ghost."),
+    "switches": ("switch.", "host.activated", "handle.", "ghost.", "name."),
     "drift": ("drift.", "repair."),
     "configuration": ("host.", "profile.", "policy."),
     "people": ("user.", "group.", "login.", "key."),

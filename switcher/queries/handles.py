@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from switcher.handles import is_handle, known_as, without_handles
+from switcher.handles import is_handle, known_as, without, without_handles
 from switcher.models import Handle, Host
 from switcher.observed import Installed, Observation, Resident
 
@@ -28,9 +28,10 @@ def handles_of(host_id: int) -> tuple[HandleRow, ...]:
 
 
 def tags_of(host_id: int, resident: Iterable[Resident]) -> Mapping[str, str]:
-    """What each handle of a host is a copy of, by its name. No query where none is listed as
-    resident."""
-    return tags_by_host({host_id: resident}).get(host_id, {})
+    """What each handle of a host, and its published name, is a copy of, by its name."""
+    row = Host.objects.filter(pk=host_id).values_list("published_as", "published_tag").first()
+    published = dict([row]) if row and row[0] else {}
+    return {**tags_by_host({host_id: resident}).get(host_id, {}), **published}
 
 
 def tags_by_host(resident: Mapping[int, Iterable[Resident]]) -> Mapping[int, Mapping[str, str]]:
@@ -77,8 +78,9 @@ def upkeep_of(host_id: int) -> Upkeep | None:
 
 def as_models(host_id: int, seen: Observation) -> Observation:
     """A reading by the names of models: without the copies, which are nothing to switch to."""
+    ours = Host.objects.filter(pk=host_id).values_list("published_as", flat=True).first() or ""
     return replace(
         seen,
         resident=known_as(seen.resident, tags_of(host_id, seen.resident)),
-        installed=without_handles(seen.installed),
+        installed=without(without_handles(seen.installed), ours),
     )

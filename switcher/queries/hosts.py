@@ -24,6 +24,7 @@ from switcher.queries.hoststates import (
     row_of,
 )
 from switcher.queries.listing import LINE_FIELDS, ListedSwitch, line_of
+from switcher.queries.publishing import Published, published_of
 from switcher.queries.switches import SwitchView, rows_with_all, view_of
 from switcher.queries.words import keep_alive_words
 from switcher.states import OPEN, State
@@ -66,6 +67,7 @@ class HostPage:
     drift_policy: str
     repairs_an_hour: int
     gateway_policy: str
+    published: Published
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class HostValues:
     preloaded: tuple[str, ...]
     drift_policy: str
     repairs_an_hour: int
+    published_name: str
 
 
 def host_queryset() -> QuerySet[Any]:
@@ -111,9 +114,10 @@ def known_by_host(
     hosts: Iterable[Any], fresh: Mapping[int, Observation] | None
 ) -> dict[int, Known]:
     """What is known of each, by the names of models. No query, but where a copy is resident."""
-    known = {h.pk: known_of(h, fresh) for h in hosts}
+    rows = list(hosts)
+    known = {h.pk: known_of(h, fresh) for h in rows}
     tags = tags_by_host({host_id: k.resident for host_id, k in known.items()})
-    return {host_id: as_models(k, tags.get(host_id, {})) for host_id, k in known.items()}
+    return {h.pk: as_models(h, known[h.pk], tags.get(h.pk, {})) for h in rows}
 
 
 def host_rows(now: datetime, fresh: Mapping[int, Observation] | None = None) -> tuple[HostRow, ...]:
@@ -175,6 +179,7 @@ def host_page(
         drift_policy=host.drift_policy,
         repairs_an_hour=host.repairs_an_hour,
         gateway_policy=host.gateway_policy,
+        published=published_of(host),
     )
 
 
@@ -195,6 +200,7 @@ def host_values(name: str) -> HostValues | None:
         preloaded=tuple(host.preloaded.values_list("name", flat=True)),
         drift_policy=host.drift_policy,
         repairs_an_hour=host.repairs_an_hour,
+        published_name=host.published_name,
     )
 
 

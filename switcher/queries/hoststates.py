@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from switcher.drift import GHOST_AFTER_S, GONE, OFFLINE_AFTER, Kind, Recorded
-from switcher.handles import known_as, what_remains, without_handles
+from switcher.handles import known_as, what_remains, without, without_handles
 from switcher.observed import Installed, Observation, Resident, find_installed, short_name
 from switcher.queries.bars import NBSP, Bar, Part, bar, bytes_of
 from switcher.queries.switches import SwitchView
@@ -142,13 +142,14 @@ def known_of(host: Any, fresh: Mapping[int, Observation] | None) -> Known:
     )
 
 
-def as_models(known: Known, tags: Mapping[str, str]) -> Known:
-    """Without the copies that are held: they are no models to switch to. `tags` has what each is a
-    copy of."""
+def as_models(host: Any, known: Known, tags: Mapping[str, str]) -> Known:
+    """Without the copies that are held, and the published name: they are no models to switch to.
+    `tags` has what each copy is one of."""
+    ours = {host.published_as: host.published_tag} if host.published_as else {}
     return replace(
         known,
-        resident=known_as(known.resident, tags),
-        installed=without_handles(known.installed),
+        resident=known_as(known.resident, {**tags, **ours}),
+        installed=without(without_handles(known.installed), host.published_as),
         reached=frozenset(i.digest for i in known.installed),
     )
 

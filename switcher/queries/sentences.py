@@ -94,6 +94,21 @@ def _about_model(text: str) -> Sentence:
     return tell
 
 
+def _pointed(kind: str, host: str, facts: Facts) -> str:
+    before = short_name(str(facts.get("previous") or ""))
+    instead = f", instead of {before}" if before else ""
+    model = short_name(str(facts.get("model") or "?"))
+    return f"Pointed {_published(facts)} on {host} at {model}{instead}"
+
+
+def _withdrawn(kind: str, host: str, facts: Facts) -> str:
+    return f"Took {_published(facts)} off {host}"
+
+
+def _published(facts: Facts) -> str:
+    return f"the published name {short_name(str(facts.get('name') or '?'))}"
+
+
 SENTENCES: dict[str, Sentence] = {
     "login.succeeded": _fixed("Signed in"),
     "login.ended": _fixed("Signed out"),
@@ -107,6 +122,8 @@ SENTENCES: dict[str, Sentence] = {
     "handle.released": _about_model("Removed the copy that held {model} on {host}"),
     "ghost.unload-asked": _about_model("Asked {host} to unload the ghost {model}"),
     "ghost.freed": _about_model("Freed the ghost {model} on {host}"),
+    "name.pointed": _pointed,
+    "name.withdrawn": _withdrawn,
     "key.refused": _key_refused,
     "server.started": _process("started"),
     "server.stopped": _process("stopped"),

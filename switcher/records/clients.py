@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from switcher.clock import Clock, system
 from switcher.errors import BadRequest, NotFound
-from switcher.models import GatewayName, Host, ModelProfile
+from switcher.models import GatewayName, Host, ModelProfile, Reading
 from switcher.observed import full_name, short_name
 from switcher.records.config import save_host
 from switcher.records.ledger import Actor, append, writing
-from switcher.specs import check_tag
+from switcher.specs import check_published, check_tag
 
 POLICIES = ("active", "names", "strict")
 MOST_NAMES = 100
@@ -38,6 +38,31 @@ def set_clients(
             save_host(host, actor, clock)
         if wanted is not None:
             _set_names(host, wanted, actor, clock)
+
+
+def set_published(host_id: int, name: str, actor: Actor, clock: Clock = system) -> None:
+    """Set by which name the active model is published on the host itself; empty: by none. Raises
+    BadRequest (its field is `published_name`), NotFound."""
+    try:
+        wanted = check_published(name)
+    except BadRequest as exc:
+        raise BadRequest(exc.text, "published_name") from exc
+    with writing():
+        host = _host(host_id)
+        if wanted and wanted != host.published_as and wanted in _on_disk(host):
+            raise BadRequest(
+                f"{host.name} has a model {short_name(wanted)} that is not Switchboard's. "
+                "Choose another name, or remove that model.",
+                "published_name",
+            )
+        host.published_name = wanted
+        save_host(host, actor, clock)
+
+
+def _on_disk(host: Host) -> set[str]:
+    """The names that were seen on it last, in lower case: to the server case is no difference."""
+    installed = Reading.objects.filter(host=host).values_list("installed", flat=True).first()
+    return {full_name(str(row["name"])).lower() for row in installed or ()}
 
 
 def put_name(host_id: int, name: str, profile: str, actor: Actor, clock: Clock = system) -> str:

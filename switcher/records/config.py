@@ -37,6 +37,7 @@ HOST_FIELDS = (
     "drift_policy",
     "repairs_an_hour",
     "gateway_policy",
+    "published_name",
 )
 
 
@@ -158,6 +159,8 @@ def _leave_address(host: Host, name: str) -> None:
     """A switch ends where it began; and what the old address held, the new one does not."""
     _check_not_switching(host, name)
     Reading.objects.filter(host=host).delete()
+    nothing = {"published_as": "", "published_tag": "", "published_digest": ""}
+    Host.objects.filter(pk=host.pk).update(**nothing)
 
 
 def _check_not_switching(host: Host, name: str) -> None:

@@ -30,7 +30,7 @@ def claim(holder: Holder, digest: str, tag: str, name: str) -> bool:
     """This name on the host is to be a copy of `tag` with this digest. False where it stands for
     another digest. Raises FenceLost."""
     with writing():
-        host = _check_fence(holder)
+        host = check_fence(holder)
         if Handle.objects.filter(host=host, name=name).exclude(digest=digest).exists():
             return False
         values = {"tag": tag, "name": name, "made_at": holder.clock.now()}
@@ -43,7 +43,7 @@ def claim(holder: Holder, digest: str, tag: str, name: str) -> bool:
 def release(holder: Holder, digest: str) -> None:
     """The copy is gone from the host. Raises FenceLost."""
     with writing():
-        host = _check_fence(holder)
+        host = check_fence(holder)
         row = Handle.objects.filter(host=host, digest=digest).first()
         if row is not None:
             row.delete()
@@ -54,10 +54,10 @@ def tell(kind: str, holder: Holder, digest: str, **facts: Any) -> None:
     """Write down what is done about a ghost (`ghost.unload-asked`, `ghost.freed`). Raises
     FenceLost."""
     with writing():
-        _entry(kind, holder, _check_fence(holder), digest, **facts)
+        _entry(kind, holder, check_fence(holder), digest, **facts)
 
 
-def _check_fence(holder: Holder) -> Host:
+def check_fence(holder: Holder) -> Host:
     lease = Lease.objects.select_for_update().filter(host_id=holder.host_id, fence=holder.fence)
     if not lease.exists():
         raise FenceLost("The lease on the host is not ours any more.")

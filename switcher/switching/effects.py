@@ -114,6 +114,12 @@ class NotResident(SwitcherError):
     code = "not-resident"
 
 
+class NotPublished(SwitcherError):
+    """The published name cannot be pointed at a model."""
+
+    code = "not-published"
+
+
 class Interrupted(SwitcherError):
     """The process that ran the switch ended in the middle."""
 

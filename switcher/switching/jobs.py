@@ -112,7 +112,8 @@ def situation(
     """All that a plan is made from: what the host holds now, and what is known of the past."""
     target = next((i for i in installed if i.name == spec.name), None)
     handles = list(host.handles.all())
-    resident = known_as(resident, {h.name: h.tag for h in handles})
+    ours = {host.published_as: host.published_tag} if host.published_as else {}
+    resident = known_as(resident, {h.name: h.tag for h in handles} | ours)
     pinned = _pinned(host, installed)
     return Situation(
         host=host.name,
@@ -130,6 +131,7 @@ def situation(
         missing=_missing(host, pinned, resident),
         ours=frozenset(h.digest for h in handles),
         usual_gpu_percent=usual_gpu_percent(host.pk, target.digest) if target else None,
+        published=host.published_name,
     )
 
 

@@ -24,6 +24,7 @@ from switcher.switching.effects import (
     Steps,
 )
 from switcher.switching.jobs import Job
+from switcher.switching.publishing import put_back
 from switcher.switching.residency import (
     NOTICED_S,
     ask_to_leave,
@@ -48,6 +49,7 @@ def restore(held: Held, job: Job, why: SwitcherError) -> Steps[None]:
         # Giving up at once would leave everyone without a model.
         seen = yield from patiently(held, lambda: _bring_back(held, job, back))
     except (OllamaError, NotResident) as exc:
+        yield from put_back(held, job)
         after = yield from look_or_none()
         held.end(
             State.FAILED,
@@ -57,6 +59,7 @@ def restore(held: Held, job: Job, why: SwitcherError) -> Steps[None]:
             outcome=_degraded_text(job, after, exc),
         )
         return
+    yield from put_back(held, job)
     held.end(
         State.CANCELLED if isinstance(why, Cancelled) else State.ROLLED_BACK,
         after=snapshot(seen),

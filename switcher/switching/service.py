@@ -58,12 +58,23 @@ def check(wish: Wish) -> Checked:
         spec = spec_of(profile)
     else:
         spec = Spec(profile="", tag=check_tag(wish.model), keep_alive=host.keep_alive)
+    _check_no_alias(host, spec.tag)
     if wish.keep_alive:
         spec = replace(spec, keep_alive=check_keep_alive(wish.keep_alive))
     _check_reason(wish.reason)
     return Checked(
         host, spec, profile.pk if profile else None, _strategy(wish.strategy), wish.reason.strip()
     )
+
+
+def _check_no_alias(host: Host, tag: str) -> None:
+    """The published name is the active model's, whatever that is: nothing to switch to."""
+    if host.published_name and full_name(tag).lower() == host.published_name:
+        raise BadRequest(
+            f"{tag} is the name by which {host.name} publishes its active model. "
+            "Name the model itself.",
+            "model",
+        )
 
 
 def plan(wish: Wish) -> Plan:

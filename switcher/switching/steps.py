@@ -27,6 +27,7 @@ from switcher.switching.effects import (
     Interrupted,
     Load,
     Look,
+    NotPublished,
     NotResident,
     Pause,
     Steps,
@@ -34,6 +35,7 @@ from switcher.switching.effects import (
 )
 from switcher.switching.holding import hold_model, let_go
 from switcher.switching.jobs import Course, Job
+from switcher.switching.publishing import point
 from switcher.switching.residency import (
     ask_to_leave,
     learned,
@@ -51,7 +53,16 @@ DRAIN_S = 30.0
 GATE_POLL_S = 0.02
 TRANSIT_S = 0.25
 
-Failure = (OllamaError, GateFailed, NotResident, PlanBlocked, PlanOutdated, Cancelled, Interrupted)
+Failure = (
+    OllamaError,
+    GateFailed,
+    NotResident,
+    NotPublished,
+    PlanBlocked,
+    PlanOutdated,
+    Cancelled,
+    Interrupted,
+)
 
 
 def run(held: Held, job: Job) -> Steps[None]:
@@ -122,12 +133,21 @@ def _confirm_active(
     if find_digest(after, plan.digest) is None:
         raise NotResident(f"{job.host} does not list {plan.load.short}, though it answered.")
     yield from hold_model(held, job, job.spec.tag, plan.digest, installed)
+    yield from _point_or_warn(held, job)
     held.end(
         State.ACTIVE,
         after=snapshot(after),
         figures={"already_active": True},
         outcome=f"{plan.load.short} was active on {job.host} already, and answers.",
     )
+
+
+def _point_or_warn(held: Held, job: Job) -> Steps[None]:
+    """Of an already active model nothing changes, so nothing is taken back either."""
+    try:
+        yield from point(held, job, job.spec.tag, job.known.digest)
+    except (OllamaError, NotPublished) as exc:
+        held.note(warning=f"The published name was not pointed: {exc.text}")
 
 
 def _make_way(held: Held, job: Job, installed: tuple[Installed, ...]) -> Steps[None]:
@@ -293,6 +313,7 @@ def _activate(held: Held, job: Job) -> Steps[None]:
     course = job.known
     if course.strategy is Strategy.OVERLAP:
         passing = yield from _all_know()
+        yield from point(held, job, job.spec.tag, course.digest)
         if course.leaving:
             held.activate(State.UNLOADING, course.digest)
             if passing:  # what was sent just before is on its way; it would load the old one again
@@ -302,6 +323,7 @@ def _activate(held: Held, job: Job) -> Steps[None]:
     after = yield from look_or_none()
     if after is not None:
         _check_listed(job, after)  # lost since it was verified, and nothing is changed yet (rule 6)
+    yield from point(held, job, job.spec.tag, course.digest)
     held.activate(State.ACTIVE, course.digest, outcome=_active_text(job), after=_rows(after))
 
 

@@ -1,4 +1,5 @@
-"""Looks after the copies that are held of loaded models, and frees ghosts through them.
+"""Looks after the copies that are held of loaded models, frees ghosts through them, and keeps the
+published name.
 
 Copies are Switchboard's own: they are made and removed whatever the policy, which touches nothing
 that the host serves. To free a ghost is a repair.
@@ -11,6 +12,7 @@ from functools import partial
 from switcher.clock import Clock, system
 from switcher.drift import Kind
 from switcher.records.drifts import WATCHER
+from switcher.switching.naming import settle_name
 from switcher.switching.service import free_ghost
 from switcher.switching.tidy import tidy_handles
 from switcher.watching.acts import Act
@@ -18,11 +20,12 @@ from switcher.watching.judge import Verdict
 
 FREE_PAUSE_S = 60.0
 TIDY_PAUSE_S = 15.0
+NAME_PAUSE_S = 5.0
 
 
 def wanted(verdict: Verdict, clock: Clock = system) -> tuple[Act, ...]:
     """What is to be freed, and whether copies are to be tidied up."""
-    return (*_freed(verdict, clock), *_tidied(verdict, clock))
+    return (*_freed(verdict, clock), *_tidied(verdict, clock), *_named(verdict, clock))
 
 
 def _freed(verdict: Verdict, clock: Clock) -> tuple[Act, ...]:
@@ -40,6 +43,17 @@ def _freed(verdict: Verdict, clock: Clock) -> tuple[Act, ...]:
         )
         for d in ghosts
     )
+
+
+def _named(verdict: Verdict, clock: Clock) -> tuple[Act, ...]:
+    """The published name: what is set is carried out whatever the policy; what somebody else did
+    to it is mended where drift is repaired."""
+    case = verdict.case
+    mend = case.repairs and any(d.kind is Kind.PUBLISHED for d in verdict.open)
+    if not case.name_is_due and not mend:
+        return ()
+    work = partial(settle_name, case.host_id, WATCHER, clock, mend=mend)
+    return (Act(("name", case.host_id), f"published name on {case.host}", NAME_PAUSE_S, work),)
 
 
 def _tidied(verdict: Verdict, clock: Clock) -> tuple[Act, ...]:

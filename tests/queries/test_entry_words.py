@@ -11,7 +11,7 @@ from switcher.queries.filters import group_of
 from tests.server.process import ROOT
 
 # By "user.added" or by f"{what}.changed" in what is given to `append`.
-AREAS = "host|profile|key|user|group|login|server|audit|drift|ghost|handle"
+AREAS = "host|profile|key|user|group|login|server|audit|drift|ghost|handle|name"
 WRITTEN = re.compile(rf'"((?:{AREAS})\.[a-z-]+)"')
 
 

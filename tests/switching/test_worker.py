@@ -158,12 +158,19 @@ class Killer:
         return wrapped
 
 
-def begin(n: int, scenario: Scenario, clock: FakeClock) -> tuple[FakeHost, SwitchEvent]:
+def begin(
+    n: int, scenario: Scenario, clock: FakeClock, published: str = ""
+) -> tuple[FakeHost, SwitchEvent]:
     """A host on which mid-a is active, and the switch asked for."""
     fake = FakeHost()
     for tag, gb in (("mid-a", 8), ("mid-b", 8), ("big", 20)):
         fake.add(tag, gb)
-    row = Host(name=f"north-{n}", base_url="http://127.0.0.1:9", vram_bytes=24 * GB)
+    row = Host(
+        name=f"north-{n}",
+        base_url="http://127.0.0.1:9",
+        vram_bytes=24 * GB,
+        published_name=published,
+    )
     host = config.save_host(row, ANNA)
     old, new = (
         ModelProfile.objects.get_or_create(name=tag, defaults={"tag": tag})[0]

@@ -22,6 +22,7 @@ from switcher.records import config
 from switcher.records.clients import POLICIES, drop_name, put_name, set_clients
 from switcher.specs import check_address, check_keep_alive
 from switcher.states import Strategy
+from switcher.switching.naming import publish
 
 CLIENTS_HEAD = ("A CLIENT THAT NAMES", "GETS", "PROFILE", "ON THE HOST")
 HEAD = ("NAME", "ADDRESS", "VRAM", "STRATEGY", "ACTIVE", "")
@@ -32,7 +33,7 @@ class Command(TerminalCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", help="the list as JSON")
-        ways = "add | remove | clients | policy | name | unname"
+        ways = "add | remove | clients | policy | name | unname | publish"
         actions = parser.add_subparsers(dest="action", metavar=ways)
         add = actions.add_parser("add", help="add a host")
         add.add_argument("name", metavar="NAME")
@@ -46,6 +47,7 @@ class Command(TerminalCommand):
         remove = actions.add_parser("remove", help="take a host off the board; it is not touched")
         remove.add_argument("name", metavar="NAME")
         _add_clients_arguments(actions)
+        _add_publish_arguments(actions)
 
     def run(self, **options: Any) -> int:
         acts = {
@@ -55,6 +57,7 @@ class Command(TerminalCommand):
             "policy": self._policy,
             "name": self._name,
             "unname": self._unname,
+            "publish": self._publish,
         }
         acts.get(options["action"], self._list)(options)
         return 0
@@ -79,6 +82,16 @@ class Command(TerminalCommand):
         host = facts.host(options["host"])
         name = drop_name(host.id, options["name"], actor())
         self.say(f"{name} is no name of {host.name} any more.")
+
+    def _publish(self, options: dict[str, Any]) -> None:
+        host = facts.host(options["host"])
+        later = publish(host.id, options["name"], actor())
+        if later:
+            self.say(f"Saved, and done as soon as it can be. {later}")
+        elif options["name"]:
+            self.say(f"{options['name']} on {host.name} itself means its active model from now on.")
+        else:
+            self.say(f"{host.name} publishes its active model by no name any more.")
 
     def _clients(self, options: dict[str, Any]) -> None:
         page = _page(facts.host(options["host"]))
@@ -129,6 +142,12 @@ def _add_clients_arguments(actions: Any) -> None:
     unname = actions.add_parser("unname", help="let a name stand for nothing any more")
     unname.add_argument("host", metavar="HOST")
     unname.add_argument("name", metavar="NAME")
+
+
+def _add_publish_arguments(actions: Any) -> None:
+    name = actions.add_parser("publish", help="a name on Ollama itself that means the active model")
+    name.add_argument("host", metavar="HOST")
+    name.add_argument("name", metavar="NAME", nargs="?", default="", help="none: no name any more")
 
 
 def _page(host: facts.HostFacts) -> ClientsPage:

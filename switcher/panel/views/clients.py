@@ -8,7 +8,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
 
 from switcher.clock import system
 from switcher.errors import BadRequest, SwitcherError
@@ -17,6 +17,7 @@ from switcher.panel.page import actor_of, admins, missing, show, staff
 from switcher.queries import keys, profiles
 from switcher.queries.clients import ClientName, ClientsPage, clients_page
 from switcher.records.clients import set_clients
+from switcher.switching import naming
 from switcher.watching.loop import latest
 
 DAYS = 7
@@ -32,6 +33,27 @@ def clients(request: HttpRequest, name: str) -> HttpResponseBase:
     if request.method == "POST":
         return _save(request, page)
     return _show(request, page, ClientsForm(page.policy, page.names, profiles.profile_names()))
+
+
+@require_POST
+@admins
+def publish(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Publish the active model by a name on the host itself."""
+    page = clients_page(name, latest())
+    if page is None:
+        return missing(request, f"host {name}")
+    wanted = request.POST.get("published_name", "")[:200]
+    try:
+        later = naming.publish(page.host_id, wanted, actor_of(request))
+    except BadRequest as exc:
+        form = ClientsForm(page.policy, page.names, profiles.profile_names())
+        return _show(request, page, form, status=422, publish_error=exc.text, wanted=wanted)
+    if later:
+        text = f"Saved, and done as soon as it can be. {later}"
+        messages.warning(request, text)
+    else:
+        messages.success(request, "Saved, and done on the host.", extra_tags="ok")
+    return redirect("host-clients", page.host)
 
 
 @admins
@@ -52,7 +74,7 @@ def _save(request: HttpRequest, page: ClientsPage) -> HttpResponseBase:
 
 
 def _show(
-    request: HttpRequest, page: ClientsPage, form: ClientsForm, status: int = 200
+    request: HttpRequest, page: ClientsPage, form: ClientsForm, status: int = 200, **more: Any
 ) -> HttpResponse:
     context: dict[str, Any] = {
         "page": page,
@@ -61,6 +83,7 @@ def _show(
         "usage": keys.usage(DAYS, host=page.host),
         "days": DAYS,
         "now": system.now(),
+        **more,
     }
     return show(request, "clients.html", context, here="hosts", status=status)
 

@@ -1,0 +1,53 @@
+"""The published name: which name on a host is ours to point at its active model.
+
+It is written down before it is pointed, and taken out of the record once it is gone: between the
+two it is ours to write and to delete, whatever became of the process meanwhile; no other name is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from switcher.models import Host, SwitchEvent
+from switcher.records.handles import Holder, check_fence
+from switcher.records.ledger import append, writing
+
+POINTED, WITHDRAWN = "name.pointed", "name.withdrawn"
+
+
+def claim(holder: Holder, name: str, tag: str, digest: str) -> None:
+    """This name on the host is to be a copy of `tag` with this digest. Raises FenceLost."""
+    with writing():
+        host = check_fence(holder)
+        if (host.published_as, host.published_digest) != (name, digest):
+            facts = {"name": name, "model": tag, "digest": digest, "previous": host.published_tag}
+            _entry(POINTED, holder, host, facts)
+        _set(host, name, tag, digest)
+
+
+def release(holder: Holder) -> None:
+    """The name is gone from the host, or somebody else's by now. Raises FenceLost."""
+    with writing():
+        host = check_fence(holder)
+        if host.published_as:
+            facts = {"name": host.published_as, "model": host.published_tag}
+            _entry(WITHDRAWN, holder, host, facts)
+            _set(host, "", "", "")
+
+
+def _set(host: Host, name: str, tag: str, digest: str) -> None:
+    values = {"published_as": name, "published_tag": tag, "published_digest": digest}
+    Host.objects.filter(pk=host.pk).update(**values)
+
+
+def _entry(kind: str, holder: Holder, host: Host, facts: dict[str, Any]) -> None:
+    switch = SwitchEvent.objects.filter(pk=holder.switch_id).first() if holder.switch_id else None
+    append(
+        kind,
+        holder.actor,
+        host=host.name,
+        switch=switch,
+        clock=holder.clock,
+        fence=holder.fence,
+        **facts,
+    )

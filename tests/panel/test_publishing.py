@@ -1,0 +1,75 @@
+"""The published name on the page of what clients get."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+
+from switcher.models import AuditEntry, Host
+from switcher.records import config
+from tests import make
+
+pytestmark = pytest.mark.django_db
+PATH = "/hosts/north-1/publish"
+
+
+@pytest.fixture
+def host() -> Host:
+    disk = (make.installed("llama3.1:8b"), make.installed("taken"))
+    return make.host(seen=make.seen(on_disk=disk))
+
+
+@pytest.fixture
+def admin(client: Client) -> Client:
+    make.sign_in(client, make.user("ada", "admin"))
+    return client
+
+
+def test_a_name_is_set_and_what_is_left_to_do_is_said(host: Host, admin: Client) -> None:
+    text = admin.post(PATH, {"published_name": "Active"}, follow=True).content.decode()
+    assert "done as soon as it can be. No model is active yet." in text
+    assert Host.objects.get().published_name == "active:latest"
+    entry = AuditEntry.objects.filter(kind="host.changed").latest("seq")
+    assert entry.facts["before"] == {"published_name": ""}
+    assert entry.facts["after"] == {"published_name": "active:latest"}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("taken", "has a model taken that is not Switchboard"),
+        ("LLAMA3.1:8b", "has a model llama3.1:8b that is not Switchboard"),
+        ("no name", "That is not a model name."),
+        ("switchboard-holds/x:1", "is a copy that Switchboard keeps"),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused_with_why(
+    host: Host, admin: Client, name: str, told: str
+) -> None:
+    response = admin.post(PATH, {"published_name": name})
+    assert response.status_code == 422
+    assert told in response.content.decode()
+    assert Host.objects.get().published_name == ""
+
+
+def test_it_is_taken_back_by_an_empty_name(host: Host, admin: Client) -> None:
+    config.put_host({"published_name": "active:latest"}, make.ANNA, host.pk)
+    assert admin.post(PATH, {"published_name": ""}, follow=True).status_code == 200
+    assert Host.objects.get().published_name == ""
+
+
+@pytest.mark.parametrize("role", ["operators", "auditors"])
+def test_only_admins_set_it(host: Host, client: Client, role: str) -> None:
+    make.sign_in(client, make.user("olga", role))
+    assert client.post(PATH, {"published_name": "active"}).status_code == 403
+    assert "A name on Ollama itself" in client.get("/hosts/north-1/clients").content.decode()
+
+
+def test_it_is_no_model_among_the_models(admin: Client) -> None:
+    disk = (make.installed("llama3.1:8b"), make.installed("active"))
+    host = make.host(seen=make.seen(make.resident("active"), on_disk=disk))
+    facts = {"published_as": "active:latest", "published_tag": "llama3.1:8b"}
+    Host.objects.filter(pk=host.pk).update(published_name="active:latest", **facts)
+    text = admin.get("/hosts/north-1/").content.decode()
+    assert '<span class="mono">active:latest</span>' not in text
+    assert "llama3.1:8b" in text
