@@ -12,6 +12,8 @@ from switcher.faultlab.world import ANNA, RESIDENT, World
 from switcher.models import Host, ModelProfile
 from switcher.records import config
 
+PUBLISHED = "active:latest"
+
 
 def use_memory() -> None:
     """Let this thread work on an empty SQLite database in memory, in the place of the real one,
@@ -36,7 +38,8 @@ def fill() -> None:
         config.save_profile(profile, ANNA, clock)
     for name in HOSTS:
         url = f"http://{name}.lab:11434"
-        config.save_host(Host(name=name, base_url=url, vram_bytes=24 * GB), ANNA, clock)
+        row = Host(name=name, base_url=url, vram_bytes=24 * GB, published_name=PUBLISHED)
+        config.save_host(row, ANNA, clock)
         if RESIDENT[name]:
             World(Schedule(target="mid-a", host=name), resident=()).run()
     embed = ModelProfile.objects.get(name="embed")

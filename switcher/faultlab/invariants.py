@@ -7,7 +7,7 @@ from itertools import pairwise
 from switcher.faultlab.world import LATE_S, Violation, World
 from switcher.handles import is_handle
 from switcher.models import AuditEntry, Handle, Host, SwitchEvent
-from switcher.observed import Resident, find_digest
+from switcher.observed import Resident, find_digest, full_name
 from switcher.states import ENDED, State, can_move
 
 
@@ -19,6 +19,7 @@ def check(world: World) -> list[Violation]:
         _check_story(world, row)
     _check_host_row(world)
     _check_copies(world)
+    _check_published(world, rows)
     if all(row.state in ENDED for row in rows):
         _check_host(world, rows)
         _check_no_leftovers(world, rows[-1])
@@ -80,6 +81,20 @@ def _check_copies(world: World) -> None:
     ours = Handle.objects.filter(host_id=world.host_id).values_list("name", flat=True)
     if unknown := copies - set(ours):
         world.violate("each copy is known to be ours", ", ".join(sorted(unknown)))
+
+
+def _check_published(world: World, rows: list[SwitchEvent]) -> None:
+    """The published name means the active model once a switch has ended, or the switch says that
+    it does not. Nobody else points it here."""
+    host = Host.objects.get(pk=world.host_id)
+    if any(row.state not in ENDED for row in rows) or host.degraded or rows[-1].warnings:
+        return
+    name = full_name(host.published_name)
+    found = {n: m.digest for n, m in world.host.server.catalog.listed()}
+    means = found.get(name, "")
+    if means != host.active_digest:
+        text = f"it means {means[:12] or 'nothing'}; {host.active_tag or 'no model'} is active"
+        world.violate("the published name means the active model", text)
 
 
 def _check_host(world: World, rows: list[SwitchEvent]) -> None:

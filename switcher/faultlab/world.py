@@ -86,6 +86,9 @@ class World:
             ask = self.host.server.submit(Request(tag, kind, kind != "embed", "30m"))
             while not ask.ended:
                 self.timeline.step()
+        row = Host.objects.get(pk=self.host_id)
+        if row.published_as:  # as the switch that came before has left it
+            self.host.server.copy(row.published_tag, row.published_as)
         self.timeline.run_to(self.t + 1.0)
 
     # -- time

@@ -24,6 +24,8 @@ from switcher.switching.upkeep import Hold
 
 log = logging.getLogger(__name__)
 
+TRIES = 2
+
 
 def point(held: Held, job: Job, tag: str, digest: str) -> Steps[None]:
     """Have the published name mean this model, if the host has one. Raises NotPublished and
@@ -34,15 +36,23 @@ def point(held: Held, job: Job, tag: str, digest: str) -> Steps[None]:
     installed: tuple[Installed, ...] = yield Catalogue()
     if now.name != now.wanted and named(installed, now.wanted) is not None:
         raise NotPublished(taken_text(now.wanted, job.host))
-    source = reaching(digest, full_name(tag), installed)
-    if not source:
-        raise NotPublished(
-            f"{now.wanted} cannot be pointed at {short_name(tag)}: no name means it."
-        )
     publishing.claim(holder_of(held), now.wanted, full_name(tag), digest)
-    there = named(installed, now.wanted)
-    if there is None or there.digest != digest:
+    for _ in range(TRIES):
+        if _means(installed, now.wanted, digest):
+            return
+        source = reaching(digest, full_name(tag), installed)
+        if not source:
+            break
         yield Copy(source, now.wanted)
+        # Pulled again in between, the source would have meant other content: so it is looked at.
+        installed = yield Catalogue()
+    if not _means(installed, now.wanted, digest):
+        raise NotPublished(f"No name on {job.host} means {short_name(tag)} as it was loaded.")
+
+
+def _means(installed: tuple[Installed, ...], name: str, digest: str) -> bool:
+    there = named(installed, name)
+    return there is not None and there.digest == digest
 
 
 def put_back(held: Held, job: Job) -> Steps[None]:
