@@ -16,6 +16,7 @@ from switcher.rows import BEFORE_ALL
 from switcher.states import OPEN
 
 AT_ONCE = 1000
+MOST_SEQ = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def _moved(row: Segment) -> Moved:
 
 def movable(before: datetime, most: int) -> tuple[int, datetime] | None:
     """Number and time of the last entry that may be moved, of those from before a moment and of
-    `most` at once; None where there is none.
+    `most` at once, if there are checkpoints as close as that; None where there is none.
 
     A segment ends where a checkpoint does, so that it proves itself; and a switch that is open
     keeps its entries here.
@@ -114,17 +115,16 @@ def movable(before: datetime, most: int) -> tuple[int, datetime] | None:
     open_ones = AuditEntry.objects.filter(
         seq__gt=begin, switch__in=SwitchEvent.objects.filter(state__in=sorted(OPEN))
     ).order_by("seq")
-    ends = [begin + most]
+    ends = [MOST_SEQ]
     for rows in (young, open_ones):
         first = rows.values_list("seq", flat=True).first()
         if first is not None:
             ends.append(first - 1)
-    size = (
-        Checkpoint.objects.filter(size__gt=begin, size__lte=min(ends))
-        .order_by("-size")
-        .values_list("size", flat=True)
-        .first()
-    )
+    sizes = Checkpoint.objects.filter(size__gt=begin, size__lte=min(ends))
+    sizes = sizes.order_by("size").values_list("size", flat=True)
+    size = sizes.filter(size__lte=begin + most).last()
+    if size is None:
+        size = sizes.first()  # the least there can be
     if size is None:
         return None
     at = AuditEntry.objects.filter(seq__lte=size).order_by("-seq").values_list("at", flat=True)

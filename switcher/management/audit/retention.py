@@ -79,7 +79,8 @@ def _move(before: datetime) -> list[archiving.Due]:
 
 KEPT = (
     "Kept: who did what and when, by the name of the account. It is what the trail is for; who "
-    "wants less in it gives accounts pseudonyms. Logs of the server and of a proxy are elsewhere."
+    "wants less in it gives accounts pseudonyms. Not reached: the account itself, which Django's "
+    "admin deletes; logs, backups and exports."
 )
 
 
