@@ -65,22 +65,27 @@ def can_view(user: Any) -> bool:
 
 
 def can_switch(user: Any) -> bool:
-    """Superusers and operators change what a host holds; auditors never do."""
+    """Superusers and operators change what a host holds; who also is an auditor does not, as
+    nobody audits what they do themselves."""
     if isinstance(user, AnonymousUser) or not can_view(user):
         return False
     if user.is_superuser:
         return True
-    return _is_member(user, "is_operator", OPERATORS)
+    return _is_member(user, "is_operator", OPERATORS) and not _is_auditor(user)
 
 
 def can_review(user: Any) -> bool:
     """Auditors alone: an admin's own work is what they look at."""
-    return can_view(user) and _is_member(user, "is_auditor", AUDITORS)
+    return can_view(user) and _is_auditor(user)
 
 
 def can_export(user: Any) -> bool:
     """Auditors and superusers take the audit trail along."""
     return can_view(user) and (user.is_superuser or can_review(user))
+
+
+def _is_auditor(user: Any) -> bool:
+    return _is_member(user, "is_auditor", AUDITORS)
 
 
 def _is_member(user: Any, known_as: str, group: str) -> bool:

@@ -42,10 +42,11 @@ def erase(name: str, actor: Actor, reason: str = "", clock: Clock = system) -> i
     the entries: nobody can find out any more what is behind a hash. Returns how many there were.
 
     No entry changes, so the chain still verifies. Raises BadRequest where nobody of this name
-    ever acted.
+    acted, or all of it lies in segments: with the entries the addresses went.
     """
     if not held_of(name).known:
-        raise BadRequest(f"Nobody named {name} is in the audit trail.", "user")
+        text = f"Nobody named {name} stands in an entry or a switch that is in the database."
+        raise BadRequest(f"{text} Nothing was erased.", "user")
     _overwrite_what_is_freed()
     with writing():
         values = {"ip": None, "agent": "", "salt": b"", "erased_at": clock.now()}

@@ -10,11 +10,12 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.urls import reverse
 
 from switcher import records
+from switcher.access import OPERATORS
 from switcher.evidence.keys import KeyFiles
 from switcher.evidence.switchboard_verify import Note, fold, leaf
 from switcher.models import AuditEntry, LedgerRow, Origin, Review
@@ -445,6 +446,13 @@ def test_an_auditor_switches_nothing(auditor: Client) -> None:
     host = make.host("north-1")
     assert auditor.post(reverse("switch"), {"host": host.name, "plan": "x"}).status_code == 403
     assert not AuditEntry.objects.filter(kind__startswith="switch.").exists()
+
+
+def test_who_is_an_operator_too_switches_nothing_as_an_auditor(auditor: Client) -> None:
+    host = make.host("north-1")
+    operators, _ = Group.objects.get_or_create(name=OPERATORS)
+    User.objects.get(username="arno").groups.add(operators)
+    assert auditor.post(reverse("switch"), {"host": host.name, "plan": "x"}).status_code == 403
 
 
 def test_a_page_is_made_for_paper(auditor: Client) -> None:
