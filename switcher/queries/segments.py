@@ -120,8 +120,8 @@ def movable(before: datetime, most: int) -> tuple[int, datetime] | None:
         first = rows.values_list("seq", flat=True).first()
         if first is not None:
             ends.append(first - 1)
-    sizes = Checkpoint.objects.filter(size__gt=begin, size__lte=min(ends))
-    sizes = sizes.order_by("size").values_list("size", flat=True)
+    ended = Checkpoint.objects.filter(size__gt=begin, size__lte=min(ends))
+    sizes = ended.order_by("size").values_list("size", flat=True)
     size = sizes.filter(size__lte=begin + most).last()
     if size is None:
         size = sizes.first()  # the least there can be
