@@ -30,6 +30,8 @@ from switcher.switching.jobs import situation, spec_of
 
 GB = 1_000_000_000
 NOW = datetime(2026, 11, 24, 14, 32, 7, tzinfo=UTC)
+# After whatever a test writes, be it at NOW or while it runs.
+AFTER_ALL = datetime(2100, 1, 1, tzinfo=UTC)
 ANNA = Actor("anna", "page", ip="192.0.2.14", agent="Firefox")
 
 

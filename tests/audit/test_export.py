@@ -8,7 +8,6 @@ import io
 import json
 import subprocess
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +119,7 @@ def test_the_rest_verifies_when_older_entries_were_moved_out(
     trail: KeyFiles, tmp_path: Path
 ) -> None:
     checkpoints.sign()
-    moved = archive(make.NOW + timedelta(days=1), ANNA)
+    moved = archive(make.AFTER_ALL, ANNA)
     assert moved is not None
     tell_many(30, host="south-1")
     path = exported(tmp_path / "e.jsonl")
@@ -134,8 +133,7 @@ def test_segments_and_the_export_behind_them_verify_as_one_chain(
     trail: KeyFiles, tmp_path: Path
 ) -> None:
     checkpoints.sign()
-    later = make.NOW + timedelta(days=1)
-    found = [archive(later, ANNA, most=400), archive(later, ANNA)]
+    found = [archive(make.AFTER_ALL, ANNA, most=400), archive(make.AFTER_ALL, ANNA)]
     names = [segment_folder() / moved.name for moved in found if moved is not None]
     assert len(names) == 2
     path = exported(tmp_path / "e.jsonl")
