@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """What the gateway costs: requests a second and the time it adds, beside asking the host directly.
 
-    bench/gateway.py [--seconds 3] [--rounds 3] [--workers 1]
+    bench/gateway.py [--seconds 3] [--rounds 3] [--workers 4]
 
-Direct, Switchboard's gateway, and llama-swap and LiteLLM where they are installed (`llama-swap`,
-`litellm` on the PATH), in front of the same upstream: it answers JSON at once, or 30 parts with a
-millisecond between. The ways take turns in each round, so that the machine's noise is the same for
-all. Client, gateway and upstream share this machine: trust the ratios.
+Direct, Switchboard's gateway (alone with one process and with several, and inside the server), and
+llama-swap and LiteLLM where they are installed (`llama-swap`, `litellm` on the PATH), in front of
+the same upstream: it answers JSON at once, or 30 parts with a millisecond between. The ways take
+turns in each round, so that the machine's noise is the same for all. Client, gateway and upstream
+share this machine: trust the ratios.
 """
 
 from __future__ import annotations
@@ -155,13 +156,21 @@ def ways(stack: ExitStack, data: str, workers: int) -> dict[str, str]:
     words = [sys.executable, __file__, UPSTREAM, str(port)]
     upstream = stack.enter_context(running(words, port))
     seed(upstream)
-    port = free_port()
-    words = [sys.executable, "manage.py", "gateway", "--port", str(port), "--workers", str(workers)]
-    ours = stack.enter_context(running(words, port, SWITCHER_OPEN_GATEWAY="1"))
-    found = {"direct": upstream, "switchboard": ours}
+    found = {"direct": upstream}
+    manage = [sys.executable, "manage.py"]
+    ours = {
+        "ours, 1": [*manage, "gateway", "--workers", "1"],
+        f"ours, {workers}": [*manage, "gateway", "--workers", str(workers)],
+        "ours, server": [*manage, "serve"],
+    }
+    for name, words in ours.items():
+        port = free_port()
+        started = running([*words, "--port", str(port)], port, SWITCHER_OPEN_GATEWAY="1")
+        found[name] = stack.enter_context(started)
     if shutil.which("llama-swap"):
         port, path = free_port(), Path(data, "llama-swap.yaml")
         model = {"proxy": upstream, "cmd": "sleep 3600", "checkEndpoint": "none"}
+        model["concurrencyLimit"] = 1000  # else it refuses more than 10 at once
         path.write_text(json.dumps({"models": {"bench": model}}))
         words = ["llama-swap", "--config", str(path), "--listen", f"127.0.0.1:{port}"]
         found["llama-swap"] = stack.enter_context(running(words, port))
@@ -172,7 +181,12 @@ def ways(stack: ExitStack, data: str, workers: int) -> dict[str, str]:
             json.dumps({"model_list": [{"model_name": "bench", "litellm_params": params}]})
         )
         words = ["litellm", "--config", str(path), "--port", str(port)]
-        found["litellm"] = stack.enter_context(running(words, port))
+        # Without a key, and with the prices that it came with: nothing is fetched.
+        local = {
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        }
+        found["litellm"] = stack.enter_context(running(words, port, **local))
     return found
 
 
@@ -205,7 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the gateway costs.")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=1, help="processes of our gateway")
+    parser.add_argument("--workers", type=int, default=4, help="processes of the second of ours")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as data, ExitStack() as stack:
         os.environ["SWITCHER_DATA_DIR"] = data

@@ -13,6 +13,24 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = Sequence[tuple[str, str]]
 
+
+class Watched:
+    """A `send` that knows whether anything was sent, and with which status."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+
+    @property
+    def begun(self) -> bool:
+        return self.status > 0
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        return self._send(message)
+
+
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -70,8 +88,9 @@ async def start(send: Send, status: int, content_type: str, headers: Headers = (
     await send({"type": "http.response.start", "status": status, "headers": raw})
 
 
-async def part(send: Send, body: bytes, more: bool = True) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": more})
+def part(send: Send, body: bytes, more: bool = True) -> Awaitable[None]:
+    """Some of the body, to be awaited."""
+    return send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 async def whole(

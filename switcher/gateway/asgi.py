@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from switcher.gateway import answers, body, lists
-from switcher.gateway.answers import Message, Receive, Refusal, Send
+from switcher.gateway.answers import Message, Receive, Refusal, Send, Watched
 from switcher.gateway.body import Gone, Wanted
 from switcher.gateway.endpoints import (
     ANSWERED,
@@ -28,7 +28,7 @@ from switcher.gateway.endpoints import (
 )
 from switcher.gateway.meter import Tally
 from switcher.gateway.passing import pass_on
-from switcher.gateway.routing import find, on_route
+from switcher.gateway.routing import find
 from switcher.gateway.table import table
 from switcher.gateway.who import Caller, admit, caller_of, check_own
 from switcher.queries.keys import KeyFacts
@@ -38,29 +38,23 @@ log = logging.getLogger(__name__)
 
 async def app(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
     """Serve one HTTP request."""
-    begun = False
-
-    async def watched_send(message: Message) -> None:
-        nonlocal begun
-        begun = True
-        await send(message)
-
+    watched = Watched(send)
     shape = shape_of(scope["path"])
     try:
-        await _serve(scope, receive, watched_send)
+        await _serve(scope, receive, watched)
     except Gone:
         return
     except Refusal as refusal:
         await answers.refuse(send, refusal, shape)
     except Exception:
         log.exception("the gateway failed on %s", scope["path"])
-        if begun:
+        if watched.begun:
             raise
         failed = Refusal(500, "internal", "Switchboard failed. See its log.")
         await answers.refuse(send, failed, shape)
 
 
-async def _serve(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+async def _serve(scope: Mapping[str, Any], receive: Receive, send: Watched) -> None:
     caller = caller_of(scope)
     check_own(caller)
     path = scope["path"]
@@ -71,7 +65,7 @@ async def _serve(scope: Mapping[str, Any], receive: Receive, send: Send) -> None
 
 
 def _work(
-    scope: Mapping[str, Any], caller: Caller, receive: Receive, send: Send
+    scope: Mapping[str, Any], caller: Caller, receive: Receive, send: Watched
 ) -> Coroutine[Any, Any, None] | None:
     path, host = scope["path"], _host(scope, caller)
     if path in ANSWERED:
@@ -86,13 +80,13 @@ def _work(
 
 
 async def _answer(
-    caller: Caller, host: str, endpoint: Endpoint, receive: Receive, send: Send
+    caller: Caller, host: str, endpoint: Endpoint, receive: Receive, send: Watched
 ) -> None:
     _check_method(caller, "POST")
     key = await admit(caller)
     wanted = await _read(caller, receive)
     with _metered(key) as tally:
-        await _while_connected(receive, _pass(host, endpoint, wanted, send, tally))
+        await _while_connected(receive, pass_on(host, endpoint, wanted, send, tally))
 
 
 @contextmanager
@@ -110,11 +104,6 @@ def _metered(key: KeyFacts | None) -> Iterator[Tally]:
         raise
     finally:
         meter.leave(tally)
-
-
-async def _pass(host: str, endpoint: Endpoint, wanted: Wanted, send: Send, tally: Tally) -> None:
-    async with on_route(host, tally) as route:
-        await pass_on(route, endpoint, wanted, send, tally)
 
 
 async def _list(caller: Caller, host: str, path: str, receive: Receive, send: Send) -> None:

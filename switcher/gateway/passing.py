@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from switcher.gateway import answers, pump
-from switcher.gateway.answers import Headers, Refusal, Send
+from switcher.gateway import pump
+from switcher.gateway.answers import Headers, Refusal, Watched
 from switcher.gateway.body import Wanted
 from switcher.gateway.choice import choose
 from switcher.gateway.endpoints import Ending, Endpoint, Shape
 from switcher.gateway.meter import Tally
+from switcher.gateway.routing import on_route
 from switcher.gateway.texts import with_options
 from switcher.ollama import relay
 from switcher.ollama.errors import BrokeOff, OllamaError, TimedOut, Unreachable
@@ -26,32 +27,35 @@ WHOLE_S = relay.SILENT_S
 
 
 async def pass_on(
-    route: Route, endpoint: Endpoint, wanted: Wanted, send: Send, tally: Tally
+    host: str, endpoint: Endpoint, wanted: Wanted, send: Watched, tally: Tally
 ) -> None:
-    """Answer the request from the model that the policy gives. Raises Refusal.
+    """Answer the request from the model that this host's policy gives. Raises Refusal.
 
     A connection that breaks before anything was sent is tried once more: nothing but time was
-    spent on it.
+    spent on it. It goes to whatever is active by then, as any request that comes by then.
     """
-    choice = choose(route, wanted.values.get("model"))
-    tally.model = choice.model
-    _check_key(choice, tally)
-    headers = _headers(choice, wanted)
-    watched = _Watched(send)
     try:
         try:
-            await _try(route, choice, endpoint, wanted, watched, headers, tally)
+            await _once(host, endpoint, wanted, send, tally)
         except (Unreachable, BrokeOff):
-            if watched.begun:
+            if send.begun:
                 raise
             await asyncio.sleep(AGAIN_S)
-            await _try(route, choice, endpoint, wanted, watched, headers, tally)
+            await _once(host, endpoint, wanted, send, tally)
     except TimedOut as exc:
-        raise Refusal(504, "upstream_timed_out", f"{route.host}: {exc.text}") from exc
+        raise Refusal(504, "upstream_timed_out", f"{tally.host}: {exc.text}") from exc
     except OllamaError as exc:
-        raise Refusal(502, "upstream_failed", f"{route.host}: {exc.text}") from exc
+        raise Refusal(502, "upstream_failed", f"{tally.host}: {exc.text}") from exc
     finally:
-        tally.failed = tally.failed or watched.status >= 400
+        tally.failed = tally.failed or send.status >= 400
+
+
+async def _once(host: str, endpoint: Endpoint, wanted: Wanted, send: Watched, tally: Tally) -> None:
+    async with on_route(host, tally) as route:
+        choice = choose(route, wanted.values.get("model"))
+        tally.model = choice.model
+        _check_key(choice, tally)
+        await _try(route, choice, endpoint, wanted, send, tally)
 
 
 def _check_key(choice: Choice, tally: Tally) -> None:
@@ -59,23 +63,6 @@ def _check_key(choice: Choice, tally: Tally) -> None:
     if key is not None and key.profiles and choice.spec.profile not in key.profiles:
         text = f"Key {key.name} is not for {choice.model}, which is what this host answers with."
         raise Refusal(403, "not_allowed", text, "model")
-
-
-class _Watched:
-    """A `send` that knows whether anything was sent, and with which status."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.status = 0
-
-    @property
-    def begun(self) -> bool:
-        return self.status > 0
-
-    async def __call__(self, message: answers.Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-        await self._send(message)
 
 
 def _headers(choice: Choice, wanted: Wanted) -> Headers:
@@ -92,10 +79,10 @@ async def _try(
     choice: Choice,
     endpoint: Endpoint,
     wanted: Wanted,
-    send: Send,
-    headers: Headers,
+    send: Watched,
     tally: Tally,
 ) -> None:
+    headers = _headers(choice, wanted)
     first_s = FIRST_S if wanted.streams(endpoint.streams) else WHOLE_S
     if endpoint.shape is Shape.OPENAI and choice.spec.runner_options:
         path, body, answer = with_options(endpoint, wanted.values, choice)

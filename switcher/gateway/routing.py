@@ -37,7 +37,7 @@ async def on_route(name: str, tally: Tally) -> AsyncIterator[Route]:
             with _place(route):
                 route = await _released(route, began + LONGEST_S)
         finally:  # who waited in vain has waited, too
-            tally.waited_s = asyncio.get_running_loop().time() - began
+            tally.waited_s += asyncio.get_running_loop().time() - began
     # Nothing is awaited between the look at the gate and the count (see gateway.table, 4).
     with traffic.entered(route.host_id):
         yield route

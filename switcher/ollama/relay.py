@@ -7,7 +7,7 @@ headers goes on: neither its cookie nor its key is the model server's business.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -86,15 +86,21 @@ class Upstream:
         """Whether its parts mean something one by one."""
         return self.media_type in {"text/event-stream", "application/x-ndjson"}
 
-    async def parts(self) -> AsyncIterator[bytes]:
-        """Its bytes as they come, however many; nothing waits for more."""
+    async def parts(self, between_s: float | None = None) -> AsyncGenerator[bytes]:
+        """Its bytes as they come, however many; nothing waits for more. Once the first have come,
+        the next may take so long; the time in which nobody takes them does not count."""
+        silence = _Silence(self._response.content, between_s)
         try:
             async for part in self._response.content.iter_any():
+                silence.ended()
                 yield part
+                silence.begins()
         except TimeoutError as exc:
             raise _silent(self._where) from exc
         except (aiohttp.ClientError, OSError) as exc:
             raise BrokeOff(f"The answer of {self._where} broke off.") from exc
+        finally:
+            silence.over()
 
     async def whole(self) -> bytes:
         """All of it."""
@@ -105,6 +111,36 @@ class Upstream:
             if size > MOST_BYTES:
                 raise BadAnswer(f"The answer of {self._where} is too long.")
         return b"".join(parts)
+
+
+class _Silence:
+    """Ends a wait for the next part that lasts too long. One timer for a whole answer: one for each
+    part would cost about as much as passing the part on."""
+
+    def __init__(self, content: aiohttp.StreamReader, most_s: float | None) -> None:
+        self._content = content
+        self._loop = asyncio.get_running_loop()
+        self._since: float | None = None
+        self._timer = self._loop.call_later(most_s, self._look, most_s) if most_s else None
+
+    def begins(self) -> None:
+        self._since = self._loop.time()
+
+    def ended(self) -> None:
+        self._since = None
+
+    def over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self, most_s: float) -> None:
+        left = most_s
+        if self._since is not None:
+            left -= self._loop.time() - self._since
+        if left <= 0:
+            self._content.set_exception(TimedOut(f"The host sent nothing for {most_s:.0f} s."))
+        else:
+            self._timer = self._loop.call_later(left, self._look, most_s)
 
 
 Body = bytes | AsyncIterator[bytes]

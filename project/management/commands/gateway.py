@@ -33,6 +33,7 @@ class Command(BaseCommand):
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # whom to believe is a setting of ours
             # A stream gets so long to end when the process is told to.
             timeout_graceful_shutdown=10,
         )
