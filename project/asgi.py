@@ -44,6 +44,17 @@ def _gateway() -> Any:
     return app
 
 
+async def end_gateway() -> None:
+    """Hand over what the gateway has counted, and close its connections. Once no request is left:
+    it would begin anew."""
+    if _gateway.cache_info().currsize:
+        from switcher.gateway.table import close_tables
+        from switcher.ollama import relay
+
+        await close_tables()
+        await relay.close()
+
+
 async def _lifespan(receive: Any, send: Any) -> None:
     """Under uvicorn and its like: the parts live as long as the server."""
     await receive()
@@ -58,4 +69,5 @@ async def _lifespan(receive: Any, send: Any) -> None:
     await receive()
     feed.stop_all()
     await parts.stop(8.0)
+    await end_gateway()
     await send({"type": "lifespan.shutdown.complete"})

@@ -10,7 +10,8 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from daphne.http_protocol import HTTPFactory, WebRequest
@@ -37,6 +38,7 @@ SERVICE_RESTART = 1012
 GRACE_S = 6.5
 LAST_ANSWERS_S = 0.5
 LEFTOVERS_S = 0.5
+LAST_WORDS_S = 1.0
 GIVE_UP_S = 9.0
 
 
@@ -121,7 +123,8 @@ class BoundedFactory(HTTPFactory):
 class Server(DaphneServer):
     """Daphne's server, with parts beside it that start when it listens and end before it does.
 
-    `announce` gets the address once it listens. If `run` could not listen, `failure` says why.
+    `announce` gets the address once it listens. `at_end` is awaited once no request is left. If
+    `run` could not listen, `failure` says why.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class Server(DaphneServer):
         *args: Any,
         parts: Callable[[], list[Part]] | None = None,
         announce: Callable[[str], object] | None = None,
+        at_end: Callable[[], Awaitable[None]] | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs["websocket_max_message_size"] = MAX_MESSAGE_BYTES
@@ -140,6 +144,7 @@ class Server(DaphneServer):
         self.failure = ""
         self._make_parts = parts
         self._announce = announce
+        self._at_end = at_end
         self._background: Background | None = None
 
     @property
@@ -204,6 +209,9 @@ class Server(DaphneServer):
             application.cancel()
         if left:
             await asyncio.wait(left, timeout=LEFTOVERS_S)
+        if self._at_end is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._at_end(), LAST_WORDS_S)
         log.info("stopped, %d connections were cut", len(left), extra={"action": "stopped"})
 
     async def _stop_listening(self) -> None:

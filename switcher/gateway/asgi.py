@@ -15,15 +15,15 @@ from urllib.parse import parse_qs
 
 from switcher.gateway import answers, body, lists
 from switcher.gateway.answers import Message, Receive, Refusal, Send, Watched
-from switcher.gateway.body import Gone, Wanted
+from switcher.gateway.body import LEFT, Gone, Wanted
 from switcher.gateway.endpoints import (
     ANSWERED,
-    BLOBS,
     LISTS,
     MANAGE,
     ONE_MODEL,
     SHOW,
     Endpoint,
+    is_blob,
     shape_of,
 )
 from switcher.gateway.meter import Tally
@@ -74,7 +74,7 @@ def _work(
         return _list(caller, host, path, receive, send)
     if path == SHOW:
         return _show(caller, host, receive, send)
-    if path in MANAGE or path.startswith(BLOBS):
+    if path in MANAGE or is_blob(path):
         return _manage(caller, host, path, receive, send)
     return None
 
@@ -183,6 +183,7 @@ async def _while_connected(receive: Receive, work: Coroutine[Any, Any, None]) ->
     try:
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
+            task.cancel(LEFT)
             raise Gone
         task.result()
     finally:

@@ -12,6 +12,9 @@ from switcher.gateway.answers import Receive, Refusal
 from switcher.specs import RUNNER_OPTIONS
 
 MOST_BYTES = 20_000_000
+# Values in it. Small ones take many times their bytes in memory, and nobody else is served while
+# they are read: so many take some 0.2 s.
+MOST_VALUES = 500_000
 # See Wanted.dropped.
 NEVER_PASSED_ON = frozenset({"model", "keep_alive"})
 # Fact 12: those that a profile may set, one of newer servers, and those of older ones.
@@ -26,6 +29,9 @@ _decoder = json.JSONDecoder()
 
 class Gone(Exception):
     """The client went away."""
+
+
+LEFT = "the client left"  # with which its work is cancelled; a server that ends says nothing
 
 
 async def read(receive: Receive, announced: str) -> bytes:
@@ -56,7 +62,8 @@ class Wanted:
     without their case, as Go does it, or such a member would go past the policy.
     """
 
-    def __init__(self, members: list[tuple[str, Any, str]]) -> None:
+    def __init__(self, members: list[tuple[str, Any, str]], size: int = 0) -> None:
+        self.size = size  # in bytes
         self._members = [(name.casefold(), value, text) for name, value, text in members]
         self.values: dict[str, Any] = {name: value for name, value, _ in self._members}
         options = [o for name, o, _ in self._members if name == "options" and isinstance(o, dict)]
@@ -110,8 +117,13 @@ def _reloads(options: object) -> bool:
 
 def parse(body: bytes) -> Wanted:
     """Read a JSON object member by member. Raises Refusal."""
+    # Each value but the first ends another or begins a list or an object. Signs in texts count,
+    # too: a text with so many is none that a model could read.
+    if sum(body.count(sign) for sign in (b",", b"[", b"{")) > MOST_VALUES:
+        text = f"A body has at most {MOST_VALUES:,} values."
+        raise Refusal(413, "body_too_large", text)
     try:
-        return Wanted(_members(body.decode()))
+        return Wanted(_members(body.decode()), len(body))
     except (ValueError, IndexError, RecursionError) as exc:
         text = 'The body is not a JSON object such as {"model": "…"}.'
         raise Refusal(400, "invalid_json", text) from exc

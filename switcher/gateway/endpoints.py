@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
@@ -14,16 +15,18 @@ class Shape(StrEnum):
 
 
 class Ending(Enum):
-    """What stands in a stream that ended as it should (fact 10): one of these. The words of the
-    model cannot contain them: in a JSON string quotes and line breaks are escaped."""
+    """What stands in a stream that ended as it should (fact 10): one of these. Each begins a line,
+    so that the words of the model cannot contain it: in a JSON string line breaks are escaped. A
+    stream of Ollama's ends with a line that says so, for which it has to be read: what a model
+    hands to a tool stands in it as JSON of its own."""
 
-    DONE_EVENT = (b"data: [DONE]",)
+    DONE_EVENT = (b"\ndata: [DONE]",)
     RESPONSE_EVENT = (
-        b"event: response.completed",
-        b"event: response.incomplete",
-        b"event: response.failed",
+        b"\nevent: response.completed",
+        b"\nevent: response.incomplete",
+        b"\nevent: response.failed",
     )
-    DONE_LINE = (b'"done":true',)
+    DONE_LINE = ()
     ANY = (b"",)
 
 
@@ -72,7 +75,8 @@ MANAGE = {
     "/api/copy": "POST",
     "/api/delete": "DELETE",
 }
-BLOBS = "/api/blobs/"
+# Nothing else of what lies there: a path with dots in it would lead to any other address.
+_BLOB = re.compile(r"/api/blobs/sha256[:-][0-9a-f]{64}")
 
 # Where clients of either kind ask; what is not served there is refused in their own shape.
 _THEIRS = ("/v1", "/api", "/chat/completions")
@@ -84,6 +88,11 @@ def is_theirs(path: str) -> bool:
     """Whether the gateway answers this address, be it with a refusal."""
     under = any(path == root or path.startswith(f"{root}/") for root in _THEIRS)
     return under and path not in _OURS
+
+
+def is_blob(path: str) -> bool:
+    """Whether a path is the address of a model's file."""
+    return _BLOB.fullmatch(path) is not None
 
 
 def shape_of(path: str) -> Shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,6 +17,8 @@ from switcher.observed import full_name
 from switcher.ollama import relay
 from switcher.ollama.errors import OllamaError
 from switcher.queries.gates import Route
+
+LIST_S = 10.0  # what a host only has to look up
 
 
 async def answer(route: Route, path: str, send: Send) -> None:
@@ -45,12 +48,10 @@ async def show(route: Route, wanted: Wanted, send: Send) -> None:
 
 async def _tags(route: Route) -> list[dict[str, Any]]:
     """The host's own rows of what it serves here, under the names that clients may use."""
+    whole, _ = await _looked_up(route, "GET", "/api/tags", b"")
     try:
-        async with relay.ask(route.base_url, "GET", "/api/tags") as up:
-            rows = json.loads(await up.whole())["models"]
-            by_name = {row["name"]: row for row in rows}
-    except OllamaError as exc:
-        raise Refusal(502, "upstream_failed", f"{route.host}: {exc.text}") from exc
+        rows = json.loads(whole)["models"]
+        by_name = {row["name"]: row for row in rows}
     except (ValueError, KeyError, TypeError) as exc:
         raise Refusal(502, "upstream_failed", f"{route.host} answers, but not as Ollama.") from exc
     found = [(full_name(name), by_name.get(full_name(tag))) for name, tag in route.served]
@@ -64,12 +65,22 @@ async def _as_it_is(route: Route, path: str, send: Send) -> None:
 async def _relay(
     route: Route, method: str, path: str, body: bytes, send: Send, headers: Headers = ()
 ) -> None:
+    whole, up = await _looked_up(route, method, path, body)
+    await answers.whole(send, up.status, up.content_type, whole, headers)
+
+
+async def _looked_up(
+    route: Route, method: str, path: str, body: bytes
+) -> tuple[bytes, relay.Upstream]:
+    """What the host answers in LIST_S. Raises Refusal."""
     try:
-        async with relay.ask(route.base_url, method, path, body) as up:
-            whole = await up.whole()
+        async with asyncio.timeout(LIST_S), relay.ask(route.base_url, method, path, body) as up:
+            return await up.whole(), up
+    except TimeoutError as exc:
+        text = f"{route.host} did not answer for {LIST_S:.0f} s."
+        raise Refusal(504, "upstream_timed_out", text) from exc
     except OllamaError as exc:
         raise Refusal(502, "upstream_failed", f"{route.host}: {exc.text}") from exc
-    await answers.whole(send, up.status, up.content_type, whole, headers)
 
 
 async def manage(

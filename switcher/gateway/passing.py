@@ -12,16 +12,14 @@ from switcher.gateway.body import Wanted
 from switcher.gateway.choice import choose
 from switcher.gateway.endpoints import Ending, Endpoint, Shape
 from switcher.gateway.meter import Tally
-from switcher.gateway.routing import on_route
+from switcher.gateway.routing import Leave, on_route
 from switcher.gateway.texts import with_options
 from switcher.ollama import relay
-from switcher.ollama.errors import BrokeOff, OllamaError, TimedOut, Unreachable
+from switcher.ollama.errors import BrokeOff, CallCut, OllamaError, TimedOut, Unreachable
 from switcher.ollama.relay import Upstream
 from switcher.queries.gates import Choice, Route
 
 AGAIN_S = 0.2
-# Until the first byte of a stream: the host may have to load the model, or others may be before us.
-FIRST_S = 300.0
 # An answer that comes whole has its first byte when all of it was made.
 WHOLE_S = relay.SILENT_S
 
@@ -51,11 +49,16 @@ async def pass_on(
 
 
 async def _once(host: str, endpoint: Endpoint, wanted: Wanted, send: Watched, tally: Tally) -> None:
-    async with on_route(host, tally) as route:
-        choice = choose(route, wanted.values.get("model"))
-        tally.model = choice.model
-        _check_key(choice, tally)
-        await _try(route, choice, endpoint, wanted, send, tally)
+    """Raises OllamaError or Refusal."""
+    while True:
+        async with on_route(host, tally, wanted.size) as (route, leave):
+            choice = choose(route, wanted.values.get("model"))
+            tally.model = choice.model
+            _check_key(choice, tally)
+            try:
+                return await _try(route, leave, choice, endpoint, wanted, send, tally)
+            except CallCut:
+                continue  # a switch came before it was written: where does it go now?
 
 
 def _check_key(choice: Choice, tally: Tally) -> None:
@@ -76,6 +79,7 @@ def _headers(choice: Choice, wanted: Wanted) -> Headers:
 
 async def _try(
     route: Route,
+    leave: Leave,
     choice: Choice,
     endpoint: Endpoint,
     wanted: Wanted,
@@ -83,26 +87,29 @@ async def _try(
     tally: Tally,
 ) -> None:
     headers = _headers(choice, wanted)
-    first_s = FIRST_S if wanted.streams(endpoint.streams) else WHOLE_S
+    first_s = pump.FIRST_S if wanted.streams(endpoint.streams) else WHOLE_S
     if endpoint.shape is Shape.OPENAI and choice.spec.runner_options:
         path, body, answer = with_options(endpoint, wanted.values, choice)
-        async with _post(route, path, body, first_s) as up:
+        async with _post(route, leave, path, body, first_s) as up:
             await pump.translated(up, answer, send, headers, tally)
         return
     streams = endpoint.ending is Ending.DONE_EVENT and wanted.streams(endpoint.streams)
     count = streams and not wanted.wants_usage()
     body = wanted.for_model(choice.model, choice.spec.runner_options, count)
-    async with _post(route, endpoint.path, body, first_s) as up:
+    async with _post(route, leave, endpoint.path, body, first_s) as up:
         await pump.pass_through(up, endpoint, send, headers, tally, count)
 
 
 @asynccontextmanager
-async def _post(route: Route, path: str, body: bytes, seconds: float) -> AsyncIterator[Upstream]:
+async def _post(
+    route: Route, leave: Leave, path: str, body: bytes, seconds: float
+) -> AsyncIterator[Upstream]:
     """The host's answer once its head has come, in so many seconds. Raises OllamaError."""
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(seconds):
-                up = await stack.enter_async_context(relay.ask(route.base_url, "POST", path, body))
+                asked = relay.ask(route.base_url, "POST", path, body, leave)
+                up = await stack.enter_async_context(asked)
         except TimeoutError:
             text = f"The host did not begin to answer for {seconds:.0f} s."
             raise TimedOut(text) from None

@@ -6,15 +6,17 @@ without having been done (fact 10), ends with an error in the caller's shape.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import aclosing
 
 from switcher.gateway import answers, broken
 from switcher.gateway.answers import Headers, Refusal, Send
+from switcher.gateway.body import LEFT, Gone
 from switcher.gateway.endpoints import Ending, Endpoint, Shape
 from switcher.gateway.meter import LOOK_BACK, Tally
 from switcher.gateway.translate import MOST_LINE, NOT_OLLAMAS, Answer
-from switcher.ollama.errors import BadAnswer, NotDone, OllamaError
+from switcher.ollama.errors import BadAnswer, NotDone, OllamaError, TimedOut
 from switcher.ollama.relay import Upstream
 
 EVENTS = "text/event-stream"
@@ -22,8 +24,12 @@ LINES = "application/x-ndjson"
 JSON = "application/json"
 # Between two parts of an answer. The first may take longer: a model may have to be loaded for it.
 BETWEEN_S = 120.0
+FIRST_S = 300.0
+# For a client to take a part: who does not keeps the model busy, which a switch waits for.
+TAKE_S = 120.0
 HEAD = 4096  # bytes at the start of a stream that tell whose it is
 _NO_CHOICES = b'"choices":[]'
+ENDING = "Switchboard is stopped in the middle of the answer. Ask again."
 _STOPPED = "The model stopped before it had ended its answer."
 
 
@@ -38,7 +44,9 @@ async def pass_through(
         tally.read_whole(whole)
         await answers.whole(send, up.status, JSON, whole, headers)
         return
-    seen = (_WithoutUsage if counted else _AsItIs)(endpoint.ending, tally)
+    lines = endpoint.ending is Ending.DONE_LINE
+    kind = _WithoutUsage if counted else _Lines if lines else _AsItIs
+    seen = kind(endpoint.ending, tally)
     await _stream(up, seen, endpoint.shape, up.content_type, send, headers)
 
 
@@ -78,7 +86,7 @@ class _AsItIs:
         self._piece = broken.PIECES.get(ending, b"\n")
         self.tally = tally
         self._head = b""  # the first of what came
-        self._tail = b""  # the last of it
+        self._tail = b"\n"  # the last of it
         self._seen = False
         self._pieces = 0
 
@@ -116,7 +124,7 @@ class _AsItIs:
             return b""
         end = b"\n" if shape is Shape.OLLAMA else b"\n\n"
         # The last event or line may have been cut.
-        gap = b"" if not self._tail or self._tail.endswith(end) else end
+        gap = b"" if self._tail.endswith(end) else end
         return gap + broken.lost(shape, self._kind, self._head, self._tail, trouble)
 
 
@@ -141,6 +149,27 @@ class _WithoutUsage(_AsItIs):
 
     def rest(self) -> bytes:
         return self._kept_back
+
+
+class _Lines(_AsItIs):
+    """Ollama's lines, of which the last says whether it is done."""
+
+    _line = _next_line = b""
+
+    def feed(self, part: bytes) -> bytes:
+        lines, end, rest = (self._next_line + part).rpartition(b"\n")
+        if end:
+            self._line = lines[lines.rfind(b"\n") + 1 :]
+        self._next_line = rest[: MOST_LINE + 1]  # a longer one is no line of Ollama's
+        return super().feed(part)
+
+    def trouble(self) -> str:
+        try:
+            told = json.loads(self._next_line.strip() or self._line)
+            self._seen = isinstance(told, dict) and told.get("done") is True
+        except (ValueError, RecursionError):
+            self._seen = False
+        return super().trouble()
 
 
 class _InEvents(_AsItIs):
@@ -168,31 +197,77 @@ class _InEvents(_AsItIs):
 async def _stream(
     up: Upstream, seen: _AsItIs, shape: Shape, content_type: str, send: Send, headers: Headers
 ) -> None:
-    """Pump until the end. Raises OllamaError only while nothing was sent.
-
-    Of the code here all that is done for each part counts: at 64 clients a further generator or
-    timer is a tenth of what a part costs.
-    """
-    begun, trouble = False, ""
+    """Pump until the end. Raises OllamaError only while nothing was sent, and Gone where the
+    client does not take what is sent."""
+    flow = _Flow(up, seen, content_type, send, headers)
+    trouble = ""
     try:
-        async with aclosing(up.parts(BETWEEN_S)) as parts:
-            async for part in parts:
-                passed = seen.feed(part)
-                if passed and not begun:
-                    await answers.start(send, 200, content_type, headers)
-                    begun = True
-                if passed:
-                    await answers.part(send, passed)
-                if seen.ends_early:
-                    break
+        await flow.run()
         trouble = seen.trouble()
     except OllamaError as exc:
-        if not begun:
+        if not flow.begun:
             raise
         trouble = exc.text
+    except asyncio.CancelledError as exc:
+        if flow.begun and exc.args != (LEFT,):
+            await answers.part(send, seen.lost(shape, ENDING), more=False)
+        raise
     finally:
         seen.count()
-    if not begun:
+    if not flow.begun:
         raise NotDone(trouble or _STOPPED)
     seen.tally.failed = bool(trouble)
     await answers.part(send, seen.rest() + seen.lost(shape, trouble), more=False)
+
+
+class _Flow:
+    """One stream on its way, and how long it waits for whom. All that is done for each part counts
+    here: at 64 clients a generator or a timer more is a tenth of what a part costs."""
+
+    def __init__(
+        self, up: Upstream, seen: _AsItIs, content_type: str, send: Send, headers: Headers
+    ) -> None:
+        self._up, self._seen, self._send = up, seen, send
+        self._head = (content_type, headers)
+        self._loop = asyncio.get_running_loop()
+        self._limit = asyncio.timeout(None)
+        self.begun = False
+        self._taken = True  # else a part is on its way to the client
+        self._most_s = FIRST_S
+        self._since = self._loop.time()
+        self._timer: asyncio.TimerHandle
+
+    async def run(self) -> None:
+        """Until the host has no more. Raises OllamaError, TimedOut among them, and Gone."""
+        try:
+            async with self._limit:
+                self._look()
+                await self._run()
+        except TimeoutError:
+            if not self._taken:
+                raise Gone from None
+            raise TimedOut(f"The host sent nothing for {self._most_s:.0f} s.") from None
+        finally:
+            self._timer.cancel()
+
+    async def _run(self) -> None:
+        async with aclosing(self._up.parts()) as parts:
+            async for part in parts:
+                passed = self._seen.feed(part)
+                if passed:
+                    self._taken, self._most_s, self._since = False, TAKE_S, self._loop.time()
+                    if not self.begun:
+                        await answers.start(self._send, 200, *self._head)
+                        self.begun = True
+                    await answers.part(self._send, passed)
+                if self._seen.ends_early:
+                    return
+                self._taken, self._most_s, self._since = True, BETWEEN_S, self._loop.time()
+
+    def _look(self) -> None:
+        """End a wait that lasts too long: one timer for the whole stream."""
+        left = self._most_s - (self._loop.time() - self._since)
+        if left > 0:
+            self._timer = self._loop.call_later(min(left, BETWEEN_S, TAKE_S), self._look)
+        else:
+            self._limit.reschedule(self._loop.time())

@@ -16,31 +16,49 @@ from switcher.queries.gates import Route, Routes
 from switcher.queries.keys import KeyFacts
 from switcher.switching.waiting import is_ending
 
-LONGEST_S = 120.0
+# A large model takes minutes to load.
+LONGEST_S = 300.0
 MOST_WAITING = 200
+MOST_WAITING_BYTES = 200_000_000  # of all hosts' bodies together
 
-_waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, Counter[int]] = WeakKeyDictionary()
+_rooms: WeakKeyDictionary[asyncio.AbstractEventLoop, _Room] = WeakKeyDictionary()
 
 
 @asynccontextmanager
-async def on_route(name: str, tally: Tally) -> AsyncIterator[Route]:
-    """The route of this host, or of the default one, counted as under way while the block lasts.
+async def on_route(name: str, tally: Tally, size: int = 0) -> AsyncIterator[tuple[Route, Leave]]:
+    """The route of this host, or of the default one, counted as under way while the block lasts,
+    with what has to be asked before the request is written to the host.
 
     Where a switch holds the host's requests it waits for the end of that, LONGEST_S at most;
-    cancelling gives the place up. Raises Refusal.
+    cancelling gives the place up. `size` is that of its body. Raises Refusal.
     """
     began = asyncio.get_running_loop().time()
     route = await find(name, tally.key)
     tally.host = route.host
     if route.gate:
         try:
-            with _place(route):
+            with _room().place(route, size):
                 route = await _released(route, began + LONGEST_S)
         finally:  # who waited in vain has waited, too
             tally.waited_s += asyncio.get_running_loop().time() - began
     # Nothing is awaited between the look at the gate and the count (see gateway.table, 4).
-    with traffic.entered(route.host_id):
-        yield route
+    with traffic.entered(route.host_id) as passage:
+        yield route, Leave(route, passage)
+
+
+class Leave:
+    """A request's leave to go to its host (relay.Leave)."""
+
+    def __init__(self, route: Route, passage: traffic.Passage) -> None:
+        self._route, self._passage = route, passage
+
+    def holds(self) -> bool:
+        """Whether its route is still as it was when it was let through."""
+        return table().holds(self._route)
+
+    def used(self) -> None:
+        """It is written."""
+        self._passage.sent()
 
 
 async def find(name: str, key: KeyFacts | None = None) -> Route:
@@ -81,26 +99,39 @@ async def _released(route: Route, until: float) -> Route:
     return route
 
 
-@contextmanager
-def _place(route: Route) -> Iterator[None]:
-    """A place among those that wait for a host on this loop. Raises Refusal where all are taken."""
-    counts = _here()
-    if counts[route.host_id] >= MOST_WAITING:
-        raise _refusal(f"{MOST_WAITING} requests wait already while {route.host} switches.")
-    counts[route.host_id] += 1
-    try:
-        yield
-    finally:
-        counts[route.host_id] -= 1
+class _Room:
+    """Those that wait on one loop."""
+
+    def __init__(self) -> None:
+        self.counts = Counter[int]()
+        self._bytes = 0
+
+    @contextmanager
+    def place(self, route: Route, size: int) -> Iterator[None]:
+        """A place among them. Raises Refusal where all are taken."""
+        if self.counts[route.host_id] >= MOST_WAITING:
+            raise _refusal(f"{MOST_WAITING} requests wait already while {route.host} switches.")
+        if self._bytes + size > MOST_WAITING_BYTES:
+            text = (
+                f"Requests of {self._bytes // 10**6} MB wait already while {route.host} switches."
+            )
+            raise _refusal(text)
+        self.counts[route.host_id] += 1
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self.counts[route.host_id] -= 1
+            self._bytes -= size
 
 
 def waiting(host_id: int) -> int:
     """How many wait for this host on this loop."""
-    return _here()[host_id]
+    return _room().counts[host_id]
 
 
-def _here() -> Counter[int]:
-    return _waiting.setdefault(asyncio.get_running_loop(), Counter())
+def _room() -> _Room:
+    return _rooms.setdefault(asyncio.get_running_loop(), _Room())
 
 
 def _refusal(text: str) -> Refusal:

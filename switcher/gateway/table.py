@@ -13,6 +13,9 @@ that the table and the switch agree on when it may be used:
    that was not seen for DEAD_AFTER_S is not waited for: by 2 it has stopped before.
 4. Between looking into the table and counting a request nothing else runs on the loop, so what is
    told of the count is true of the table it is told with.
+5. A request that was let through may still be on its way to the host when the gate closes: its
+   connection is made, its body written. Such are counted apart, and the switch waits for them.
+   A process that was paused there asks the table once more just before it writes (`holds`).
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from django.db import DatabaseError
 from switcher import traffic
 from switcher.gateway.meter import Meter
 from switcher.queries import gates as queries
-from switcher.queries.gates import Routes
+from switcher.queries.gates import Route, Routes
 from switcher.queries.pulse import newest_entry
 from switcher.records import changed, gates, usage
 from switcher.switching.waiting import in_thread, is_ending
@@ -59,7 +62,7 @@ class Table:
         self._newest = -1
         self._valid_until = self._beat_at = float("-inf")
         self._used_at = 0.0
-        self._told: dict[int, tuple[int, int]] = {}
+        self._told: dict[int, tuple[int, int, int]] = {}
         self._poke = asyncio.Event()
         self._turn: asyncio.Future[None] = self._loop.create_future()
         self._looked_at = float("-inf")
@@ -80,6 +83,12 @@ class Table:
             except TimeoutError:
                 raise Stale from None
         return self._routes
+
+    def holds(self, route: Route) -> bool:
+        """Whether a request that was let through on this route may still go to the host."""
+        if self._routes is None or self._loop.time() >= self._valid_until:
+            return False
+        return self._routes.by_name.get(route.host) == route
 
     async def next_turn(self) -> None:
         """Wait until the table has changed or was read again after it was too old."""
@@ -196,7 +205,11 @@ class Table:
     async def _tell(self) -> bool:
         assert self._routes is not None
         closed = {
-            route.host_id: (route.gate, traffic.in_flight(route.host_id))
+            route.host_id: (
+                route.gate,
+                traffic.in_flight(route.host_id),
+                traffic.unsent(route.host_id),
+            )
             for route in self._routes.by_name.values()
             if route.gate
         }

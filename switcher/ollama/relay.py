@@ -10,11 +10,13 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 
-from switcher.ollama.errors import BadAnswer, BrokeOff, TimedOut, Unreachable
+from switcher.ollama.errors import BadAnswer, BrokeOff, CallCut, TimedOut, Unreachable
 
 CONNECT_S = 3.0
 NAME_S = 2.0  # more, for a name server
@@ -86,21 +88,15 @@ class Upstream:
         """Whether its parts mean something one by one."""
         return self.media_type in {"text/event-stream", "application/x-ndjson"}
 
-    async def parts(self, between_s: float | None = None) -> AsyncGenerator[bytes]:
-        """Its bytes as they come, however many; nothing waits for more. Once the first have come,
-        the next may take so long; the time in which nobody takes them does not count."""
-        silence = _Silence(self._response.content, between_s)
+    async def parts(self) -> AsyncGenerator[bytes]:
+        """Its bytes as they come, however many; nothing waits for more."""
         try:
             async for part in self._response.content.iter_any():
-                silence.ended()
                 yield part
-                silence.begins()
         except TimeoutError as exc:
             raise _silent(self._where) from exc
         except (aiohttp.ClientError, OSError) as exc:
             raise BrokeOff(f"The answer of {self._where} broke off.") from exc
-        finally:
-            silence.over()
 
     async def whole(self) -> bytes:
         """All of it."""
@@ -113,48 +109,51 @@ class Upstream:
         return b"".join(parts)
 
 
-class _Silence:
-    """Ends a wait for the next part that lasts too long. One timer for a whole answer: one for each
-    part would cost about as much as passing the part on."""
+class Leave(Protocol):
+    """Whether a request may still be written, which is asked when its connection is made: that
+    takes seconds at times, and the process may have been paused."""
 
-    def __init__(self, content: aiohttp.StreamReader, most_s: float | None) -> None:
-        self._content = content
-        self._loop = asyncio.get_running_loop()
-        self._since: float | None = None
-        self._timer = self._loop.call_later(most_s, self._look, most_s) if most_s else None
+    def holds(self) -> bool:
+        """Asked once, just before it is written."""
 
-    def begins(self) -> None:
-        self._since = self._loop.time()
+    def used(self) -> None:
+        """Told once it is written."""
 
-    def ended(self) -> None:
-        self._since = None
 
-    def over(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+class _Letter(aiohttp.BytesPayload):
+    """A body that is written while there is leave."""
 
-    def _look(self, most_s: float) -> None:
-        left = most_s
-        if self._since is not None:
-            left -= self._loop.time() - self._since
-        if left <= 0:
-            self._content.set_exception(TimedOut(f"The host sent nothing for {most_s:.0f} s."))
-        else:
-            self._timer = self._loop.call_later(left, self._look, most_s)
+    def __init__(self, body: bytes, leave: Leave) -> None:
+        super().__init__(body)
+        self._leave = leave
+        self.withheld = False
+
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        if not self._leave.holds():
+            self.withheld = True
+            raise CallCut("The leave to write it has ended.")
+        await super().write_with_length(writer, content_length)
+        self._leave.used()
 
 
 Body = bytes | AsyncIterator[bytes]
 
 
 @asynccontextmanager
-async def ask(base_url: str, method: str, path: str, body: Body = b"") -> AsyncIterator[Upstream]:
+async def ask(
+    base_url: str, method: str, path: str, body: Body = b"", leave: Leave | None = None
+) -> AsyncIterator[Upstream]:
     """Ask a host; leaving the block closes the connection unless all was read, and a closed
     connection ends the host's work (fact 9).
 
-    Raises Unreachable before a connection, BadAnswer or TimedOut after it. No redirect is followed.
+    Raises Unreachable before a connection, CallCut where there was no leave to write by then,
+    BadAnswer or TimedOut after it. No redirect is followed.
     """
     where = base_url.rstrip("/")
-    response = await _send(where, method, path, body)
+    letter = _Letter(body, leave) if leave is not None and isinstance(body, bytes) else body
+    response = await _send(where, method, path, letter)
     try:
         if 300 <= response.status < 400:
             raise BadAnswer(f"{where} answered {response.status}, a redirect: not Ollama.")
@@ -167,7 +166,7 @@ async def ask(base_url: str, method: str, path: str, body: Body = b"") -> AsyncI
             response.close()
 
 
-async def _send(where: str, method: str, path: str, body: Body) -> aiohttp.ClientResponse:
+async def _send(where: str, method: str, path: str, body: Body | _Letter) -> aiohttp.ClientResponse:
     # What is compressed cannot be looked into: neither the end of a stream nor an error.
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
     try:
@@ -179,6 +178,8 @@ async def _send(where: str, method: str, path: str, body: Body) -> aiohttp.Clien
     except TimeoutError as exc:
         raise _silent(where) from exc
     except (aiohttp.ClientError, OSError) as exc:
+        if isinstance(body, _Letter) and body.withheld:
+            raise CallCut("It was not written: there was no leave any more.") from exc
         raise BrokeOff(f"{where} ended the connection before it had answered.") from exc
 
 

@@ -91,11 +91,13 @@ class Routes:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How far the gateway's processes are: those that do not know yet that the gate is closed,
-    and the requests that the others still have under way."""
+    the requests that the others still have under way, and those of them that are not written to
+    the host yet."""
 
     processes: int
     unaware: int
     in_flight: int
+    unsent: int = 0
 
 
 def routes() -> Routes:
@@ -139,11 +141,12 @@ def standing(host_id: int, switch_id: int) -> Standing:
     """What the processes that live have told of this switch's closed gate."""
     rows = GatewayProcess.objects.filter(seen_at__gt=Now() - timedelta(seconds=DEAD_AFTER_S))
     alive = list(rows.values_list("gates", flat=True))
-    unaware = in_flight = 0
+    unaware = in_flight = unsent = 0
     for gates in alive:
         told = gates.get(str(host_id))
         if told is None or told[0] != switch_id:
             unaware += 1
         else:
             in_flight += int(told[1])
-    return Standing(len(alive), unaware, in_flight)
+            unsent += int(told[2])
+    return Standing(len(alive), unaware, in_flight, unsent)

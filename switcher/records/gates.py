@@ -21,9 +21,10 @@ def beat(name: str) -> int:
         return GatewayProcess.objects.filter(seen_at__gt=alive).count()
 
 
-def tell(name: str, gates: dict[int, tuple[int, int]]) -> None:
-    """Say which gates this process has seen closed: by host id, the switch that closed it and the
-    requests that are still under way there. From now on it lets none through."""
+def tell(name: str, gates: dict[int, tuple[int, int, int]]) -> None:
+    """Say which gates this process has seen closed: by host id, the switch that closed it, the
+    requests that are still under way there, and those of them that are not written to the host
+    yet. From now on it lets none through."""
     told = {str(host_id): list(gate) for host_id, gate in gates.items()}
     GatewayProcess.objects.filter(name=name).update(gates=told, seen_at=Now())
 

@@ -192,12 +192,13 @@ def _drain() -> Steps[int]:
 
 
 def _all_know() -> Steps[bool]:
-    """Wait until every process of the gateway knows that requests wait now: then none sends one
-    to the old model after the configuration has changed. Gives whether there is any process."""
+    """Wait until every process of the gateway knows that requests wait now, and until what was let
+    through before is written to the host: then none sends one to the old model after the
+    configuration has changed. Gives whether there is any process."""
     waited = 0.0
     while True:
         now: Standing = yield InFlight()
-        if not now.unaware or waited >= DRAIN_S:
+        if not (now.unaware or now.unsent) or waited >= DRAIN_S:
             return now.processes > 0
         yield Pause(GATE_POLL_S)
         waited += GATE_POLL_S
@@ -316,7 +317,9 @@ def _activate(held: Held, job: Job) -> Steps[None]:
         yield from point(held, job, job.spec.tag, course.digest)
         if course.leaving:
             held.activate(State.UNLOADING, course.digest)
-            if passing:  # what was sent just before is on its way; it would load the old one again
+            if (
+                passing
+            ):  # what was written just before is read in a moment; it would load the old one again
                 yield Pause(TRANSIT_S)
             yield from _unload_old(held, job)
             return

@@ -12,7 +12,8 @@ import openai
 import pytest
 from aiohttp import web
 
-from switcher.gateway import passing, table
+from switcher.gateway import lists, pump, table
+from switcher.gateway.asgi import app
 from switcher.models import Host, Usage
 from switcher.switching.waiting import in_thread
 from tests.gateway.conftest import Exchange, Upstream, ask
@@ -224,7 +225,7 @@ async def test_only_a_stream_has_to_begin_soon(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, stream: bool, status: int
 ) -> None:
     """An answer that comes whole begins when all of it was made."""
-    monkeypatch.setattr(passing, "FIRST_S", 0.05)
+    monkeypatch.setattr(pump, "FIRST_S", 0.05)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         with suppress(TimeoutError):
@@ -235,3 +236,135 @@ async def test_only_a_stream_has_to_begin_soon(
     upstream.answer = answer
     got = await ask({"model": "x", "stream": stream}, target="/v1/chat/completions").end()
     assert got.status == status
+
+
+TOOL = {"function": {"name": "f", "arguments": {"done": True, "code": "yield\ndata: [DONE]"}}}
+IN_EVENT = json.dumps({"choices": [{"delta": {"content": "yield data: [DONE]"}}]}).encode()
+IN_LINE = json.dumps({"message": {"tool_calls": [TOOL]}, "done": False}, separators=(",", ":"))
+
+
+@pytest.mark.fact(10)
+@pytest.mark.parametrize(
+    ("path", "kind", "said"),
+    [
+        ("/v1/chat/completions", "text/event-stream", b"data: " + IN_EVENT + b"\n\n"),
+        ("/v1/responses", "text/event-stream", b"data: event: response.completed\n\n"),
+        ("/api/chat", "application/x-ndjson", IN_LINE.encode() + b"\n"),
+    ],
+)
+async def test_an_end_that_the_model_only_speaks_of_is_none(
+    host: Host, upstream: Upstream, path: str, kind: str, said: bytes
+) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=said, headers={"Content-Type": kind})
+
+    upstream.answer = answer
+    got = await ask({"messages": [], "stream": True}, target=path).end()
+    assert got.body.startswith(said)
+    assert b"stopped before it had ended" in got.body.removeprefix(said)
+
+
+async def test_a_last_line_that_is_long_and_comes_in_pieces_is_an_end(
+    host: Host, upstream: Upstream
+) -> None:
+    """`/api/generate` ends with the whole context, as numbers."""
+    last = json.dumps({"response": "", "done": True, "context": list(range(20_000))}).encode()
+    lines = b'{"response":"Hi","done":false}\n' + last + b"\n"
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        for at in range(0, len(lines), 10_000):
+            await response.write(lines[at : at + 10_000])
+        return response
+
+    upstream.answer = answer
+    got = await ask({"prompt": "Hello", "stream": True}, target="/api/generate").end()
+    assert got.body == lines
+
+
+async def test_a_server_that_ends_tells_so_in_the_stream(host: Host, upstream: Upstream) -> None:
+    stay = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b'data: {"choices":[]}\n\ndata: {"choices":[{}]}\n\n')
+        await stay.wait()
+        return response
+
+    upstream.answer = answer
+    got = ask({"messages": [], "stream": True})
+    await got.next_part()
+    got.task.cancel()  # as servers do with what has not ended when they have to
+    await asyncio.gather(got.task, return_exceptions=True)
+    stay.set()
+    assert "is stopped" in json.loads((await got.next_part())[6:])["error"]["message"]
+    assert got.ended
+
+
+async def test_who_takes_nothing_for_long_is_left(
+    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model stays busy as long as somebody listens, and a switch waits for it."""
+    monkeypatch.setattr(pump, "TAKE_S", 0.1)
+    left = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b'data: {"choices":[{}]}\n\n')
+                await asyncio.sleep(0.001)
+        finally:
+            left.set()
+
+    upstream.answer = answer
+    got = ask({"messages": [], "stream": True})
+    got.task.cancel()
+    await asyncio.gather(got.task, return_exceptions=True)
+
+    async def take_nothing(message: Any) -> None:
+        await asyncio.Event().wait()
+
+    got.incoming.put_nowait({"type": "http.request", "body": b'{"messages":[],"stream":true}'})
+    async with asyncio.timeout(10):
+        await app(got.scope, got.incoming.get, take_nothing)
+        await left.wait()
+
+
+async def test_after_the_head_the_first_part_has_a_time_limit(
+    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "FIRST_S", 0.1)
+    stay = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await stay.wait()
+        return response
+
+    upstream.answer = answer
+    got = await ask({"messages": [], "stream": True}).end()
+    stay.set()
+    assert got.status == 504
+
+
+@pytest.mark.parametrize("path", ["/api/tags", "/api/version", "/api/ps"])
+async def test_a_list_of_a_hung_host_is_not_waited_for_for_long(
+    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(lists, "LIST_S", 0.1)
+    stay = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        await stay.wait()
+        return web.json_response({})
+
+    upstream.answer = answer
+    got = await ask(target=path, method="GET").end()
+    stay.set()
+    assert got.status == 504
+    assert "did not answer" in got.json()["error"]

@@ -13,6 +13,7 @@ from django.db import DatabaseError
 from switcher import traffic
 from switcher.gateway import routing, table
 from switcher.models import GatewayProcess, Host, Usage
+from switcher.ollama import relay
 from switcher.queries import gates as queries
 from switcher.queries.gates import Standing
 from switcher.records import leases, switches
@@ -21,7 +22,7 @@ from switcher.specs import Spec
 from switcher.states import State, Strategy
 from switcher.switching import waiting as waiting_room
 from switcher.switching.waiting import in_thread
-from tests.gateway.conftest import ADMIN, Upstream, ask
+from tests.gateway.conftest import ADMIN, Upstream, ask, set_active
 
 
 def begin(host: Host, strategy: str = "swap") -> Held:
@@ -185,7 +186,7 @@ async def test_a_switch_learns_what_is_still_under_way(host: Host, upstream: Ups
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     async with asyncio.timeout(10):
-        while (await standing_of(host, held)) != Standing(1, 0, 1):
+        while (await standing_of(host, held)) != Standing(1, 0, 1, 0):
             await asyncio.sleep(0.01)
     late = ask()
     go_on.set()
@@ -241,6 +242,104 @@ async def test_an_overlap_holds_requests_only_while_the_configuration_changes(
     await until(lambda: routing.waiting(host.pk))
     await in_thread(held.activate, State.UNLOADING, "sha-mid-b")
     assert (await got.end()).headers["x-switchboard-model"] == "mid-b"
+
+
+def connecting_slowly(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Connections to hosts are made once the event is set: as after a SYN that was lost."""
+    go_on = asyncio.Event()
+    connector = relay._session().connector
+    assert connector is not None
+    connect = connector.connect
+
+    async def slowly(*args: Any, **values: Any) -> Any:
+        await go_on.wait()
+        return await connect(*args, **values)
+
+    monkeypatch.setattr(connector, "connect", slowly)
+    return go_on
+
+
+@pytest.mark.parametrize("strategy", ["overlap", "swap"])
+async def test_what_still_connects_when_the_gate_closes_waits_and_goes_to_the_new_model(
+    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    """Written later, it would have the host load the old model again."""
+    held = await in_thread(begin, host, strategy)
+    if strategy == "overlap":
+        await in_thread(go, held, State.LOADING, State.WARMING, State.VERIFYING)
+    go_on = connecting_slowly(monkeypatch)
+    early = ask()
+    await until(lambda: traffic.unsent(host.pk))
+    closing = State.ACTIVATING if strategy == "overlap" else State.DRAINING
+    await in_thread(go, held, closing)
+    async with asyncio.timeout(10):
+        while (await standing_of(host, held)) != Standing(1, 0, 1, 1):
+            await asyncio.sleep(0.005)
+    go_on.set()
+    async with asyncio.timeout(10):
+        while (await standing_of(host, held)) != Standing(1, 0, 0, 0):
+            await asyncio.sleep(0.005)
+    assert not upstream.asked
+    if strategy == "overlap":
+        await in_thread(held.activate, State.UNLOADING, "sha-mid-b")
+    else:
+        await in_thread(activate, held)
+    assert (await early.end()).headers["x-switchboard-model"] == "mid-b"
+    assert [upstream.body(n)["model"] for n in range(len(upstream.asked))] == ["mid-b"]
+
+
+async def test_a_process_that_was_paused_while_it_connected_asks_the_table_again(
+    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been taken for dead meanwhile, and not waited for."""
+    assert (await ask().end()).status == 200
+    go_on = connecting_slowly(monkeypatch)
+    early = ask()
+    await until(lambda: traffic.unsent(host.pk))
+    table.table()._forget()
+    await in_thread(set_active, host, Spec("", "mid-b"))
+    table.table()._newest = -1  # as if an entry had told of it
+    go_on.set()
+    assert (await early.end()).headers["x-switchboard-model"] == "mid-b"
+    assert upstream.body(1)["model"] == "mid-b"
+
+
+async def test_the_second_try_goes_to_whatever_is_active_by_then(
+    host: Host, upstream: Upstream
+) -> None:
+    break_it = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if len(upstream.asked) == 1:
+            await break_it.wait()
+            assert request.transport is not None
+            request.transport.abort()
+        return web.json_response({"choices": []})
+
+    upstream.answer = answer
+    got = ask()
+    await until(lambda: upstream.asked)
+    held = await in_thread(begin, host)
+    await in_thread(go, held, State.DRAINING)
+    await in_thread(activate, held)
+    break_it.set()
+    assert (await got.end()).headers["x-switchboard-model"] == "mid-b"
+    assert [upstream.body(n)["model"] for n in range(2)] == ["mid-a", "mid-b"]
+
+
+async def test_bodies_that_wait_have_a_bound_together(
+    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing, "MOST_WAITING_BYTES", 150)
+    held = await in_thread(begin, host)
+    await in_thread(go, held, State.DRAINING)
+    first = ask({"messages": [], "pad": "x" * 60})
+    await until(lambda: routing.waiting(host.pk) == 1)
+    second = await ask({"messages": [], "pad": "x" * 60}).end()
+    assert (second.status, second.headers["retry-after"]) == (503, "10")
+    assert second.json()["error"]["code"] == "switching"
+    await in_thread(activate, held)
+    assert (await first.end()).status == 200
 
 
 async def test_without_its_database_nothing_is_passed_on(

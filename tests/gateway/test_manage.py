@@ -53,6 +53,26 @@ async def test_the_wrong_method_is_refused_in_ollamas_shape(
     assert isinstance(got.json()["error"], str)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/blobs/../generate",
+        "/api/blobs/../../v1/chat/completions",
+        f"/api/blobs/{DIGEST}/../../generate",
+        "/api/blobs/",
+        "/api/blobs/sha256:short",
+    ],
+)
+async def test_the_address_of_a_file_leads_nowhere_else(
+    host: Host, upstream: Upstream, path: str
+) -> None:
+    """There is no way past the policy and the gate, not for a key that may manage either."""
+    manager = await in_thread(make_key, manage=True)
+    got = await with_key(manager, body={"model": "mid-b", "keep_alive": 0}, target=path).end()
+    assert got.status == 404
+    assert not upstream.asked
+
+
 @pytest.mark.parametrize("path", ["/api/pull", "/api/push"])
 async def test_progress_comes_line_by_line(host: Host, upstream: Upstream, path: str) -> None:
     go_on = asyncio.Event()

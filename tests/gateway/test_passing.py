@@ -98,6 +98,17 @@ async def test_a_body_over_the_limit_is_refused(
     assert not upstream.asked
 
 
+@pytest.mark.parametrize("sent", [b'{"a":[%s0]}' % (b"0," * 10), b'{"a":[%s]}' % (b"[]" * 11)])
+async def test_a_body_has_a_largest_number_of_values(
+    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    """Millions of small ones take seconds, in which nobody is served, and a hundred times their
+    bytes in memory."""
+    monkeypatch.setattr(body, "MOST_VALUES", 11)
+    assert (await ask(sent).end()).status == 413
+    assert (await ask(b'{"a":[1,2,3]}').end()).status == 200
+
+
 async def test_a_stream_passes_as_it_comes(host: Host, upstream: Upstream) -> None:
     """Each part is there before the host sends the next."""
     go_on = asyncio.Event()

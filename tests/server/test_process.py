@@ -6,6 +6,8 @@ import asyncio
 import io
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -237,3 +239,60 @@ def test_the_log_of_an_ordinary_run_has_no_warnings(data: Path) -> None:
         wait_until(lambda: "the worker runs" in server.output)
         server.end()
     assert not [line for line in server.lines if "WARNING" in line or "ERROR" in line]
+
+
+CHAT = """
+import json, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Host(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        said = json.dumps({"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 3}})
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said.encode())
+    do_GET = do_POST
+    def log_message(self, *_): pass
+server = HTTPServer(("127.0.0.1", 0), Host)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+ACTIVE = """
+import django, sys; django.setup()
+from switcher.models import Host
+from switcher.records import config
+from switcher.records.ledger import SERVER
+from switcher.specs import Spec
+host = config.save_host(Host(name="one", base_url=sys.argv[1]), SERVER)
+active = {"active_tag": "mid-a", "active_digest": "sha", "active_spec": Spec("", "mid-a").to_json()}
+Host.objects.filter(pk=host.pk).update(**active)
+"""
+
+COUNTED = """
+import django; django.setup()
+from switcher.models import GatewayProcess, Usage
+print(sum(u.requests for u in Usage.objects.all()), GatewayProcess.objects.count())
+"""
+
+
+async def test_what_the_gateway_counted_is_written_when_the_server_ends(
+    data: Path, session_key: str
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", CHAT], stdout=subprocess.PIPE, text=True) as host:
+        assert host.stdout is not None
+        url = f"http://127.0.0.1:{host.stdout.readline().strip()}"
+        assert python("-c", ACTIVE, url, data=data).returncode == 0
+        with Process(data, "--no-worker") as server:
+            headers = {"Cookie": f"session_id={session_key}"}
+            async with aiohttp.ClientSession(headers=headers) as client:
+                for _ in range(7):
+                    chat = server.address + "/v1/chat/completions"
+                    async with client.post(chat, json={"messages": []}) as answer:
+                        assert answer.status == 200, await answer.text()
+            assert server.end() == 0
+        host.kill()
+    assert "Traceback" not in server.output
+    assert python("-c", COUNTED, data=data).stdout.split() == ["7", "0"]

@@ -36,7 +36,7 @@ class Command(BaseCommand):
             call_command("migrate", verbosity=0, interactive=False)
         check_migrated()
         # Only now: importing it loads the whole application.
-        from project.asgi import application
+        from project.asgi import application, end_gateway
         from project.background import assemble
         from project.server import Server, exit_within
 
@@ -46,6 +46,7 @@ class Command(BaseCommand):
             endpoints=build_endpoint_description_strings(host=host, port=port),
             parts=partial(assemble, worker=not options["no_worker"]),
             announce=self._announce,
+            at_end=end_gateway,
             root_path=settings.FORCE_SCRIPT_NAME or "",
         )
         server.run()
