@@ -145,7 +145,7 @@ def _confirm_active(
 def _point_or_warn(held: Held, job: Job) -> Steps[None]:
     """Of an already active model nothing changes, so nothing is taken back either."""
     try:
-        yield from point(held, job, job.spec.tag, job.known.digest)
+        yield from point(held, job.spec.tag, job.known.digest)
     except (OllamaError, NotPublished) as exc:
         held.note(warning=f"The published name was not pointed: {exc.text}")
 
@@ -313,7 +313,7 @@ def _activate(held: Held, job: Job) -> Steps[None]:
     course = job.known
     if course.strategy is Strategy.OVERLAP:
         passing = yield from _all_know()
-        yield from point(held, job, job.spec.tag, course.digest)
+        yield from point(held, job.spec.tag, course.digest)
         if course.leaving:
             held.activate(State.UNLOADING, course.digest)
             if passing:  # what was sent just before is on its way; it would load the old one again
@@ -323,7 +323,7 @@ def _activate(held: Held, job: Job) -> Steps[None]:
     after = yield from look_or_none()
     if after is not None:
         _check_listed(job, after)  # lost since it was verified, and nothing is changed yet (rule 6)
-    yield from point(held, job, job.spec.tag, course.digest)
+    yield from point(held, job.spec.tag, course.digest)
     held.activate(State.ACTIVE, course.digest, outcome=_active_text(job), after=_rows(after))
 
 
