@@ -137,9 +137,25 @@ def test_a_model_of_that_name_that_is_not_ours_is_never_overwritten(
 ) -> None:
     fake.add("active")
     row = switch(profile("mid-a"))
-    assert row.state == "rolled_back"
+    assert row.state == "failed"
     assert "has a model active that is not Switchboard's" in row.error
     assert means(fake) == "sha-active"
+
+
+@pytest.mark.parametrize("tag", ["mid-b", "big"])
+def test_a_name_that_is_taken_ends_a_switch_before_anything_was_touched(
+    fake: FakeHost, host: Host, profile: Make, switch: Go, tag: str
+) -> None:
+    switch(profile("mid-a"))
+    fake.add("active")
+    publish(host, NAME)
+    fake.journal.clear()
+    row = switch(profile(tag))
+    assert (row.state, row.error_code, row.degraded) == ("failed", "plan-blocked", False)
+    assert row.error == TAKEN
+    assert row.outcome == "Nothing was touched on north-1."
+    assert set(fake.journal) == {"ps", "tags"}
+    assert Host.objects.get().active_tag == "mid-a"
 
 
 def test_a_name_that_is_taken_while_the_switch_runs_takes_it_back(
@@ -185,6 +201,20 @@ def test_a_copy_that_is_held_is_no_other_name_of_what_lies_there(
     _move_in(fake)
     fake.copy(NAME, "switchboard-holds/strange:1")
     assert switch(profile("mid-b")).error == TAKEN
+
+
+def test_what_is_active_is_loaded_anew_also_where_the_name_is_taken(
+    fake: FakeHost, published: Host, profile: Make, switch: Go
+) -> None:
+    """For who follows the name nothing changes; so a stranger there keeps no model away."""
+    row = profile("mid-a")
+    switch(row)
+    _move_in(fake)
+    fake.loaded.clear()
+    again = switch(row)
+    assert (again.state, fake.names) == ("active", {"mid-a"})
+    assert again.warnings == [f"The published name was not pointed: {TAKEN}"]
+    assert means(fake) == "sha-strange"
 
 
 def test_a_switch_that_is_taken_back_deletes_no_model_of_somebody_else(
