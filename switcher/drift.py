@@ -23,6 +23,7 @@ from switcher.observed import (
     short_name,
 )
 from switcher.plans import gb, gpu_fall
+from switcher.published import Published, is_taken, taken_text
 from switcher.specs import FOREVER, Spec, keep_alive_s
 
 # A second more or less is no drift: the server counts its own, and a reading takes its time.
@@ -106,8 +107,7 @@ class Desired:
     preloaded: tuple[Wanted, ...] = ()
     handles: Mapping[str, str] = field(default_factory=dict)
     verified: Mapping[str, Resident] = field(default_factory=dict)
-    published: str = ""  # the name that is to mean the active model
-    published_is_ours: bool = True  # it was pointed by us; else it is still to be
+    published: Published | None = None  # the name that is to mean the active model
 
     def wanted(self, installed: Iterable[Installed]) -> tuple[Wanted, ...]:
         """The active model, then the preloaded ones by what their names mean now; none twice."""
@@ -268,26 +268,25 @@ def ending(desired: Desired, now: Observation, kind: Kind, digest: str) -> str:
 def _of_published(desired: Desired, now: Observation) -> list[Found]:
     """It is to mean the active model, by digest (fact 21)."""
     active, name = desired.active, desired.published
-    if active is None or not name:
+    if active is None or name is None or not name.wanted:
         return []
-    there = named(now.installed, name)
+    there = named(now.installed, name.wanted)
     means = there.digest if there else None
-    if desired.published_is_ours and means == active.digest:
+    if name.is_ours and means == active.digest:
         return []
-    if there is None and not desired.published_is_ours:
+    if there is None and not name.is_ours:
         return []  # it is only now to be made
-    if there is not None and not desired.published_is_ours:
-        text = f"{desired.host} has a model {short_name(name)} that is not Switchboard's: "
-        text += "the active model cannot be published by that name."
+    if is_taken(name, now.installed):
+        text = taken_text(name)
     elif there is None:
-        text = f"{short_name(name)} is to mean {active.short}, and is not on the host."
+        text = f"{name.short} is to mean {active.short}, and is not on the host."
     else:
-        text = f"{short_name(name)} is to mean {active.short}, and means other content."
+        text = f"{name.short} is to mean {active.short}, and means other content."
     evidence = {
-        "wanted": {"name": name, "digest": active.digest},
+        "wanted": {"name": name.wanted, "digest": active.digest},
         "now": {"at": now.at.isoformat(), "name_means": means},
     }
-    return [Found(Kind.PUBLISHED, name, active.digest, text, evidence)]
+    return [Found(Kind.PUBLISHED, name.wanted, active.digest, text, evidence)]
 
 
 # --- one wanted model --------------------------------------------------------------------------

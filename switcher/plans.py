@@ -84,6 +84,7 @@ class Situation:
     ours: frozenset[str] = frozenset()  # digests that switches loaded here
     usual_gpu_percent: int | None = None  # of the target, when it was last activated here
     published: str = ""  # the name on the server that is to mean the active model
+    cannot_publish: str = ""  # why that name cannot be pointed at the target
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class Plan:
     restore: str
     warmups: int
     published: str  # the name that is pointed at the model before it becomes active
+    cannot_publish: str  # why that which is set is not; a bar, unless the model is active already
     token: str
 
     @property
@@ -215,7 +217,8 @@ def make_plan(s: Situation) -> Plan:
         stays=in_place,
         restore=next((i.name for i in old if i.role == "active"), ""),
         warmups=len(s.spec.warmups),
-        published=short_name(s.published),
+        published="" if s.cannot_publish else short_name(s.published),
+        cannot_publish=s.cannot_publish,
         token=plan_token(s),
     )
 
@@ -329,7 +332,9 @@ def _blocked(s: Situation, short: int) -> str:
             f"Does not fit: {gb(short)} GB short, and profile {s.spec.profile} "
             f"wants {s.spec.min_gpu_percent} % of it on the GPU."
         )
-    return ""
+    # Who follows the name would load the old model again. Of what is active already nothing changes
+    # for them, and a stranger under the name is not to keep it from being loaded anew.
+    return s.cannot_publish if s.target.digest != s.active_digest else ""
 
 
 def _expected(strategy: Strategy, history: Mapping[str, Expected]) -> dict[str, Expected]:

@@ -87,10 +87,14 @@ def _check_published(world: World, rows: list[SwitchEvent]) -> None:
     """The published name means the active model once a switch has ended, or the switch says that
     it does not. Nobody else points it here."""
     host = Host.objects.get(pk=world.host_id)
+    found = {n: m.digest for n, m in world.host.server.catalog.listed()}
+    recorded = host.published_digest  # empty: it was cut off while it was pointed
+    if recorded and found.get(host.published_as) != recorded:
+        text = f"{host.published_as} is recorded as {recorded[:12]}"
+        world.violate("the published name means what is recorded of it", text)
     if any(row.state not in ENDED for row in rows) or host.degraded or rows[-1].warnings:
         return
     name = full_name(host.published_name)
-    found = {n: m.digest for n, m in world.host.server.catalog.listed()}
     means = found.get(name, "")
     if means != host.active_digest:
         text = f"it means {means[:12] or 'nothing'}; {host.active_tag or 'no model'} is active"

@@ -196,7 +196,9 @@ def _then(plan: Plan) -> Step:
     ]
     figure = _about(sum(seconds)) if seconds else ""
     point = f", then point {plan.published} at it" if plan.published else ""
-    return Step("then", "ok", "Then", f"warm with {prompts} and verify{point}", figure, "", False)
+    what = f"warm with {prompts} and verify{point}"
+    why = "" if plan.blocked else plan.cannot_publish
+    return Step("then", "ok", "Then", what, figure, why, False)
 
 
 def _about(seconds: float) -> str:
@@ -207,9 +209,10 @@ def _why_not(plan: Plan, running: SwitchView | None, me: Me) -> str:
     if not me.can_switch:
         return CANNOT_SWITCH
     if plan.blocked:
+        taken = plan.blocked == plan.cannot_publish
         pinned = [i.short for i in plan.keep if i.role == "preloaded"]
         more = f" Unpin {', '.join(pinned)} or choose a smaller build." if pinned else ""
-        return plan.blocked + (more if plan.short_bytes else "")
+        return plan.blocked + (more if plan.short_bytes and not taken else "")
     if running is not None:
         return f"{plan.host} is switching. Wait for it, or cancel it first."
     return ""

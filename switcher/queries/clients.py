@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from switcher.models import GatewayName, Host
 from switcher.observed import Installed, Observation, full_name, short_name
+from switcher.published import Published
 from switcher.queries.gates import Route, routes
 from switcher.queries.hosts import host_queryset, known_by_host
 from switcher.queries.hoststates import Known
-from switcher.queries.publishing import Published, published_of
 
 POLICY_WORDS = {
     "active": "Whatever a client names, it gets the active model.",
@@ -70,7 +70,7 @@ def clients_page(name: str, fresh: Mapping[int, Observation] | None = None) -> C
         policy=route.policy,
         names=names_of(host),
         rows=tuple(_row(route, known, name) for name in _worth_telling(route)),
-        published=published_of(host),
+        published=Published.of(host),
         address=host.base_url,
     )
 

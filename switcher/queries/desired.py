@@ -12,7 +12,7 @@ from django.db.models import OuterRef, Subquery
 from switcher.drift import Desired, Recorded, Wanted
 from switcher.models import Drift, Handle, Host, ModelProfile, Preload, SwitchEvent
 from switcher.observed import Resident, full_name
-from switcher.queries.publishing import published_of
+from switcher.published import Published
 from switcher.specs import Spec, check_warmups
 from switcher.states import State
 
@@ -80,6 +80,7 @@ def _case(
     names = {full_name(h.name): full_name(h.tag) for h in handles}
     if host.published_as:
         names[host.published_as] = host.published_tag
+    named = Published.of(host)
     verified = {r["digest"]: Resident.from_json(r) for r in host.left_behind or ()}
     return HostCase(
         host_id=host.pk,
@@ -91,10 +92,9 @@ def _case(
             tuple(preloaded),
             names,
             verified,
-            published=host.published_name,
-            published_is_ours=host.published_as == host.published_name,
+            published=named,
         ),
-        name_is_due=published_of(host).due,
+        name_is_due=named.due,
         active_digest=host.active_digest,
         active_since=host.active_since,
         policy=host.drift_policy,

@@ -12,6 +12,7 @@ from django.db.models import OuterRef, QuerySet, Subquery
 from switcher.drift import GHOST_AFTER_S
 from switcher.models import Host, ModelProfile, Preload, SwitchEvent
 from switcher.observed import Installed, Observation, full_name, short_name
+from switcher.published import Published
 from switcher.queries.drifts import DriftRow, open_by_host, recent_drifts
 from switcher.queries.handles import tags_by_host
 from switcher.queries.hoststates import (
@@ -24,7 +25,6 @@ from switcher.queries.hoststates import (
     row_of,
 )
 from switcher.queries.listing import LINE_FIELDS, ListedSwitch, line_of
-from switcher.queries.publishing import Published, published_of
 from switcher.queries.switches import SwitchView, rows_with_all, view_of
 from switcher.queries.words import keep_alive_words
 from switcher.states import OPEN, State
@@ -179,7 +179,7 @@ def host_page(
         drift_policy=host.drift_policy,
         repairs_an_hour=host.repairs_an_hour,
         gateway_policy=host.gateway_policy,
-        published=published_of(host),
+        published=Published.of(host),
     )
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from switcher.clock import Clock, system
 from switcher.errors import BadRequest, NotFound
 from switcher.models import GatewayName, Host, ModelProfile, Reading
-from switcher.observed import full_name, short_name
+from switcher.observed import Installed, full_name, short_name
+from switcher.published import Published, is_taken, taken_text
 from switcher.records.config import save_host
 from switcher.records.ledger import Actor, append, writing
 from switcher.specs import check_published, check_tag
@@ -49,20 +50,17 @@ def set_published(host_id: int, name: str, actor: Actor, clock: Clock = system) 
         raise BadRequest(exc.text, "published_name") from exc
     with writing():
         host = _host(host_id)
-        if wanted and wanted != host.published_as and wanted in _on_disk(host):
-            raise BadRequest(
-                f"{host.name} has a model {short_name(wanted)} that is not Switchboard's. "
-                "Choose another name, or remove that model.",
-                "published_name",
-            )
         host.published_name = wanted
+        now = Published.of(host)
+        if is_taken(now, _on_disk(host)):
+            raise BadRequest(taken_text(now), "published_name")
         save_host(host, actor, clock)
 
 
-def _on_disk(host: Host) -> set[str]:
-    """The names that were seen on it last, in lower case: to the server case is no difference."""
+def _on_disk(host: Host) -> tuple[Installed, ...]:
+    """What was seen on it last."""
     installed = Reading.objects.filter(host=host).values_list("installed", flat=True).first()
-    return {full_name(str(row["name"])).lower() for row in installed or ()}
+    return tuple(Installed.from_json(row) for row in installed or ())
 
 
 def put_name(host_id: int, name: str, profile: str, actor: Actor, clock: Clock = system) -> str:

@@ -2,6 +2,7 @@
 
 It is written down before it is pointed, and taken out of the record once it is gone: between the
 two it is ours to write and to delete, whatever became of the process meanwhile; no other name is.
+What it means is written down when it was seen to mean it, and not known in between.
 """
 
 from __future__ import annotations
@@ -16,12 +17,19 @@ POINTED, WITHDRAWN = "name.pointed", "name.withdrawn"
 
 
 def claim(holder: Holder, name: str, tag: str, digest: str) -> None:
-    """This name on the host is to be a copy of `tag` with this digest. Raises FenceLost."""
+    """This name on the host is ours, and is about to be a copy of `tag` with this digest. Raises
+    FenceLost."""
     with writing():
         host = check_fence(holder)
-        if (host.published_as, host.published_digest) != (name, digest):
-            facts = {"name": name, "model": tag, "digest": digest, "previous": host.published_tag}
-            _entry(POINTED, holder, host, facts)
+        _tell(holder, host, name, tag, digest)
+        _set(host, name, tag, "")
+
+
+def seen(holder: Holder, name: str, tag: str, digest: str) -> None:
+    """This name on the host, ours, was seen to be such a copy. Raises FenceLost."""
+    with writing():
+        host = check_fence(holder)
+        _tell(holder, host, name, tag, digest)
         _set(host, name, tag, digest)
 
 
@@ -33,6 +41,15 @@ def release(holder: Holder) -> None:
             facts = {"name": host.published_as, "model": host.published_tag}
             _entry(WITHDRAWN, holder, host, facts)
             _set(host, "", "", "")
+
+
+def _tell(holder: Holder, host: Host, name: str, tag: str, digest: str) -> None:
+    """Once for each pointing, however often it is tried."""
+    known = host.published_digest == digest
+    begun = not host.published_digest and host.published_tag == tag
+    if host.published_as != name or not (known or begun):
+        facts = {"name": name, "model": tag, "digest": digest, "previous": host.published_tag}
+        _entry(POINTED, holder, host, facts)
 
 
 def _set(host: Host, name: str, tag: str, digest: str) -> None:

@@ -11,6 +11,7 @@ from switcher.handles import known_as
 from switcher.models import Host, SwitchEvent
 from switcher.observed import Installed, Resident, find_installed
 from switcher.plans import Item, Plan, Situation, make_plan
+from switcher.published import Published, chores
 from switcher.queries.desired import spec_of as spec_of
 from switcher.queries.history import expected_phases, expected_size, usual_gpu_percent
 from switcher.specs import Spec
@@ -115,6 +116,7 @@ def situation(
     ours = {host.published_as: host.published_tag} if host.published_as else {}
     resident = known_as(resident, {h.name: h.tag for h in handles} | ours)
     pinned = _pinned(host, installed)
+    named = Published.of(host).with_active(spec.tag, target.digest if target else "")
     return Situation(
         host=host.name,
         vram_bytes=host.vram_bytes,
@@ -131,7 +133,8 @@ def situation(
         missing=_missing(host, pinned, resident),
         ours=frozenset(h.digest for h in handles),
         usual_gpu_percent=usual_gpu_percent(host.pk, target.digest) if target else None,
-        published=host.published_name,
+        published=named.wanted,
+        cannot_publish=chores(named, installed).barred,
     )
 
 

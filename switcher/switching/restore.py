@@ -49,7 +49,7 @@ def restore(held: Held, job: Job, why: SwitcherError) -> Steps[None]:
         # Giving up at once would leave everyone without a model.
         seen = yield from patiently(held, lambda: _bring_back(held, job, back))
     except (OllamaError, NotResident) as exc:
-        yield from put_back(held, job)
+        yield from put_back(held)
         after = yield from look_or_none()
         held.end(
             State.FAILED,
@@ -59,7 +59,7 @@ def restore(held: Held, job: Job, why: SwitcherError) -> Steps[None]:
             outcome=_degraded_text(job, after, exc),
         )
         return
-    yield from put_back(held, job)
+    yield from put_back(held)
     held.end(
         State.CANCELLED if isinstance(why, Cancelled) else State.ROLLED_BACK,
         after=snapshot(seen),

@@ -68,8 +68,9 @@ def check(wish: Wish) -> Checked:
 
 
 def _check_no_alias(host: Host, tag: str) -> None:
-    """The published name is the active model's, whatever that is: nothing to switch to."""
-    if host.published_name and full_name(tag).lower() == host.published_name:
+    """The published name is the active model's, whatever that is: nothing to switch to; nor is
+    the one before it, which is about to go."""
+    if full_name(tag).lower() in {host.published_name, host.published_as}:
         raise BadRequest(
             f"{tag} is the name by which {host.name} publishes its active model. "
             "Name the model itself.",

@@ -133,7 +133,7 @@ def _confirm_active(
     if find_digest(after, plan.digest) is None:
         raise NotResident(f"{job.host} does not list {plan.load.short}, though it answered.")
     yield from hold_model(held, job, job.spec.tag, plan.digest, installed)
-    yield from _point_or_warn(held, job)
+    yield from _point(held, job)
     held.end(
         State.ACTIVE,
         after=snapshot(after),
@@ -142,11 +142,14 @@ def _confirm_active(
     )
 
 
-def _point_or_warn(held: Held, job: Job) -> Steps[None]:
-    """Of an already active model nothing changes, so nothing is taken back either."""
+def _point(held: Held, job: Job) -> Steps[None]:
+    """Who follows the name is to find the new model. Where it is the active one already nothing
+    changes for them, so nothing is taken back either."""
     try:
-        yield from point(held, job, job.spec.tag, job.known.digest)
+        yield from point(held, job.spec.tag, job.known.digest)
     except (OllamaError, NotPublished) as exc:
+        if job.known.digest != job.from_digest:
+            raise
         held.note(warning=f"The published name was not pointed: {exc.text}")
 
 
@@ -314,8 +317,8 @@ def _activate(held: Held, job: Job) -> Steps[None]:
     course = job.known
     if course.strategy is Strategy.OVERLAP:
         passing = yield from _all_know()
-        yield from point(held, job, job.spec.tag, course.digest)
         if course.leaving:
+            yield from _point(held, job)
             held.activate(State.UNLOADING, course.digest)
             if (
                 passing
@@ -326,7 +329,7 @@ def _activate(held: Held, job: Job) -> Steps[None]:
     after = yield from look_or_none()
     if after is not None:
         _check_listed(job, after)  # lost since it was verified, and nothing is changed yet (rule 6)
-    yield from point(held, job, job.spec.tag, course.digest)
+    yield from _point(held, job)
     held.activate(State.ACTIVE, course.digest, outcome=_active_text(job), after=_rows(after))
 
 

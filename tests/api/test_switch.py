@@ -214,6 +214,21 @@ def test_a_dry_run_for_a_model_that_is_not_there_is_404(
     assert "ollama pull nope" in response.json()["detail"]
 
 
+def test_a_dry_run_says_that_the_published_name_is_taken(
+    host: Host, operator: Client, ollama: Ollama
+) -> None:
+    """Any model does for that one: the host has it, and the name is not ours."""
+    ollama.serve()
+    Host.objects.update(published_name="qwen2.5:7b")
+    response = operator.post(
+        SWITCH, '{"model": "qwen2.5:14b", "dry_run": true}', "application/json"
+    )
+    assert response.status_code == 200
+    plan = response.json()["plan"]
+    assert plan["blocked"] == plan["cannot_publish"]
+    assert "has a model qwen2.5:7b that is not Switchboard's" in plan["blocked"]
+
+
 def test_a_dry_run_on_an_unreachable_host_is_503(
     host: Host, operator: Client, ollama: Ollama
 ) -> None:

@@ -24,6 +24,7 @@ from switcher.drift import (
     judged,
 )
 from switcher.observed import Installed, Observation, Resident
+from switcher.published import Published
 from switcher.specs import FOREVER, Spec
 
 T0 = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
@@ -98,6 +99,33 @@ def test_where_nothing_is_desired_models_of_others_are_no_drift() -> None:
 
 def test_a_name_under_which_it_was_loaded_counts_for_nothing() -> None:
     assert kinds(seen(row(name="published:latest")), desired=WISH) == []
+
+
+# --- the published name ------------------------------------------------------------------------
+
+NAME = Published("north-1", "pub:latest", "pub:latest", "mid-a", "sha-mid-a", "mid-a", "sha-mid-a")
+NOT_OURS = (
+    "north-1 has a model pub that is not Switchboard's. "
+    "Choose another published name, or remove that model."
+)
+NAME_CASES: dict[str, tuple[Published, str, list[str]]] = {
+    "as it should be": (NAME, "sha-mid-a", []),
+    "removed": (NAME, "", ["pub is to mean mid-a, and is not on the host."]),
+    "pointed elsewhere": (NAME, "sha-mid-b", ["pub is to mean mid-a, and means other content."]),
+    "written over by somebody": (NAME, "sha-strange", [NOT_OURS]),
+    "only now to be made": (replace(NAME, name=""), "", []),
+    "taken before it was ours": (replace(NAME, name=""), "sha-mid-b", [NOT_OURS]),
+    "none wanted": (replace(NAME, wanted=""), "sha-mid-b", []),
+}
+
+
+@pytest.mark.parametrize(("name", "means", "told"), NAME_CASES.values(), ids=NAME_CASES.keys())
+def test_a_published_name_is_drift_unless_it_means_the_active_model(
+    name: Published, means: str, told: list[str]
+) -> None:
+    disk = (*DISK, Installed("pub:latest", means, GB)) if means else DISK
+    _, found = after_all([seen(row(), installed=disk)], replace(WISH, published=name))
+    assert [f.text for f in found] == told
 
 
 # --- gone --------------------------------------------------------------------------------------

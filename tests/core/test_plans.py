@@ -183,6 +183,20 @@ def test_on_a_host_without_a_gpu_memory_is_what_counts() -> None:
 # --- blocked ---------------------------------------------------------------------------------
 
 
+NAMED = {"published": "active:latest", "cannot_publish": "north-1 has a model active."}
+
+
+def test_a_plan_whose_published_name_cannot_be_pointed_is_blocked() -> None:
+    plan = make_plan(situation(resident=(here("old", 10),), **NAMED))
+    assert (plan.blocked, plan.published) == ("north-1 has a model active.", "")
+
+
+def test_what_is_active_is_loaded_anew_whatever_its_published_name_means() -> None:
+    plan = make_plan(situation(tag="old", **NAMED))
+    assert (plan.blocked, plan.published) == ("", "")
+    assert plan.cannot_publish == "north-1 has a model active."
+
+
 def test_a_model_that_is_not_on_the_disk_blocks_and_says_what_to_do() -> None:
     plan = make_plan(situation(target=None, spec=Spec("p", "new:14b")))
     assert plan.blocked == "new:14b is not on north-1. Pull it there first: ollama pull new:14b"

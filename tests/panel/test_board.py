@@ -11,6 +11,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from switcher.models import SwitchEvent
+from switcher.records import config
 from switcher.states import State
 from tests import make
 from tests.make import FixedClock
@@ -230,6 +231,18 @@ def test_blocked_plan_has_a_button_that_says_why_not(operator: Client, north: An
     assert 'aria-disabled="true"' in button.group()
     assert 'type="button"' in button.group()
     assert "gemma2:27b is not on north-1. Pull it there first" in text_of(response)
+
+
+def test_plan_says_before_the_click_that_the_published_name_is_taken(
+    operator: Client, north: Any, ollama: FakeOllama
+) -> None:
+    ollama.holds(LLAMA, on_disk=(*DISK, make.installed("active:latest")))
+    config.put_host({"published_name": "active:latest"}, make.ANNA, north.pk)
+    shown = text_of(operator.get("/plan", {"host": "north-1", "profile": "qwen2-5-14b"}))
+    assert "north-1 has a model active that is not Switchboard" in shown
+    assert "Choose another published name, or remove that model." in shown
+    assert "then point active at it" not in shown
+    assert "Unpin" not in shown
 
 
 def test_host_that_does_not_answer_is_a_state_of_the_plan(

@@ -15,7 +15,7 @@ PATH = "/hosts/north-1/publish"
 
 @pytest.fixture
 def host() -> Host:
-    disk = (make.installed("llama3.1:8b"), make.installed("taken"))
+    disk = (make.installed("llama3.1:8b"), make.installed("taken:latest"))
     return make.host(seen=make.seen(on_disk=disk))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import requests
 
 from switcher.drift import Kind
-from switcher.models import Drift
+from switcher.models import Drift, Host
 from switcher.watching.loop import Watcher
 from tests.until import until
 from tests.watching.conftest import Watched
@@ -50,6 +50,22 @@ def test_where_drift_is_repaired_it_is_pointed_again(watched: Watched, watcher: 
     until(lambda: means(watched) == watched.host.active_digest)
     until(lambda: Drift.objects.filter(kind="published").exclude(ended_at=None).exists())
     assert watched.repairs() == [], "nothing is switched for that"
+
+
+def test_a_model_that_was_made_over_our_copy_is_named_and_left(
+    watched: Watched, watcher: Watcher
+) -> None:
+    """It has no other name, so it would be lost."""
+    watched.set(published_name="active:latest", drift_policy="repair")
+    watched.switch("mid-a")
+    watched.settled()
+    watched.ollama.act("repull", tag="active")
+    row = watched.named(Kind.PUBLISHED, "active:latest")
+    assert "has a model active that is not Switchboard's" in row.text
+    stays = row.evidence["now"]["name_means"]
+    watched.set(published_name="")
+    until(lambda: not Host.objects.get().published_as)
+    assert means(watched) == stays
 
 
 def test_a_model_of_somebody_else_is_named_and_left(watched: Watched, watcher: Watcher) -> None:

@@ -131,6 +131,8 @@ def plan_lines(plan: Plan) -> list[str]:
         lines.append("  requests wait while it lasts")
     if plan.blocked:
         lines.append(f"It cannot work: {plan.blocked}")
+    elif plan.cannot_publish:
+        lines.append(f"  the published name stays as it is: {plan.cannot_publish}")
     return lines
 
 
