@@ -178,20 +178,20 @@ def _host(scope: Mapping[str, Any], caller: Caller) -> str:
 async def _while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
     """Do the work until it is done or the client has gone, which ends the host's work with it.
     Raises Gone."""
-    task = asyncio.create_task(work)
-    watch = asyncio.create_task(_disconnected(receive))
+    task = asyncio.current_task()
+    assert task is not None
+    watch = asyncio.create_task(_cancel_when_gone(receive, task))
     try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel(LEFT)
-            raise Gone
-        task.result()
+        await work
+    except asyncio.CancelledError:
+        if watch.done() and not watch.cancelled() and task.uncancel() == 0:
+            raise Gone from None
+        raise
     finally:
-        task.cancel()
         watch.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _cancel_when_gone(receive: Receive, task: asyncio.Task[Any]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    task.cancel(LEFT)

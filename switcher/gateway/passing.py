@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 from switcher.gateway import pump
 from switcher.gateway.answers import Headers, Refusal, Watched
@@ -90,27 +89,17 @@ async def _try(
     first_s = pump.FIRST_S if wanted.streams(endpoint.streams) else WHOLE_S
     if endpoint.shape is Shape.OPENAI and choice.spec.runner_options:
         path, body, answer = with_options(endpoint, wanted.values, choice)
-        async with _post(route, leave, path, body, first_s) as up:
+        async with _ask(route, leave, path, body, first_s) as up:
             await pump.translated(up, answer, send, headers, tally)
         return
     streams = endpoint.ending is Ending.DONE_EVENT and wanted.streams(endpoint.streams)
     count = streams and not wanted.wants_usage()
     body = wanted.for_model(choice.model, choice.spec.runner_options, count)
-    async with _post(route, leave, endpoint.path, body, first_s) as up:
+    async with _ask(route, leave, endpoint.path, body, first_s) as up:
         await pump.pass_through(up, endpoint, send, headers, tally, count)
 
 
-@asynccontextmanager
-async def _post(
-    route: Route, leave: Leave, path: str, body: bytes, seconds: float
-) -> AsyncIterator[Upstream]:
-    """The host's answer once its head has come, in so many seconds. Raises OllamaError."""
-    async with AsyncExitStack() as stack:
-        try:
-            async with asyncio.timeout(seconds):
-                asked = relay.ask(route.base_url, "POST", path, body, leave)
-                up = await stack.enter_async_context(asked)
-        except TimeoutError:
-            text = f"The host did not begin to answer for {seconds:.0f} s."
-            raise TimedOut(text) from None
-        yield up
+def _ask(
+    route: Route, leave: Leave, path: str, body: bytes, head_s: float
+) -> AbstractAsyncContextManager[Upstream]:
+    return relay.ask(route.base_url, "POST", path, body, leave=leave, head_s=head_s)

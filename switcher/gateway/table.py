@@ -34,7 +34,7 @@ from switcher.queries import gates as queries
 from switcher.queries.gates import Route, Routes
 from switcher.queries.pulse import newest_entry
 from switcher.records import changed, gates, usage
-from switcher.switching.waiting import in_thread, is_ending
+from switcher.switching.waiting import OwnThread, in_thread, is_ending
 from switcher.switching.worker import new_owner
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class Table:
         self._valid_until = self._beat_at = float("-inf")
         self._used_at = 0.0
         self._told: dict[int, tuple[int, int, int]] = {}
+        self._thread: OwnThread
         self._poke = asyncio.Event()
         self._turn: asyncio.Future[None] = self._loop.create_future()
         self._looked_at = float("-inf")
@@ -147,14 +148,18 @@ class Table:
         return self._loop.time() - self._used_at < AWAKE_S or traffic.total() > 0
 
     async def _while_used(self) -> None:
-        while self._in_use():
-            self._poke.clear()
-            pause = LOOK_S if await self._look() else AGAIN_S
-            if self._loop.time() - self._flushed_at >= FLUSH_S:
-                await self._flush()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._poke.wait()
+        self._thread = OwnThread("gateway-table")
+        try:
+            while self._in_use():
+                self._poke.clear()
+                pause = LOOK_S if await self._look() else AGAIN_S
+                if self._loop.time() - self._flushed_at >= FLUSH_S:
+                    await self._flush()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._poke.wait()
+        finally:
+            self._thread.end()
 
     async def _flush(self) -> None:
         """Hand over what was counted."""
@@ -179,15 +184,17 @@ class Table:
 
     async def _look(self) -> bool:
         began = self._loop.time()
+        beats = began - self._beat_at >= BEAT_S
         try:
-            if began - self._beat_at >= BEAT_S:
-                self.meter.processes = await in_thread(gates.beat, self._name)
-                self._beat_at = began
-            newest = await in_thread(newest_entry)
-            fresh = await in_thread(queries.routes) if newest != self._newest else self._routes
+            processes, newest, read = await self._thread.call(
+                _read, self._name, beats, self._newest
+            )
         except DatabaseError as exc:
             log.warning("the gateway cannot read its routes: %s", exc)
             return False
+        if beats:
+            self.meter.processes, self._beat_at = processes, began
+        fresh = self._routes if read is None else read
         was_stale = began >= self._valid_until
         moved = fresh is not self._routes
         self._routes, self._newest = fresh, newest
@@ -216,12 +223,20 @@ class Table:
         if closed == self._told:
             return True
         try:
-            await in_thread(gates.tell, self._name, closed)
+            await self._thread.call(gates.tell, self._name, closed)
         except DatabaseError as exc:
             log.warning("the gateway cannot tell its gates: %s", exc)
             return False
         self._told = closed
         return True
+
+
+def _read(name: str, beats: bool, known: int) -> tuple[int, int, Routes | None]:
+    """How many processes live, where this one has said that it does; the newest entry; and the
+    routes, where it is not the known one."""
+    processes = gates.beat(name) if beats else 0
+    newest = newest_entry()
+    return processes, newest, queries.routes() if newest != known else None
 
 
 _tables: WeakKeyDictionary[asyncio.AbstractEventLoop, Table] = WeakKeyDictionary()

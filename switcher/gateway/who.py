@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -64,8 +65,7 @@ def check_own(caller: Caller) -> None:
     The name matters most on loopback: a page whose name was made to mean 127.0.0.1 would
     otherwise talk to us as its own site.
     """
-    domain, _ = split_domain_port(caller.host)
-    if not domain or not validate_host(domain, settings.ALLOWED_HOSTS):
+    if not _is_ours(caller.host, tuple(settings.ALLOWED_HOSTS)):
         raise Refusal(400, "unknown_host", "This server does not go by that name.")
     if caller.method in SAFE_METHODS:
         return
@@ -73,6 +73,13 @@ def check_own(caller: Caller) -> None:
     if access.is_foreign(caller.headers, caller.host, _secure(caller), trusted):
         text = "A browser marked this request as sent by another site's page."
         raise Refusal(403, "foreign_request", text)
+
+
+@lru_cache(256)
+def _is_ours(host: str, allowed: tuple[str, ...]) -> bool:
+    """Kept, as the same few names come with every request."""
+    domain, _ = split_domain_port(host)
+    return bool(domain) and validate_host(domain, allowed)
 
 
 async def admit(caller: Caller, manage: bool = False) -> KeyFacts | None:
@@ -123,8 +130,13 @@ def is_on_this_machine(caller: Caller) -> bool:
     """Whether the client itself sits on loopback. A proxy there speaks for anyone."""
     if settings.SECURE_PROXY_SSL_HEADER or any(name in caller.headers for name in _PASSED_ON):
         return False
+    return _is_loopback(caller.ip)
+
+
+@lru_cache(256)
+def _is_loopback(ip: str) -> bool:
     try:
-        address = ipaddress.ip_address(caller.ip)
+        address = ipaddress.ip_address(ip)
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from multidict import CIMultiDict
 
 from switcher.ollama.errors import BadAnswer, BrokeOff, CallCut, TimedOut, Unreachable
 
@@ -25,6 +26,18 @@ SILENT_S = 1800.0
 MOST_BYTES = 32_000_000  # of an answer that is kept whole
 
 _sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, _Session] = WeakKeyDictionary()
+
+
+# What is compressed cannot be looked into: neither the end of a stream nor an error. All that
+# aiohttp would add by itself is named: else it makes a table of that for each request.
+_HEADERS = CIMultiDict(
+    {
+        "Content-Type": "application/json",
+        "Accept": "*/*",
+        "Accept-Encoding": "identity",
+        "User-Agent": "switchboard",
+    }
+)
 
 
 class _Session:
@@ -42,7 +55,6 @@ class _Session:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            skip_auto_headers=("User-Agent",),
         )
         self.keeper = asyncio.create_task(self._keep(), name="relay-connections")
 
@@ -143,17 +155,28 @@ Body = bytes | AsyncIterator[bytes]
 
 @asynccontextmanager
 async def ask(
-    base_url: str, method: str, path: str, body: Body = b"", leave: Leave | None = None
+    base_url: str,
+    method: str,
+    path: str,
+    body: Body = b"",
+    *,
+    leave: Leave | None = None,
+    head_s: float = SILENT_S,
 ) -> AsyncIterator[Upstream]:
     """Ask a host; leaving the block closes the connection unless all was read, and a closed
     connection ends the host's work (fact 9).
 
     Raises Unreachable before a connection, CallCut where there was no leave to write by then,
-    BadAnswer or TimedOut after it. No redirect is followed.
+    BadAnswer or TimedOut after it, be it that nothing comes or no head of an answer in `head_s`.
+    No redirect is followed.
     """
     where = base_url.rstrip("/")
     letter = _Letter(body, leave) if leave is not None and isinstance(body, bytes) else body
-    response = await _send(where, method, path, letter)
+    try:
+        async with asyncio.timeout(head_s):
+            response = await _send(where, method, path, letter)
+    except TimeoutError:
+        raise TimedOut(f"The host did not begin to answer for {head_s:.0f} s.") from None
     try:
         if 300 <= response.status < 400:
             raise BadAnswer(f"{where} answered {response.status}, a redirect: not Ollama.")
@@ -167,11 +190,9 @@ async def ask(
 
 
 async def _send(where: str, method: str, path: str, body: Body | _Letter) -> aiohttp.ClientResponse:
-    # What is compressed cannot be looked into: neither the end of a stream nor an error.
-    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
     try:
         return await _session().request(
-            method, where + path, data=body or None, headers=headers, allow_redirects=False
+            method, where + path, data=body or None, headers=_HEADERS, allow_redirects=False
         )
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
         raise Unreachable(f"No connection to {where}.") from exc

@@ -15,7 +15,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections
+from django.db import DatabaseError, close_old_connections, connections
 
 from switcher.records import changed
 
@@ -54,6 +54,30 @@ async def _call(pool: ThreadPoolExecutor, function: Callable[[], T]) -> T:
             close_old_connections()
 
     return await sync_to_async(call, thread_sensitive=False, executor=pool)()
+
+
+class OwnThread:
+    """A thread whose connection to the database stays open, for what looks at it all the time: to
+    open one takes longer than the look. To be ended."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call it there. After an error of the database the next call connects anew."""
+
+        def call() -> T:
+            try:
+                return function(*args, **kwargs)
+            except DatabaseError:
+                connections.close_all()
+                raise
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+    def end(self) -> None:
+        self._pool.submit(connections.close_all)
+        self._pool.shutdown(wait=False)
 
 
 class News:
