@@ -7,8 +7,10 @@
 Starts a server with its own database in a temporary folder and further gateway processes on it.
 Clients of both kinds, half of them streaming, ask without a pause while the model is switched to
 and fro, in both strategies by turns; every fifth switch fails after its warm-up and is rolled back.
-Without --ollama a simulated host is started. Each answer is held against what was active between
-the moment at which its request was sent and that of its first byte.
+In two of them one gateway process is paused for longer than it is believed to live. Without --ollama
+a simulated host is started. Each answer is held against what was active between the moment at which
+its request was sent and that of its first byte; and a simulated host tells how often it loaded a
+model: more often than the switches asked for means that a late request had an old one loaded again.
 """
 
 from __future__ import annotations
@@ -19,15 +21,17 @@ import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -64,6 +68,8 @@ class Run:
     answers: list[Answer] = field(default_factory=list)
     switches: list[dict[str, Any]] = field(default_factory=list)
     over: bool = False
+    pause: Callable[[], Coroutine[Any, Any, None]] | None = None
+    loads: int | None = None  # that the host made, where it tells
 
 
 # -- clients
@@ -74,6 +80,8 @@ KINDS = {
     "openai-stream": ("/v1/chat/completions", True),
     "ollama": ("/api/chat", False),
     "ollama-stream": ("/api/generate", True),
+    "openai-text": ("/v1/completions", False),
+    "responses-stream": ("/v1/responses", True),
 }
 
 
@@ -82,12 +90,18 @@ def body_of(kind: str) -> dict[str, Any]:
     asked: dict[str, Any] = {"model": "gpt-4o", "stream": stream}
     if path == "/api/generate":
         return asked | {"prompt": "Hello", "options": {"num_predict": 4}}
+    if path == "/v1/completions":
+        return asked | {"prompt": "Hello", "max_tokens": 4}
+    if path == "/v1/responses":
+        return asked | {"input": "Hello", "max_output_tokens": 4}
     asked["messages"] = [{"role": "user", "content": "Hello"}]
     return asked | ({"max_tokens": 4} if "v1" in path else {"options": {"num_predict": 4}})
 
 
 def is_whole(kind: str, body: bytes) -> bool:
     """Whether an answer ended as such answers do."""
+    if kind == "responses-stream":
+        return b"event: response.completed" in body or b"event: response.incomplete" in body
     if kind == "openai-stream":
         return b"data: [DONE]" in body and b'"error"' not in body
     if kind.startswith("ollama"):
@@ -149,10 +163,15 @@ async def switch_to_and_fro(run: Run, count: int, pause_s: float) -> None:
                 "reason": "a bench",
             }
             address = f"{run.server}/ollama/models/switch"
+            paused = None
+            if run.pause is not None and number - count // 2 in (0, 1):  # in either strategy
+                paused = asyncio.create_task(run.pause())
             async with session.post(address, json=wish) as answer:
                 told = await answer.json(content_type=None)
                 if (answer.status == 200) == fails:
                     raise SystemExit(f"switch {number} to {profile}: {answer.status} {told}")
+            if paused is not None:
+                await paused
             target = target if fails else 1 - target
             await asyncio.sleep(pause_s)
     run.over = True
@@ -193,6 +212,7 @@ def figures(run: Run, spans: list[Span], switches: list[dict[str, Any]]) -> dict
         "failed": kinds["failed"],
         "cut": kinds["cut"],
         "wrong_model": sum(is_wrong(a, spans) for a in whole),
+        "loaded_again": loaded_again(run, switches),
         "streamed": sum(a.kind.endswith("stream") for a in run.answers),
     }
     quiet = [a.first - a.sent for a in whole if not _during(a, switches)]
@@ -208,6 +228,21 @@ def figures(run: Run, spans: list[Span], switches: list[dict[str, Any]]) -> dict
     return row
 
 
+def loaded_again(run: Run, switches: list[dict[str, Any]]) -> int | None:
+    """Loads of the host that no switch had asked for; None where it does not tell. The first
+    switch loads one model, each other one its target, and a swap that fails the old one again."""
+    if run.loads is None:
+        return None
+    restored = [s for s in switches if (s["state"], s["strategy"]) == ("rolled_back", "swap")]
+    return run.loads - 1 - len(switches) - len(restored)
+
+
+async def loads_of(url: str) -> int:
+    """How often a simulated host has loaded a model."""
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/_sim/state") as answer:
+        return sum((await answer.json())["loads"].values())
+
+
 def _during(answer: Answer, switches: list[dict[str, Any]]) -> bool:
     return any(s["from"] <= answer.first and s["until"] >= answer.sent for s in switches)
 
@@ -215,9 +250,23 @@ def _during(answer: Answer, switches: list[dict[str, Any]]) -> bool:
 # -- putting it up
 
 
+PAUSE_S = 6.0  # longer than a process is believed to live (traffic.DEAD_AFTER_S)
+
+
+async def pause(popen: subprocess.Popen[str]) -> None:
+    """As a machine that is suspended, or swaps."""
+    popen.send_signal(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(PAUSE_S)
+    finally:
+        popen.send_signal(signal.SIGCONT)
+
+
 @contextmanager
-def process(*args: str, wait_for: str, **environment: str) -> Iterator[str]:
-    """A process of the product, until the block ends; gives what stands for `wait_for`."""
+def process(
+    *args: str, wait_for: str, **environment: str
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A process of the product, until the block ends; gives what stands for `wait_for`, too."""
     popen = subprocess.Popen(
         [sys.executable, *args],
         cwd=ROOT,
@@ -236,7 +285,7 @@ def process(*args: str, wait_for: str, **environment: str) -> Iterator[str]:
         else:
             raise SystemExit("".join(lines))
         threading.Thread(target=popen.stdout.read, daemon=True).start()
-        yield found[1]
+        yield found[1], popen
     finally:
         popen.terminate()
         popen.wait(20)
@@ -303,32 +352,27 @@ def run_all(
     from django.core.management import call_command
 
     call_command("migrate", verbosity=0)
+    simulated = not url
     with ExitStack() as stack:
-        if not url:
+        if simulated:
             sizes = [f"--model={tag}=8GB" for tag in models]
             simulator = ("-m", "switcher.simulator", "--port", "0", "--vram", "64GB")
-            words = (
-                *simulator,
-                "--tokens-per-s",
-                "200",
-                "--load-rate",
-                "16GB",
-                "--parallel",
-                "16",
-                *sizes,
-            )
-            url = stack.enter_context(process(*words, wait_for=r"(http://\S+:\d+)"))
+            speed = ("--tokens-per-s", "200", "--load-rate", "16GB", "--parallel", "16")
+            words = (*simulator, *speed, *sizes)
+            url, _ = stack.enter_context(process(*words, wait_for=r"(http://\S+:\d+)"))
         token, cookie = seed(url, models)
         serve = ("manage.py", "serve", "--port", "0")
-        server = stack.enter_context(process(*serve, wait_for=r"listens on (http://\S+?)/"))
-        addresses = [server]
+        server, _ = stack.enter_context(process(*serve, wait_for=r"listens on (http://\S+?)/"))
+        addresses, apart = [server], None
         for _ in range(gateways):
             words = ("manage.py", "gateway", "--port", str(free_port()), "--workers", "1")
-            addresses.append(
-                stack.enter_context(process(*words, wait_for=r"listens on (http://\S+?)/"))
-            )
+            started = process(*words, wait_for=r"listens on (http://\S+?)/")
+            address, apart = stack.enter_context(started)
+            addresses.append(address)
         run = Run(url, models, addresses, server, token, cookie)
+        run.pause = partial(pause, apart) if apart is not None else None
         asyncio.run(go(run, requests, switches, clients, pause_s))
+        run.loads = asyncio.run(loads_of(url)) if simulated else None
     rows = ended_switches()
     return figures(run, spans_of(activations()), rows), run
 
@@ -401,9 +445,10 @@ def main() -> None:
     for answer in [a for a in run.answers if a.trouble][:10]:
         print(answer)
     for name, value in row.items():
-        print(f"{name:<24}{value:>12}")
+        print(f"{name:<24}{'-' if value is None else value:>12}")
     print(json.dumps(row))
-    sys.exit(1 if row["failed"] or row["cut"] or row["wrong_model"] else 0)
+    wrong = ("failed", "cut", "wrong_model", "loaded_again")
+    sys.exit(1 if any(row[name] for name in wrong) else 0)
 
 
 if __name__ == "__main__":
