@@ -7,10 +7,11 @@
 Starts a server with its own database in a temporary folder and further gateway processes on it.
 Clients of both kinds, half of them streaming, ask without a pause while the model is switched to
 and fro, in both strategies by turns; every fifth switch fails after its warm-up and is rolled back.
-In two of them one gateway process is paused for longer than it is believed to live. Without --ollama
-a simulated host is started. Each answer is held against what was active between the moment at which
-its request was sent and that of its first byte; and a simulated host tells how often it loaded a
-model: more often than the switches asked for means that a late request had an old one loaded again.
+In two of them one gateway process is paused for longer than it is believed to live. Without
+--ollama a simulated host is started. Each answer is held against what was active between the moment
+at which its request was sent and that of its first byte; and a simulated host tells how often it
+loaded a model: more often than the switches asked for means that a late request had an old one
+loaded again.
 """
 
 from __future__ import annotations
