@@ -126,7 +126,8 @@ def sign(clock: Clock = system) -> Checkpoint | None:
 
 
 def _start(files: KeyFiles) -> _Start:
-    # What the key's file remembers is read first: it is never newer than the database.
+    # Read before the database, as others sign meanwhile. It is never newer than that, a loss of
+    # power included: a commit is on the disk (SQLite: synchronous=FULL) before the file is written.
     remembered = files.remembered()
     last = _newest()
     _check_not_older(remembered, last, files)
