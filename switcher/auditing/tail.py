@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from django.conf import settings
@@ -42,6 +42,7 @@ class Signer:
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
         self._said = ""
+        self._tried_at: datetime | None = None  # to verify; also where that could not be noted
 
     def begin(self) -> bool:
         """The start: seals are made again where they are missing, and what was appended since the
@@ -77,11 +78,16 @@ class Signer:
             if sink.problem(found.trail.now):
                 text = f"The {sink.name} sink does not take checkpoints."
                 checkpoints.raise_alarm("sink", text, self._clock)
-        last = found.trail.check
-        if found.trail.signed and (last is None or found.trail.now - last.at >= CHECK_EVERY):
-            checking.run(SERVER, self._clock)
+        if found.trail.signed and self._is_check_due(found.trail.checked_at, found.trail.now):
+            if checking.run(SERVER, self._clock) is not None:
+                self._tried_at = self._clock.now()
             deliveries.forget_delivered(self._clock)
         self._move_old()
+
+    def _is_check_due(self, checked_at: datetime | None, now: datetime) -> bool:
+        """A day after the last one, whichever process made it; and after one that failed."""
+        times = [at for at in (checked_at, self._tried_at) if at is not None]
+        return not times or now - max(times) >= CHECK_EVERY
 
     def _move_old(self) -> None:
         """A segment at a time: signing goes on between two."""

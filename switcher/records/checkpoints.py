@@ -343,6 +343,12 @@ def note_checked(result: dict[str, Any], actor: Actor, clock: Clock = system) ->
         append("audit.checked", actor, clock=clock, **facts)
 
 
+def note_check_failed(why: str, actor: Actor, clock: Clock = system) -> None:
+    """Write down that the whole trail could not be verified, so that there are no verdicts."""
+    with writing():
+        append("audit.checked", actor, clock=clock, reason=why[:500], ok=False, error=why[:500])
+
+
 def note_seals_remade(names: list[str], clock: Clock = system) -> None:
     """Write down that seals of the tables were missing or altered and were made again."""
     with writing():

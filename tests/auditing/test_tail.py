@@ -314,20 +314,102 @@ def test_a_verification_that_fails_has_ended(
     proofs: KeyFiles, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(tell: Any) -> None:
-        raise OSError("the disk is gone")
+        raise OSError(5, "the disk is gone", "/a/path")
 
     monkeypatch.setattr(checking, "verify", breaks)
-    assert checking.run(ANNA, clock) is None
-    ended = checking.progress()
+    ended = checking.run(ANNA, clock)
     assert ended is not None
-    assert (ended.runs, ended.error) == (
+    assert ended == checking.progress()
+    assert (ended.runs, ended.result, ended.error) == (
         False,
-        "It could not be read to its end; the log says why.",
+        None,
+        "It could not be read to its end: the disk is gone.",
     )
     monkeypatch.undo()
-    with pytest.MonkeyPatch.context():
-        write(clock)
-        assert checking.run(ANNA, clock) is not None
+    write(clock)
+    again = checking.run(ANNA, clock)
+    assert again is not None
+    assert again.result is not None
+
+
+def test_a_check_that_raises_is_an_alarm_and_tried_again_after_a_day(
+    signer: Signer, clock: FakeClock, anchors: Path
+) -> None:
+    write(clock, 3)
+    anchors.write_text('{"note": 5}\n')
+    signer.begin()
+    signer.look()
+    clock.pass_time(23 * 3600)
+    signer.look()
+    why = "It could not be read to its end: AttributeError"
+    (checked,) = facts_of("audit.checked")
+    assert checked["error"].startswith(why)
+    (alarm,) = [text for text in reasons_of("audit.alarm") if "sink" not in text]
+    assert alarm.startswith(f"The audit trail could not be verified. {why}")
+    assert "The audit trail could not be verified. Audit, Verify says why." in health.problems()
+    # Another process, or the next start, knows of it.
+    checking.forget()
+    Signer(clock).look()
+    assert len(facts_of("audit.checked")) == 1
+    clock.pass_time(3600)
+    signer.look()
+    assert len(facts_of("audit.checked")) == 2
+    anchors.unlink()
+    clock.pass_time(24 * 3600)
+    signer.look()
+    signer.look()
+    assert facts_of("audit.checked")[-1]["ok"] is True
+    assert "could not be verified" not in str(health.problems())
+
+
+def test_a_check_that_cannot_even_be_noted_is_not_begun_at_every_look(
+    signer: Signer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def breaks(tell: Any) -> None:
+        begun.append(clock.now())
+        raise ValueError("a hostile row")
+
+    def refuses(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checking, "verify", breaks)
+    monkeypatch.setattr(checking, "note_check_failed", refuses)
+    write(clock)
+    signer.begin()
+    signer.look()
+    signer.look()
+    assert len(begun) == 1
+
+
+def test_what_stands_for_the_last_check_and_cannot_be_read_begins_no_new_one(
+    signer: Signer, clock: FakeClock
+) -> None:
+    write(clock)
+    signer.begin()
+    unseal()
+    LedgerRow.objects.filter(pk=AuditEntry.objects.get(kind="audit.checked").seq).update(body="{")
+    seal()
+    Signer(clock).look()
+    assert len(facts_of("audit.alarm")) == 0
+    assert AuditEntry.objects.filter(kind="audit.checked").count() == 1
+    assert "The audit trail could not be verified. Audit, Verify says why." in (
+        health.health(clock).problems
+    )
+
+
+def test_a_trail_that_nobody_verifies_any_more_shows(signer: Signer, clock: FakeClock) -> None:
+    said = "The whole audit trail was not verified for more than a day."
+    write(clock)
+    signer.sign()  # and no check follows
+    assert said not in health.health(clock).problems
+    clock.pass_time(26 * 3600)
+    assert said in health.health(clock).problems
+    signer.look()
+    assert said not in health.health(clock).problems
+    clock.pass_time(26 * 3600)
+    assert said in health.health(clock).problems
 
 
 def test_what_was_delivered_long_ago_is_forgotten(signer: Signer, clock: FakeClock) -> None:
