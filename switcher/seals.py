@@ -116,7 +116,7 @@ def seal(using: str = "default", **_: Any) -> None:
     connected to post_migrate. Nothing is done over tables that are not those of this version."""
     connection = connections[using]
     with connection.cursor() as cursor:
-        if any(not looked_at <= columns(cursor, t) for t, looked_at in _LOOKED_AT.items()):
+        if any(not looked_at <= _columns(cursor, t) for t, looked_at in _LOOKED_AT.items()):
             return
     with transaction.atomic(using), connection.cursor() as cursor:
         if connection.vendor == "sqlite":
@@ -135,7 +135,7 @@ def seal(using: str = "default", **_: Any) -> None:
                 cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
 
 
-def columns(cursor: Any, table: str) -> set[str]:
+def _columns(cursor: Any, table: str) -> set[str]:
     """The columns that a table has now; none where it is not there."""
     introspection = cursor.db.introspection
     if table not in introspection.table_names(cursor):

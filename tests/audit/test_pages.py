@@ -256,6 +256,16 @@ def test_a_changed_entry_is_called_changed(auditor: Client, proofs: KeyFiles) ->
     assert "The proof does not check out." in html
 
 
+def test_columns_that_were_forged_are_named_above_the_true_text(auditor: Client) -> None:
+    seq = tell_many(3)[1]
+    said = "What is shown here is not what was written:"
+    assert said not in auditor.get(f"/audit/{seq}/").content.decode()
+    AuditEntry.objects.filter(pk=seq).update(actor="mallory", kind="profile.changed")
+    html = auditor.get(f"/audit/{seq}/").content.decode()
+    assert f"{said}</strong> kind, who." in html
+    assert "&quot;actor&quot;:&quot;anna&quot;" in html
+
+
 # -- People and hosts
 
 

@@ -56,7 +56,8 @@ def text_of(verified: Verified) -> str:
     elif verified.index_differs:
         first = ", ".join(f"{seq:,}" for seq in verified.index_first)
         lines.append(
-            f"The index differs from {verified.index_differs:,} entries (the first: {first}). "
+            f"The index, or a mark of review, differs from {verified.index_differs:,} entries "
+            f"(the first: {first}). "
             "Run: manage.py audit rebuild-index"
         )
     return "\n".join(lines)
