@@ -30,6 +30,8 @@ class Held:
 
 def held_of(name: str) -> Held:
     """What the database holds of a person, by the name of their account."""
+    if "\0" in name:
+        return Held(0, 0, 0)  # no database holds that, and PostgreSQL does not even look
     return Held(
         AuditEntry.objects.filter(actor=name).count(),
         SwitchEvent.objects.filter(actor=name).count(),
@@ -44,6 +46,8 @@ def erase(name: str, actor: Actor, reason: str = "", clock: Clock = system) -> i
     No entry changes, so the chain still verifies. Raises BadRequest where nobody of this name
     acted, or all of it lies in segments: with the entries the addresses went.
     """
+    if "\0" in reason:
+        raise BadRequest("A reason is plain text.", "reason")
     if not held_of(name).known:
         text = f"Nobody named {name} stands in an entry or a switch that is in the database."
         raise BadRequest(f"{text} Nothing was erased.", "user")
