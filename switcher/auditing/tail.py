@@ -21,7 +21,7 @@ from switcher.auditing.sinks import NotDelivered, deliver
 from switcher.clock import Clock, system
 from switcher.errors import SwitcherError
 from switcher.places import Sink, sinks
-from switcher.records import changed, checkpoints, deliveries, subtrees
+from switcher.records import changed, checkpoints, deliveries, erasing, subtrees
 from switcher.records.checkpoints import KeyUnusable, TrailBroken
 from switcher.records.ledger import SERVER
 
@@ -42,6 +42,7 @@ class Signer:
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
         self._said = ""
+        self._forgotten = 0  # the erasing up to which no older version of a row is left
         self._tried_at: datetime | None = None  # to verify; also where that could not be noted
 
     def begin(self) -> bool:
@@ -82,12 +83,20 @@ class Signer:
             if checking.run(SERVER, self._clock) is not None:
                 self._tried_at = self._clock.now()
             deliveries.forget_delivered(self._clock)
+        self._forget_erased()
         self._move_old()
 
     def _is_check_due(self, checked_at: datetime | None, now: datetime) -> bool:
         """A day after the last one, whichever process made it; and after one that failed."""
         times = [at for at in (checked_at, self._tried_at) if at is not None]
         return not times or now - max(times) >= CHECK_EVERY
+
+    def _forget_erased(self) -> None:
+        """What was erased stands in SQLite's log while somebody reads older rows. Every process
+        empties it once for each erasing: who did it may have been a command that has ended."""
+        newest = erasing.newest_erasing()
+        if newest > self._forgotten and erasing.forget_older_versions():
+            self._forgotten = newest
 
     def _move_old(self) -> None:
         """A segment at a time: signing goes on between two."""
