@@ -1,13 +1,13 @@
 """The tail of the trail: signs what was appended, brings checkpoints out, checks all of it daily.
 
-One thread signs and checks; each sink has one of its own, so that a dead one holds up nothing.
+One thread signs; another looks after the proofs, which takes minutes where it verifies or moves
+millions of entries; each sink has one of its own, so that a dead one holds up nothing.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -37,7 +37,8 @@ LONGEST_WAIT_S = 60.0
 
 
 class Signer:
-    """Signs when it is due and looks after the proofs. A test calls `begin`, `tick` and `look`."""
+    """Signs when it is due and looks after the proofs. A test calls `begin`, `tick` and `look`.
+    `look` may run beside the others."""
 
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
@@ -45,12 +46,16 @@ class Signer:
         self._forgotten = 0  # the erasing up to which no older version of a row is left
         self._tried_at: datetime | None = None  # to verify; also where that could not be noted
 
-    def begin(self) -> bool:
-        """The start: seals are made again where they are missing, and what was appended since the
-        last checkpoint is read, verified and signed. True once that is done."""
+    def begin(self) -> None:
+        """The start, and a first look."""
+        self.start()
+        self.look()
+
+    def start(self) -> bool:
+        """Seals are made again where they are missing, and what was appended since the last
+        checkpoint is read, verified and signed. True once that is done."""
         self._mend_seals()
         self.sign()
-        self.look()
         return True
 
     def tick(self) -> None:
@@ -151,10 +156,15 @@ class Auditor:
 
     def __init__(self, clock: Clock = system) -> None:
         self._stop = threading.Event()
+        self._begun = threading.Event()
+        self._signed = threading.Event()  # the last checkpoint is made: couriers may end with it
         self._bell = threading.Event()
         self._sink_bells = {sink.name: threading.Event() for sink in sinks()}
         self._signer = Signer(clock)
-        self._threads = [threading.Thread(target=self._sign_on, name="audit", daemon=True)]
+        self._threads = [
+            threading.Thread(target=self._sign_on, name="audit", daemon=True),
+            threading.Thread(target=self._look_on, name="audit-look", daemon=True),
+        ]
         self._threads += [
             threading.Thread(
                 target=self._bring_on,
@@ -175,7 +185,9 @@ class Auditor:
         changed.disconnect(self._on_change)
         self._stop.set()
         self._bell.set()
+        self._begun.set()
         self._threads[0].join(patience_s)
+        self._signed.set()
         self._ring_sinks()
         for thread in self._threads[1:]:
             thread.join(patience_s / len(self._threads))
@@ -191,25 +203,29 @@ class Auditor:
             bell.set()
 
     def _sign_on(self) -> None:
-        while not self._stop.is_set() and not self._safely(self._signer.begin):
+        while not self._stop.is_set() and not self._safely(self._signer.start):
             self._stop.wait(LOOK_EVERY_S)
-        looked = time.monotonic()
+        self._begun.set()
         while not self._stop.is_set():
             self._bell.wait(LOOK_EVERY_S)
             self._bell.clear()
             self._safely(self._signer.tick)
-            if time.monotonic() - looked >= LOOK_EVERY_S:
-                looked = time.monotonic()
-                self._safely(self._signer.look)
             self._stop.wait(BREATH_S)
         self._safely(self._signer.sign)
         connections.close_all()
 
+    def _look_on(self) -> None:
+        self._begun.wait()
+        while not self._stop.is_set():
+            self._safely(self._signer.look)
+            self._stop.wait(LOOK_EVERY_S)
+        connections.close_all()
+
     def _bring_on(self, courier: Courier, bell: threading.Event) -> None:
         wait_s = 0.0
-        while not self._stop.is_set():
+        while not self._signed.is_set():
             if wait_s > LOOK_EVERY_S:
-                self._stop.wait(wait_s)  # after a failure no bell is a reason to hurry
+                self._signed.wait(wait_s)  # after a failure no bell is a reason to hurry
             else:
                 bell.wait(wait_s)
             bell.clear()

@@ -19,7 +19,7 @@ from switcher.evidence.switchboard_verify import read_anchors
 from switcher.models import AuditEntry, Checkpoint, Delivery, LedgerRow
 from switcher.places import FILE, WEBHOOK, Sink
 from switcher.queries.ledger import verify
-from switcher.records import deliveries
+from switcher.records import checkpoints, deliveries
 from switcher.seals import seal, unseal
 from tests.auditing.conftest import ANNA, write
 from tests.clocks import FakeClock
@@ -277,6 +277,34 @@ def test_running_it_signs_and_delivers_by_itself(
     assert Checkpoint.objects.first().size == LedgerRow.objects.count()  # type: ignore[union-attr]
     notes = list(read_anchors(anchors.read_text().splitlines()))
     assert notes[-1] == Checkpoint.objects.first().note  # type: ignore[union-attr]
+    assert verify().ok
+
+
+def test_signing_goes_on_while_the_whole_trail_is_verified(
+    proofs: KeyFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifies, may_end = threading.Event(), threading.Event()
+    real = checking.verify
+
+    def slow(tell: Any) -> Any:
+        verifies.set()
+        may_end.wait(20)
+        return real(tell)
+
+    monkeypatch.setattr(checking, "verify", slow)
+    monkeypatch.setattr(tail, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(checkpoints, "SIGN_AFTER_S", 0.1)
+    write(system)  # type: ignore[arg-type]
+    auditor = Auditor()
+    auditor.start()
+    try:
+        assert verifies.wait(10)
+        write(system, 3)  # type: ignore[arg-type]
+        until(lambda: Checkpoint.objects.order_by("size").last().size == 5)  # type: ignore[union-attr]
+        assert not facts_of("audit.checked")
+    finally:
+        may_end.set()
+        auditor.stop(10)
     assert verify().ok
 
 
