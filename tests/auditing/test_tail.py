@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from switcher.auditing import checking, health, sinks, tail
 from switcher.auditing.sinks import NotDelivered
@@ -451,3 +452,19 @@ def test_what_was_delivered_long_ago_is_forgotten(signer: Signer, clock: FakeClo
     clock.pass_time(31 * 24 * 3600)
     deliveries.forget_delivered(clock)
     assert Delivery.objects.count() == 0
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="of SQLite's plans")
+def test_how_sinks_stand_is_told_without_reading_what_has_arrived(
+    proofs: KeyFiles, clock: FakeClock
+) -> None:
+    with CaptureQueriesContext(connection) as asked:
+        health.health(clock)
+    questions = [q["sql"] for q in asked.captured_queries if "switcher_delivery" in q["sql"]]
+    assert len(questions) == 2  # what waits; and of the one sink the newest that has arrived
+    plan = ""
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN QUERY PLAN {questions[0]}")
+        plan = " ".join(row[3] for row in cursor.fetchall())
+    assert "delivery_due" in plan, plan
+    assert questions[1].endswith('ORDER BY "switcher_delivery"."id" DESC LIMIT 1')
