@@ -1,6 +1,7 @@
 """Who may do what, and where they are. Two roles beside the admin: operators switch, auditors read.
 
-Staff may look at everything; switching needs the operators' group or a superuser.
+Staff may look at everything; switching needs the operators' group or a superuser. An auditor,
+whatever else they are, reads, reviews and exports, and changes nothing.
 """
 
 from __future__ import annotations
@@ -67,11 +68,9 @@ def can_view(user: Any) -> bool:
 def can_switch(user: Any) -> bool:
     """Superusers and operators change what a host holds; who also is an auditor does not, as
     nobody audits what they do themselves."""
-    if isinstance(user, AnonymousUser) or not can_view(user):
+    if isinstance(user, AnonymousUser) or not can_view(user) or _is_auditor(user):
         return False
-    if user.is_superuser:
-        return True
-    return _is_member(user, "is_operator", OPERATORS) and not _is_auditor(user)
+    return user.is_superuser or _is_member(user, "is_operator", OPERATORS)
 
 
 def can_review(user: Any) -> bool:
@@ -94,7 +93,14 @@ def _is_member(user: Any, known_as: str, group: str) -> bool:
 
 
 def can_administer(user: Any) -> bool:
-    """Only superusers change hosts and who may do what; operators also edit profiles."""
+    """Only superusers change hosts and keys and erase what is personal; operators also edit
+    profiles. No auditor does, as with switching."""
+    return is_admin(user) and not _is_auditor(user)
+
+
+def is_admin(user: Any) -> bool:
+    """A superuser, whose Django admin has the accounts and groups. There an auditor who is one
+    leaves the auditors again; that is an entry, as every change of a role."""
     return bool(can_view(user) and user.is_superuser)
 
 

@@ -71,7 +71,8 @@ class HostForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 class ThroughRecords(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Every change goes through `records`, so that none is without its audit entry."""
+    """Every change goes through `records`, so that none is without its audit entry. Who may is
+    what `access` says: a permission of Django's makes nobody an admin, and no auditor one."""
 
     actions = None  # in bulk Django would delete rows by itself
 
@@ -98,6 +99,18 @@ class ThroughRecords(admin.ModelAdmin):  # type: ignore[type-arg]
             return redirect(request.path)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
+        return access.can_administer(request.user)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return access.can_administer(request.user)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return access.can_administer(request.user)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return access.can_administer(request.user)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return access.can_administer(request.user)
 
 

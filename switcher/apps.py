@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import AppConfig
-from django.db.models.signals import post_migrate
+from django.db.models.signals import post_migrate, pre_migrate
 
 
 class SwitcherConfig(AppConfig):
@@ -14,8 +14,18 @@ class SwitcherConfig(AppConfig):
     def ready(self) -> None:
         from switcher.records import people
 
+        pre_migrate.connect(lift_seals, sender=self)
         post_migrate.connect(prepare_database, sender=self)
         people.watch()
+
+
+def lift_seals(using: str = "default", plan: Any = (), **_: Any) -> None:
+    """Before tables change: SQLite renames none that a trigger of another one looks at. Who crashes
+    in between finds them missing at the next start, which makes them again and says so."""
+    from switcher.seals import unseal
+
+    if any(migration.app_label == "switcher" for migration, _ in plan):
+        unseal(using)
 
 
 def prepare_database(using: str = "default", **_: Any) -> None:

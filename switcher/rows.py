@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 from django.db import OperationalError, connections
+from django.db.models import Max
 
 from switcher.evidence.switchboard_verify import Row
+from switcher.models import Review
 from switcher.states import ENDED
 
 CHUNK = 1000
@@ -104,6 +106,81 @@ def index_row(body: str) -> dict[str, Any] | None:
         }
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+# -- Marks of review
+
+REVIEWED = "audit.reviewed"
+# Earlier versions stamped a mark a moment before its entry.
+_STAMPED_APART = timedelta(seconds=10)
+
+
+class Mark(NamedTuple):
+    """That somebody has looked at an entry: told by an entry, kept as a row to search by."""
+
+    seq: int
+    by: str
+    at: datetime
+    note: str
+
+    def is_same(self, other: Mark) -> bool:
+        """Whether a row is what an entry tells."""
+        apart = abs(self.at - other.at)
+        return self[:2] == other[:2] and self.note == other.note and apart <= _STAMPED_APART
+
+
+def marks_in(body: str) -> list[Mark]:
+    """The marks that a body tells of; none where it is no entry of a review."""
+    if f'"kind":"{REVIEWED}"' not in body:
+        return []
+    try:
+        told = json.loads(body)
+        if told["kind"] != REVIEWED:
+            return []
+        by, at, note = str(told["actor"]), datetime.fromisoformat(told["at"]), str(told["reason"])
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return [Mark(int(entry["seq"]), by, at, note) for entry in told["facts"]["entries"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []  # a broken entry is for the verifier to tell of
+
+
+class Marks:
+    """Which rows are what an entry tells, and which are not: `add` all entries behind `after` in
+    their order, and ask then. Marks that are made meanwhile are left out.
+
+    Of marks of entries that were moved to files nothing is said: what tells of them may be there.
+    """
+
+    def __init__(self, using: str, after: int) -> None:
+        self._rows = Review.objects.using(using)
+        self._after = after
+        self._upto = self._rows.aggregate(newest=Max("pk"))["newest"] or 0
+        self._told: set[int] = set()  # rows that an entry tells of, by their keys
+
+    def add(self, rows: Iterable[Row]) -> list[Mark]:
+        """Look for what these entries tell of; gives what is not there."""
+        found = [mark for row in rows for mark in marks_in(row[1]) if mark.seq > self._after]
+        wanted = {mark[:2]: mark for mark in found}
+        if not wanted:
+            return []
+        for row in self._rows.filter(seq__in={seq for seq, _ in wanted}).order_by("pk"):
+            mark = wanted.get((row.seq, row.by))
+            if mark is not None and mark.is_same(Mark(row.seq, row.by, row.at, row.note)):
+                self._told.add(row.pk)
+                del wanted[row.seq, row.by]
+        return list(wanted.values())
+
+    def keep(self, pk: int) -> None:
+        """A row that was just made of what an entry tells."""
+        self._told.add(pk)
+
+    def untold(self) -> Iterator[tuple[int, int]]:
+        """Rows that no entry tells of: their keys, and the entries that they are on."""
+        last = -(2**63)
+        rows = self._rows.filter(seq__gt=self._after, pk__lte=self._upto).order_by("pk")
+        while some := list(rows.filter(pk__gt=last).values_list("pk", "seq")[:CHUNK]):
+            yield from ((pk, seq) for pk, seq in some if pk not in self._told)
+            last = some[-1][0]
 
 
 def salted(ip: str | None, agent: str, salt: bytes) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """What no code path may do, refused by the database itself.
 
 An ended switch is never changed or removed; an audit entry neither, until it was moved to a sealed
-file. The triggers are made
-after every migrate, not by one migration: on SQLite a migration that rebuilds a table drops its
-triggers without a word.
+file. The triggers are dropped before tables are migrated, and made after every migrate, not by one
+migration: on SQLite a migration that rebuilds a table drops its triggers without a word, and fails
+where those of another table look at it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ from django.db import connections, transaction
 from switcher.states import ENDED
 
 _SWITCH, _ENTRY, _SEGMENT = "switcher_switchevent", "switcher_ledgerrow", "switcher_segment"
+# What the triggers look at. A table of an older version, half-way between two, may lack it.
+_LOOKED_AT = {
+    _SWITCH: {"id", "state", "actor", "idempotency_key"},
+    _ENTRY: {"seq", "prev", "hash"},
+    _SEGMENT: {"id", "first", "last", "entry"},
+}
 _ENDED = ", ".join(f"'{s.value}'" for s in sorted(ENDED))
 # An entry follows from the one before it, whoever writes it.
 _LAST = f"(SELECT MAX(seq) FROM {_ENTRY})"
@@ -107,11 +113,11 @@ POSTGRES = {
 
 def seal(using: str = "default", **_: Any) -> None:
     """Make the triggers, as they are here: an older version's give way. Safe to run at any time;
-    connected to post_migrate."""
+    connected to post_migrate. Nothing is done over tables that are not those of this version."""
     connection = connections[using]
-    tables = set(connection.introspection.table_names())
-    if not {_SWITCH, _ENTRY, _SEGMENT} <= tables:
-        return
+    with connection.cursor() as cursor:
+        if any(not looked_at <= _columns(cursor, t) for t, looked_at in _LOOKED_AT.items()):
+            return
     with transaction.atomic(using), connection.cursor() as cursor:
         if connection.vendor == "sqlite":
             for name, when in SQLITE.items():
@@ -127,6 +133,14 @@ def seal(using: str = "default", **_: Any) -> None:
                 cursor.execute(f"CREATE OR REPLACE TRIGGER {name} {when}")
                 # ALWAYS: session_replication_role is no way round it.
                 cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
+
+
+def _columns(cursor: Any, table: str) -> set[str]:
+    """The columns that a table has now; none where it is not there."""
+    introspection = cursor.db.introspection
+    if table not in introspection.table_names(cursor):
+        return set()
+    return {found.name for found in introspection.get_table_description(cursor, table)}
 
 
 def reseal(using: str = "default") -> list[str]:
@@ -176,7 +190,7 @@ def stored(using: str = "default") -> dict[str, str]:
 
 
 def unseal(using: str = "default") -> None:
-    """Drop the triggers: for tests that empty the tables, never called by the product."""
+    """Drop the triggers: before tables are migrated, and for tests that empty them."""
     connection = connections[using]
     with connection.cursor() as cursor:
         for name in SQLITE if connection.vendor == "sqlite" else ():

@@ -8,6 +8,7 @@ everything that is neither letter nor digit.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from django.db import connections, transaction
 
@@ -52,7 +53,10 @@ def index_words(using: str = "default") -> None:
     connection = connections[using]
     with transaction.atomic(using), connection.cursor() as cursor:
         tables = set(connection.introspection.table_names(cursor))
-        if ENTRY not in tables:
+        if ENTRY not in tables or not {"seq", "reason"} <= _columns(cursor):
+            # A version from before there was something to index.
+            if connection.vendor == "sqlite" and WORDS in tables:
+                cursor.execute(f"DROP TABLE {WORDS}")
             return
         if connection.vendor == "postgresql":
             cursor.execute(_THERE, [ENTRY])
@@ -63,9 +67,20 @@ def index_words(using: str = "default") -> None:
         if WORDS not in tables:
             cursor.execute(_TABLE)
             rebuild_words(using)
+        elif not _are_there(cursor):
+            rebuild_words(using)  # rows were written that it was not told of
         for name, text in _TRIGGERS.items():
             cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
             cursor.execute(f"CREATE TRIGGER {name} {text}")
+
+
+def _columns(cursor: Any) -> set[str]:
+    return {c.name for c in cursor.db.introspection.get_table_description(cursor, ENTRY)}
+
+
+def _are_there(cursor: Any) -> bool:
+    cursor.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+    return _TRIGGERS.keys() <= {name for (name,) in cursor.fetchall()}
 
 
 def rebuild_words(using: str = "default") -> None:

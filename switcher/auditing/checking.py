@@ -12,7 +12,7 @@ from django.db import connections
 from switcher.clock import Clock, system
 from switcher.queries.ledger import Verified, verify
 from switcher.records import Actor, changed
-from switcher.records.checkpoints import note_checked, raise_alarm
+from switcher.records.checkpoints import note_check_failed, note_checked, raise_alarm
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +67,12 @@ def start(actor: Actor, clock: Clock = system) -> bool:
     return True
 
 
-def run(actor: Actor, clock: Clock = system) -> Verified | None:
-    """Verify here and now. None: one runs already, or it could not be done."""
+def run(actor: Actor, clock: Clock = system) -> Progress | None:
+    """Verify here and now; gives how it ended. None: one runs already."""
     if not _begin(actor, clock):
         return None
     _run(actor, clock)
-    return _progress.result if _progress is not None else None
+    return _progress
 
 
 def _begin(actor: Actor, clock: Clock) -> bool:
@@ -99,13 +99,33 @@ def _run(actor: Actor, clock: Clock) -> None:
     try:
         result = verify(tell)
         write_down(result, actor, clock)
-    except Exception:
+    except Exception as exc:
         # The top of a thread: whatever it is, the verification has ended.
         log.exception("the audit trail could not be verified", extra={"action": "verify-failed"})
-        _update(ended_at=clock.now(), error="It could not be read to its end; the log says why.")
+        why = f"It could not be read to its end: {words_of(exc)}."
+        _update(ended_at=clock.now(), error=why)
+        _tell_failed(why, actor, clock)
     else:
         _update(ended_at=clock.now(), result=result)
     changed.send_robust(sender="verified")
+
+
+def _tell_failed(why: str, actor: Actor, clock: Clock) -> None:
+    """What keeps the trail from being verified may also be what somebody did to it."""
+    try:
+        note_check_failed(why, actor, clock)
+        raise_alarm("check", f"The audit trail could not be verified. {why}", clock)
+    except Exception:
+        # The same top: the database cannot be written either. That it failed is known all the same.
+        log.exception("a failed verification could not be written down")
+
+
+def words_of(exc: Exception) -> str:
+    """What was raised, in a line: where it is of a file, without its path."""
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    text = str(exc).encode("utf-8", "replace").decode().replace("\0", " ")
+    return " ".join(f"{type(exc).__name__}: {text}".split())[:300].rstrip(".: ")
 
 
 def _update(**facts: object) -> None:

@@ -1,15 +1,15 @@
 """The tail of the trail: signs what was appended, brings checkpoints out, checks all of it daily.
 
-One thread signs and checks; each sink has one of its own, so that a dead one holds up nothing.
+One thread signs; another looks after the proofs, which takes minutes where it verifies or moves
+millions of entries; each sink has one of its own, so that a dead one holds up nothing.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from django.conf import settings
@@ -21,7 +21,7 @@ from switcher.auditing.sinks import NotDelivered, deliver
 from switcher.clock import Clock, system
 from switcher.errors import SwitcherError
 from switcher.places import Sink, sinks
-from switcher.records import changed, checkpoints, deliveries, subtrees
+from switcher.records import changed, checkpoints, deliveries, erasing, subtrees
 from switcher.records.checkpoints import KeyUnusable, TrailBroken
 from switcher.records.ledger import SERVER
 
@@ -37,18 +37,25 @@ LONGEST_WAIT_S = 60.0
 
 
 class Signer:
-    """Signs when it is due and looks after the proofs. A test calls `begin`, `tick` and `look`."""
+    """Signs when it is due and looks after the proofs. A test calls `begin`, `tick` and `look`.
+    `look` may run beside the others."""
 
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
         self._said = ""
+        self._forgotten = 0  # the erasing up to which no older version of a row is left
+        self._tried_at: datetime | None = None  # to verify; also where that could not be noted
 
-    def begin(self) -> bool:
-        """The start: seals are made again where they are missing, and what was appended since the
-        last checkpoint is read, verified and signed. True once that is done."""
+    def begin(self) -> None:
+        """The start, and a first look."""
+        self.start()
+        self.look()
+
+    def start(self) -> bool:
+        """Seals are made again where they are missing, and what was appended since the last
+        checkpoint is read, verified and signed. True once that is done."""
         self._mend_seals()
         self.sign()
-        self.look()
         return True
 
     def tick(self) -> None:
@@ -77,11 +84,24 @@ class Signer:
             if sink.problem(found.trail.now):
                 text = f"The {sink.name} sink does not take checkpoints."
                 checkpoints.raise_alarm("sink", text, self._clock)
-        last = found.trail.check
-        if found.trail.signed and (last is None or found.trail.now - last.at >= CHECK_EVERY):
-            checking.run(SERVER, self._clock)
+        if found.trail.signed and self._is_check_due(found.trail.checked_at, found.trail.now):
+            if checking.run(SERVER, self._clock) is not None:
+                self._tried_at = self._clock.now()
             deliveries.forget_delivered(self._clock)
+        self._forget_erased()
         self._move_old()
+
+    def _is_check_due(self, checked_at: datetime | None, now: datetime) -> bool:
+        """A day after the last one, whichever process made it; and after one that failed."""
+        times = [at for at in (checked_at, self._tried_at) if at is not None]
+        return not times or now - max(times) >= CHECK_EVERY
+
+    def _forget_erased(self) -> None:
+        """What was erased stands in SQLite's log while somebody reads older rows. Every process
+        empties it once for each erasing: who did it may have been a command that has ended."""
+        newest = erasing.newest_erasing()
+        if newest > self._forgotten and erasing.forget_older_versions():
+            self._forgotten = newest
 
     def _move_old(self) -> None:
         """A segment at a time: signing goes on between two."""
@@ -136,10 +156,15 @@ class Auditor:
 
     def __init__(self, clock: Clock = system) -> None:
         self._stop = threading.Event()
+        self._begun = threading.Event()
+        self._signed = threading.Event()  # the last checkpoint is made: couriers may end with it
         self._bell = threading.Event()
         self._sink_bells = {sink.name: threading.Event() for sink in sinks()}
         self._signer = Signer(clock)
-        self._threads = [threading.Thread(target=self._sign_on, name="audit", daemon=True)]
+        self._threads = [
+            threading.Thread(target=self._sign_on, name="audit", daemon=True),
+            threading.Thread(target=self._look_on, name="audit-look", daemon=True),
+        ]
         self._threads += [
             threading.Thread(
                 target=self._bring_on,
@@ -160,7 +185,9 @@ class Auditor:
         changed.disconnect(self._on_change)
         self._stop.set()
         self._bell.set()
+        self._begun.set()
         self._threads[0].join(patience_s)
+        self._signed.set()
         self._ring_sinks()
         for thread in self._threads[1:]:
             thread.join(patience_s / len(self._threads))
@@ -176,25 +203,29 @@ class Auditor:
             bell.set()
 
     def _sign_on(self) -> None:
-        while not self._stop.is_set() and not self._safely(self._signer.begin):
+        while not self._stop.is_set() and not self._safely(self._signer.start):
             self._stop.wait(LOOK_EVERY_S)
-        looked = time.monotonic()
+        self._begun.set()
         while not self._stop.is_set():
             self._bell.wait(LOOK_EVERY_S)
             self._bell.clear()
             self._safely(self._signer.tick)
-            if time.monotonic() - looked >= LOOK_EVERY_S:
-                looked = time.monotonic()
-                self._safely(self._signer.look)
             self._stop.wait(BREATH_S)
         self._safely(self._signer.sign)
         connections.close_all()
 
+    def _look_on(self) -> None:
+        self._begun.wait()
+        while not self._stop.is_set():
+            self._safely(self._signer.look)
+            self._stop.wait(LOOK_EVERY_S)
+        connections.close_all()
+
     def _bring_on(self, courier: Courier, bell: threading.Event) -> None:
         wait_s = 0.0
-        while not self._stop.is_set():
+        while not self._signed.is_set():
             if wait_s > LOOK_EVERY_S:
-                self._stop.wait(wait_s)  # after a failure no bell is a reason to hurry
+                self._signed.wait(wait_s)  # after a failure no bell is a reason to hurry
             else:
                 bell.wait(wait_s)
             bell.clear()

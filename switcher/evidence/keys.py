@@ -43,6 +43,10 @@ class KeyMissing(KeyRefused):
     """There is no key where it should be."""
 
 
+class KeyExchanged(KeyRefused):
+    """The key is not the one that it should be, or it is being changed at this moment."""
+
+
 @dataclass(frozen=True, slots=True)
 class SigningKey:
     """A private key with its name. It never shows itself: not in a log, not in a traceback."""
@@ -187,11 +191,11 @@ class KeyFiles:
     def check(self) -> SigningKey:
         """The signing key, if it is the newest that the file of public keys tells of.
 
-        Raises KeyMissing, KeyRefused.
+        Raises KeyMissing, KeyExchanged, KeyRefused.
         """
         key, known = self.load(), self.public_keys()
         if not known or known[-1] != key.public:
-            raise KeyRefused(exchanged(self.private))
+            raise KeyExchanged(exchanged(self.private))
         return key
 
     def remember(self, note: str) -> None:

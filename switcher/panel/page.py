@@ -37,6 +37,7 @@ class Me:
     theme: str
     can_switch: bool
     can_administer: bool
+    is_admin: bool
     can_review: bool
     can_export: bool
 
@@ -56,6 +57,7 @@ def me_of(request: HttpRequest) -> Me:
         theme=access.theme(user),
         can_switch=access.can_switch(user),
         can_administer=access.can_administer(user),
+        is_admin=access.is_admin(user),
         can_review=access.can_review(user),
         can_export=access.can_export(user),
     )
@@ -108,7 +110,7 @@ def nav(me: Me) -> tuple[NavItem, ...]:
         NavItem("audit", "Audit", reverse("audit")),
         NavItem("api", "API", "/api/docs"),
     ]
-    if me.can_administer:
+    if me.is_admin:
         items.append(NavItem("admin", "Admin", reverse("admin:index")))
     return tuple(items)
 

@@ -18,7 +18,7 @@ from switcher.queries.filters import Filters
 from switcher.queries.finding import LAST, REVIEWED, Found, distinct, find
 from switcher.queries.proofs import NoProof, Proof, proof_of
 from switcher.queries.words import came_from
-from switcher.rows import newest_seq, salted
+from switcher.rows import index_row, newest_seq, salted
 from switcher.states import ENDED, WORDS
 
 PAGE = 50
@@ -253,6 +253,7 @@ class Entry:
     prev: str
     hash: str
     hash_fits: bool
+    forged: tuple[str, ...]  # what is shown otherwise than the body has it
     whence: Whence
     proof: Proof | None
     no_proof: str
@@ -277,12 +278,34 @@ def entry(seq: int) -> Entry | None:
         prev=prev.hex(),
         hash=told_hash.hex(),
         hash_fits=leaf(prev, row.body) == told_hash,
+        forged=_forged(seq, row.body),
         whence=_whence(seq, read_body(row.body)),
         proof=proof,
         no_proof=why,
         earlier=seq - 1 if LedgerRow.objects.filter(pk=seq - 1).exists() else None,
         later=seq + 1 if LedgerRow.objects.filter(pk=seq + 1).exists() else None,
     )
+
+
+_SHOWN = {
+    "seq": "number",
+    "at": "when",
+    "kind": "kind",
+    "actor": "who",
+    "host": "host",
+    "switch_id": "switch",
+    "model": "model",
+    "outcome": "outcome",
+    "reason": "why",
+}
+
+
+def _forged(seq: int, body: str) -> tuple[str, ...]:
+    """The columns to search by prove nothing: what of them is not as the body has it."""
+    row, wanted = AuditEntry.objects.get(pk=seq), index_row(body)
+    if wanted is None:
+        return tuple(_SHOWN.values())
+    return tuple(word for name, word in _SHOWN.items() if getattr(row, name) != wanted[name])
 
 
 def _indented(body: str) -> str:

@@ -151,6 +151,8 @@ def _value(value: Any) -> str:
 
 
 def _checked(kind: str, host: str, facts: Facts) -> str:
+    if facts.get("error"):
+        return "The audit trail could not be verified"
     verdict = "it is intact, anchored and complete"
     if not facts.get("ok"):
         verdicts = facts.get("verdicts") or {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from switcher.errors import BadRequest
 from switcher.states import ENDED
@@ -95,16 +95,31 @@ def read_what_can_be(values: Mapping[str, str]) -> tuple[Filters, dict[str, str]
 
 def moment(text: str, field: str = "at", last: bool = False) -> datetime:
     """A date, or a date and a time; UTC unless it says otherwise. With `last` its last moment: the
-    end of the day, minute or second that it names. Raises BadRequest."""
+    end of the day, hour, minute or second that it names. Raises BadRequest."""
     try:
         at = datetime.fromisoformat(text)
         at = at if at.tzinfo else at.replace(tzinfo=UTC)
         at = at.astimezone(UTC)  # years at either end of time have no such moment
+        return at + _rest_of(text) if last and not at.microsecond else at
     except (ValueError, OverflowError) as exc:
         raise BadRequest(f"Write a time as {_EXAMPLE}, in UTC.", field) from exc
-    if not last or at.microsecond:
-        return at
-    if ":" not in text:
-        return datetime.combine(at.date(), time.max, tzinfo=UTC)
-    named_s = 1 if re.search(r"\d\d:\d\d:\d\d", text) else 60
-    return at + timedelta(seconds=named_s) - timedelta(microseconds=1)
+
+
+# Behind the date, however the two are written and parted: hour, and what is named with it.
+_TIME = re.compile(r"[^\dW-](\d\d)(:?\d\d)?(:?\d\d)?")
+
+
+def _rest_of(text: str) -> timedelta:
+    """How much longer what a text names lasts: a day, an hour, a minute or a second. Raises
+    ValueError."""
+    return _lasts(text) - timedelta(microseconds=1)
+
+
+def _lasts(text: str) -> timedelta:
+    named = _TIME.search(text)
+    if named is None:
+        date.fromisoformat(text)  # a day, and nothing else
+        return timedelta(days=1)
+    if named[2] is None:
+        return timedelta(hours=1)
+    return timedelta(minutes=1) if named[3] is None else timedelta(seconds=1)

@@ -36,7 +36,7 @@ from switcher.queries.segments import (
     rows_of,
     segments,
 )
-from switcher.rows import index_row, newest_seq, salted, stored_rows
+from switcher.rows import Marks, index_row, newest_seq, salted, stored_rows
 
 # So many anchors are put into their order before they are used. They are in order already but for
 # a few that were delivered again.
@@ -231,11 +231,12 @@ ORIGIN = ("origin__ip", "origin__agent", "origin__salt", "origin__erased_at")
 
 
 class Comparison:
-    """The rows to search by beside the bodies that they were made from. They prove nothing; but
-    who looks only at pages sees only them."""
+    """The rows to search by, and the marks of review, beside the bodies that they were made from.
+    They prove nothing; but who looks only at pages sees only them."""
 
     def __init__(self, using: str, after: int) -> None:
         self._rows = AuditEntry.objects.using(using)
+        self._marks = Marks(using, after)
         self._last = after
         self._count = 0
         self._first: list[int] = []
@@ -251,6 +252,8 @@ class Comparison:
                 self._differs(seq)
         for seq in told:
             self._differs(seq)
+        for mark in self._marks.add(rows):
+            self._differs(mark.seq)
         self._last = upto
 
     def result(self) -> tuple[int, tuple[int, ...]]:
@@ -259,6 +262,8 @@ class Comparison:
         for seq in behind.values_list("seq", flat=True)[:WINDOW]:
             if not LedgerRow.objects.using(self._rows.db).filter(pk=seq).exists():
                 self._differs(seq)
+        for _, seq in self._marks.untold():
+            self._differs(seq)
         return self._count, tuple(sorted(self._first))
 
     def _differs(self, seq: int) -> None:

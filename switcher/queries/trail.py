@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Max, Min, Q
+from django.db.models import Count, Max, Min
 
 from switcher.models import AuditEntry, Checkpoint, Delivery, LedgerRow
 from switcher.places import sinks
@@ -17,6 +17,8 @@ CHECKED = "audit.checked"
 # An entry is signed within 60 s, and a checkpoint delivered at once.
 LATE_AFTER = timedelta(seconds=75)
 UNDELIVERED_AFTER = timedelta(seconds=30)
+# It is verified once a day.
+CHECK_LATE_AFTER = timedelta(hours=25)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class SinkState:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The newest verification of the whole trail that was written down."""
+    """The newest verification of the whole trail that was written down. One that failed has no
+    verdicts; `error` says why."""
 
     seq: int
     at: datetime
@@ -52,6 +55,7 @@ class Check:
     entries: int
     bad_seq: int | None
     problems: tuple[str, ...]
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,11 @@ class Trail:
     unsigned_since: datetime | None
     sinks: tuple[SinkState, ...]
     check: Check | None
+    checked_since: datetime | None  # the last check, or where there is none, the first checkpoint
+
+    @property
+    def checked_at(self) -> datetime | None:
+        return self.check.at if self.check is not None else None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -74,20 +83,25 @@ class Trail:
             found.append(f"{self.entries - self.signed} audit entries are not signed yet.")
         if self.check is not None and not self.check.ok:
             found.append(_bad_check(self.check))
+        if self.checked_since is not None and self.now - self.checked_since > CHECK_LATE_AFTER:
+            found.append("The whole audit trail was not verified for more than a day.")
         return tuple(text for text in found if text)
 
 
 def _bad_check(check: Check) -> str:
+    if check.error:  # why stands on the page: `/health` tells it to nobody
+        return "The audit trail could not be verified. Audit, Verify says why."
     missing = [name for name, holds in check.verdicts.items() if not holds]
     where = f" First bad entry: {check.bad_seq}." if check.bad_seq is not None else ""
     return f"The audit trail is not {' and not '.join(missing)}.{where}"
 
 
 def trail(now: datetime) -> Trail:
-    """The trail as it stands, in five small queries."""
+    """The trail as it stands, in a few small queries."""
     last = Checkpoint.objects.order_by("-size", "-id").values_list("size", "at").first()
     size, signed_at = last or (0, None)
     unsigned = AuditEntry.objects.filter(seq__gt=size).order_by("seq")
+    check = newest_check()
     return Trail(
         now=now,
         entries=newest_seq(),
@@ -95,25 +109,35 @@ def trail(now: datetime) -> Trail:
         signed_at=signed_at,
         unsigned_since=unsigned.values_list("at", flat=True).first(),
         sinks=_sinks(),
-        check=newest_check(),
+        check=check,
+        checked_since=check.at if check is not None else _first_signed_at(),
     )
+
+
+def _first_signed_at() -> datetime | None:
+    return Checkpoint.objects.order_by("size", "id").values_list("at", flat=True).first()
 
 
 def _sinks() -> tuple[SinkState, ...]:
-    waiting = Q(delivered_at=None)
-    rows = Delivery.objects.values("sink").annotate(
-        waiting=Count("pk", filter=waiting),
-        since=Min("checkpoint__at", filter=waiting),
-        error=Max("error", filter=waiting),
-        delivered=Max("delivered_at"),
+    """Over what waits alone, which has an index: what has arrived is a month of checkpoints."""
+    rows = (
+        Delivery.objects.filter(delivered_at=None)
+        .values("sink")
+        .annotate(waiting=Count("pk"), since=Min("checkpoint__at"), error=Max("error"))
     )
     known: dict[str, dict[str, Any]] = {row["sink"]: {**row} for row in rows}
-    nothing: dict[str, Any] = {"waiting": 0, "since": None, "error": "", "delivered": None}
+    nothing: dict[str, Any] = {"waiting": 0, "since": None, "error": ""}
     found = [(sink.name, known.get(sink.name, nothing)) for sink in sinks()]
     return tuple(
-        SinkState(name, row["waiting"], row["since"], row["error"] or "", row["delivered"])
+        SinkState(name, row["waiting"], row["since"], row["error"] or "", _delivered_at(name))
         for name, row in found
     )
+
+
+def _delivered_at(sink: str) -> datetime | None:
+    """When the newest one arrived: the last row by its key, but for those that wait."""
+    arrived = Delivery.objects.filter(sink=sink).exclude(delivered_at=None).order_by("-pk")
+    return arrived.values_list("delivered_at", flat=True).first()
 
 
 def newest_check() -> Check | None:
@@ -123,16 +147,27 @@ def newest_check() -> Check | None:
         return None
     body = LedgerRow.objects.filter(pk=entry.seq).values_list("body", flat=True).first()
     try:
-        facts = json.loads(body or "")["facts"]
-        return Check(
-            entry.seq,
-            entry.at,
-            entry.actor,
-            facts["ok"],
-            {name: facts["verdicts"][name] for name in ("intact", "anchored", "complete")},
-            facts["entries"],
-            facts["bad_seq"],
-            tuple(facts["problems"]),
-        )
+        return _check(entry, json.loads(body or "")["facts"])
     except (ValueError, KeyError, TypeError):
-        return None
+        # No reason to verify again before its time: the next one tells what was done to it.
+        error = f"Entry {entry.seq}, which should tell what came out, cannot be read."
+        return _failed(entry, error)
+
+
+def _check(entry: AuditEntry, facts: dict[str, Any]) -> Check:
+    if facts.get("error"):
+        return _failed(entry, str(facts["error"]))
+    return Check(
+        entry.seq,
+        entry.at,
+        entry.actor,
+        facts["ok"],
+        {name: facts["verdicts"][name] for name in ("intact", "anchored", "complete")},
+        facts["entries"],
+        facts["bad_seq"],
+        tuple(facts["problems"]),
+    )
+
+
+def _failed(entry: AuditEntry, error: str) -> Check:
+    return Check(entry.seq, entry.at, entry.actor, False, {}, 0, None, (), error)

@@ -18,7 +18,14 @@ from django.db import connection, transaction
 
 from switcher.clock import Clock, system
 from switcher.errors import SwitcherError
-from switcher.evidence.keys import KeyFiles, KeyRefused, SigningKey, exchanged, new_key
+from switcher.evidence.keys import (
+    KeyExchanged,
+    KeyFiles,
+    KeyRefused,
+    SigningKey,
+    exchanged,
+    new_key,
+)
 from switcher.evidence.switchboard_verify import (
     GENESIS,
     ROTATED,
@@ -126,7 +133,8 @@ def sign(clock: Clock = system) -> Checkpoint | None:
 
 
 def _start(files: KeyFiles) -> _Start:
-    # What the key's file remembers is read first: it is never newer than the database.
+    # Read before the database, as others sign meanwhile. It is never newer than that, a loss of
+    # power included: a commit is on the disk (SQLite: synchronous=FULL) before the file is written.
     remembered = files.remembered()
     last = _newest()
     _check_not_older(remembered, last, files)
@@ -255,10 +263,32 @@ def _told_key() -> ToldKey | None:
 
 def _key_told(files: KeyFiles) -> SigningKey:
     """The signing key, if it is the one that the trail tells of."""
+    try:
+        return _key_as_told(files)
+    except KeyExchanged:
+        pass
+    # Lost race: a key is made or changed right now, file by file. Under the lock all of it is done
+    # but for the last step, which whoever comes first takes.
+    with transaction.atomic():
+        _lock()
+        _end_change(files, _told_key())
+        return _key_as_told(files)
+
+
+def _key_as_told(files: KeyFiles) -> SigningKey:
     key, told = files.check(), _told_key()
     if told is None or told.text != str(key.public):
-        raise KeyRefused(exchanged(files.private))
+        raise KeyExchanged(exchanged(files.private))
     return key
+
+
+def _end_change(files: KeyFiles, told: ToldKey | None) -> bool:
+    """The next key takes its place, if its entry is committed. Only under the lock."""
+    coming = files.load_next()
+    if coming is None or told is None or str(coming.public) != told.text:
+        return False
+    files.promote_next()
+    return True
 
 
 def public_key() -> str:
@@ -290,10 +320,7 @@ def _settle_key(files: KeyFiles, clock: Clock) -> None:
             key = files.make()
             append(MADE, SERVER, clock=clock, new=str(key.public))
             return
-        coming = files.load_next()
-        if coming is not None and str(coming.public) == told.text:
-            files.promote_next()
-        else:
+        if not _end_change(files, told):
             files.drop_next()
 
 
@@ -340,6 +367,12 @@ def note_checked(result: dict[str, Any], actor: Actor, clock: Clock = system) ->
     facts["verdicts"] = {name: result[name] for name in ("intact", "anchored", "complete")}
     with writing():
         append("audit.checked", actor, clock=clock, **facts)
+
+
+def note_check_failed(why: str, actor: Actor, clock: Clock = system) -> None:
+    """Write down that the whole trail could not be verified, so that there are no verdicts."""
+    with writing():
+        append("audit.checked", actor, clock=clock, reason=why[:500], ok=False, error=why[:500])
 
 
 def note_seals_remade(names: list[str], clock: Clock = system) -> None:

@@ -9,10 +9,10 @@ from django.db import transaction
 
 from switcher.clock import Clock, system
 from switcher.evidence.switchboard_verify import Row
-from switcher.models import AuditEntry, SwitchEvent
+from switcher.models import AuditEntry, Review, SwitchEvent
 from switcher.records.ledger import Actor, append, writing
 from switcher.records.segments import last_moved
-from switcher.rows import BEFORE_ALL, index_row, newest_seq, stored_rows
+from switcher.rows import BEFORE_ALL, CHUNK, Marks, index_row, newest_seq, stored_rows
 
 Tell = Callable[[int, int], object]
 
@@ -20,20 +20,23 @@ Tell = Callable[[int, int], object]
 def rebuild(
     actor: Actor, tell: Tell = lambda done, total: None, clock: Clock = system
 ) -> tuple[int, int]:
-    """Make every row of the index as its entry has it. Returns how many were made or changed, and
-    how many told of no entry and were removed. Safe to run beside everything else."""
+    """Make every row of the index, and every mark of review, as its entry has it. Returns how many
+    were made or changed, and how many told of no entry and were removed. Safe to run beside
+    everything else."""
     after = last_moved() or BEFORE_ALL
+    marks = Marks("default", after)
     total = newest_seq()
     made = removed = 0
     for rows in stored_rows(after):
         with transaction.atomic():
-            made += _put(rows)
+            made += _put(rows) + _put_marks(marks, rows)
             removed += _remove(after, [row[0] for row in rows])
         after = rows[-1][0]
         tell(after, total)
     with writing():
         # Not those whose entries were appended since the last look: their rows are right.
         removed += AuditEntry.objects.filter(seq__gt=newest_seq()).delete()[0]
+        removed += _remove_marks(marks)
         append("audit.index-rebuilt", actor, clock=clock, changed=made, removed=removed)
     return made, removed
 
@@ -68,3 +71,17 @@ def _switches(wanted: dict[int, dict[str, Any] | None]) -> set[int]:
 def _remove(after: int, numbers: list[int]) -> int:
     between = AuditEntry.objects.filter(seq__gt=after, seq__lte=numbers[-1])
     return between.exclude(seq__in=numbers).delete()[0]
+
+
+def _put_marks(marks: Marks, rows: list[Row]) -> int:
+    missing = marks.add(rows)
+    for mark in missing:
+        marks.keep(Review.objects.create(**mark._asdict()).pk)
+    return len(missing)
+
+
+def _remove_marks(marks: Marks) -> int:
+    untold = [pk for pk, _ in marks.untold()]
+    for begin in range(0, len(untold), CHUNK):
+        Review.objects.filter(pk__in=untold[begin : begin + CHUNK]).delete()
+    return len(untold)

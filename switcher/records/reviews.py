@@ -8,8 +8,8 @@ from switcher.clock import Clock, system
 from switcher.errors import BadRequest, Conflict, NotFound
 from switcher.models import AuditEntry, LedgerRow, Review
 from switcher.records.ledger import Actor, append, writing
+from switcher.rows import REVIEWED
 
-REVIEWED = "audit.reviewed"
 MOST_AT_ONCE = 100
 MOST_NOTE = 500
 
@@ -29,12 +29,11 @@ def review(seqs: Iterable[int], actor: Actor, note: str = "", clock: Clock = sys
         fresh = sorted(set(numbers) - set(done.values_list("seq", flat=True)))
         if not fresh:
             raise Conflict("You have reviewed them already.")
-        at = clock.now()
-        Review.objects.bulk_create(
-            Review(seq=seq, by=actor.name, at=at, note=note) for seq in fresh
-        )
         told = [{"hash": hashes[seq], "seq": seq} for seq in fresh]
-        append(REVIEWED, actor, clock=clock, reason=note, entries=told)
+        entry = append(REVIEWED, actor, clock=clock, reason=note, entries=told)
+        Review.objects.bulk_create(
+            Review(seq=seq, by=actor.name, at=entry.at, note=note) for seq in fresh
+        )
     return len(fresh)
 
 

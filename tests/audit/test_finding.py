@@ -226,6 +226,34 @@ def test_times_are_read_as_people_write_them() -> None:
             moment(bad)
 
 
+@pytest.mark.parametrize(
+    ("written", "last"),
+    [
+        ("20261124", "23:59:59"),
+        ("2026-W48-2", "23:59:59"),
+        ("20261124T14", "14:59:59"),
+        ("2026-11-24T14", "14:59:59"),
+        ("2026-11-24 14", "14:59:59"),
+        ("20261124T1405", "14:05:59"),
+        ("2026-W48-2T1405", "14:05:59"),
+        ("20261124T1405+0200", "12:05:59"),
+        ("2026-11-24T14+02:00", "12:59:59"),
+        ("2026-11-24T14:05Z", "14:05:59"),
+        ("20261124T140507", "14:05:07"),
+        ("2026-11-24 14:05:07", "14:05:07"),
+    ],
+)
+def test_the_end_of_a_range_is_the_end_of_what_was_named(written: str, last: str) -> None:
+    assert moment(written, last=True).isoformat() == f"2026-11-24T{last}.999999+00:00"
+
+
+def test_a_range_may_end_with_time_itself_and_not_later() -> None:
+    for text in ("9999-12-31", "9999-12-31T23", "9999-12-31T23:59", "9999-12-31T23:59:59"):
+        assert moment(text, last=True).isoformat() == "9999-12-31T23:59:59.999999+00:00"
+    with pytest.raises(BadRequest, match="2026-11-24"):
+        moment("9999-12-31T23:59-01:00", last=True)
+
+
 def test_what_cannot_be_read_is_named_by_its_field() -> None:
     with pytest.raises(BadRequest) as caught:
         read_filters({"outcome": "splendid"})

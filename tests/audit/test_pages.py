@@ -256,6 +256,33 @@ def test_a_changed_entry_is_called_changed(auditor: Client, proofs: KeyFiles) ->
     assert "The proof does not check out." in html
 
 
+def test_columns_that_were_forged_are_named_above_the_true_text(auditor: Client) -> None:
+    seq = tell_many(3)[1]
+    said = "What is shown here is not what was written:"
+    assert said not in auditor.get(f"/audit/{seq}/").content.decode()
+    AuditEntry.objects.filter(pk=seq).update(actor="mallory", kind="profile.changed")
+    html = auditor.get(f"/audit/{seq}/").content.decode()
+    assert f"{said}</strong> kind, who." in html
+    assert "&quot;actor&quot;:&quot;anna&quot;" in html
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/audit/?until=9999-12-31T23:59",
+        "/audit/?since=9999-12-31T23:59&until=0001-01-01",
+        "/audit/when/?at=9999-12-31T23:59",
+        *(f"/audit/?{name}=a%00b" for name in ("host", "model", "actor", "kind", "text", "since")),
+        "/audit/people/a%00b/",
+        "/audit/hosts/a%00b/",
+        "/audit/erase/a%00b/",
+    ],
+)
+def test_no_address_breaks_a_page(admin: Client, address: str) -> None:
+    tell_many(2)
+    assert admin.get(address).status_code in {200, 404, 422}
+
+
 # -- People and hosts
 
 

@@ -14,7 +14,10 @@ from tests.killmatrix.engines import Missing, PostgreSQL
 from tests.server.process import ROOT
 
 ROOM = [
-    *(f"tests/audit/test_{n}.py" for n in ("finding", "proofs", "pages", "export", "reviews")),
+    *(
+        f"tests/audit/test_{n}.py"
+        for n in ("finding", "proofs", "pages", "export", "reviews", "retention_pages")
+    ),
     *(f"tests/records/test_{n}.py" for n in ("people", "logins", "readings")),
 ]
 

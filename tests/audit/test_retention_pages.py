@@ -104,5 +104,12 @@ def test_nobody_else_erases(proofs: KeyFiles, role: str, request: pytest.Fixture
     assert not AuditEntry.objects.filter(kind="audit.erased").exists()
 
 
+def test_a_reason_is_plain_text(proofs: KeyFiles, admin: Client) -> None:
+    tell_many(1)
+    response = admin.post("/audit/erase/anna/", {"reason": "a\0b"}, follow=True)
+    assert "Nothing was erased. A reason is plain text." in response.content.decode()
+    assert not AuditEntry.objects.filter(kind="audit.erased").exists()
+
+
 def test_nothing_is_known_of_somebody_unknown(proofs: KeyFiles, admin: Client) -> None:
     assert admin.get("/audit/erase/nobody/").status_code == 404

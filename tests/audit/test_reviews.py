@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 import pytest
 
 from switcher.errors import BadRequest, Conflict, NotFound
+from switcher.evidence.keys import KeyFiles
 from switcher.models import AuditEntry, LedgerRow, Review
 from switcher.queries.filters import Filters
 from switcher.queries.finding import find
+from switcher.queries.ledger import verify
 from switcher.records import Actor
+from switcher.records.index import rebuild
 from switcher.records.reviews import MOST_AT_ONCE, review
+from tests import make
 from tests.audit.conftest import tell, tell_many
 
 pytestmark = pytest.mark.django_db
@@ -71,3 +78,57 @@ def test_nobody_reviews_their_own_work() -> None:
     with pytest.raises(Conflict, match=f"Entry {own} is your own"):
         review([own, other], ARNO)
     assert Review.objects.count() == 0
+
+
+# -- Marks are no evidence
+
+
+def forge(seq: int, by: str = "arno", **values: Any) -> None:
+    Review.objects.create(seq=seq, by=by, **{"at": make.NOW, "note": "fine"} | values)
+
+
+def differing() -> tuple[int | None, tuple[int, ...]]:
+    found = verify(index=True)
+    return found.index_differs, found.index_first
+
+
+def test_a_mark_that_no_entry_tells_of_is_named(proofs: KeyFiles) -> None:
+    first, second, third = tell_many(3)
+    review([first], ARNO, "looks right")
+    assert differing() == (0, ())
+    forge(second)
+    forge(third, "berta")
+    assert differing() == (2, (second, third))
+
+
+@pytest.mark.parametrize(
+    "change", [{"by": "berta"}, {"note": "I saw nothing"}, {"at": make.NOW - timedelta(days=9)}]
+)
+def test_a_mark_that_was_changed_is_named(proofs: KeyFiles, change: dict[str, Any]) -> None:
+    (seq,) = tell_many(1)
+    review([seq], ARNO, "looks right")
+    Review.objects.update(**change)
+    assert differing()[1][0] == seq
+
+
+def test_a_mark_that_was_removed_or_doubled_is_named(proofs: KeyFiles) -> None:
+    first, second = tell_many(2)
+    review([first, second], ARNO, "looks right")
+    Review.objects.filter(seq=first).delete()
+    copy = Review.objects.get(seq=second)
+    copy.pk = None
+    copy.save()
+    assert differing() == (2, (first, second))
+
+
+def test_marks_are_made_again_as_their_entries_tell_them(proofs: KeyFiles) -> None:
+    first, second, third = tell_many(3)
+    review([first, second], ARNO, "looks right")
+    review([first], Actor("berta", "page"))
+    before = set(Review.objects.values_list("seq", "by", "at", "note"))
+    Review.objects.filter(seq=first).delete()
+    Review.objects.filter(seq=second).update(by="mallory")
+    forge(third)
+    assert rebuild(ARNO) == (3, 2)
+    assert set(Review.objects.values_list("seq", "by", "at", "note")) == before
+    assert differing() == (0, ())

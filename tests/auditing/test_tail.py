@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from switcher.auditing import checking, health, sinks, tail
 from switcher.auditing.sinks import NotDelivered
@@ -19,7 +20,7 @@ from switcher.evidence.switchboard_verify import read_anchors
 from switcher.models import AuditEntry, Checkpoint, Delivery, LedgerRow
 from switcher.places import FILE, WEBHOOK, Sink
 from switcher.queries.ledger import verify
-from switcher.records import deliveries
+from switcher.records import checkpoints, deliveries
 from switcher.seals import seal, unseal
 from tests.auditing.conftest import ANNA, write
 from tests.clocks import FakeClock
@@ -280,6 +281,34 @@ def test_running_it_signs_and_delivers_by_itself(
     assert verify().ok
 
 
+def test_signing_goes_on_while_the_whole_trail_is_verified(
+    proofs: KeyFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifies, may_end = threading.Event(), threading.Event()
+    real = checking.verify
+
+    def slow(tell: Any) -> Any:
+        verifies.set()
+        may_end.wait(20)
+        return real(tell)
+
+    monkeypatch.setattr(checking, "verify", slow)
+    monkeypatch.setattr(tail, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(checkpoints, "SIGN_AFTER_S", 0.1)
+    write(system)  # type: ignore[arg-type]
+    auditor = Auditor()
+    auditor.start()
+    try:
+        assert verifies.wait(10)
+        write(system, 3)  # type: ignore[arg-type]
+        until(lambda: Checkpoint.objects.order_by("size").last().size == 5)  # type: ignore[union-attr]
+        assert not facts_of("audit.checked")
+    finally:
+        may_end.set()
+        auditor.stop(10)
+    assert verify().ok
+
+
 def test_verifying_runs_once_at_a_time_and_tells_how_far_it_is(
     proofs: KeyFiles, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,20 +343,102 @@ def test_a_verification_that_fails_has_ended(
     proofs: KeyFiles, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(tell: Any) -> None:
-        raise OSError("the disk is gone")
+        raise OSError(5, "the disk is gone", "/a/path")
 
     monkeypatch.setattr(checking, "verify", breaks)
-    assert checking.run(ANNA, clock) is None
-    ended = checking.progress()
+    ended = checking.run(ANNA, clock)
     assert ended is not None
-    assert (ended.runs, ended.error) == (
+    assert ended == checking.progress()
+    assert (ended.runs, ended.result, ended.error) == (
         False,
-        "It could not be read to its end; the log says why.",
+        None,
+        "It could not be read to its end: the disk is gone.",
     )
     monkeypatch.undo()
-    with pytest.MonkeyPatch.context():
-        write(clock)
-        assert checking.run(ANNA, clock) is not None
+    write(clock)
+    again = checking.run(ANNA, clock)
+    assert again is not None
+    assert again.result is not None
+
+
+def test_a_check_that_raises_is_an_alarm_and_tried_again_after_a_day(
+    signer: Signer, clock: FakeClock, anchors: Path
+) -> None:
+    write(clock, 3)
+    anchors.write_text('{"note": 5}\n')
+    signer.begin()
+    signer.look()
+    clock.pass_time(23 * 3600)
+    signer.look()
+    why = "It could not be read to its end: AttributeError"
+    (checked,) = facts_of("audit.checked")
+    assert checked["error"].startswith(why)
+    (alarm,) = [text for text in reasons_of("audit.alarm") if "sink" not in text]
+    assert alarm.startswith(f"The audit trail could not be verified. {why}")
+    assert "The audit trail could not be verified. Audit, Verify says why." in health.problems()
+    # Another process, or the next start, knows of it.
+    checking.forget()
+    Signer(clock).look()
+    assert len(facts_of("audit.checked")) == 1
+    clock.pass_time(3600)
+    signer.look()
+    assert len(facts_of("audit.checked")) == 2
+    anchors.unlink()
+    clock.pass_time(24 * 3600)
+    signer.look()
+    signer.look()
+    assert facts_of("audit.checked")[-1]["ok"] is True
+    assert "could not be verified" not in str(health.problems())
+
+
+def test_a_check_that_cannot_even_be_noted_is_not_begun_at_every_look(
+    signer: Signer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def breaks(tell: Any) -> None:
+        begun.append(clock.now())
+        raise ValueError("a hostile row")
+
+    def refuses(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checking, "verify", breaks)
+    monkeypatch.setattr(checking, "note_check_failed", refuses)
+    write(clock)
+    signer.begin()
+    signer.look()
+    signer.look()
+    assert len(begun) == 1
+
+
+def test_what_stands_for_the_last_check_and_cannot_be_read_begins_no_new_one(
+    signer: Signer, clock: FakeClock
+) -> None:
+    write(clock)
+    signer.begin()
+    unseal()
+    LedgerRow.objects.filter(pk=AuditEntry.objects.get(kind="audit.checked").seq).update(body="{")
+    seal()
+    Signer(clock).look()
+    assert len(facts_of("audit.alarm")) == 0
+    assert AuditEntry.objects.filter(kind="audit.checked").count() == 1
+    assert "The audit trail could not be verified. Audit, Verify says why." in (
+        health.health(clock).problems
+    )
+
+
+def test_a_trail_that_nobody_verifies_any_more_shows(signer: Signer, clock: FakeClock) -> None:
+    said = "The whole audit trail was not verified for more than a day."
+    write(clock)
+    signer.sign()  # and no check follows
+    assert said not in health.health(clock).problems
+    clock.pass_time(26 * 3600)
+    assert said in health.health(clock).problems
+    signer.look()
+    assert said not in health.health(clock).problems
+    clock.pass_time(26 * 3600)
+    assert said in health.health(clock).problems
 
 
 def test_what_was_delivered_long_ago_is_forgotten(signer: Signer, clock: FakeClock) -> None:
@@ -341,3 +452,19 @@ def test_what_was_delivered_long_ago_is_forgotten(signer: Signer, clock: FakeClo
     clock.pass_time(31 * 24 * 3600)
     deliveries.forget_delivered(clock)
     assert Delivery.objects.count() == 0
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="of SQLite's plans")
+def test_how_sinks_stand_is_told_without_reading_what_has_arrived(
+    proofs: KeyFiles, clock: FakeClock
+) -> None:
+    with CaptureQueriesContext(connection) as asked:
+        health.health(clock)
+    questions = [q["sql"] for q in asked.captured_queries if "switcher_delivery" in q["sql"]]
+    assert len(questions) == 2  # what waits; and of the one sink the newest that has arrived
+    plan = ""
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN QUERY PLAN {questions[0]}")
+        plan = " ".join(row[3] for row in cursor.fetchall())
+    assert "delivery_due" in plan, plan
+    assert questions[1].endswith('ORDER BY "switcher_delivery"."id" DESC LIMIT 1')

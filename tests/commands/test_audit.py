@@ -87,6 +87,19 @@ def test_what_cannot_be_read_is_2(
     assert run(capsys, "verify") == (2, "")
 
 
+def test_a_line_of_anchors_that_makes_no_sense_is_2_and_a_sentence(
+    signed: KeyFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signed.private.with_name("anchors.txt").write_text('{"note": 5}\n')
+    with pytest.raises(SystemExit) as ended:
+        call_command("audit", "verify")
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("The trail cannot be read: ")
+    assert len(said.err.splitlines()) == 1
+
+
 def test_a_database_that_is_not_there_is_2(tmp_path: Path) -> None:
     done = python("manage.py", "audit", "verify", data=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
 from django.test import Client
 
+from switcher import access
+from switcher.access import AUDITORS
 from switcher.models import AuditEntry, Host, ModelProfile
 from tests import make
 
@@ -59,3 +63,44 @@ def test_records_are_read_only(admin: Client, model: str) -> None:
 @pytest.mark.parametrize("model", ["lease", "reading", "origin", "failureseen"])
 def test_rows_of_the_machinery_are_not_there(admin: Client, model: str) -> None:
     assert admin.get(f"/admin/switcher/{model}/").status_code == 404
+
+
+def as_auditor(**values: object) -> Client:
+    person = make.user("arno", AUDITORS, **values)
+    for permission in Permission.objects.filter(content_type__app_label="switcher"):
+        person.user_permissions.add(permission)
+    client = Client()
+    make.sign_in(client, person)
+    return client
+
+
+@pytest.mark.parametrize("superuser", [False, True])
+def test_no_permission_lets_an_auditor_change_hosts_or_profiles(superuser: bool) -> None:
+    auditor = as_auditor(is_superuser=superuser)
+    host, profile = make.host(), make.profile("phi4:14b")
+    for path in (
+        f"host/{host.pk}/delete/",
+        f"host/{host.pk}/change/",
+        "host/add/",
+        f"modelprofile/{profile.pk}/delete/",
+        f"modelprofile/{profile.pk}/change/",
+        "modelprofile/add/",
+    ):
+        response = auditor.post(f"/admin/switcher/{path}", PROFILE | {"post": "yes"})
+        assert response.status_code == 403, path
+    assert Host.objects.get().removed_at is None
+    assert ModelProfile.objects.get().name == profile.name
+
+
+def test_a_superuser_who_audits_reads_and_reviews_and_switches_and_changes_nothing() -> None:
+    client = as_auditor(is_superuser=True)
+    make.host()
+    assert client.get("/audit/").status_code == 200
+    assert client.get("/admin/auth/user/").status_code == 200  # where they leave the group again
+    assert client.get("/hosts/add").status_code == 403
+    assert client.post("/switch", {"host": "north-1", "plan": "x"}).status_code == 403
+    person = get_user_model().objects.get()
+    assert not access.can_switch(person)
+    assert not access.can_administer(person)
+    assert access.can_review(person)
+    assert access.can_export(person)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import pytest
@@ -236,6 +237,49 @@ def test_a_key_that_others_can_read_signs_nothing(proofs: KeyFiles, clock: FakeC
     proofs.private.chmod(0o644)
     with pytest.raises(checkpoints.KeyUnusable, match="Run: chmod 600"):
         checkpoints.sign(clock)
+
+
+def test_between_its_entry_and_its_file_a_new_key_is_no_exchanged_one(
+    proofs: KeyFiles, host: Host, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another process sees it, which asks just then."""
+    checkpoints.sign(clock)
+    settle, found = checkpoints._settle_key, []
+
+    def look_first(*args: Any) -> None:
+        found.append(checkpoints.key_problem())
+        settle(*args)
+
+    monkeypatch.setattr(checkpoints, "_settle_key", look_first)
+    checkpoints.rotate_key(ANNA, clock)
+    assert proofs.next.exists() is False
+    assert set(found) == {""}
+
+
+def test_while_keys_are_rotated_nobody_sees_an_exchanged_one(
+    proofs: KeyFiles, host: Host, clock: FakeClock
+) -> None:
+    checkpoints.sign(clock)
+    done = threading.Event()
+
+    def rotate() -> list[str]:
+        try:
+            return [checkpoints.rotate_key(ANNA, clock) for _ in range(8)]
+        finally:
+            done.set()
+
+    def look() -> list[str]:
+        found = []
+        while not done.is_set():
+            found.append(checkpoints.key_problem())
+        return found
+
+    rotated, seen = at_once(rotate, look)
+    assert not isinstance(rotated, Exception), rotated
+    assert not isinstance(seen, Exception), seen
+    assert set(seen) == {""}
+    assert len(proofs.public_keys()) == 9
+    assert verify().ok
 
 
 def test_a_rotation_with_an_exchanged_key_is_refused(proofs: KeyFiles, clock: FakeClock) -> None:

@@ -16,7 +16,7 @@ from switcher.management.audit.verify import Bar
 from switcher.management.terminal import TerminalCommand, actor
 from switcher.places import segment_folder
 from switcher.records import checkpoints
-from switcher.records.erasing import erase, held_of
+from switcher.records.erasing import WAITS, erase, held_of
 
 
 class Archive:
@@ -103,5 +103,7 @@ class ErasePersonal:
             )
             return 0
         erased = erase(name, actor(), options["reason"][:500])
-        command.say(f"{erased:,} addresses and browsers of {name} were erased.\n{KEPT}")
+        waits = "" if erased.gone else f"{WAITS}\n"
+        many = f"{erased.places:,} addresses and browsers"
+        command.say(f"{many} of {name} were erased.\n{waits}{KEPT}")
         return 0

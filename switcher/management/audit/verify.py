@@ -34,6 +34,12 @@ class Verify:
             bar.clear()
             command.stderr.write(f"The trail cannot be read: {exc}")
             return UNREADABLE
+        except Exception as exc:
+            # Rows, files and anchors hold what somebody put there; 1 would be a verdict.
+            bar.clear()
+            why = f"{type(exc).__name__}: {exc}"
+            command.stderr.write(f"The trail cannot be read: it holds what it cannot hold ({why}).")
+            return UNREADABLE
         bar.clear()
         if options["json"]:
             command.say_json(verified.to_json())
@@ -50,7 +56,8 @@ def text_of(verified: Verified) -> str:
     elif verified.index_differs:
         first = ", ".join(f"{seq:,}" for seq in verified.index_first)
         lines.append(
-            f"The index differs from {verified.index_differs:,} entries (the first: {first}). "
+            f"The index, or a mark of review, differs from {verified.index_differs:,} entries "
+            f"(the first: {first}). "
             "Run: manage.py audit rebuild-index"
         )
     return "\n".join(lines)

@@ -11,7 +11,8 @@ from switcher.panel.page import actor_of, exporters, show
 from switcher.queries.filters import read_filters
 
 
-# A POST: an export is an entry of the trail, which a link that is followed ahead must not make.
+# A POST: an export is an entry of the trail, which a browser that follows links ahead must not
+# make. `GET /audit/export` of the API makes one too; no page links to it.
 @require_POST
 @exporters
 def export(request: HttpRequest) -> HttpResponseBase:

@@ -11,8 +11,8 @@ from switcher.auditing.exporting import begin_segment, stream_segment
 from switcher.errors import SwitcherError
 from switcher.panel.page import actor_of, admins, exporters, missing, show
 from switcher.queries.segments import segment_of
+from switcher.records.erasing import WAITS, held_of
 from switcher.records.erasing import erase as erase_personal
-from switcher.records.erasing import held_of
 
 
 # A POST, like every export: it is an entry of the trail.
@@ -45,10 +45,12 @@ def erase(request: HttpRequest, name: str) -> HttpResponseBase:
     if request.method != "POST":
         return show(request, "audit/erase.html", {"person": name, "held": held}, here="audit")
     try:
-        places = erase_personal(name, actor_of(request), request.POST.get("reason", "")[:500])
+        erased = erase_personal(name, actor_of(request), request.POST.get("reason", "")[:500])
     except SwitcherError as exc:
         messages.error(request, f"Nothing was erased. {exc.text}", extra_tags="failed")
     else:
-        many = "address and browser" if places == 1 else "addresses and browsers"
-        messages.success(request, f"{places} {many} of {name} erased.", extra_tags="ok")
+        many = "address and browser" if erased.places == 1 else "addresses and browsers"
+        messages.success(request, f"{erased.places} {many} of {name} erased.", extra_tags="ok")
+        if not erased.gone:
+            messages.warning(request, WAITS)
     return redirect("audit-person", name)

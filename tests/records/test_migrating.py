@@ -1,0 +1,127 @@
+"""Migrations run over sealed tables, and leave them sealed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrate_signal
+from django.db import DatabaseError, connection, transaction
+from django.db.migrations import Migration
+
+from switcher import seals
+from switcher.models import AuditEntry, LedgerRow, Segment, SwitchEvent
+from switcher.queries.filters import Filters
+from switcher.queries.finding import find
+from switcher.records.ledger import append, writing
+from switcher.textindex import index_words
+from tests.clocks import FakeClock
+from tests.killmatrix.engines import Missing, PostgreSQL
+from tests.records.conftest import ANNA
+from tests.server.process import ROOT, environment
+
+MIGRATIONS = sorted(path.stem for path in (ROOT / "switcher/migrations").glob("0*.py"))
+
+# From nothing to a version and on to the newest; and back from the newest to it, and on again.
+THERE_AND_BACK = """
+import sys
+import django
+django.setup()
+from django.core.management import call_command
+from django.db import connection
+from switcher import seals
+from switcher.records.ledger import SERVER, append, writing
+
+def newest(why):
+    call_command("migrate", verbosity=0)
+    made = set(seals.SQLITE if connection.vendor == "sqlite" else seals.POSTGRES)
+    assert set(seals.stored()) == made, (why, made - set(seals.stored()))
+    with writing():
+        append("test.told", SERVER, reason="a word")
+
+for name in sys.argv[1:]:
+    call_command("migrate", "switcher", name, verbosity=0)
+    newest(f"from {name}")
+    if name > "0006":
+        call_command("migrate", "switcher", name, verbosity=0)
+        newest(f"back to {name}")
+    call_command("migrate", "switcher", "zero", verbosity=0)
+"""
+
+
+def migrate_there_and_back(env: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", THERE_AND_BACK, *MIGRATIONS],
+        env=env,
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.timeout(150)
+def test_from_each_version_the_newest_is_reached_and_sealed(tmp_path: Path) -> None:
+    migrate_there_and_back(environment(tmp_path))
+
+
+@pytest.mark.timeout(200)
+def test_so_it_is_on_postgresql(tmp_path: Path) -> None:
+    try:
+        engine = PostgreSQL(tmp_path / "work", "a demo password")
+    except Missing as exc:
+        pytest.skip(str(exc))
+    with engine:
+        database = engine.new("versions")
+        try:
+            migrate_there_and_back(database.env)
+        finally:
+            database.close()
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite makes tables anew")
+@pytest.mark.parametrize("model", [SwitchEvent, LedgerRow, Segment, AuditEntry])
+@pytest.mark.django_db(transaction=True)
+def test_a_migration_may_make_a_sealed_table_anew(model: Any, clock: FakeClock) -> None:
+    with writing():
+        append("test.told", ANNA, clock=clock, reason="findable")
+    seals.reseal()
+    told = {"verbosity": 0, "interactive": False, "db": "default"}
+    plan = [(Migration("9999_made_anew", "switcher"), False)]
+    emit_pre_migrate_signal(**told, plan=plan, apps=apps)
+    with connection.schema_editor() as editor:
+        editor._remake_table(model)  # type: ignore[attr-defined]  # as AlterField does it
+    emit_post_migrate_signal(**told, plan=plan, apps=apps)
+    assert seals.differing() == []
+    with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
+        LedgerRow.objects.all().delete()
+    assert find(Filters(text="findable"), 5).seqs == (1,)
+    with writing():
+        append("test.told", ANNA, clock=clock, reason="findable too")
+    assert find(Filters(text="findable"), 5).seqs == (2, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_migrate_that_changes_no_table_of_ours_lifts_no_seal() -> None:
+    seals.reseal()
+    plan = [(Migration("9999_theirs", "auth"), False)]
+    told = {"verbosity": 0, "interactive": False, "db": "default"}
+    emit_pre_migrate_signal(**told, plan=plan, apps=apps)
+    assert seals.differing() == []
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL keeps its own index right")
+@pytest.mark.django_db(transaction=True)
+def test_words_of_rows_that_came_without_triggers_are_found(clock: FakeClock) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TRIGGER words_insert")
+    with writing():
+        append("test.told", ANNA, clock=clock, reason="unseen")
+    assert find(Filters(text="unseen"), 5).seqs == ()
+    index_words()
+    assert find(Filters(text="unseen"), 5).seqs == (1,)
