@@ -223,6 +223,8 @@ class PostgreSQL:
         )
         options = (
             f"-p {self._port} -c listen_addresses=127.0.0.1 -c max_connections=300 "
+            # Our processes are killed, never the database's: nothing need be on the disk.
+            "-c fsync=off -c full_page_writes=off "
             f"-c unix_socket_directories={self._cluster}"
         )
         log = f"{self._cluster}/log"
