@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import models
@@ -502,6 +502,15 @@ class ApiKey(models.Model):
 
 class Usage(models.Model):
     """What one key asked of one model on one host in one hour: counts, never contents."""
+
+    COUNTS: ClassVar[tuple[str, ...]] = (
+        "requests",
+        "errors",
+        "waits",
+        "wait_ms",
+        "tokens_in",
+        "tokens_out",
+    )
 
     key = models.ForeignKey(ApiKey, null=True, on_delete=models.PROTECT, related_name="usage")
     host = models.CharField(max_length=40)

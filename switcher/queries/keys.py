@@ -35,7 +35,7 @@ class KeyFacts:
         return self.off_at is None and (self.expires_at is None or moment < self.expires_at)
 
 
-COUNTS = ("requests", "errors", "waits", "wait_ms", "tokens_in", "tokens_out")
+COUNTS = Usage.COUNTS
 
 
 @dataclass(frozen=True, slots=True)
