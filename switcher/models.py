@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -482,8 +483,11 @@ class ApiKey(models.Model):
     name = models.CharField(max_length=60)
     prefix = models.CharField(max_length=12)  # to recognise it by
     sha256 = models.CharField(max_length=64, unique=True)
-    hosts = models.ManyToManyField(Host, blank=True, related_name="keys")  # none: all
-    profiles = models.ManyToManyField(ModelProfile, blank=True, related_name="keys")  # none: all
+    # An empty list alone says nothing: what a key was bound to may be gone, which opens nothing.
+    all_hosts = models.BooleanField(default=False)
+    hosts = models.ManyToManyField(Host, blank=True, related_name="keys")
+    all_profiles = models.BooleanField(default=False)
+    profiles = models.ManyToManyField(ModelProfile, blank=True, related_name="keys")
     manage = models.BooleanField(default=False)  # may pull, delete, create, copy, push
     requests_a_minute = models.PositiveIntegerField(null=True, blank=True)
     at_once = models.PositiveIntegerField(null=True, blank=True)
@@ -498,6 +502,12 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
+
+    @classmethod
+    def working(cls, moment: datetime) -> models.QuerySet[ApiKey]:
+        """Those by which somebody gets in then."""
+        lasting = Q(expires_at=None) | Q(expires_at__gt=moment)
+        return cls.objects.filter(lasting, off_at=None)
 
 
 class Usage(models.Model):

@@ -60,7 +60,7 @@ async def _once(host: str, endpoint: Endpoint, wanted: Wanted, send: Watched, ta
 
 def _check_key(choice: Choice, tally: Tally) -> None:
     key = tally.key
-    if key is not None and key.profiles and choice.spec.profile not in key.profiles:
+    if key is not None and not key.is_for_profile(choice.spec.profile):
         text = f"Key {key.name} is not for {choice.model}, which is what this host answers with."
         raise Refusal(403, "not_allowed", text, "model")
 

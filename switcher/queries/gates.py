@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from django.db.models.functions import Now
@@ -111,7 +111,7 @@ def routes() -> Routes:
             host_id=host.pk,
             host=host.name,
             base_url=host.base_url,
-            active=active_of(host),
+            active=_active(host),
             gate=gates.get(host.pk, 0),
             policy=host.gateway_policy,
             names=names.get(host.pk, {}),
@@ -121,6 +121,16 @@ def routes() -> Routes:
         if host.is_default:
             default = route
     return Routes(found, default, by_digest())
+
+
+def _active(host: Host) -> Active | None:
+    """What is active, under the name that its profile has now: keys are bound to profiles, and
+    another one may have taken the name that it was switched to by."""
+    active = active_of(host)
+    if active is None:
+        return None
+    profile = host.active_profile.name if host.active_profile else ""
+    return replace(active, spec=replace(active.spec, profile=profile))
 
 
 def _gates() -> dict[int, int]:
