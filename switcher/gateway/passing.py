@@ -52,17 +52,9 @@ async def pass_on(
 
 async def _once(host: str, endpoint: Endpoint, wanted: Wanted, send: Watched, tally: Tally) -> None:
     async with on_route(host, tally) as route:
-        choice = choose(route, wanted.values.get("model"))
+        choice = choose(route, wanted.values.get("model"), tally.key)
         tally.model = choice.model
-        _check_key(choice, tally)
         await _try(route, choice, endpoint, wanted, send, tally)
-
-
-def _check_key(choice: Choice, tally: Tally) -> None:
-    key = tally.key
-    if key is not None and not key.is_for_profile(choice.spec.profile):
-        text = f"Key {key.name} is not for {choice.model}, which is what this host answers with."
-        raise Refusal(403, "not_allowed", text, "model")
 
 
 def _headers(choice: Choice, wanted: Wanted) -> Headers:
