@@ -37,6 +37,11 @@ class KeyFacts:
         """Whether somebody gets in with it then."""
         return self.off_at is None and (self.expires_at is None or moment < self.expires_at)
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether the gateway counts its requests before it lets them in."""
+        return self.requests_a_minute is not None or self.at_once is not None
+
     def is_for_host(self, name: str) -> bool:
         """Whether it opens the host of this name."""
         return self.all_hosts or name in self.hosts
@@ -47,6 +52,11 @@ class KeyFacts:
 
 
 COUNTS = Usage.COUNTS
+# Processes of the gateway share no counter: see gateway.meter.
+LIMIT_WORDS = (
+    "Each of N gateway processes allows its N-th part of it, rounded up. A client that keeps one "
+    "connection open meets one of them, and gets no more than that part."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,20 @@ def test_keys_that_had_no_list_before_stay_for_all_and_others_stay_bound(db: Non
     assert set(rows) == {("all", True, True), ("one", False, False)}
 
 
+def test_how_limits_are_counted_is_said_where_they_are_set_and_where_they_stand(
+    admin: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted = "Each of N gateway processes allows its N-th part of it"
+    assert counted in text_of(admin.get("/keys/add"))
+    keys.make_key(NewKey("free"), ANNA)
+    assert counted not in text_of(admin.get("/keys/"))
+    keys.make_key(NewKey("bot", at_once=4), ANNA)
+    assert counted in text_of(admin.get("/keys/"))
+    with pytest.raises(SystemExit):
+        call_command("keys", "make", "--help")
+    assert counted in " ".join(capsys.readouterr().out.split())
+
+
 def test_only_admins_make_keys(operator: Client, auditor: Client) -> None:
     key_id, _ = keys.make_key(NewKey("bot"), ANNA)
     for client in (operator, auditor):

@@ -33,7 +33,9 @@ class Command(TerminalCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", help="the list as JSON")
         actions = parser.add_subparsers(dest="action", metavar="make | off | usage")
-        make = actions.add_parser("make", help="make a key; it is printed once")
+        make = actions.add_parser(
+            "make", help="make a key; it is printed once", epilog=f"Limits: {queries.LIMIT_WORDS}"
+        )
         make.add_argument("name", metavar="NAME")
         make.add_argument("--host", action="append", default=[], help="only this host; repeat")
         make.add_argument("--profile", action="append", default=[], help="only this profile")
