@@ -57,10 +57,13 @@ class Route:
 
         active: the active model, whatever is named. names: a name that stands for a profile gets
         that; all others the active model. strict: only such names and the active model's own.
+        A profile of the active model gets it as it was switched to: see Spec.loaded_as.
         """
         if self.policy != "active" and name in self.names:
             spec = self.names[name]
-            return Choice(spec.tag, spec)
+            if self.active is None or spec.name not in self.own_names:
+                return Choice(spec.tag, spec)
+            return Choice(self.active.model, spec.loaded_as(self.active.spec))
         if self.active is None or (self.policy == "strict" and name not in self.own_names):
             return None
         return Choice(self.active.model, self.active.spec)

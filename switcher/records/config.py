@@ -22,6 +22,7 @@ from switcher.models import (
     SwitchEvent,
 )
 from switcher.records.ledger import Actor, append, writing
+from switcher.records.names import check_profile
 from switcher.states import OPEN
 
 PROFILE_FIELDS = (
@@ -77,6 +78,8 @@ def save_profile(profile: ModelProfile, actor: Actor, clock: Clock = system) -> 
         except IntegrityError as exc:
             raise BadRequest(f"There is a profile named {profile.name} already.", "name") from exc
         difference = _difference(before, {f: getattr(profile, f) for f in PROFILE_FIELDS})
+        if difference["after"].keys() & {"tag", "options"}:
+            check_profile(profile)
         if difference["after"]:
             kind = "profile.changed" if before else "profile.added"
             old, new = (_without_prompts(difference[side]) for side in ("before", "after"))
