@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from switcher.gateway import pump
@@ -13,7 +14,7 @@ from switcher.gateway.choice import choose
 from switcher.gateway.endpoints import Ending, Endpoint, Shape
 from switcher.gateway.meter import Tally
 from switcher.gateway.routing import on_route
-from switcher.gateway.texts import with_options
+from switcher.gateway.texts import not_mapped, with_options
 from switcher.ollama import relay
 from switcher.ollama.errors import BrokeOff, OllamaError, TimedOut, Unreachable
 from switcher.ollama.relay import Upstream
@@ -24,6 +25,8 @@ AGAIN_S = 0.2
 FIRST_S = 300.0
 # An answer that comes whole has its first byte when all of it was made.
 WHOLE_S = relay.SILENT_S
+MOST_NAMED = 20  # of what was dropped
+_PLAIN = re.compile(r"[\w.-]{1,60}", re.ASCII)
 
 
 async def pass_on(
@@ -57,13 +60,18 @@ async def _once(host: str, endpoint: Endpoint, wanted: Wanted, send: Watched, ta
         await _try(route, choice, endpoint, wanted, send, tally)
 
 
-def _headers(choice: Choice, wanted: Wanted) -> Headers:
+def _headers(choice: Choice, dropped: Sequence[str]) -> Headers:
     """What policy did to the request is said in the answer."""
     rows = [("x-switchboard-model", choice.model)]
-    dropped = wanted.dropped()
     if dropped:
-        rows.append(("x-switchboard-dropped", ", ".join(dropped)))
+        rows.append(("x-switchboard-dropped", _named(dropped)))
     return rows
+
+
+def _named(dropped: Sequence[str]) -> str:
+    """The names as a header can carry them: they are the client's, who may write anything there."""
+    plain = [name for name in dropped if _PLAIN.fullmatch(name)][:MOST_NAMED]
+    return ", ".join([*plain, "others"] if len(plain) < len(dropped) else plain)
 
 
 async def _try(
@@ -74,10 +82,11 @@ async def _try(
     send: Watched,
     tally: Tally,
 ) -> None:
-    headers = _headers(choice, wanted)
+    dropped = wanted.dropped()
     first_s = FIRST_S if wanted.streams(endpoint.streams) else WHOLE_S
     if endpoint.shape is Shape.OPENAI and choice.spec.runner_options:
         path, body, answer = with_options(endpoint, wanted.values, choice)
+        headers = _headers(choice, dropped + not_mapped(endpoint, wanted.values))
         async with _post(route, path, body, first_s) as up:
             await pump.translated(up, answer, send, headers, tally)
         return
@@ -85,7 +94,7 @@ async def _try(
     count = streams and not wanted.wants_usage()
     body = wanted.for_model(choice.model, choice.spec.runner_options, count)
     async with _post(route, endpoint.path, body, first_s) as up:
-        await pump.pass_through(up, endpoint, send, headers, tally, count)
+        await pump.pass_through(up, endpoint, send, _headers(choice, dropped), tally, count)
 
 
 @asynccontextmanager
