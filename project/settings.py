@@ -161,8 +161,8 @@ LOGGING = {
     },
 }
 
-# The gateway has no keys yet: without a signed-in session it answers only where this says so,
-# and only on loopback.
+# Whoever has neither a key nor a signed-in session is answered only where this says so, only on
+# loopback, and never where a call changes a host.
 SWITCHER_OPEN_GATEWAY = flag("SWITCHER_OPEN_GATEWAY")
 
 # The trail's signing key lies outside of the database, whose password must not be enough to sign.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from datetime import datetime
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import models
@@ -482,8 +483,11 @@ class ApiKey(models.Model):
     name = models.CharField(max_length=60)
     prefix = models.CharField(max_length=12)  # to recognise it by
     sha256 = models.CharField(max_length=64, unique=True)
-    hosts = models.ManyToManyField(Host, blank=True, related_name="keys")  # none: all
-    profiles = models.ManyToManyField(ModelProfile, blank=True, related_name="keys")  # none: all
+    # An empty list alone says nothing: what a key was bound to may be gone, which opens nothing.
+    all_hosts = models.BooleanField(default=False)
+    hosts = models.ManyToManyField(Host, blank=True, related_name="keys")
+    all_profiles = models.BooleanField(default=False)
+    profiles = models.ManyToManyField(ModelProfile, blank=True, related_name="keys")
     manage = models.BooleanField(default=False)  # may pull, delete, create, copy, push
     requests_a_minute = models.PositiveIntegerField(null=True, blank=True)
     at_once = models.PositiveIntegerField(null=True, blank=True)
@@ -499,9 +503,24 @@ class ApiKey(models.Model):
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
 
+    @classmethod
+    def working(cls, moment: datetime) -> models.QuerySet[ApiKey]:
+        """Those by which somebody gets in then."""
+        lasting = Q(expires_at=None) | Q(expires_at__gt=moment)
+        return cls.objects.filter(lasting, off_at=None)
+
 
 class Usage(models.Model):
     """What one key asked of one model on one host in one hour: counts, never contents."""
+
+    COUNTS: ClassVar[tuple[str, ...]] = (
+        "requests",
+        "errors",
+        "waits",
+        "wait_ms",
+        "tokens_in",
+        "tokens_out",
+    )
 
     key = models.ForeignKey(ApiKey, null=True, on_delete=models.PROTECT, related_name="usage")
     host = models.CharField(max_length=40)

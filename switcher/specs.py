@@ -7,7 +7,8 @@ deleted meanwhile changes nothing under way.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -155,6 +156,11 @@ def _check_option(name: str, value: object) -> Option:
     raise BadRequest(f"Option {name} must be {wanted}.", "options")
 
 
+def runner_options(options: Mapping[str, Option]) -> dict[str, Option]:
+    """Those that decide how a model is loaded (fact 12)."""
+    return {name: value for name, value in options.items() if name in RUNNER_OPTIONS}
+
+
 @dataclass(frozen=True, slots=True)
 class WarmUp:
     """One warm-up prompt. `num_predict` bounds the answer's tokens (fact 11)."""
@@ -206,7 +212,14 @@ class Spec:
     @property
     def runner_options(self) -> dict[str, Option]:
         """Those options that decide how it is loaded (fact 12)."""
-        return {k: v for k, v in self.options.items() if k in RUNNER_OPTIONS}
+        return runner_options(self.options)
+
+    def loaded_as(self, other: Spec) -> Spec:
+        """The same for a model that is loaded by `other` already: asking for it in its own way
+        would load it anew, or overwrite its keep-alive, for everyone (facts 12, 13)."""
+        sampling = {k: v for k, v in self.options.items() if k not in RUNNER_OPTIONS}
+        options = sampling | other.runner_options
+        return replace(self, tag=other.tag, keep_alive=other.keep_alive, options=options)
 
     @property
     def num_ctx(self) -> int | None:

@@ -111,7 +111,7 @@ async def _list(caller: Caller, host: str, path: str, receive: Receive, send: Se
     key = await admit(caller)
     route = await find(host, key)
     with _metered(key):
-        await _while_connected(receive, lists.answer(route, path, send))
+        await _while_connected(receive, lists.answer(route, path, send, key))
 
 
 async def _show(caller: Caller, host: str, receive: Receive, send: Send) -> None:
@@ -120,7 +120,7 @@ async def _show(caller: Caller, host: str, receive: Receive, send: Send) -> None
     wanted = await _read(caller, receive)
     route = await find(host, key)
     with _metered(key):
-        await _while_connected(receive, lists.show(route, wanted, send))
+        await _while_connected(receive, lists.show(route, wanted, send, key))
 
 
 async def _manage(caller: Caller, host: str, path: str, receive: Receive, send: Send) -> None:

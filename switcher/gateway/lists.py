@@ -1,4 +1,5 @@
-"""What clients may list: the names by which this host serves, and what the host says of itself."""
+"""What clients may list: the names by which this host serves, and what the host says of itself.
+A key that is bound to profiles sees no more than it gets."""
 
 from __future__ import annotations
 
@@ -10,52 +11,66 @@ from typing import Any
 from switcher.gateway import answers
 from switcher.gateway.answers import Headers, Refusal, Send
 from switcher.gateway.body import Wanted
-from switcher.gateway.choice import choose
+from switcher.gateway.choice import choose, served
 from switcher.gateway.endpoints import ONE_MODEL, SHOW, Shape
 from switcher.gateway.pump import JSON
 from switcher.observed import full_name
 from switcher.ollama import relay
 from switcher.ollama.errors import OllamaError
 from switcher.queries.gates import Route
+from switcher.queries.keys import KeyFacts
 
 LIST_S = 10.0  # what a host only has to look up
 
 
-async def answer(route: Route, path: str, send: Send) -> None:
+async def answer(route: Route, path: str, send: Send, key: KeyFacts | None = None) -> None:
     """One of the lists, in the shape of its address. Raises Refusal."""
+    names = served(route, key)
     if path == "/v1/models":
-        data = [_model(route, name) for name, _ in route.served]
+        data = [_model(route, name) for name, _ in names]
         body: dict[str, Any] = {"object": "list", "data": data}
     elif path.startswith(ONE_MODEL):
         named = path.removeprefix(ONE_MODEL)
-        if full_name(named) not in {full_name(name) for name, _ in route.served}:
+        if full_name(named) not in {full_name(name) for name, _ in names}:
             raise Refusal(404, "model_not_found", f"There is no model {named!r} here.", "model")
         body = _model(route, named)
     elif path == "/api/tags":
-        body = {"models": await _tags(route)}
+        body = {"models": await _tags(route, names)}
+    elif path == "/api/ps" and key is not None and not key.all_profiles:
+        body = {"models": await _loaded(route, names)}
     else:
         await _as_it_is(route, path, send)
         return
     await answers.whole(send, 200, JSON, answers.dump(body))
 
 
-async def show(route: Route, wanted: Wanted, send: Send) -> None:
+async def show(route: Route, wanted: Wanted, send: Send, key: KeyFacts | None = None) -> None:
     """`/api/show` of the model that the client would get."""
-    choice = choose(route, wanted.values.get("model") or wanted.values.get("name"))
+    choice = choose(route, wanted.values.get("model") or wanted.values.get("name"), key)
     headers = [("x-switchboard-model", choice.model)]
     await _relay(route, "POST", SHOW, wanted.for_model(choice.model), send, headers)
 
 
-async def _tags(route: Route) -> list[dict[str, Any]]:
+async def _tags(route: Route, names: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """The host's own rows of what it serves here, under the names that clients may use."""
-    whole, _ = await _looked_up(route, "GET", "/api/tags", b"")
+    by_name = await _rows(route, "/api/tags")
+    found = [(full_name(name), by_name.get(full_name(tag))) for name, tag in names]
+    return [row | {"name": name, "model": name} for name, row in found if row is not None]
+
+
+async def _loaded(route: Route, names: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The host's own rows of these models, as far as they are loaded under their own name."""
+    tags = {full_name(tag) for _, tag in names}
+    return [row for name, row in (await _rows(route, "/api/ps")).items() if name in tags]
+
+
+async def _rows(route: Route, path: str) -> dict[str, dict[str, Any]]:
+    """The host's own rows by name. Raises Refusal."""
+    whole, _ = await _looked_up(route, "GET", path, b"")
     try:
-        rows = json.loads(whole)["models"]
-        by_name = {row["name"]: row for row in rows}
+        return {row["name"]: row for row in json.loads(whole)["models"]}
     except (ValueError, KeyError, TypeError) as exc:
         raise Refusal(502, "upstream_failed", f"{route.host} answers, but not as Ollama.") from exc
-    found = [(full_name(name), by_name.get(full_name(tag))) for name, tag in route.served]
-    return [row | {"name": name, "model": name} for name, row in found if row is not None]
 
 
 async def _as_it_is(route: Route, path: str, send: Send) -> None:

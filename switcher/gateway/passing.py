@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
 from switcher.gateway import pump
@@ -12,7 +14,7 @@ from switcher.gateway.choice import choose
 from switcher.gateway.endpoints import Ending, Endpoint, Shape
 from switcher.gateway.meter import Tally
 from switcher.gateway.routing import Leave, on_route
-from switcher.gateway.texts import with_options
+from switcher.gateway.texts import not_mapped, with_options
 from switcher.ollama import relay
 from switcher.ollama.errors import BrokeOff, CallCut, OllamaError, TimedOut, Unreachable
 from switcher.ollama.relay import Upstream
@@ -21,6 +23,8 @@ from switcher.queries.gates import Choice, Route
 AGAIN_S = 0.2
 # An answer that comes whole has its first byte when all of it was made.
 WHOLE_S = relay.SILENT_S
+MOST_NAMED = 20  # of what was dropped
+_PLAIN = re.compile(r"[\w.-]{1,60}", re.ASCII)
 
 
 async def pass_on(
@@ -51,29 +55,26 @@ async def _once(host: str, endpoint: Endpoint, wanted: Wanted, send: Watched, ta
     """Raises OllamaError or Refusal."""
     while True:
         async with on_route(host, tally, wanted.size) as (route, leave):
-            choice = choose(route, wanted.values.get("model"))
+            choice = choose(route, wanted.values.get("model"), tally.key)
             tally.model = choice.model
-            _check_key(choice, tally)
             try:
                 return await _try(route, leave, choice, endpoint, wanted, send, tally)
             except CallCut:
                 continue  # a switch came before it was written: where does it go now?
 
 
-def _check_key(choice: Choice, tally: Tally) -> None:
-    key = tally.key
-    if key is not None and key.profiles and choice.spec.profile not in key.profiles:
-        text = f"Key {key.name} is not for {choice.model}, which is what this host answers with."
-        raise Refusal(403, "not_allowed", text, "model")
-
-
-def _headers(choice: Choice, wanted: Wanted) -> Headers:
+def _headers(choice: Choice, dropped: Sequence[str]) -> Headers:
     """What policy did to the request is said in the answer."""
     rows = [("x-switchboard-model", choice.model)]
-    dropped = wanted.dropped()
     if dropped:
-        rows.append(("x-switchboard-dropped", ", ".join(dropped)))
+        rows.append(("x-switchboard-dropped", _named(dropped)))
     return rows
+
+
+def _named(dropped: Sequence[str]) -> str:
+    """The names as a header can carry them: they are the client's, who may write anything there."""
+    plain = [name for name in dropped if _PLAIN.fullmatch(name)][:MOST_NAMED]
+    return ", ".join([*plain, "others"] if len(plain) < len(dropped) else plain)
 
 
 async def _try(
@@ -85,10 +86,11 @@ async def _try(
     send: Watched,
     tally: Tally,
 ) -> None:
-    headers = _headers(choice, wanted)
+    dropped = wanted.dropped()
     first_s = pump.FIRST_S if wanted.streams(endpoint.streams) else WHOLE_S
     if endpoint.shape is Shape.OPENAI and choice.spec.runner_options:
         path, body, answer = with_options(endpoint, wanted.values, choice)
+        headers = _headers(choice, dropped + not_mapped(endpoint, wanted.values))
         async with _ask(route, leave, path, body, first_s) as up:
             await pump.translated(up, answer, send, headers, tally)
         return
@@ -96,7 +98,7 @@ async def _try(
     count = streams and not wanted.wants_usage()
     body = wanted.for_model(choice.model, choice.spec.runner_options, count)
     async with _ask(route, leave, endpoint.path, body, first_s) as up:
-        await pump.pass_through(up, endpoint, send, headers, tally, count)
+        await pump.pass_through(up, endpoint, send, _headers(choice, dropped), tally, count)
 
 
 def _ask(

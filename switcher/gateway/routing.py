@@ -64,14 +64,14 @@ class Leave:
 async def find(name: str, key: KeyFacts | None = None) -> Route:
     """The route now, whether its gate is closed or not. Raises Refusal."""
     routes = await fresh_routes()
-    if not name and key is not None and len(key.hosts) == 1:
+    if not name and key is not None and not key.all_hosts and len(key.hosts) == 1:
         (name,) = key.hosts  # a key for one host need not name it
     found = routes.find(name)
     if found is None and name:
         raise Refusal(404, "host_not_found", f"There is no host named {name!r}.", "host")
     if found is None:
         raise Refusal(503, "no_host", "There is no host yet. Add one first.")
-    if key is not None and key.hosts and found.host not in key.hosts:
+    if key is not None and not key.is_for_host(found.host):
         raise Refusal(403, "not_allowed", f"Key {key.name} is not for {found.host}.", "host")
     return found
 

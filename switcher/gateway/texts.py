@@ -11,10 +11,36 @@ from collections.abc import Mapping
 from typing import Any
 
 from switcher.gateway.answers import Refusal, dump
+from switcher.gateway.body import RELOADING
 from switcher.gateway.endpoints import Endpoint
-from switcher.gateway.translate import Answer, model_options, to_chat, usage_of
+from switcher.gateway.translate import (
+    CHAT,
+    SAMPLING,
+    Answer,
+    model_options,
+    to_chat,
+    usage_of,
+)
 from switcher.queries.gates import Choice
 from switcher.specs import wire_keep_alive
+
+# The members that are mapped, by task. All others end here: `not_mapped` names them.
+_MAPPED = {
+    "chat": CHAT,
+    "generate": SAMPLING | {"model", "prompt", "suffix", "stream", "stream_options"},
+    "embed": frozenset({"model", "input", "dimensions", "encoding_format"}),
+}
+
+
+def not_mapped(endpoint: Endpoint, wanted: Mapping[str, Any]) -> list[str]:
+    """What of the request Ollama's own address is not asked for, beside what is passed on nowhere
+    (see Wanted.dropped). A member that is null asks for nothing."""
+    told = {*_MAPPED[endpoint.task], "keep_alive", "options"}
+    names = [name for name, value in wanted.items() if value is not None and name not in told]
+    options = wanted.get("options")
+    if isinstance(options, dict):
+        names += [f"options.{name}" for name in options if name not in RELOADING]
+    return sorted(names)
 
 
 def with_options(

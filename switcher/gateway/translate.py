@@ -26,6 +26,11 @@ _OPTIONS = {
     "frequency_penalty": "frequency_penalty",
     "presence_penalty": "presence_penalty",
 }
+SAMPLING = frozenset(_OPTIONS) | {"stop"}
+CHAT = SAMPLING | {
+    *("model", "messages", "stream", "stream_options", "tools", "response_format"),
+    *("reasoning", "reasoning_effort"),
+}
 # What /v1 sends where neither the client nor the profile says anything.
 _DEFAULTS = {"temperature": 1.0, "top_p": 1.0}
 # What somebody else's JSON, or none, raises where an answer of Ollama's is read.

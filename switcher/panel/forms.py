@@ -232,7 +232,12 @@ class ProfileForm(forms.Form):
     options = forms.CharField(
         required=False,
         initial="{}",
-        help_text='JSON, for example {"num_ctx": 8192}. Options of the runner reload the model.',
+        help_text=(
+            'JSON, for example {"num_ctx": 8192}. Options of the runner (num_ctx, num_gpu and the '
+            "like) reload the model, and OpenAI's addresses cannot carry them: while such a "
+            "profile answers, the gateway refuses /v1/responses, asks Ollama's own addresses "
+            "instead of the others, and drops what those do not know (n, logprobs and the like)."
+        ),
         widget=forms.Textarea({"rows": 3, "spellcheck": "false", "class": "mono"}),
     )
     load_timeout_s = forms.IntegerField(

@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 
+from switcher.queries.keys import LIMIT_WORDS
 from switcher.records.keys import NewKey
 
 
@@ -29,10 +30,18 @@ class KeyForm(forms.Form):
         help_text="None chosen: whatever is active. Else only while one of these answers.",
     )
     requests_a_minute = forms.IntegerField(
-        label="Requests a minute, at most", required=False, min_value=1, max_value=1_000_000
+        label="Requests a minute, at most",
+        required=False,
+        min_value=1,
+        max_value=1_000_000,
+        help_text=LIMIT_WORDS,
     )
     at_once = forms.IntegerField(
-        label="Requests at once, at most", required=False, min_value=1, max_value=10_000
+        label="Requests at once, at most",
+        required=False,
+        min_value=1,
+        max_value=10_000,
+        help_text="Counted in the same way.",
     )
     expires_on = forms.DateField(
         label="Last day",

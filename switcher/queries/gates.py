@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from django.db.models.functions import Now
@@ -57,10 +57,13 @@ class Route:
 
         active: the active model, whatever is named. names: a name that stands for a profile gets
         that; all others the active model. strict: only such names and the active model's own.
+        A profile of the active model gets it as it was switched to: see Spec.loaded_as.
         """
         if self.policy != "active" and name in self.names:
             spec = self.names[name]
-            return Choice(spec.tag, spec)
+            if self.active is None or spec.name not in self.own_names:
+                return Choice(spec.tag, spec)
+            return Choice(self.active.model, spec.loaded_as(self.active.spec))
         if self.active is None or (self.policy == "strict" and name not in self.own_names):
             return None
         return Choice(self.active.model, self.active.spec)
@@ -113,7 +116,7 @@ def routes() -> Routes:
             host_id=host.pk,
             host=host.name,
             base_url=host.base_url,
-            active=active_of(host),
+            active=_active(host),
             gate=gates.get(host.pk, 0),
             policy=host.gateway_policy,
             names=names.get(host.pk, {}),
@@ -123,6 +126,16 @@ def routes() -> Routes:
         if host.is_default:
             default = route
     return Routes(found, default, by_digest())
+
+
+def _active(host: Host) -> Active | None:
+    """What is active, under the name that its profile has now: keys are bound to profiles, and
+    another one may have taken the name that it was switched to by."""
+    active = active_of(host)
+    if active is None:
+        return None
+    profile = host.active_profile.name if host.active_profile else ""
+    return replace(active, spec=replace(active.spec, profile=profile))
 
 
 def _gates() -> dict[int, int]:

@@ -14,12 +14,15 @@ from switcher.models import ApiKey, Usage
 
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
-    """What a key may do. Empty `hosts` or `profiles`: all. None: no limit."""
+    """What a key may do. Where it is not for all hosts or profiles, it is for those that are left
+    of the ones it was bound to. None: no limit."""
 
     id: int
     name: str
     prefix: str
+    all_hosts: bool
     hosts: tuple[str, ...]
+    all_profiles: bool
     profiles: tuple[str, ...]
     manage: bool
     requests_a_minute: int | None
@@ -34,8 +37,26 @@ class KeyFacts:
         """Whether somebody gets in with it then."""
         return self.off_at is None and (self.expires_at is None or moment < self.expires_at)
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether the gateway counts its requests before it lets them in."""
+        return self.requests_a_minute is not None or self.at_once is not None
 
-COUNTS = ("requests", "errors", "waits", "wait_ms", "tokens_in", "tokens_out")
+    def is_for_host(self, name: str) -> bool:
+        """Whether it opens the host of this name."""
+        return self.all_hosts or name in self.hosts
+
+    def is_for_profile(self, name: str) -> bool:
+        """Whether it opens a model that was loaded by this profile; empty: by none."""
+        return self.all_profiles or name in self.profiles
+
+
+COUNTS = Usage.COUNTS
+# Processes of the gateway share no counter: see gateway.meter.
+LIMIT_WORDS = (
+    "Each of N gateway processes allows its N-th part of it, rounded up. A client that keeps one "
+    "connection open meets one of them, and gets no more than that part."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +120,10 @@ def _facts(row: ApiKey) -> KeyFacts:
         id=row.pk,
         name=row.name,
         prefix=row.prefix,
-        hosts=tuple(h.name for h in row.hosts.all()),
+        all_hosts=row.all_hosts,
+        # Another host may have taken the name of one that was removed.
+        hosts=tuple(h.name for h in row.hosts.all() if h.removed_at is None),
+        all_profiles=row.all_profiles,
         profiles=tuple(p.name for p in row.profiles.all()),
         manage=row.manage,
         requests_a_minute=row.requests_a_minute,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from switcher.models import GatewayName, Host, ModelProfile, Preload, SwitchEvent
+from switcher.clock import Clock, system
+from switcher.models import ApiKey, GatewayName, Host, ModelProfile, Preload, SwitchEvent
 from switcher.observed import short_name
 from switcher.queries.words import keep_alive_words
 from switcher.specs import WarmUp, check_warmups
@@ -17,7 +18,7 @@ from switcher.states import OPEN
 @dataclass(frozen=True, slots=True)
 class ProfileRow:
     """A profile with what uses it. `active_on` and the like are names of hosts; on those of
-    `named_on` clients get it by a name."""
+    `named_on` clients get it by a name. `keys` are bound to it, and work."""
 
     id: int
     name: str
@@ -37,28 +38,30 @@ class ProfileRow:
     preloaded_on: tuple[str, ...]
     switching_on: tuple[str, ...]
     named_on: tuple[str, ...]
+    keys: tuple[str, ...]
 
     @property
     def used_on(self) -> tuple[str, ...]:
+        """The hosts that use it in any way."""
         used = {*self.active_on, *self.preloaded_on, *self.switching_on, *self.named_on}
         return tuple(sorted(used))
 
 
-def profile_list() -> tuple[ProfileRow, ...]:
-    """All profiles by name, with their uses: five queries."""
-    return _rows(ModelProfile.objects.all())
+def profile_list(clock: Clock = system) -> tuple[ProfileRow, ...]:
+    """All profiles by name, with their uses: seven queries."""
+    return _rows(ModelProfile.objects.all(), clock)
 
 
-def profile(name: str) -> ProfileRow | None:
+def profile(name: str, clock: Clock = system) -> ProfileRow | None:
     """One profile; None if there is none of this name."""
-    return next(iter(_rows(ModelProfile.objects.filter(name=name))), None)
+    return next(iter(_rows(ModelProfile.objects.filter(name=name), clock)), None)
 
 
 def profile_names() -> tuple[str, ...]:
     return tuple(ModelProfile.objects.values_list("name", flat=True))
 
 
-def _rows(profiles: Iterable[ModelProfile]) -> tuple[ProfileRow, ...]:
+def _rows(profiles: Iterable[ModelProfile], clock: Clock) -> tuple[ProfileRow, ...]:
     active = _grouped(
         Host.objects.filter(removed_at=None)
         .exclude(active_profile=None)
@@ -75,7 +78,9 @@ def _rows(profiles: Iterable[ModelProfile]) -> tuple[ProfileRow, ...]:
     named = _grouped(
         GatewayName.objects.filter(host__removed_at=None).values_list("profile_id", "host__name")
     )
-    uses = (active, preloaded, switching, named)
+    working = ApiKey.working(clock.now()).order_by("name", "id").prefetch_related("profiles")
+    keys = _grouped((p.pk, str(key)) for key in working for p in key.profiles.all())
+    uses = (active, preloaded, switching, named, keys)
     return tuple(_row(p, *(use.get(p.pk, ()) for use in uses)) for p in profiles)
 
 
@@ -92,6 +97,7 @@ def _row(
     preloaded_on: tuple[str, ...],
     switching_on: tuple[str, ...],
     named_on: tuple[str, ...],
+    keys: tuple[str, ...],
 ) -> ProfileRow:
     return ProfileRow(
         id=p.pk,
@@ -112,4 +118,5 @@ def _row(
         preloaded_on=preloaded_on,
         switching_on=switching_on,
         named_on=named_on,
+        keys=keys,
     )

@@ -11,6 +11,7 @@ from switcher.observed import Installed, full_name, short_name
 from switcher.published import Published, is_taken, taken_text
 from switcher.records.config import save_host
 from switcher.records.ledger import Actor, append, writing
+from switcher.records.names import check_one_way
 from switcher.specs import check_published, check_tag
 
 POLICIES = ("active", "names", "strict")
@@ -131,5 +132,6 @@ def _set_names(host: Host, wanted: dict[str, str], actor: Actor, clock: Clock) -
         GatewayName(host=host, name=name, profile=profiles[profile])
         for name, profile in wanted.items()
     )
+    check_one_way(host.pk, "names")
     old, new = ({"names": [f"{n} = {p}" for n, p in sorted(d.items())]} for d in (before, wanted))
     append("host.names", actor, host=host.name, clock=clock, before=old, after=new)

@@ -11,8 +11,18 @@ from django.db.models import ProtectedError
 
 from switcher.clock import Clock, system
 from switcher.errors import BadRequest, Conflict, NotFound
-from switcher.models import GatewayName, Host, Lease, ModelProfile, Preference, Reading, SwitchEvent
+from switcher.models import (
+    ApiKey,
+    GatewayName,
+    Host,
+    Lease,
+    ModelProfile,
+    Preference,
+    Reading,
+    SwitchEvent,
+)
 from switcher.records.ledger import Actor, append, writing
+from switcher.records.names import check_profile
 from switcher.states import OPEN
 
 PROFILE_FIELDS = (
@@ -68,6 +78,8 @@ def save_profile(profile: ModelProfile, actor: Actor, clock: Clock = system) -> 
         except IntegrityError as exc:
             raise BadRequest(f"There is a profile named {profile.name} already.", "name") from exc
         difference = _difference(before, {f: getattr(profile, f) for f in PROFILE_FIELDS})
+        if difference["after"].keys() & {"tag", "options"}:
+            check_profile(profile)
         if difference["after"]:
             kind = "profile.changed" if before else "profile.added"
             old, new = (_without_prompts(difference[side]) for side in ("before", "after"))
@@ -81,14 +93,7 @@ def delete_profile(profile_id: int, actor: Actor, clock: Clock = system) -> None
         profile = ModelProfile.objects.filter(pk=profile_id).first()
         if profile is None:
             raise NotFound("There is no such profile.")
-        users = [h.name for h in Host.objects.filter(active_profile=profile, removed_at=None)]
-        users += [h.name for h in Host.objects.filter(preloaded=profile, removed_at=None)]
-        open_on = SwitchEvent.objects.filter(to_profile_id=profile_id, state__in=sorted(OPEN))
-        users += [s.host.name for s in open_on.select_related("host")]
-        named = GatewayName.objects.filter(profile=profile, host__removed_at=None)
-        users += [n.host.name for n in named.select_related("host")]
-        if users:
-            raise Conflict(f"{profile.name} is in use on {', '.join(sorted(set(users)))}.")
+        _check_unused(profile, clock)
         Host.objects.exclude(removed_at=None).filter(active_profile=profile).update(
             active_profile=None
         )
@@ -99,6 +104,23 @@ def delete_profile(profile_id: int, actor: Actor, clock: Clock = system) -> None
             raise Conflict(f"{profile.name} is in use.") from exc
         told = _without_prompts(before)
         append("profile.deleted", actor, clock=clock, profile=before["name"], before=told)
+
+
+def _check_unused(profile: ModelProfile, clock: Clock) -> None:
+    users = [h.name for h in Host.objects.filter(active_profile=profile, removed_at=None)]
+    users += [h.name for h in Host.objects.filter(preloaded=profile, removed_at=None)]
+    open_on = SwitchEvent.objects.filter(to_profile_id=profile.pk, state__in=sorted(OPEN))
+    users += [s.host.name for s in open_on.select_related("host")]
+    named = GatewayName.objects.filter(profile=profile, host__removed_at=None)
+    users += [n.host.name for n in named.select_related("host")]
+    if users:
+        raise Conflict(f"{profile.name} is in use on {', '.join(sorted(set(users)))}.")
+    keys = [str(key) for key in ApiKey.working(clock.now()).filter(profiles=profile)]
+    if keys:
+        raise Conflict(
+            f"{profile.name} is what these keys are for: {', '.join(keys)}. Turn them off first, "
+            "and make others where their clients are to go on."
+        )
 
 
 def put_host(

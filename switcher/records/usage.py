@@ -10,8 +10,6 @@ from django.db.models import F
 
 from switcher.models import ApiKey, Usage
 
-COUNTS = ("requests", "errors", "waits", "wait_ms", "tokens_in", "tokens_out")
-
 
 @dataclass(frozen=True, slots=True)
 class Where:
@@ -59,5 +57,5 @@ def _add(where: Where, counts: Counts) -> None:
     row, _ = Usage.objects.get_or_create(
         key_id=where.key, host=where.host, model=where.model, hour=where.hour
     )
-    more = {name: F(name) + getattr(counts, name) for name in COUNTS}
+    more = {name: F(name) + getattr(counts, name) for name in Usage.COUNTS}
     Usage.objects.filter(pk=row.pk).update(**more)

@@ -8,7 +8,7 @@ import pytest
 
 from switcher.drift import Kind
 from switcher.management.terminal import size_bytes, until_text
-from switcher.models import AuditEntry, Host, ModelProfile
+from switcher.models import ApiKey, AuditEntry, Host, ModelProfile
 from switcher.records import config
 from switcher.specs import check_address
 from tests import make
@@ -128,6 +128,15 @@ def test_a_profile_in_use_is_kept_with_code_5(host: Host) -> None:
     ran = run("profiles", "remove", "small")
     assert ran.code == 5
     assert "in use on tower" in ran.err
+
+
+def test_a_profile_that_a_key_is_bound_to_is_kept_with_code_5(transactional_db: None) -> None:
+    run("profiles", "add", "small", "mid-a")
+    assert run("keys", "make", "chat-ui", "--profile", "small").code == 0
+    ran = run("profiles", "remove", "small")
+    assert (ran.code, "these keys are for: chat-ui" in ran.err) == (5, True)
+    assert run("keys", "off", str(ApiKey.objects.get().pk)).code == 0
+    assert run("profiles", "remove", "small").code == 0
 
 
 def test_the_simulator_is_a_command_that_needs_no_database() -> None:

@@ -34,6 +34,7 @@ def host(db: None) -> Host:
         active_tag="mid-a", active_digest="sha-a", active_spec=Spec("", "mid-a").to_json()
     )
     make.profile("tiny-a", name="small")
+    make.profile("tiny-a", name="far", options={"num_ctx": 32768})
     make.profile("embed", name="vectors")
     return made
 
@@ -85,6 +86,12 @@ def test_saving_it_changes_the_table_of_the_gateway_and_leaves_entries(
     assert AuditEntry.objects.filter(kind="host.names").count() == 2, "nothing was changed"
 
 
+def test_how_long_such_a_model_stays_is_not_promised(admin: Client, host: Host) -> None:
+    page = text_of(admin.get(PATH))
+    assert "may leave when the server’s own keep-alive is over" in page
+    assert "loaded as the profile says" not in page
+
+
 def test_any_other_name_is_a_404_where_only_names_are_served(admin: Client, host: Host) -> None:
     save(admin, "strict", ("quick", "small"))
     assert "404: not served here" in text_of(admin.get(PATH))
@@ -104,6 +111,7 @@ def test_names_that_mean_nothing_are_told(admin: Client, host: Host) -> None:
         ([("quick", "small"), ("quick", "vectors")], "quick stands there twice"),
         ([("quick", "small"), ("quick:latest", "vectors")], "quick stands there twice"),
         ([(f"n{n}", "small") for n in range(101)], "at most 100 names"),
+        ([("quick", "small"), ("far", "far")], "far and quick both mean tiny-a on north-1"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_saved(

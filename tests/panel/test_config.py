@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -40,6 +41,11 @@ def test_profile_is_added_with_its_warm_up_prompts(operator: Client) -> None:
     ]
     entry = AuditEntry.objects.get(kind="profile.added")
     assert entry.actor == "olga"
+
+
+def test_what_runner_options_cost_clients_is_said_where_they_are_set(operator: Client) -> None:
+    hint = "the gateway refuses /v1/responses"
+    assert hint in html.unescape(text_of(operator.get("/profiles/add")))
 
 
 def test_another_prompt_needs_no_script(operator: Client) -> None:

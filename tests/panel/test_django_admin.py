@@ -8,6 +8,7 @@ from django.test import Client
 from switcher import access
 from switcher.access import AUDITORS
 from switcher.models import AuditEntry, Host, ModelProfile
+from switcher.records.keys import NewKey, make_key
 from tests import make
 
 pytestmark = pytest.mark.django_db
@@ -45,6 +46,17 @@ def test_profile_in_use_stays(admin: Client) -> None:
     page = admin.post(path, {"post": "yes"}, follow=True).content.decode()
     assert ModelProfile.objects.exists()
     assert "Nothing was deleted." in page or "would require deleting" in page
+
+
+def test_a_profile_that_a_key_is_bound_to_stays_however_it_is_deleted(admin: Client) -> None:
+    profile = make.profile("phi4:14b")
+    make_key(NewKey("chat-ui", profiles=(profile.name,)), make.ANNA)
+    path = f"/admin/switcher/modelprofile/{profile.pk}/delete/"
+    page = admin.post(path, {"post": "yes"}, follow=True).content.decode()
+    assert "Nothing was deleted. phi4-14b is what these keys are for: chat-ui" in page
+    many = {"action": "delete_selected", "_selected_action": [profile.pk], "post": "yes"}
+    admin.post("/admin/switcher/modelprofile/", many)
+    assert ModelProfile.objects.exists()
 
 
 @pytest.mark.parametrize("model", ["switchevent", "auditentry"])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 
 import pytest
+from django.apps import apps
 from django.core.management import call_command
 from django.test import Client
 
 from switcher.models import ApiKey, AuditEntry
-from switcher.records import keys
+from switcher.records import config, keys
 from switcher.records.keys import NewKey
 from tests import make
 from tests.make import ANNA
+from tests.panel.test_board import text_of
 
 pytestmark = pytest.mark.django_db
 
@@ -49,6 +52,56 @@ def test_a_key_is_turned_off_for_good(admin: Client) -> None:
     page = admin.post(f"/keys/{key_id}/off", follow=True).content.decode()
     assert "bot is off already." in page
     assert AuditEntry.objects.filter(kind="key.off").count() == 1
+
+
+def test_a_profile_that_a_key_is_bound_to_is_not_deleted(admin: Client) -> None:
+    make.profile("phi4:14b", "phi")
+    keys.make_key(NewKey("bot", profiles=("phi",)), ANNA)
+    page = admin.get("/profiles/phi/edit")
+    assert "Keys are bound to it." in text_of(page)
+    assert "/profiles/phi/delete" not in page.content.decode()
+    response = admin.post("/profiles/phi/delete", follow=True)
+    assert "Nothing was deleted. phi is what these keys are for: bot" in text_of(response)
+
+
+def test_a_key_that_has_nothing_left_is_not_shown_as_one_for_all(
+    admin: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host, profile = make.host("north-1"), make.profile("phi4:14b", "phi")
+    keys.make_key(NewKey("bot", hosts=("north-1",), profiles=("phi",)), ANNA)
+    config.remove_host(host.pk, ANNA)
+    profile.delete()
+    page = text_of(admin.get("/keys/"))
+    assert "no host any more" in page
+    assert "no model any more" in page
+    assert "all hosts" not in page
+    call_command("keys")
+    assert "none left" in capsys.readouterr().out
+
+
+def test_keys_that_had_no_list_before_stay_for_all_and_others_stay_bound(db: None) -> None:
+    make.host("north-1")
+    make.profile("phi4:14b", "phi")
+    for name, bound in (("all", {}), ("one", {"hosts": ("north-1",), "profiles": ("phi",)})):
+        keys.make_key(NewKey(name, **bound), ANNA)
+    ApiKey.objects.update(all_hosts=False, all_profiles=False)  # as the columns are added
+    import_module("switcher.migrations.0009_bound_keys").open_what_was_open(apps, None)
+    rows = ApiKey.objects.values_list("name", "all_hosts", "all_profiles")
+    assert set(rows) == {("all", True, True), ("one", False, False)}
+
+
+def test_how_limits_are_counted_is_said_where_they_are_set_and_where_they_stand(
+    admin: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted = "Each of N gateway processes allows its N-th part of it"
+    assert counted in text_of(admin.get("/keys/add"))
+    keys.make_key(NewKey("free"), ANNA)
+    assert counted not in text_of(admin.get("/keys/"))
+    keys.make_key(NewKey("bot", at_once=4), ANNA)
+    assert counted in text_of(admin.get("/keys/"))
+    with pytest.raises(SystemExit):
+        call_command("keys", "make", "--help")
+    assert counted in " ".join(capsys.readouterr().out.split())
 
 
 def test_only_admins_make_keys(operator: Client, auditor: Client) -> None:

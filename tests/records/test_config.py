@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -10,7 +12,9 @@ import pytest
 from switcher.errors import BadRequest, Conflict, NotFound
 from switcher.models import AuditEntry, Host, Lease, ModelProfile, Reading, SwitchEvent
 from switcher.observed import Observation
-from switcher.records import config, readings
+from switcher.queries.keys import all_keys
+from switcher.records import config, keys, readings
+from switcher.records.keys import NewKey
 from switcher.records.ledger import Actor
 from switcher.states import State
 from tests import make
@@ -121,6 +125,32 @@ def test_a_removed_host_uses_no_profile(host: Host, profile: ModelProfile) -> No
     config.delete_profile(profile.pk, ANNA)
     assert not ModelProfile.objects.exists()
     assert Host.objects.get().active_tag == "mid-a", "what was active then stays written"
+
+
+def test_a_profile_that_a_key_is_bound_to_is_in_use(profile: ModelProfile) -> None:
+    """To a key whose profile were gone an empty list would be left."""
+    key_id, token = keys.make_key(NewKey("chat-ui", profiles=("mid-a",)), ANNA)
+    named = re.escape(f"keys are for: chat-ui ({token[:10]}…). Turn them off first")
+    with pytest.raises(Conflict, match=named):
+        config.delete_profile(profile.pk, ANNA)
+    assert ModelProfile.objects.exists()
+    keys.turn_off(key_id, ANNA)
+    config.delete_profile(profile.pk, ANNA)
+    assert [(k.all_profiles, k.profiles) for k in all_keys()] == [(False, ())]
+
+
+def test_a_key_that_has_expired_uses_no_profile(profile: ModelProfile, clock: FakeClock) -> None:
+    until = clock.now() + timedelta(hours=1)
+    keys.make_key(NewKey("bot", profiles=("mid-a",), expires_at=until), ANNA, clock)
+    with pytest.raises(Conflict, match="bot"):
+        config.delete_profile(profile.pk, ANNA, clock)
+    clock.sleep(3600)
+    config.delete_profile(profile.pk, ANNA, clock)
+
+
+def test_a_key_for_all_profiles_uses_none(profile: ModelProfile) -> None:
+    keys.make_key(NewKey("bot"), ANNA)
+    config.delete_profile(profile.pk, ANNA)
 
 
 # --- hosts -----------------------------------------------------------------------------------

@@ -33,7 +33,9 @@ class Command(TerminalCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", help="the list as JSON")
         actions = parser.add_subparsers(dest="action", metavar="make | off | usage")
-        make = actions.add_parser("make", help="make a key; it is printed once")
+        make = actions.add_parser(
+            "make", help="make a key; it is printed once", epilog=f"Limits: {queries.LIMIT_WORDS}"
+        )
         make.add_argument("name", metavar="NAME")
         make.add_argument("--host", action="append", default=[], help="only this host; repeat")
         make.add_argument("--profile", action="append", default=[], help="only this profile")
@@ -118,6 +120,7 @@ def _usage_row(row: queries.UsageRow) -> tuple[str, ...]:
 def _row(row: queries.KeyFacts) -> tuple[str, ...]:
     state = "works" if row.works_at(system.now()) else "off" if row.off_at else "expired"
     used = f"{row.last_used_at:%Y-%m-%d %H:%M}" if row.last_used_at else "never"
-    hosts, profiles = ", ".join(row.hosts) or "all", ", ".join(row.profiles) or "any"
+    hosts = "all" if row.all_hosts else ", ".join(row.hosts) or "none left"
+    profiles = "any" if row.all_profiles else ", ".join(row.profiles) or "none left"
     manage = "yes" if row.manage else ""
     return (str(row.id), row.name, f"{row.prefix}…", state, hosts, profiles, manage, used)

@@ -26,7 +26,13 @@ class Command(TerminalCommand):
         add.add_argument("name", metavar="NAME")
         add.add_argument("tag", metavar="TAG")
         add.add_argument("--keep-alive", default="30m", metavar="30m")
-        add.add_argument("--num-ctx", type=int, default=None, metavar="8192")
+        add.add_argument(
+            "--num-ctx",
+            type=int,
+            default=None,
+            metavar="8192",
+            help="a runner option: with any, clients of /v1/responses are refused",
+        )
         add.add_argument("--min-gpu", type=int, default=None, metavar="PERCENT")
         remove = actions.add_parser("remove", help="delete a profile that nothing uses")
         remove.add_argument("name", metavar="NAME")

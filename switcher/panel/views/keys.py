@@ -30,6 +30,7 @@ def key_list(request: HttpRequest) -> HttpResponse:
         "keys": [(key, key.works_at(now)) for key in rows],
         "usage": queries.usage(DAYS),
         "days": DAYS,
+        "limit_words": queries.LIMIT_WORDS if any(key.is_limited for key in rows) else "",
     }
     return show(request, "keys.html", context, here="keys")
 

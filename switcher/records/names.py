@@ -1,0 +1,35 @@
+"""Names of one host that stand for one model have to load it in one way."""
+
+from __future__ import annotations
+
+from switcher.errors import BadRequest
+from switcher.models import GatewayName, ModelProfile
+from switcher.observed import full_name, short_name
+from switcher.specs import runner_options
+
+
+def check_one_way(host_id: int, field: str) -> None:
+    """Raises BadRequest where two names of this host mean the same model with other runner options:
+    each request by the one would load anew what the other has loaded (fact 12)."""
+    seen: dict[str, GatewayName] = {}
+    rows = GatewayName.objects.filter(host_id=host_id).select_related("host", "profile")
+    for row in rows.order_by("name"):
+        first = seen.setdefault(full_name(row.profile.tag), row)
+        if runner_options(first.profile.options) != runner_options(row.profile.options):
+            raise BadRequest(_text(first, row), field)
+
+
+def check_profile(profile: ModelProfile) -> None:
+    """The same on each host where a name stands for this profile."""
+    named = GatewayName.objects.filter(profile=profile, host__removed_at=None)
+    for host_id in sorted(set(named.values_list("host_id", flat=True))):
+        check_one_way(host_id, "options")
+
+
+def _text(one: GatewayName, other: GatewayName) -> str:
+    model, profiles = short_name(one.profile.tag), f"{one.profile} and {other.profile}"
+    return (
+        f"{one.name} and {other.name} both mean {model} on {one.host}, by the profiles {profiles}, "
+        "whose runner options are not the same: each request by the one name would load it anew "
+        "for the other. Let both stand for one profile, or make these options alike."
+    )
