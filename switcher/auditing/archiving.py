@@ -20,7 +20,7 @@ from pathlib import Path
 from switcher.clock import Clock, system
 from switcher.errors import SwitcherError
 from switcher.evidence.switchboard_verify import Files, Report
-from switcher.places import key_files, segment_folder
+from switcher.places import key_files, segment_folder, segment_name
 from switcher.queries.export import JSONL, Export, chunks
 from switcher.queries.filters import Filters
 from switcher.queries.ledger import rotations
@@ -57,7 +57,7 @@ class Due:
 
     @property
     def name(self) -> str:
-        return f"audit-{self.first:012}-{self.last:012}.jsonl"
+        return segment_name(self.first, self.last)
 
 
 def due(before: datetime, most: int = MOST) -> Due | None:

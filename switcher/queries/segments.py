@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from switcher.evidence.switchboard_verify import Rotation, Row, Tree
 from switcher.models import AuditEntry, Checkpoint, Segment, SwitchEvent
-from switcher.places import segment_folder
+from switcher.places import segment_folder, segment_name
 from switcher.rows import BEFORE_ALL
 from switcher.states import OPEN
 
@@ -26,7 +30,6 @@ class Moved:
     first: int
     last: int
     last_at: datetime
-    name: str
     size: int
     sha256: str
     prev: bytes
@@ -36,12 +39,29 @@ class Moved:
     at: datetime
 
     @property
+    def name(self) -> str:
+        """Of the file; what the database has as its name is read by nobody, as it may be a path."""
+        return segment_name(self.first, self.last)
+
+    @property
     def path(self) -> Path:
         return segment_folder() / self.name
 
     @property
     def is_there(self) -> bool:
-        return self.path.is_file()
+        return self.bytes_there() is not None
+
+    def bytes_there(self) -> int | None:
+        """How many bytes the file has; None where there is none, or something else than a file."""
+        try:
+            found = self.path.lstat()
+        except OSError:
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+    def open(self) -> BinaryIO:
+        """The file, for reading. Raises OSError, also where it is a link."""
+        return open_regular(self.path)
 
     @property
     def count(self) -> int:
@@ -55,6 +75,15 @@ class Moved:
     def changes_of_key(self) -> list[Rotation]:
         """Raises ValueError."""
         return [Rotation.from_json(row) for row in self.rotations]
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A file for reading. Raises OSError where it is a link, a pipe, a folder or a device."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return os.fdopen(fd, "rb")
 
 
 def segments(using: str = "default") -> tuple[Moved, ...]:
@@ -92,7 +121,6 @@ def _moved(row: Segment) -> Moved:
         first=row.first,
         last=row.last,
         last_at=row.last_at,
-        name=row.name,
         size=row.size,
         sha256=row.sha256,
         prev=bytes.fromhex(row.prev),
@@ -140,7 +168,7 @@ def rows_of(segment: Moved) -> Iterator[list[Row]]:
     """The entries of a segment's file, some at a time. Raises OSError, and NotTheSame, at the end
     where the file is readable but another."""
     digest, rows = hashlib.sha256(), list[Row]()
-    with segment.path.open("rb") as file:
+    with segment.open() as file:
         for line in file:
             digest.update(line)
             row = _entry(line)
