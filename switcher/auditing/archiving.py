@@ -121,7 +121,7 @@ def _write(found: Due, path: Path, actor: Actor, clock: Clock, tell: Tell) -> tu
 
 def _verified(found: Due, path: Path, size: int, sha256: str) -> Written:
     """Read it again, by itself: what is removed has to be provable from the file."""
-    reader = Files(key_files().root())
+    reader = Files(key_files().root(), part=True)
     with path.open(encoding="utf-8", newline="\n") as lines:
         reader.read(lines)
     report = reader.report()

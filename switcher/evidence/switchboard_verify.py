@@ -27,7 +27,8 @@ the key before it vouches for it, and that one no longer.
 Three verdicts:
     intact      every entry follows from the one before it, and nothing in it was changed
     anchored    every checkpoint is signed by the key, and its root is that of these entries
-    complete    no checkpoint, here or among the anchors, tells of more entries than there are
+    complete    no checkpoint, here or among the anchors, tells of more entries than there are, and
+                of entries that lie in segments which are not named, a signed entry here tells
 
 A selection (an export with a filter) is no chain. In it, intact is that no entry was changed, and
 anchored that each one's proof leads to the root of the signed checkpoint at its head. Whether
@@ -52,6 +53,8 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 GENESIS = bytes(32)
+# What reading a text raises that is not what it should be.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 ED25519 = 0x01
 # Half a surrogate, which no body has that was written here, is another text than any other.
 AS_IS = "surrogatepass"
@@ -258,6 +261,7 @@ def read_note(note: str, keys: Iterable[PublicKey]) -> Checkpoint:
 # -- Keys that follow one another
 
 ROTATED = "audit.key-rotated"
+ARCHIVED = "audit.archived"
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +395,7 @@ class Report:
 
 
 MOST_WARNINGS = 20
+SPECIAL = (f'{ROTATED}"', f'{ARCHIVED}"')  # kinds of entries that say something to a verifier
 
 
 class Verifier:
@@ -410,6 +415,9 @@ class Verifier:
         self._keys = Keyring(keys)
         self._at = ""
         self._began = self._tree.size
+        # What has to be told of the entries before the first one here, and which entry tells it.
+        self._before: tuple[int, str] | None = None
+        self._told_by = 0
         self._to_come: dict[int, list[Checkpoint | Note]] = {}
         self._report = Report(first_seq=self._tree.size + 1, last_seq=self._tree.size)
 
@@ -426,6 +434,11 @@ class Verifier:
     def prev(self) -> bytes:
         """The hash that the next entry follows from."""
         return self._prev
+
+    def ask_for_what_is_before(self) -> None:
+        """The entries before the first one here are nowhere: an entry must tell where they went,
+        and a checkpoint be over that entry."""
+        self._before = self._tree.size, self._tree.root().hex()
 
     def expect(self, checkpoint: Checkpoint | Note) -> None:
         """The tree must have this root when it has this size, and must get that far."""
@@ -506,8 +519,8 @@ class Verifier:
             at = body[found : found + 27]
             if at < last_at:
                 self._warn(f"The clock went back at entry {number}: {at} after {last_at}.")
-            if body.startswith(ROTATED, body.rfind('"kind":"') + 8):
-                self._see_rotation(body, number)
+            if body.startswith(SPECIAL, body.rfind('"kind":"') + 8):
+                self._see(body, number)
             # Go on from what is stored: one change is one problem, not one for each entry after.
             prev, last_at = told_hash, at
             hashes.append(told_hash)
@@ -539,12 +552,28 @@ class Verifier:
         if len(self._report.warnings) < MOST_WARNINGS:
             self._report.warnings.append(text)
 
+    def _see(self, body: str, number: int) -> None:
+        if body.startswith(ROTATED, body.rfind('"kind":"') + 8):
+            self._see_rotation(body, number)
+        elif self._before is not None and not self._told_by:
+            self._see_archived(body, number)
+
+    def _see_archived(self, body: str, number: int) -> None:
+        """Entries were moved to a segment: those before the first one here?"""
+        try:
+            facts = json.loads(body)["facts"]
+            told = facts["last"], facts["root"]
+        except UNREADABLE:
+            return
+        if told == self._before:
+            self._told_by = number
+
     def _see_rotation(self, body: str, number: int) -> None:
         """A key vouches for the next one. Whoever may append can write such an entry: one that
         is not signed by a believed key changes nothing, and is told."""
         try:
             rotation = Rotation.from_json(json.loads(body)["facts"])
-        except (ValueError, KeyError, TypeError):
+        except UNREADABLE:
             self._warn(f"Entry {number} tells of a change of key that is none.")
             return
         # Without keys this is about the chain alone, such as before signing.
@@ -582,6 +611,9 @@ class Verifier:
             report.fail("complete", text, self._tree.size + 1)
         if not report.checkpoints:
             report.fail("anchored", "There is no checkpoint.")
+        if self._before is not None and not 0 < self._told_by <= report.last_checkpoint:
+            text = f"No signed entry here tells that entries 1 to {self._before[0]} were moved."
+            report.fail("complete", f"{text} Name their files first.")
         return report
 
     def _any(self, checkpoints: list[Checkpoint | Note]) -> bool:
@@ -737,15 +769,17 @@ def verify_files(
 
 
 class Files:
-    """Reads files that follow one another into one verifier."""
+    """Reads files that follow one another into one verifier. `part`: others look after those
+    before them."""
 
     def __init__(
         self,
         keys: list[PublicKey],
         anchors: Iterable[str] = (),
         tell: Callable[[int], object] = lambda entries: None,
+        part: bool = False,
     ) -> None:
-        self._keys, self._anchors, self._tell = keys, list(anchors), tell
+        self._keys, self._anchors, self._tell, self._part = keys, list(anchors), tell, part
         self._verifier: Verifier | None = None
         self._begun = False  # the anchors are told once it is known where the first file begins
         self._batch: list[Row] = []
@@ -791,6 +825,8 @@ class Files:
         """A file that does not begin at entry 1."""
         if self._verifier is None:
             self._verifier = Verifier(tree, prev, self._keys)
+            if not self._part:
+                self._verifier.ask_for_what_is_before()
             return
         verifier = self._flush()
         if (verifier.tree.to_text(), verifier.prev) != (tree.to_text(), prev):
@@ -891,7 +927,7 @@ def describe(report: Report) -> str:
     lines += [f"- {text}" for text in report.problems]
     lines += [f"Note: {text}" for text in report.warnings]
     if report.first_seq > 1 and not report.selection:
-        lines.append(f"The {report.first_seq - 1:,} entries before are in other files.")
+        lines.append(f"The {report.first_seq - 1:,} entries before are not in these files.")
     after = report.last_seq - report.last_checkpoint
     if report.ok and after > 0:
         lines.append(f"The last {after:,} entries are after the newest checkpoint.")

@@ -15,8 +15,10 @@ from django.db.models import Max
 
 from switcher.evidence.keys import KeyRefused
 from switcher.evidence.switchboard_verify import (
+    ARCHIVED,
     GENESIS,
     ROTATED,
+    UNREADABLE,
     BadNote,
     Note,
     PublicKey,
@@ -41,7 +43,6 @@ from switcher.rows import index_row, newest_seq, salted, stored_rows
 # So many anchors are put into their order before they are used. They are in order already but for
 # a few that were delivered again.
 WINDOW = 4096
-ARCHIVED = "audit.archived"
 
 Tell = Callable[[int, int], object]
 
@@ -127,12 +128,10 @@ def _is_told(segment: Moved, using: str) -> bool:
     try:
         told = json.loads(rows.values_list("body", flat=True).first() or "")
         facts = told["facts"]
-        return (told["kind"], facts["last"], facts["sha256"]) == (
-            ARCHIVED,
-            segment.last,
-            segment.sha256,
-        )
-    except (ValueError, KeyError, TypeError):
+        named = told["kind"], facts["first"], facts["last"], facts["sha256"], facts["root"]
+        root = segment.tree.root().hex()
+        return named == (ARCHIVED, segment.first, segment.last, segment.sha256, root)
+    except UNREADABLE:
         return False
 
 

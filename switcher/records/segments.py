@@ -11,10 +11,10 @@ from django.db.models import Max
 
 from switcher.clock import Clock
 from switcher.errors import Conflict
+from switcher.evidence.switchboard_verify import ARCHIVED as ARCHIVED
 from switcher.models import AuditEntry, LedgerRow, Origin, Segment
 from switcher.records.ledger import Actor, append, writing
 
-ARCHIVED = "audit.archived"
 # In one transaction: others write meanwhile.
 AT_ONCE = 2000
 

@@ -17,13 +17,16 @@ from switcher.auditing import archiving
 from switcher.auditing.archiving import NotArchived, archive
 from switcher.auditing.tail import Signer
 from switcher.evidence.keys import KeyFiles
-from switcher.evidence.switchboard_verify import verify_export
+from switcher.evidence.switchboard_verify import verify_export, verify_files
 from switcher.models import AuditEntry, LedgerRow, Origin, Segment
 from switcher.places import segment_folder
+from switcher.queries.export import JSONL, Export, chunks
+from switcher.queries.filters import Filters
 from switcher.queries.ledger import verify
 from switcher.queries.moments import then
 from switcher.records import Actor, checkpoints
 from switcher.records.ledger import append, writing
+from switcher.rows import newest_seq
 from switcher.seals import seal, unseal
 from tests import make
 from tests.auditing.conftest import ANNA, write
@@ -84,8 +87,27 @@ def test_a_segment_proves_itself_alone(old: FakeClock, proofs: KeyFiles) -> None
     for segment in Segment.objects.all():
         with (segment_folder() / segment.name).open(encoding="utf-8") as lines:
             report = verify_export(lines, proofs.root())
-        assert report.ok, report.problems
+        # What tells of the one before it lies in entries that came later than this one's.
+        whole = segment.first == 1
+        assert (report.intact, report.anchored, report.complete) == (True, True, whole)
         assert (report.first_seq, report.last_seq) == (segment.first, segment.last)
+
+
+def test_segments_and_the_export_behind_them_verify_as_one_chain(
+    old: FakeClock, proofs: KeyFiles
+) -> None:
+    move(old, most=25)
+    move(old, most=25)
+    checkpoints.sign(old)
+    whole = Export(JSONL, Filters(), newest_seq(), "arno", old.now())
+    lines = b"".join(chunk.data for chunk in chunks(whole)).decode().splitlines()
+    files = [
+        (segment_folder() / segment.name).read_text(encoding="utf-8").splitlines()
+        for segment in Segment.objects.all()
+    ]
+    for some in ([*files, lines], [files[1], lines], [lines]):
+        assert verify_files(some, proofs.root()).ok
+    assert not verify_files([files[0], lines], proofs.root()).complete
 
 
 def test_a_segment_ends_where_a_checkpoint_does_and_the_next_begins_behind_it(
