@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import stat
 from collections.abc import Callable
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connection, transaction
 
 from switcher.auditing import archiving
 from switcher.auditing.archiving import NotArchived, archive
 from switcher.auditing.tail import Signer
+from switcher.errors import Conflict
 from switcher.evidence.keys import KeyFiles
 from switcher.evidence.switchboard_verify import verify_export, verify_files
 from switcher.models import AuditEntry, LedgerRow, Origin, Segment
@@ -25,6 +27,7 @@ from switcher.queries.filters import Filters
 from switcher.queries.ledger import verify
 from switcher.queries.moments import then
 from switcher.records import Actor, checkpoints
+from switcher.records import segments as segment_rows
 from switcher.records.ledger import append, writing
 from switcher.rows import newest_seq
 from switcher.seals import seal, unseal
@@ -207,8 +210,85 @@ def test_what_dies_in_the_middle_loses_nothing_and_is_ended_by_the_next(
     assert Segment.objects.count() == 1
     assert AuditEntry.objects.filter(kind="audit.archived").count() == 1
     assert archiving.orphans() == ()
-    assert not list(segment_folder().glob(".*"))
+    assert not list(segment_folder().glob(".*.part"))
     assert verify(index=True).ok
+
+
+def test_of_two_who_move_the_same_entries_one_is_refused(old: FakeClock) -> None:
+    def second(*_: int) -> None:
+        with pytest.raises(Conflict, match="Another process is moving old entries"):
+            move(old)
+        assert not list(segment_folder().glob("audit-*"))
+
+    assert move(old, tell=second) is not None
+    segment = Segment.objects.get()
+    sealed = (segment_folder() / segment.name).read_bytes()
+    assert hashlib.sha256(sealed).hexdigest() == segment.sha256
+    assert verify(index=True).ok
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="there servers share a database")
+def test_who_moves_entries_on_another_machine_is_seen_by_the_database(
+    old: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcntl.flock", lambda *_: None)  # another machine's folder
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [segment_rows._ARCHIVE_LOCK])
+        with pytest.raises(Conflict, match="Another process is moving old entries"):
+            move(old)
+    finally:
+        other.close()
+    assert stored()[0] == 1
+
+
+def test_the_run_after_a_crash_uses_the_file_that_is_there(
+    old: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what was verified; to write it again would take the place of a file."""
+    with monkeypatch.context() as patched, pytest.raises(InterruptedError):
+        patched.setattr(archiving, "close", interrupted)
+        move(old)
+    (left,) = archiving.orphans()
+    before = (segment_folder() / left).stat()
+    old.pass_time(60)
+    move(old)
+    assert (segment_folder() / left).stat().st_ino == before.st_ino
+    assert verify().ok
+
+
+def interrupted(*_: Any, **__: Any) -> None:
+    raise InterruptedError
+
+
+@pytest.mark.parametrize("content", ["", "another's\n", "{}\n", '{"type":"export"}\n'])
+def test_a_file_that_is_no_such_segment_is_neither_replaced_nor_taken_for_one(
+    old: FakeClock, content: str
+) -> None:
+    segment_folder().mkdir()
+    path = segment_folder() / "audit-000000000001-000000000041.jsonl"
+    path.write_text(content)
+    with pytest.raises(NotArchived, match=path.name):
+        move(old)
+    assert (path.read_text(), stored()[0]) == (content, 1)
+
+
+def test_a_file_that_appears_while_another_is_written_is_not_replaced(old: FakeClock) -> None:
+    path = segment_folder() / "audit-000000000001-000000000041.jsonl"
+    with pytest.raises(Conflict, match="appeared meanwhile"):
+        move(old, tell=lambda *_: path.write_text("another's"))
+    assert (path.read_text(), stored()[0]) == ("another's", 1)
+
+
+def test_what_a_crash_left_half_written_is_in_nobodys_way(old: FakeClock) -> None:
+    """Also where it cannot be written to: it is for its owner to read alone."""
+    segment_folder().mkdir()
+    left = segment_folder() / ".audit-000000000001-000000000041.jsonl.part"
+    left.write_text("half")
+    left.chmod(0o400)
+    assert move(old) is not None
+    assert not left.exists()
 
 
 def test_what_does_not_verify_stays(old: FakeClock) -> None:
@@ -218,7 +298,7 @@ def test_what_does_not_verify_stays(old: FakeClock) -> None:
     with pytest.raises(NotArchived, match="Entry 7 was changed"):
         move(old)
     assert stored()[0] == 1
-    assert not list(segment_folder().iterdir())
+    assert [path.name for path in segment_folder().iterdir()] == [".lock"]
 
 
 def test_only_what_was_moved_can_be_deleted(old: FakeClock) -> None:
