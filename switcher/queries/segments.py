@@ -16,7 +16,7 @@ from typing import BinaryIO
 from switcher.evidence.switchboard_verify import Rotation, Row, Tree
 from switcher.models import AuditEntry, Checkpoint, Segment, SwitchEvent
 from switcher.places import segment_folder, segment_name
-from switcher.rows import BEFORE_ALL
+from switcher.rows import BEFORE_ALL, stored_rows
 from switcher.states import OPEN
 
 AT_ONCE = 1000
@@ -162,6 +162,34 @@ def movable(before: datetime, most: int) -> tuple[int, datetime] | None:
 
 class NotTheSame(Exception):
     """A segment's file is not the one that was sealed."""
+
+
+def stored_behind(after: int, using: str = "default") -> Iterator[list[Row] | Moved]:
+    """The entries that are stored behind number `after`. Where some are moved while they are read,
+    the segments that have them come instead: go on there behind what was read."""
+    read = after
+    while True:
+        for rows in stored_rows(read, using):
+            if rows[0][0] > max(0, read) + 1 and begins_behind(using) > max(0, read):
+                break  # from the first on they are removed
+            yield rows
+            read = max(read, rows[-1][0])
+        newer = [segment for segment in segments(using) if segment.last > max(0, read)]
+        if not newer:
+            return
+        yield from newer
+        read = newer[-1].last
+
+
+def all_behind(after: int) -> Iterator[list[Row]]:
+    """The same with the entries of those segments. Raises OSError, NotTheSame."""
+    read = after
+    for part in stored_behind(after):
+        for rows in rows_of(part) if isinstance(part, Moved) else [part]:
+            fresh = [row for row in rows if row[0] > read]
+            if fresh:
+                yield fresh
+                read = fresh[-1][0]
 
 
 def rows_of(segment: Moved) -> Iterator[list[Row]]:

@@ -14,6 +14,7 @@ import pytest
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 
+from switcher import rows as stored_in
 from switcher.auditing import archiving
 from switcher.auditing.archiving import NotArchived, archive
 from switcher.auditing.tail import Signer
@@ -22,6 +23,7 @@ from switcher.evidence.keys import KeyFiles
 from switcher.evidence.switchboard_verify import verify_export, verify_files
 from switcher.models import AuditEntry, LedgerRow, Origin, Segment
 from switcher.places import segment_folder
+from switcher.queries import ledger
 from switcher.queries.export import JSONL, Export, chunks
 from switcher.queries.filters import Filters
 from switcher.queries.ledger import verify
@@ -332,6 +334,76 @@ def test_an_archive_that_fails_is_an_alarm(old: FakeClock, settings: Any) -> Non
     Signer(old).look()
     alarm = AuditEntry.objects.get(kind="audit.alarm", reason__startswith="Old entries")
     assert "could not be moved" in alarm.reason
+
+
+class TestWhileOthersRead:
+    """Entries are moved while they are verified or exported: the verdicts stay what they are."""
+
+    @pytest.fixture
+    def many(
+        self, proofs: KeyFiles, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> FakeClock:
+        """Read ten at a time: forty old entries, ten young ones."""
+        for vendor in ("_SQLITE", "_SQLITE_RAW", "_POSTGRES"):
+            sql = getattr(stored_in, vendor).replace("LIMIT 1000", "LIMIT 10")
+            monkeypatch.setattr(stored_in, vendor, sql)
+        for _ in range(4):
+            write(clock, 10)
+            checkpoints.sign(clock)
+        clock.pass_time(7 * 86400)
+        write(clock, 9)
+        checkpoints.sign(clock)
+        return clock
+
+    @pytest.mark.parametrize("index", [False, True])
+    @pytest.mark.parametrize("most", [11, 21, 100])
+    @pytest.mark.parametrize("after", [0, 10, 20, 40])
+    def test_verify_goes_on_in_the_file(
+        self, many: FakeClock, after: int, most: int, index: bool
+    ) -> None:
+        def tell(done: int, total: int) -> None:
+            if done >= after:
+                move(many, most=most)
+
+        report = verify(tell, index=index)
+        assert (report.ok, report.report.problems) == (True, [])
+        assert report.report.entries >= 51
+
+    @pytest.mark.parametrize("at", ["segments", "newest_seq"])
+    def test_verify_that_begins_as_they_are_moved(
+        self, many: FakeClock, monkeypatch: pytest.MonkeyPatch, at: str
+    ) -> None:
+        real = getattr(ledger, at)
+
+        def then_moved(*args: Any) -> Any:
+            found = real(*args)
+            move(many)
+            return found
+
+        monkeypatch.setattr(ledger, at, then_moved)
+        assert verify(index=True).report.problems == []
+
+    @pytest.mark.parametrize("after", [0, 1, 2, 4])
+    def test_an_export_goes_on_in_the_file(
+        self, many: FakeClock, proofs: KeyFiles, after: int
+    ) -> None:
+        lines = []
+        whole = Export(JSONL, Filters(), newest_seq(), "arno", many.now())
+        for number, chunk in enumerate(chunks(whole)):
+            lines += chunk.data.decode().splitlines()
+            if number == after:
+                assert move(many) is not None
+        report = verify_export(lines, proofs.root())
+        assert (report.ok, report.problems, report.entries) == (True, [], 50)
+
+    def test_a_file_that_is_gone_then_is_told_all_the_same(self, many: FakeClock) -> None:
+        def tell(done: int, total: int) -> None:
+            if not Segment.objects.exists():
+                move(many)
+                (segment_folder() / Segment.objects.get().name).unlink()
+
+        report = verify(tell).report
+        assert (report.intact, report.anchored, report.complete) == (True, True, False)
 
 
 class TestWhoWasActiveWhen:
