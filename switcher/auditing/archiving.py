@@ -14,10 +14,11 @@ import hashlib
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from switcher.clock import Clock, system
@@ -28,10 +29,18 @@ from switcher.queries.export import JSONL, Export, chunks
 from switcher.queries.filters import Filters
 from switcher.queries.ledger import rotations
 from switcher.queries.moments import kept
-from switcher.queries.segments import begins_behind, movable, open_regular, segments
+from switcher.queries.segments import (
+    begins_behind,
+    holds_more_than,
+    movable,
+    newest_segment,
+    open_regular,
+    segments,
+)
 from switcher.records import Actor, checkpoints
 from switcher.records.segments import (
     ANOTHER_MOVES,
+    Busy,
     Written,
     alone,
     close,
@@ -43,6 +52,10 @@ log = logging.getLogger(__name__)
 
 # In one segment: a file of some 400 MB, made in some ten seconds.
 MOST = 500_000
+
+# Those that are made by themselves.
+EVERY = timedelta(days=1)
+UPKEEP = ("audit.archived", "audit.checked", "audit.alarm", "audit.seal-remade")
 
 Tell = Callable[[int, int], object]
 
@@ -98,6 +111,27 @@ def archive(
     return found
 
 
+def archive_on_schedule(before: datetime, actor: Actor, clock: Clock = system) -> Due | None:
+    """The same where it is worth a file, and where nobody else is at it: for who asks often."""
+    if not is_moved_left() and not _is_worth_it(before, clock):
+        return None
+    try:
+        return archive(before, actor, clock)
+    except Busy:
+        return None
+
+
+def _is_worth_it(before: datetime, clock: Clock) -> bool:
+    """A segment a day, unless a full one is due; none of what the trail tells of its own upkeep:
+    that a segment was made is an entry, which would be a reason to make the next."""
+    newest = newest_segment()
+    recent = newest is not None and abs(clock.now() - newest.at) < EVERY
+    found = due(before, most=sys.maxsize if recent else MOST)
+    if found is None or (recent and found.count < MOST):
+        return False
+    return holds_more_than(UPKEEP, found.first, found.last)
+
+
 def _move(found: Due, actor: Actor, clock: Clock, tell: Tell) -> None:
     folder = segment_folder()
     path = folder / found.name
@@ -132,7 +166,7 @@ def _alone() -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            raise Conflict(ANOTHER_MOVES) from exc
+            raise Busy(ANOTHER_MOVES) from exc
         for left in folder.glob(".audit-*.part"):
             left.unlink(missing_ok=True)
         yield

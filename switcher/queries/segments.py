@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -158,6 +158,12 @@ def movable(before: datetime, most: int) -> tuple[int, datetime] | None:
     at = AuditEntry.objects.filter(seq__lte=size).order_by("-seq").values_list("at", flat=True)
     newest = at.first()
     return None if newest is None else (size, newest)
+
+
+def holds_more_than(kinds: Collection[str], first: int, last: int) -> bool:
+    """Whether some of these entries are of other kinds."""
+    rows = AuditEntry.objects.filter(seq__gte=first, seq__lte=last)
+    return rows.exclude(kind__in=kinds).exists()
 
 
 class NotTheSame(Exception):

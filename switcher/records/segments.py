@@ -26,18 +26,22 @@ _ARCHIVE_LOCK = 0x5377_6172_6368
 ANOTHER_MOVES = "Another process is moving old entries. Nothing else was done."
 
 
+class Busy(Conflict):
+    """Another process is moving old entries."""
+
+
 @contextmanager
 def alone() -> Iterator[None]:
     """Whoever moves entries is alone on this database, wherever its server runs: PostgreSQL holds
     a lock for this connection. SQLite lies on one machine, where a lock on the folder does. Raises
-    Conflict."""
+    Busy."""
     if connection.vendor != "postgresql":
         yield
         return
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s)", [_ARCHIVE_LOCK])
         if not cursor.fetchone()[0]:
-            raise Conflict(ANOTHER_MOVES)
+            raise Busy(ANOTHER_MOVES)
     try:
         yield
     finally:

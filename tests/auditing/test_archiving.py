@@ -18,6 +18,7 @@ from switcher import rows as stored_in
 from switcher.auditing import archiving
 from switcher.auditing.archiving import NotArchived, archive
 from switcher.auditing.tail import Signer
+from switcher.clock import system
 from switcher.errors import Conflict
 from switcher.evidence.keys import KeyFiles
 from switcher.evidence.switchboard_verify import verify_export, verify_files
@@ -326,6 +327,52 @@ def test_the_schedule_moves_one_segment_at_a_look(
     settings.SWITCHER_AUDIT_KEEP_DAYS = 1
     signer.look()
     assert Segment.objects.count() == 1
+
+
+def spans() -> list[tuple[int, int]]:
+    return list(Segment.objects.order_by("first").values_list("first", "last"))
+
+
+def test_what_a_segment_leaves_behind_is_no_reason_for_the_next(
+    old: FakeClock, settings: Any
+) -> None:
+    """Its own entry, and the daily checks, become old as well."""
+    settings.SWITCHER_AUDIT_KEEP_DAYS = 1
+    signer = Signer(old)
+    for _ in range(20):
+        signer.look()
+        signer.sign()
+        old.pass_time(12 * 3600)
+    first, second = spans()
+    assert first == (1, 41)
+    assert second[0] == 42  # what was young then
+
+
+def test_the_schedule_makes_a_segment_a_day_and_more_only_when_they_are_full(
+    old: FakeClock, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SWITCHER_AUDIT_KEEP_DAYS = 1
+    signer = Signer(old)
+    monkeypatch.setattr(archiving, "MOST", 25)
+    monkeypatch.setattr(archiving.archive, "__defaults__", (system, 25, lambda *_: None))
+    signer.look()
+    signer.look()
+    assert spans() == [(1, 21)]  # the other 20 are not a full one
+    old.pass_time(24 * 3600)
+    signer.look()
+    assert spans()[:2] == [(1, 21), (22, 41)]
+    write(old, 30)
+    checkpoints.sign(old)
+    old.pass_time(3600)
+    archiving.archive_on_schedule(old.now(), ANNA, old)
+    assert len(spans()) == 3
+
+
+def test_a_schedule_that_finds_another_at_it_says_nothing(old: FakeClock, settings: Any) -> None:
+    settings.SWITCHER_AUDIT_KEEP_DAYS = 1
+    assert move(old, tell=lambda *_: Signer(old)._move_old()) is not None
+    assert not AuditEntry.objects.filter(kind="audit.alarm").exists()
+    assert len(spans()) == 1
 
 
 def test_an_archive_that_fails_is_an_alarm(old: FakeClock, settings: Any) -> None:
