@@ -81,9 +81,10 @@ def _chain(export: Export) -> Iterator[Chunk]:
     """Everything: the entries with the checkpoints over them, each behind its last entry."""
     segment = newest_segment()
     head = [_head(export)]
-    if segment is not None:
+    # Where what is kept of it is damaged, the verifier misses what is before.
+    if segment is not None and segment.tree.size and segment.prev:
         first, prev = segment.last + 1, segment.prev.hex()
-        head.append(_line("segment", first=first, prev=prev, tree=segment.tree_text))
+        head.append(_line("segment", first=first, prev=prev, tree=segment.tree.to_text()))
         head += [_line("rotation", **row) for row in segment.rotations]
     yield Chunk("".join(head).encode(), 0)
     notes = _notes(segment.last if segment else 0, export.upto)

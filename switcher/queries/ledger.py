@@ -78,7 +78,7 @@ def verify(
     notes = _notes(using)
     coming = next(notes, None)  # before any entry: what is signed later is over more
     verifier = Verifier(Tree(), GENESIS, _roots())
-    moved = segments(using)
+    moved = _readable(verifier, segments(using))
     after = moved[-1].last if moved else BEFORE_ALL
     total = newest_seq(using)
     compared = Comparison(using, after) if index else None
@@ -113,11 +113,22 @@ def _rows(verifier: Verifier, moved: tuple[Moved, ...], using: str) -> Iterator[
                 yield fresh
         read = max(read, part.last if isinstance(part, Moved) else part[-1][0])
     for segment in segments(using):
+        if not segment.last:
+            continue
         # One that lies in a later segment was looked at before it went there.
         told = segment.entry <= after or _is_told(segment, using)
         if not told and segment.entry > begins_behind(using):
             span = f"entries {segment.first} to {segment.last} were moved to {segment.name}"
             verifier.fail("complete", f"No entry tells that {span}.")
+
+
+def _readable(verifier: Verifier, found: tuple[Moved, ...]) -> tuple[Moved, ...]:
+    """Those that say at least which file it is. What cannot be read is told to the verifier."""
+    for segment in found:
+        if segment.damage:
+            text = f"What the database keeps of {segment.name} cannot be read: {segment.damage}."
+            verifier.fail("complete", text)
+    return tuple(segment for segment in found if segment.last)
 
 
 def _of_file(verifier: Verifier, segment: Moved) -> Iterator[list[Row]]:
@@ -150,12 +161,12 @@ def _is_told(segment: Moved, using: str) -> bool:
 def _skip(verifier: Verifier, segment: Moved, why: str) -> None:
     """Go on behind it. The tree that its row tells of is not believed: its root is in the
     checkpoints that follow; nor are the changes of key: both keys signed them."""
-    try:
-        for rotation in segment.changes_of_key():
-            verifier.rotated_before(rotation)
+    for rotation in segment.changes_of_key():
+        verifier.rotated_before(rotation)
+    if segment.tree.size:
         verifier.skip(segment.tree, segment.prev, why)
-    except ValueError:
-        verifier.fail("complete", f"{why} What the database keeps of it cannot be read.")
+    else:
+        verifier.fail("complete", why)
 
 
 def _roots() -> list[PublicKey]:

@@ -7,7 +7,9 @@ from datetime import timedelta
 
 import pytest
 from django.db import DatabaseError, connection, transaction
+from django.test import Client
 
+from switcher.access import AUDITORS
 from switcher.auditing.archiving import archive
 from switcher.evidence.keys import KeyFiles
 from switcher.evidence.switchboard_verify import Entry, Report, Tree, verify_export
@@ -18,6 +20,7 @@ from switcher.queries.filters import Filters
 from switcher.queries.ledger import verify
 from switcher.records.ledger import append, stamp, writing
 from switcher.rows import newest_seq, stored_rows
+from tests import make
 from tests.clocks import FakeClock
 from tests.tamper.attacker import ANNA, Attacker, sign_and_anchor, write
 
@@ -212,6 +215,33 @@ def test_the_database_refuses_a_segment_that_an_entry_tells_otherwise(
     with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(sql, values)
+
+
+DAMAGE = [
+    "prev = 'zz'", "rotations = 'null'", "rotations = '[1]'", "tree = 'x'",
+    "tree = '9:00,11'", "sha256 = ''",
+]  # fmt: skip
+ON_SQLITE = [
+    "name = 'a' || char(0)", "prev = 7", "tree = x'ff'", "last_at = 'x'",
+    "at = 5", "size = 'x'", "entry = 'x'", "first = 'x'", "last = 'x'", "first = 6.5",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", DAMAGE + (ON_SQLITE if connection.vendor == "sqlite" else []))
+def test_a_damaged_row_is_a_verdict_and_no_page_fails_of_it(moved: Attacker, change: str) -> None:
+    """One that names the file, where the row still says which it is."""
+    name = names()[1]
+    moved.sql(f"UPDATE {SEGMENT} SET {change} WHERE first = 6")
+    report = verify(index=True).report
+    assert report.ok is ("name" in change)
+    assert report.ok or "first" in change or "last =" in change or name in report.problems[0]
+    client = Client()
+    make.sign_in(client, make.user("arno", AUDITORS))
+    for path in ("", "verify/", f"{newest_seq()}/", "7/", "when/", "when/?at=2026-11-23T09:00"):
+        page = client.get(f"/audit/{path}")
+        assert page.status_code in (200, 404), path
+    assert ("damaged" in client.get("/audit/verify/").content.decode()) is not report.ok
+    exported(moved.clock)
 
 
 def test_a_segments_row_removed(moved: Attacker) -> None:
