@@ -45,7 +45,9 @@ import argparse
 import base64
 import binascii
 import hashlib
+import heapq
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -368,6 +370,7 @@ class Report:
     last_seq: int = 0
     root: str = ""
     checkpoints: int = 0
+    anchors: int = 0  # notes from elsewhere that it was compared with
     last_checkpoint: int = 0
     intact: bool = True
     anchored: bool = True
@@ -418,7 +421,10 @@ class Verifier:
         # What has to be told of the entries before the first one here, and which entry tells it.
         self._before: tuple[int, str] | None = None
         self._told_by = 0
-        self._to_come: dict[int, list[Checkpoint | Note]] = {}
+        # By their sizes, each once; and those that were met at the size that the tree has now.
+        self._to_come: dict[int, dict[Checkpoint | Note, None]] = {}
+        self._sizes: list[int] = []  # the same sizes, a heap
+        self._met: tuple[int, set[Checkpoint | Note]] = 0, set()
         self._report = Report(first_seq=self._tree.size + 1, last_seq=self._tree.size)
 
     @property
@@ -445,7 +451,9 @@ class Verifier:
         if checkpoint.size == self._tree.size:
             self._meet(checkpoint)
         elif checkpoint.size > self._tree.size:
-            self._to_come.setdefault(checkpoint.size, []).append(checkpoint)
+            if checkpoint.size not in self._to_come:
+                heapq.heappush(self._sizes, checkpoint.size)
+            self._to_come.setdefault(checkpoint.size, {})[checkpoint] = None
         elif checkpoint.size >= self._began:
             text = f"The checkpoint over {checkpoint.size} entries came too late to be compared."
             self._report.fail("anchored", text)
@@ -467,7 +475,8 @@ class Verifier:
         Whether those are true, the next checkpoint tells."""
         self._report.fail("complete", why)
         self._tree, self._prev, self._at, self._began = tree, prev, "", tree.size
-        for size in [size for size in self._to_come if size <= tree.size]:
+        while self._sizes and self._sizes[0] <= tree.size:
+            size = heapq.heappop(self._sizes)
             passed = self._to_come.pop(size)
             for checkpoint in passed if size == tree.size else ():
                 self._meet(checkpoint)
@@ -485,14 +494,14 @@ class Verifier:
 
     def add_all(self, rows: Sequence[Row]) -> None:
         """The next entries: many at once take half the time."""
-        while self._to_come:
+        while self._sizes:
             # Up to the next checkpoint, so that the tree can be compared there.
-            fit = min(self._to_come) - self._tree.size
+            fit = self._sizes[0] - self._tree.size
             if fit > len(rows):
                 break
             self._add_run(rows[:fit])
             rows = rows[fit:]
-            for checkpoint in self._to_come.pop(self._tree.size):
+            for checkpoint in self._to_come.pop(heapq.heappop(self._sizes)):
                 self._meet(checkpoint)
         self._add_run(rows)
 
@@ -584,6 +593,11 @@ class Verifier:
 
     def _meet(self, checkpoint: Checkpoint | Note) -> None:
         """The tree has its size: is it signed by a key that is believed, and over this tree?"""
+        if self._met[0] != self._tree.size:
+            self._met = self._tree.size, set()
+        if checkpoint in self._met[1]:
+            return  # an anchor of the checkpoint that is here as well
+        self._met[1].add(checkpoint)
         if isinstance(checkpoint, Note):
             try:
                 checkpoint.signer(self._keys)
@@ -616,7 +630,7 @@ class Verifier:
             report.fail("complete", f"{text} Name their files first.")
         return report
 
-    def _any(self, checkpoints: list[Checkpoint | Note]) -> bool:
+    def _any(self, checkpoints: Iterable[Checkpoint | Note]) -> bool:
         """Whether one of these is believed, of those that are over more than there is."""
         believed = False
         for checkpoint in checkpoints:
@@ -715,19 +729,26 @@ class Selection:
 # -- Reading files
 
 
+# A member `note` of a JSON object, also where that is of several lines or inside of another.
+_NOTE = re.compile(r'"note"\s*:\s*("(?:[^"\\]|\\.)*")')
+
+
 def read_anchors(lines: Iterable[str]) -> Iterator[str]:
-    """The notes in a file of anchors: `{"note": …}` or a JSON string a line, also where a syslog
-    has put something before it; or notes one after the other."""
+    """The notes in a file of anchors: the strings `note` of JSON objects, whatever stands around
+    them; JSON strings, one a line; or notes one after the other."""
     note: list[str] = []
     for line in lines:
-        at = 0 if line.startswith('"') else line.find('{"note":')
-        if at >= 0:
+        found = _NOTE.findall(line) or ([line] if line.startswith('"') else [])
+        for text in found:
             try:
-                told = json.loads(line[at:])
+                told = json.loads(text)
             except ValueError:
                 continue  # cut off while it was written; it was then written again
-            yield told if isinstance(told, str) else told["note"]
-        elif line.startswith("\u2014"):
+            if isinstance(told, str):
+                yield told
+        if found or line.lstrip()[:1] in ("{", "}", "[", "]", '"'):
+            continue
+        if line.startswith("\u2014"):
             yield "".join([*note, line])
             note = []
         elif line.strip() or note:
@@ -758,14 +779,21 @@ def verify_files(
 ) -> Report:
     """Verify segments and the export that follows them, each as its lines, as one chain. Raises
     ValueError."""
-    chained = Files(keys, anchors, tell)
-    for lines in files:
+    notes = list(anchors)
+    chained, selected = Files(keys, notes, tell), None
+    for count, lines in enumerate(files):
         iterator = iter(lines)
         head = next(iterator, None)
-        if head is not None and json.loads(head).get("selection") is True:
-            return _verify_selection(iterator, Selection(keys, anchors), tell)
-        chained.read(iterator if head is None else chain([head], iterator))
-    return chained.report()
+        is_selection = head is not None and json.loads(head).get("selection") is True
+        if selected is not None or (is_selection and count):
+            raise ValueError("a selection is no part of a chain: name it alone")
+        if is_selection:
+            selected = _verify_selection(iterator, Selection(keys, notes), tell)
+        else:
+            chained.read(iterator if head is None else chain([head], iterator))
+    report = selected or chained.report()
+    report.anchors = len(notes)
+    return report
 
 
 class Files:
@@ -884,7 +912,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     try:
         report = _run(args)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+    except RecursionError:
+        print("Cannot be read: it is nested too deeply", file=sys.stderr)
+        return 2
+    except (OSError, *UNREADABLE) as exc:
         print(f"Cannot be read: {exc}", file=sys.stderr)
         return 2
     print(json.dumps(report.to_json()) if args.json else describe(report))
@@ -902,6 +933,8 @@ def _run(args: argparse.Namespace) -> Report:
     if args.anchors:
         with open(args.anchors, encoding="utf-8") as file:
             anchors = list(read_anchors(file))
+        if not anchors:
+            raise ValueError(f"there are no anchors in {args.anchors}")
     return verify_files(_lines(args.export), keys, anchors)
 
 
@@ -918,6 +951,7 @@ def describe(report: Report) -> str:
     """The verdicts for people."""
     span = f"entries {report.first_seq:,} to {report.last_seq:,}" if report.entries else "no entry"
     lines = [f"{report.entries:,} entries ({span}), {report.checkpoints:,} checkpoints"]
+    lines[0] += f", compared with {report.anchors:,} anchors" if report.anchors else ""
     for verdict in ("intact", "anchored", "complete"):
         holds = "yes" if getattr(report, verdict) else "NO"
         untold = report.selection and verdict == "complete"
