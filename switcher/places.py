@@ -39,6 +39,11 @@ def segment_folder() -> Path:
     return Path(settings.SWITCHER_AUDIT_SEGMENTS)
 
 
+def segment_name(first: int, last: int) -> str:
+    """The name of the file with these entries, to write it and to read it."""
+    return f"audit-{first:012d}-{last:012d}.jsonl"
+
+
 def sinks() -> tuple[Sink, ...]:
     """All sinks that are set."""
     targets = {

@@ -19,8 +19,8 @@ _SWITCH, _ENTRY, _SEGMENT = "switcher_switchevent", "switcher_ledgerrow", "switc
 # What the triggers look at. A table of an older version, half-way between two, may lack it.
 _LOOKED_AT = {
     _SWITCH: {"id", "state", "actor", "idempotency_key"},
-    _ENTRY: {"seq", "prev", "hash"},
-    _SEGMENT: {"id", "first", "last", "entry"},
+    _ENTRY: {"seq", "body", "prev", "hash"},
+    _SEGMENT: {"id", "first", "last", "entry", "sha256"},
 }
 _ENDED = ", ".join(f"'{s.value}'" for s in sorted(ENDED))
 # An entry follows from the one before it, whoever writes it.
@@ -32,6 +32,21 @@ _FOLLOWS = (
 # What was moved to a sealed file, and only that, may leave the database.
 _MOVED = f"(SELECT COALESCE(MAX(last), 0) FROM {_SEGMENT})"
 _NEXT = f"NEW.first = {_MOVED} + 1 AND NEW.last >= NEW.first AND NEW.last < NEW.entry"
+# And an entry tells of it.
+_TOLD_SQLITE = (
+    f"EXISTS (SELECT 1 FROM {_ENTRY} WHERE seq = NEW.entry "
+    "AND json_extract(body, '$.kind') = 'audit.archived' "
+    "AND json_extract(body, '$.facts.first') = NEW.first "
+    "AND json_extract(body, '$.facts.last') = NEW.last "
+    "AND json_extract(body, '$.facts.sha256') = NEW.sha256)"
+)
+_TOLD_POSTGRES = (
+    f"EXISTS (SELECT 1 FROM {_ENTRY} WHERE seq = NEW.entry "
+    "AND body::json ->> 'kind' = 'audit.archived' "
+    "AND body::json #>> '{facts,first}' = NEW.first::text "
+    "AND body::json #>> '{facts,last}' = NEW.last::text "
+    "AND body::json #>> '{facts,sha256}' = NEW.sha256)"
+)
 
 SQLITE = {
     "sealed_switch_update": f"BEFORE UPDATE ON {_SWITCH} WHEN OLD.state IN ({_ENDED})",
@@ -54,7 +69,7 @@ SQLITE = {
     "sealed_segment_update": f"BEFORE UPDATE ON {_SEGMENT}",
     "sealed_segment_delete": f"BEFORE DELETE ON {_SEGMENT}",
     "sealed_segment_insert": (
-        f"BEFORE INSERT ON {_SEGMENT} WHEN NOT ({_NEXT}) "
+        f"BEFORE INSERT ON {_SEGMENT} WHEN NOT ({_NEXT} AND {_TOLD_SQLITE}) "
         f"OR EXISTS (SELECT 1 FROM {_SEGMENT} WHERE id = NEW.id)"
     ),
 }
@@ -71,9 +86,9 @@ _FUNCTIONS = (
     "RAISE EXCEPTION 'sealed: this record is kept as it is'; END IF; RETURN OLD; END $$ "
     "LANGUAGE plpgsql",
     "CREATE OR REPLACE FUNCTION switcher_next_segment() RETURNS trigger AS $$ "
-    f"BEGIN IF NOT ({_NEXT}) THEN "
-    "RAISE EXCEPTION 'sealed: a segment follows from the last one'; END IF; RETURN NEW; END $$ "
-    "LANGUAGE plpgsql",
+    f"BEGIN IF ({_NEXT} AND {_TOLD_POSTGRES}) IS NOT TRUE THEN "
+    "RAISE EXCEPTION 'sealed: a segment follows from the last one, and an entry tells of it'; "
+    "END IF; RETURN NEW; END $$ LANGUAGE plpgsql",
 )
 _SEALED = "EXECUTE FUNCTION switcher_sealed()"
 POSTGRES = {

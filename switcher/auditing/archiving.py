@@ -2,37 +2,60 @@
 
 1. the file is written beside its place, and flushed to the disk;
 2. it is verified there, by the verifier that an auditor has;
-3. it takes its place; a file that nothing tells of stays and is overwritten by the next try;
+3. it takes its place, where no other file may be; the next try uses one that nothing tells of;
 4. one transaction tells of it, from which on these entries count as moved;
 5. the moved entries are removed, some at a time; who finds some left goes on.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+import secrets
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from switcher.clock import Clock, system
-from switcher.errors import SwitcherError
-from switcher.evidence.switchboard_verify import Files, Report
-from switcher.places import key_files, segment_folder
+from switcher.errors import Conflict, SwitcherError
+from switcher.evidence.switchboard_verify import UNREADABLE, Files, Report
+from switcher.places import key_files, segment_folder, segment_name
 from switcher.queries.export import JSONL, Export, chunks
 from switcher.queries.filters import Filters
 from switcher.queries.ledger import rotations
 from switcher.queries.moments import kept
-from switcher.queries.segments import begins_behind, movable, segments
+from switcher.queries.segments import (
+    begins_behind,
+    holds_more_than,
+    movable,
+    newest_segment,
+    open_regular,
+    segments,
+)
 from switcher.records import Actor, checkpoints
-from switcher.records.segments import Written, close, remove_moved
+from switcher.records.segments import (
+    ANOTHER_MOVES,
+    Busy,
+    Written,
+    alone,
+    close,
+    is_moved_left,
+    remove_moved,
+)
 
 log = logging.getLogger(__name__)
 
 # In one segment: a file of some 400 MB, made in some ten seconds.
 MOST = 500_000
+
+# Those that are made by themselves.
+EVERY = timedelta(days=1)
+UPKEEP = ("audit.archived", "audit.checked", "audit.alarm", "audit.seal-remade")
 
 Tell = Callable[[int, int], object]
 
@@ -57,7 +80,7 @@ class Due:
 
     @property
     def name(self) -> str:
-        return f"audit-{self.first:012}-{self.last:012}.jsonl"
+        return segment_name(self.first, self.last)
 
 
 def due(before: datetime, most: int = MOST) -> Due | None:
@@ -78,24 +101,54 @@ def archive(
 
     `tell` is called with the entries done and how many there are.
     """
-    remove_all_moved()  # what a process that died has left
-    found = due(before, most)
-    if found is None:
+    if due(before, most) is None and not is_moved_left():
         return None
-    folder = segment_folder()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    waiting = folder / f".{found.name}.part"
+    with _alone():
+        remove_all_moved()  # what a process that died has left
+        found = due(before, most)
+        if found is not None:
+            _move(found, actor, clock, tell)
+    return found
+
+
+def archive_on_schedule(before: datetime, actor: Actor, clock: Clock = system) -> Due | None:
+    """The same where it is worth a file, and where nobody else is at it: for who asks often."""
+    if not is_moved_left() and not _is_worth_it(before, clock):
+        return None
     try:
-        size, sha256 = _write(found, waiting, actor, clock, tell)
-        written = _verified(found, waiting, size, sha256)
-        waiting.replace(folder / found.name)
-    finally:
-        waiting.unlink(missing_ok=True)
+        return archive(before, actor, clock)
+    except Busy:
+        return None
+
+
+def _is_worth_it(before: datetime, clock: Clock) -> bool:
+    """A segment a day, unless a full one is due; none of what the trail tells of its own upkeep:
+    that a segment was made is an entry, which would be a reason to make the next."""
+    newest = newest_segment()
+    recent = newest is not None and abs(clock.now() - newest.at) < EVERY
+    found = due(before, most=sys.maxsize if recent else MOST)
+    if found is None or (recent and found.count < MOST):
+        return False
+    return holds_more_than(UPKEEP, found.first, found.last)
+
+
+def _move(found: Due, actor: Actor, clock: Clock, tell: Tell) -> None:
+    folder = segment_folder()
+    path = folder / found.name
+    if os.path.lexists(path):
+        written = _verified(found, path)  # of a try that was cut off here
+    else:
+        waiting = folder / f".{found.name}.{secrets.token_hex(4)}.part"
+        try:
+            _write(found, waiting, actor, clock, tell)
+            written = _verified(found, waiting)
+            _place(waiting, path)
+        finally:
+            waiting.unlink(missing_ok=True)
     _sync(folder)
     close(written, checkpoints.public_key(), kept(found.at), actor, clock)
     remove_all_moved()
     log.info("entries %d to %d were moved to %s", found.first, found.last, found.name)
-    return found
 
 
 def remove_all_moved() -> None:
@@ -104,35 +157,64 @@ def remove_all_moved() -> None:
         pass
 
 
-def _write(found: Due, path: Path, actor: Actor, clock: Clock, tell: Tell) -> tuple[int, str]:
-    """Write the file, for its owner to read alone. Returns its bytes and its SHA-256."""
-    export = Export(JSONL, Filters(), found.last, actor.name, clock.now())
-    digest, size, done = hashlib.sha256(), 0, 0
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o400), "wb") as file:
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Whoever moves entries is alone: on this folder, and in this database. Raises Conflict."""
+    folder = segment_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600), "rb") as lock, alone():
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise Busy(ANOTHER_MOVES) from exc
+        for left in folder.glob(".audit-*.part"):
+            left.unlink(missing_ok=True)
+        yield
+
+
+def _write(found: Due, path: Path, actor: Actor, clock: Clock, tell: Tell) -> None:
+    """Write the file, for its owner to read alone."""
+    export, done = Export(JSONL, Filters(), found.last, actor.name, clock.now()), 0
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "wb") as file:
         for chunk in chunks(export):
             file.write(chunk.data)
-            digest.update(chunk.data)
-            size, done = size + len(chunk.data), done + chunk.entries
+            done += chunk.entries
             tell(done, found.count)
         file.flush()
         os.fsync(file.fileno())
-    return size, digest.hexdigest()
 
 
-def _verified(found: Due, path: Path, size: int, sha256: str) -> Written:
-    """Read it again, by itself: what is removed has to be provable from the file."""
-    reader = Files(key_files().root())
-    with path.open(encoding="utf-8", newline="\n") as lines:
-        reader.read(lines)
+def _place(waiting: Path, path: Path) -> None:
+    """Give the file its name, unless there is one. A link never replaces a file; where there are
+    no links, nobody else should be here anyway."""
+    try:
+        os.link(waiting, path)
+    except FileExistsError as exc:
+        raise Conflict(f"{path.name} appeared meanwhile.") from exc
+    except OSError:
+        if os.path.lexists(path):
+            raise Conflict(f"{path.name} appeared meanwhile.") from None
+        waiting.rename(path)
+
+
+def _verified(found: Due, path: Path) -> Written:
+    """Read it again, by itself: what is removed has to be provable from the file. Raises
+    NotArchived, OSError."""
+    reader, read = Files(key_files().root(), part=True), _Read()
+    with open_regular(path) as file:
+        try:
+            reader.read(read.lines(file))
+        except UNREADABLE as exc:
+            raise NotArchived(f"{path.name} is there, and is no segment. Move it away.") from exc
     report = reader.report()
-    _check(report, found)
+    _check(report, found, path)
     return Written(
         first=found.first,
         last=found.last,
         last_at=found.at,
         name=found.name,
-        size=size,
-        sha256=sha256,
+        size=read.size,
+        sha256=read.digest.hexdigest(),
         prev=reader.prev.hex(),
         tree=reader.tree.to_text(),
         root=report.root,
@@ -140,15 +222,29 @@ def _verified(found: Due, path: Path, size: int, sha256: str) -> Written:
     )
 
 
-def _check(report: Report, found: Due) -> None:
+class _Read:
+    """What was read: how many bytes, and their SHA-256."""
+
+    def __init__(self) -> None:
+        self.size, self.digest = 0, hashlib.sha256()
+
+    def lines(self, file: Iterable[bytes]) -> Iterator[str]:
+        for line in file:
+            self.size += len(line)
+            self.digest.update(line)
+            yield line.decode()
+
+
+def _check(report: Report, found: Due, path: Path) -> None:
     if not report.ok:
-        raise NotArchived(f"What is stored does not verify: {report.problems[0]}")
+        what = "What is stored" if path.name != found.name else f"{path.name}, which is there,"
+        raise NotArchived(f"{what} does not verify: {report.problems[0]}")
     if (report.first_seq, report.last_seq, report.last_checkpoint) != (
         found.first,
         found.last,
         found.last,
     ):
-        raise NotArchived("The entries changed while they were written.")
+        raise NotArchived(f"{path.name} has not entries {found.first} to {found.last}.")
 
 
 def _sync(folder: Path) -> None:

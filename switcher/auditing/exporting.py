@@ -124,7 +124,7 @@ async def stream_segment(job: SegmentJob) -> AsyncIterator[bytes]:
     """The file as it is."""
     whole = False
     try:
-        with await in_thread(job.segment.path.open, "rb") as file:
+        with await in_thread(job.segment.open) as file:
             while data := await in_thread(file.read, READ):
                 yield data
         whole = True

@@ -109,7 +109,8 @@ class Signer:
         if not days:
             return
         try:
-            archiving.archive(self._clock.now() - timedelta(days=days), SERVER, self._clock)
+            before = self._clock.now() - timedelta(days=days)
+            archiving.archive_on_schedule(before, SERVER, self._clock)
         except (SwitcherError, OSError) as exc:
             text = f"Old entries could not be moved: {exc}"
             log.error(text, extra={"action": "not-archived"})

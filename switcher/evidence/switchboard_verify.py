@@ -27,7 +27,8 @@ the key before it vouches for it, and that one no longer.
 Three verdicts:
     intact      every entry follows from the one before it, and nothing in it was changed
     anchored    every checkpoint is signed by the key, and its root is that of these entries
-    complete    no checkpoint, here or among the anchors, tells of more entries than there are
+    complete    no checkpoint, here or among the anchors, tells of more entries than there are, and
+                of entries that lie in segments which are not named, a signed entry here tells
 
 A selection (an export with a filter) is no chain. In it, intact is that no entry was changed, and
 anchored that each one's proof leads to the root of the signed checkpoint at its head. Whether
@@ -44,7 +45,9 @@ import argparse
 import base64
 import binascii
 import hashlib
+import heapq
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +55,8 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 GENESIS = bytes(32)
+# What reading a text raises that is not what it should be.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 ED25519 = 0x01
 # Half a surrogate, which no body has that was written here, is another text than any other.
 AS_IS = "surrogatepass"
@@ -258,6 +263,7 @@ def read_note(note: str, keys: Iterable[PublicKey]) -> Checkpoint:
 # -- Keys that follow one another
 
 ROTATED = "audit.key-rotated"
+ARCHIVED = "audit.archived"
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +370,7 @@ class Report:
     last_seq: int = 0
     root: str = ""
     checkpoints: int = 0
+    anchors: int = 0  # notes from elsewhere that it was compared with
     last_checkpoint: int = 0
     intact: bool = True
     anchored: bool = True
@@ -391,6 +398,7 @@ class Report:
 
 
 MOST_WARNINGS = 20
+SPECIAL = (f'{ROTATED}"', f'{ARCHIVED}"')  # kinds of entries that say something to a verifier
 
 
 class Verifier:
@@ -410,7 +418,13 @@ class Verifier:
         self._keys = Keyring(keys)
         self._at = ""
         self._began = self._tree.size
-        self._to_come: dict[int, list[Checkpoint | Note]] = {}
+        # What has to be told of the entries before the first one here, and which entry tells it.
+        self._before: tuple[int, str] | None = None
+        self._told_by = 0
+        # By their sizes, each once; and those that were met at the size that the tree has now.
+        self._to_come: dict[int, dict[Checkpoint | Note, None]] = {}
+        self._sizes: list[int] = []  # the same sizes, a heap
+        self._met: tuple[int, set[Checkpoint | Note]] = 0, set()
         self._report = Report(first_seq=self._tree.size + 1, last_seq=self._tree.size)
 
     @property
@@ -427,12 +441,19 @@ class Verifier:
         """The hash that the next entry follows from."""
         return self._prev
 
+    def ask_for_what_is_before(self) -> None:
+        """The entries before the first one here are nowhere: an entry must tell where they went,
+        and a checkpoint be over that entry."""
+        self._before = self._tree.size, self._tree.root().hex()
+
     def expect(self, checkpoint: Checkpoint | Note) -> None:
         """The tree must have this root when it has this size, and must get that far."""
         if checkpoint.size == self._tree.size:
             self._meet(checkpoint)
         elif checkpoint.size > self._tree.size:
-            self._to_come.setdefault(checkpoint.size, []).append(checkpoint)
+            if checkpoint.size not in self._to_come:
+                heapq.heappush(self._sizes, checkpoint.size)
+            self._to_come.setdefault(checkpoint.size, {})[checkpoint] = None
         elif checkpoint.size >= self._began:
             text = f"The checkpoint over {checkpoint.size} entries came too late to be compared."
             self._report.fail("anchored", text)
@@ -454,7 +475,8 @@ class Verifier:
         Whether those are true, the next checkpoint tells."""
         self._report.fail("complete", why)
         self._tree, self._prev, self._at, self._began = tree, prev, "", tree.size
-        for size in [size for size in self._to_come if size <= tree.size]:
+        while self._sizes and self._sizes[0] <= tree.size:
+            size = heapq.heappop(self._sizes)
             passed = self._to_come.pop(size)
             for checkpoint in passed if size == tree.size else ():
                 self._meet(checkpoint)
@@ -472,14 +494,14 @@ class Verifier:
 
     def add_all(self, rows: Sequence[Row]) -> None:
         """The next entries: many at once take half the time."""
-        while self._to_come:
+        while self._sizes:
             # Up to the next checkpoint, so that the tree can be compared there.
-            fit = min(self._to_come) - self._tree.size
+            fit = self._sizes[0] - self._tree.size
             if fit > len(rows):
                 break
             self._add_run(rows[:fit])
             rows = rows[fit:]
-            for checkpoint in self._to_come.pop(self._tree.size):
+            for checkpoint in self._to_come.pop(heapq.heappop(self._sizes)):
                 self._meet(checkpoint)
         self._add_run(rows)
 
@@ -506,8 +528,8 @@ class Verifier:
             at = body[found : found + 27]
             if at < last_at:
                 self._warn(f"The clock went back at entry {number}: {at} after {last_at}.")
-            if body.startswith(ROTATED, body.rfind('"kind":"') + 8):
-                self._see_rotation(body, number)
+            if body.startswith(SPECIAL, body.rfind('"kind":"') + 8):
+                self._see(body, number)
             # Go on from what is stored: one change is one problem, not one for each entry after.
             prev, last_at = told_hash, at
             hashes.append(told_hash)
@@ -539,12 +561,28 @@ class Verifier:
         if len(self._report.warnings) < MOST_WARNINGS:
             self._report.warnings.append(text)
 
+    def _see(self, body: str, number: int) -> None:
+        if body.startswith(ROTATED, body.rfind('"kind":"') + 8):
+            self._see_rotation(body, number)
+        elif self._before is not None and not self._told_by:
+            self._see_archived(body, number)
+
+    def _see_archived(self, body: str, number: int) -> None:
+        """Entries were moved to a segment: those before the first one here?"""
+        try:
+            facts = json.loads(body)["facts"]
+            told = facts["last"], facts["root"]
+        except UNREADABLE:
+            return
+        if told == self._before:
+            self._told_by = number
+
     def _see_rotation(self, body: str, number: int) -> None:
         """A key vouches for the next one. Whoever may append can write such an entry: one that
         is not signed by a believed key changes nothing, and is told."""
         try:
             rotation = Rotation.from_json(json.loads(body)["facts"])
-        except (ValueError, KeyError, TypeError):
+        except UNREADABLE:
             self._warn(f"Entry {number} tells of a change of key that is none.")
             return
         # Without keys this is about the chain alone, such as before signing.
@@ -555,6 +593,11 @@ class Verifier:
 
     def _meet(self, checkpoint: Checkpoint | Note) -> None:
         """The tree has its size: is it signed by a key that is believed, and over this tree?"""
+        if self._met[0] != self._tree.size:
+            self._met = self._tree.size, set()
+        if checkpoint in self._met[1]:
+            return  # an anchor of the checkpoint that is here as well
+        self._met[1].add(checkpoint)
         if isinstance(checkpoint, Note):
             try:
                 checkpoint.signer(self._keys)
@@ -582,9 +625,12 @@ class Verifier:
             report.fail("complete", text, self._tree.size + 1)
         if not report.checkpoints:
             report.fail("anchored", "There is no checkpoint.")
+        if self._before is not None and not 0 < self._told_by <= report.last_checkpoint:
+            text = f"No signed entry here tells that entries 1 to {self._before[0]} were moved."
+            report.fail("complete", f"{text} Name their files first.")
         return report
 
-    def _any(self, checkpoints: list[Checkpoint | Note]) -> bool:
+    def _any(self, checkpoints: Iterable[Checkpoint | Note]) -> bool:
         """Whether one of these is believed, of those that are over more than there is."""
         believed = False
         for checkpoint in checkpoints:
@@ -683,19 +729,26 @@ class Selection:
 # -- Reading files
 
 
+# A member `note` of a JSON object, also where that is of several lines or inside of another.
+_NOTE = re.compile(r'"note"\s*:\s*("(?:[^"\\]|\\.)*")')
+
+
 def read_anchors(lines: Iterable[str]) -> Iterator[str]:
-    """The notes in a file of anchors: `{"note": …}` or a JSON string a line, also where a syslog
-    has put something before it; or notes one after the other."""
+    """The notes in a file of anchors: the strings `note` of JSON objects, whatever stands around
+    them; JSON strings, one a line; or notes one after the other."""
     note: list[str] = []
     for line in lines:
-        at = 0 if line.startswith('"') else line.find('{"note":')
-        if at >= 0:
+        found = _NOTE.findall(line) or ([line] if line.startswith('"') else [])
+        for text in found:
             try:
-                told = json.loads(line[at:])
+                told = json.loads(text)
             except ValueError:
                 continue  # cut off while it was written; it was then written again
-            yield told if isinstance(told, str) else told["note"]
-        elif line.startswith("\u2014"):
+            if isinstance(told, str):
+                yield told
+        if found or line.lstrip()[:1] in ("{", "}", "[", "]", '"'):
+            continue
+        if line.startswith("\u2014"):
             yield "".join([*note, line])
             note = []
         elif line.strip() or note:
@@ -726,26 +779,35 @@ def verify_files(
 ) -> Report:
     """Verify segments and the export that follows them, each as its lines, as one chain. Raises
     ValueError."""
-    chained = Files(keys, anchors, tell)
-    for lines in files:
+    notes = list(anchors)
+    chained, selected = Files(keys, notes, tell), None
+    for count, lines in enumerate(files):
         iterator = iter(lines)
         head = next(iterator, None)
-        if head is not None and json.loads(head).get("selection") is True:
-            return _verify_selection(iterator, Selection(keys, anchors), tell)
-        chained.read(iterator if head is None else chain([head], iterator))
-    return chained.report()
+        is_selection = head is not None and json.loads(head).get("selection") is True
+        if selected is not None or (is_selection and count):
+            raise ValueError("a selection is no part of a chain: name it alone")
+        if is_selection:
+            selected = _verify_selection(iterator, Selection(keys, notes), tell)
+        else:
+            chained.read(iterator if head is None else chain([head], iterator))
+    report = selected or chained.report()
+    report.anchors = len(notes)
+    return report
 
 
 class Files:
-    """Reads files that follow one another into one verifier."""
+    """Reads files that follow one another into one verifier. `part`: others look after those
+    before them."""
 
     def __init__(
         self,
         keys: list[PublicKey],
         anchors: Iterable[str] = (),
         tell: Callable[[int], object] = lambda entries: None,
+        part: bool = False,
     ) -> None:
-        self._keys, self._anchors, self._tell = keys, list(anchors), tell
+        self._keys, self._anchors, self._tell, self._part = keys, list(anchors), tell, part
         self._verifier: Verifier | None = None
         self._begun = False  # the anchors are told once it is known where the first file begins
         self._batch: list[Row] = []
@@ -791,6 +853,8 @@ class Files:
         """A file that does not begin at entry 1."""
         if self._verifier is None:
             self._verifier = Verifier(tree, prev, self._keys)
+            if not self._part:
+                self._verifier.ask_for_what_is_before()
             return
         verifier = self._flush()
         if (verifier.tree.to_text(), verifier.prev) != (tree.to_text(), prev):
@@ -848,7 +912,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     try:
         report = _run(args)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+    except RecursionError:
+        print("Cannot be read: it is nested too deeply", file=sys.stderr)
+        return 2
+    except (OSError, *UNREADABLE) as exc:
         print(f"Cannot be read: {exc}", file=sys.stderr)
         return 2
     print(json.dumps(report.to_json()) if args.json else describe(report))
@@ -866,6 +933,8 @@ def _run(args: argparse.Namespace) -> Report:
     if args.anchors:
         with open(args.anchors, encoding="utf-8") as file:
             anchors = list(read_anchors(file))
+        if not anchors:
+            raise ValueError(f"there are no anchors in {args.anchors}")
     return verify_files(_lines(args.export), keys, anchors)
 
 
@@ -882,6 +951,7 @@ def describe(report: Report) -> str:
     """The verdicts for people."""
     span = f"entries {report.first_seq:,} to {report.last_seq:,}" if report.entries else "no entry"
     lines = [f"{report.entries:,} entries ({span}), {report.checkpoints:,} checkpoints"]
+    lines[0] += f", compared with {report.anchors:,} anchors" if report.anchors else ""
     for verdict in ("intact", "anchored", "complete"):
         holds = "yes" if getattr(report, verdict) else "NO"
         untold = report.selection and verdict == "complete"
@@ -891,7 +961,7 @@ def describe(report: Report) -> str:
     lines += [f"- {text}" for text in report.problems]
     lines += [f"Note: {text}" for text in report.warnings]
     if report.first_seq > 1 and not report.selection:
-        lines.append(f"The {report.first_seq - 1:,} entries before are in other files.")
+        lines.append(f"The {report.first_seq - 1:,} entries before are not in these files.")
     after = report.last_seq - report.last_checkpoint
     if report.ok and after > 0:
         lines.append(f"The last {after:,} entries are after the newest checkpoint.")

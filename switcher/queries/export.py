@@ -25,8 +25,8 @@ from switcher.queries.filters import Filters
 from switcher.queries.finding import find
 from switcher.queries.ledger import rotations
 from switcher.queries.proofs import NoProof, Prover
-from switcher.queries.segments import begins_behind, newest_segment
-from switcher.rows import columns, stored_rows
+from switcher.queries.segments import all_behind, begins_behind, newest_segment
+from switcher.rows import BEFORE_ALL, columns
 
 VERSION = 1
 JSONL, CSV = "jsonl", "csv"
@@ -81,14 +81,15 @@ def _chain(export: Export) -> Iterator[Chunk]:
     """Everything: the entries with the checkpoints over them, each behind its last entry."""
     segment = newest_segment()
     head = [_head(export)]
-    if segment is not None:
+    # Where what is kept of it is damaged, the verifier misses what is before.
+    if segment is not None and segment.tree.size and segment.prev:
         first, prev = segment.last + 1, segment.prev.hex()
-        head.append(_line("segment", first=first, prev=prev, tree=segment.tree_text))
+        head.append(_line("segment", first=first, prev=prev, tree=segment.tree.to_text()))
         head += [_line("rotation", **row) for row in segment.rotations]
     yield Chunk("".join(head).encode(), 0)
     notes = _notes(segment.last if segment else 0, export.upto)
     coming = next(notes, None)
-    for rows in _stored(begins_behind(), export.upto):
+    for rows in _stored(segment.last if segment is not None else BEFORE_ALL, export.upto):
         lines = []
         for row in rows:
             lines.append(_entry(row))
@@ -165,7 +166,7 @@ def _notes(after: int, upto: int) -> Iterator[tuple[int, str]]:
 
 
 def _stored(after: int, upto: int) -> Iterator[list[Row]]:
-    for rows in stored_rows(after):
+    for rows in all_behind(after):
         fit = [row for row in rows if row[0] <= upto]
         if fit:
             yield fit

@@ -15,8 +15,10 @@ from django.db.models import Max
 
 from switcher.evidence.keys import KeyRefused
 from switcher.evidence.switchboard_verify import (
+    ARCHIVED,
     GENESIS,
     ROTATED,
+    UNREADABLE,
     BadNote,
     Note,
     PublicKey,
@@ -35,13 +37,13 @@ from switcher.queries.segments import (
     newest_segment,
     rows_of,
     segments,
+    stored_behind,
 )
-from switcher.rows import Marks, index_row, newest_seq, salted, stored_rows
+from switcher.rows import BEFORE_ALL, Marks, index_row, newest_seq, salted
 
 # So many anchors are put into their order before they are used. They are in order already but for
 # a few that were delivered again.
 WINDOW = 4096
-ARCHIVED = "audit.archived"
 
 Tell = Callable[[int, int], object]
 
@@ -76,10 +78,11 @@ def verify(
     notes = _notes(using)
     coming = next(notes, None)  # before any entry: what is signed later is over more
     verifier = Verifier(Tree(), GENESIS, _roots())
-    after = begins_behind(using)
+    moved = _readable(verifier, segments(using))
+    after = moved[-1].last if moved else BEFORE_ALL
     total = newest_seq(using)
     compared = Comparison(using, after) if index else None
-    for rows in _rows(verifier, after, using):
+    for rows in _rows(verifier, moved, using):
         while coming is not None and size_of(coming) <= verifier.size + len(rows):
             verifier.expect_note(coming)
             coming = next(notes, None)
@@ -96,55 +99,74 @@ def verify(
     return Verified(verifier.report(), differs, first)
 
 
-def _rows(verifier: Verifier, after: int, using: str) -> Iterator[list[Row]]:
-    """All entries: those in segments, then those in the database. What is wrong with a segment is
-    told to the verifier."""
+def _rows(verifier: Verifier, moved: tuple[Moved, ...], using: str) -> Iterator[list[Row]]:
+    """All entries: those in segments, then those in the database, and those that are moved to
+    segments meanwhile."""
+    for segment in moved:
+        if segment.last >= verifier.size:
+            yield from _of_file(verifier, segment)
+    after = read = moved[-1].last if moved else BEFORE_ALL
+    for part in stored_behind(after, using):
+        for rows in _of_file(verifier, part) if isinstance(part, Moved) else [part]:
+            fresh = [row for row in rows if row[0] > read] if isinstance(part, Moved) else rows
+            if fresh:
+                yield fresh
+        read = max(read, part.last if isinstance(part, Moved) else part[-1][0])
     for segment in segments(using):
-        try:
-            if segment.last >= verifier.size:
-                yield from rows_of(segment)
-        except OSError as exc:
-            why = (
-                f"Entries {segment.first} to {segment.last} lie in {segment.path}: {exc.strerror}."
-            )
-            _skip(verifier, segment, why)
-        except NotTheSame:
-            text = f"{segment.name} is not the file that was sealed."
-            verifier.fail("intact", text)
-            if verifier.size != segment.last:
-                _skip(verifier, segment, f"{text} It does not end with entry {segment.last}.")
-    yield from stored_rows(after, using)
-    for segment in segments(using):
-        if segment.entry > after and not _is_told(segment, using):
+        if not segment.last:
+            continue
+        # One that lies in a later segment was looked at before it went there.
+        told = segment.entry <= after or _is_told(segment, using)
+        if not told and segment.entry > begins_behind(using):
             span = f"entries {segment.first} to {segment.last} were moved to {segment.name}"
             verifier.fail("complete", f"No entry tells that {span}.")
 
 
+def _readable(verifier: Verifier, found: tuple[Moved, ...]) -> tuple[Moved, ...]:
+    """Those that say at least which file it is. What cannot be read is told to the verifier."""
+    for segment in found:
+        if segment.damage:
+            text = f"What the database keeps of {segment.name} cannot be read: {segment.damage}."
+            verifier.fail("complete", text)
+    return tuple(segment for segment in found if segment.last)
+
+
+def _of_file(verifier: Verifier, segment: Moved) -> Iterator[list[Row]]:
+    """The entries of a segment. What is wrong with it is told to the verifier."""
+    try:
+        yield from rows_of(segment)
+    except OSError as exc:
+        why = f"Entries {segment.first} to {segment.last} lie in {segment.path}: {exc.strerror}."
+        _skip(verifier, segment, why)
+    except NotTheSame:
+        text = f"{segment.name} is not the file that was sealed."
+        verifier.fail("intact", text)
+        if verifier.size != segment.last:
+            _skip(verifier, segment, f"{text} It does not end with entry {segment.last}.")
+
+
 def _is_told(segment: Moved, using: str) -> bool:
-    """Whether the entry that should tell of a segment does. One that lies in a later segment was
-    looked at before it went there."""
+    """Whether the entry that should tell of a segment does."""
     rows = LedgerRow.objects.using(using).filter(pk=segment.entry)
     try:
         told = json.loads(rows.values_list("body", flat=True).first() or "")
         facts = told["facts"]
-        return (told["kind"], facts["last"], facts["sha256"]) == (
-            ARCHIVED,
-            segment.last,
-            segment.sha256,
-        )
-    except (ValueError, KeyError, TypeError):
+        named = told["kind"], facts["first"], facts["last"], facts["sha256"], facts["root"]
+        root = segment.tree.root().hex()
+        return named == (ARCHIVED, segment.first, segment.last, segment.sha256, root)
+    except UNREADABLE:
         return False
 
 
 def _skip(verifier: Verifier, segment: Moved, why: str) -> None:
     """Go on behind it. The tree that its row tells of is not believed: its root is in the
     checkpoints that follow; nor are the changes of key: both keys signed them."""
-    try:
-        for rotation in segment.changes_of_key():
-            verifier.rotated_before(rotation)
+    for rotation in segment.changes_of_key():
+        verifier.rotated_before(rotation)
+    if segment.tree.size:
         verifier.skip(segment.tree, segment.prev, why)
-    except ValueError:
-        verifier.fail("complete", f"{why} What the database keeps of it cannot be read.")
+    else:
+        verifier.fail("complete", why)
 
 
 def _roots() -> list[PublicKey]:
@@ -246,14 +268,20 @@ class Comparison:
         upto = max(row[0] for row in rows)
         found = self._rows.filter(seq__gt=self._last, seq__lte=upto)
         told = {row["seq"]: row for row in found.values(*COLUMNS, *ORIGIN)}
+        differing = []
         for seq, body, _, _ in rows:
             row = told.pop(seq, None)
             if row is None or not _same(row, body):
+                differing.append(seq)
+        differing += told
+        # Moved meanwhile: their rows to search by go with them.
+        moved = begins_behind(self._rows.db) if differing else 0
+        for seq in differing:
+            if seq > moved:
                 self._differs(seq)
-        for seq in told:
-            self._differs(seq)
         for mark in self._marks.add(rows):
-            self._differs(mark.seq)
+            if mark.seq > moved:
+                self._differs(mark.seq)
         self._last = upto
 
     def result(self) -> tuple[int, tuple[int, ...]]:

@@ -103,6 +103,7 @@ class Prover:
     def __init__(self, size: int) -> None:
         self._size = size
         segment = newest_segment()
+        self._damage = segment.damage if segment is not None and not segment.tree.size else ""
         removed = segment.tree if segment is not None else Tree()
         self._removed = removed.size
         self._known = peaks(removed)
@@ -112,6 +113,8 @@ class Prover:
 
     def proof(self, seq: int) -> list[bytes]:
         """The hashes from the entry up to the root. Raises NoProof."""
+        if self._damage:
+            raise NoProof(f"What is kept of moved entries cannot be read: {self._damage}.")
         index = seq - 1
         block = index >> BLOCK_LEVEL
         inside, above = list[Range](), list[Range]()

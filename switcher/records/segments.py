@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Max
 
 from switcher.clock import Clock
 from switcher.errors import Conflict
+from switcher.evidence.switchboard_verify import ARCHIVED as ARCHIVED
 from switcher.models import AuditEntry, LedgerRow, Origin, Segment
 from switcher.records.ledger import Actor, append, writing
 
-ARCHIVED = "audit.archived"
 # In one transaction: others write meanwhile.
 AT_ONCE = 2000
+
+
+# Any number that nothing else in this database locks by.
+_ARCHIVE_LOCK = 0x5377_6172_6368
+ANOTHER_MOVES = "Another process is moving old entries. Nothing else was done."
+
+
+class Busy(Conflict):
+    """Another process is moving old entries."""
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Whoever moves entries is alone on this database, wherever its server runs: PostgreSQL holds
+    a lock for this connection. SQLite lies on one machine, where a lock on the folder does. Raises
+    Busy."""
+    if connection.vendor != "postgresql":
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_ARCHIVE_LOCK])
+        if not cursor.fetchone()[0]:
+            raise Busy(ANOTHER_MOVES)
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [_ARCHIVE_LOCK])
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +107,11 @@ def close(written: Written, key: str, hosts: dict[str, Any], actor: Actor, clock
 def last_moved() -> int:
     """The number of the last entry that lies in a segment; 0 where none does."""
     return Segment.objects.aggregate(last=Max("last"))["last"] or 0
+
+
+def is_moved_left() -> bool:
+    """Whether some of the entries that lie in segments are still here."""
+    return LedgerRow.objects.filter(seq__lte=last_moved()).exists()
 
 
 def remove_moved() -> int:

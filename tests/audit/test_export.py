@@ -143,8 +143,14 @@ def test_segments_and_the_export_behind_them_verify_as_one_chain(
     code, told = verify(names[0], trail, str(path))
     assert (code, told["complete"], told["intact"]) == (DOES_NOT, False, True)
     assert "A file goes on behind entry" in told["problems"][0]
-    for path in names:
-        assert verify(path, trail)[0] == HOLDS
+    assert verify(names[0], trail)[0] == HOLDS
+    code, told = verify(names[1], trail)  # what tells of the one before it came later
+    assert (code, told["intact"], told["anchored"], told["complete"]) == (
+        DOES_NOT,
+        True,
+        True,
+        False,
+    )
 
 
 def test_without_a_usable_key_the_evidence_leaves_as_it_stands(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import timedelta
 
 import pytest
@@ -12,7 +13,10 @@ from switcher.auditing.archiving import archive
 from switcher.evidence.keys import KeyFiles
 from switcher.models import AuditEntry, Origin, Segment
 from switcher.places import segment_folder
+from switcher.queries.ledger import verify
+from switcher.queries.segments import open_regular
 from switcher.records import checkpoints
+from switcher.seals import seal, unseal
 from tests import make
 from tests.audit.conftest import ANNA, tell_many
 
@@ -78,6 +82,49 @@ def test_a_file_that_is_gone_is_said_to_be(moved: Segment, auditor: Client) -> N
     assert response.status_code == 404
     assert "is not in its folder any more" in response.content.decode()
     assert auditor.post("/audit/segments/9999").status_code == 404
+
+
+def take(streaming: AsyncClient, first: int) -> tuple[int, bytes]:
+    async def go() -> tuple[int, bytes]:
+        response = await streaming.post(f"/audit/segments/{first}")
+        if not response.streaming:
+            return response.status_code, response.content
+        return response.status_code, b"".join([part async for part in response])
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize("name", ["../audit-key.pem", "/etc/passwd", "audit-old.jsonl"])
+def test_the_name_that_the_database_has_of_a_file_leads_nowhere(
+    moved: Segment, streaming: AsyncClient, proofs: KeyFiles, name: str
+) -> None:
+    """Whoever may write into the database may not read the server's files by it."""
+    assert (segment_folder() / "../audit-key.pem").is_file()
+    unseal()
+    Segment.objects.update(name=name)
+    seal()
+    path = segment_folder() / f"audit-{moved.first:012}-{moved.last:012}.jsonl"
+    assert take(streaming, moved.first) == (200, path.read_bytes())
+    assert verify().ok
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "folder"])
+def test_what_is_no_file_is_not_followed(
+    moved: Segment, streaming: AsyncClient, proofs: KeyFiles, what: str
+) -> None:
+    path = segment_folder() / moved.name
+    path.unlink()
+    if what == "link":
+        path.symlink_to(proofs.private)
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    status, content = take(streaming, moved.first)
+    assert (status, b"PRIVATE KEY" in content) == (404, False)
+    with pytest.raises(OSError, match=moved.name):
+        open_regular(path)
+    assert not verify().report.complete
 
 
 def test_an_operator_takes_none_along(moved: Segment, operator: Client) -> None:

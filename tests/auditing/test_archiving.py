@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import stat
 from collections.abc import Callable
@@ -11,19 +12,27 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connection, transaction
 
+from switcher import rows as stored_in
 from switcher.auditing import archiving
 from switcher.auditing.archiving import NotArchived, archive
 from switcher.auditing.tail import Signer
+from switcher.clock import system
+from switcher.errors import Conflict
 from switcher.evidence.keys import KeyFiles
-from switcher.evidence.switchboard_verify import verify_export
+from switcher.evidence.switchboard_verify import verify_export, verify_files
 from switcher.models import AuditEntry, LedgerRow, Origin, Segment
 from switcher.places import segment_folder
+from switcher.queries import ledger
+from switcher.queries.export import JSONL, Export, chunks
+from switcher.queries.filters import Filters
 from switcher.queries.ledger import verify
 from switcher.queries.moments import then
 from switcher.records import Actor, checkpoints
+from switcher.records import segments as segment_rows
 from switcher.records.ledger import append, writing
+from switcher.rows import newest_seq
 from switcher.seals import seal, unseal
 from tests import make
 from tests.auditing.conftest import ANNA, write
@@ -84,8 +93,27 @@ def test_a_segment_proves_itself_alone(old: FakeClock, proofs: KeyFiles) -> None
     for segment in Segment.objects.all():
         with (segment_folder() / segment.name).open(encoding="utf-8") as lines:
             report = verify_export(lines, proofs.root())
-        assert report.ok, report.problems
+        # What tells of the one before it lies in entries that came later than this one's.
+        whole = segment.first == 1
+        assert (report.intact, report.anchored, report.complete) == (True, True, whole)
         assert (report.first_seq, report.last_seq) == (segment.first, segment.last)
+
+
+def test_segments_and_the_export_behind_them_verify_as_one_chain(
+    old: FakeClock, proofs: KeyFiles
+) -> None:
+    move(old, most=25)
+    move(old, most=25)
+    checkpoints.sign(old)
+    whole = Export(JSONL, Filters(), newest_seq(), "arno", old.now())
+    lines = b"".join(chunk.data for chunk in chunks(whole)).decode().splitlines()
+    files = [
+        (segment_folder() / segment.name).read_text(encoding="utf-8").splitlines()
+        for segment in Segment.objects.all()
+    ]
+    for some in ([*files, lines], [files[1], lines], [lines]):
+        assert verify_files(some, proofs.root()).ok
+    assert not verify_files([files[0], lines], proofs.root()).complete
 
 
 def test_a_segment_ends_where_a_checkpoint_does_and_the_next_begins_behind_it(
@@ -185,8 +213,85 @@ def test_what_dies_in_the_middle_loses_nothing_and_is_ended_by_the_next(
     assert Segment.objects.count() == 1
     assert AuditEntry.objects.filter(kind="audit.archived").count() == 1
     assert archiving.orphans() == ()
-    assert not list(segment_folder().glob(".*"))
+    assert not list(segment_folder().glob(".*.part"))
     assert verify(index=True).ok
+
+
+def test_of_two_who_move_the_same_entries_one_is_refused(old: FakeClock) -> None:
+    def second(*_: int) -> None:
+        with pytest.raises(Conflict, match="Another process is moving old entries"):
+            move(old)
+        assert not list(segment_folder().glob("audit-*"))
+
+    assert move(old, tell=second) is not None
+    segment = Segment.objects.get()
+    sealed = (segment_folder() / segment.name).read_bytes()
+    assert hashlib.sha256(sealed).hexdigest() == segment.sha256
+    assert verify(index=True).ok
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="there servers share a database")
+def test_who_moves_entries_on_another_machine_is_seen_by_the_database(
+    old: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcntl.flock", lambda *_: None)  # another machine's folder
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [segment_rows._ARCHIVE_LOCK])
+        with pytest.raises(Conflict, match="Another process is moving old entries"):
+            move(old)
+    finally:
+        other.close()
+    assert stored()[0] == 1
+
+
+def test_the_run_after_a_crash_uses_the_file_that_is_there(
+    old: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what was verified; to write it again would take the place of a file."""
+    with monkeypatch.context() as patched, pytest.raises(InterruptedError):
+        patched.setattr(archiving, "close", interrupted)
+        move(old)
+    (left,) = archiving.orphans()
+    before = (segment_folder() / left).stat()
+    old.pass_time(60)
+    move(old)
+    assert (segment_folder() / left).stat().st_ino == before.st_ino
+    assert verify().ok
+
+
+def interrupted(*_: Any, **__: Any) -> None:
+    raise InterruptedError
+
+
+@pytest.mark.parametrize("content", ["", "another's\n", "{}\n", '{"type":"export"}\n'])
+def test_a_file_that_is_no_such_segment_is_neither_replaced_nor_taken_for_one(
+    old: FakeClock, content: str
+) -> None:
+    segment_folder().mkdir()
+    path = segment_folder() / "audit-000000000001-000000000041.jsonl"
+    path.write_text(content)
+    with pytest.raises(NotArchived, match=path.name):
+        move(old)
+    assert (path.read_text(), stored()[0]) == (content, 1)
+
+
+def test_a_file_that_appears_while_another_is_written_is_not_replaced(old: FakeClock) -> None:
+    path = segment_folder() / "audit-000000000001-000000000041.jsonl"
+    with pytest.raises(Conflict, match="appeared meanwhile"):
+        move(old, tell=lambda *_: path.write_text("another's"))
+    assert (path.read_text(), stored()[0]) == ("another's", 1)
+
+
+def test_what_a_crash_left_half_written_is_in_nobodys_way(old: FakeClock) -> None:
+    """Also where it cannot be written to: it is for its owner to read alone."""
+    segment_folder().mkdir()
+    left = segment_folder() / ".audit-000000000001-000000000041.jsonl.part"
+    left.write_text("half")
+    left.chmod(0o400)
+    assert move(old) is not None
+    assert not left.exists()
 
 
 def test_what_does_not_verify_stays(old: FakeClock) -> None:
@@ -196,7 +301,7 @@ def test_what_does_not_verify_stays(old: FakeClock) -> None:
     with pytest.raises(NotArchived, match="Entry 7 was changed"):
         move(old)
     assert stored()[0] == 1
-    assert not list(segment_folder().iterdir())
+    assert [path.name for path in segment_folder().iterdir()] == [".lock"]
 
 
 def test_only_what_was_moved_can_be_deleted(old: FakeClock) -> None:
@@ -224,12 +329,128 @@ def test_the_schedule_moves_one_segment_at_a_look(
     assert Segment.objects.count() == 1
 
 
+def spans() -> list[tuple[int, int]]:
+    return list(Segment.objects.order_by("first").values_list("first", "last"))
+
+
+def test_what_a_segment_leaves_behind_is_no_reason_for_the_next(
+    old: FakeClock, settings: Any
+) -> None:
+    """Its own entry, and the daily checks, become old as well."""
+    settings.SWITCHER_AUDIT_KEEP_DAYS = 1
+    signer = Signer(old)
+    for _ in range(20):
+        signer.look()
+        signer.sign()
+        old.pass_time(12 * 3600)
+    first, second = spans()
+    assert first == (1, 41)
+    assert second[0] == 42  # what was young then
+
+
+def test_the_schedule_makes_a_segment_a_day_and_more_only_when_they_are_full(
+    old: FakeClock, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SWITCHER_AUDIT_KEEP_DAYS = 1
+    signer = Signer(old)
+    monkeypatch.setattr(archiving, "MOST", 25)
+    monkeypatch.setattr(archiving.archive, "__defaults__", (system, 25, lambda *_: None))
+    signer.look()
+    signer.look()
+    assert spans() == [(1, 21)]  # the other 20 are not a full one
+    old.pass_time(24 * 3600)
+    signer.look()
+    assert spans()[:2] == [(1, 21), (22, 41)]
+    write(old, 30)
+    checkpoints.sign(old)
+    old.pass_time(3600)
+    archiving.archive_on_schedule(old.now(), ANNA, old)
+    assert len(spans()) == 3
+
+
+def test_a_schedule_that_finds_another_at_it_says_nothing(old: FakeClock, settings: Any) -> None:
+    settings.SWITCHER_AUDIT_KEEP_DAYS = 1
+    assert move(old, tell=lambda *_: Signer(old)._move_old()) is not None
+    assert not AuditEntry.objects.filter(kind="audit.alarm").exists()
+    assert len(spans()) == 1
+
+
 def test_an_archive_that_fails_is_an_alarm(old: FakeClock, settings: Any) -> None:
     settings.SWITCHER_AUDIT_KEEP_DAYS = 1
     segment_folder().parent.joinpath("audit-segments").write_text("in the way")
     Signer(old).look()
     alarm = AuditEntry.objects.get(kind="audit.alarm", reason__startswith="Old entries")
     assert "could not be moved" in alarm.reason
+
+
+class TestWhileOthersRead:
+    """Entries are moved while they are verified or exported: the verdicts stay what they are."""
+
+    @pytest.fixture
+    def many(
+        self, proofs: KeyFiles, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> FakeClock:
+        """Read ten at a time: forty old entries, ten young ones."""
+        for vendor in ("_SQLITE", "_SQLITE_RAW", "_POSTGRES"):
+            sql = getattr(stored_in, vendor).replace("LIMIT 1000", "LIMIT 10")
+            monkeypatch.setattr(stored_in, vendor, sql)
+        for _ in range(4):
+            write(clock, 10)
+            checkpoints.sign(clock)
+        clock.pass_time(7 * 86400)
+        write(clock, 9)
+        checkpoints.sign(clock)
+        return clock
+
+    @pytest.mark.parametrize("index", [False, True])
+    @pytest.mark.parametrize("most", [11, 21, 100])
+    @pytest.mark.parametrize("after", [0, 10, 20, 40])
+    def test_verify_goes_on_in_the_file(
+        self, many: FakeClock, after: int, most: int, index: bool
+    ) -> None:
+        def tell(done: int, total: int) -> None:
+            if done >= after:
+                move(many, most=most)
+
+        report = verify(tell, index=index)
+        assert (report.ok, report.report.problems) == (True, [])
+        assert report.report.entries >= 51
+
+    @pytest.mark.parametrize("at", ["segments", "newest_seq"])
+    def test_verify_that_begins_as_they_are_moved(
+        self, many: FakeClock, monkeypatch: pytest.MonkeyPatch, at: str
+    ) -> None:
+        real = getattr(ledger, at)
+
+        def then_moved(*args: Any) -> Any:
+            found = real(*args)
+            move(many)
+            return found
+
+        monkeypatch.setattr(ledger, at, then_moved)
+        assert verify(index=True).report.problems == []
+
+    @pytest.mark.parametrize("after", [0, 1, 2, 4])
+    def test_an_export_goes_on_in_the_file(
+        self, many: FakeClock, proofs: KeyFiles, after: int
+    ) -> None:
+        lines = []
+        whole = Export(JSONL, Filters(), newest_seq(), "arno", many.now())
+        for number, chunk in enumerate(chunks(whole)):
+            lines += chunk.data.decode().splitlines()
+            if number == after:
+                assert move(many) is not None
+        report = verify_export(lines, proofs.root())
+        assert (report.ok, report.problems, report.entries) == (True, [], 50)
+
+    def test_a_file_that_is_gone_then_is_told_all_the_same(self, many: FakeClock) -> None:
+        def tell(done: int, total: int) -> None:
+            if not Segment.objects.exists():
+                move(many)
+                (segment_folder() / Segment.objects.get().name).unlink()
+
+        report = verify(tell).report
+        assert (report.intact, report.anchored, report.complete) == (True, True, False)
 
 
 class TestWhoWasActiveWhen:

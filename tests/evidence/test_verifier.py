@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,6 +25,7 @@ from switcher.evidence.switchboard_verify import (
     checkpoint_text,
     fold,
     leaf,
+    main,
     node,
     read_anchors,
     read_keys,
@@ -31,6 +34,7 @@ from switcher.evidence.switchboard_verify import (
     verify_export,
 )
 
+Ran = tuple[int, str]
 AT = "2026-11-23T09:00:00.{:06}Z"
 
 
@@ -343,7 +347,7 @@ class TestRotation:
         end = {"type": "checkpoint", "note": note_over(rows, self.second)}
         with_it = [json.dumps(line) for line in [begin, rotated, *entries, end]]
         without = [json.dumps(line) for line in [begin, *entries, end]]
-        assert verify_export(with_it, [self.first.public]).ok
+        assert verify_export(with_it, [self.first.public]).anchored
         assert not verify_export(without, [self.first.public]).anchored
 
 
@@ -365,3 +369,84 @@ def test_only_the_first_key_of_a_file_is_believed() -> None:
     assert read_keys([f"{first}\n", f"{second}\n"]) == first
     with pytest.raises(ValueError, match="no key"):
         read_keys([])
+
+
+# --- the command: what it is given to read ------------------------------------------------------
+
+
+class TestCommand:
+    key = signer()
+    rows = chain(20)
+
+    @pytest.fixture
+    def run(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+        (tmp_path / "key").write_text(f"{self.key.public}\n")
+
+        def go(*files: list[str], anchors: str | None = None) -> Ran:
+            paths = [tmp_path / str(number) for number in range(len(files))]
+            for path, lines in zip(paths, files, strict=True):
+                path.write_text("\n".join(lines))
+            args = [*map(str, paths), "--key", str(tmp_path / "key")]
+            if anchors is not None:
+                (tmp_path / "anchors").write_text(anchors)
+                args += ["--anchors", str(tmp_path / "anchors")]
+            code = main(args)
+            out = capsys.readouterr()
+            return code, out.out + out.err
+
+        return go
+
+    def export(self) -> list[str]:
+        lines = [
+            json.dumps({"type": "entry", "seq": r.seq, "body": r.body, "prev": r.prev.hex()}
+            | {"hash": r.hash.hex()})
+            for r in self.rows[:12]
+        ]  # fmt: skip
+        return [*lines, json.dumps({"type": "checkpoint", "note": self.note(12)})]
+
+    def note(self, size: int) -> str:
+        return note_over(self.rows[:size], self.key)
+
+    @pytest.mark.parametrize("indent", [None, 2])
+    def test_anchors_are_understood_as_collectors_write_them(
+        self, run: Callable[..., Ran], indent: int | None
+    ) -> None:
+        """One of them tells of more entries than the export has."""
+        told = [{"at": "now", "note": self.note(n)} for n in (12, 20)]
+        text = "\n".join(json.dumps(row, indent=indent) for row in [*told, {"note": None}])
+        code, said = run(self.export(), anchors=text)
+        assert (code, "A checkpoint tells of 20 entries" in said) == (1, True)
+        assert "compared with 2 anchors" in said
+
+    @pytest.mark.parametrize("text", ["", "hello\nthere\n", '{"note": null}\n', '{"no": "te"}'])
+    def test_a_file_without_any_anchor_is_not_taken_for_one(
+        self, run: Callable[..., Ran], text: str
+    ) -> None:
+        code, said = run(self.export(), anchors=text)
+        assert (code, "there are no anchors in" in said) == (2, True)
+
+    def test_what_is_nested_too_deeply_cannot_be_read(self, run: Callable[..., Ran]) -> None:
+        code, said = run([*self.export(), '{"a":' * 100_000])
+        assert (code, said) == (2, "Cannot be read: it is nested too deeply\n")
+
+    def test_a_selection_does_not_hide_what_is_wrong_before_it(
+        self, run: Callable[..., Ran]
+    ) -> None:
+        bad = [line.replace("anna", "mallory") for line in self.export()]
+        selection = [json.dumps({"type": "export", "selection": True})]
+        for files in ((bad, selection), (selection, bad)):
+            code, said = run(*files)
+            assert (code, "name it alone" in said) == (2, True)
+
+    def test_many_anchors_are_met_in_their_order_and_each_is_verified_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also where the export has the same checkpoints."""
+        asked: list[str] = []
+        real = PublicKey.signed
+        monkeypatch.setattr(
+            PublicKey, "signed", lambda key, *told: asked.append(told[1]) or real(key, *told)
+        )
+        notes = [self.note(n) for n in range(1, 13)]
+        report = verify_export(self.export(), [self.key.public], [*reversed(notes), *notes])
+        assert (report.ok, report.checkpoints, len(asked)) == (True, 12, 12)

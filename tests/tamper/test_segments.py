@@ -6,14 +6,21 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from django.db import DatabaseError, connection, transaction
+from django.test import Client
 
+from switcher.access import AUDITORS
 from switcher.auditing.archiving import archive
 from switcher.evidence.keys import KeyFiles
-from switcher.evidence.switchboard_verify import Report, Tree
+from switcher.evidence.switchboard_verify import Entry, Report, Tree, verify_export
 from switcher.models import LedgerRow, Segment
 from switcher.places import segment_folder
+from switcher.queries.export import JSONL, Export, chunks
+from switcher.queries.filters import Filters
 from switcher.queries.ledger import verify
-from switcher.records.ledger import stamp
+from switcher.records.ledger import append, stamp, writing
+from switcher.rows import newest_seq, stored_rows
+from tests import make
 from tests.clocks import FakeClock
 from tests.tamper.attacker import ANNA, Attacker, sign_and_anchor, write
 
@@ -120,23 +127,121 @@ def test_a_row_that_cannot_be_read(moved: Attacker) -> None:
     assert not verify().report.ok
 
 
-def test_entries_hidden_by_a_segment_that_nobody_made(trail: KeyFiles, clock: FakeClock) -> None:
-    """The chain and the checkpoints hold; but the file is nowhere, and no entry tells of it."""
-    attacker = Attacker(trail, clock)
+def make_up(clock: FakeClock, rows: list[Entry], entry: int) -> tuple[str, list[object]]:
+    """The SQL of a segment with the first five entries, which nobody made."""
     tree = Tree()
-    tree.extend([row.hash for row in attacker.rows()[:5]])
-    attacker.sql(
+    tree.extend([row.hash for row in rows[:5]])
+    sql = (
         f"INSERT INTO {SEGMENT} (first, last, last_at, name, size, sha256, prev, tree, "
-        "rotations, entry, at) VALUES (1, 5, %s, 'audit-old.jsonl', 0, '', %s, %s, '[]', 9, %s)",
-        stamp(clock.now()),
-        attacker.rows()[4].hash.hex(),
-        tree.to_text(),
-        stamp(clock.now()),
+        "rotations, entry, at) VALUES (1, 5, %s, 'audit-old.jsonl', 0, '', %s, %s, '[]', %s, %s)"
     )
+    at = stamp(clock.now())
+    return sql, [at, rows[4].hash.hex(), tree.to_text(), entry, at]
+
+
+def exported(clock: FakeClock) -> list[str]:
+    """All of the trail, as an auditor takes it from the server."""
+    whole = Export(JSONL, Filters(), newest_seq(), "arno", clock.now())
+    return b"".join(chunk.data for chunk in chunks(whole)).decode().splitlines(keepends=True)
+
+
+def hide(attacker: Attacker, entry: int) -> None:
+    sql, values = make_up(attacker.clock, attacker.rows(), entry)
+    attacker.sql(sql, *values)
     attacker.delete(1, 2, 3, 4, 5)
+
+
+def test_entries_hidden_by_a_segment_that_nobody_made(attacker: Attacker) -> None:
+    """The chain and the checkpoints hold; but the file is nowhere, and no entry tells of it."""
+    hide(attacker, entry=9)
     report = verify().report
     assert not report.complete
     assert any("No entry tells that entries 1 to 5" in text for text in report.problems)
+
+
+def test_the_verifier_elsewhere_sees_that_entries_were_hidden(attacker: Attacker) -> None:
+    """It has the export alone: what it begins behind has to be told by an entry in it."""
+    sign_and_anchor(attacker.clock)
+    hide(attacker, entry=9)
+    report = verify_export(exported(attacker.clock), attacker.files.root())
+    assert verdicts(report) == (True, True, False)
+    assert report.problems == [
+        "No signed entry here tells that entries 1 to 5 were moved. Name their files first."
+    ]
+
+
+def test_an_entry_about_it_that_is_not_signed_tells_nothing(attacker: Attacker) -> None:
+    sign_and_anchor(attacker.clock)
+    tree = Tree()
+    tree.extend([row.hash for row in attacker.rows()[:5]])
+    with writing():
+        told = {"first": 1, "last": 5, "root": tree.root().hex(), "sha256": ""}
+        append("audit.archived", ANNA, clock=attacker.clock, **told)
+    hide(attacker, entry=13)
+    report = verify_export(exported(attacker.clock), attacker.files.root())
+    assert verdicts(report) == (True, True, False)
+
+
+def test_an_export_behind_segments_is_complete_as_an_entry_tells_of_them(moved: Attacker) -> None:
+    lines = exported(moved.clock)
+    report = verify_export(lines, moved.files.root())
+    assert (verdicts(report), report.first_seq) == ((True, True, True), 10)
+    other = [line.replace('facts\\":{\\"bytes', 'facts\\":{\\"bites') for line in lines]
+    assert verdicts(verify_export(other, moved.files.root()))[0] is False
+
+
+@pytest.mark.parametrize("entry", [7, 9, 12, 99])
+def test_the_database_refuses_a_segment_that_no_entry_tells_of(
+    trail: KeyFiles, clock: FakeClock, entry: int
+) -> None:
+    """With the seals in place: else it would free entries to be deleted."""
+    rows = [Entry(*row) for some in stored_rows() for row in some]
+    sql, values = make_up(clock, rows, entry)
+    with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute(sql, values)
+    assert not Segment.objects.exists()
+
+
+@pytest.mark.parametrize("fact", ["first", "last", "sha256"])
+def test_the_database_refuses_a_segment_that_an_entry_tells_otherwise(
+    trail: KeyFiles, clock: FakeClock, fact: str
+) -> None:
+    told: dict[str, object] = {"first": 1, "last": 5, "sha256": ""} | {fact: 4}
+    with writing():
+        entry = append("audit.archived", ANNA, clock=clock, **told)
+    rows = [Entry(*row) for some in stored_rows() for row in some]
+    sql, values = make_up(clock, rows, entry.seq)
+    with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute(sql, values)
+
+
+DAMAGE = [
+    "prev = 'zz'", "rotations = 'null'", "rotations = '[1]'", "tree = 'x'",
+    "tree = '9:00,11'", "sha256 = ''",
+]  # fmt: skip
+ON_SQLITE = [
+    "name = 'a' || char(0)", "prev = 7", "tree = x'ff'", "last_at = 'x'",
+    "at = 5", "size = 'x'", "entry = 'x'", "first = 'x'", "last = 'x'", "first = 6.5",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", DAMAGE + (ON_SQLITE if connection.vendor == "sqlite" else []))
+def test_a_damaged_row_is_a_verdict_and_no_page_fails_of_it(moved: Attacker, change: str) -> None:
+    """One that names the file, where the row still says which it is."""
+    name = names()[1]
+    moved.sql(f"UPDATE {SEGMENT} SET {change} WHERE first = 6")
+    report = verify(index=True).report
+    assert report.ok is ("name" in change)
+    assert report.ok or "first" in change or "last =" in change or name in report.problems[0]
+    client = Client()
+    make.sign_in(client, make.user("arno", AUDITORS))
+    for path in ("", "verify/", f"{newest_seq()}/", "7/", "when/", "when/?at=2026-11-23T09:00"):
+        page = client.get(f"/audit/{path}")
+        assert page.status_code in (200, 404), path
+    assert ("damaged" in client.get("/audit/verify/").content.decode()) is not report.ok
+    exported(moved.clock)
 
 
 def test_a_segments_row_removed(moved: Attacker) -> None:

@@ -23,14 +23,15 @@ def segment(request: HttpRequest, first: int) -> HttpResponseBase:
     found = segment_of(first)
     if found is None:
         return missing(request, f"file of entry {first}")
-    if not found.is_there:
+    size = found.bytes_there()
+    if size is None:
         text = f"{found.name} is not in its folder any more. Bring it back there, and try again."
         context = {"title": "Nothing was exported", "text": text}
         return show(request, "message.html", context, status=404)
     job = begin_segment(found, actor_of(request))
     response = StreamingHttpResponse(stream_segment(job), content_type="application/x-ndjson")
     response["Content-Disposition"] = f'attachment; filename="{found.name}"'
-    response["Content-Length"] = str(found.size)
+    response["Content-Length"] = str(size)
     response["Cache-Control"] = "no-store"
     return response
 
