@@ -37,7 +37,7 @@ def test_the_trail_is_the_same_on_postgresql(tmp_path: Path) -> None:
                 # which end with it, and of which PostgreSQL's driver then warns.
                 [
                     *(sys.executable, "-m", "pytest", *ROOM),
-                    *("-q", "-n", "3", "-p", "no:cacheprovider", "-m", "not asyncio"),
+                    *("-q", "-n", "2", "-p", "no:cacheprovider", "-m", "not asyncio"),
                 ],
                 env=database.env,
                 cwd=ROOT,
