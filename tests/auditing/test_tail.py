@@ -365,12 +365,12 @@ def test_a_check_that_raises_is_an_alarm_and_tried_again_after_a_day(
     signer: Signer, clock: FakeClock, anchors: Path
 ) -> None:
     write(clock, 3)
-    anchors.write_text('{"note": 5}\n')
+    anchors.mkdir()  # a folder is no file of anchors
     signer.begin()
     signer.look()
     clock.pass_time(23 * 3600)
     signer.look()
-    why = "It could not be read to its end: AttributeError"
+    why = "It could not be read to its end: Is a directory"
     (checked,) = facts_of("audit.checked")
     assert checked["error"].startswith(why)
     (alarm,) = [text for text in reasons_of("audit.alarm") if "sink" not in text]
@@ -383,7 +383,7 @@ def test_a_check_that_raises_is_an_alarm_and_tried_again_after_a_day(
     clock.pass_time(3600)
     signer.look()
     assert len(facts_of("audit.checked")) == 2
-    anchors.unlink()
+    anchors.rmdir()
     clock.pass_time(24 * 3600)
     signer.look()
     signer.look()

@@ -87,10 +87,12 @@ def test_what_cannot_be_read_is_2(
     assert run(capsys, "verify") == (2, "")
 
 
-def test_a_line_of_anchors_that_makes_no_sense_is_2_and_a_sentence(
+def test_anchors_that_cannot_be_read_are_2_and_a_sentence(
     signed: KeyFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    signed.private.with_name("anchors.txt").write_text('{"note": 5}\n')
+    anchors = signed.private.with_name("anchors.txt")
+    anchors.unlink(missing_ok=True)
+    anchors.mkdir()  # a folder is no file of anchors
     with pytest.raises(SystemExit) as ended:
         call_command("audit", "verify")
     assert ended.value.code == 2

@@ -85,13 +85,15 @@ def test_a_bad_trail_is_told_with_its_first_bad_entry(signed: KeyFiles, auditor:
 
 @pytest.mark.usefixtures("_at_once")
 def test_a_verification_that_fails_says_so_and_why(signed: KeyFiles, auditor: Client) -> None:
-    signed.private.with_name("anchors.txt").write_text('{"note": 5}\n')
+    anchors = signed.private.with_name("anchors.txt")
+    anchors.unlink(missing_ok=True)
+    anchors.mkdir()  # a folder is no file of anchors
     text = text_of(auditor.post("/audit/verify/", headers={"HX-Request": "true"}))
-    assert "for arno, failed. It could not be read to its end: AttributeError" in text
+    assert "for arno, failed. It could not be read to its end: Is a directory" in text
     assert text.count("It could not be read") == 1
     checking.forget()  # as another process shows it
     text = text_of(auditor.get("/audit/verify/"))
-    assert "for arno, failed. It could not be read to its end: AttributeError" in text
+    assert "for arno, failed. It could not be read to its end: Is a directory" in text
     assert "The audit trail could not be verified." in text
 
 
