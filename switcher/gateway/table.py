@@ -43,6 +43,9 @@ LOOK_S = 0.05
 BEAT_S = 1.0
 VALID_S = 2.0
 BEAT_VALID_S = 3.0  # less than gates.DEAD_AFTER_S by more than a clock is read wrong
+# For a fresh reading, before a request is refused: who was paused in the middle of a write holds
+# SQLite's lock for as long.
+PATIENCE_S = 20.0
 AWAKE_S = 10.0  # after the last request
 AGAIN_S = 0.5  # after an error of the database
 FLUSH_S = 5.0
@@ -72,7 +75,7 @@ class Table:
         self.meter = Meter()
         self._flushed_at = 0.0
 
-    async def routes(self, seconds: float = VALID_S) -> Routes:
+    async def routes(self, seconds: float = PATIENCE_S) -> Routes:
         """The routes, fresh. Raises Stale where the database does not answer for `seconds`."""
         self._used_at = self._loop.time()
         self._wake()
@@ -102,7 +105,7 @@ class Table:
         asked_at = self._loop.time()
         self.poke()
         try:
-            async with asyncio.timeout(VALID_S):
+            async with asyncio.timeout(PATIENCE_S):
                 while self._looked_at < asked_at:
                     self._used_at = self._loop.time()
                     self._wake()
