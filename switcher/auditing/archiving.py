@@ -111,12 +111,17 @@ def archive(
     return found
 
 
-def archive_on_schedule(before: datetime, actor: Actor, clock: Clock = system) -> Due | None:
+def archive_on_schedule(
+    before: datetime,
+    actor: Actor,
+    clock: Clock = system,
+    tell: Tell = lambda done, total: None,
+) -> Due | None:
     """The same where it is worth a file, and where nobody else is at it: for who asks often."""
     if not is_moved_left() and not _is_worth_it(before, clock):
         return None
     try:
-        return archive(before, actor, clock)
+        return archive(before, actor, clock, tell=tell)
     except Busy:
         return None
 

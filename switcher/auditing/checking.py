@@ -10,7 +10,7 @@ from datetime import datetime
 from django.db import connections
 
 from switcher.clock import Clock, system
-from switcher.queries.ledger import Verified, verify
+from switcher.queries.ledger import Tell, Verified, verify
 from switcher.records import Actor, changed
 from switcher.records.checkpoints import note_check_failed, note_checked, raise_alarm
 
@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 
 # After every thousand entries, which take some 4 ms: pages and clients are served meanwhile.
 BREATH_S = 0.002
+
+
+class Cut(Exception):
+    """Raised by a `tell`: the process ends before the verification has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +71,14 @@ def start(actor: Actor, clock: Clock = system) -> bool:
     return True
 
 
-def run(actor: Actor, clock: Clock = system) -> Progress | None:
-    """Verify here and now; gives how it ended. None: one runs already."""
+def run(
+    actor: Actor, clock: Clock = system, tell: Tell = lambda done, total: None
+) -> Progress | None:
+    """Verify here and now; gives how it ended. None: one runs already. Raises Cut, if `tell` does:
+    then nothing is written down."""
     if not _begin(actor, clock):
         return None
-    _run(actor, clock)
+    _run(actor, clock, tell)
     return _progress
 
 
@@ -91,14 +98,18 @@ def _run_and_close(actor: Actor, clock: Clock) -> None:
         connections.close_all()
 
 
-def _run(actor: Actor, clock: Clock) -> None:
-    def tell(done: int, total: int) -> None:
+def _run(actor: Actor, clock: Clock, tell: Tell = lambda done, total: None) -> None:
+    def tell_all(done: int, total: int) -> None:
         _update(done=done, total=total)
+        tell(done, total)
         clock.sleep(BREATH_S)
 
     try:
-        result = verify(tell)
+        result = verify(tell_all)
         write_down(result, actor, clock)
+    except Cut:
+        _update(ended_at=clock.now(), error="It was cut off.")
+        raise
     except Exception as exc:
         # The top of a thread: whatever it is, the verification has ended.
         log.exception("the audit trail could not be verified", extra={"action": "verify-failed"})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -34,6 +35,8 @@ LOOK_EVERY_S = 5.0
 BREATH_S = 0.25
 CHECK_EVERY = timedelta(days=1)
 LONGEST_WAIT_S = 60.0
+# At the end, what looks after the proofs may write how that came out before the last signature.
+LAST_LOOK_S = 1.5
 
 
 class Signer:
@@ -42,6 +45,7 @@ class Signer:
 
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
+        self._ends = threading.Event()
         self._said = ""
         self._forgotten = 0  # the erasing up to which no older version of a row is left
         self._tried_at: datetime | None = None  # to verify; also where that could not be noted
@@ -77,6 +81,10 @@ class Signer:
 
     def look(self) -> None:
         """See how the proofs stand; verify the whole trail if that is a day ago."""
+        with suppress(checking.Cut):
+            self._look()
+
+    def _look(self) -> None:
         found = health.health(self._clock)
         if found.seals:
             self._mend_seals()
@@ -85,11 +93,19 @@ class Signer:
                 text = f"The {sink.name} sink does not take checkpoints."
                 checkpoints.raise_alarm("sink", text, self._clock)
         if found.trail.signed and self._is_check_due(found.trail.checked_at, found.trail.now):
-            if checking.run(SERVER, self._clock) is not None:
+            if checking.run(SERVER, self._clock, self._go_on) is not None:
                 self._tried_at = self._clock.now()
             deliveries.forget_delivered(self._clock)
         self._forget_erased()
         self._move_old()
+
+    def end(self) -> None:
+        """Cut off a look that runs: what it verifies or moves is left to the next start."""
+        self._ends.set()
+
+    def _go_on(self, done: int, total: int) -> None:
+        if self._ends.is_set():
+            raise checking.Cut
 
     def _is_check_due(self, checked_at: datetime | None, now: datetime) -> bool:
         """A day after the last one, whichever process made it; and after one that failed."""
@@ -110,7 +126,7 @@ class Signer:
             return
         try:
             before = self._clock.now() - timedelta(days=days)
-            archiving.archive_on_schedule(before, SERVER, self._clock)
+            archiving.archive_on_schedule(before, SERVER, self._clock, self._go_on)
         except (SwitcherError, OSError) as exc:
             text = f"Old entries could not be moved: {exc}"
             log.error(text, extra={"action": "not-archived"})
@@ -162,11 +178,9 @@ class Auditor:
         self._bell = threading.Event()
         self._sink_bells = {sink.name: threading.Event() for sink in sinks()}
         self._signer = Signer(clock)
-        self._threads = [
-            threading.Thread(target=self._sign_on, name="audit", daemon=True),
-            threading.Thread(target=self._look_on, name="audit-look", daemon=True),
-        ]
-        self._threads += [
+        self._signing = threading.Thread(target=self._sign_on, name="audit", daemon=True)
+        self._looking = threading.Thread(target=self._look_on, name="audit-look", daemon=True)
+        self._bringing = [
             threading.Thread(
                 target=self._bring_on,
                 args=(Courier(sink, clock), self._sink_bells[sink.name]),
@@ -178,7 +192,7 @@ class Auditor:
 
     def start(self) -> None:
         changed.connect(self._on_change)
-        for thread in self._threads:
+        for thread in (self._looking, self._signing, *self._bringing):
             thread.start()
 
     def stop(self, patience_s: float = 3.0) -> None:
@@ -187,11 +201,12 @@ class Auditor:
         self._stop.set()
         self._bell.set()
         self._begun.set()
-        self._threads[0].join(patience_s)
+        self._signer.end()
+        self._signing.join(patience_s)
         self._signed.set()
         self._ring_sinks()
-        for thread in self._threads[1:]:
-            thread.join(patience_s / len(self._threads))
+        for thread in self._bringing:
+            thread.join(patience_s / len(self._bringing))
 
     def _on_change(self, sender: object, **_: object) -> None:
         if sender == "checkpoint":
@@ -212,6 +227,7 @@ class Auditor:
             self._bell.clear()
             self._safely(self._signer.tick)
             self._stop.wait(BREATH_S)
+        self._looking.join(LAST_LOOK_S)
         self._safely(self._signer.sign)
         connections.close_all()
 
