@@ -117,6 +117,11 @@ def address_of(request: HttpRequest) -> str | None:
     )
 
 
+def origin_of(request: HttpRequest) -> tuple[str | None, str]:
+    """Address and browser of who sent this, as an Actor has them."""
+    return address_of(request), request.headers.get("User-Agent", "")[:300]
+
+
 def client_address(peer: str, forwarded: str) -> str | None:
     """Where a request comes from. `peer` is who holds the connection; `forwarded` is the value of
     X-Forwarded-For, of several lines joined by commas.

@@ -18,13 +18,8 @@ from switcher.records import Actor, config
 
 def actor_of(request: HttpRequest) -> Actor:
     """Who acts in the admin."""
-    return Actor(
-        name=request.user.get_username(),
-        source="admin",
-        user_id=request.user.pk,
-        ip=access.address_of(request),
-        agent=request.headers.get("User-Agent", "")[:300],
-    )
+    user = request.user
+    return Actor(user.get_username(), "admin", user.pk, *access.origin_of(request))
 
 
 def checked(check: Callable[[Any], Any], value: Any) -> Any:

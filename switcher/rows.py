@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db import OperationalError, connections
+from django.db import OperationalError, connection, connections
 from django.db.models import Max
 
 from switcher.evidence.switchboard_verify import Row
-from switcher.models import Review
+from switcher.models import Checkpoint, Review
 from switcher.states import ENDED
 
 CHUNK = 1000
@@ -25,6 +25,11 @@ _POSTGRES = f"SELECT seq, coalesce(body, ''), coalesce(prev, ''), coalesce(hash,
 _HASHES = "coalesce(CAST(prev AS BLOB), x''), coalesce(CAST(hash AS BLOB), x'')"
 _SQLITE = f"SELECT seq, coalesce(CAST(body AS TEXT), ''), {_HASHES} {_ORDER}"
 _SQLITE_RAW = f"SELECT seq, coalesce(CAST(body AS BLOB), x''), {_HASHES} {_ORDER}"
+_BETWEEN = "FROM switcher_ledgerrow WHERE seq > %s AND seq <= %s ORDER BY seq"
+_HASHES_BETWEEN = {
+    "sqlite": f"SELECT seq, CAST(hash AS BLOB) {_BETWEEN}",
+    "postgresql": f"SELECT seq, hash {_BETWEEN}",
+}
 
 
 def stored_rows(after: int = BEFORE_ALL, using: str = "default") -> Iterator[list[Row]]:
@@ -50,6 +55,20 @@ def newest_seq(using: str = "default") -> int:
     with connections[using].cursor() as cursor:
         cursor.execute(_NEWEST, [2**62])
         return int(cursor.fetchone()[0] or 0)
+
+
+def newest_checkpoint(upto: int | None = None) -> Checkpoint | None:
+    """The checkpoint over the most entries, of those over `upto` at most; of the same size, the
+    newest."""
+    rows = Checkpoint.objects.all() if upto is None else Checkpoint.objects.filter(size__lte=upto)
+    return rows.order_by("-size", "-id").first()
+
+
+def stored_hashes(begin: int, end: int) -> list[tuple[int, bytes]]:
+    """Number and hash of the entries behind number `begin`, up to `end`, in their order."""
+    with connection.cursor() as cursor:
+        cursor.execute(_HASHES_BETWEEN[connection.vendor], [begin, end])
+        return [(seq, bytes(found or b"")) for seq, found in cursor.fetchall()]
 
 
 def _sqlite(last: Any, using: str) -> list[Row]:

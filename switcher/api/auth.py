@@ -91,10 +91,4 @@ def _person(request: HttpRequest) -> Person | None:
 
 def actor_of(request: HttpRequest, person: Person) -> Actor:
     """Who acts, for the record."""
-    return Actor(
-        name=person.name,
-        source="api",
-        user_id=person.id,
-        ip=access.address_of(request),
-        agent=request.headers.get("User-Agent", ""),
-    )
+    return Actor(person.name, "api", person.id, *access.origin_of(request))

@@ -29,15 +29,8 @@ from switcher.queries.export import JSONL, Export, chunks
 from switcher.queries.filters import Filters
 from switcher.queries.ledger import rotations
 from switcher.queries.moments import kept
-from switcher.queries.segments import (
-    begins_behind,
-    holds_more_than,
-    movable,
-    newest_segment,
-    open_regular,
-    segments,
-)
-from switcher.records import Actor, checkpoints
+from switcher.queries.segments import holds_more_than, movable
+from switcher.records import Actor
 from switcher.records.segments import (
     ANOTHER_MOVES,
     Busy,
@@ -47,6 +40,7 @@ from switcher.records.segments import (
     is_moved_left,
     remove_moved,
 )
+from switcher.segments import begins_behind, newest_segment, open_regular, segments
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +145,7 @@ def _move(found: Due, actor: Actor, clock: Clock, tell: Tell) -> None:
         finally:
             waiting.unlink(missing_ok=True)
     _sync(folder)
-    close(written, checkpoints.public_key(), kept(found.at), actor, clock)
+    close(written, kept(found.at), actor, clock)
     remove_all_moved()
     log.info("entries %d to %d were moved to %s", found.first, found.last, found.name)
 

@@ -14,11 +14,10 @@ from switcher.clock import Clock, system
 from switcher.errors import BadRequest
 from switcher.queries.export import FORMS, JSONL, Export, chunks
 from switcher.queries.filters import Filters
-from switcher.queries.proofs import newest_checkpoint
-from switcher.queries.segments import Moved
 from switcher.records import Actor, checkpoints, exports, subtrees
 from switcher.records.checkpoints import KeyUnusable, TrailBroken
-from switcher.rows import newest_seq
+from switcher.rows import newest_checkpoint, newest_seq
+from switcher.segments import Moved
 from switcher.switching.waiting import in_thread
 
 READ = 256 * 1024
@@ -72,7 +71,7 @@ def begin(form: str, filters: Filters, actor: Actor, clock: Clock = system) -> J
         # The evidence leaves as it stands; what is wrong with it is for the verifier to tell.
         log.error("exported without a new checkpoint: %s", exc.text, extra={"action": exc.code})
     last = newest_checkpoint()
-    upto = last[0] if last is not None and last[0] >= began else newest_seq()
+    upto = last.size if last is not None and last.size >= began else newest_seq()
     return Job(Export(form, filters, upto, actor.name, clock.now()), actor, began, clock)
 
 

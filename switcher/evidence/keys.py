@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from switcher.evidence.switchboard_verify import (
+    Archived,
     PublicKey,
     Rotation,
     checkpoint_text,
@@ -70,6 +71,11 @@ class SigningKey:
         """The statement, signed by both, that `new` takes this one's place."""
         text = Rotation.text(self.public, new.public)
         return Rotation(self.public, new.public, self.sign(text), new.sign(text))
+
+    def vouch_for_segment(self, first: int, last: int, sha256: str, root: str) -> Archived:
+        """The statement, signed, that entries were moved to a file."""
+        text = Archived.text(first, last, sha256, root)
+        return Archived(first, last, sha256, root, self.sign(text))
 
 
 def new_key(name: str) -> SigningKey:

@@ -28,7 +28,8 @@ Three verdicts:
     intact      every entry follows from the one before it, and nothing in it was changed
     anchored    every checkpoint is signed by the key, and its root is that of these entries
     complete    no checkpoint, here or among the anchors, tells of more entries than there are, and
-                of entries that lie in segments which are not named, a signed entry here tells
+                of entries that lie in segments which are not named, an entry here tells that the
+                key signed by itself, and that lies under a checkpoint
 
 A selection (an export with a filter) is no chain. In it, intact is that no entry was changed, and
 anchored that each one's proof leads to the root of the signed checkpoint at its head. Whether
@@ -99,6 +100,10 @@ class Tree:
             size >>= 1
         self.peaks += reversed(alone)
         self.size += len(hashes)
+
+    def copy(self) -> Tree:
+        """One that grows by itself."""
+        return Tree(self.size, list(self.peaks))
 
     def root(self) -> bytes:
         """The root over all leaves; of an empty tree, the hash of nothing."""
@@ -310,6 +315,46 @@ class Rotation:
         return cls(old, new, *signatures)
 
 
+# -- Entries that were moved to files
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """That entries were moved to a file, signed: whoever may append could say so, too."""
+
+    first: int
+    last: int
+    sha256: str
+    root: str  # of the tree of all entries up to the last one
+    signature: bytes
+
+    @staticmethod
+    def text(first: int, last: int, sha256: str, root: str) -> str:
+        """What is signed."""
+        return f"switchboard audit segment\n{first}\n{last}\n{sha256}\n{root}\n"
+
+    def signed(self, keys: Iterable[PublicKey]) -> bool:
+        """Whether one of the keys signed it."""
+        text = self.text(self.first, self.last, self.sha256, self.root)
+        return any(key.signed(self.signature, text) for key in keys)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "first": self.first,
+            "last": self.last,
+            "sha256": self.sha256,
+            "root": self.root,
+            "signature": base64.b64encode(self.signature).decode(),
+        }
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Archived:
+        """Raises what UNREADABLE names."""
+        signature = base64.b64decode(row["signature"], validate=True)
+        first, last = int(row["first"]), int(row["last"])
+        return cls(first, last, str(row["sha256"]), str(row["root"]), signature)
+
+
 class Keyring:
     """The keys that are believed now. A rotation replaces one by the next."""
 
@@ -413,7 +458,7 @@ class Verifier:
     def __init__(
         self, tree: Tree | None = None, prev: bytes = GENESIS, keys: Iterable[PublicKey] = ()
     ) -> None:
-        self._tree = tree or Tree()
+        self._tree = tree.copy() if tree is not None else Tree()
         self._prev = prev
         self._keys = Keyring(keys)
         self._at = ""
@@ -421,6 +466,7 @@ class Verifier:
         # What has to be told of the entries before the first one here, and which entry tells it.
         self._before: tuple[int, str] | None = None
         self._told_by = 0
+        self._archived: set[tuple[int, int, str, str]] = set()
         # By their sizes, each once; and those that were met at the size that the tree has now.
         self._to_come: dict[int, dict[Checkpoint | Note, None]] = {}
         self._sizes: list[int] = []  # the same sizes, a heap
@@ -445,6 +491,10 @@ class Verifier:
         """The entries before the first one here are nowhere: an entry must tell where they went,
         and a checkpoint be over that entry."""
         self._before = self._tree.size, self._tree.root().hex()
+
+    def tells_of(self, first: int, last: int, sha256: str, root: str) -> bool:
+        """Whether an entry told that these were moved to that file, signed by the key of then."""
+        return (first, last, sha256, root) in self._archived
 
     def expect(self, checkpoint: Checkpoint | Note) -> None:
         """The tree must have this root when it has this size, and must get that far."""
@@ -474,7 +524,7 @@ class Verifier:
         """Go on behind entries that are not here, from the tree and the hash that they end with.
         Whether those are true, the next checkpoint tells."""
         self._report.fail("complete", why)
-        self._tree, self._prev, self._at, self._began = tree, prev, "", tree.size
+        self._tree, self._prev, self._at, self._began = tree.copy(), prev, "", tree.size
         while self._sizes and self._sizes[0] <= tree.size:
             size = heapq.heappop(self._sizes)
             passed = self._to_come.pop(size)
@@ -564,18 +614,23 @@ class Verifier:
     def _see(self, body: str, number: int) -> None:
         if body.startswith(ROTATED, body.rfind('"kind":"') + 8):
             self._see_rotation(body, number)
-        elif self._before is not None and not self._told_by:
+        else:
             self._see_archived(body, number)
 
     def _see_archived(self, body: str, number: int) -> None:
-        """Entries were moved to a segment: those before the first one here?"""
+        """Entries were moved to a segment: those before the first one here, too?"""
         try:
-            facts = json.loads(body)["facts"]
-            told = facts["last"], facts["root"]
+            told = Archived.from_json(json.loads(body)["facts"])
+            facts = told.first, told.last, told.sha256, told.root
+            believed = told.signed(self._keys)
         except UNREADABLE:
-            return
-        if told == self._before:
-            self._told_by = number
+            believed = False
+        if believed:
+            self._archived.add(facts)
+            if (told.last, told.root) == self._before:
+                self._told_by = self._told_by or number
+        elif self._keys:  # without any this is about the chain alone, such as before signing
+            self._warn(f"Entry {number} tells of moved entries, and the key did not sign that.")
 
     def _see_rotation(self, body: str, number: int) -> None:
         """A key vouches for the next one. Whoever may append can write such an entry: one that

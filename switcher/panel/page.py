@@ -66,13 +66,7 @@ def me_of(request: HttpRequest) -> Me:
 def actor_of(request: HttpRequest, user: Any = None, source: str = "page") -> Actor:
     """Who acts, and from where, for the record: who is signed in, or `user`."""
     user = user or request.user
-    return Actor(
-        name=user.get_username(),
-        source=source,
-        user_id=user.pk,
-        ip=access.address_of(request),
-        agent=request.headers.get("User-Agent", "")[:300],
-    )
+    return Actor(user.get_username(), source, user.pk, *access.origin_of(request))
 
 
 def show(

@@ -15,10 +15,10 @@ from switcher.evidence.switchboard_verify import leaf
 from switcher.models import AuditEntry, LedgerRow, Origin, Review
 from switcher.queries.entrywords import look, model_of, outcome_words, sentence
 from switcher.queries.filters import Filters
-from switcher.queries.finding import LAST, REVIEWED, Found, distinct, find
+from switcher.queries.finding import LAST, Found, distinct, find
 from switcher.queries.proofs import NoProof, Proof, proof_of
 from switcher.queries.words import came_from
-from switcher.rows import index_row, newest_seq, salted
+from switcher.rows import REVIEWED, index_row, newest_seq, salted
 from switcher.states import ENDED, WORDS
 
 PAGE = 50

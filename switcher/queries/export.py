@@ -25,8 +25,9 @@ from switcher.queries.filters import Filters
 from switcher.queries.finding import find
 from switcher.queries.ledger import rotations
 from switcher.queries.proofs import NoProof, Prover
-from switcher.queries.segments import all_behind, begins_behind, newest_segment
-from switcher.rows import BEFORE_ALL, columns
+from switcher.queries.segments import all_behind
+from switcher.rows import BEFORE_ALL, columns, newest_checkpoint
+from switcher.segments import begins_behind, newest_segment
 
 VERSION = 1
 JSONL, CSV = "jsonl", "csv"
@@ -101,7 +102,7 @@ def _chain(export: Export) -> Iterator[Chunk]:
 
 def _selection(export: Export) -> Iterator[Chunk]:
     """What the filter lets through, each entry with its proof."""
-    last = _newest(export.upto)
+    last = newest_checkpoint(export.upto)
     head = [_head(export)]
     if last is not None:
         head += [_line("rotation", **row) for row in rotations(last.size)]
@@ -146,10 +147,6 @@ def _head(export: Export) -> str:
 
 def _line(kind: str, **members: Any) -> str:
     return json.dumps({"type": kind, **members}, separators=(",", ":")) + "\n"
-
-
-def _newest(upto: int) -> Checkpoint | None:
-    return Checkpoint.objects.filter(size__lte=upto).order_by("-size", "-id").first()
 
 
 def _notes(after: int, upto: int) -> Iterator[tuple[int, str]]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from django.db import connection
 
 from switcher.queries.filters import GROUPS, Filters, group_of
+from switcher.rows import REVIEWED
 from switcher.textindex import ENTRY, HAS_REASON, VECTOR, WORDS, words_of
 
 # Candidates that are looked at, step by step, until a page is full.
@@ -27,8 +28,6 @@ EDGE = 200
 # PostgreSQL's index of words knows no order: it is followed where it holds few entries.
 MOST_BY_WORDS = 5_000
 LAST = 2**62
-
-REVIEWED = "audit.reviewed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,8 @@ from django.db.models import Max
 
 from switcher.evidence.keys import KeyRefused
 from switcher.evidence.switchboard_verify import (
-    ARCHIVED,
     GENESIS,
     ROTATED,
-    UNREADABLE,
     BadNote,
     Note,
     PublicKey,
@@ -30,16 +28,9 @@ from switcher.evidence.switchboard_verify import (
 )
 from switcher.models import AuditEntry, Checkpoint, LedgerRow
 from switcher.places import anchors, key_files
-from switcher.queries.segments import (
-    Moved,
-    NotTheSame,
-    begins_behind,
-    newest_segment,
-    rows_of,
-    segments,
-    stored_behind,
-)
+from switcher.queries.segments import NotTheSame, rows_of, stored_behind
 from switcher.rows import BEFORE_ALL, Marks, index_row, newest_seq, salted
+from switcher.segments import Moved, begins_behind, newest_segment, segments
 
 # So many anchors are put into their order before they are used. They are in order already but for
 # a few that were delivered again.
@@ -105,21 +96,21 @@ def _rows(verifier: Verifier, moved: tuple[Moved, ...], using: str) -> Iterator[
     for segment in moved:
         if segment.last >= verifier.size:
             yield from _of_file(verifier, segment)
-    after = read = moved[-1].last if moved else BEFORE_ALL
-    for part in stored_behind(after, using):
+    read = moved[-1].last if moved else BEFORE_ALL
+    met = list(moved)
+    for part in stored_behind(read, using):
+        if isinstance(part, Moved):
+            met.append(part)
         for rows in _of_file(verifier, part) if isinstance(part, Moved) else [part]:
             fresh = [row for row in rows if row[0] > read] if isinstance(part, Moved) else rows
             if fresh:
                 yield fresh
         read = max(read, part.last if isinstance(part, Moved) else part[-1][0])
-    for segment in segments(using):
-        if not segment.last:
-            continue
-        # One that lies in a later segment was looked at before it went there.
-        told = segment.entry <= after or _is_told(segment, using)
-        if not told and segment.entry > begins_behind(using):
+    for segment in met:
+        root = segment.tree.root().hex()
+        if not verifier.tells_of(segment.first, segment.last, segment.sha256, root):
             span = f"entries {segment.first} to {segment.last} were moved to {segment.name}"
-            verifier.fail("complete", f"No entry tells that {span}.")
+            verifier.fail("complete", f"No signed entry tells that {span}.")
 
 
 def _readable(verifier: Verifier, found: tuple[Moved, ...]) -> tuple[Moved, ...]:
@@ -143,19 +134,6 @@ def _of_file(verifier: Verifier, segment: Moved) -> Iterator[list[Row]]:
         verifier.fail("intact", text)
         if verifier.size != segment.last:
             _skip(verifier, segment, f"{text} It does not end with entry {segment.last}.")
-
-
-def _is_told(segment: Moved, using: str) -> bool:
-    """Whether the entry that should tell of a segment does."""
-    rows = LedgerRow.objects.using(using).filter(pk=segment.entry)
-    try:
-        told = json.loads(rows.values_list("body", flat=True).first() or "")
-        facts = told["facts"]
-        named = told["kind"], facts["first"], facts["last"], facts["sha256"], facts["root"]
-        root = segment.tree.root().hex()
-        return named == (ARCHIVED, segment.first, segment.last, segment.sha256, root)
-    except UNREADABLE:
-        return False
 
 
 def _skip(verifier: Verifier, segment: Moved, why: str) -> None:

@@ -14,7 +14,7 @@ from switcher.models import AuditEntry
 from switcher.queries.audit import Line, body_of, facts_of, lines, read_body
 from switcher.queries.filters import Filters
 from switcher.queries.finding import as_stored, distinct, find
-from switcher.queries.segments import newest_segment
+from switcher.segments import newest_segment
 from switcher.states import ENDED, OPEN, WORDS, State
 from switcher.textindex import ENTRY
 

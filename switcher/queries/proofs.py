@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from django.db import connection
-
 from switcher.evidence.subtrees import (
     BLOCK,
     BLOCK_LEVEL,
@@ -24,17 +22,13 @@ from switcher.evidence.subtrees import (
     peaks,
 )
 from switcher.evidence.switchboard_verify import BadNote, Note, Tree, fold, leaf, node
-from switcher.models import Checkpoint, LedgerRow
+from switcher.models import LedgerRow
 from switcher.models import Subtree as SubtreeRow
-from switcher.queries.segments import newest_segment
+from switcher.rows import newest_checkpoint, stored_hashes
+from switcher.segments import newest_segment
 
 # So many blocks may be read for one proof where their subtrees are not stored yet.
 MOST_BLOCKS = 256
-
-_HASHES = {
-    "sqlite": "SELECT seq, CAST(hash AS BLOB) FROM switcher_ledgerrow WHERE seq > %s AND seq <= %s",
-    "postgresql": "SELECT seq, hash FROM switcher_ledgerrow WHERE seq > %s AND seq <= %s",
-}
 
 
 class NoProof(Exception):
@@ -81,19 +75,13 @@ class Proof:
 def proof_of(seq: int) -> Proof:
     """The proof that an entry is in the newest checkpoint. Raises NoProof."""
     last = newest_checkpoint()
-    if last is None or last[0] < seq:
+    if last is None or last.size < seq:
         raise NoProof("It is not signed yet. That takes a minute at most while a server runs.")
     row = LedgerRow.objects.filter(pk=seq).first()
     if row is None:
         raise NoProof("The entry is not in the database any more.")
-    size, note = last
-    hashes = Prover(size).proof(seq)
-    return Proof(seq, row.body, bytes(row.prev), bytes(row.hash), size, note, tuple(hashes))
-
-
-def newest_checkpoint() -> tuple[int, str] | None:
-    """Size and note of the newest checkpoint."""
-    return Checkpoint.objects.order_by("-size", "-id").values_list("size", "note").first()
+    hashes = tuple(Prover(last.size).proof(seq))
+    return Proof(seq, row.body, bytes(row.prev), bytes(row.hash), last.size, last.note, hashes)
 
 
 class Prover:
@@ -179,6 +167,4 @@ def _stored(places: Iterable[Subtree]) -> dict[Subtree, bytes]:
 
 def _leaf_hashes(begin: int, end: int) -> dict[int, bytes]:
     """Hashes of the leaves from `begin` on, before `end`, by their index."""
-    with connection.cursor() as cursor:
-        cursor.execute(_HASHES[connection.vendor], [begin, end])
-        return {seq - 1: bytes(found or b"") for seq, found in cursor.fetchall()}
+    return {seq - 1: found for seq, found in stored_hashes(begin, end)}

@@ -11,7 +11,7 @@ from django.db.models import Count, Max, Min
 
 from switcher.models import AuditEntry, Checkpoint, Delivery, LedgerRow
 from switcher.places import sinks
-from switcher.rows import newest_seq
+from switcher.rows import newest_checkpoint, newest_seq
 
 CHECKED = "audit.checked"
 # An entry is signed within 60 s, and a checkpoint delivered at once.
@@ -98,15 +98,15 @@ def _bad_check(check: Check) -> str:
 
 def trail(now: datetime) -> Trail:
     """The trail as it stands, in a few small queries."""
-    last = Checkpoint.objects.order_by("-size", "-id").values_list("size", "at").first()
-    size, signed_at = last or (0, None)
+    last = newest_checkpoint()
+    size = last.size if last is not None else 0
     unsigned = AuditEntry.objects.filter(seq__gt=size).order_by("seq")
     check = newest_check()
     return Trail(
         now=now,
         entries=newest_seq(),
         signed=size,
-        signed_at=signed_at,
+        signed_at=last.at if last is not None else None,
         unsigned_since=unsigned.values_list("at", flat=True).first(),
         sinks=_sinks(),
         check=check,

@@ -27,6 +27,7 @@ from switcher.evidence.keys import (
     new_key,
 )
 from switcher.evidence.switchboard_verify import (
+    ARCHIVED,
     GENESIS,
     ROTATED,
     BadNote,
@@ -34,11 +35,11 @@ from switcher.evidence.switchboard_verify import (
     Verifier,
     read_note,
 )
-from switcher.models import AuditEntry, Checkpoint, Delivery, LedgerRow, Segment
+from switcher.models import AuditEntry, Checkpoint, Delivery, LedgerRow
 from switcher.places import key_files, sinks
 from switcher.records.ledger import SERVER, Actor, append, changed, writing
-from switcher.records.segments import ARCHIVED
-from switcher.rows import stored_rows
+from switcher.rows import newest_checkpoint, stored_rows
+from switcher.segments import begins_behind, newest_segment
 
 MADE = "audit.key-made"
 ALARM = "audit.alarm"
@@ -93,12 +94,8 @@ def _is_old(at: datetime, now: datetime) -> bool:
 
 
 def _size_signed() -> int:
-    last = _newest()
+    last = newest_checkpoint()
     return last.size if last else 0
-
-
-def _newest() -> Checkpoint | None:
-    return Checkpoint.objects.order_by("-size", "-id").first()
 
 
 # -- Signing
@@ -116,6 +113,17 @@ class _Start:
 def sign(clock: Clock = system) -> Checkpoint | None:
     """Sign what was appended since the last checkpoint. None: there is nothing, or another process
     has signed meanwhile. Raises TrailBroken, KeyUnusable."""
+    while True:
+        begin = begins_behind()
+        try:
+            return _sign(clock)
+        except TrailBroken:
+            if begins_behind() == begin:
+                raise
+            # Old entries were moved away while they were read: it is read again.
+
+
+def _sign(clock: Clock) -> Checkpoint | None:
     if not LedgerRow.objects.exists():
         return None
     with _keys_raise_ours():
@@ -136,7 +144,7 @@ def _start(files: KeyFiles) -> _Start:
     # Read before the database, as others sign meanwhile. It is never newer than that, a loss of
     # power included: a commit is on the disk (SQLite: synchronous=FULL) before the file is written.
     remembered = files.remembered()
-    last = _newest()
+    last = newest_checkpoint()
     _check_not_older(remembered, last, files)
     if last is None:
         return _Start(None, Tree(), GENESIS)
@@ -180,12 +188,15 @@ def _signed_head(tree: Tree) -> bytes:
     if not tree.size:
         return GENESIS
     begin = tree.size - (tree.size & -tree.size)
-    segment = Segment.objects.order_by("-last").first()
+    segment = newest_segment()
     if segment is None or segment.last <= begin:
         found, wanted, head = Tree(), tree.peaks[-1], GENESIS
+    elif segment.damage:
+        text = f"What the database keeps of {segment.name} cannot be read: {segment.damage}."
+        raise TrailBroken(text)
     else:
-        begin, head = segment.last, bytes.fromhex(segment.prev)
-        found, wanted = Tree.from_text(segment.tree), tree.root()
+        begin, head = segment.last, segment.prev
+        found, wanted = segment.tree.copy(), tree.root()
     for rows in stored_rows(begin):
         hashes = [entry_hash for seq, _, _, entry_hash in rows if seq <= tree.size]
         found.extend(hashes)
@@ -211,7 +222,7 @@ def _store(files: KeyFiles, last: Checkpoint | None, tree: Tree, clock: Clock) -
     """Sign and keep it, with what is to be delivered, in one transaction."""
     with transaction.atomic():
         _lock()
-        newest = _newest()
+        newest = newest_checkpoint()
         if (newest.pk if newest else None) != (last.pk if last else None):
             return None  # lost race: another process has signed
         key = _key_told(files)
@@ -295,6 +306,18 @@ def public_key() -> str:
     """The public key that signs now. Raises KeyUnusable, TrailBroken."""
     with _keys_raise_ours():
         return str(_key_told(key_files()).public)
+
+
+def vouch_for_segment(first: int, last: int, sha256: str, root: str) -> dict[str, Any]:
+    """What the entry that tells of a segment says of it: signed, so that nobody else can write one
+    that is believed. Only in the transaction that appends it, in which no key changes. Raises
+    KeyUnusable, TrailBroken."""
+    with _keys_raise_ours():
+        key = _key_told(key_files())
+        return {
+            **key.vouch_for_segment(first, last, sha256, root).to_json(),
+            "new": str(key.public),
+        }
 
 
 def key_problem() -> str:

@@ -13,8 +13,9 @@ from django.db.models import Max
 
 from switcher.clock import Clock
 from switcher.errors import Conflict
-from switcher.evidence.switchboard_verify import ARCHIVED as ARCHIVED
+from switcher.evidence.switchboard_verify import ARCHIVED
 from switcher.models import AuditEntry, LedgerRow, Origin, Segment
+from switcher.records.checkpoints import vouch_for_segment
 from switcher.records.ledger import Actor, append, writing
 
 # In one transaction: others write meanwhile.
@@ -66,11 +67,12 @@ class Written:
     rotations: list[dict[str, str]]
 
 
-def close(written: Written, key: str, hosts: dict[str, Any], actor: Actor, clock: Clock) -> None:
-    """From here on these entries lie in the file. Raises Conflict where another was quicker.
+def close(written: Written, hosts: dict[str, Any], actor: Actor, clock: Clock) -> None:
+    """From here on these entries lie in the file. Raises Conflict where another was quicker,
+    KeyUnusable, TrailBroken.
 
-    `key` is the public key that signs now, `hosts` what was active on each when the last of them
-    was written: both are told by the entry, as what told it before leaves.
+    `hosts` is what was active on each when the last of them was written. The entry tells it, and
+    which key signs now, as what told it before leaves.
     """
     with writing():
         if last_moved() != written.first - 1:
@@ -79,15 +81,11 @@ def close(written: Written, key: str, hosts: dict[str, Any], actor: Actor, clock
             ARCHIVED,
             actor,
             clock=clock,
-            first=written.first,
-            last=written.last,
             until=written.last_at,
             file=written.name,
             bytes=written.size,
-            sha256=written.sha256,
-            root=written.root,
-            new=key,
             hosts=hosts,
+            **vouch_for_segment(written.first, written.last, written.sha256, written.root),
         )
         Segment.objects.create(
             first=written.first,

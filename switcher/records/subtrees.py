@@ -3,23 +3,18 @@ the entries at any time."""
 
 from __future__ import annotations
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Max
 
 from switcher.evidence.subtrees import BLOCK, BLOCK_LEVEL, newest_block, number
 from switcher.evidence.switchboard_verify import Tree, node
 from switcher.models import Checkpoint, Subtree
 from switcher.records.segments import last_moved
+from switcher.rows import stored_hashes
 
 # In one go at most: half a million entries, which takes some seconds.
 MOST_BLOCKS = 2048
 _AT_ONCE = 64
-
-_HASHES = {
-    "sqlite": "SELECT CAST(hash AS BLOB) FROM switcher_ledgerrow "
-    "WHERE seq > %s AND seq <= %s ORDER BY seq",
-    "postgresql": "SELECT hash FROM switcher_ledgerrow WHERE seq > %s AND seq <= %s ORDER BY seq",
-}
 
 
 def keep(most: int = MOST_BLOCKS) -> bool:
@@ -78,6 +73,4 @@ def _stored(level: int, index: int) -> bytes | None:
 
 
 def _hashes(block: int) -> list[bytes]:
-    with connection.cursor() as cursor:
-        cursor.execute(_HASHES[connection.vendor], [block * BLOCK, (block + 1) * BLOCK])
-        return [bytes(row[0]) for row in cursor.fetchall()]
+    return [found for _, found in stored_hashes(block * BLOCK, (block + 1) * BLOCK)]

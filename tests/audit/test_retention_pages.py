@@ -14,9 +14,9 @@ from switcher.evidence.keys import KeyFiles
 from switcher.models import AuditEntry, Origin, Segment
 from switcher.places import segment_folder
 from switcher.queries.ledger import verify
-from switcher.queries.segments import open_regular
 from switcher.records import checkpoints
 from switcher.seals import seal, unseal
+from switcher.segments import open_regular
 from tests import make
 from tests.audit.conftest import ANNA, tell_many
 

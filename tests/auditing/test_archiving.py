@@ -116,6 +116,28 @@ def test_segments_and_the_export_behind_them_verify_as_one_chain(
     assert not verify_files([files[0], lines], proofs.root()).complete
 
 
+@pytest.mark.parametrize("after", ["the segments", "the entries"])
+def test_what_is_moved_while_it_is_signed_is_no_alarm(
+    old: FakeClock, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    """The newest peak of the tree begins before what is moved."""
+    write(old, 5)
+    name = "newest_segment" if after == "the segments" else "begins_behind"
+    real, moves = getattr(checkpoints, name), iter([True])
+
+    def move_meanwhile() -> Any:
+        found = real()
+        if next(moves, False):
+            move(old)
+        return found
+
+    monkeypatch.setattr(checkpoints, name, move_meanwhile)
+    made = checkpoints.sign(old)
+    assert next(moves, None) is None
+    assert made is not None
+    assert verify().ok
+
+
 def test_a_segment_ends_where_a_checkpoint_does_and_the_next_begins_behind_it(
     old: FakeClock,
 ) -> None:

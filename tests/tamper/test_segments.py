@@ -11,13 +11,15 @@ from django.test import Client
 
 from switcher.access import AUDITORS
 from switcher.auditing.archiving import archive
-from switcher.evidence.keys import KeyFiles
+from switcher.evidence.keys import KeyFiles, new_key
 from switcher.evidence.switchboard_verify import Entry, Report, Tree, verify_export
 from switcher.models import LedgerRow, Segment
 from switcher.places import segment_folder
 from switcher.queries.export import JSONL, Export, chunks
 from switcher.queries.filters import Filters
 from switcher.queries.ledger import verify
+from switcher.records import checkpoints
+from switcher.records.checkpoints import TrailBroken
 from switcher.records.ledger import append, stamp, writing
 from switcher.rows import newest_seq, stored_rows
 from tests import make
@@ -121,6 +123,17 @@ def test_a_tree_of_the_attackers_own(moved: Attacker) -> None:
     assert (report.anchored, report.complete) == (False, False)
 
 
+@pytest.mark.parametrize("change", ["prev = 'zz'", "tree = 'nonsense'"])
+def test_nothing_is_signed_over_a_row_that_cannot_be_read(moved: Attacker, change: str) -> None:
+    """What was signed is read again from where the newest full subtree begins: here, entry 1."""
+    write(16 - newest_seq(), moved.clock)
+    sign_and_anchor(moved.clock)
+    moved.sql(f"UPDATE {SEGMENT} SET {change} WHERE first = 6")
+    write(1, moved.clock)
+    with pytest.raises(TrailBroken, match="What the database keeps of audit-"):
+        checkpoints.sign(moved.clock)
+
+
 def test_a_row_that_cannot_be_read(moved: Attacker) -> None:
     (segment_folder() / names()[1]).unlink()
     moved.sql(f"UPDATE {SEGMENT} SET tree = 'nonsense' WHERE first = 6")
@@ -156,7 +169,7 @@ def test_entries_hidden_by_a_segment_that_nobody_made(attacker: Attacker) -> Non
     hide(attacker, entry=9)
     report = verify().report
     assert not report.complete
-    assert any("No entry tells that entries 1 to 5" in text for text in report.problems)
+    assert any("No signed entry tells that entries 1 to 5" in text for text in report.problems)
 
 
 def test_the_verifier_elsewhere_sees_that_entries_were_hidden(attacker: Attacker) -> None:
@@ -180,6 +193,34 @@ def test_an_entry_about_it_that_is_not_signed_tells_nothing(attacker: Attacker) 
     hide(attacker, entry=13)
     report = verify_export(exported(attacker.clock), attacker.files.root())
     assert verdicts(report) == (True, True, False)
+
+
+@pytest.mark.parametrize("by", ["nobody", "another key", "the key of before", "the key"])
+def test_a_whole_and_signed_entry_about_it_is_believed_only_with_the_keys_own_signature(
+    attacker: Attacker, by: str
+) -> None:
+    """Who may append may wait until what they wrote is under a checkpoint."""
+    tree = Tree()
+    tree.extend([row.hash for row in attacker.rows()[:5]])
+    before = attacker.files.load()
+    checkpoints.rotate_key(ANNA, attacker.clock)
+    key = {"another key": new_key("switchboard"), "the key of before": before}
+    signer = key.get(by, attacker.files.load())
+    told = signer.vouch_for_segment(1, 5, "ab" * 32, tree.root().hex()).to_json()
+    if by == "nobody":
+        del told["signature"]
+    with writing():
+        public = str(attacker.files.load().public)
+        entry = append("audit.archived", ANNA, clock=attacker.clock, **told, new=public)
+    sign_and_anchor(attacker.clock)
+    hide(attacker, entry.seq)
+    attacker.sql(f"UPDATE {SEGMENT} SET sha256 = %s", "ab" * 32)
+    there, here = verify_export(exported(attacker.clock), attacker.files.root()), verify().report
+    assert verdicts(there) == (True, True, by == "the key")
+    assert not here.complete  # the file is nowhere
+    unsigned = f"Entry {entry.seq} tells of moved entries, and the key did not sign that."
+    assert (unsigned in there.warnings) == (unsigned in here.warnings) == (by != "the key")
+    assert ("No signed entry" in str(here.problems)) == (by != "the key")
 
 
 def test_an_export_behind_segments_is_complete_as_an_entry_tells_of_them(moved: Attacker) -> None:

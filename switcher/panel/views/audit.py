@@ -18,8 +18,8 @@ from switcher.queries import audit
 from switcher.queries.filters import GROUPS, Filters, group_of, moment, read_what_can_be
 from switcher.queries.finding import distinct
 from switcher.queries.moments import then
-from switcher.queries.segments import newest_segment, segment_at, segment_of
 from switcher.records import reviews
+from switcher.segments import newest_segment, segment_at, segment_of
 
 LIST = "audit-list"
 

@@ -15,8 +15,8 @@ from switcher.evidence import switchboard_verify
 from switcher.evidence.keys import KeyRefused
 from switcher.panel.page import actor_of, is_htmx, missing, show, staff
 from switcher.places import key_files
-from switcher.queries.segments import segments
 from switcher.queries.trail import trail
+from switcher.segments import segments
 
 VERIFIER = Path(switchboard_verify.__file__)
 

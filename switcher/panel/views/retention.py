@@ -10,9 +10,9 @@ from django.views.decorators.http import require_http_methods, require_POST
 from switcher.auditing.exporting import begin_segment, stream_segment
 from switcher.errors import SwitcherError
 from switcher.panel.page import actor_of, admins, exporters, missing, show
-from switcher.queries.segments import segment_of
 from switcher.records.erasing import WAITS, held_of
 from switcher.records.erasing import erase as erase_personal
+from switcher.segments import segment_of
 
 
 # A POST, like every export: it is an entry of the trail.
