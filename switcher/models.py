@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from switcher.fields import Moment
 from switcher.states import OPEN, State, Strategy
 
 
@@ -199,7 +200,7 @@ class Origin(models.Model):
     ip = models.GenericIPAddressField(null=True)
     agent = models.CharField(max_length=300, blank=True)
     salt = models.BinaryField(max_length=16, default=bytes)
-    erased_at = models.DateTimeField(null=True)
+    erased_at = Moment(null=True)
 
     def __str__(self) -> str:
         return self.ip or "unknown"
@@ -309,7 +310,7 @@ class AuditEntry(models.Model):
     """An entry's columns to search by. Made from the ledger, and can be made again from it."""
 
     seq = models.BigIntegerField(primary_key=True)
-    at = models.DateTimeField()
+    at = Moment()
     kind = models.CharField(max_length=40)
     actor = models.CharField(max_length=150)
     host = models.CharField(max_length=40, blank=True)
@@ -362,7 +363,7 @@ class Checkpoint(models.Model):
     # The tree at that size, so that the next one need not read all entries again. Not believed
     # by itself: its root is in the note, which is signed.
     tree = models.TextField()
-    at = models.DateTimeField()
+    at = Moment()
 
     class Meta:
         ordering = ["-id"]
@@ -392,9 +393,9 @@ class Delivery(models.Model):
     checkpoint = models.ForeignKey(Checkpoint, on_delete=models.CASCADE, related_name="deliveries")
     sink = models.CharField(max_length=20)  # file, syslog, webhook
     tries = models.PositiveIntegerField(default=0)
-    next_at = models.DateTimeField()
+    next_at = Moment()
     error = models.CharField(max_length=300, blank=True)
-    delivered_at = models.DateTimeField(null=True)
+    delivered_at = Moment(null=True)
 
     class Meta:
         constraints = [
@@ -414,7 +415,7 @@ class Segment(models.Model):
 
     first = models.BigIntegerField()
     last = models.BigIntegerField(unique=True)
-    last_at = models.DateTimeField()
+    last_at = Moment()
     name = models.CharField(max_length=100)
     size = models.BigIntegerField()
     sha256 = models.CharField(max_length=64)
@@ -425,7 +426,7 @@ class Segment(models.Model):
     rotations = models.JSONField(default=list)
     # The entry that tells of it.
     entry = models.BigIntegerField()
-    at = models.DateTimeField()
+    at = Moment()
 
     class Meta:
         ordering = ["first"]
@@ -439,7 +440,7 @@ class Review(models.Model):
 
     seq = models.BigIntegerField(db_index=True)
     by = models.CharField(max_length=150)
-    at = models.DateTimeField()
+    at = Moment()
     note = models.CharField(max_length=500, blank=True)
 
     class Meta:

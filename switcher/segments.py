@@ -16,6 +16,7 @@ from django.db import connections
 from django.db.models import F, QuerySet
 
 from switcher.evidence.switchboard_verify import UNREADABLE, Rotation, Tree
+from switcher.fields import NEVER
 from switcher.models import Segment
 from switcher.places import segment_folder, segment_name
 from switcher.rows import BEFORE_ALL
@@ -159,17 +160,14 @@ def _moved(row: dict[str, Any]) -> Moved:
     tree = take("tree", lambda raw: _tree(raw, numbers["last"]), Tree())
     return Moved(
         **numbers,
-        last_at=take("last_at", _moment, _NEVER),
+        last_at=take("last_at", _moment, NEVER),
         sha256=take("sha256", lambda raw: _hash(raw).hex(), ""),
         prev=take("prev", _hash, b""),
         tree=tree,
         rotations=take("rotations", _rotations, ()),
-        at=take("at", _moment, _NEVER),
+        at=take("at", _moment, NEVER),
         damage=", ".join(damaged),
     )
-
-
-_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _text(raw: Any) -> str:

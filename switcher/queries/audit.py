@@ -206,21 +206,21 @@ def _reviews(seqs: Iterable[int]) -> dict[int, tuple[Reviewed, ...]]:
 
 
 def _line(row: AuditEntry, told: dict[str, Any], reviews: tuple[Reviewed, ...]) -> Line:
-    facts = facts_of(told)
+    facts, kind = facts_of(told), str(row.kind)  # SQLite keeps bytes there, too
     names = (row.model, str(facts.get("previous") or ""))
     return Line(
         seq=row.seq,
         at=row.at,
-        kind=row.kind,
+        kind=kind,
         actor=row.actor,
         came_from=came_from(str(told.get("source") or ""), row.origin.ip if row.origin else None),
         host=row.host,
         model=model_of(row.model),
         names=tuple(model_of(name) for name in names if name),
-        sentence=sentence(row.kind, row.host, facts),
+        sentence=sentence(kind, row.host, facts),
         reason=row.reason,
         outcome=outcome_words(row.outcome),
-        look=look(row.kind, row.outcome),
+        look=look(kind, row.outcome),
         degraded=bool(facts.get("degraded")),
         restored=bool(facts.get("restored")),
         switch_id=row.switch_id,

@@ -17,6 +17,7 @@ from typing import Any
 
 from django.db.models import Q
 
+from switcher.errors import Conflict
 from switcher.evidence.switchboard_verify import Row
 from switcher.models import Checkpoint, LedgerRow
 from switcher.queries.audit import facts_of, read_body
@@ -102,6 +103,7 @@ def _chain(export: Export) -> Iterator[Chunk]:
 
 def _selection(export: Export) -> Iterator[Chunk]:
     """What the filter lets through, each entry with its proof."""
+    begin = begins_behind()
     last = newest_checkpoint(export.upto)
     head = [_head(export)]
     if last is not None:
@@ -110,7 +112,7 @@ def _selection(export: Export) -> Iterator[Chunk]:
     yield Chunk("".join(head).encode(), 0)
     size = last.size if last is not None else 0
     prover = Prover(size)
-    for rows in _selected(export):
+    for rows in _selected(export, begin):
         text = "".join(_entry(row, _proof(prover, row[0], size)) for row in rows)
         yield Chunk(text.encode(), len(rows))
 
@@ -171,13 +173,18 @@ def _stored(after: int, upto: int) -> Iterator[list[Row]]:
             return
 
 
-def _selected(export: Export) -> Iterator[list[Row]]:
+def _selected(export: Export, begin: int) -> Iterator[list[Row]]:
+    """What is stored behind number `begin`. Raises Conflict where some of it was moved meanwhile:
+    that would be missing, without a word."""
     after, want = 0, FIRST
     while True:
         found = find(export.filters, want, after=after, upto=export.upto, steps=_STEPS)
-        if found.seqs:
-            rows = LedgerRow.objects.filter(pk__in=found.seqs).order_by("seq")
-            yield [(r.seq, r.body, bytes(r.prev), bytes(r.hash)) for r in rows]
+        rows = LedgerRow.objects.filter(pk__in=found.seqs).order_by("seq")
+        some = [(r.seq, r.body, bytes(r.prev), bytes(r.hash)) for r in rows]
+        if begins_behind() != begin:
+            raise Conflict("Old entries were moved while these were looked for. Export again.")
+        if some:
+            yield some
         if not found.more:
             return
         after = found.went_to if found.went_to is not None else found.seqs[-1]
@@ -190,8 +197,9 @@ def _selected(export: Export) -> Iterator[list[Row]]:
 def _csv(export: Export) -> Iterator[Chunk]:
     """For people and their spreadsheets. No addresses and no browsers of persons: what has left
     could not be erased any more."""
+    begin = begins_behind()
     yield Chunk(_rows_text([HEAD]), 0)
-    rows = _selected(export) if export.filters.active else _stored(begins_behind(), export.upto)
+    rows = _selected(export, begin) if export.filters.active else _stored(begin, export.upto)
     for some in rows:
         yield Chunk(_rows_text([_cells(row) for row in some]), len(some))
 

@@ -131,7 +131,7 @@ def distinct(column: str, most: int = 200) -> tuple[str, ...]:
             f"SELECT ({step} v.value) FROM v WHERE v.value IS NOT NULL) "
             f"SELECT value FROM v WHERE value IS NOT NULL LIMIT {most}"
         )
-        return tuple(row[0] for row in cursor.fetchall())
+        return tuple(str(row[0]) for row in cursor.fetchall())  # SQLite keeps bytes there, too
 
 
 # -- Where to look

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any, cast
 
@@ -91,21 +91,29 @@ def _moved() -> dict[str, Then]:
     hosts = facts_of(read_body(body_of(told[0].seq))).get("hosts")
     if not isinstance(hosts, dict):
         return {}
-    return {host: _as_kept(host, facts, told) for host, facts in hosts.items()}
+    return {host: _as_kept(host, facts_of({"facts": kept}), told) for host, kept in hosts.items()}
 
 
 def _as_kept(host: str, facts: dict[str, Any], proofs: tuple[Line, ...]) -> Then:
-    since, removed = facts.get("since"), facts.get("removed_at")
     return Then(
         host=host,
         model=str(facts.get("model") or ""),
-        since=datetime.fromisoformat(since) if since else None,
-        removed_at=datetime.fromisoformat(removed) if removed else None,
+        since=_moment(facts.get("since")),
+        removed_at=_moment(facts.get("removed_at")),
         trouble=str(facts.get("trouble") or ""),
         under_way=str(facts.get("under_way") or ""),
         tried=str(facts.get("tried") or ""),
         proofs=proofs,
     )
+
+
+def _moment(told: object) -> datetime | None:
+    """None where a body tells of none, whoever wrote it."""
+    try:
+        found = datetime.fromisoformat(told) if isinstance(told, str) else None
+    except ValueError:
+        return None
+    return found if found is None or found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _both(moved: Then | None, stored: Then | None) -> Then:

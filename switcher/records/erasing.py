@@ -102,7 +102,12 @@ def forget_older_versions(patience_ms: int = 0) -> bool:
     with connection.cursor() as cursor:
         if connection.vendor != "sqlite":
             cursor.execute("VACUUM switcher_origin")
-            return True
+            # What somebody's snapshot still sees, or whose page was in use, it left and counted.
+            cursor.execute(
+                "SELECT n_dead_tup FROM pg_stat_user_tables "
+                "WHERE relid = to_regclass('switcher_origin')"
+            )
+            return not cursor.fetchone()[0]
         cursor.execute("PRAGMA busy_timeout")
         before = cursor.fetchone()[0]
         cursor.execute(f"PRAGMA busy_timeout = {patience_ms:d}")

@@ -18,6 +18,7 @@ from django.urls import reverse
 
 from switcher.auditing.archiving import archive
 from switcher.auditing.exporting import begin, stream, write
+from switcher.errors import Conflict
 from switcher.evidence import switchboard_verify
 from switcher.evidence.keys import KeyFiles
 from switcher.models import AuditEntry, Checkpoint, LedgerRow
@@ -260,6 +261,19 @@ def test_what_is_newer_than_the_checkpoint_is_told_as_unproved(
     code, told = verify(exported(tmp_path / "s.jsonl", host="south-1"), trail)
     assert (code, told["entries"]) == (SELECTION, 21)
     assert "1 entries are newer than the checkpoint" in told["warnings"][0]
+
+
+@pytest.mark.parametrize("form", [CSV, JSONL])
+def test_a_selection_of_which_something_was_moved_meanwhile_is_cut_off(
+    trail: KeyFiles, tmp_path: Path, form: str
+) -> None:
+    checkpoints.sign()
+    lines = queries.chunks(begin(form, Filters(host="north-1"), ANNA).export)
+    next(lines)
+    assert archive(make.AFTER_ALL, ANNA) is not None
+    with pytest.raises(Conflict, match="Export again"):
+        list(lines)
+    assert exported(tmp_path / "again", form, host="north-1").is_file()
 
 
 def test_an_empty_selection_is_an_answer_too(trail: KeyFiles, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,7 @@ from django.test import AsyncClient, Client
 
 from switcher.auditing.archiving import archive
 from switcher.evidence.keys import KeyFiles
-from switcher.models import AuditEntry, Origin, Segment
+from switcher.models import AuditEntry, LedgerRow, Origin, Segment
 from switcher.places import segment_folder
 from switcher.queries.ledger import verify
 from switcher.records import checkpoints
@@ -51,6 +52,19 @@ def test_a_moment_whose_entries_were_moved_names_their_file(
     at = (moved.last_at - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M")
     text = auditor.get(f"/audit/when/?at={at}").content.decode()
     assert f'moved to <span class="mono">{moved.name}</span>' in text
+
+
+@pytest.mark.parametrize("kept", ["7", '{"north-1":5}', '{"north-1":{"since":"x"}}', "[1]"])
+def test_what_the_entry_keeps_of_hosts_may_be_anything(
+    moved: Segment, auditor: Client, kept: str
+) -> None:
+    body = LedgerRow.objects.get(pk=moved.entry).body
+    changed = re.sub(r'"hosts":{.*?}}?,"', f'"hosts":{kept},"', body)
+    assert changed != body
+    unseal()
+    LedgerRow.objects.filter(pk=moved.entry).update(body=changed)
+    seal()
+    assert auditor.get("/audit/when/").status_code == 200
 
 
 def test_the_verify_page_lists_the_files_and_says_which_is_gone(
