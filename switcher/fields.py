@@ -1,4 +1,4 @@
-"""Columns that can be read whatever somebody has put into them."""
+"""Which columns a table has, and one that can be read whatever somebody has put into it."""
 
 from __future__ import annotations
 
@@ -45,3 +45,17 @@ class Moment(models.DateTimeField):  # type: ignore[type-arg]
         if found is None:
             return NEVER
         return found if found.tzinfo else found.replace(tzinfo=connection.timezone)
+
+
+_COLUMNS = {
+    "sqlite": "SELECT name FROM pragma_table_info(%s)",
+    "postgresql": "SELECT attname FROM pg_attribute "
+    "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+}
+
+
+def columns_of(cursor: Any, table: str) -> set[str]:
+    """The columns that a table has now; none where it is not there. (Django's introspection parses
+    the whole definition, which takes a hundred times as long.)"""
+    cursor.execute(_COLUMNS[cursor.db.vendor], [table])
+    return {name for (name,) in cursor.fetchall()}

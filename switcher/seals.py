@@ -13,6 +13,7 @@ from typing import Any
 
 from django.db import connections, transaction
 
+from switcher.fields import columns_of
 from switcher.states import ENDED
 
 _SWITCH, _ENTRY, _SEGMENT = "switcher_switchevent", "switcher_ledgerrow", "switcher_segment"
@@ -131,7 +132,7 @@ def seal(using: str = "default", **_: Any) -> None:
     connected to post_migrate. Nothing is done over tables that are not those of this version."""
     connection = connections[using]
     with connection.cursor() as cursor:
-        if any(not looked_at <= _columns(cursor, t) for t, looked_at in _LOOKED_AT.items()):
+        if any(not looked_at <= columns_of(cursor, t) for t, looked_at in _LOOKED_AT.items()):
             return
     with transaction.atomic(using), connection.cursor() as cursor:
         if connection.vendor == "sqlite":
@@ -148,14 +149,6 @@ def seal(using: str = "default", **_: Any) -> None:
                 cursor.execute(f"CREATE OR REPLACE TRIGGER {name} {when}")
                 # ALWAYS: session_replication_role is no way round it.
                 cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
-
-
-def _columns(cursor: Any, table: str) -> set[str]:
-    """The columns that a table has now; none where it is not there."""
-    introspection = cursor.db.introspection
-    if table not in introspection.table_names(cursor):
-        return set()
-    return {found.name for found in introspection.get_table_description(cursor, table)}
 
 
 def reseal(using: str = "default") -> list[str]:

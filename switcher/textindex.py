@@ -12,6 +12,8 @@ from typing import Any
 
 from django.db import connections, transaction
 
+from switcher.fields import columns_of
+
 ENTRY, WORDS = "switcher_auditentry", "switcher_auditentry_words"
 
 # PostgreSQL's own parser would take `INC-4711` apart into `inc` and `-4711`.
@@ -53,7 +55,7 @@ def index_words(using: str = "default") -> None:
     connection = connections[using]
     with transaction.atomic(using), connection.cursor() as cursor:
         tables = set(connection.introspection.table_names(cursor))
-        if ENTRY not in tables or not {"seq", "reason"} <= _columns(cursor):
+        if not {"seq", "reason"} <= columns_of(cursor, ENTRY):
             # A version from before there was something to index.
             if connection.vendor == "sqlite" and WORDS in tables:
                 cursor.execute(f"DROP TABLE {WORDS}")
@@ -72,10 +74,6 @@ def index_words(using: str = "default") -> None:
         for name, text in _TRIGGERS.items():
             cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
             cursor.execute(f"CREATE TRIGGER {name} {text}")
-
-
-def _columns(cursor: Any) -> set[str]:
-    return {c.name for c in cursor.db.introspection.get_table_description(cursor, ENTRY)}
 
 
 def _are_there(cursor: Any) -> bool:

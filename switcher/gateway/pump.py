@@ -11,7 +11,7 @@ import json
 from contextlib import aclosing
 
 from switcher.gateway import answers, broken
-from switcher.gateway.answers import Headers, Refusal, Send
+from switcher.gateway.answers import Headers, Refusal, Watched
 from switcher.gateway.body import LEFT, Gone
 from switcher.gateway.endpoints import Ending, Endpoint, Shape
 from switcher.gateway.meter import LOOK_BACK, Tally
@@ -34,7 +34,7 @@ _STOPPED = "The model stopped before it had ended its answer."
 
 
 async def pass_through(
-    up: Upstream, endpoint: Endpoint, send: Send, headers: Headers, tally: Tally, counted: bool
+    up: Upstream, endpoint: Endpoint, send: Watched, headers: Headers, tally: Tally, counted: bool
 ) -> None:
     """An answer that is in the caller's shape already, byte for byte. `counted`: but for the event
     with the tokens' count, which we had asked for and the client had not."""
@@ -57,7 +57,7 @@ def _check_json(up: Upstream, body: bytes) -> None:
 
 
 async def translated(
-    up: Upstream, answer: Answer, send: Send, headers: Headers, tally: Tally
+    up: Upstream, answer: Answer, send: Watched, headers: Headers, tally: Tally
 ) -> None:
     """An answer of Ollama's own address, in OpenAI's shape."""
     if up.streams and up.status == 200:
@@ -195,26 +195,25 @@ class _InEvents(_AsItIs):
 
 
 async def _stream(
-    up: Upstream, seen: _AsItIs, shape: Shape, content_type: str, send: Send, headers: Headers
+    up: Upstream, seen: _AsItIs, shape: Shape, content_type: str, send: Watched, headers: Headers
 ) -> None:
     """Pump until the end. Raises OllamaError only while nothing was sent, and Gone where the
     client does not take what is sent."""
-    flow = _Flow(up, seen, content_type, send, headers)
     trouble = ""
     try:
-        await flow.run()
+        await _Flow(up, seen, content_type, send, headers).run()
         trouble = seen.trouble()
     except OllamaError as exc:
-        if not flow.begun:
+        if not send.begun:
             raise
         trouble = exc.text
     except asyncio.CancelledError as exc:
-        if flow.begun and exc.args != (LEFT,):
+        if send.begun and exc.args != (LEFT,):
             await answers.part(send, seen.lost(shape, ENDING), more=False)
         raise
     finally:
         seen.count()
-    if not flow.begun:
+    if not send.begun:
         raise NotDone(trouble or _STOPPED)
     seen.tally.failed = bool(trouble)
     await answers.part(send, seen.rest() + seen.lost(shape, trouble), more=False)
@@ -225,13 +224,12 @@ class _Flow:
     here: at 64 clients a generator or a timer more is a tenth of what a part costs."""
 
     def __init__(
-        self, up: Upstream, seen: _AsItIs, content_type: str, send: Send, headers: Headers
+        self, up: Upstream, seen: _AsItIs, content_type: str, send: Watched, headers: Headers
     ) -> None:
         self._up, self._seen, self._send = up, seen, send
         self._head = (content_type, headers)
         self._loop = asyncio.get_running_loop()
         self._limit = asyncio.timeout(None)
-        self.begun = False
         self._taken = True  # else a part is on its way to the client
         self._most_s = FIRST_S
         self._since = self._loop.time()
@@ -256,9 +254,8 @@ class _Flow:
                 passed = self._seen.feed(part)
                 if passed:
                     self._taken, self._most_s, self._since = False, TAKE_S, self._loop.time()
-                    if not self.begun:
+                    if not self._send.begun:
                         await answers.start(self._send, 200, *self._head)
-                        self.begun = True
                     await answers.part(self._send, passed)
                 if self._seen.ends_early:
                     return

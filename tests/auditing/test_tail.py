@@ -309,16 +309,18 @@ def test_signing_goes_on_while_the_whole_trail_is_verified(
     assert verify().ok
 
 
-def test_the_end_cuts_a_check_off_and_signs_what_was_written_beside_it(
-    proofs: KeyFiles, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("read", [False, True])
+def test_a_check_at_the_end_is_cut_off_or_signed_with_the_rest(
+    proofs: KeyFiles, monkeypatch: pytest.MonkeyPatch, read: bool
 ) -> None:
     verifies, may_go_on = threading.Event(), threading.Event()
     real = checking.verify
 
     def slow(tell: Any) -> Any:
+        result = real(tell) if read else None
         verifies.set()
         may_go_on.wait(20)
-        return real(tell)
+        return result or real(tell)
 
     monkeypatch.setattr(checking, "verify", slow)
     write(system, 3)  # type: ignore[arg-type]
@@ -331,35 +333,9 @@ def test_the_end_cuts_a_check_off_and_signs_what_was_written_beside_it(
     assert auditor._signer._ends.wait(10)
     may_go_on.set()
     ends.join(20)
-    assert not facts_of("audit.checked")
-    assert checking.progress().error == "It was cut off."  # type: ignore[union-attr]
-    assert Checkpoint.objects.first().size == LedgerRow.objects.count() == 5  # type: ignore[union-attr]
-
-
-def test_a_check_that_ends_with_the_process_is_signed_with_the_rest(
-    proofs: KeyFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checked, may_go_on = threading.Event(), threading.Event()
-    real = checking.verify
-
-    def slow(tell: Any) -> Any:
-        result = real(tell)
-        checked.set()
-        may_go_on.wait(20)
-        return result
-
-    monkeypatch.setattr(checking, "verify", slow)
-    write(system, 3)  # type: ignore[arg-type]
-    auditor = Auditor()
-    auditor.start()
-    assert checked.wait(10)
-    ends = threading.Thread(target=auditor.stop, args=(10,))
-    ends.start()
-    assert auditor._signer._ends.wait(10)
-    may_go_on.set()
-    ends.join(20)
-    assert len(facts_of("audit.checked")) == 1
-    assert Checkpoint.objects.first().size == LedgerRow.objects.count() == 5  # type: ignore[union-attr]
+    assert len(facts_of("audit.checked")) == read
+    assert checking.progress().error == ("" if read else "It was cut off.")  # type: ignore[union-attr]
+    assert Checkpoint.objects.first().size == LedgerRow.objects.count() == 5 + read  # type: ignore[union-attr]
 
 
 def test_verifying_runs_once_at_a_time_and_tells_how_far_it_is(
