@@ -152,7 +152,7 @@ def _moved(row: dict[str, Any]) -> Moved:
     def take(name: str, read: Callable[[Any], T], instead: T) -> T:
         try:
             return read(row[name])
-        except (*UNREADABLE, OverflowError):
+        except UNREADABLE:
             damaged.append(name)
             return instead
 

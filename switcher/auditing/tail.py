@@ -220,6 +220,7 @@ class Auditor:
 
     def _sign_on(self) -> None:
         while not self._stop.is_set() and not self._safely(self._signer.start):
+            self._begun.set()  # what cannot be signed is looked at all the same
             self._stop.wait(LOOK_EVERY_S)
         self._begun.set()
         while not self._stop.is_set():

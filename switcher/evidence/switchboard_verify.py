@@ -57,7 +57,7 @@ from typing import Any, NamedTuple
 
 GENESIS = bytes(32)
 # What reading a text raises that is not what it should be.
-UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 ED25519 = 0x01
 # Half a surrogate, which no body has that was written here, is another text than any other.
 AS_IS = "surrogatepass"
@@ -577,7 +577,7 @@ class Verifier:
             found = body.find('"at":"') + 6
             at = body[found : found + 27]
             if at < last_at:
-                self._warn(f"The clock went back at entry {number}: {at} after {last_at}.")
+                self._warn(f"The clock went back at entry {number}: {at!a} after {last_at!a}.")
             if body.startswith(SPECIAL, body.rfind('"kind":"') + 8):
                 self._see(body, number)
             # Go on from what is stored: one change is one problem, not one for each entry after.

@@ -176,7 +176,7 @@ def _stored(after: int, upto: int) -> Iterator[list[Row]]:
 def _selected(export: Export, begin: int) -> Iterator[list[Row]]:
     """What is stored behind number `begin`. Raises Conflict where some of it was moved meanwhile:
     that would be missing, without a word."""
-    after, want = 0, FIRST
+    after, want = max(0, begin), FIRST
     while True:
         found = find(export.filters, want, after=after, upto=export.upto, steps=_STEPS)
         rows = LedgerRow.objects.filter(pk__in=found.seqs).order_by("seq")

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Max
 
 from switcher.clock import Clock
 from switcher.errors import Conflict
@@ -17,6 +16,7 @@ from switcher.evidence.switchboard_verify import ARCHIVED
 from switcher.models import AuditEntry, LedgerRow, Origin, Segment
 from switcher.records.checkpoints import vouch_for_segment
 from switcher.records.ledger import Actor, append, writing
+from switcher.segments import begins_behind
 
 # In one transaction: others write meanwhile.
 AT_ONCE = 2000
@@ -104,7 +104,7 @@ def close(written: Written, hosts: dict[str, Any], actor: Actor, clock: Clock) -
 
 def last_moved() -> int:
     """The number of the last entry that lies in a segment; 0 where none does."""
-    return Segment.objects.aggregate(last=Max("last"))["last"] or 0
+    return max(0, begins_behind())
 
 
 def is_moved_left() -> bool:

@@ -178,7 +178,7 @@ def test_a_clock_that_went_back_is_told_and_is_no_damage() -> None:
     report = verify(rows, over(rows))
     assert report.ok
     assert report.warnings == [
-        f"The clock went back at entry 2: {AT.format(3)} after {AT.format(5)}."
+        f"The clock went back at entry 2: '{AT.format(3)}' after '{AT.format(5)}'."
     ]
 
 
