@@ -35,3 +35,9 @@ class SystemClock:
 
 
 system = SystemClock()
+
+
+def read_moment(text: str) -> datetime:
+    """A time as ISO 8601 has it; UTC unless it says otherwise. Raises ValueError."""
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

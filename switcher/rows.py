@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db import OperationalError, connection, connections
 from django.db.models import Max
 
-from switcher.evidence.switchboard_verify import Row
+from switcher.clock import read_moment
+from switcher.evidence.switchboard_verify import UNREADABLE, Row
 from switcher.models import Checkpoint, Review
 from switcher.states import ENDED
 
@@ -123,7 +124,7 @@ def index_row(body: str) -> dict[str, Any] | None:
             "switch_id": told["switch"],
             **columns(told["kind"], told["reason"], told["facts"]),
         }
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         return None
 
 
@@ -156,10 +157,9 @@ def marks_in(body: str) -> list[Mark]:
         told = json.loads(body)
         if told["kind"] != REVIEWED:
             return []
-        by, at, note = str(told["actor"]), datetime.fromisoformat(told["at"]), str(told["reason"])
-        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        by, at, note = str(told["actor"]), read_moment(told["at"]), str(told["reason"])
         return [Mark(int(entry["seq"]), by, at, note) for entry in told["facts"]["entries"]]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         return []  # a broken entry is for the verifier to tell of
 
 

@@ -8,13 +8,14 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from django.db import connections
 from django.db.models import F, QuerySet
 
+from switcher.clock import read_moment
 from switcher.evidence.switchboard_verify import UNREADABLE, Rotation, Tree
 from switcher.fields import NEVER
 from switcher.models import Segment
@@ -111,6 +112,11 @@ def begins_behind(using: str = "default") -> int:
     return newest.last if newest is not None else BEFORE_ALL
 
 
+def last_moved() -> int:
+    """The number of the last entry that lies in a segment; 0 where none does."""
+    return max(0, begins_behind())
+
+
 def _numbered(using: str = "default") -> QuerySet[Segment]:
     """Those with numbers: SQLite, which keeps whatever it is given, sorts text behind them."""
     return Segment.objects.using(using).filter(first__gt=0, first__lte=F("last"), last__lt=MOST_SEQ)
@@ -195,8 +201,7 @@ def _tree(raw: Any, size: int) -> Tree:
 
 
 def _moment(raw: Any) -> datetime:
-    found = datetime.fromisoformat(_text(raw))
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return read_moment(_text(raw))
 
 
 def _rotations(raw: Any) -> tuple[dict[str, str], ...]:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from switcher.clock import Clock, system
 from switcher.errors import Conflict, SwitcherError
+from switcher.evidence.keys import sync_folder
 from switcher.evidence.switchboard_verify import UNREADABLE, Files, Report
 from switcher.places import key_files, segment_folder, segment_name
 from switcher.queries.export import JSONL, Export, chunks
@@ -40,7 +41,7 @@ from switcher.records.segments import (
     is_moved_left,
     remove_moved,
 )
-from switcher.segments import begins_behind, newest_segment, open_regular, segments
+from switcher.segments import last_moved, newest_segment, open_regular, segments
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Due:
 def due(before: datetime, most: int = MOST) -> Due | None:
     """What could be moved now, of the entries from before a moment."""
     found = movable(before, most)
-    return Due(max(0, begins_behind()) + 1, *found) if found is not None else None
+    return Due(last_moved() + 1, *found) if found is not None else None
 
 
 def archive(
@@ -144,7 +145,7 @@ def _move(found: Due, actor: Actor, clock: Clock, tell: Tell) -> None:
             _place(waiting, path)
         finally:
             waiting.unlink(missing_ok=True)
-    _sync(folder)
+    sync_folder(folder)
     close(written, kept(found.at), actor, clock)
     remove_all_moved()
     log.info("entries %d to %d were moved to %s", found.first, found.last, found.name)
@@ -244,15 +245,6 @@ def _check(report: Report, found: Due, path: Path) -> None:
         found.last,
     ):
         raise NotArchived(f"{path.name} has not entries {found.first} to {found.last}.")
-
-
-def _sync(folder: Path) -> None:
-    """So that the file's name survives a loss of power, too."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def orphans() -> tuple[str, ...]:

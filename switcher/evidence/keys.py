@@ -154,7 +154,7 @@ class KeyFiles:
         key = self._read(self.next)
         self._publish(key.public)
         os.replace(self.next, self.private)
-        _sync(self.private.parent)
+        sync_folder(self.private.parent)
 
     def _write_key(self, path: Path, key: SigningKey) -> None:
         """All of it or nothing, and never over a key that is there."""
@@ -170,7 +170,7 @@ class KeyFiles:
             raise KeyRefused(f"{path} cannot be written: {exc.strerror}.") from None
         finally:
             fresh.unlink(missing_ok=True)
-        _sync(path.parent)
+        sync_folder(path.parent)
 
     def _publish(self, key: PublicKey) -> None:
         """Append to the public keys, unless it stands there already."""
@@ -247,7 +247,7 @@ def _replace(path: Path, text: str) -> None:
     except OSError as exc:
         fresh.unlink(missing_ok=True)
         raise KeyRefused(f"{path} cannot be written: {exc.strerror}.") from None
-    _sync(path.parent)
+    sync_folder(path.parent)
 
 
 def _write(path: Path, raw: bytes, flags: int, mode: int) -> None:
@@ -258,7 +258,7 @@ def _write(path: Path, raw: bytes, flags: int, mode: int) -> None:
         os.fsync(fd)
 
 
-def _sync(directory: Path) -> None:
+def sync_folder(directory: Path) -> None:
     """A new name lasts through a loss of power once its directory is written."""
     fd = os.open(directory, os.O_RDONLY)
     try:

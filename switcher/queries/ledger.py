@@ -99,13 +99,15 @@ def _rows(verifier: Verifier, moved: tuple[Moved, ...], using: str) -> Iterator[
     read = moved[-1].last if moved else BEFORE_ALL
     met = list(moved)
     for part in stored_behind(read, using):
-        if isinstance(part, Moved):
-            met.append(part)
-        for rows in _of_file(verifier, part) if isinstance(part, Moved) else [part]:
-            fresh = [row for row in rows if row[0] > read] if isinstance(part, Moved) else rows
-            if fresh:
+        if not isinstance(part, Moved):
+            yield part
+            read = max(read, part[-1][0])
+            continue
+        met.append(part)
+        for rows in _of_file(verifier, part):
+            if fresh := [row for row in rows if row[0] > read]:
                 yield fresh
-        read = max(read, part.last if isinstance(part, Moved) else part[-1][0])
+        read = max(read, part.last)
     for segment in met:
         root = segment.tree.root().hex()
         if not verifier.tells_of(segment.first, segment.last, segment.sha256, root):

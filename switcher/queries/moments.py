@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from operator import itemgetter
 from typing import Any, cast
 
 from django.db import connection
 
+from switcher.clock import read_moment
 from switcher.models import AuditEntry
 from switcher.queries.audit import Line, body_of, facts_of, lines, read_body
 from switcher.queries.filters import Filters
@@ -110,10 +111,9 @@ def _as_kept(host: str, facts: dict[str, Any], proofs: tuple[Line, ...]) -> Then
 def _moment(told: object) -> datetime | None:
     """None where a body tells of none, whoever wrote it."""
     try:
-        found = datetime.fromisoformat(told) if isinstance(told, str) else None
+        return read_moment(told) if isinstance(told, str) else None
     except ValueError:
         return None
-    return found if found is None or found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _both(moved: Then | None, stored: Then | None) -> Then:

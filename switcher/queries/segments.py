@@ -7,10 +7,10 @@ import json
 from collections.abc import Collection, Iterator
 from datetime import datetime
 
-from switcher.evidence.switchboard_verify import Row
+from switcher.evidence.switchboard_verify import UNREADABLE, Row
 from switcher.models import AuditEntry, Checkpoint, SwitchEvent
 from switcher.rows import stored_rows
-from switcher.segments import MOST_SEQ, Moved, begins_behind, segments
+from switcher.segments import MOST_SEQ, Moved, begins_behind, last_moved, segments
 from switcher.states import OPEN
 
 AT_ONCE = 1000
@@ -23,7 +23,7 @@ def movable(before: datetime, most: int) -> tuple[int, datetime] | None:
     A segment ends where a checkpoint does, so that it proves itself; and a switch that is open
     keeps its entries here.
     """
-    begin = max(0, begins_behind())
+    begin = last_moved()
     young = AuditEntry.objects.filter(seq__gt=begin, at__gte=before).order_by("seq")
     open_ones = AuditEntry.objects.filter(
         seq__gt=begin, switch__in=SwitchEvent.objects.filter(state__in=sorted(OPEN))
@@ -109,5 +109,5 @@ def _entry(line: bytes) -> Row | None:
         told = json.loads(line)
         prev, entry_hash = bytes.fromhex(told["prev"]), bytes.fromhex(told["hash"])
         return (int(told["seq"]), str(told["body"]), prev, entry_hash)
-    except (ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return None  # then the file is another, which its digest tells

@@ -196,7 +196,7 @@ def _signed_head(tree: Tree) -> bytes:
         raise TrailBroken(text)
     else:
         begin, head = segment.last, segment.prev
-        found, wanted = segment.tree.copy(), tree.root()
+        found, wanted = segment.tree, tree.root()
     for rows in stored_rows(begin):
         hashes = [entry_hash for seq, _, _, entry_hash in rows if seq <= tree.size]
         found.extend(hashes)
@@ -300,12 +300,6 @@ def _end_change(files: KeyFiles, told: ToldKey | None) -> bool:
         return False
     files.promote_next()
     return True
-
-
-def public_key() -> str:
-    """The public key that signs now. Raises KeyUnusable, TrailBroken."""
-    with _keys_raise_ours():
-        return str(_key_told(key_files()).public)
 
 
 def vouch_for_segment(first: int, last: int, sha256: str, root: str) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from switcher.clock import Clock, system
 from switcher.evidence.switchboard_verify import Row
 from switcher.models import AuditEntry, Review, SwitchEvent
 from switcher.records.ledger import Actor, append, writing
-from switcher.records.segments import last_moved
-from switcher.rows import BEFORE_ALL, CHUNK, Marks, index_row, newest_seq, stored_rows
+from switcher.rows import CHUNK, Marks, index_row, newest_seq, stored_rows
+from switcher.segments import begins_behind
 
 Tell = Callable[[int, int], object]
 
@@ -23,7 +23,7 @@ def rebuild(
     """Make every row of the index, and every mark of review, as its entry has it. Returns how many
     were made or changed, and how many told of no entry and were removed. Safe to run beside
     everything else."""
-    after = last_moved() or BEFORE_ALL
+    after = begins_behind()
     marks = Marks("default", after)
     total = newest_seq()
     made = removed = 0

@@ -16,7 +16,7 @@ from switcher.evidence.switchboard_verify import ARCHIVED
 from switcher.models import AuditEntry, LedgerRow, Origin, Segment
 from switcher.records.checkpoints import vouch_for_segment
 from switcher.records.ledger import Actor, append, writing
-from switcher.segments import begins_behind
+from switcher.segments import last_moved
 
 # In one transaction: others write meanwhile.
 AT_ONCE = 2000
@@ -100,11 +100,6 @@ def close(written: Written, hosts: dict[str, Any], actor: Actor, clock: Clock) -
             entry=entry.seq,
             at=clock.now(),
         )
-
-
-def last_moved() -> int:
-    """The number of the last entry that lies in a segment; 0 where none does."""
-    return max(0, begins_behind())
 
 
 def is_moved_left() -> bool:

@@ -9,8 +9,8 @@ from django.db.models import Max
 from switcher.evidence.subtrees import BLOCK, BLOCK_LEVEL, newest_block, number
 from switcher.evidence.switchboard_verify import Tree, node
 from switcher.models import Checkpoint, Subtree
-from switcher.records.segments import last_moved
 from switcher.rows import stored_hashes
+from switcher.segments import last_moved
 
 # In one go at most: half a million entries, which takes some seconds.
 MOST_BLOCKS = 2048
