@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -37,7 +37,17 @@ class SystemClock:
 system = SystemClock()
 
 
+def is_within(span: timedelta, at: datetime, now: datetime) -> bool:
+    """Whether a moment is no longer ago than that. One that is still to come is not: a clock was
+    set back, or somebody has written it there, and nothing waits until then."""
+    return timedelta(seconds=-1) <= now - at < span
+
+
 def read_moment(text: str) -> datetime:
-    """A time as ISO 8601 has it; UTC unless it says otherwise. Raises ValueError."""
+    """A time as ISO 8601 has it, in UTC; it is meant so unless it says otherwise. Raises
+    ValueError, also at either end of time, where UTC has no such moment."""
     found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    try:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except OverflowError as exc:
+        raise ValueError("Not a moment.") from exc

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
-from switcher.fields import Moment
+from switcher.fields import Bytes, Chars, Moment, Number, Reference, Text
 from switcher.states import OPEN, State, Strategy
 
 
@@ -198,8 +198,8 @@ class Origin(models.Model):
     without touching a sealed record, which holds SHA-256(salt || value) of each."""
 
     ip = models.GenericIPAddressField(null=True)
-    agent = models.CharField(max_length=300, blank=True)
-    salt = models.BinaryField(max_length=16, default=bytes)
+    agent = Chars(max_length=300, blank=True)
+    salt = Bytes(max_length=16, default=bytes)
     erased_at = Moment(null=True)
 
     def __str__(self) -> str:
@@ -295,12 +295,12 @@ class LedgerRow(models.Model):
     `hash` is SHA-256(0x00 || prev || body): the link of the chain and an RFC 6962 leaf.
     """
 
-    seq = models.BigIntegerField(primary_key=True)
+    seq = Number(primary_key=True)
     # Canonical JSON: sorted keys, no spaces, no floats. The text is what is hashed, so it is
     # never a JSON column, which a database re-orders.
-    body = models.TextField()
-    prev = models.BinaryField(max_length=32)
-    hash = models.BinaryField(max_length=32)
+    body = Text()
+    prev = Bytes(max_length=32)
+    hash = Bytes(max_length=32)
 
     def __str__(self) -> str:
         return f"entry {self.seq}"
@@ -309,18 +309,16 @@ class LedgerRow(models.Model):
 class AuditEntry(models.Model):
     """An entry's columns to search by. Made from the ledger, and can be made again from it."""
 
-    seq = models.BigIntegerField(primary_key=True)
+    seq = Number(primary_key=True)
     at = Moment()
-    kind = models.CharField(max_length=40)
-    actor = models.CharField(max_length=150)
-    host = models.CharField(max_length=40, blank=True)
-    model = models.CharField(max_length=200, blank=True)
-    outcome = models.CharField(max_length=12, blank=True)
-    reason = models.CharField(max_length=500, blank=True)
-    switch = models.ForeignKey(
-        SwitchEvent, null=True, on_delete=models.PROTECT, related_name="entries"
-    )
-    origin = models.ForeignKey(Origin, null=True, on_delete=models.PROTECT)
+    kind = Chars(max_length=40)
+    actor = Chars(max_length=150)
+    host = Chars(max_length=40, blank=True)
+    model = Chars(max_length=200, blank=True)
+    outcome = Chars(max_length=12, blank=True)
+    reason = Chars(max_length=500, blank=True)
+    switch = Reference(SwitchEvent, null=True, on_delete=models.PROTECT, related_name="entries")
+    origin = Reference(Origin, null=True, on_delete=models.PROTECT)
 
     class Meta:
         ordering = ["-seq"]
@@ -358,11 +356,11 @@ class AuditEntry(models.Model):
 class Checkpoint(models.Model):
     """A signed note over the first `size` entries."""
 
-    size = models.BigIntegerField()
-    note = models.TextField()
+    size = Number()
+    note = Text()
     # The tree at that size, so that the next one need not read all entries again. Not believed
     # by itself: its root is in the note, which is signed.
-    tree = models.TextField()
+    tree = Text()
     at = Moment()
 
     class Meta:
@@ -380,8 +378,8 @@ class Subtree(models.Model):
     `id` is the subtree's number in an in-order walk, `(2 * index + 1) << level`.
     """
 
-    id = models.BigIntegerField(primary_key=True)
-    hash = models.BinaryField(max_length=32)
+    id = Number(primary_key=True)
+    hash = Bytes(max_length=32)
 
     def __str__(self) -> str:
         return f"subtree {self.id}"
@@ -390,11 +388,11 @@ class Subtree(models.Model):
 class Delivery(models.Model):
     """A checkpoint on its way to a sink outside of this database."""
 
-    checkpoint = models.ForeignKey(Checkpoint, on_delete=models.CASCADE, related_name="deliveries")
-    sink = models.CharField(max_length=20)  # file, syslog, webhook
+    checkpoint = Reference(Checkpoint, on_delete=models.CASCADE, related_name="deliveries")
+    sink = Chars(max_length=20)  # file, syslog, webhook
     tries = models.PositiveIntegerField(default=0)
     next_at = Moment()
-    error = models.CharField(max_length=300, blank=True)
+    error = Chars(max_length=300, blank=True)
     delivered_at = Moment(null=True)
 
     class Meta:
@@ -438,10 +436,10 @@ class Segment(models.Model):
 class Review(models.Model):
     """An auditor has looked at an entry. The mark is an entry of its own, too."""
 
-    seq = models.BigIntegerField(db_index=True)
-    by = models.CharField(max_length=150)
+    seq = Number(db_index=True)
+    by = Chars(max_length=150)
     at = Moment()
-    note = models.CharField(max_length=500, blank=True)
+    note = Chars(max_length=500, blank=True)
 
     class Meta:
         ordering = ["-id"]

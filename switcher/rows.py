@@ -8,24 +8,25 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db import OperationalError, connection, connections
-from django.db.models import Max
+from django.db import connection, connections
+from django.db.models import Max, OuterRef, Subquery
 
 from switcher.clock import read_moment
 from switcher.evidence.switchboard_verify import UNREADABLE, Row
-from switcher.models import Checkpoint, Review
+from switcher.models import AuditEntry, Checkpoint, LedgerRow, Review
 from switcher.states import ENDED
 
 CHUNK = 1000
 BEFORE_ALL = -(2**63)
+# No entry has a number as high. What is no number SQLite sorts behind all numbers.
+MOST_SEQ = 2**62
 
 _NEWEST = "SELECT max(seq) FROM switcher_ledgerrow WHERE seq < %s"
 _ORDER = f"FROM switcher_ledgerrow WHERE seq > %s ORDER BY seq LIMIT {CHUNK}"
 _POSTGRES = f"SELECT seq, coalesce(body, ''), coalesce(prev, ''), coalesce(hash, '') {_ORDER}"
 # A column of SQLite holds whatever somebody puts into it: the types are forced.
 _HASHES = "coalesce(CAST(prev AS BLOB), x''), coalesce(CAST(hash AS BLOB), x'')"
-_SQLITE = f"SELECT seq, coalesce(CAST(body AS TEXT), ''), {_HASHES} {_ORDER}"
-_SQLITE_RAW = f"SELECT seq, coalesce(CAST(body AS BLOB), x''), {_HASHES} {_ORDER}"
+_SQLITE = f"SELECT seq, coalesce(CAST(body AS BLOB), x''), {_HASHES} {_ORDER}"
 _BETWEEN = "FROM switcher_ledgerrow WHERE seq > %s AND seq <= %s ORDER BY seq"
 _HASHES_BETWEEN = {
     "sqlite": f"SELECT seq, CAST(hash AS BLOB) {_BETWEEN}",
@@ -51,18 +52,35 @@ def stored_rows(after: int = BEFORE_ALL, using: str = "default") -> Iterator[lis
 
 
 def newest_seq(using: str = "default") -> int:
-    """The number of the last entry; 0 if there is none. What is no number counts for nothing:
-    SQLite sorts it behind all numbers."""
+    """The number of the last entry; 0 if there is none."""
     with connections[using].cursor() as cursor:
-        cursor.execute(_NEWEST, [2**62])
+        cursor.execute(_NEWEST, [MOST_SEQ])
         return int(cursor.fetchone()[0] or 0)
 
 
 def newest_checkpoint(upto: int | None = None) -> Checkpoint | None:
     """The checkpoint over the most entries, of those over `upto` at most; of the same size, the
     newest."""
-    rows = Checkpoint.objects.all() if upto is None else Checkpoint.objects.filter(size__lte=upto)
+    rows = Checkpoint.objects.filter(size__lte=MOST_SEQ if upto is None else upto)
     return rows.order_by("-size", "-id").first()
+
+
+class Told(NamedTuple):
+    """An entry found by its columns, and its body, which is the evidence; empty where it has none."""
+
+    seq: int
+    at: datetime
+    actor: str
+    body: str
+
+
+def newest_told(*kinds: str) -> Told | None:
+    """The newest entry of these kinds. In one query: entries are moved away at any time."""
+    body = LedgerRow.objects.filter(pk=OuterRef("seq")).values("body")
+    rows = AuditEntry.objects.filter(kind__in=kinds, seq__lt=MOST_SEQ).order_by("-seq")
+    row = rows.annotate(body_text=Subquery(body)).values_list("seq", "at", "actor", "body_text")
+    found = row.first()
+    return Told(*found[:3], found[3] or "") if found is not None else None
 
 
 def stored_hashes(begin: int, end: int) -> list[tuple[int, bytes]]:
@@ -73,13 +91,8 @@ def stored_hashes(begin: int, end: int) -> list[tuple[int, bytes]]:
 
 
 def _sqlite(last: Any, using: str) -> list[Row]:
-    try:
-        return _fetch(_SQLITE, last, using)
-    except OperationalError as exc:
-        if "decode" not in str(exc):
-            raise
-    # A body that is no UTF-8 any more is read all the same, and is then not what was hashed.
-    rows: list[Any] = _fetch(_SQLITE_RAW, last, using)
+    """A body that is no UTF-8 any more is read all the same, and is then not what was hashed."""
+    rows: list[Any] = _fetch(_SQLITE, last, using)
     return [(seq, body.decode("utf-8", "surrogateescape"), *rest) for seq, body, *rest in rows]
 
 

@@ -20,11 +20,9 @@ from switcher.evidence.switchboard_verify import UNREADABLE, Rotation, Tree
 from switcher.fields import NEVER
 from switcher.models import Segment
 from switcher.places import segment_folder, segment_name
-from switcher.rows import BEFORE_ALL
+from switcher.rows import BEFORE_ALL, MOST_SEQ
 
 T = TypeVar("T")
-
-MOST_SEQ = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +136,8 @@ _READ = {
     "sqlite": "SELECT first, last, size, entry, CAST(last_at AS BLOB), CAST(sha256 AS BLOB), "
     "CAST(prev AS BLOB), CAST(tree AS BLOB), CAST(rotations AS BLOB), CAST(at AS BLOB) "
     "FROM switcher_segment WHERE id = %s",
-    "postgresql": "SELECT first, last, size, entry, last_at::text, sha256, prev, tree, "
-    "rotations::text, at::text FROM switcher_segment WHERE id = %s",
+    "postgresql": "SELECT first, last, size, entry, to_json(last_at)#>>'{}', sha256, prev, tree, "
+    "rotations::text, to_json(at)#>>'{}' FROM switcher_segment WHERE id = %s",
 }
 
 

@@ -9,7 +9,9 @@ from datetime import datetime
 
 from django.db import connections
 
-from switcher.clock import Clock, system
+from switcher.clock import Clock, read_moment, system
+from switcher.evidence.keys import KeyRefused
+from switcher.places import key_files
 from switcher.queries.ledger import Tell, Verified, verify
 from switcher.records import Actor, changed
 from switcher.records.checkpoints import note_check_failed, note_checked, raise_alarm
@@ -118,7 +120,24 @@ def _run(actor: Actor, clock: Clock, tell: Tell = lambda done, total: None) -> N
         _tell_failed(why, actor, clock)
     else:
         _update(ended_at=clock.now(), result=result)
+    _remember(clock.now())
     changed.send_robust(sender="verified")
+
+
+def last_at() -> datetime | None:
+    """When a server of this machine last verified the whole trail, or tried to, as its files have
+    it."""
+    try:
+        return read_moment(key_files().remembered_check())
+    except (KeyRefused, ValueError):
+        return None
+
+
+def _remember(at: datetime) -> None:
+    try:
+        key_files().remember_check(at.isoformat())
+    except KeyRefused as exc:
+        log.warning("when it was verified could not be kept: %s", exc)
 
 
 def _tell_failed(why: str, actor: Actor, clock: Clock) -> None:

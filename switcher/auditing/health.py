@@ -12,6 +12,9 @@ from switcher.queries.trail import Trail, trail
 from switcher.records import changed
 from switcher.records.checkpoints import key_problem
 
+# Where it cannot be told. Why is for the log: nobody foresaw it.
+UNKNOWN = "How the audit trail stands could not be read. The server's log says why."
+
 _problems: tuple[str, ...] = ()
 
 
@@ -79,10 +82,18 @@ def _age(at: datetime | None, now: datetime) -> float | None:
 
 
 def health(clock: Clock = system) -> Health:
-    """Look now. What is found is what pages show from here on."""
-    global _problems
-    found = Health(trail(clock.now()), key_problem(), tuple(seals.differing()))
-    if found.problems != _problems:
-        _problems = found.problems
-        changed.send_robust(sender="health")  # pages show them
+    """Look now. What is found is what pages show from here on, or that nothing can be told."""
+    try:
+        found = Health(trail(clock.now()), key_problem(), tuple(seals.differing()))
+    except Exception:
+        _show((UNKNOWN,))
+        raise
+    _show(found.problems)
     return found
+
+
+def _show(problems: tuple[str, ...]) -> None:
+    global _problems
+    if problems != _problems:
+        _problems = problems
+        changed.send_robust(sender="health")  # pages show them

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from django.db import connections
 from switcher import seals
 from switcher.auditing import archiving, checking, health
 from switcher.auditing.sinks import NotDelivered, deliver
-from switcher.clock import Clock, system
+from switcher.clock import Clock, is_within, system
 from switcher.errors import SwitcherError
 from switcher.places import Sink, sinks
 from switcher.records import changed, checkpoints, deliveries, erasing, subtrees
@@ -35,6 +36,9 @@ LOOK_EVERY_S = 5.0
 BREATH_S = 0.25
 CHECK_EVERY = timedelta(days=1)
 LONGEST_WAIT_S = 60.0
+# What was not foreseen is an alarm after so many tries in a row: a database may be away for a
+# moment.
+ALARM_AFTER = 3
 # At the end, what looks after the proofs may write how that came out before the last signature.
 LAST_LOOK_S = 1.5
 
@@ -47,6 +51,7 @@ class Signer:
         self._clock = clock
         self._ends = threading.Event()
         self._said = ""
+        self._failures = Counter[str]()  # tries in a row that ended in what was not foreseen
         self._forgotten = 0  # the erasing up to which no older version of a row is left
         self._tried_at: datetime | None = None  # to verify; also where that could not be noted
 
@@ -69,20 +74,38 @@ class Signer:
 
     def sign(self) -> None:
         """Sign what there is, or give the alarm."""
+        said = ""
         try:
-            checkpoints.sign(self._clock)
-            subtrees.keep()
-            self._said = ""
+            with self._alarming("The audit trail could not be signed."):
+                checkpoints.sign(self._clock)
+                subtrees.keep()
         except (TrailBroken, KeyUnusable) as exc:
             if exc.text != self._said:
                 log.error(exc.text, extra={"action": exc.code})
-            self._said = exc.text
+            said = exc.text
             checkpoints.raise_alarm(exc.code, exc.text, self._clock)
+        self._said = said
 
     def look(self) -> None:
         """See how the proofs stand; verify the whole trail if that is a day ago."""
-        with suppress(checking.Cut):
+        with suppress(checking.Cut), self._alarming("The audit trail could not be looked after."):
             self._look()
+
+    @contextmanager
+    def _alarming(self, text: str) -> Iterator[None]:
+        """What nobody foresaw, such as a table that was altered, is an alarm where it lasts. It is
+        raised on in any case: a thread has to begin anew."""
+        try:
+            yield
+        except (SwitcherError, checking.Cut):
+            raise
+        except Exception as exc:
+            self._failures[text] += 1
+            if self._failures[text] >= ALARM_AFTER:
+                why = checking.words_of(exc)
+                checkpoints.raise_alarm("upkeep", f"{text} {why}.", self._clock)
+            raise
+        self._failures[text] = 0
 
     def _look(self) -> None:
         found = health.health(self._clock)
@@ -92,7 +115,7 @@ class Signer:
             if sink.problem(found.trail.now):
                 text = f"The {sink.name} sink does not take checkpoints."
                 checkpoints.raise_alarm("sink", text, self._clock)
-        if found.trail.signed and self._is_check_due(found.trail.checked_at, found.trail.now):
+        if found.trail.signed and self._is_check_due(found.trail.now):
             if checking.run(SERVER, self._clock, self._go_on) is not None:
                 self._tried_at = self._clock.now()
             deliveries.forget_delivered(self._clock)
@@ -107,10 +130,11 @@ class Signer:
         if self._ends.is_set():
             raise checking.Cut
 
-    def _is_check_due(self, checked_at: datetime | None, now: datetime) -> bool:
-        """A day after the last one, whichever process made it; and after one that failed."""
-        times = [at for at in (checked_at, self._tried_at) if at is not None]
-        return not times or now - max(times) >= CHECK_EVERY
+    def _is_check_due(self, now: datetime) -> bool:
+        """A day after the last one, whichever of this machine's processes made it; and after one
+        that failed."""
+        times = [at for at in (checking.last_at(), self._tried_at) if at is not None]
+        return not any(is_within(CHECK_EVERY, at, now) for at in times)
 
     def _forget_erased(self) -> None:
         """What was erased stands in SQLite's log while somebody reads older rows. Every process

@@ -5,6 +5,7 @@
                       what an auditor is given
     audit-key.last    the newest checkpoint that was signed with it, to see that the database is
                       not older than what was signed
+    audit-key.checked when the whole trail was last verified
 While a key changes, the next one lies in `audit-key.next` until its entry is committed.
 """
 
@@ -97,6 +98,10 @@ class KeyFiles:
     @property
     def last(self) -> Path:
         return self.private.with_suffix(".last")
+
+    @property
+    def checked(self) -> Path:
+        return self.private.with_suffix(".checked")
 
     def load(self) -> SigningKey:
         """The signing key. Raises KeyMissing, KeyRefused."""
@@ -210,12 +215,16 @@ class KeyFiles:
 
     def remembered(self) -> str:
         """The newest checkpoint that this key's machine has signed, or nothing."""
-        try:
-            return self.last.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return ""
-        except (OSError, ValueError) as exc:
-            raise KeyRefused(f"{self.last} cannot be read: {exc}.") from None
+        return _read_text(self.last)
+
+    def remember_check(self, at: str) -> None:
+        """Keep when the trail was verified outside of the database, too: who may write only there
+        is not to put off the next time."""
+        _replace(self.checked, at)
+
+    def remembered_check(self) -> str:
+        """When this key's machine last verified the whole trail, or nothing."""
+        return _read_text(self.checked)
 
 
 def exchanged(path: Path) -> str:
@@ -236,6 +245,16 @@ def _check_owner(path: Path, at: os.stat_result) -> None:
         )
     if stat.S_IMODE(at.st_mode) & 0o077:
         raise KeyRefused(f"{path} can be read by others. Run: chmod 600 {path}")
+
+
+def _read_text(path: Path) -> str:
+    """What a file says; nothing where it is not there. Raises KeyRefused."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as exc:
+        raise KeyRefused(f"{path} cannot be read: {exc}.") from None
 
 
 def _replace(path: Path, text: str) -> None:

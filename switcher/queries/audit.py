@@ -15,10 +15,10 @@ from switcher.evidence.switchboard_verify import leaf
 from switcher.models import AuditEntry, LedgerRow, Origin, Review
 from switcher.queries.entrywords import look, model_of, outcome_words, sentence
 from switcher.queries.filters import Filters
-from switcher.queries.finding import LAST, Found, distinct, find
+from switcher.queries.finding import Found, distinct, find
 from switcher.queries.proofs import NoProof, Proof, proof_of
 from switcher.queries.words import came_from
-from switcher.rows import REVIEWED, index_row, newest_seq, salted
+from switcher.rows import MOST_SEQ, REVIEWED, index_row, newest_seq, salted
 from switcher.states import ENDED, WORDS
 
 PAGE = 50
@@ -263,7 +263,7 @@ class Entry:
 
 def entry(seq: int) -> Entry | None:
     """One entry; None if there is none of this number."""
-    if seq > LAST:
+    if seq > MOST_SEQ:
         return None
     found = lines([seq])
     row = LedgerRow.objects.filter(pk=seq).first()

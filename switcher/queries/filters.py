@@ -98,7 +98,7 @@ def moment(text: str, field: str = "at", last: bool = False) -> datetime:
     """A date, or a date and a time; UTC unless it says otherwise. With `last` its last moment: the
     end of the day, hour, minute or second that it names. Raises BadRequest."""
     try:
-        at = read_moment(text).astimezone(UTC)  # years at either end of time have no such moment
+        at = read_moment(text)
         return at + _rest_of(text) if last and not at.microsecond else at
     except (ValueError, OverflowError) as exc:
         raise BadRequest(f"Write a time as {_EXAMPLE}, in UTC.", field) from exc

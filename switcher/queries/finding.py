@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from django.db import connection
 
 from switcher.queries.filters import GROUPS, Filters, group_of
-from switcher.rows import REVIEWED
+from switcher.rows import MOST_SEQ, REVIEWED
 from switcher.textindex import ENTRY, HAS_REASON, VECTOR, WORDS, words_of
 
 # Candidates that are looked at, step by step, until a page is full.
@@ -27,7 +27,6 @@ PROBE = 1_000
 EDGE = 200
 # PostgreSQL's index of words knows no order: it is followed where it holds few entries.
 MOST_BY_WORDS = 5_000
-LAST = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def find(
     *,
     before: int | None = None,
     after: int | None = None,
-    upto: int = LAST,
+    upto: int = MOST_SEQ,
     steps: Sequence[int] = STEPS,
 ) -> Found:
     """The `want` newest entries before a number; with `after` the oldest ones behind it, none
@@ -140,7 +139,7 @@ def distinct(column: str, most: int = 200) -> tuple[str, ...]:
 def _range(filters: Filters, before: int | None, after: int | None, upto: int) -> Range:
     low, high = 1, upto
     if filters.since is not None:
-        low = _edge("min", "at >= %s", "ASC", filters.since, LAST)
+        low = _edge("min", "at >= %s", "ASC", filters.since, MOST_SEQ)
     if filters.until is not None:
         high = min(high, _edge("max", "at <= %s", "DESC", filters.until, 0))
     if after is not None:
@@ -230,7 +229,7 @@ def _reach(source: Source, where: Range) -> tuple[int, int]:
     furthest."""
     end, many = _Batch(source, where, PROBE, "", (), ()).extent()
     if many < PROBE or end is None:
-        return -LAST, many
+        return -MOST_SEQ, many
     return end if where.newest_first else -end, many
 
 

@@ -29,7 +29,7 @@ from switcher.evidence.switchboard_verify import (
 from switcher.models import AuditEntry, Checkpoint, LedgerRow
 from switcher.places import anchors, key_files
 from switcher.queries.segments import NotTheSame, rows_of, stored_behind
-from switcher.rows import BEFORE_ALL, Marks, index_row, newest_seq, salted
+from switcher.rows import BEFORE_ALL, MOST_SEQ, Marks, index_row, newest_seq, salted
 from switcher.segments import Moved, begins_behind, newest_segment, segments
 
 # So many anchors are put into their order before they are used. They are in order already but for
@@ -179,7 +179,8 @@ def _notes(using: str) -> Iterator[str]:
 def _stored_notes(newest: int, using: str) -> Iterator[str]:
     """Some at a time: a long query would hold back the database's own housekeeping."""
     size, pk = -1, 0
-    rows = Checkpoint.objects.using(using).filter(pk__lte=newest).order_by("size", "pk")
+    rows = Checkpoint.objects.using(using).filter(pk__lte=newest, size__lt=MOST_SEQ)
+    rows = rows.order_by("size", "pk")
     while True:
         behind = rows.filter(size__gt=size) | rows.filter(size=size, pk__gt=pk)
         some = list(behind.values_list("size", "pk", "note")[:WINDOW])

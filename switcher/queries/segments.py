@@ -9,8 +9,8 @@ from datetime import datetime
 
 from switcher.evidence.switchboard_verify import UNREADABLE, Row
 from switcher.models import AuditEntry, Checkpoint, SwitchEvent
-from switcher.rows import stored_rows
-from switcher.segments import MOST_SEQ, Moved, begins_behind, last_moved, segments
+from switcher.rows import MOST_SEQ, stored_rows
+from switcher.segments import Moved, begins_behind, last_moved, segments
 from switcher.states import OPEN
 
 AT_ONCE = 1000

@@ -9,9 +9,11 @@ from typing import Any
 
 from django.db.models import Count, Max, Min
 
-from switcher.models import AuditEntry, Checkpoint, Delivery, LedgerRow
+from switcher.clock import is_within
+from switcher.evidence.switchboard_verify import UNREADABLE
+from switcher.models import AuditEntry, Checkpoint, Delivery
 from switcher.places import sinks
-from switcher.rows import newest_checkpoint, newest_seq
+from switcher.rows import Told, newest_checkpoint, newest_seq, newest_told
 
 CHECKED = "audit.checked"
 # An entry is signed within 60 s, and a checkpoint delivered at once.
@@ -72,18 +74,16 @@ class Trail:
     checked_since: datetime | None  # the last check, or where there is none, the first checkpoint
 
     @property
-    def checked_at(self) -> datetime | None:
-        return self.check.at if self.check is not None else None
-
-    @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong, in sentences."""
         found = [sink.problem(self.now) for sink in self.sinks]
-        if self.unsigned_since is not None and self.now - self.unsigned_since > LATE_AFTER:
+        late = self.unsigned_since
+        if late is not None and not is_within(LATE_AFTER, late, self.now):
             found.append(f"{self.entries - self.signed} audit entries are not signed yet.")
         if self.check is not None and not self.check.ok:
             found.append(_bad_check(self.check))
-        if self.checked_since is not None and self.now - self.checked_since > CHECK_LATE_AFTER:
+        since = self.checked_since
+        if since is not None and not is_within(CHECK_LATE_AFTER, since, self.now):
             found.append("The whole audit trail was not verified for more than a day.")
         return tuple(text for text in found if text)
 
@@ -142,19 +142,18 @@ def _delivered_at(sink: str) -> datetime | None:
 
 def newest_check() -> Check | None:
     """What the newest verification of the whole trail found."""
-    entry = AuditEntry.objects.filter(kind=CHECKED).order_by("-seq").first()
+    entry = newest_told(CHECKED)
     if entry is None:
         return None
-    body = LedgerRow.objects.filter(pk=entry.seq).values_list("body", flat=True).first()
     try:
-        return _check(entry, json.loads(body or "")["facts"])
-    except (ValueError, KeyError, TypeError):
+        return _check(entry, json.loads(entry.body)["facts"])
+    except UNREADABLE:
         # No reason to verify again before its time: the next one tells what was done to it.
         error = f"Entry {entry.seq}, which should tell what came out, cannot be read."
         return _failed(entry, error)
 
 
-def _check(entry: AuditEntry, facts: dict[str, Any]) -> Check:
+def _check(entry: Told, facts: dict[str, Any]) -> Check:
     if facts.get("error"):
         return _failed(entry, str(facts["error"]))
     return Check(
@@ -169,5 +168,5 @@ def _check(entry: AuditEntry, facts: dict[str, Any]) -> Check:
     )
 
 
-def _failed(entry: AuditEntry, error: str) -> Check:
+def _failed(entry: Told, error: str) -> Check:
     return Check(entry.seq, entry.at, entry.actor, False, {}, 0, None, (), error)

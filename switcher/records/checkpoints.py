@@ -10,13 +10,13 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from django.db import connection, transaction
 
-from switcher.clock import Clock, system
+from switcher.clock import Clock, is_within, system
 from switcher.errors import SwitcherError
 from switcher.evidence.keys import (
     KeyExchanged,
@@ -30,6 +30,7 @@ from switcher.evidence.switchboard_verify import (
     ARCHIVED,
     GENESIS,
     ROTATED,
+    UNREADABLE,
     BadNote,
     Tree,
     Verifier,
@@ -38,14 +39,14 @@ from switcher.evidence.switchboard_verify import (
 from switcher.models import AuditEntry, Checkpoint, Delivery, LedgerRow
 from switcher.places import key_files, sinks
 from switcher.records.ledger import SERVER, Actor, append, changed, writing
-from switcher.rows import newest_checkpoint, stored_rows
+from switcher.rows import newest_checkpoint, newest_told, stored_rows
 from switcher.segments import begins_behind, newest_segment
 
 MADE = "audit.key-made"
 ALARM = "audit.alarm"
 # Entries are signed before they are this old, so that with the time to look and to sign
 # checkpoints are at most 60 s apart.
-SIGN_AFTER_S = 45.0
+SIGN_AFTER = timedelta(seconds=45)
 SAY_AGAIN_AFTER = timedelta(days=1)
 
 # Any number that nothing else in this database locks by.
@@ -84,13 +85,7 @@ def is_due(clock: Clock = system) -> bool:
     if new.exclude(outcome="").exists():
         return True
     oldest = new.order_by("seq").values_list("at", flat=True).first()
-    return oldest is None or _is_old(oldest, clock.now())
-
-
-def _is_old(at: datetime, now: datetime) -> bool:
-    """A clock that was set back is no reason to wait until it has caught up."""
-    age = (now - at).total_seconds()
-    return not -1 <= age < SIGN_AFTER_S
+    return oldest is None or not is_within(SIGN_AFTER, oldest, clock.now())
 
 
 def _size_signed() -> int:
@@ -262,14 +257,13 @@ class ToldKey:
 
 
 def _told_key() -> ToldKey | None:
-    entry = AuditEntry.objects.filter(kind__in=(MADE, ROTATED, ARCHIVED)).order_by("-seq").first()
-    if entry is None:
+    told = newest_told(MADE, ROTATED, ARCHIVED)
+    if told is None:
         return None
-    body = LedgerRow.objects.filter(pk=entry.seq).values_list("body", flat=True).first()
     try:
-        return ToldKey(entry.seq, json.loads(body or "")["facts"]["new"])
-    except (ValueError, KeyError, TypeError) as exc:
-        raise TrailBroken(f"Entry {entry.seq} tells of no key.") from exc
+        return ToldKey(told.seq, json.loads(told.body)["facts"]["new"])
+    except UNREADABLE as exc:
+        raise TrailBroken(f"Entry {told.seq} tells of no key.") from exc
 
 
 def _key_told(files: KeyFiles) -> SigningKey:
@@ -370,8 +364,9 @@ def raise_alarm(about: str, text: str, clock: Clock = system) -> bool:
     text, whichever process sees it. Returns whether it was news."""
     with writing():
         _lock()
-        last = AuditEntry.objects.filter(kind=ALARM, reason=text[:500]).order_by("-seq").first()
-        if last is not None and clock.now() - last.at < SAY_AGAIN_AFTER:
+        same = AuditEntry.objects.filter(kind=ALARM, reason=text[:500]).order_by("-seq")
+        last_at = same.values_list("at", flat=True).first()
+        if last_at is not None and is_within(SAY_AGAIN_AFTER, last_at, clock.now()):
             return False
         append(ALARM, SERVER, clock=clock, reason=text[:500], about=about)
     return True

@@ -13,7 +13,8 @@ BEGAN, EXPORTED = "audit.export-began", "audit.exported"
 def began(actor: Actor, form: str, filters: Mapping[str, str], clock: Clock = system) -> int:
     """Write down that one begins, before anything leaves. Returns the number of the entry."""
     with writing():
-        return append(BEGAN, actor, clock=clock, format=form, filter=dict(filters)).seq
+        entry = append(BEGAN, actor, clock=clock, format=form, filter=dict(filters))
+    return int(entry.seq)
 
 
 def ended(

@@ -24,7 +24,7 @@ from django.dispatch import Signal
 from switcher.clock import Clock, system
 from switcher.evidence.switchboard_verify import GENESIS, leaf
 from switcher.models import AuditEntry, LedgerRow, Origin, SwitchEvent
-from switcher.rows import columns, salted
+from switcher.rows import MOST_SEQ, columns, salted
 
 changed = Signal()
 
@@ -122,7 +122,8 @@ def append(
 
 def _head() -> tuple[int, bytes]:
     """The next number and the hash before it."""
-    last = LedgerRow.objects.order_by("-seq").values_list("seq", "hash").first()
+    rows = LedgerRow.objects.filter(seq__lt=MOST_SEQ).order_by("-seq")
+    last = rows.values_list("seq", "hash").first()
     return (last[0] + 1, bytes(last[1])) if last else (1, GENESIS)
 
 

@@ -4,12 +4,11 @@ the entries at any time."""
 from __future__ import annotations
 
 from django.db import transaction
-from django.db.models import Max
 
 from switcher.evidence.subtrees import BLOCK, BLOCK_LEVEL, newest_block, number
 from switcher.evidence.switchboard_verify import Tree, node
-from switcher.models import Checkpoint, Subtree
-from switcher.rows import stored_hashes
+from switcher.models import Subtree
+from switcher.rows import MOST_SEQ, newest_checkpoint, stored_hashes
 from switcher.segments import last_moved
 
 # In one go at most: half a million entries, which takes some seconds.
@@ -20,8 +19,8 @@ _AT_ONCE = 64
 def keep(most: int = MOST_BLOCKS) -> bool:
     """Add the subtrees over what was signed since the last time, `most` blocks of them. Returns
     whether there are more."""
-    signed = Checkpoint.objects.aggregate(size=Max("size"))["size"] or 0
-    first, end = _next_block(), signed // BLOCK
+    last = newest_checkpoint()
+    first, end = _next_block(), last.size // BLOCK if last is not None else 0
     for begin in range(first, min(end, first + most), _AT_ONCE):
         with transaction.atomic():
             _keep_blocks(begin, min(end, first + most, begin + _AT_ONCE))
@@ -37,7 +36,8 @@ def rebuild() -> None:
 
 def _next_block() -> int:
     """Behind the newest one that is stored, or behind what was moved out of the database."""
-    largest = Subtree.objects.aggregate(largest=Max("pk"))["largest"]
+    known = Subtree.objects.filter(pk__lt=MOST_SEQ)
+    largest = known.order_by("-pk").values_list("pk", flat=True).first()
     return max(newest_block(largest) + 1 if largest else 0, -(-last_moved() // BLOCK))
 
 

@@ -411,7 +411,7 @@ class TestWhileOthersRead:
     @pytest.fixture
     def many(self, old: FakeClock, monkeypatch: pytest.MonkeyPatch) -> FakeClock:
         """Read ten at a time."""
-        for vendor in ("_SQLITE", "_SQLITE_RAW", "_POSTGRES"):
+        for vendor in ("_SQLITE", "_POSTGRES"):
             sql = getattr(stored_in, vendor).replace("LIMIT 1000", "LIMIT 10")
             monkeypatch.setattr(stored_in, vendor, sql)
         return old

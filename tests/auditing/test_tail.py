@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -294,7 +295,7 @@ def test_signing_goes_on_while_the_whole_trail_is_verified(
 
     monkeypatch.setattr(checking, "verify", slow)
     monkeypatch.setattr(tail, "LOOK_EVERY_S", 0.05)
-    monkeypatch.setattr(checkpoints, "SIGN_AFTER_S", 0.1)
+    monkeypatch.setattr(checkpoints, "SIGN_AFTER", timedelta(seconds=0.1))
     write(system)  # type: ignore[arg-type]
     auditor = Auditor()
     auditor.start()
