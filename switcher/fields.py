@@ -8,6 +8,7 @@ is evidence is in the bodies, which are verified; `audit verify --index` names t
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,9 +44,12 @@ class Text(_AsItsParent, models.TextField):  # type: ignore[type-arg]
 
 
 class Number(_AsItsParent, models.BigIntegerField):  # type: ignore[type-arg]
-    """A whole number; 0 where it is none."""
+    """A whole number; 0 where it is no number. A part of one more is one more: who reads on behind
+    the last number that was read comes to an end."""
 
     def from_db_value(self, value: Any, *_: Any) -> int | None:
+        if isinstance(value, float) and math.isfinite(value):
+            return math.ceil(value)
         return value if value is None or isinstance(value, int) else 0
 
 

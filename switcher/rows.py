@@ -66,7 +66,7 @@ def newest_checkpoint(upto: int | None = None) -> Checkpoint | None:
 
 
 class Told(NamedTuple):
-    """An entry found by its columns, and its body, which is the evidence; empty where it has none."""
+    """An entry found by its columns, and its body, the evidence: empty where it has none."""
 
     seq: int
     at: datetime

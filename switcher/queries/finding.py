@@ -152,9 +152,9 @@ def _edge(pick: str, condition: str, order: str, at: datetime, without: int) -> 
     back, so that the nearest few are looked at."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {pick}(seq) FROM (SELECT seq FROM {ENTRY} WHERE {condition} "
+            f"SELECT {pick}(seq) FROM (SELECT seq FROM {ENTRY} WHERE {condition} AND seq < %s "
             f"ORDER BY at {order} LIMIT {EDGE}) edge",
-            [as_stored(at)],
+            [as_stored(at), MOST_SEQ],
         )
         found: int | None = cursor.fetchone()[0]
     return without if found is None else found
@@ -323,7 +323,8 @@ class _Batch:
         with connection.cursor() as cursor:
             cursor.execute(sql, [*self._values, *self._more_values, *plain])
             rows = cursor.fetchall()
-        seqs = [seq for seq, reason in rows if self._words <= set(words_of(reason))]
+        # As text: SQLite keeps bytes there, too.
+        seqs = [seq for seq, reason in rows if self._words <= set(words_of(str(reason)))]
         return seqs[:want]
 
     def end(self) -> int | None:

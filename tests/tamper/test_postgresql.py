@@ -9,7 +9,7 @@ import pytest
 from tests.on_postgresql import run_again, runs_already
 
 MATRIX = (
-    *(f"tests/tamper/test_{name}.py" for name in ("matrix", "seals", "segments")),
+    *(f"tests/tamper/test_{name}.py" for name in ("matrix", "cells", "seals", "segments")),
     *(f"tests/auditing/test_{name}.py" for name in ("archiving", "erasing")),
 )
 
