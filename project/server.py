@@ -83,6 +83,17 @@ class BoundedRequest(WebRequest):
         if message["type"] == "http.response.start" and self.channel is not None:
             self.registerProducer(self.flow, True)
 
+    def handle_exception(self, exception: Exception) -> None:
+        """An answer that has begun and cannot go on is cut off, so that its client sees that it is
+        not whole. Daphne would begin another one, which fails: the client would wait for ever, and
+        the check that has found it would never run again."""
+        if not self._response_started:
+            super().handle_exception(exception)
+        elif self.channel is not None:
+            if self.producer:
+                self.unregisterProducer()
+            self.channel.loseConnection()
+
     def finish(self) -> None:
         if self.producer and self.channel is not None:
             self.unregisterProducer()

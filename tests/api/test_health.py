@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from django.test import Client
 
+from switcher.auditing import health
 from switcher.auditing.tail import Courier, Signer
 from switcher.evidence.keys import KeyFiles
 from switcher.places import FILE, Sink
@@ -51,3 +52,15 @@ def test_it_tells_no_path_and_no_address(
 def test_it_is_only_read(client: Client) -> None:
     assert client.post("/health").status_code == 405
     assert client.head("/health").status_code == 200
+
+
+def test_it_tells_that_it_cannot_tell(
+    proofs: KeyFiles, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> None:
+        raise RuntimeError("a hostile row")
+
+    monkeypatch.setattr(health, "trail", breaks)
+    told = client.get("/health").json()
+    assert told == {"ok": False, "problems": [health.UNKNOWN], "audit": None}
+    assert health.problems() == (health.UNKNOWN,)

@@ -458,6 +458,59 @@ def test_what_stands_for_the_last_check_and_cannot_be_read_begins_no_new_one(
     )
 
 
+@pytest.mark.parametrize("years", [-1, 1000])
+def test_who_writes_only_to_the_database_does_not_put_off_the_next_check(
+    signer: Signer, clock: FakeClock, proofs: KeyFiles, years: int
+) -> None:
+    write(clock)
+    signer.begin()
+    clock.pass_time(25 * 3600)
+    late = clock.now().replace(year=clock.now().year + years)
+    AuditEntry.objects.filter(kind="audit.checked").update(at=late)
+    assert "not verified for more than a day" in str(health.health(clock).problems)
+    checking.forget()
+    Signer(clock).look()
+    assert len(facts_of("audit.checked")) == 2
+
+
+def test_an_alarm_from_a_time_that_has_not_come_silences_none(
+    signer: Signer, clock: FakeClock
+) -> None:
+    assert checkpoints.raise_alarm("seal", "Something is wrong.", clock)
+    AuditEntry.objects.update(at=clock.now().replace(year=9000))
+    assert checkpoints.raise_alarm("seal", "Something is wrong.", clock)
+    assert not checkpoints.raise_alarm("seal", "Something is wrong.", clock)
+
+
+@pytest.mark.parametrize(
+    ("act", "room", "name", "text"),
+    [
+        ("sign", checkpoints, "sign", "The audit trail could not be signed."),
+        ("look", health, "trail", "The audit trail could not be looked after."),
+    ],
+)
+def test_what_nobody_foresaw_is_an_alarm_where_it_lasts(
+    signer: Signer,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    act: str,
+    room: Any,
+    name: str,
+    text: str,
+) -> None:
+    def breaks(*_: Any) -> None:
+        raise RuntimeError("a hostile row")
+
+    monkeypatch.setattr(room, name, breaks)
+    write(clock)
+    for alarms in (0, 0, 1, 1):
+        with pytest.raises(RuntimeError):
+            getattr(signer, act)()
+        assert reasons_of("audit.alarm") == [f"{text} RuntimeError: a hostile row."] * alarms
+    if act == "look":
+        assert health.problems() == (health.UNKNOWN,)
+
+
 def test_a_trail_that_nobody_verifies_any_more_shows(signer: Signer, clock: FakeClock) -> None:
     said = "The whole audit trail was not verified for more than a day."
     write(clock)

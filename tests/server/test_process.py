@@ -227,6 +227,17 @@ async def test_what_a_client_does_not_take_is_not_kept_in_memory(data: Path) -> 
     assert "Traceback" not in server.output
 
 
+async def test_an_answer_that_breaks_off_is_seen_to_be_not_whole(data: Path) -> None:
+    """And the second one is too: what ends broken answers goes on."""
+    with Process(data, program=WITH_EXTRAS) as server:
+        for _ in range(2):
+            async with request("GET", server.address + "/extra/breaks") as answer:
+                with pytest.raises(aiohttp.ClientPayloadError):
+                    await asyncio.wait_for(answer.read(), 10)
+        assert server.end() == 0
+    assert server.output.count("no more of this") >= 2
+
+
 def test_headers_have_a_largest_size(data: Path) -> None:
     many = b"".join(b"X-%d: %s\r\n" % (n, b"x" * 1000) for n in range(20))
     with Process(data) as server, socket.create_connection(("127.0.0.1", server.port), 5) as line:

@@ -1,4 +1,4 @@
-"""`manage.py`, with four paths beside the product's that are not good to a server."""
+"""`manage.py`, with five paths beside the product's that are not good to a server."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         while True:
             await send({"type": "http.response.body", "body": b"x\n", "more_body": True})
             await asyncio.sleep(0.01)
+    elif path == "/extra/breaks":
+        await _start(send)
+        await send({"type": "http.response.body", "body": b"x\n", "more_body": True})
+        raise ValueError("no more of this")
     elif path == "/extra/flood":
         await _start(send)
         for sent in range(FLOOD):
