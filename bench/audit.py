@@ -277,9 +277,9 @@ def exports(count: int) -> dict[str, float]:
 
     now = system.now()
     ways = {
-        "jsonl": Export("jsonl", read_filters({}), count, "bench", now),
-        "csv": Export("csv", read_filters({}), count, "bench", now),
-        "selection": Export("jsonl", read_filters({"host": "north-2"}), count, "bench", now),
+        "jsonl": Export("jsonl", read_filters({}), None, count, "bench", now),
+        "csv": Export("csv", read_filters({}), None, count, "bench", now),
+        "selection": Export("jsonl", read_filters({"host": "north-2"}), None, count, "bench", now),
     }
     told: dict[str, float] = {}
     for name, export in ways.items():

@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 # In one segment: a file of some 400 MB, made in some ten seconds.
 MOST = 500_000
 
+TELL_EVERY = 1000  # lines
+
 # Those that are made by themselves.
 EVERY = timedelta(days=1)
 UPKEEP = ("audit.archived", "audit.checked", "audit.alarm", "audit.seal-remade")
@@ -94,7 +96,8 @@ def archive(
     """Move the next segment of entries from before a moment; None where there is none. Raises
     NotArchived, TrailBroken, KeyUnusable, OSError, Conflict; then nothing was moved.
 
-    `tell` is called with the entries done and how many there are.
+    `tell` is called with the entries done and how many there are, and once more before anything is
+    told of them; what it raises leaves all as it was.
     """
     if due(before, most) is None and not is_moved_left():
         return None
@@ -136,16 +139,17 @@ def _move(found: Due, actor: Actor, clock: Clock, tell: Tell) -> None:
     folder = segment_folder()
     path = folder / found.name
     if os.path.lexists(path):
-        written = _verified(found, path)  # of a try that was cut off here
+        written = _verified(found, path, tell)  # of a try that was cut off here
     else:
         waiting = folder / f".{found.name}.{secrets.token_hex(4)}.part"
         try:
             _write(found, waiting, actor, clock, tell)
-            written = _verified(found, waiting)
+            written = _verified(found, waiting, tell)
             _place(waiting, path)
         finally:
             waiting.unlink(missing_ok=True)
     sync_folder(folder)
+    tell(found.count, found.count)
     close(written, kept(found.at), actor, clock)
     remove_all_moved()
     log.info("entries %d to %d were moved to %s", found.first, found.last, found.name)
@@ -174,7 +178,8 @@ def _alone() -> Iterator[None]:
 
 def _write(found: Due, path: Path, actor: Actor, clock: Clock, tell: Tell) -> None:
     """Write the file, for its owner to read alone."""
-    export, done = Export(JSONL, Filters(), found.last, actor.name, clock.now()), 0
+    export = Export(JSONL, Filters(), newest_segment(), found.last, actor.name, clock.now())
+    done = 0
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "wb") as file:
         for chunk in chunks(export):
             file.write(chunk.data)
@@ -197,10 +202,10 @@ def _place(waiting: Path, path: Path) -> None:
         waiting.rename(path)
 
 
-def _verified(found: Due, path: Path) -> Written:
+def _verified(found: Due, path: Path, tell: Tell) -> Written:
     """Read it again, by itself: what is removed has to be provable from the file. Raises
     NotArchived, OSError."""
-    reader, read = Files(key_files().root(), part=True), _Read()
+    reader, read = Files(key_files().root(), part=True), _Read(found.count, tell)
     with open_regular(path) as file:
         try:
             reader.read(read.lines(file))
@@ -223,13 +228,17 @@ def _verified(found: Due, path: Path) -> Written:
 
 
 class _Read:
-    """What was read: how many bytes, and their SHA-256."""
+    """What was read: how many bytes, and their SHA-256. `tell` hears now and then of `count`, which
+    were written by then."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int, tell: Tell) -> None:
         self.size, self.digest = 0, hashlib.sha256()
+        self._count, self._tell = count, tell
 
     def lines(self, file: Iterable[bytes]) -> Iterator[str]:
-        for line in file:
+        for number, line in enumerate(file):
+            if number % TELL_EVERY == 0:
+                self._tell(self._count, self._count)
             self.size += len(line)
             self.digest.update(line)
             yield line.decode()

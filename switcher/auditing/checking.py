@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -12,7 +13,7 @@ from django.db import connections
 from switcher.clock import Clock, read_moment, system
 from switcher.evidence.keys import KeyRefused
 from switcher.places import key_files
-from switcher.queries.ledger import Tell, Verified, verify
+from switcher.queries.ledger import Verified, verify
 from switcher.records import Actor, changed
 from switcher.records.checkpoints import note_check_failed, note_checked, raise_alarm
 
@@ -23,7 +24,7 @@ BREATH_S = 0.002
 
 
 class Cut(Exception):
-    """Raised by a `tell`: the process ends before the verification has."""
+    """The process ends before what reads the trail has: nothing is written down of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,9 @@ class Progress:
 
 _lock = threading.Lock()
 _progress: Progress | None = None
+_idle = threading.Event()
+_idle.set()
+_ends = threading.Event()
 
 
 def progress() -> Progress | None:
@@ -61,6 +65,23 @@ def forget() -> None:
     global _progress
     with _lock:
         _progress = None
+    _ends.clear()
+
+
+def end() -> None:
+    """The process ends: what reads the trail is cut off, and nothing new begins."""
+    _ends.set()
+
+
+def wait(patience_s: float) -> None:
+    """Until none runs any more: what it found is written down then, or never will be."""
+    _idle.wait(patience_s)
+
+
+def go_on(done: int = 0, total: int = 0) -> None:
+    """Called by what reads the trail, before it writes something down, too. Raises Cut."""
+    if _ends.is_set():
+        raise Cut
 
 
 def start(actor: Actor, clock: Clock = system) -> bool:
@@ -73,41 +94,47 @@ def start(actor: Actor, clock: Clock = system) -> bool:
     return True
 
 
-def run(
-    actor: Actor, clock: Clock = system, tell: Tell = lambda done, total: None
-) -> Progress | None:
-    """Verify here and now; gives how it ended. None: one runs already. Raises Cut, if `tell` does:
-    then nothing is written down."""
+def run(actor: Actor, clock: Clock = system) -> Progress | None:
+    """Verify here and now; gives how it ended. None: one runs already. Raises Cut."""
     if not _begin(actor, clock):
         return None
-    _run(actor, clock, tell)
+    _run(actor, clock)
     return _progress
 
 
 def _begin(actor: Actor, clock: Clock) -> bool:
     global _progress
     with _lock:
-        if _progress is not None and _progress.runs:
+        if _ends.is_set() or (_progress is not None and _progress.runs):
             return False
         _progress = Progress(actor.name, clock.now())
+        _idle.clear()
         return True
 
 
 def _run_and_close(actor: Actor, clock: Clock) -> None:
     try:
-        _run(actor, clock)
+        with suppress(Cut):
+            _run(actor, clock)
     finally:
         connections.close_all()
 
 
-def _run(actor: Actor, clock: Clock, tell: Tell = lambda done, total: None) -> None:
-    def tell_all(done: int, total: int) -> None:
+def _run(actor: Actor, clock: Clock) -> None:
+    try:
+        _verify(actor, clock)
+    finally:
+        _idle.set()
+
+
+def _verify(actor: Actor, clock: Clock) -> None:
+    def tell(done: int, total: int) -> None:
         _update(done=done, total=total)
-        tell(done, total)
+        go_on()
         clock.sleep(BREATH_S)
 
     try:
-        result = verify(tell_all)
+        result = verify(tell)
         write_down(result, actor, clock)
     except Cut:
         _update(ended_at=clock.now(), error="It was cut off.")

@@ -17,7 +17,7 @@ from switcher.queries.filters import Filters
 from switcher.records import Actor, checkpoints, exports, subtrees
 from switcher.records.checkpoints import KeyUnusable, TrailBroken
 from switcher.rows import newest_checkpoint, newest_seq
-from switcher.segments import Moved
+from switcher.segments import Moved, newest_segment
 from switcher.switching.waiting import in_thread
 
 READ = 256 * 1024
@@ -72,7 +72,8 @@ def begin(form: str, filters: Filters, actor: Actor, clock: Clock = system) -> J
         log.error("exported without a new checkpoint: %s", exc.text, extra={"action": exc.code})
     last = newest_checkpoint()
     upto = last.size if last is not None and last.size >= began else newest_seq()
-    return Job(Export(form, filters, upto, actor.name, clock.now()), actor, began, clock)
+    export = Export(form, filters, newest_segment(), upto, actor.name, clock.now())
+    return Job(export, actor, began, clock)
 
 
 async def stream(job: Job) -> AsyncIterator[bytes]:

@@ -36,11 +36,14 @@ LOOK_EVERY_S = 5.0
 BREATH_S = 0.25
 CHECK_EVERY = timedelta(days=1)
 LONGEST_WAIT_S = 60.0
+# After a move that failed: each try may write and verify a file of some 400 MB.
+MOVE_AGAIN_S = 600.0
 # What was not foreseen is an alarm after so many tries in a row: a database may be away for a
 # moment.
 ALARM_AFTER = 3
-# At the end, what looks after the proofs may write how that came out before the last signature.
-LAST_LOOK_S = 1.5
+# At the end, what reads the trail may write how that came out before the last signature. It looks
+# whether it is cut off after every thousand entries.
+LAST_LOOK_S = 0.5
 
 
 class Signer:
@@ -49,10 +52,10 @@ class Signer:
 
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
-        self._ends = threading.Event()
         self._said = ""
         self._failures = Counter[str]()  # tries in a row that ended in what was not foreseen
         self._forgotten = 0  # the erasing up to which no older version of a row is left
+        self._moves_from = 0.0  # on the monotonic clock
         self._tried_at: datetime | None = None  # to verify; also where that could not be noted
 
     def begin(self) -> None:
@@ -116,19 +119,11 @@ class Signer:
                 text = f"The {sink.name} sink does not take checkpoints."
                 checkpoints.raise_alarm("sink", text, self._clock)
         if found.trail.signed and self._is_check_due(found.trail.now):
-            if checking.run(SERVER, self._clock, self._go_on) is not None:
+            if checking.run(SERVER, self._clock) is not None:
                 self._tried_at = self._clock.now()
             deliveries.forget_delivered(self._clock)
         self._forget_erased()
         self._move_old()
-
-    def end(self) -> None:
-        """Cut off a look that runs: what it verifies or moves is left to the next start."""
-        self._ends.set()
-
-    def _go_on(self, done: int, total: int) -> None:
-        if self._ends.is_set():
-            raise checking.Cut
 
     def _is_check_due(self, now: datetime) -> bool:
         """A day after the last one, whichever of this machine's processes made it; and after one
@@ -145,16 +140,19 @@ class Signer:
 
     def _move_old(self) -> None:
         """A segment at a time: signing goes on between two."""
-        days = settings.SWITCHER_AUDIT_KEEP_DAYS
-        if not days:
+        days, now = settings.SWITCHER_AUDIT_KEEP_DAYS, self._clock.monotonic()
+        if not days or now < self._moves_from:
             return
+        self._moves_from = now + MOVE_AGAIN_S  # unless it goes well
         try:
             before = self._clock.now() - timedelta(days=days)
-            archiving.archive_on_schedule(before, SERVER, self._clock, self._go_on)
+            archiving.archive_on_schedule(before, SERVER, self._clock, checking.go_on)
         except (SwitcherError, OSError) as exc:
             text = f"Old entries could not be moved: {exc}"
             log.error(text, extra={"action": "not-archived"})
             checkpoints.raise_alarm("archive", text, self._clock)
+        else:
+            self._moves_from = 0.0
 
     def _mend_seals(self) -> None:
         remade = seals.reseal()
@@ -225,7 +223,7 @@ class Auditor:
         self._stop.set()
         self._bell.set()
         self._begun.set()
-        self._signer.end()
+        checking.end()
         self._signing.join(patience_s)
         self._signed.set()
         self._ring_sinks()
@@ -253,6 +251,7 @@ class Auditor:
             self._safely(self._signer.tick)
             self._stop.wait(BREATH_S)
         self._looking.join(LAST_LOOK_S)
+        checking.wait(LAST_LOOK_S)
         self._safely(self._signer.sign)
         connections.close_all()
 

@@ -28,7 +28,7 @@ from switcher.queries.ledger import rotations
 from switcher.queries.proofs import NoProof, Prover
 from switcher.queries.segments import all_behind
 from switcher.rows import BEFORE_ALL, columns, newest_checkpoint
-from switcher.segments import begins_behind, newest_segment
+from switcher.segments import Moved, begins_behind
 
 VERSION = 1
 JSONL, CSV = "jsonl", "csv"
@@ -49,13 +49,19 @@ _DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\0")
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What is exported: entries up to number `upto`."""
+    """What is exported: entries behind the newest segment that there was when it began, up to
+    number `upto`."""
 
     form: str
     filters: Filters
+    segment: Moved | None
     upto: int
     by: str
     made_at: datetime
+
+    @property
+    def behind(self) -> int:
+        return self.segment.last if self.segment is not None else BEFORE_ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +87,16 @@ def chunks(export: Export) -> Iterator[Chunk]:
 
 def _chain(export: Export) -> Iterator[Chunk]:
     """Everything: the entries with the checkpoints over them, each behind its last entry."""
-    segment = newest_segment()
-    head = [_head(export)]
+    segment, head = export.segment, [_head(export)]
     # Where what is kept of it is damaged, the verifier misses what is before.
     if segment is not None and segment.tree.size and segment.prev:
         first, prev = segment.last + 1, segment.prev.hex()
         head.append(_line("segment", first=first, prev=prev, tree=segment.tree.to_text()))
         head += [_line("rotation", **row) for row in segment.rotations]
     yield Chunk("".join(head).encode(), 0)
-    notes = _notes(segment.last if segment else 0, export.upto)
+    notes = _notes(max(0, export.behind), export.upto)
     coming = next(notes, None)
-    for rows in _stored(segment.last if segment is not None else BEFORE_ALL, export.upto):
+    for rows in _stored(export):
         lines = []
         for row in rows:
             lines.append(_entry(row))
@@ -103,7 +108,6 @@ def _chain(export: Export) -> Iterator[Chunk]:
 
 def _selection(export: Export) -> Iterator[Chunk]:
     """What the filter lets through, each entry with its proof."""
-    begin = begins_behind()
     last = newest_checkpoint(export.upto)
     head = [_head(export)]
     if last is not None:
@@ -112,7 +116,7 @@ def _selection(export: Export) -> Iterator[Chunk]:
     yield Chunk("".join(head).encode(), 0)
     size = last.size if last is not None else 0
     prover = Prover(size)
-    for rows in _selected(export, begin):
+    for rows in _selected(export):
         text = "".join(_entry(row, _proof(prover, row[0], size)) for row in rows)
         yield Chunk(text.encode(), len(rows))
 
@@ -164,24 +168,24 @@ def _notes(after: int, upto: int) -> Iterator[tuple[int, str]]:
         size, pk, _ = some[-1]
 
 
-def _stored(after: int, upto: int) -> Iterator[list[Row]]:
-    for rows in all_behind(after):
-        fit = [row for row in rows if row[0] <= upto]
+def _stored(export: Export) -> Iterator[list[Row]]:
+    for rows in all_behind(export.behind):
+        fit = [row for row in rows if row[0] <= export.upto]
         if fit:
             yield fit
         if len(fit) < len(rows):
             return
 
 
-def _selected(export: Export, begin: int) -> Iterator[list[Row]]:
-    """What is stored behind number `begin`. Raises Conflict where some of it was moved meanwhile:
-    that would be missing, without a word."""
-    after, want = max(0, begin), FIRST
+def _selected(export: Export) -> Iterator[list[Row]]:
+    """What the filter lets through. Raises Conflict where some of it was moved meanwhile: that
+    would be missing, without a word."""
+    after, want = max(0, export.behind), FIRST
     while True:
         found = find(export.filters, want, after=after, upto=export.upto, steps=_STEPS)
         rows = LedgerRow.objects.filter(pk__in=found.seqs).order_by("seq")
         some = [(r.seq, r.body, bytes(r.prev), bytes(r.hash)) for r in rows]
-        if begins_behind() != begin:
+        if begins_behind() != export.behind:
             raise Conflict("Old entries were moved while these were looked for. Export again.")
         if some:
             yield some
@@ -197,10 +201,8 @@ def _selected(export: Export, begin: int) -> Iterator[list[Row]]:
 def _csv(export: Export) -> Iterator[Chunk]:
     """For people and their spreadsheets. No addresses and no browsers of persons: what has left
     could not be erased any more."""
-    begin = begins_behind()
     yield Chunk(_rows_text([HEAD]), 0)
-    rows = _selected(export, begin) if export.filters.active else _stored(begin, export.upto)
-    for some in rows:
+    for some in _selected(export) if export.filters.active else _stored(export):
         yield Chunk(_rows_text([_cells(row) for row in some]), len(some))
 
 

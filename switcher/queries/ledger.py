@@ -6,6 +6,7 @@ import heapq
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,10 +18,12 @@ from switcher.evidence.keys import KeyRefused
 from switcher.evidence.switchboard_verify import (
     GENESIS,
     ROTATED,
+    UNREADABLE,
     BadNote,
     Note,
     PublicKey,
     Report,
+    Rotation,
     Row,
     Tree,
     Verifier,
@@ -215,7 +218,6 @@ def _sorted(notes: Iterable[str]) -> Iterator[tuple[int, str]]:
 def rotations(upto: int) -> Iterator[dict[str, str]]:
     """The changes of key in the first `upto` entries, oldest first: what a part of the trail that
     begins behind them needs to be verified with the first key."""
-    names = ("old", "new", "old_signature", "new_signature")
     segment = newest_segment()
     if segment is not None:
         yield from segment.rotations
@@ -223,8 +225,8 @@ def rotations(upto: int) -> Iterator[dict[str, str]]:
     seqs = seqs.order_by("seq")
     for seq in seqs.values_list("seq", flat=True):
         for body in LedgerRow.objects.filter(pk=seq).values_list("body", flat=True):
-            facts = json.loads(body)["facts"]
-            yield {name: facts[name] for name in names}
+            with suppress(*UNREADABLE):  # what tells of none is for the verifier to name
+                yield Rotation.from_json(json.loads(body)["facts"]).to_json()
 
 
 # -- The index

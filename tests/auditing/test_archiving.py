@@ -15,7 +15,7 @@ from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 
 from switcher import rows as stored_in
-from switcher.auditing import archiving
+from switcher.auditing import archiving, checking
 from switcher.auditing.archiving import NotArchived, archive
 from switcher.auditing.tail import Signer
 from switcher.clock import system
@@ -34,6 +34,7 @@ from switcher.records import segments as segment_rows
 from switcher.records.ledger import append, writing
 from switcher.rows import newest_seq
 from switcher.seals import seal, unseal
+from switcher.segments import newest_segment
 from tests import make
 from tests.auditing.conftest import ANNA, write
 from tests.clocks import FakeClock
@@ -105,7 +106,7 @@ def test_segments_and_the_export_behind_them_verify_as_one_chain(
     move(old, most=25)
     move(old, most=25)
     checkpoints.sign(old)
-    whole = Export(JSONL, Filters(), newest_seq(), "arno", old.now())
+    whole = Export(JSONL, Filters(), newest_segment(), newest_seq(), "arno", old.now())
     lines = b"".join(chunk.data for chunk in chunks(whole)).decode().splitlines()
     files = [
         (segment_folder() / segment.name).read_text(encoding="utf-8").splitlines()
@@ -239,11 +240,33 @@ def test_what_dies_in_the_middle_loses_nothing_and_is_ended_by_the_next(
     assert verify(index=True).ok
 
 
+@pytest.mark.parametrize("call", range(4))
+def test_a_move_that_is_cut_off_has_told_of_nothing(
+    old: FakeClock, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    """At whichever call: while it writes, while it reads that again, before it tells of it."""
+    monkeypatch.setattr(archiving, "TELL_EVERY", 20)
+    calls = iter(range(100))
+
+    def cut(*_: int) -> None:
+        if next(calls) == call:
+            raise checking.Cut
+
+    newest = newest_seq()
+    with pytest.raises(checking.Cut):
+        move(old, tell=cut)
+    assert (newest_seq(), Segment.objects.count()) == (newest, 0)
+    assert not list(segment_folder().glob(".*.part"))
+    assert move(old) is not None
+    assert verify(index=True).ok
+
+
 def test_of_two_who_move_the_same_entries_one_is_refused(old: FakeClock) -> None:
     def second(*_: int) -> None:
+        before = set(segment_folder().glob("*audit-*"))
         with pytest.raises(Conflict, match="Another process is moving old entries"):
             move(old)
-        assert not list(segment_folder().glob("audit-*"))
+        assert set(segment_folder().glob("*audit-*")) == before
 
     assert move(old, tell=second) is not None
     segment = Segment.objects.get()
@@ -405,6 +428,24 @@ def test_an_archive_that_fails_is_an_alarm(old: FakeClock, settings: Any) -> Non
     assert "could not be moved" in alarm.reason
 
 
+def test_an_archive_that_fails_is_not_tried_again_at_every_look(
+    old: FakeClock, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SWITCHER_AUDIT_KEEP_DAYS = 1
+    tries = []
+
+    def fails(*_: Any) -> None:
+        tries.append(old.monotonic())
+        raise NotArchived("What is stored does not verify.")
+
+    monkeypatch.setattr(archiving, "archive_on_schedule", fails)
+    signer = Signer(old)
+    for _ in range(4):
+        signer.look()
+        old.pass_time(400)
+    assert len(tries) == 2
+
+
 class TestWhileOthersRead:
     """Entries are moved while they are verified or exported: the verdicts stay what they are."""
 
@@ -444,12 +485,14 @@ class TestWhileOthersRead:
         monkeypatch.setattr(ledger, at, then_moved)
         assert verify(index=True).report.problems == []
 
-    @pytest.mark.parametrize("after", [0, 1, 2, 4])
+    @pytest.mark.parametrize("after", [-1, 0, 1, 2, 4])
     def test_an_export_goes_on_in_the_file(
         self, many: FakeClock, proofs: KeyFiles, after: int
     ) -> None:
         lines = []
-        whole = Export(JSONL, Filters(), newest_seq(), "arno", many.now())
+        whole = Export(JSONL, Filters(), newest_segment(), newest_seq(), "arno", many.now())
+        if after == -1:
+            assert move(many) is not None
         for number, chunk in enumerate(chunks(whole)):
             lines += chunk.data.decode().splitlines()
             if number == after:

@@ -310,9 +310,10 @@ def test_signing_goes_on_while_the_whole_trail_is_verified(
     assert verify().ok
 
 
+@pytest.mark.parametrize("on_the_page", [False, True])
 @pytest.mark.parametrize("read", [False, True])
 def test_a_check_at_the_end_is_cut_off_or_signed_with_the_rest(
-    proofs: KeyFiles, monkeypatch: pytest.MonkeyPatch, read: bool
+    proofs: KeyFiles, monkeypatch: pytest.MonkeyPatch, read: bool, on_the_page: bool
 ) -> None:
     verifies, may_go_on = threading.Event(), threading.Event()
     real = checking.verify
@@ -326,12 +327,17 @@ def test_a_check_at_the_end_is_cut_off_or_signed_with_the_rest(
     monkeypatch.setattr(checking, "verify", slow)
     write(system, 3)  # type: ignore[arg-type]
     auditor = Auditor()
+    if on_the_page:
+        monkeypatch.setattr(Signer, "_is_check_due", lambda *_: False)
     auditor.start()
+    if on_the_page:
+        until(Checkpoint.objects.exists)
+        checking.start(ANNA)
     assert verifies.wait(10)
     write(system)  # type: ignore[arg-type]
     ends = threading.Thread(target=auditor.stop, args=(10,))
     ends.start()
-    assert auditor._signer._ends.wait(10)
+    assert checking._ends.wait(10)
     may_go_on.set()
     ends.join(20)
     assert len(facts_of("audit.checked")) == read
@@ -419,6 +425,14 @@ def test_a_check_that_raises_is_an_alarm_and_tried_again_after_a_day(
     signer.look()
     assert facts_of("audit.checked")[-1]["ok"] is True
     assert "could not be verified" not in str(health.problems())
+
+
+def test_nothing_new_begins_at_the_end(proofs: KeyFiles, clock: FakeClock) -> None:
+    write(clock, 3)
+    checking.end()
+    assert not checking.start(ANNA, clock)
+    assert checking.run(ANNA, clock) is None
+    assert checking.progress() is None
 
 
 def test_a_check_that_cannot_even_be_noted_is_not_begun_at_every_look(

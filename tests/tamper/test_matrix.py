@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from switcher.auditing.exporting import begin
 from switcher.evidence.keys import KeyFiles
 from switcher.evidence.switchboard_verify import (
     Entry,
@@ -23,10 +24,20 @@ from switcher.evidence.switchboard_verify import (
     verify_export,
 )
 from switcher.models import AuditEntry, Checkpoint
+from switcher.queries.export import JSONL, chunks
+from switcher.queries.filters import Filters
 from switcher.queries.ledger import verify
 from switcher.records import checkpoints
 from tests.clocks import FakeClock
-from tests.tamper.attacker import TABLE, Attacker, as_mallory, export, sign_and_anchor, write
+from tests.tamper.attacker import (
+    ANNA,
+    TABLE,
+    Attacker,
+    as_mallory,
+    export,
+    sign_and_anchor,
+    write,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -386,3 +397,16 @@ def test_the_auditor_s_copy_of_a_key_is_the_first_one(trail: KeyFiles) -> None:
     text = trail.public.read_text()
     assert [str(key) for key in trail.root()] == text.splitlines()
     assert PublicKey.from_text(text) == trail.root()[0]
+
+
+@pytest.mark.parametrize("body", ["", "{}", '{"facts":{"old":"x"}}', "[1"])
+def test_a_change_of_key_that_cannot_be_read_keeps_nothing_else_from_leaving(
+    attacker: Attacker, clock: FakeClock, body: str
+) -> None:
+    checkpoints.rotate_key(ANNA, clock)
+    seq = AuditEntry.objects.get(kind="audit.key-rotated").seq
+    attacker.set(seq, body=body)
+    job = begin(JSONL, Filters(actor="anna"), ANNA, clock)
+    lines = b"".join(chunk.data for chunk in chunks(job.export)).decode().splitlines()
+    assert sum('"type":"entry"' in line for line in lines) >= 8
+    assert verify().report.intact is False

@@ -22,6 +22,7 @@ from switcher.records import checkpoints
 from switcher.records.checkpoints import TrailBroken
 from switcher.records.ledger import append, stamp, writing
 from switcher.rows import newest_seq, stored_rows
+from switcher.segments import newest_segment
 from tests import make
 from tests.clocks import FakeClock
 from tests.tamper.attacker import ANNA, Attacker, sign_and_anchor, write
@@ -154,7 +155,7 @@ def make_up(clock: FakeClock, rows: list[Entry], entry: int) -> tuple[str, list[
 
 def exported(clock: FakeClock) -> list[str]:
     """All of the trail, as an auditor takes it from the server."""
-    whole = Export(JSONL, Filters(), newest_seq(), "arno", clock.now())
+    whole = Export(JSONL, Filters(), newest_segment(), newest_seq(), "arno", clock.now())
     return b"".join(chunk.data for chunk in chunks(whole)).decode().splitlines(keepends=True)
 
 
