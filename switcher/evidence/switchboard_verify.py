@@ -812,6 +812,23 @@ def read_anchors(lines: Iterable[str]) -> Iterator[str]:
 
 BATCH = 1000
 
+_BEGIN = re.compile(r'\{"type":"entry","seq":([1-9][0-9]{0,17}),"body":(?=")')
+_END = re.compile(r',"prev":"([0-9a-f]{64})","hash":"([0-9a-f]{64})"\}\s*')
+_decode = json.JSONDecoder().raw_decode
+
+
+def plain_entry(line: str) -> Row | None:
+    """An entry from a line that is written as Switchboard does, in three quarters of the time that
+    it takes as JSON. None: read it as JSON. Raises ValueError."""
+    begin = _BEGIN.match(line)
+    if begin is None:
+        return None
+    body, end = _decode(line, begin.end())
+    found = _END.fullmatch(line, end)
+    if found is None:
+        return None
+    return int(begin[1]), body, bytes.fromhex(found[1]), bytes.fromhex(found[2])
+
 
 def verify_export(
     lines: Iterable[str],
@@ -851,6 +868,10 @@ def verify_files(
     return report
 
 
+def _row(told: dict[str, Any]) -> Row:
+    return told["seq"], told["body"], bytes.fromhex(told["prev"]), bytes.fromhex(told["hash"])
+
+
 class Files:
     """Reads files that follow one another into one verifier. `part`: others look after those
     before them."""
@@ -870,10 +891,14 @@ class Files:
     def read(self, lines: Iterable[str]) -> None:
         """The lines of the next file. Raises ValueError."""
         for line in lines:
+            entry = plain_entry(line)
+            if entry is not None:
+                self._entry(entry)
+                continue
             row = json.loads(line)
             kind = row.get("type")
             if kind == "entry":
-                self._entry(row)
+                self._entry(_row(row))
             elif kind == "checkpoint":
                 self._flush().expect_note(row["note"])
             elif kind == "segment":
@@ -916,10 +941,8 @@ class Files:
             text = f"A file goes on behind entry {tree.size}, the one before it ends with entry "
             verifier.skip(tree, prev, f"{text}{verifier.size}.")
 
-    def _entry(self, row: dict[str, Any]) -> None:
-        self._batch.append(
-            (row["seq"], row["body"], bytes.fromhex(row["prev"]), bytes.fromhex(row["hash"]))
-        )
+    def _entry(self, row: Row) -> None:
+        self._batch.append(row)
         if len(self._batch) == BATCH:
             self._tell(self._flush().size)
 
@@ -945,9 +968,8 @@ def _verify_selection(
         elif kind == "checkpoint":
             selection.meet(row["note"])
         elif kind == "entry":
-            told = row["seq"], row["body"], bytes.fromhex(row["prev"]), bytes.fromhex(row["hash"])
             proof = row.get("proof")
-            selection.add(told, None if proof is None else [bytes.fromhex(p) for p in proof])
+            selection.add(_row(row), None if proof is None else [bytes.fromhex(p) for p in proof])
         else:
             raise ValueError(f"not a line of a selection: {line[:60]}")
         if count % BATCH == 0:

@@ -27,6 +27,7 @@ from switcher.evidence.switchboard_verify import (
     leaf,
     main,
     node,
+    plain_entry,
     read_anchors,
     read_keys,
     read_note,
@@ -450,3 +451,40 @@ class TestCommand:
         notes = [self.note(n) for n in range(1, 13)]
         report = verify_export(self.export(), [self.key.public], [*reversed(notes), *notes])
         assert (report.ok, report.checkpoints, len(asked)) == (True, 12, 12)
+
+
+PLAIN = (
+    r'{"type":"entry","seq":7,"body":"{\"a\":\"\u00e4\"}",'
+    f'"prev":"{"ab" * 32}","hash":"{"cd" * 32}"}}\n'
+)
+
+
+def test_a_line_as_it_is_written_is_read_as_the_json_that_it_is() -> None:
+    told = json.loads(PLAIN)
+    prev, entry_hash = bytes.fromhex(told["prev"]), bytes.fromhex(told["hash"])
+    assert plain_entry(PLAIN) == (7, told["body"], prev, entry_hash)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"seq":7', '"seq":07'),
+        ('"seq":7', '"seq":true'),
+        ('"seq":7', '"seq": 7'),
+        ('"type":"entry"', '"type":"checkpoint"'),
+        (',"prev"', ',"body":"other","prev"'),
+        ('"prev":"ab', '"prev":"AB'),
+        ('"hash":"cd', '"hash":"c'),
+        ("}\n", ',"seq":8}\n'),
+        ("}\n", "}{}\n"),
+        ('"body":"', '"body":["'),
+    ],
+)
+def test_a_line_that_is_written_otherwise_is_left_to_json(old: str, new: str) -> None:
+    assert old in PLAIN
+    assert plain_entry(PLAIN.replace(old, new)) is None
+
+
+def test_a_line_whose_body_is_cut_is_an_error() -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - as JSON's
+        plain_entry(PLAIN[:40])
