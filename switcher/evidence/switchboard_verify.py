@@ -812,22 +812,37 @@ def read_anchors(lines: Iterable[str]) -> Iterator[str]:
 
 BATCH = 1000
 
-_BEGIN = re.compile(r'\{"type":"entry","seq":([1-9][0-9]{0,17}),"body":(?=")')
-_END = re.compile(r',"prev":"([0-9a-f]{64})","hash":"([0-9a-f]{64})"\}\s*')
-_decode = json.JSONDecoder().raw_decode
+_BEGIN, _BODY, _PREV, _HASH, _END = (
+    '{"type":"entry","seq":',
+    ',"body":"',
+    '","prev":"',
+    '","hash":"',
+    '"}\n',
+)
 
 
 def plain_entry(line: str) -> Row | None:
-    """An entry from a line that is written as Switchboard does, in three quarters of the time that
-    it takes as JSON. None: read it as JSON. Raises ValueError."""
-    begin = _BEGIN.match(line)
-    if begin is None:
+    """An entry from a line as Switchboard writes it, which takes a sixth of all the time less than
+    as JSON. None: read it as JSON. Raises ValueError.
+
+    In a text of JSON a backslash stands before each quote. Where there are no more backslashes than
+    quotes, there are no others, and the text is what is left without them.
+    """
+    comma = line.find(",", 22)
+    if (
+        line[:22] != _BEGIN
+        or line[comma : comma + 9] != _BODY
+        or line[-151:-141] != _PREV
+        or line[-77:-67] != _HASH
+        or line[-3:] != _END
+    ):
         return None
-    body, end = _decode(line, begin.end())
-    found = _END.fullmatch(line, end)
-    if found is None:
+    escaped = line[comma + 9 : -151]
+    body = escaped.replace("\\", "")
+    if len(escaped) - len(body) != body.count('"'):
         return None
-    return int(begin[1]), body, bytes.fromhex(found[1]), bytes.fromhex(found[2])
+    prev, entry_hash = bytes.fromhex(line[-141:-77]), bytes.fromhex(line[-67:-3])
+    return int(line[22:comma]), body, prev, entry_hash
 
 
 def verify_export(

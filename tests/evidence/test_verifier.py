@@ -454,7 +454,7 @@ class TestCommand:
 
 
 PLAIN = (
-    r'{"type":"entry","seq":7,"body":"{\"a\":\"\u00e4\"}",'
+    r'{"type":"entry","seq":7,"body":"{\"a\":\"b\"}",'
     f'"prev":"{"ab" * 32}","hash":"{"cd" * 32}"}}\n'
 )
 
@@ -468,16 +468,18 @@ def test_a_line_as_it_is_written_is_read_as_the_json_that_it_is() -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('"seq":7', '"seq":07'),
-        ('"seq":7', '"seq":true'),
-        ('"seq":7', '"seq": 7'),
         ('"type":"entry"', '"type":"checkpoint"'),
-        (',"prev"', ',"body":"other","prev"'),
-        ('"prev":"ab', '"prev":"AB'),
-        ('"hash":"cd', '"hash":"c'),
-        ("}\n", ',"seq":8}\n'),
-        ("}\n", "}{}\n"),
-        ('"body":"', '"body":["'),
+        (',"body":', ',"proof":[],"body":'),
+        ('"}\n', '","seq":8}\n'),
+        ('"}\n', '"} \n'),
+        ('"}\n', '"}'),
+        (r"b\"", r"\u00e4\""),
+        (r"b\"", r"\n\""),
+        (r"b\"", r"\\\""),
+        (r"b\"", '"'),
+        ('}","prev', '}","body":"other","prev'),
+        (PLAIN, ""),
+        (PLAIN, '{"type":"entry","seq":7'),
     ],
 )
 def test_a_line_that_is_written_otherwise_is_left_to_json(old: str, new: str) -> None:
@@ -485,6 +487,18 @@ def test_a_line_that_is_written_otherwise_is_left_to_json(old: str, new: str) ->
     assert plain_entry(PLAIN.replace(old, new)) is None
 
 
-def test_a_line_whose_body_is_cut_is_an_error() -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - as JSON's
-        plain_entry(PLAIN[:40])
+@pytest.mark.parametrize(
+    "text", ["", "b", 'quo"ted', "back\\slash", '\\"', "\n", "ä", "\x00", "\ud800", "a\\\\b"]
+)
+def test_whatever_an_entry_says_a_line_is_read_as_its_json(text: str) -> None:
+    told = {"type": "entry", "seq": 7, "body": json.dumps({"a": text}, ensure_ascii=False)}
+    told |= {"prev": "ab" * 32, "hash": "cd" * 32}
+    row = plain_entry(json.dumps(told, separators=(",", ":")) + "\n")
+    assert row is None or row[:2] == (7, told["body"])
+    assert (row is None) == (text not in ("", "b"))
+
+
+@pytest.mark.parametrize("number", ["", "x", "7.5"])
+def test_a_line_whose_number_is_none_is_an_error(number: str) -> None:
+    with pytest.raises(ValueError, match="invalid literal for int"):
+        plain_entry(PLAIN.replace(":7,", f":{number},"))
