@@ -11,9 +11,10 @@ from django.db import connection
 
 from switcher import __version__
 from switcher.clock import Clock, system
-from switcher.models import AuditEntry
+from switcher.models import AuditEntry, LedgerRow
 from switcher.records.ledger import SERVER, append, writing
 from switcher.rows import newest_seq
+from switcher.segments import last_moved
 
 STARTED, STOPPED, LOST = "server.started", "server.stopped", "server.lost"
 
@@ -60,7 +61,16 @@ def lost(process: Process, clock: Clock = system) -> None:
     """It is gone: killed, or the machine went away. Told if it was told of and has not said that it
     ended."""
     with writing():
-        own = AuditEntry.objects.filter(kind__startswith="server.", seq__gt=process.behind)
-        kinds = {row.kind for row in own if row.facts.get("run") == process.run}
-        if kinds == {STARTED}:
+        said = _said_of(process)
+        # Its start may lie in a file by now.
+        began = STARTED in said or process.behind < last_moved()
+        if began and not said & {STOPPED, LOST}:
             append(LOST, SERVER, clock=clock, **process.facts)
+
+
+def _said_of(process: Process) -> set[str]:
+    """The kinds of the entries that tell of it."""
+    rows = AuditEntry.objects.filter(kind__startswith="server.", seq__gt=process.behind)
+    kinds = dict(rows.values_list("seq", "kind"))
+    own = LedgerRow.objects.filter(pk__in=kinds, body__contains=f'"run":"{process.run}"')
+    return {kinds[seq] for seq in own.values_list("seq", flat=True)}

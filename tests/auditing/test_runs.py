@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from switcher import __version__
+from switcher.auditing.archiving import archive
 from switcher.auditing.runs import Run, folder
+from switcher.clock import system
+from switcher.evidence.keys import KeyFiles
 from switcher.models import AuditEntry
-from switcher.records import runs
+from switcher.records import checkpoints, runs
+from tests.auditing.conftest import ANNA
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -67,6 +72,17 @@ def test_the_start_after_a_kill_says_that_the_last_run_had_no_stop() -> None:
     assert lost.facts["run"] == AuditEntry.objects.earliest("seq").facts["run"]
     begin().stop()
     assert AuditEntry.objects.filter(kind="server.lost").count() == 1, "once is enough"
+
+
+def test_a_kill_is_told_where_the_start_lies_in_a_file_by_then(proofs: KeyFiles) -> None:
+    run = begin()
+    checkpoints.sign()
+    assert archive(system.now() + timedelta(seconds=1), ANNA) is not None
+    kill(run)
+    begin().stop()
+    lost = AuditEntry.objects.get(kind="server.lost")
+    assert run._process is not None
+    assert lost.facts["run"] == run._process.run
 
 
 def test_processes_that_run_are_not_taken_for_dead() -> None:
