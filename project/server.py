@@ -84,15 +84,14 @@ class BoundedRequest(WebRequest):
             self.registerProducer(self.flow, True)
 
     def handle_exception(self, exception: Exception) -> None:
-        """An answer that has begun and cannot go on is cut off, so that its client sees that it is
-        not whole. Daphne would begin another one, which fails: the client would wait for ever, and
-        the check that has found it would never run again."""
+        """An answer that has begun and cannot go on is cut off, not only ended, so that each client
+        sees that it is not whole: HTTP/1.0 has no other sign. Daphne would begin another answer,
+        which fails: the client would wait for ever, and the check that has found it would never run
+        again."""
         if not self._response_started:
             super().handle_exception(exception)
         elif self.channel is not None:
-            if self.producer:
-                self.unregisterProducer()
-            self.channel.loseConnection()
+            self.channel.transport.abortConnection()
 
     def finish(self) -> None:
         if self.producer and self.channel is not None:

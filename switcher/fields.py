@@ -66,7 +66,7 @@ class Reference(_AsItsParent, models.ForeignKey):  # type: ignore[type-arg]
     """To another row by its number; to none where it is no number."""
 
     def from_db_value(self, value: Any, *_: Any) -> int | None:
-        return value if isinstance(value, int) else None
+        return value if isinstance(value, int) and value > 0 else None
 
 
 class Moment(_AsItsParent, models.DateTimeField):  # type: ignore[type-arg]

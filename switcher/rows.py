@@ -61,7 +61,7 @@ def newest_seq(using: str = "default") -> int:
 def newest_checkpoint(upto: int | None = None) -> Checkpoint | None:
     """The checkpoint over the most entries, of those over `upto` at most; of the same size, the
     newest."""
-    rows = Checkpoint.objects.filter(size__lte=MOST_SEQ if upto is None else upto)
+    rows = Checkpoint.objects.filter(size__lt=MOST_SEQ if upto is None else upto + 1)
     return rows.order_by("-size", "-id").first()
 
 
@@ -74,10 +74,11 @@ class Told(NamedTuple):
     body: str
 
 
-def newest_told(*kinds: str) -> Told | None:
-    """The newest entry of these kinds. In one query: entries are moved away at any time."""
+def newest_told(*kinds: str, **columns: str) -> Told | None:
+    """The newest entry of these kinds, and of these values of its other columns. In one query:
+    entries are moved away at any time."""
     body = LedgerRow.objects.filter(pk=OuterRef("seq")).values("body")
-    rows = AuditEntry.objects.filter(kind__in=kinds, seq__lt=MOST_SEQ).order_by("-seq")
+    rows = AuditEntry.objects.filter(kind__in=kinds, seq__lt=MOST_SEQ, **columns).order_by("-seq")
     row = rows.annotate(body_text=Subquery(body)).values_list("seq", "at", "actor", "body_text")
     found = row.first()
     return Told(*found[:3], found[3] or "") if found is not None else None

@@ -96,8 +96,8 @@ def archive(
     """Move the next segment of entries from before a moment; None where there is none. Raises
     NotArchived, TrailBroken, KeyUnusable, OSError, Conflict; then nothing was moved.
 
-    `tell` is called with the entries done and how many there are, and once more before anything is
-    told of them; what it raises leaves all as it was.
+    `tell` is called with the entries done and how many there are, and once more before the
+    file takes its place; what it raises leaves all as it was.
     """
     if due(before, most) is None and not is_moved_left():
         return None
@@ -145,11 +145,11 @@ def _move(found: Due, actor: Actor, clock: Clock, tell: Tell) -> None:
         try:
             _write(found, waiting, actor, clock, tell)
             written = _verified(found, waiting, tell)
+            tell(found.count, found.count)
             _place(waiting, path)
         finally:
             waiting.unlink(missing_ok=True)
     sync_folder(folder)
-    tell(found.count, found.count)
     close(written, kept(found.at), actor, clock)
     remove_all_moved()
     log.info("entries %d to %d were moved to %s", found.first, found.last, found.name)

@@ -135,6 +135,7 @@ def _verify(actor: Actor, clock: Clock) -> None:
 
     try:
         result = verify(tell)
+        go_on()
         write_down(result, actor, clock)
     except Cut:
         _update(ended_at=clock.now(), error="It was cut off.")
@@ -144,7 +145,8 @@ def _verify(actor: Actor, clock: Clock) -> None:
         log.exception("the audit trail could not be verified", extra={"action": "verify-failed"})
         why = f"It could not be read to its end: {words_of(exc)}."
         _update(ended_at=clock.now(), error=why)
-        _tell_failed(why, actor, clock)
+        if not _ends.is_set():
+            _tell_failed(why, actor, clock)
     else:
         _update(ended_at=clock.now(), result=result)
     _remember(clock.now())

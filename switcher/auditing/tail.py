@@ -66,22 +66,26 @@ class Signer:
     def start(self) -> bool:
         """Seals are made again where they are missing, and what was appended since the last
         checkpoint is read, verified and signed. True once that is done."""
-        self._mend_seals()
+        with self._alarming("The seals of the database could not be looked at."):
+            self._mend_seals()
         self.sign()
         return True
 
     def tick(self) -> None:
         """Sign, if it is due."""
-        if checkpoints.is_due(self._clock):
-            self.sign()
+        self._sign(lambda: checkpoints.is_due(self._clock))
 
     def sign(self) -> None:
         """Sign what there is, or give the alarm."""
+        self._sign(lambda: True)
+
+    def _sign(self, is_due: Callable[[], bool]) -> None:
         said = ""
         try:
             with self._alarming("The audit trail could not be signed."):
-                checkpoints.sign(self._clock)
-                subtrees.keep()
+                if is_due():
+                    checkpoints.sign(self._clock)
+                    subtrees.keep()
         except (TrailBroken, KeyUnusable) as exc:
             if exc.text != self._said:
                 log.error(exc.text, extra={"action": exc.code})
@@ -118,7 +122,7 @@ class Signer:
             if sink.problem(found.trail.now):
                 text = f"The {sink.name} sink does not take checkpoints."
                 checkpoints.raise_alarm("sink", text, self._clock)
-        if found.trail.signed and self._is_check_due(found.trail.now):
+        if checkpoints.has_signed() and self._is_check_due(found.trail.now):
             if checking.run(SERVER, self._clock) is not None:
                 self._tried_at = self._clock.now()
             deliveries.forget_delivered(self._clock)
@@ -159,6 +163,14 @@ class Signer:
         if remade:
             log.error("seals made again: %s", ", ".join(remade), extra={"action": "seals-remade"})
             checkpoints.note_seals_remade(remade, self._clock)
+
+
+def sign_the_rest(clock: Clock = system) -> None:
+    """Once all else has ended: what requests that were cut off have written since."""
+    try:
+        Signer(clock).sign()
+    except Exception:
+        log.exception("what was written last could not be signed; the next start does it")
 
 
 class Courier:

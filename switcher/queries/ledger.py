@@ -69,9 +69,9 @@ def verify(
     `tell` is called with the entries done and how many there were at the beginning; `index`
     compares the columns to search by with the bodies as well. Memory is constant.
     """
-    notes = _notes(using)
-    coming = next(notes, None)  # before any entry: what is signed later is over more
     verifier = Verifier(Tree(), GENESIS, _roots())
+    notes = _notes(verifier, using)
+    coming = next(notes, None)  # before any entry: what is signed later is over more
     moved = _readable(verifier, segments(using))
     after = moved[-1].last if moved else BEFORE_ALL
     total = newest_seq(using)
@@ -167,10 +167,10 @@ def size_of(note: str) -> int:
         return 0
 
 
-def _notes(using: str) -> Iterator[str]:
+def _notes(verifier: Verifier, using: str) -> Iterator[str]:
     """The notes of the database and of the anchors, by size, each one once."""
     newest = Checkpoint.objects.using(using).aggregate(newest=Max("pk"))["newest"] or 0
-    stored = _sorted(_stored_notes(newest, using))
+    stored = _sorted(_stored_notes(verifier, newest, using))
     anchored = _sorted(read_anchors(_lines_until_now(anchors())))
     last = ""
     for _, note in heapq.merge(stored, anchored):
@@ -179,8 +179,9 @@ def _notes(using: str) -> Iterator[str]:
         last = note
 
 
-def _stored_notes(newest: int, using: str) -> Iterator[str]:
-    """Some at a time: a long query would hold back the database's own housekeeping."""
+def _stored_notes(verifier: Verifier, newest: int, using: str) -> Iterator[str]:
+    """Some at a time: a long query would hold back the database's own housekeeping. A row that has
+    another size than its note is told to the verifier."""
     size, pk = -1, 0
     rows = Checkpoint.objects.using(using).filter(pk__lte=newest, size__lt=MOST_SEQ)
     rows = rows.order_by("size", "pk")
@@ -189,7 +190,11 @@ def _stored_notes(newest: int, using: str) -> Iterator[str]:
         some = list(behind.values_list("size", "pk", "note")[:WINDOW])
         if not some:
             return
-        yield from (note for _, _, note in some)
+        for kept, _, note in some:
+            if size_of(note) not in (0, kept):
+                text = f"A checkpoint over {size_of(note)} entries is kept as one over {kept}."
+                verifier.fail("anchored", text)
+            yield note
         size, pk, _ = some[-1]
 
 

@@ -37,7 +37,7 @@ class SinkState:
         """What is wrong with it, in a sentence; empty if nothing is."""
         if self.waits_since is None:
             return ""
-        if not self.error and now - self.waits_since < UNDELIVERED_AFTER:
+        if not self.error and is_within(UNDELIVERED_AFTER, self.waits_since, now):
             return ""
         why = f": {self.error}" if self.error else ""
         many = f"{self.waiting} checkpoint{'s' if self.waiting != 1 else ''}"
@@ -162,9 +162,9 @@ def _check(entry: Told, facts: dict[str, Any]) -> Check:
         entry.actor,
         facts["ok"],
         {name: facts["verdicts"][name] for name in ("intact", "anchored", "complete")},
-        facts["entries"],
-        facts["bad_seq"],
-        tuple(facts["problems"]),
+        int(facts["entries"]),
+        None if facts["bad_seq"] is None else int(facts["bad_seq"]),
+        tuple(map(str, facts["problems"])),
     )
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -39,7 +39,7 @@ from switcher.evidence.switchboard_verify import (
 from switcher.models import AuditEntry, Checkpoint, Delivery, LedgerRow
 from switcher.places import key_files, sinks
 from switcher.records.ledger import SERVER, Actor, append, changed, writing
-from switcher.rows import newest_checkpoint, newest_told, stored_rows
+from switcher.rows import index_row, newest_checkpoint, newest_seq, newest_told, stored_rows
 from switcher.segments import begins_behind, newest_segment
 
 MADE = "audit.key-made"
@@ -76,9 +76,19 @@ def _keys_raise_ours() -> Iterator[None]:
 # -- When
 
 
+def has_signed() -> bool:
+    """Whether anything was ever signed, also where the database knows nothing of it."""
+    try:
+        return bool(_size_signed() or key_files().remembered())
+    except KeyRefused:
+        return True
+
+
 def is_due(clock: Clock = system) -> bool:
     """Whether there is something to sign now: a switch has ended, or entries wait for long."""
     size = _size_signed()
+    if size > newest_seq():
+        return True  # nothing can be: who signs finds out what was done
     if not LedgerRow.objects.filter(seq__gt=size).exists():
         return False
     new = AuditEntry.objects.filter(seq__gt=size)
@@ -364,12 +374,22 @@ def raise_alarm(about: str, text: str, clock: Clock = system) -> bool:
     text, whichever process sees it. Returns whether it was news."""
     with writing():
         _lock()
-        same = AuditEntry.objects.filter(kind=ALARM, reason=text[:500]).order_by("-seq")
-        last_at = same.values_list("at", flat=True).first()
-        if last_at is not None and is_within(SAY_AGAIN_AFTER, last_at, clock.now()):
+        said_at = _said_at(text[:500])
+        if said_at is not None and is_within(SAY_AGAIN_AFTER, said_at, clock.now()):
             return False
         append(ALARM, SERVER, clock=clock, reason=text[:500], about=about)
     return True
+
+
+def _said_at(text: str) -> datetime | None:
+    """When that was last an alarm, as the entry itself tells it: what stands only in the columns to
+    search by keeps nobody silent."""
+    told = newest_told(ALARM, reason=text)
+    row = index_row(told.body) if told is not None else None
+    if row is None or (row["kind"], row["reason"]) != (ALARM, text):
+        return None
+    at: datetime = row["at"]
+    return at
 
 
 def note_checked(result: dict[str, Any], actor: Actor, clock: Clock = system) -> None:

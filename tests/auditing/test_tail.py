@@ -312,7 +312,7 @@ def test_signing_goes_on_while_the_whole_trail_is_verified(
 
 @pytest.mark.parametrize("on_the_page", [False, True])
 @pytest.mark.parametrize("read", [False, True])
-def test_a_check_at_the_end_is_cut_off_or_signed_with_the_rest(
+def test_a_check_at_the_end_is_cut_off(
     proofs: KeyFiles, monkeypatch: pytest.MonkeyPatch, read: bool, on_the_page: bool
 ) -> None:
     verifies, may_go_on = threading.Event(), threading.Event()
@@ -340,9 +340,9 @@ def test_a_check_at_the_end_is_cut_off_or_signed_with_the_rest(
     assert checking._ends.wait(10)
     may_go_on.set()
     ends.join(20)
-    assert len(facts_of("audit.checked")) == read
-    assert checking.progress().error == ("" if read else "It was cut off.")  # type: ignore[union-attr]
-    assert Checkpoint.objects.first().size == LedgerRow.objects.count() == 5 + read  # type: ignore[union-attr]
+    assert not facts_of("audit.checked")
+    assert checking.progress().error == "It was cut off."  # type: ignore[union-attr]
+    assert Checkpoint.objects.first().size == LedgerRow.objects.count() == 5  # type: ignore[union-attr]
 
 
 def test_verifying_runs_once_at_a_time_and_tells_how_far_it_is(
@@ -487,19 +487,52 @@ def test_who_writes_only_to_the_database_does_not_put_off_the_next_check(
     assert len(facts_of("audit.checked")) == 2
 
 
-def test_an_alarm_from_a_time_that_has_not_come_silences_none(
+@pytest.mark.parametrize("size", [0, 10**9, 2**62])
+def test_nor_does_who_changes_the_size_of_a_checkpoint(
+    signer: Signer, clock: FakeClock, size: int
+) -> None:
+    write(clock)
+    signer.begin()
+    Checkpoint.objects.update(size=size)
+    write(clock)
+    clock.pass_time(25 * 3600)
+    signer.tick()
+    signer.look()
+    assert len(facts_of("audit.checked")) == 2
+    assert facts_of("audit.checked")[-1]["ok"] is False
+    assert any("last checkpoint" in text or "older" in text for text in reasons_of("audit.alarm"))
+
+
+def test_what_stands_only_in_the_columns_silences_no_alarm(
     signer: Signer, clock: FakeClock
 ) -> None:
-    assert checkpoints.raise_alarm("seal", "Something is wrong.", clock)
-    AuditEntry.objects.update(at=clock.now().replace(year=9000))
-    assert checkpoints.raise_alarm("seal", "Something is wrong.", clock)
-    assert not checkpoints.raise_alarm("seal", "Something is wrong.", clock)
+    write(clock, 2)
+    text = "Something is wrong."
+    AuditEntry.objects.filter(seq=2).update(kind="audit.alarm", reason=text)
+    assert checkpoints.raise_alarm("seal", text, clock)
+    AuditEntry.objects.filter(kind="audit.alarm").update(at=clock.now().replace(year=9000))
+    assert not checkpoints.raise_alarm("seal", text, clock)
+    clock.pass_time(25 * 3600)
+    assert checkpoints.raise_alarm("seal", text, clock)
+
+
+def test_a_checkpoint_that_waits_since_a_time_to_come_shows(
+    signer: Signer, clock: FakeClock
+) -> None:
+    write(clock)
+    signer.begin()
+    late = clock.now().replace(year=9000)
+    Checkpoint.objects.update(at=late)
+    Delivery.objects.update(next_at=late)
+    assert "file sink does not take checkpoints" in str(health.health(clock).problems)
 
 
 @pytest.mark.parametrize(
     ("act", "room", "name", "text"),
     [
         ("sign", checkpoints, "sign", "The audit trail could not be signed."),
+        ("tick", checkpoints, "is_due", "The audit trail could not be signed."),
+        ("start", tail.seals, "reseal", "The seals of the database could not be looked at."),
         ("look", health, "trail", "The audit trail could not be looked after."),
     ],
 )

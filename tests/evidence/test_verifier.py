@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -477,6 +478,7 @@ def test_a_line_as_it_is_written_is_read_as_the_json_that_it_is() -> None:
         (r"b\"", r"\n\""),
         (r"b\"", r"\\\""),
         (r"b\"", '"'),
+        (r"b\"", r'b","x":"\n\n\n\n'),
         ('}","prev', '}","body":"other","prev'),
         (PLAIN, ""),
         (PLAIN, '{"type":"entry","seq":7'),
@@ -502,3 +504,34 @@ def test_whatever_an_entry_says_a_line_is_read_as_its_json(text: str) -> None:
 def test_a_line_whose_number_is_none_is_an_error(number: str) -> None:
     with pytest.raises(ValueError, match="invalid literal for int"):
         plain_entry(PLAIN.replace(":7,", f":{number},"))
+
+
+PIECES = [
+    *("a", "ä", "{", ":", ",", '"', "\\", "\\\\", "\\n", '\\"', "u00e4", "\\u0041"),
+    *('":"', '","body":"'),
+]
+
+
+def test_no_line_is_read_as_another_entry_than_its_json() -> None:
+    chosen = random.Random(7)
+    both = 0
+    for _ in range(50_000):
+        inside = "".join(chosen.choices(PIECES, k=chosen.randint(0, 9)))
+        line = PLAIN.replace(r"{\"a\":\"b\"}", inside)
+        row = plain_entry(line)
+        try:
+            told = json.loads(line)
+        except ValueError:
+            continue  # what is no JSON is an entry only if its hash is that of what was read
+        if row is not None:
+            both += 1
+            assert row[:2] == (told["seq"], told["body"])
+    assert both > 1000
+
+
+def test_a_signature_that_is_no_ascii_is_none() -> None:
+    rows = chain(3)
+    signer = new_key("switchboard")
+    note = signer.checkpoint(3, root(rows)).replace("\u2014 switchboard ", "\u2014 switchboard ä")
+    with pytest.raises(BadNote):
+        read_note(note, [signer.public])

@@ -39,6 +39,7 @@ class Command(BaseCommand):
         from project.asgi import application, end_gateway
         from project.background import assemble
         from project.server import Server, exit_within
+        from switcher.auditing.tail import sign_the_rest
 
         host, port = options["host"], options["port"]
         server = Server(
@@ -52,6 +53,7 @@ class Command(BaseCommand):
         server.run()
         if server.failure:
             raise CommandError(f"Cannot listen on {host} port {port}: {server.failure}")
+        sign_the_rest()  # an export that is cut off writes so last of all
         exit_within(EXIT_WITHIN_S)
 
     def _announce(self, address: str) -> None:
