@@ -29,18 +29,17 @@ class _AsItsParent:
         return name, f"django.db.models.{parent.__name__}", args, kwargs
 
 
-class Chars(_AsItsParent, models.CharField):  # type: ignore[type-arg]
+class _Words(_AsItsParent):
+    def from_db_value(self, value: Any, *_: Any) -> str | None:
+        return value if value is None else str(value)
+
+
+class Chars(_Words, models.CharField):  # type: ignore[type-arg]
     """A few words; what are none are shown as Python writes them."""
 
-    def from_db_value(self, value: Any, *_: Any) -> str | None:
-        return value if value is None else str(value)
 
-
-class Text(_AsItsParent, models.TextField):  # type: ignore[type-arg]
+class Text(_Words, models.TextField):  # type: ignore[type-arg]
     """The same for many words."""
-
-    def from_db_value(self, value: Any, *_: Any) -> str | None:
-        return value if value is None else str(value)
 
 
 class Number(_AsItsParent, models.BigIntegerField):  # type: ignore[type-arg]

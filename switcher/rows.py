@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db import connection, connections
-from django.db.models import Max, OuterRef, Subquery
+from django.db.models import Max, OuterRef, Q, Subquery
 
 from switcher.clock import read_moment
 from switcher.evidence.switchboard_verify import UNREADABLE, Row
@@ -63,6 +63,24 @@ def newest_checkpoint(upto: int | None = None) -> Checkpoint | None:
     newest."""
     rows = Checkpoint.objects.filter(size__lt=MOST_SEQ if upto is None else upto + 1)
     return rows.order_by("-size", "-id").first()
+
+
+def stored_notes(
+    above: int = -1, upto: int = MOST_SEQ - 1, using: str = "default"
+) -> Iterator[tuple[int, str]]:
+    """Sizes and notes of the checkpoints that there are now, over more than `above` entries and
+    `upto` at most, by size. Some at a time: a long query would hold back the database's own
+    housekeeping."""
+    newest = Checkpoint.objects.using(using).aggregate(newest=Max("pk"))["newest"] or 0
+    rows = Checkpoint.objects.using(using).filter(pk__lte=newest, size__lte=upto)
+    size, pk = above, newest
+    while True:
+        behind = rows.filter(Q(size__gt=size) | Q(size=size, pk__gt=pk)).order_by("size", "pk")
+        some = list(behind.values_list("size", "pk", "note")[:CHUNK])
+        if not some:
+            return
+        yield from ((kept, note) for kept, _, note in some)
+        size, pk, _ = some[-1]
 
 
 class Told(NamedTuple):
@@ -131,7 +149,7 @@ def index_row(body: str) -> dict[str, Any] | None:
         told = json.loads(body)
         return {
             "seq": told["seq"],
-            "at": datetime.fromisoformat(told["at"]),
+            "at": read_moment(told["at"]),
             "kind": told["kind"],
             "actor": told["actor"],
             "host": told["host"],

@@ -122,7 +122,8 @@ class Signer:
             if sink.problem(found.trail.now):
                 text = f"The {sink.name} sink does not take checkpoints."
                 checkpoints.raise_alarm("sink", text, self._clock)
-        if checkpoints.has_signed() and self._is_check_due(found.trail.now):
+        signed = found.trail.signed or checkpoints.is_remembered()
+        if signed and self._is_check_due(found.trail.now):
             if checking.run(SERVER, self._clock) is not None:
                 self._tried_at = self._clock.now()
             deliveries.forget_delivered(self._clock)

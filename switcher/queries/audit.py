@@ -206,7 +206,7 @@ def _reviews(seqs: Iterable[int]) -> dict[int, tuple[Reviewed, ...]]:
 
 
 def _line(row: AuditEntry, told: dict[str, Any], reviews: tuple[Reviewed, ...]) -> Line:
-    facts, kind = facts_of(told), str(row.kind)  # SQLite keeps bytes there, too
+    facts, kind = facts_of(told), row.kind
     names = (row.model, str(facts.get("previous") or ""))
     return Line(
         seq=row.seq,

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Q
-
 from switcher.errors import Conflict
 from switcher.evidence.switchboard_verify import Row
-from switcher.models import Checkpoint, LedgerRow
+from switcher.models import LedgerRow
 from switcher.queries.audit import facts_of, read_body
 from switcher.queries.entrywords import model_of, outcome_words, sentence
 from switcher.queries.filters import Filters
@@ -27,7 +25,7 @@ from switcher.queries.finding import find
 from switcher.queries.ledger import rotations
 from switcher.queries.proofs import NoProof, Prover
 from switcher.queries.segments import all_behind
-from switcher.rows import BEFORE_ALL, columns, newest_checkpoint
+from switcher.rows import BEFORE_ALL, columns, newest_checkpoint, stored_notes
 from switcher.segments import Moved, begins_behind
 
 VERSION = 1
@@ -94,7 +92,7 @@ def _chain(export: Export) -> Iterator[Chunk]:
         head.append(_line("segment", first=first, prev=prev, tree=segment.tree.to_text()))
         head += [_line("rotation", **row) for row in segment.rotations]
     yield Chunk("".join(head).encode(), 0)
-    notes = _notes(max(0, export.behind), export.upto)
+    notes = stored_notes(max(0, export.behind), export.upto)
     coming = next(notes, None)
     for rows in _stored(export):
         lines = []
@@ -153,19 +151,6 @@ def _head(export: Export) -> str:
 
 def _line(kind: str, **members: Any) -> str:
     return json.dumps({"type": kind, **members}, separators=(",", ":")) + "\n"
-
-
-def _notes(after: int, upto: int) -> Iterator[tuple[int, str]]:
-    """Checkpoints by size, some at a time."""
-    rows = Checkpoint.objects.filter(size__gt=after, size__lte=upto).order_by("size", "pk")
-    size, pk = after, 0
-    while True:
-        behind = rows.filter(Q(size__gt=size) | Q(size=size, pk__gt=pk))
-        some = list(behind.values_list("size", "pk", "note")[:AT_ONCE])
-        if not some:
-            return
-        yield from ((told, note) for told, _, note in some)
-        size, pk, _ = some[-1]
 
 
 def _stored(export: Export) -> Iterator[list[Row]]:

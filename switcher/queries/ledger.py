@@ -12,8 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from django.db.models import Max
-
 from switcher.evidence.keys import KeyRefused
 from switcher.evidence.switchboard_verify import (
     GENESIS,
@@ -29,10 +27,10 @@ from switcher.evidence.switchboard_verify import (
     Verifier,
     read_anchors,
 )
-from switcher.models import AuditEntry, Checkpoint, LedgerRow
+from switcher.models import AuditEntry, LedgerRow
 from switcher.places import anchors, key_files
 from switcher.queries.segments import NotTheSame, rows_of, stored_behind
-from switcher.rows import BEFORE_ALL, MOST_SEQ, Marks, index_row, newest_seq, salted
+from switcher.rows import BEFORE_ALL, Marks, index_row, newest_seq, salted, stored_notes
 from switcher.segments import Moved, begins_behind, newest_segment, segments
 
 # So many anchors are put into their order before they are used. They are in order already but for
@@ -169,8 +167,7 @@ def size_of(note: str) -> int:
 
 def _notes(verifier: Verifier, using: str) -> Iterator[str]:
     """The notes of the database and of the anchors, by size, each one once."""
-    newest = Checkpoint.objects.using(using).aggregate(newest=Max("pk"))["newest"] or 0
-    stored = _sorted(_stored_notes(verifier, newest, using))
+    stored = _sorted(_stored_notes(verifier, using))
     anchored = _sorted(read_anchors(_lines_until_now(anchors())))
     last = ""
     for _, note in heapq.merge(stored, anchored):
@@ -179,23 +176,14 @@ def _notes(verifier: Verifier, using: str) -> Iterator[str]:
         last = note
 
 
-def _stored_notes(verifier: Verifier, newest: int, using: str) -> Iterator[str]:
-    """Some at a time: a long query would hold back the database's own housekeeping. A row that has
-    another size than its note is told to the verifier."""
-    size, pk = -1, 0
-    rows = Checkpoint.objects.using(using).filter(pk__lte=newest, size__lt=MOST_SEQ)
-    rows = rows.order_by("size", "pk")
-    while True:
-        behind = rows.filter(size__gt=size) | rows.filter(size=size, pk__gt=pk)
-        some = list(behind.values_list("size", "pk", "note")[:WINDOW])
-        if not some:
-            return
-        for kept, _, note in some:
-            if size_of(note) not in (0, kept):
-                text = f"A checkpoint over {size_of(note)} entries is kept as one over {kept}."
-                verifier.fail("anchored", text)
-            yield note
-        size, pk, _ = some[-1]
+def _stored_notes(verifier: Verifier, using: str) -> Iterator[str]:
+    """A row that has another size than its note is told to the verifier."""
+    for kept, note in stored_notes(using=using):
+        told = size_of(note)
+        if told not in (0, kept):
+            text = f"A checkpoint over {told} entries is kept as one over {kept}."
+            verifier.fail("anchored", text)
+        yield note
 
 
 def _lines_until_now(path: Path | None) -> Iterator[str]:

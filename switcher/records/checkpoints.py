@@ -76,10 +76,10 @@ def _keys_raise_ours() -> Iterator[None]:
 # -- When
 
 
-def has_signed() -> bool:
-    """Whether anything was ever signed, also where the database knows nothing of it."""
+def is_remembered() -> bool:
+    """Whether anything was ever signed, as the key's own file has it: a database may deny it."""
     try:
-        return bool(_size_signed() or key_files().remembered())
+        return bool(key_files().remembered())
     except KeyRefused:
         return True
 

@@ -516,6 +516,20 @@ def test_what_stands_only_in_the_columns_silences_no_alarm(
     assert checkpoints.raise_alarm("seal", text, clock)
 
 
+@pytest.mark.parametrize("at", ["2026-11-23T09:00:00", "0001-01-01T00:00:00+10:00", "soon"])
+def test_an_alarm_whose_time_was_changed_keeps_no_other_from_being_given(
+    signer: Signer, clock: FakeClock, at: str
+) -> None:
+    assert checkpoints.raise_alarm("seal", "Something is wrong.", clock)
+    clock.pass_time(25 * 3600)
+    unseal()
+    row = LedgerRow.objects.get()
+    told = json.loads(row.body) | {"at": at}
+    LedgerRow.objects.update(body=json.dumps(told))
+    seal()
+    assert checkpoints.raise_alarm("seal", "Something is wrong.", clock)
+
+
 def test_a_checkpoint_that_waits_since_a_time_to_come_shows(
     signer: Signer, clock: FakeClock
 ) -> None:
