@@ -100,24 +100,24 @@ def build(count: int) -> float:
     from django.contrib.auth.models import Group, User
     from django.db import connection
 
-    from switcher import seals, textindex
+    from switcher.audit import checkpoints, immutability_triggers, subtrees, text_index
+    from switcher.audit.ledger import SERVER
     from switcher.models import Host, LedgerRow
-    from switcher.records import checkpoints, config, subtrees
-    from switcher.records.ledger import SERVER
+    from switcher.records import config
 
     began = time.monotonic()
     config.save_host(Host(name="north-1", base_url="http://127.0.0.1:9"), SERVER)
     checkpoints.sign()
     auditor = User.objects.create_user("auditor", is_staff=True)
     auditor.groups.add(Group.objects.get(name="auditors"))
-    seals.unseal()
+    immutability_triggers.unseal()
     with connection.cursor() as cursor:
         for name in ("words_insert",) if connection.vendor == "sqlite" else ():
             cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
     _fill(count - LedgerRow.objects.count())
-    textindex.rebuild_words()
-    textindex.index_words()
-    seals.seal()
+    text_index.rebuild_words()
+    text_index.index_words()
+    immutability_triggers.seal()
     _settle(connection)
     checkpoints.sign()
     while subtrees.keep():
@@ -132,11 +132,11 @@ def _settle(connection: Any) -> None:
 
 
 def _fill(count: int) -> None:
-    from switcher.evidence.switchboard_verify import Tree, leaf
+    from switcher.audit.ledger import canonical, stamp
+    from switcher.audit.ledger_reader import columns
+    from switcher.audit.paths import key_files
+    from switcher.audit.verifier.switchboard_verify import Tree, leaf
     from switcher.models import Checkpoint, LedgerRow
-    from switcher.places import key_files
-    from switcher.records.ledger import canonical, stamp
-    from switcher.rows import columns
 
     last = LedgerRow.objects.order_by("-seq").first()
     assert last is not None
@@ -271,9 +271,9 @@ PAGES = {
 
 def exports(count: int) -> dict[str, float]:
     """Rows a second, the time to the first page of lines, and the memory they take."""
-    from switcher.clock import system
-    from switcher.queries.export import AT_ONCE, Export, chunks
-    from switcher.queries.filters import read_filters
+    from switcher.audit.export import AT_ONCE, Export, chunks
+    from switcher.audit.filters import read_filters
+    from switcher.domain.clock import system
 
     now = system.now()
     ways = {
@@ -323,8 +323,8 @@ def run_child(*args: str) -> tuple[dict[str, Any], float, float]:
 def verify() -> dict[str, float]:
     """What an auditor runs, `switchboard_verify.py` over an export on a machine of their own; and
     the command on the server, which reads the database and has Django in its process."""
-    from switcher.evidence import switchboard_verify
-    from switcher.places import key_files
+    from switcher.audit.paths import key_files
+    from switcher.audit.verifier import switchboard_verify
 
     told, cpu_s, rss_mb = run_child("manage.py", "audit", "verify", "--json")
     assert told["ok"], told
@@ -356,7 +356,7 @@ def appends(writers: int) -> float:
 
 
 def append_until(start: float) -> int:
-    from switcher.records.ledger import Actor, append, writing
+    from switcher.audit.ledger import Actor, append, writing
 
     actor, made = Actor("bench", "command"), 0
     time.sleep(max(0.0, start - time.time()))

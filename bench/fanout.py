@@ -61,9 +61,9 @@ def seed(hosts: int) -> str:
     from django.contrib.auth.models import User
     from django.contrib.sessions.backends.db import SessionStore
 
+    from switcher.audit.ledger import SERVER as ACTOR
     from switcher.models import Host
     from switcher.records import config
-    from switcher.records.ledger import SERVER as ACTOR
 
     for n in range(hosts):
         config.save_host(Host(name=f"bench-{n + 1}", base_url="http://127.0.0.1:9"), ACTOR)
@@ -80,8 +80,8 @@ def reading(name: str) -> str:
     """What the watcher does after a reading of the first host: models of this name."""
     from datetime import UTC, datetime
 
+    from switcher.domain.observed import Observation, Resident
     from switcher.models import Host
-    from switcher.observed import Observation, Resident
     from switcher.records import changed
     from switcher.watching import loop
 

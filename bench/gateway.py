@@ -139,10 +139,10 @@ def seed(upstream: str) -> None:
     django.setup()
     from django.core.management import call_command
 
+    from switcher.audit.ledger import SERVER
+    from switcher.domain.specs import Spec
     from switcher.models import Host
     from switcher.records import config
-    from switcher.records.ledger import SERVER
-    from switcher.specs import Spec
 
     call_command("migrate", verbosity=0)
     host = config.save_host(Host(name="bench", base_url=upstream), SERVER)

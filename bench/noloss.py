@@ -298,9 +298,9 @@ def seed(url: str, models: tuple[str, str]) -> tuple[str, str]:
     from django.contrib.auth.models import User
     from django.contrib.sessions.backends.db import SessionStore
 
+    from switcher.audit.ledger import SERVER as ACTOR
     from switcher.models import Host, ModelProfile
     from switcher.records import config, keys
-    from switcher.records.ledger import SERVER as ACTOR
 
     config.save_host(Host(name="bench", base_url=url, vram_bytes=64_000_000_000), ACTOR)
     for number, tag in enumerate(models):
@@ -357,7 +357,7 @@ def run_all(
     with ExitStack() as stack:
         if simulated:
             sizes = [f"--model={tag}=8GB" for tag in models]
-            simulator = ("-m", "switcher.simulator", "--port", "0", "--vram", "64GB")
+            simulator = ("-m", "ollama_simulator", "--port", "0", "--vram", "64GB")
             speed = ("--tokens-per-s", "200", "--load-rate", "16GB", "--parallel", "16")
             words = (*simulator, *speed, *sizes)
             url, _ = stack.enter_context(process(*words, wait_for=r"(http://\S+:\d+)"))

@@ -49,13 +49,13 @@ def by_bash(url: str, old: str, new: str) -> None:
 
 def by_us(strategy: str) -> Callable[[str, str, str], None]:
     """A whole switch as the product does it."""
+    from switcher.audit.ledger import Actor
     from switcher.models import SwitchEvent
-    from switcher.records.ledger import Actor
-    from switcher.switching.service import Wish, request_switch
+    from switcher.switching.service import SwitchRequest, request_switch
     from switcher.switching.worker import run_once
 
     def go(url: str, old: str, new: str) -> None:
-        wish = Wish(model=new, strategy=strategy, reason="bench")
+        wish = SwitchRequest(model=new, strategy=strategy, reason="bench")
         row, _ = request_switch(wish, Actor("bench", "command"))
         run_once(row.pk)
         ended = SwitchEvent.objects.get(pk=row.pk)
@@ -87,9 +87,9 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=10, help="rounds of A → B → A in each way")
     args = parser.parse_args()
     prepare()
+    from switcher.audit.ledger import SERVER
     from switcher.models import Host
     from switcher.records import config
-    from switcher.records.ledger import SERVER
 
     config.save_host(Host(name="bench", base_url=args.url, vram_bytes=10**12), SERVER)
     ways = {"overlap": by_us("overlap"), "swap": by_us("swap"), "bash": by_bash}

@@ -47,11 +47,11 @@ BACK_AFTER_S = 3.0  # an evicted model is loaded again
 
 async def simulate(hosts: int, hung: int, every_s: float) -> None:
     """Listen on that many ports, evict a model somewhere now and then; at SIGTERM tell when."""
-    from switcher.simulator.faults import Fault
-    from switcher.simulator.host import Host
-    from switcher.simulator.runner import Config
-    from switcher.simulator.server import Server
-    from switcher.simulator.serving import Listener
+    from ollama_simulator.faults import Fault
+    from ollama_simulator.host import Host
+    from ollama_simulator.runner import Config
+    from ollama_simulator.server import Server
+    from ollama_simulator.serving import Listener
 
     made, ports = [], []
     for _ in range(hosts):
@@ -78,7 +78,7 @@ async def simulate(hosts: int, hung: int, every_s: float) -> None:
 
 
 async def load(host: Any) -> None:
-    from switcher.simulator.server import Request
+    from ollama_simulator.server import Request
 
     async with host.turn(Request("mid-a", keep_alive=-1, empty=True)) as turn:
         await turn.until()
@@ -93,7 +93,7 @@ def hang(hosts: list[Any], fault: Any) -> None:
 async def evict_some(
     hosts: list[Any], hung: int, every_s: float, evicted: list[tuple[int, float]]
 ) -> None:
-    from switcher.simulator.faults import Fault
+    from ollama_simulator.faults import Fault
 
     chance, free = random.Random(1), list(range(hung, len(hosts)))
 
@@ -172,9 +172,9 @@ def seed(ports: list[int], digest: str) -> dict[str, tuple[int, int]]:
     """A host for each port, with its model active; gives row and number by name."""
     from django.utils import timezone
 
+    from switcher.audit.ledger import SERVER
     from switcher.models import Host
     from switcher.records import config
-    from switcher.records.ledger import SERVER
 
     names = {}
     for number, port in enumerate(ports):

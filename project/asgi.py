@@ -48,7 +48,7 @@ async def end_gateway() -> None:
     """Hand over what the gateway has counted, and close its connections. Once no request is left:
     it would begin anew."""
     if _gateway.cache_info().currsize:
-        from switcher.gateway.table import close_tables
+        from switcher.gateway.route_cache import close_tables
         from switcher.ollama import relay
 
         await close_tables()

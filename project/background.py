@@ -35,8 +35,8 @@ class Part:
 
 def assemble(*, worker: bool = True, watcher: bool = True, auditor: bool = True) -> list[Part]:
     """The parts of a whole server, in the order of their start."""
-    from switcher.auditing.runs import Run
-    from switcher.auditing.tail import Auditor
+    from switcher.audit.server_runs import Run
+    from switcher.audit.signer import Auditor
     from switcher.switching.worker import Worker
     from switcher.watching.loop import Watcher
 

@@ -23,15 +23,15 @@ from django.db import connections
 
 from project.first_start import ADMIN
 from switcher.access import AUDITORS
+from switcher.audit.ledger import Actor
+from switcher.domain.specs import Spec
 from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.ollama.calls import Call
 from switcher.ollama.client import Client
 from switcher.ollama.errors import OllamaError
 from switcher.records import config
-from switcher.records.ledger import Actor
 from switcher.records.people import acting
-from switcher.specs import Spec
-from switcher.switching.service import Wish, request_switch
+from switcher.switching.service import SwitchRequest, request_switch
 from switcher.switching.worker import run_once
 
 AUDITOR = "auditor"
@@ -125,7 +125,7 @@ def start_simulators(first_port: int) -> list[tuple[SimulatedHost, str]]:
 def _spawn(host: SimulatedHost, port: int) -> subprocess.Popen[str]:
     return subprocess.Popen(  # noqa: S603 - our own interpreter and words
         [
-            *(sys.executable, "-m", "switcher.simulator", "--port", str(port)),
+            *(sys.executable, "-m", "ollama_simulator", "--port", str(port)),
             *("--vram", str(host.vram), "--load-rate", str(LOAD_RATE)),
             *(part for m in host.models for part in ("--model", f"{m}={MODELS[m]}")),
         ],
@@ -204,7 +204,7 @@ def _switch_through(name: str, steps: tuple[Step, ...], say: Callable[[str], Non
         for step in steps:
             if step.fails:
                 _refuse_next_load(host.base_url, PROFILES[step.profile]["tag"])
-            wish = Wish(profile=step.profile, host=name, reason=step.reason)
+            wish = SwitchRequest(profile=step.profile, host=name, reason=step.reason)
             row, _ = request_switch(wish, BY_DEMO)
             run_once(row.pk)
             say(f"  {name}: {SwitchEvent.objects.get(pk=row.pk).outcome}")

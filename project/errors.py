@@ -7,17 +7,21 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.views import defaults
 
-from switcher.api import edges
+from switcher.api import fallbacks
 from switcher.panel.views import account
 
 
 def bad_request(request: HttpRequest, exception: Exception, **_: Any) -> HttpResponse:
     """400."""
-    if edges.is_ours(request):
-        return edges.bad_request(request)
+    if fallbacks.is_ours(request):
+        return fallbacks.bad_request(request)
     return defaults.bad_request(request, exception)
 
 
 def server_error(request: HttpRequest, **_: Any) -> HttpResponse:
     """500. The reason is in the log: Django wrote it there."""
-    return edges.server_error(request) if edges.is_ours(request) else account.server_error(request)
+    return (
+        fallbacks.server_error(request)
+        if fallbacks.is_ours(request)
+        else account.server_error(request)
+    )

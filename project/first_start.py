@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 from django.contrib.auth import get_user_model
 
+from switcher.audit.ledger import SERVER
 from switcher.models import Host
 from switcher.records import config, people
-from switcher.records.ledger import SERVER
 
 ADMIN = "admin"
 

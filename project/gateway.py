@@ -16,11 +16,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 django.setup()
 
 # Only now, with the apps loaded:
-from switcher.auditing.runs import Run  # noqa: E402
+from switcher.audit.server_runs import Run  # noqa: E402
+from switcher.concurrency.threads import in_thread  # noqa: E402
 from switcher.gateway.asgi import app  # noqa: E402
-from switcher.gateway.table import close_tables  # noqa: E402
+from switcher.gateway.route_cache import close_tables  # noqa: E402
 from switcher.ollama import relay  # noqa: E402
-from switcher.switching.waiting import in_thread  # noqa: E402
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:

@@ -217,7 +217,7 @@ class Server(DaphneServer):
         feed.stop_all()
         if self._background is not None and not await self._background.stop(GRACE_S):
             log.warning("not ended in time, left to the next start", extra={"action": "cut"})
-        waiting.let_go()
+        waiting.release_waiters()
         await self._let_answer(LAST_ANSWERS_S)
         left = self._applications()
         for application in left:

@@ -10,8 +10,9 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 
-from switcher import access, specs
-from switcher.errors import BadRequest, SwitcherError
+from switcher import access
+from switcher.domain import specs
+from switcher.domain.errors import BadRequest, SwitcherError
 from switcher.models import AuditEntry, Host, ModelProfile, SwitchEvent
 from switcher.records import Actor, config
 

@@ -13,7 +13,7 @@ class SwitcherConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from switcher.fields import read_any_text
+        from switcher.models.fields import read_any_text
         from switcher.records import people
 
         connection_created.connect(read_any_text)
@@ -25,7 +25,7 @@ class SwitcherConfig(AppConfig):
 def lift_seals(using: str = "default", plan: Any = (), **_: Any) -> None:
     """Before tables change: SQLite renames none that a trigger of another one looks at. Who crashes
     in between finds them missing at the next start, which makes them again and says so."""
-    from switcher.seals import unseal
+    from switcher.audit.immutability_triggers import unseal
 
     if any(migration.app_label == "switcher" for migration, _ in plan):
         unseal(using)
@@ -36,8 +36,8 @@ def prepare_database(using: str = "default", **_: Any) -> None:
     from django.contrib.auth.models import Group
 
     from switcher.access import AUDITORS, OPERATORS
-    from switcher.seals import seal
-    from switcher.textindex import index_words
+    from switcher.audit.immutability_triggers import seal
+    from switcher.audit.text_index import index_words
 
     seal(using)
     index_words(using)

@@ -11,10 +11,10 @@ from django.db import connection, transaction
 from django.test import TransactionTestCase
 
 from switcher.apps import prepare_database
-from switcher.auditing import checking, health
-from switcher.evidence.keys import KeyFiles
-from switcher.places import key_files
-from switcher.seals import unseal
+from switcher.audit import checking, health
+from switcher.audit.immutability_triggers import unseal
+from switcher.audit.paths import key_files
+from switcher.audit.signing_keys import KeyFiles
 from switcher.watching import loop
 
 

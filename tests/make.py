@@ -17,15 +17,15 @@ from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Group
 
 from switcher.access import AUDITORS, OPERATORS
-from switcher.drift import Found, Kind
+from switcher.domain.drift import Found, Kind
+from switcher.domain.observed import Installed, Observation, Resident
+from switcher.domain.plans import make_plan
+from switcher.domain.specs import Spec
+from switcher.domain.states import PHASES, State, Strategy
 from switcher.models import Drift, Host, ModelProfile, SwitchEvent
-from switcher.observed import Installed, Observation, Resident
-from switcher.plans import make_plan
 from switcher.records import Actor, config, drifts, leases, readings, switches
 from switcher.records.drifts import Judgement
-from switcher.records.switches import Held, NewSwitch, plan_facts, snapshot
-from switcher.specs import Spec
-from switcher.states import PHASES, State, Strategy
+from switcher.records.switches import ClaimedSwitch, NewSwitch, plan_facts, snapshot
 from switcher.switching.jobs import situation, spec_of
 
 GB = 1_000_000_000
@@ -113,11 +113,11 @@ def open_switch(
     return row
 
 
-def held_switch(row: SwitchEvent, clock: FixedClock) -> Held:
+def held_switch(row: SwitchEvent, clock: FixedClock) -> ClaimedSwitch:
     """Take it into a worker's hands."""
     fence = leases.take(row.host_id, "test", clock)
     assert fence is not None
-    held = switches.hold(row.pk, fence, clock)
+    held = switches.claim(row.pk, fence, clock)
     assert held is not None
     return held
 
@@ -132,7 +132,7 @@ def switch_up_to(
     clock: FixedClock | None = None,
     step_s: float = 1.0,
     **values: Any,
-) -> Held:
+) -> ClaimedSwitch:
     """A switch that was walked up to a state of the good way; each phase took `step_s`."""
     clock = clock or FixedClock(NOW - timedelta(seconds=10))
     row = open_switch(to, tag, clock=clock, **values)

@@ -10,8 +10,8 @@ from ninja.security.base import AuthBase
 
 from switcher import access
 from switcher.api.problems import Problem
+from switcher.concurrency.threads import in_thread
 from switcher.records import Actor
-from switcher.switching.waiting import in_thread
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SIGN_IN = "Sign in at /login/ and send the session_id cookie."

@@ -7,12 +7,12 @@ from typing import Any, cast
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from ninja import Query
 
-from switcher.api import shapes
+from switcher.api import schemas
 from switcher.api.auth import actor_of, exporter
 from switcher.api.views import PROBLEM, api, check_names
-from switcher.auditing.exporting import begin, stream
-from switcher.queries.filters import read_filters
-from switcher.switching.waiting import in_thread
+from switcher.audit.exporting import begin, stream
+from switcher.audit.filters import read_filters
+from switcher.concurrency.threads import in_thread
 
 
 @api.get(
@@ -21,10 +21,10 @@ from switcher.switching.waiting import in_thread
     response={200: None, (401, 403, 422): PROBLEM},
     summary="Export the audit trail",
 )
-async def export(request: HttpRequest, query: Query[shapes.ExportQuery]) -> HttpResponseBase:
+async def export(request: HttpRequest, query: Query[schemas.ExportQuery]) -> HttpResponseBase:
     """`jsonl`: lines that switchboard_verify.py checks; `csv`: for people. The whole trail without
     a filter. It ends where the newest checkpoint ends, and is an entry of the trail itself."""
-    check_names(request, shapes.ExportQuery)
+    check_names(request, schemas.ExportQuery)
     filters = read_filters(query.model_dump())
     actor = actor_of(request, cast(Any, request).auth)
     job = await in_thread(begin, query.format, filters, actor)

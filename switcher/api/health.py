@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 
-from switcher.auditing import health as audit
+from switcher.audit import health as audit
 
 log = logging.getLogger(__name__)
 

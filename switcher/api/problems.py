@@ -10,11 +10,11 @@ from typing import Any
 from django.core.serializers.json import DjangoJSONEncoder
 from django.http import HttpRequest, HttpResponse
 
-from switcher.api.shapes import active_json, event_json
-from switcher.errors import BadRequest, SwitcherError, SwitchRunning
+from switcher.api.schemas import active_json, event_json
+from switcher.domain.errors import BadRequest, SwitcherError, SwitchRunning
+from switcher.domain.states import State
 from switcher.ollama.errors import OllamaError
 from switcher.queries.api import HostFacts, Switch
-from switcher.states import State
 
 MEDIA_TYPE = "application/problem+json"
 INTERNAL = "Switchboard failed at this. The reason is in the server's log."

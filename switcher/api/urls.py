@@ -16,7 +16,7 @@ from switcher import access
 from switcher.api import export as export  # its operation is one of the API's
 from switcher.api import usage as usage  # and its
 from switcher.api.auth import SIGN_IN
-from switcher.api.edges import unknown, with_edges
+from switcher.api.fallbacks import unknown, with_edges
 from switcher.api.health import health
 from switcher.api.problems import MEDIA_TYPE, Problem
 from switcher.api.problems import render as render_problem

@@ -14,25 +14,26 @@ from ninja import NinjaAPI, Query
 from ninja.errors import HttpError, ValidationError
 from pydantic import BaseModel
 
-from switcher.api import problems, shapes
+from switcher.api import problems, schemas
 from switcher.api.auth import actor_of, operator, viewer
 from switcher.api.problems import Problem
 from switcher.api.sentences import explain
-from switcher.errors import BadRequest, NotFound, SwitcherError
+from switcher.concurrency.threads import in_host_thread, in_thread
+from switcher.domain.errors import BadRequest, NotFound, SwitcherError
+from switcher.domain.states import State
 from switcher.queries import api as facts
 from switcher.queries.api import HostFacts, Switch
 from switcher.queries.drifts import open_drifts
-from switcher.queries.handles import as_models
+from switcher.queries.model_copies import as_models
 from switcher.records import Actor
-from switcher.states import State
 from switcher.switching import service
-from switcher.switching.service import Wish
-from switcher.switching.waiting import in_host_thread, in_thread, is_ending, news_of
+from switcher.switching.service import SwitchRequest
+from switcher.switching.waiting import is_ending, news_of
 from switcher.watching.loop import check_now
 
 log = logging.getLogger(__name__)
 
-PROBLEM = shapes.ProblemDocument
+PROBLEM = schemas.ProblemDocument
 
 api = NinjaAPI(
     title="Switchboard",
@@ -59,8 +60,8 @@ def answer(body: dict[str, Any], status: int = 200) -> HttpResponse:
     "/ollama/models/switch",
     auth=operator,
     response={
-        200: shapes.Done | shapes.Planned,
-        202: shapes.Accepted,
+        200: schemas.Done | schemas.Planned,
+        202: schemas.Accepted,
         (400, 401, 403, 404, 409, 422, 502, 503, 504): PROBLEM,
     },
     summary="Switch the active model",
@@ -71,7 +72,7 @@ def answer(body: dict[str, Any], status: int = 200) -> HttpResponse:
         ]
     },
 )
-async def switch(request: HttpRequest, wanted: shapes.SwitchBody) -> HttpResponse:
+async def switch(request: HttpRequest, wanted: schemas.SwitchBody) -> HttpResponse:
     """Load the model, verify it on the host, make it the active one, unload the old one.
 
     Answers when it is over; `wait: false` or `Prefer: respond-async` answer at once. The switch
@@ -84,7 +85,7 @@ async def switch(request: HttpRequest, wanted: shapes.SwitchBody) -> HttpRespons
     key = request.headers.get("Idempotency-Key", "").strip()
     try:
         if wanted.dry_run:
-            return answer(shapes.planned_json(await in_host_thread(_plan, wish)))
+            return answer(schemas.planned_json(await in_host_thread(_plan, wish)))
         row = await in_thread(_ask, wish, actor, key)
     except SwitcherError as exc:
         raise problems.from_error(exc, await in_thread(_host_or_none, wish.host)) from exc
@@ -97,29 +98,31 @@ async def switch(request: HttpRequest, wanted: shapes.SwitchBody) -> HttpRespons
 @api.get(
     "/ollama/models",
     auth=viewer,
-    response={200: shapes.Models, (401, 403, 404, 422): PROBLEM},
+    response={200: schemas.Models, (401, 403, 404, 422): PROBLEM},
     summary="What a host is to serve, holds and has",
 )
-async def models(request: HttpRequest, query: Query[shapes.ModelsQuery]) -> HttpResponse:
+async def models(request: HttpRequest, query: Query[schemas.ModelsQuery]) -> HttpResponse:
     """Read freshly from the host. Where it does not answer, `error` says so, and the rest is what
     it held when it last did, at `observed_at`."""
-    check_names(request, shapes.ModelsQuery)
+    check_names(request, schemas.ModelsQuery)
     return answer(await in_host_thread(_models, query.host))
 
 
 @api.delete(
     "/ollama/models/resident/{digest}",
     auth=operator,
-    response={200: shapes.FreedModel, (401, 403, 404, 409, 422, 502, 503, 504): PROBLEM},
+    response={200: schemas.FreedModel, (401, 403, 404, 409, 422, 502, 503, 504): PROBLEM},
     summary="Free a ghost",
 )
-async def free(request: HttpRequest, digest: str, query: Query[shapes.ModelsQuery]) -> HttpResponse:
+async def free(
+    request: HttpRequest, digest: str, query: Query[schemas.ModelsQuery]
+) -> HttpResponse:
     """Unload a resident model that its own name does not reach any more, or whose time is over.
 
     By 12 digits of its digest or more. Answers when it is gone. 409 says why not: it is no ghost,
     it is busy, no name reaches it (then what remains), or something else is at work on the host.
     """
-    check_names(request, shapes.ModelsQuery)
+    check_names(request, schemas.ModelsQuery)
     actor = actor_of(request, cast(Any, request).auth)
     return answer(await in_host_thread(_free, query.host, digest, actor))
 
@@ -127,12 +130,12 @@ async def free(request: HttpRequest, digest: str, query: Query[shapes.ModelsQuer
 @api.get(
     "/ollama/switches",
     auth=viewer,
-    response={200: shapes.SwitchList, (401, 403, 422): PROBLEM},
+    response={200: schemas.SwitchList, (401, 403, 422): PROBLEM},
     summary="Switches, newest first",
 )
-async def switches(request: HttpRequest, query: Query[shapes.SwitchesQuery]) -> HttpResponse:
+async def switches(request: HttpRequest, query: Query[schemas.SwitchesQuery]) -> HttpResponse:
     """One page. `next` holds the address of the one that follows, or null."""
-    check_names(request, shapes.SwitchesQuery)
+    check_names(request, schemas.SwitchesQuery)
     rows = await in_thread(
         facts.switches, query.host, tuple(query.state), query.before, query.limit + 1
     )
@@ -140,7 +143,7 @@ async def switches(request: HttpRequest, query: Query[shapes.SwitchesQuery]) -> 
     more = len(rows) > query.limit
     return answer(
         {
-            "switches": [shapes.switch_json(row) for row in page],
+            "switches": [schemas.switch_json(row) for row in page],
             "next": _next_page(request, page[-1].id) if more else None,
         }
     )
@@ -154,7 +157,7 @@ async def switches(request: HttpRequest, query: Query[shapes.SwitchesQuery]) -> 
 )
 async def switch_detail(request: HttpRequest, switch_id: int) -> HttpResponse:
     """Its phases, its plan, what was resident before and after, its outcome."""
-    return answer(shapes.switch_detail_json(await in_thread(facts.switch, switch_id)))
+    return answer(schemas.switch_detail_json(await in_thread(facts.switch, switch_id)))
 
 
 @api.delete(
@@ -167,22 +170,22 @@ async def cancel(request: HttpRequest, switch_id: int) -> HttpResponse:
     """Ask for it: the worker stops at the next safe point and restores what was there before."""
     actor = actor_of(request, cast(Any, request).auth)
     row = await in_thread(_cancel, switch_id, actor)
-    response = answer(shapes.switch_detail_json(row), 202)
-    response["Location"] = shapes.event_json(row.id)["url"]
+    response = answer(schemas.switch_detail_json(row), 202)
+    response["Location"] = schemas.event_json(row.id)["url"]
     return response
 
 
 # In threads: short calls that read and write rows.
 
 
-def _plan(wish: Wish) -> Any:
+def _plan(wish: SwitchRequest) -> Any:
     plan = service.plan(wish)
     if not plan.digest:
         raise Problem("no-such-model", 404, plan.blocked, {"host": plan.host})
     return plan
 
 
-def _ask(wish: Wish, actor: Actor, key: str) -> Switch:
+def _ask(wish: SwitchRequest, actor: Actor, key: str) -> Switch:
     row, _ = service.request_switch(wish, actor, idempotency_key=key)
     return facts.switch(row.pk)
 
@@ -197,14 +200,14 @@ def _models(name: str) -> dict[str, Any]:
     seen = as_models(host.id, check_now(host.id, host.base_url))
     last = facts.last_reading(host.id)
     known = as_models(host.id, last) if last else None
-    return shapes.models_json(host, seen, known, open_drifts(host.id))
+    return schemas.models_json(host, seen, known, open_drifts(host.id))
 
 
 def _free(name: str, digest: str, actor: Actor) -> dict[str, Any]:
     host = facts.host(name)
     freed = service.free_ghost(host.name, digest, actor)
     check_now(host.id, host.base_url)  # for who looks at the host
-    return shapes.freed_json(freed)
+    return schemas.freed_json(freed)
 
 
 def _host_or_none(name: str) -> HostFacts | None:
@@ -228,7 +231,7 @@ async def _until_ended(row: Switch) -> Switch:
 
 async def _outcome(row: Switch) -> HttpResponse:
     if row.state is State.ACTIVE:
-        return answer(shapes.done_json(row))
+        return answer(schemas.done_json(row))
     raise problems.from_switch(row, await in_thread(_host_of, row))
 
 
@@ -238,14 +241,14 @@ def _host_of(row: Switch) -> HostFacts | None:
 
 def _accepted(row: Switch, asked: bool = False) -> HttpResponse:
     """It runs by itself: where to ask how it goes. `asked`: the client did not want to wait."""
-    response = answer(shapes.accepted_json(row), 202)
-    response["Location"] = shapes.event_json(row.id)["url"]
+    response = answer(schemas.accepted_json(row), 202)
+    response["Location"] = schemas.event_json(row.id)["url"]
     if asked:
         response["Preference-Applied"] = "respond-async"
     return response
 
 
-def _waits(request: HttpRequest, wanted: shapes.SwitchBody) -> bool:
+def _waits(request: HttpRequest, wanted: schemas.SwitchBody) -> bool:
     """The body's own word goes before the header's, which is a preference (RFC 7240)."""
     if wanted.wait is not None:
         return wanted.wait
@@ -283,7 +286,7 @@ def _on_error(request: HttpRequest, exc: SwitcherError) -> HttpResponse:
 
 @api.exception_handler(ValidationError)
 def _on_invalid(request: HttpRequest, exc: ValidationError) -> HttpResponse:
-    errors = explain(exc.errors, tuple(shapes.SwitchBody.model_fields))
+    errors = explain(exc.errors, tuple(schemas.SwitchBody.model_fields))
     detail = " ".join(e["message"] for e in errors)
     return problems.render(request, Problem("bad-request", 422, detail, {"errors": errors}))
 

@@ -41,7 +41,7 @@ _TYPES = {
 }
 
 
-class Refusal(Exception):
+class GatewayError(Exception):
     """Something to answer instead of a completion."""
 
     def __init__(
@@ -102,6 +102,6 @@ async def whole(
     await part(send, body, more=False)
 
 
-async def refuse(send: Send, refusal: Refusal, shape: Shape) -> None:
+async def refuse(send: Send, refusal: GatewayError, shape: Shape) -> None:
     body = dump(refusal.body(shape))
     await whole(send, refusal.status, "application/json", body, refusal.headers)

@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from switcher.gateway import answers, body, lists
-from switcher.gateway.answers import Message, Receive, Refusal, Send, Watched
-from switcher.gateway.body import LEFT, Gone, Wanted
+from switcher.gateway.answers import GatewayError, Message, Receive, Send, Watched
+from switcher.gateway.auth import Caller, admit, caller_of, check_own
+from switcher.gateway.body import LEFT, Gone, ParsedRequest
 from switcher.gateway.endpoints import (
     ANSWERED,
     LISTS,
@@ -26,11 +27,10 @@ from switcher.gateway.endpoints import (
     is_blob,
     shape_of,
 )
-from switcher.gateway.meter import Tally
-from switcher.gateway.passing import pass_on
+from switcher.gateway.forward import pass_on
+from switcher.gateway.meter import RequestUsage
+from switcher.gateway.route_cache import table
 from switcher.gateway.routing import find
-from switcher.gateway.table import table
-from switcher.gateway.who import Caller, admit, caller_of, check_own
 from switcher.queries.keys import KeyFacts
 
 log = logging.getLogger(__name__)
@@ -44,13 +44,13 @@ async def app(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         await _serve(scope, receive, watched)
     except Gone:
         return
-    except Refusal as refusal:
+    except GatewayError as refusal:
         await answers.refuse(send, refusal, shape)
     except Exception:
         log.exception("the gateway failed on %s", scope["path"])
         if watched.begun:
             raise
-        failed = Refusal(500, "internal", "Switchboard failed. See its log.")
+        failed = GatewayError(500, "internal", "Switchboard failed. See its log.")
         await answers.refuse(send, failed, shape)
 
 
@@ -60,7 +60,7 @@ async def _serve(scope: Mapping[str, Any], receive: Receive, send: Watched) -> N
     path = scope["path"]
     work = _work(scope, caller, receive, send)
     if work is None:
-        raise Refusal(404, "unknown_path", f"There is no {path} here.")
+        raise GatewayError(404, "unknown_path", f"There is no {path} here.")
     await work
 
 
@@ -90,10 +90,10 @@ async def _answer(
 
 
 @contextmanager
-def _metered(key: KeyFacts | None) -> Iterator[Tally]:
+def _metered(key: KeyFacts | None) -> Iterator[RequestUsage]:
     """Hold a request to its key's limits and count it. That its client left is no error. Raises
     Refusal 429."""
-    tally, meter = Tally(key), table().meter
+    tally, meter = RequestUsage(key), table().meter
     meter.enter(key, asyncio.get_running_loop().time())
     try:
         yield tally
@@ -157,7 +157,7 @@ class _Body:
         return await self._receive()
 
 
-async def _read(caller: Caller, receive: Receive) -> Wanted:
+async def _read(caller: Caller, receive: Receive) -> ParsedRequest:
     return body.parse(await body.read(receive, caller.headers.get("content-length", "")))
 
 
@@ -165,7 +165,7 @@ def _check_method(caller: Caller, *methods: str) -> None:
     if caller.method not in methods:
         text = f"This address takes {' or '.join(methods)}."
         headers = [("allow", ", ".join(methods))]
-        raise Refusal(405, "method_not_allowed", text, headers=headers)
+        raise GatewayError(405, "method_not_allowed", text, headers=headers)
 
 
 def _host(scope: Mapping[str, Any], caller: Caller) -> str:

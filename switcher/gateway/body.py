@@ -8,13 +8,13 @@ from json.decoder import WHITESPACE  # type: ignore[attr-defined]  # not in the 
 from types import MappingProxyType
 from typing import Any
 
-from switcher.gateway.answers import Receive, Refusal
-from switcher.specs import RUNNER_OPTIONS
+from switcher.domain.specs import RUNNER_OPTIONS
+from switcher.gateway.answers import GatewayError, Receive
 
-MOST_BYTES = 20_000_000
+MAX_BYTES = 20_000_000
 # Values in it. Small ones take many times their bytes in memory, and nobody else is served while
 # they are read: so many take some 0.2 s.
-MOST_VALUES = 500_000
+MAX_VALUES = 500_000
 # See Wanted.dropped.
 NEVER_PASSED_ON = frozenset({"model", "keep_alive"})
 # Fact 12: those that a profile may set, one of newer servers, and those of older ones.
@@ -35,8 +35,8 @@ LEFT = "the client left"  # with which its work is cancelled; a server that ends
 
 
 async def read(receive: Receive, announced: str) -> bytes:
-    """The whole body. Refuses more than MOST_BYTES, from the announcement alone if it tells."""
-    if announced.isdigit() and int(announced) > MOST_BYTES:
+    """The whole body. Refuses more than MAX_BYTES, from the announcement alone if it tells."""
+    if announced.isdigit() and int(announced) > MAX_BYTES:
         raise _too_large()
     parts, size = [], 0
     while True:
@@ -45,17 +45,17 @@ async def read(receive: Receive, announced: str) -> bytes:
             raise Gone
         parts.append(message.get("body", b""))
         size += len(parts[-1])
-        if size > MOST_BYTES:
+        if size > MAX_BYTES:
             raise _too_large()
         if not message.get("more_body", False):
             return b"".join(parts)
 
 
-def _too_large() -> Refusal:
-    return Refusal(413, "body_too_large", f"A body has at most {MOST_BYTES // 10**6} MB.")
+def _too_large() -> GatewayError:
+    return GatewayError(413, "body_too_large", f"A body has at most {MAX_BYTES // 10**6} MB.")
 
 
-class Wanted:
+class ParsedRequest:
     """A parsed request: each member with its value and the very text it was written in.
 
     Ollama, being written in Go, takes `"Keep_Alive"` for `keep_alive`: so names are compared
@@ -115,18 +115,18 @@ def _reloads(options: object) -> bool:
     return isinstance(options, dict) and any(name in RELOADING for name in options)
 
 
-def parse(body: bytes) -> Wanted:
+def parse(body: bytes) -> ParsedRequest:
     """Read a JSON object member by member. Raises Refusal."""
     # Each value but the first ends another or begins a list or an object. Signs in texts count,
     # too: a text with so many is none that a model could read.
-    if sum(body.count(sign) for sign in (b",", b"[", b"{")) > MOST_VALUES:
-        text = f"A body has at most {MOST_VALUES:,} values."
-        raise Refusal(413, "body_too_large", text)
+    if sum(body.count(sign) for sign in (b",", b"[", b"{")) > MAX_VALUES:
+        text = f"A body has at most {MAX_VALUES:,} values."
+        raise GatewayError(413, "body_too_large", text)
     try:
-        return Wanted(_members(body.decode()), len(body))
+        return ParsedRequest(_members(body.decode()), len(body))
     except (ValueError, IndexError, RecursionError) as exc:
         text = 'The body is not a JSON object such as {"model": "…"}.'
-        raise Refusal(400, "invalid_json", text) from exc
+        raise GatewayError(400, "invalid_json", text) from exc
 
 
 def _members(text: str) -> list[tuple[str, Any, str]]:

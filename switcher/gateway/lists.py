@@ -8,13 +8,13 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from switcher.domain.observed import full_name
 from switcher.gateway import answers
-from switcher.gateway.answers import Headers, Refusal, Send
-from switcher.gateway.body import Wanted
-from switcher.gateway.choice import choose, served
+from switcher.gateway.answers import GatewayError, Headers, Send
+from switcher.gateway.body import ParsedRequest
 from switcher.gateway.endpoints import ONE_MODEL, SHOW, Shape
-from switcher.gateway.pump import JSON
-from switcher.observed import full_name
+from switcher.gateway.model_selection import choose, served
+from switcher.gateway.streaming import JSON
 from switcher.ollama import relay
 from switcher.ollama.errors import OllamaError
 from switcher.queries.gates import Route
@@ -32,7 +32,9 @@ async def answer(route: Route, path: str, send: Send, key: KeyFacts | None = Non
     elif path.startswith(ONE_MODEL):
         named = path.removeprefix(ONE_MODEL)
         if full_name(named) not in {full_name(name) for name, _ in names}:
-            raise Refusal(404, "model_not_found", f"There is no model {named!r} here.", "model")
+            raise GatewayError(
+                404, "model_not_found", f"There is no model {named!r} here.", "model"
+            )
         body = _model(route, named)
     elif path == "/api/tags":
         body = {"models": await _tags(route, names)}
@@ -44,7 +46,9 @@ async def answer(route: Route, path: str, send: Send, key: KeyFacts | None = Non
     await answers.whole(send, 200, JSON, answers.dump(body))
 
 
-async def show(route: Route, wanted: Wanted, send: Send, key: KeyFacts | None = None) -> None:
+async def show(
+    route: Route, wanted: ParsedRequest, send: Send, key: KeyFacts | None = None
+) -> None:
     """`/api/show` of the model that the client would get."""
     choice = choose(route, wanted.values.get("model") or wanted.values.get("name"), key)
     headers = [("x-switchboard-model", choice.model)]
@@ -70,7 +74,9 @@ async def _rows(route: Route, path: str) -> dict[str, dict[str, Any]]:
     try:
         return {row["name"]: row for row in json.loads(whole)["models"]}
     except (ValueError, KeyError, TypeError) as exc:
-        raise Refusal(502, "upstream_failed", f"{route.host} answers, but not as Ollama.") from exc
+        raise GatewayError(
+            502, "upstream_failed", f"{route.host} answers, but not as Ollama."
+        ) from exc
 
 
 async def _as_it_is(route: Route, path: str, send: Send) -> None:
@@ -93,9 +99,9 @@ async def _looked_up(
             return await up.whole(), up
     except TimeoutError as exc:
         text = f"{route.host} did not answer for {LIST_S:.0f} s."
-        raise Refusal(504, "upstream_timed_out", text) from exc
+        raise GatewayError(504, "upstream_timed_out", text) from exc
     except OllamaError as exc:
-        raise Refusal(502, "upstream_failed", f"{route.host}: {exc.text}") from exc
+        raise GatewayError(502, "upstream_failed", f"{route.host}: {exc.text}") from exc
 
 
 async def manage(
@@ -111,7 +117,7 @@ async def manage(
                 await answers.part(send, part)
     except OllamaError as exc:
         if not begun:
-            raise Refusal(502, "upstream_failed", f"{route.host}: {exc.text}") from exc
+            raise GatewayError(502, "upstream_failed", f"{route.host}: {exc.text}") from exc
         lost = answers.error(Shape.OLLAMA, 502, "upstream_failed", exc.text)
         await answers.part(send, b"\n" + answers.dump(lost) + b"\n")
     await answers.part(send, b"", more=False)

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from switcher.gateway.answers import Refusal
+from switcher.gateway.answers import GatewayError
 from switcher.queries.keys import KeyFacts
 from switcher.records.usage import Batch, Counts, Where
 
@@ -18,7 +18,7 @@ LOOK_BACK = 1024  # bytes at the end of an answer in which they stand
 
 
 @dataclass(slots=True)
-class Tally:
+class RequestUsage:
     """One request's counts while it is under way."""
 
     key: KeyFacts | None
@@ -78,7 +78,7 @@ class Meter:
     def _share(self, limit: int) -> int:
         return max(1, -(-limit // max(1, self.processes)))
 
-    def leave(self, tally: Tally, at: datetime | None = None) -> None:
+    def leave(self, tally: RequestUsage, at: datetime | None = None) -> None:
         """Count a request that has ended; `enter` was called for it."""
         if tally.key is not None:
             self._at_once[tally.key.id] -= 1
@@ -110,6 +110,6 @@ class Meter:
                 setattr(mine, name, getattr(mine, name) + getattr(counts, name))
 
 
-def _too_many(text: str, retry_after_s: int) -> Refusal:
+def _too_many(text: str, retry_after_s: int) -> GatewayError:
     headers = [("retry-after", str(retry_after_s))]
-    return Refusal(429, "rate_limit_exceeded", text, headers=headers)
+    return GatewayError(429, "rate_limit_exceeded", text, headers=headers)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from django.db import DatabaseError
 
+from switcher.concurrency.threads import in_thread
 from switcher.records import Actor
 from switcher.records.keys import digest_of, refused
-from switcher.switching.waiting import in_thread
 
 log = logging.getLogger(__name__)
 

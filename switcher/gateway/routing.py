@@ -8,24 +8,26 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from weakref import WeakKeyDictionary
 
-from switcher import traffic
-from switcher.gateway.answers import Refusal
-from switcher.gateway.meter import Tally
-from switcher.gateway.table import Stale, table
+from switcher.domain import inflight
+from switcher.gateway.answers import GatewayError
+from switcher.gateway.meter import RequestUsage
+from switcher.gateway.route_cache import Stale, table
 from switcher.queries.gates import Route, Routes
 from switcher.queries.keys import KeyFacts
 from switcher.switching.waiting import is_ending
 
 # A large model takes minutes to load.
 LONGEST_S = 300.0
-MOST_WAITING = 200
-MOST_WAITING_BYTES = 200_000_000  # of all hosts' bodies together
+MAX_WAITING = 200
+MAX_WAITING_BYTES = 200_000_000  # of all hosts' bodies together
 
 _rooms: WeakKeyDictionary[asyncio.AbstractEventLoop, _Room] = WeakKeyDictionary()
 
 
 @asynccontextmanager
-async def on_route(name: str, tally: Tally, size: int = 0) -> AsyncIterator[tuple[Route, Leave]]:
+async def on_route(
+    name: str, tally: RequestUsage, size: int = 0
+) -> AsyncIterator[tuple[Route, SendPermit]]:
     """The route of this host, or of the default one, counted as under way while the block lasts,
     with what has to be asked before the request is written to the host.
 
@@ -42,14 +44,14 @@ async def on_route(name: str, tally: Tally, size: int = 0) -> AsyncIterator[tupl
         finally:  # who waited in vain has waited, too
             tally.waited_s += asyncio.get_running_loop().time() - began
     # Nothing is awaited between the look at the gate and the count (see gateway.table, 4).
-    with traffic.entered(route.host_id) as passage:
-        yield route, Leave(route, passage)
+    with inflight.entered(route.host_id) as passage:
+        yield route, SendPermit(route, passage)
 
 
-class Leave:
+class SendPermit:
     """A request's leave to go to its host (relay.Leave)."""
 
-    def __init__(self, route: Route, passage: traffic.Passage) -> None:
+    def __init__(self, route: Route, passage: inflight.InFlightRequest) -> None:
         self._route, self._passage = route, passage
 
     def holds(self) -> bool:
@@ -68,11 +70,11 @@ async def find(name: str, key: KeyFacts | None = None) -> Route:
         (name,) = key.hosts  # a key for one host need not name it
     found = routes.find(name)
     if found is None and name:
-        raise Refusal(404, "host_not_found", f"There is no host named {name!r}.", "host")
+        raise GatewayError(404, "host_not_found", f"There is no host named {name!r}.", "host")
     if found is None:
-        raise Refusal(503, "no_host", "There is no host yet. Add one first.")
+        raise GatewayError(503, "no_host", "There is no host yet. Add one first.")
     if key is not None and not key.is_for_host(found.host):
-        raise Refusal(403, "not_allowed", f"Key {key.name} is not for {found.host}.", "host")
+        raise GatewayError(403, "not_allowed", f"Key {key.name} is not for {found.host}.", "host")
     return found
 
 
@@ -83,7 +85,7 @@ async def fresh_routes(now: bool = False) -> Routes:
         return await (table().routes_after_now() if now else table().routes())
     except Stale:
         text = "Switchboard's database does not answer."
-        raise Refusal(503, "no_database", text, headers=[("retry-after", "5")]) from None
+        raise GatewayError(503, "no_database", text, headers=[("retry-after", "5")]) from None
 
 
 async def _released(route: Route, until: float) -> Route:
@@ -109,9 +111,9 @@ class _Room:
     @contextmanager
     def place(self, route: Route, size: int) -> Iterator[None]:
         """A place among them. Raises Refusal where all are taken."""
-        if self.counts[route.host_id] >= MOST_WAITING:
-            raise _refusal(f"{MOST_WAITING} requests wait already while {route.host} switches.")
-        if self._bytes + size > MOST_WAITING_BYTES:
+        if self.counts[route.host_id] >= MAX_WAITING:
+            raise _refusal(f"{MAX_WAITING} requests wait already while {route.host} switches.")
+        if self._bytes + size > MAX_WAITING_BYTES:
             text = (
                 f"Requests of {self._bytes // 10**6} MB wait already while {route.host} switches."
             )
@@ -134,5 +136,5 @@ def _room() -> _Room:
     return _rooms.setdefault(asyncio.get_running_loop(), _Room())
 
 
-def _refusal(text: str) -> Refusal:
-    return Refusal(503, "switching", text, headers=[("retry-after", "10")])
+def _refusal(text: str) -> GatewayError:
+    return GatewayError(503, "switching", text, headers=[("retry-after", "10")])

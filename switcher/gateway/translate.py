@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from switcher.gateway.answers import DONE, Refusal, event
+from switcher.domain.specs import Spec, wire_keep_alive
+from switcher.gateway.answers import DONE, GatewayError, event
 from switcher.ollama.errors import NotDone
-from switcher.specs import Spec, wire_keep_alive
 
 _OPTIONS = {
     "max_tokens": "num_predict",
@@ -35,7 +35,7 @@ CHAT = SAMPLING | {
 _DEFAULTS = {"temperature": 1.0, "top_p": 1.0}
 # What somebody else's JSON, or none, raises where an answer of Ollama's is read.
 NOT_OLLAMAS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-MOST_LINE = 4_000_000  # bytes of one part of a streamed answer
+MAX_LINE = 4_000_000  # bytes of one part of a streamed answer
 _IMAGES = ("data:;base64,", *(f"data:image/{t};base64," for t in ("jpeg", "jpg", "png", "webp")))
 
 
@@ -157,8 +157,8 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     return {"function": {"name": function.get("name", ""), "arguments": arguments}}
 
 
-def _bad(param: str, text: str) -> Refusal:
-    return Refusal(400, "invalid_request", f"{param!r} {text}.", param)
+def _bad(param: str, text: str) -> GatewayError:
+    return GatewayError(400, "invalid_request", f"{param!r} {text}.", param)
 
 
 class Answer:
@@ -198,7 +198,7 @@ class Answer:
         that does not end, is told in `error`: nothing is to follow then."""
         *lines, self._rest = (self._rest + part).split(b"\n")
         made = b"".join(e for line in lines if line.strip() for e in self._events(line))
-        if len(self._rest) > MOST_LINE:
+        if len(self._rest) > MAX_LINE:
             self.error = self.error or "The host sent a line that has no end."
         return made
 

@@ -38,12 +38,12 @@ class Rendered:
     """What pages of some topics show now.
 
     `fragments` has for each topic the whole elements, with their `hx-swap-oob`, by a key of their
-    own. `speech` is said once, never kept. `shape` names what a page must have places for:
+    own. `announcements` is said once, never kept. `shape` names what a page must have places for:
     if it changes, fragments alone do not do. `ticking`: something counts by the second.
     """
 
     fragments: dict[str, dict[str, Part]]
-    speech: dict[str, str] = field(default_factory=dict)
+    announcements: dict[str, str] = field(default_factory=dict)
     shape: dict[str, str] = field(default_factory=dict)
     ticking: bool = False
 
@@ -234,15 +234,15 @@ class Feed:
             for key, part in now.items()
             if (old := kept.fragments.get(key)) is None or old.mark != part.mark
         ]
-        speech = rendered.speech.get(topic, "")
+        announcements = rendered.announcements.get(topic, "")
         if shape != kept.shape:
             fresh = _Kept(kept.seq + 1, now, shape)
-            self._publish(topic, _state([topic], {topic: fresh}, speech))
+            self._publish(topic, _state([topic], {topic: fresh}, announcements))
             return fresh
-        if not differs and not speech:
+        if not differs and not announcements:
             return _Kept(kept.seq, now, shape)
         fresh = _Kept(kept.seq + 1, now, shape)
-        html = "".join(differs) + speech
+        html = "".join(differs) + announcements
         self._publish(topic, _text("fragments", topic=topic, seq=fresh.seq, html=html))
         return fresh
 
@@ -279,10 +279,10 @@ def _log_failure(sending: Future[None]) -> None:
         log.error("A live message was not sent.", exc_info=exc, extra={"action": "push-failed"})
 
 
-def _state(topics: Iterable[str], kept: dict[str, _Kept], speech: str = "") -> str:
+def _state(topics: Iterable[str], kept: dict[str, _Kept], announcements: str = "") -> str:
     known = {t: kept[t] for t in topics if t in kept}
     html = "".join(part.html for k in known.values() for part in k.fragments.values())
-    return _text("state", seqs={t: k.seq for t, k in known.items()}, html=html + speech)
+    return _text("state", seqs={t: k.seq for t, k in known.items()}, html=html + announcements)
 
 
 def beat(seqs: dict[str, int]) -> str:

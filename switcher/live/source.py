@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from django.template.loader import render_to_string
 from django.urls import reverse
 
-from switcher.auditing import health
-from switcher.clock import Clock, system
-from switcher.live import fragments, speech
+from switcher.audit import health
+from switcher.domain.clock import Clock, system
+from switcher.live import announcements, fragments
 from switcher.live.feed import Rendered
 from switcher.live.fragments import Part
 from switcher.queries.board import Board
 from switcher.queries.board import board as read_board
+from switcher.queries.change_marker import pulse
 from switcher.queries.hosts import HostPage, HostRow, host_page
-from switcher.queries.pulse import pulse
 from switcher.queries.switches import SwitchView, switch_view
 from switcher.watching.loop import latest
 
@@ -33,7 +33,7 @@ class PanelSource:
 
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
-        self._said: dict[str, speech.Said] = {}
+        self._said: dict[str, announcements.Said] = {}
 
     def pulse(self) -> object:
         """One query."""
@@ -43,11 +43,11 @@ class PanelSource:
         """All topics from one reading of the board; a switch's own page needs one query more."""
         board = read_board(self._clock.now(), latest(), health.problems())
         shown = {t: s for t in topics if (s := self._topic(t, board)) is not None}
-        said = {t: self._speech(t, views) for t, (_, views) in shown.items()}
-        self._said = {t: speech.states_of(views) for t, (_, views) in shown.items()}
+        said = {t: self._announcements(t, views) for t, (_, views) in shown.items()}
+        self._said = {t: announcements.states_of(views) for t, (_, views) in shown.items()}
         return Rendered(
             fragments={t: parts for t, (parts, _) in shown.items()},
-            speech={t: text for t, text in said.items() if text},
+            announcements={t: text for t, text in said.items() if text},
             shape={"board": " ".join(h.slug for h in board.hosts)},
         )
 
@@ -64,9 +64,9 @@ class PanelSource:
         view = switch_view(int(name), board.now)
         return None if view is None else (switch_page_parts(view), (view,))
 
-    def _speech(self, topic: str, views: tuple[SwitchView, ...]) -> str:
+    def _announcements(self, topic: str, views: tuple[SwitchView, ...]) -> str:
         before = self._said.get(topic)
-        return "" if before is None else speech.sentences(before, views)
+        return "" if before is None else announcements.sentences(before, views)
 
 
 def board_parts(board: Board) -> Parts:

@@ -12,12 +12,12 @@ from typing import Any
 from django.core.management.base import OutputWrapper
 from django.db import connections
 
+from switcher.domain.observed import short_name
+from switcher.domain.states import State
 from switcher.management.terminal import ACTIVE, FAILED, REFUSED, ROLLED_BACK
-from switcher.observed import short_name
 from switcher.queries import api as facts
 from switcher.queries.api import Switch
 from switcher.records import changed
-from switcher.states import State
 from switcher.switching.worker import run_once
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import OperationalError, ProgrammingError
 
-from switcher.errors import BadRequest, Conflict, NotFound, PlanBlocked, SwitcherError
+from switcher.domain.errors import BadRequest, Conflict, NotFound, PlanBlocked, SwitcherError
 from switcher.records import Actor
 from switcher.records.people import at_this_terminal
 

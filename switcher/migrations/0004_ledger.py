@@ -8,13 +8,13 @@ import json
 import django.db.models.deletion
 from django.db import migrations, models
 
-from switcher.evidence.switchboard_verify import GENESIS, leaf
+from switcher.audit.verifier.switchboard_verify import GENESIS, leaf
 
 AROUND = {"actor", "at", "host", "kind", "reason", "source", "switch"}
 
 
 def chain(apps, schema_editor):
-    from switcher.records.ledger import canonical, columns, stamp
+    from switcher.audit.ledger import canonical, columns, stamp
 
     old = apps.get_model("switcher", "OldAuditEntry")
     row_model = apps.get_model("switcher", "LedgerRow")

@@ -35,9 +35,9 @@ from switcher.ollama.errors import BadAnswer, CallCut, OllamaError, TimedOut, Un
 
 CONNECT_S = 3.0
 LONGEST_S = 24 * 3600.0  # a profile may ask for any number; a socket does not take them all
-MOST_BYTES = 8_000_000  # a catalogue of thousands of models is some 2 MB
+MAX_BYTES = 8_000_000  # a catalogue of thousands of models is some 2 MB
 # Lists and objects in an answer, empty ones above all, take many times their bytes in memory.
-MOST_PARTS = 100_000
+MAX_PARTS = 100_000
 
 _current = threading.local()
 
@@ -202,7 +202,7 @@ class Session(requests.Session):
 
 
 class Answer:
-    """A whole answer: status and at most MOST_BYTES of body."""
+    """A whole answer: status and at most MAX_BYTES of body."""
 
     def __init__(self, status: int, content_type: str, body: bytes, date: str = "") -> None:
         self.status = status
@@ -212,7 +212,7 @@ class Answer:
 
     def json(self) -> dict[str, Any]:
         """The body as a JSON object; BadAnswer for anything else."""
-        if self.body.count(b"[") + self.body.count(b"{") > MOST_PARTS:
+        if self.body.count(b"[") + self.body.count(b"{") > MAX_PARTS:
             raise BadAnswer("The server's answer has too many parts to be Ollama's.")
         try:
             value = json.loads(self.body)
@@ -291,8 +291,8 @@ def _read(response: requests.Response) -> bytes:
     size = 0
     for part in response.iter_content(65536):
         size += len(part)
-        if size > MOST_BYTES:
-            raise BadAnswer(f"The server's answer passes {MOST_BYTES // 1_000_000} MB and was cut.")
+        if size > MAX_BYTES:
+            raise BadAnswer(f"The server's answer passes {MAX_BYTES // 1_000_000} MB and was cut.")
         parts.append(part)
     return b"".join(parts)
 

@@ -14,7 +14,8 @@ from email.utils import parsedate_to_datetime
 from hashlib import blake2b
 from typing import Any, Protocol, TypeVar
 
-from switcher.observed import Installed, Observation, Resident
+from switcher.domain.observed import Installed, Observation, Resident
+from switcher.domain.specs import Spec, WarmUp, wire_keep_alive
 from switcher.ollama import calls
 from switcher.ollama.errors import (
     BadAnswer,
@@ -24,7 +25,6 @@ from switcher.ollama.errors import (
     Refused,
     ServerBusy,
 )
-from switcher.specs import Spec, WarmUp, wire_keep_alive
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from switcher.errors import SwitcherError
+from switcher.domain.errors import SwitcherError
 
 
 class OllamaError(SwitcherError):

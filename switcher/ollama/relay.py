@@ -23,7 +23,7 @@ CONNECT_S = 3.0
 NAME_S = 2.0  # more, for a name server
 # Nothing at all came for so long. An answer that is not streamed comes after all of it was made.
 SILENT_S = 1800.0
-MOST_BYTES = 32_000_000  # of an answer that is kept whole
+MAX_BYTES = 32_000_000  # of an answer that is kept whole
 
 _sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, _Session] = WeakKeyDictionary()
 
@@ -116,12 +116,12 @@ class Upstream:
         async for part in self.parts():
             parts.append(part)
             size += len(part)
-            if size > MOST_BYTES:
+            if size > MAX_BYTES:
                 raise BadAnswer(f"The answer of {self._where} is too long.")
         return b"".join(parts)
 
 
-class Leave(Protocol):
+class SendPermit(Protocol):
     """Whether a request may still be written, which is asked when its connection is made: that
     takes seconds at times, and the process may have been paused."""
 
@@ -132,10 +132,10 @@ class Leave(Protocol):
         """Told once it is written."""
 
 
-class _Letter(aiohttp.BytesPayload):
+class _GuardedPayload(aiohttp.BytesPayload):
     """A body that is written while there is leave."""
 
-    def __init__(self, body: bytes, leave: Leave) -> None:
+    def __init__(self, body: bytes, leave: SendPermit) -> None:
         super().__init__(body)
         self._leave = leave
         self.withheld = False
@@ -160,7 +160,7 @@ async def ask(
     path: str,
     body: Body = b"",
     *,
-    leave: Leave | None = None,
+    leave: SendPermit | None = None,
     head_s: float = SILENT_S,
 ) -> AsyncIterator[Upstream]:
     """Ask a host; leaving the block closes the connection unless all was read, and a closed
@@ -171,7 +171,7 @@ async def ask(
     No redirect is followed.
     """
     where = base_url.rstrip("/")
-    letter = _Letter(body, leave) if leave is not None and isinstance(body, bytes) else body
+    letter = _GuardedPayload(body, leave) if leave is not None and isinstance(body, bytes) else body
     try:
         async with asyncio.timeout(head_s):
             response = await _send(where, method, path, letter)
@@ -189,7 +189,9 @@ async def ask(
             response.close()
 
 
-async def _send(where: str, method: str, path: str, body: Body | _Letter) -> aiohttp.ClientResponse:
+async def _send(
+    where: str, method: str, path: str, body: Body | _GuardedPayload
+) -> aiohttp.ClientResponse:
     try:
         return await _session().request(
             method, where + path, data=body or None, headers=_HEADERS, allow_redirects=False
@@ -199,7 +201,7 @@ async def _send(where: str, method: str, path: str, body: Body | _Letter) -> aio
     except TimeoutError as exc:
         raise _silent(where) from exc
     except (aiohttp.ClientError, OSError) as exc:
-        if isinstance(body, _Letter) and body.withheld:
+        if isinstance(body, _GuardedPayload) and body.withheld:
             raise CallCut("It was not written: there was no leave any more.") from exc
         raise BrokeOff(f"{where} ended the connection before it had answered.") from exc
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from switcher.errors import BadRequest
-from switcher.records.clients import MOST_NAMES, POLICIES, TWICE
+from switcher.domain.errors import BadRequest
+from switcher.records.clients import MAX_NAMES, POLICIES, TWICE
 
 CHOICES = (
     ("active", "The active model, whatever they name"),
@@ -38,7 +38,7 @@ class ClientsForm:
         self.policy = policy
         self.profiles = profiles
         written = [(name, profile) for name, profile in names if name]
-        spare = [("", "")] * max(0, min(SPARE_ROWS, MOST_NAMES - len(written)))
+        spare = [("", "")] * max(0, min(SPARE_ROWS, MAX_NAMES - len(written)))
         self.rows = [NameRow(n, *pair) for n, pair in enumerate([*written, *spare], start=1)]
         self.error = ""
         self.field = ""
@@ -48,7 +48,7 @@ class ClientsForm:
         names = [name.strip() for name in data.getlist("name")]
         meant = data.getlist("profile")[: len(names)]
         meant += [""] * (len(names) - len(meant))
-        pairs = list(zip(names, meant, strict=True))[: MOST_NAMES + 1]
+        pairs = list(zip(names, meant, strict=True))[: MAX_NAMES + 1]
         return cls(data.get("policy", ""), pairs, profiles)
 
     def values(self) -> tuple[str, dict[str, str]]:

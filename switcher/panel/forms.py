@@ -12,14 +12,14 @@ from typing import Any
 from django import forms
 from django.core.validators import RegexValidator
 
-from switcher import specs
-from switcher.errors import BadRequest
+from switcher.domain import specs
+from switcher.domain.errors import BadRequest
+from switcher.domain.states import Strategy
 from switcher.queries.board import Board
 from switcher.queries.hosts import HostValues
 from switcher.queries.listing import OUTCOMES, Filters
 from switcher.queries.profiles import ProfileRow
-from switcher.states import Strategy
-from switcher.switching.service import Wish
+from switcher.switching.service import SwitchRequest
 
 NAME = RegexValidator(
     r"^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$",
@@ -34,7 +34,7 @@ POLICIES = [
     ("report", "Report it"),
     ("repair", "Report and repair it"),
 ]
-MOST_WARMUPS = 8
+MAX_WARMUPS = 8
 
 
 def checked(check: Callable[[Any], Any], value: Any) -> Any:
@@ -55,9 +55,9 @@ class Chosen:
     strategy: str
     keep_alive: str
 
-    def to_wish(self) -> Wish:
+    def to_wish(self) -> SwitchRequest:
         model = self.want.removeprefix("=") if self.want.startswith("=") else ""
-        return Wish(
+        return SwitchRequest(
             model=model,
             profile="" if model else self.want,
             host=self.host,
@@ -83,7 +83,7 @@ class WishForm:
             host, want, self._text("reason"), self._text("strategy"), self._text("keep_alive")
         )
 
-    def wish(self) -> Wish:
+    def wish(self) -> SwitchRequest:
         return self.chosen().to_wish()
 
     def _text(self, name: str) -> str:
@@ -134,7 +134,7 @@ class HostForm(forms.Form):
         required=False,
         help_text="For example 30m, 2h or forever; 0 unloads after each use.",
     )
-    preloaded = forms.MultipleChoiceField(
+    pinned = forms.MultipleChoiceField(
         label="Pinned: kept loaded beside the active model",
         required=False,
         widget=forms.CheckboxSelectMultiple,
@@ -160,9 +160,9 @@ class HostForm(forms.Form):
 
     def __init__(self, *args: Any, profiles: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        preloaded = self.fields["preloaded"]
-        assert isinstance(preloaded, forms.MultipleChoiceField)
-        preloaded.choices = [(name, name) for name in profiles]
+        pinned = self.fields["pinned"]
+        assert isinstance(pinned, forms.MultipleChoiceField)
+        pinned.choices = [(name, name) for name in profiles]
 
     @classmethod
     def initial_of(cls, host: HostValues) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class HostForm(forms.Form):
             "vram_gb": f"{gb:.9f}".rstrip("0").rstrip(".") if gb else "",
             "strategy": host.strategy,
             "keep_alive": host.keep_alive,
-            "preloaded": list(host.preloaded),
+            "pinned": list(host.pinned),
             "drift_policy": host.drift_policy,
             "repairs_an_hour": host.repairs_an_hour,
             "simulated": host.simulated,
@@ -316,16 +316,16 @@ class Warmups:
     def sent(cls, data: Any) -> Warmups:
         prompts, tokens = data.getlist("warmup_prompt"), data.getlist("warmup_tokens")
         tokens += ["8"] * (len(prompts) - len(tokens))
-        return cls(list(zip(prompts, tokens, strict=False))[:MOST_WARMUPS])
+        return cls(list(zip(prompts, tokens, strict=False))[:MAX_WARMUPS])
 
     def add(self) -> None:
         """One more empty row, as far as they go."""
-        if len(self.rows) < MOST_WARMUPS:
+        if len(self.rows) < MAX_WARMUPS:
             self.rows.append(WarmupRow(len(self.rows) + 1, "", "8"))
 
     @property
     def can_add(self) -> bool:
-        return len(self.rows) < MOST_WARMUPS
+        return len(self.rows) < MAX_WARMUPS
 
     def values(self) -> list[dict[str, Any]] | None:
         """The prompts that were written; None and `error` where one is not valid."""

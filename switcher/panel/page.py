@@ -17,7 +17,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.http import HttpResponseClientRedirect
 
 from switcher import access
-from switcher.clock import system
+from switcher.domain.clock import system
 from switcher.records import Actor
 
 THEMES = (("system", "Same as this device"), ("light", "Light"), ("dark", "Dark"))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from switcher.errors import SwitcherError, SwitchRunning
-from switcher.observed import short_name
+from switcher.domain.errors import SwitcherError, SwitchRunning
+from switcher.domain.observed import short_name
+from switcher.domain.plans import Item, Plan
+from switcher.domain.states import State, Strategy
 from switcher.ollama.errors import OllamaError, TimedOut, Unreachable
 from switcher.panel.filters import NBSP, gb, span
 from switcher.panel.page import CANNOT_SWITCH, Me
-from switcher.plans import Item, Plan
 from switcher.queries import switches
 from switcher.queries.bars import Bar, plan_bars
 from switcher.queries.switches import SwitchView
-from switcher.states import State, Strategy
 from switcher.switching import service
-from switcher.switching.service import Wish
+from switcher.switching.service import SwitchRequest
 from switcher.switching.steps import DRAIN_S
 
 STRATEGY_WORDS = {Strategy.OVERLAP: "Overlap", Strategy.SWAP: "Swap", Strategy.AUTO: "Auto"}
@@ -79,7 +79,7 @@ NOTHING = Shown(why_not="There is no plan yet. Choose a host and a model, then r
 
 
 def show_plan(
-    wish: Wish, me: Me, *, simulated: bool = False, notice: Notice | None = None
+    wish: SwitchRequest, me: Me, *, simulated: bool = False, notice: Notice | None = None
 ) -> Shown:
     """Plan a wish from a fresh reading of its host, and say why it cannot run if it cannot."""
     try:
@@ -183,7 +183,7 @@ def _load(plan: Plan) -> Step:
 
 
 def _keep(item: Item) -> Step:
-    why = "pinned" if item.role == "preloaded" else "loaded by others"
+    why = "pinned" if item.role == "pinned" else "loaded by others"
     return Step("keep", "keep", "Keep", item.short, f"{gb(item.bytes)}{NBSP}GB", why)
 
 
@@ -210,7 +210,7 @@ def _why_not(plan: Plan, running: SwitchView | None, me: Me) -> str:
         return CANNOT_SWITCH
     if plan.blocked:
         taken = plan.blocked == plan.cannot_publish
-        pinned = [i.short for i in plan.keep if i.role == "preloaded"]
+        pinned = [i.short for i in plan.keep if i.role == "pinned"]
         more = f" Unpin {', '.join(pinned)} or choose a smaller build." if pinned else ""
         return plan.blocked + (more if plan.short_bytes and not taken else "")
     if running is not None:

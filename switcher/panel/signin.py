@@ -14,7 +14,7 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from switcher import access
-from switcher.clock import system
+from switcher.domain.clock import system
 from switcher.panel.page import actor_of
 from switcher.records import Actor, logins, people
 from switcher.records.logins import Lock

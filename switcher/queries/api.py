@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 
 from django.db.models import QuerySet
 
-from switcher.errors import NotFound
+from switcher.domain.errors import NotFound
+from switcher.domain.observed import Installed, Observation, Resident, full_name
+from switcher.domain.specs import Spec
+from switcher.domain.states import ENDED, OPEN, State
 from switcher.models import Host, ModelProfile, Reading, SwitchEvent
-from switcher.observed import Installed, Observation, Resident, full_name
-from switcher.specs import Spec
-from switcher.states import ENDED, OPEN, State
 
 Named = TypeVar("Named", Host, ModelProfile)
-MOST_ROWS = 200
+MAX_ROWS = 200
 OPEN_STATES = sorted(s.value for s in OPEN)
 
 
@@ -156,7 +156,7 @@ def switches(
         rows = rows.filter(state__in=[s.value for s in states])
     if before is not None:
         rows = rows.filter(id__lt=before)
-    return [_switch(row) for row in rows[: min(limit, MOST_ROWS)]]
+    return [_switch(row) for row in rows[: min(limit, MAX_ROWS)]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +168,12 @@ class ProfileFacts:
     keep_alive: str
     options: Mapping[str, Any]
     active_on: tuple[str, ...]
-    preloaded_on: tuple[str, ...]
+    pinned_on: tuple[str, ...]
 
 
 def profiles() -> list[ProfileFacts]:
     """All profiles by name, and where each is in use."""
-    rows = ModelProfile.objects.prefetch_related("active_on", "preloaded_on")
+    rows = ModelProfile.objects.prefetch_related("active_on", "pinned_on")
     return [
         ProfileFacts(
             name=row.name,
@@ -181,7 +181,7 @@ def profiles() -> list[ProfileFacts]:
             keep_alive=row.keep_alive,
             options=dict(row.options),
             active_on=_names(row.active_on.all()),
-            preloaded_on=_names(row.preloaded_on.all()),
+            pinned_on=_names(row.pinned_on.all()),
         )
         for row in rows
     ]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from switcher.observed import Resident, short_name
-from switcher.plans import Item, Plan, gb
-
-NBSP = "\u00a0"
+from switcher.domain.observed import Resident, short_name
+from switcher.domain.plans import Item, Plan, gb
+from switcher.domain.wording import NBSP
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def bytes_of(r: Resident) -> int:
 def plan_bars(plan: Plan) -> tuple[Bar, Bar]:
     """Before and after a plan, on one scale."""
     scale = plan.vram_bytes or max(plan.bytes_before, plan.bytes_after, 1)
-    kept = [_item("pin" if i.role == "preloaded" else "other", i) for i in plan.keep]
+    kept = [_item("pin" if i.role == "pinned" else "other", i) for i in plan.keep]
     leaving = [_item("leave", i) for i in plan.unload]
     here = plan.bytes_before - sum(p.bytes for p in [*kept, *leaving])
     now = [*leaving, *([Part("active", plan.load.short, here)] if here > 0 else []), *kept]

@@ -10,8 +10,8 @@ from typing import Any
 
 from django.db.models import Q
 
+from switcher.domain.observed import Observation, full_name, short_name
 from switcher.models import ModelProfile, SwitchEvent
-from switcher.observed import Observation, full_name, short_name
 from switcher.queries.drifts import open_by_host
 from switcher.queries.hosts import OPEN_STATES, host_queryset, known_by_host, pins_of
 from switcher.queries.hoststates import HostRow, row_of
@@ -115,7 +115,7 @@ def board(
 def _profiles() -> tuple[list[tuple[str, str]], dict[int, frozenset[str]]]:
     """Profiles and what is pinned where, in one query."""
     rows: list[tuple[str, str, int | None]] = list(
-        ModelProfile.objects.values_list("name", "tag", "preload__host_id")
+        ModelProfile.objects.values_list("name", "tag", "pin__host_id")
     )
     return list(dict.fromkeys((n, t) for n, t, _ in rows)), pins_of(
         (host_id, tag) for _, tag, host_id in rows if host_id is not None

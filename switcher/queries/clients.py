@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from switcher.domain.observed import Installed, Observation, full_name, short_name
+from switcher.domain.published_name import PublishedName
 from switcher.models import GatewayName, Host
-from switcher.observed import Installed, Observation, full_name, short_name
-from switcher.published import Published
 from switcher.queries.gates import Route, routes
 from switcher.queries.hosts import host_queryset, known_by_host
 from switcher.queries.hoststates import Known
@@ -43,7 +43,7 @@ class ClientsPage:
     policy: str
     names: tuple[tuple[str, str], ...]
     rows: tuple[ClientName, ...]
-    published: Published
+    published: PublishedName
     address: str
 
     @property
@@ -70,7 +70,7 @@ def clients_page(name: str, fresh: Mapping[int, Observation] | None = None) -> C
         policy=route.policy,
         names=names_of(host),
         rows=tuple(_row(route, known, name) for name in _worth_telling(route)),
-        published=Published.of(host),
+        published=PublishedName.of(host),
         address=host.base_url,
     )
 

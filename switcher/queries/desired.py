@@ -9,12 +9,12 @@ from typing import Any
 
 from django.db.models import OuterRef, Subquery
 
-from switcher.drift import Desired, Recorded, Wanted
-from switcher.models import Drift, Handle, Host, ModelProfile, Preload, SwitchEvent
-from switcher.observed import Resident, full_name
-from switcher.published import Published
-from switcher.specs import Spec, check_warmups
-from switcher.states import State
+from switcher.domain.drift import Desired, Recorded, Wanted
+from switcher.domain.observed import Resident, full_name
+from switcher.domain.published_name import PublishedName
+from switcher.domain.specs import Spec, check_warmups
+from switcher.domain.states import State
+from switcher.models import Drift, Host, ModelCopy, ModelProfile, Pin, SwitchEvent
 
 WATCHER = "watcher"  # the source of switches that the watcher asked for
 
@@ -43,17 +43,17 @@ class HostCase:
 
 def host_cases() -> dict[int, HostCase]:
     """Every host's, by its id: four queries for all of them."""
-    handles: dict[int, list[Handle]] = defaultdict(list)
-    for handle in Handle.objects.filter(host__removed_at=None):
-        handles[handle.host_id].append(handle)
-    preloaded: dict[int, list[Wanted]] = defaultdict(list)
-    for pin in Preload.objects.filter(host__removed_at=None).select_related("profile"):
-        preloaded[pin.host_id].append(Wanted("", spec_of(pin.profile)))
+    model_copies: dict[int, list[ModelCopy]] = defaultdict(list)
+    for handle in ModelCopy.objects.filter(host__removed_at=None):
+        model_copies[handle.host_id].append(handle)
+    pinned: dict[int, list[Wanted]] = defaultdict(list)
+    for pin in Pin.objects.filter(host__removed_at=None).select_related("profile"):
+        pinned[pin.host_id].append(Wanted("", spec_of(pin.profile)))
     known: dict[int, list[Recorded]] = defaultdict(list)
     for row in Drift.objects.filter(ended_at=None).order_by("id"):
         known[row.host_id].append(Recorded.of(row))
     return {
-        host.pk: _case(host, preloaded[host.pk], handles[host.pk], known[host.pk])
+        host.pk: _case(host, pinned[host.pk], model_copies[host.pk], known[host.pk])
         for host in _hosts()
     }
 
@@ -75,12 +75,12 @@ def _hosts() -> Any:
 
 
 def _case(
-    host: Any, preloaded: list[Wanted], handles: list[Handle], known: list[Recorded]
+    host: Any, pinned: list[Wanted], model_copies: list[ModelCopy], known: list[Recorded]
 ) -> HostCase:
-    names = {full_name(h.name): full_name(h.tag) for h in handles}
+    names = {full_name(h.name): full_name(h.tag) for h in model_copies}
     if host.published_as:
         names[host.published_as] = host.published_tag
-    named = Published.of(host)
+    named = PublishedName.of(host)
     verified = {r["digest"]: Resident.from_json(r) for r in host.left_behind or ()}
     return HostCase(
         host_id=host.pk,
@@ -89,7 +89,7 @@ def _case(
         desired=Desired(
             host.name,
             _active(host),
-            tuple(preloaded),
+            tuple(pinned),
             names,
             verified,
             published=named,
@@ -99,7 +99,7 @@ def _case(
         active_since=host.active_since,
         policy=host.drift_policy,
         repairs_an_hour=host.repairs_an_hour,
-        handled=frozenset(h.digest for h in handles),
+        handled=frozenset(h.digest for h in model_copies),
         open=tuple(known),
     )
 

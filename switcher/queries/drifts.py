@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from switcher.drift import WORDS, Kind, Recorded
+from switcher.domain.drift import WORDS, Kind, Recorded
 from switcher.models import Drift
 
 RECENT = 6

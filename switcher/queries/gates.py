@@ -8,14 +8,14 @@ from datetime import timedelta
 
 from django.db.models.functions import Now
 
+from switcher.domain.inflight import DEAD_AFTER_S
+from switcher.domain.observed import full_name, short_name
+from switcher.domain.specs import Spec
+from switcher.domain.states import OPEN, State, Strategy, holds_requests
 from switcher.models import GatewayName, GatewayProcess, Host, SwitchEvent
-from switcher.observed import full_name, short_name
 from switcher.queries.api import Active, active_of
 from switcher.queries.desired import spec_of
 from switcher.queries.keys import KeyFacts, by_digest
-from switcher.specs import Spec
-from switcher.states import OPEN, State, Strategy, holds_requests
-from switcher.traffic import DEAD_AFTER_S
 
 OPEN_STATES = sorted(s.value for s in OPEN)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
+from switcher.domain.observed import Installed
+from switcher.domain.plans import FILE_TO_RESIDENT, Expected, Size
+from switcher.domain.specs import Spec
+from switcher.domain.states import State, Strategy
 from switcher.models import SwitchEvent
-from switcher.observed import Installed
-from switcher.plans import FILE_TO_RESIDENT, Expected, Size
-from switcher.specs import Spec
-from switcher.states import State, Strategy
 
 LAST = 5
 LOOK_BACK = 60

@@ -9,12 +9,13 @@ from typing import Any
 
 from django.db.models import OuterRef, QuerySet, Subquery
 
-from switcher.drift import GHOST_AFTER_S
-from switcher.models import Host, ModelProfile, Preload, SwitchEvent
-from switcher.observed import Installed, Observation, full_name, short_name
-from switcher.published import Published
+from switcher.domain.drift import GHOST_AFTER_S
+from switcher.domain.observed import Installed, Observation, full_name, short_name
+from switcher.domain.published_name import PublishedName
+from switcher.domain.states import OPEN, State
+from switcher.domain.wording import keep_alive_words
+from switcher.models import Host, ModelProfile, Pin, SwitchEvent
 from switcher.queries.drifts import DriftRow, open_by_host, recent_drifts
-from switcher.queries.handles import tags_by_host
 from switcher.queries.hoststates import (
     HostRow,
     Known,
@@ -25,9 +26,8 @@ from switcher.queries.hoststates import (
     row_of,
 )
 from switcher.queries.listing import LINE_FIELDS, ListedSwitch, line_of
+from switcher.queries.model_copies import tags_by_host
 from switcher.queries.switches import SwitchView, rows_with_all, view_of
-from switcher.queries.words import keep_alive_words
-from switcher.states import OPEN, State
 
 __all__ = ["GHOST_AFTER_S", "HostPage", "HostRow", "ResidentRow", "host_page", "host_rows"]
 
@@ -60,14 +60,14 @@ class HostPage:
     active_since: datetime | None
     installed: tuple[Installed, ...]
     profiles: tuple[HostProfile, ...]
-    preloaded: tuple[str, ...]
+    pinned: tuple[str, ...]
     switches: tuple[SwitchView, ...]
     events: tuple[ListedSwitch, ...]
     drifts: tuple[DriftRow, ...]  # open ones first
     drift_policy: str
     repairs_an_hour: int
     gateway_policy: str
-    published: Published
+    published: PublishedName
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class HostValues:
     is_default: bool
     strategy: str
     keep_alive: str
-    preloaded: tuple[str, ...]
+    pinned: tuple[str, ...]
     drift_policy: str
     repairs_an_hour: int
     published_name: str
@@ -124,7 +124,7 @@ def host_rows(now: datetime, fresh: Mapping[int, Observation] | None = None) -> 
     """Every host as a row."""
     hosts = list(host_queryset())
     running, ended = switches_of(hosts, now)
-    pins = pins_of(Preload.objects.values_list("host_id", "profile__tag"))
+    pins = pins_of(Pin.objects.values_list("host_id", "profile__tag"))
     drifts = open_by_host(h.pk for h in hosts)
     known = known_by_host(hosts, fresh)
     return tuple(
@@ -159,8 +159,8 @@ def host_page(
     running, ended = switches_of([host], now)
     known = known_by_host([host], fresh)[host.pk]
     profiles = list(ModelProfile.objects.all())
-    preloaded = set(host.preloaded.values_list("name", flat=True))
-    pins = frozenset(full_name(p.tag) for p in profiles if p.name in preloaded)
+    pinned = set(host.pinned.values_list("name", flat=True))
+    pins = frozenset(full_name(p.tag) for p in profiles if p.name in pinned)
     drifts = open_by_host([host.pk]).get(host.pk, ())
     row = row_of(host, known, running.get(host.pk), ended.get(host.pk), pins, now, drifts)
     return HostPage(
@@ -172,14 +172,14 @@ def host_page(
         active_since=host.active_since,
         installed=known.installed,
         profiles=tuple(_profile(p, host, known) for p in profiles),
-        preloaded=tuple(sorted(preloaded)),
+        pinned=tuple(sorted(pinned)),
         switches=tuple(running.values()),
         events=_events(host.pk, now),
         drifts=recent_drifts(host.pk),
         drift_policy=host.drift_policy,
         repairs_an_hour=host.repairs_an_hour,
         gateway_policy=host.gateway_policy,
-        published=Published.of(host),
+        published=PublishedName.of(host),
     )
 
 
@@ -197,7 +197,7 @@ def host_values(name: str) -> HostValues | None:
         is_default=host.is_default,
         strategy=host.strategy,
         keep_alive=host.keep_alive,
-        preloaded=tuple(host.preloaded.values_list("name", flat=True)),
+        pinned=tuple(host.pinned.values_list("name", flat=True)),
         drift_policy=host.drift_policy,
         repairs_an_hour=host.repairs_an_hour,
         published_name=host.published_name,

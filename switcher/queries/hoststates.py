@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from switcher.drift import GHOST_AFTER_S, GONE, OFFLINE_AFTER, Kind, Recorded
-from switcher.handles import known_as, what_remains, without, without_handles
-from switcher.observed import Installed, Observation, Resident, find_installed, short_name
-from switcher.queries.bars import NBSP, Bar, Part, bar, bytes_of
+from switcher.domain.drift import GHOST_AFTER_S, GONE, OFFLINE_AFTER, Kind, Recorded
+from switcher.domain.model_copies import what_remains, with_model_names, without, without_copies
+from switcher.domain.observed import Installed, Observation, Resident, find_installed, short_name
+from switcher.domain.states import State
+from switcher.domain.wording import NBSP
+from switcher.queries.bars import Bar, Part, bar, bytes_of
 from switcher.queries.switches import SwitchView
-from switcher.states import State
 
 STALE_AFTER_S = 15.0
 
@@ -148,8 +149,8 @@ def as_models(host: Any, known: Known, tags: Mapping[str, str]) -> Known:
     ours = {host.published_as: host.published_tag} if host.published_as else {}
     return replace(
         known,
-        resident=known_as(known.resident, {**tags, **ours}),
-        installed=without(without_handles(known.installed), host.published_as),
+        resident=with_model_names(known.resident, {**tags, **ours}),
+        installed=without(without_copies(known.installed), host.published_as),
         reached=frozenset(i.digest for i in known.installed),
     )
 

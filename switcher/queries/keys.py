@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import QuerySet, Sum
 
-from switcher.clock import Clock, system
+from switcher.domain.clock import Clock, system
 from switcher.models import ApiKey, Usage
 
 

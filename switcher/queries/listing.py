@@ -9,10 +9,10 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 
+from switcher.domain.observed import short_name
+from switcher.domain.states import ENDED, WORDS, State
+from switcher.domain.wording import came_from
 from switcher.models import SwitchEvent
-from switcher.observed import short_name
-from switcher.queries.words import came_from
-from switcher.states import ENDED, WORDS, State
 
 PAGE = 50
 

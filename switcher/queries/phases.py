@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from switcher.states import ENDED, PHASES, WORDS, State, Strategy
+from switcher.domain.states import ENDED, PHASES, WORDS, State, Strategy
 
 RESTORE = "restoring"
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from switcher.clock import Clock, system
-from switcher.models import ApiKey, GatewayName, Host, ModelProfile, Preload, SwitchEvent
-from switcher.observed import short_name
-from switcher.queries.words import keep_alive_words
-from switcher.specs import WarmUp, check_warmups
-from switcher.states import OPEN
+from switcher.domain.clock import Clock, system
+from switcher.domain.observed import short_name
+from switcher.domain.specs import WarmUp, check_warmups
+from switcher.domain.states import OPEN
+from switcher.domain.wording import keep_alive_words
+from switcher.models import ApiKey, GatewayName, Host, ModelProfile, Pin, SwitchEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ProfileRow:
     notes: str
     changed_at: datetime
     active_on: tuple[str, ...]
-    preloaded_on: tuple[str, ...]
+    pinned_on: tuple[str, ...]
     switching_on: tuple[str, ...]
     named_on: tuple[str, ...]
     keys: tuple[str, ...]
@@ -43,7 +43,7 @@ class ProfileRow:
     @property
     def used_on(self) -> tuple[str, ...]:
         """The hosts that use it in any way."""
-        used = {*self.active_on, *self.preloaded_on, *self.switching_on, *self.named_on}
+        used = {*self.active_on, *self.pinned_on, *self.switching_on, *self.named_on}
         return tuple(sorted(used))
 
 
@@ -67,8 +67,8 @@ def _rows(profiles: Iterable[ModelProfile], clock: Clock) -> tuple[ProfileRow, .
         .exclude(active_profile=None)
         .values_list("active_profile_id", "name")
     )
-    preloaded = _grouped(
-        Preload.objects.filter(host__removed_at=None).values_list("profile_id", "host__name")
+    pinned = _grouped(
+        Pin.objects.filter(host__removed_at=None).values_list("profile_id", "host__name")
     )
     switching = _grouped(
         SwitchEvent.objects.filter(state__in=sorted(OPEN))
@@ -80,7 +80,7 @@ def _rows(profiles: Iterable[ModelProfile], clock: Clock) -> tuple[ProfileRow, .
     )
     working = ApiKey.working(clock.now()).order_by("name", "id").prefetch_related("profiles")
     keys = _grouped((p.pk, str(key)) for key in working for p in key.profiles.all())
-    uses = (active, preloaded, switching, named, keys)
+    uses = (active, pinned, switching, named, keys)
     return tuple(_row(p, *(use.get(p.pk, ()) for use in uses)) for p in profiles)
 
 
@@ -94,7 +94,7 @@ def _grouped(rows: Iterable[tuple[Any, str]]) -> dict[int, tuple[str, ...]]:
 def _row(
     p: ModelProfile,
     active_on: tuple[str, ...],
-    preloaded_on: tuple[str, ...],
+    pinned_on: tuple[str, ...],
     switching_on: tuple[str, ...],
     named_on: tuple[str, ...],
     keys: tuple[str, ...],
@@ -115,7 +115,7 @@ def _row(
         notes=p.notes,
         changed_at=p.changed_at,
         active_on=active_on,
-        preloaded_on=preloaded_on,
+        pinned_on=pinned_on,
         switching_on=switching_on,
         named_on=named_on,
         keys=keys,

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from switcher.domain.observed import Resident, short_name
+from switcher.domain.plans import gb
+from switcher.domain.specs import Spec
+from switcher.domain.states import ENDED, OPEN, WORDS, State
+from switcher.domain.wording import NBSP, came_from, keep_alive_words
 from switcher.models import SwitchEvent
-from switcher.observed import Resident, short_name
-from switcher.plans import gb
-from switcher.queries.bars import NBSP, Bar, bytes_of, record_bars
+from switcher.queries.bars import Bar, bytes_of, record_bars
 from switcher.queries.listing import Filters, ListedSwitch, SwitchPage, switch_list
 from switcher.queries.phases import (
     Course,
@@ -21,9 +24,6 @@ from switcher.queries.phases import (
     timeline,
     without_model_s,
 )
-from switcher.queries.words import came_from, keep_alive_words
-from switcher.specs import Spec
-from switcher.states import ENDED, OPEN, WORDS, State
 
 __all__ = [
     "Filters",

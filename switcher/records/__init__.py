@@ -4,6 +4,6 @@
 nothing more: who misses it reads the rows.
 """
 
-from switcher.records.ledger import Actor, changed
+from switcher.audit.ledger import Actor, changed
 
 __all__ = ["Actor", "changed"]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from switcher.clock import Clock, system
-from switcher.errors import BadRequest, NotFound
+from switcher.audit.ledger import Actor, append, writing
+from switcher.domain.clock import Clock, system
+from switcher.domain.errors import BadRequest, NotFound
+from switcher.domain.observed import Installed, full_name, short_name
+from switcher.domain.published_name import PublishedName, is_taken, taken_text
+from switcher.domain.specs import check_published, check_tag
 from switcher.models import GatewayName, Host, ModelProfile, Reading
-from switcher.observed import Installed, full_name, short_name
-from switcher.published import Published, is_taken, taken_text
 from switcher.records.config import save_host
-from switcher.records.ledger import Actor, append, writing
 from switcher.records.names import check_one_way
-from switcher.specs import check_published, check_tag
 
 POLICIES = ("active", "names", "strict")
-MOST_NAMES = 100
+MAX_NAMES = 100
 TWICE = "{name} stands there twice; it can mean one profile."
 
 
@@ -52,7 +52,7 @@ def set_published(host_id: int, name: str, actor: Actor, clock: Clock = system) 
     with writing():
         host = _host(host_id)
         host.published_name = wanted
-        now = Published.of(host)
+        now = PublishedName.of(host)
         if is_taken(now, _on_disk(host)):
             raise BadRequest(taken_text(now), "published_name")
         save_host(host, actor, clock)
@@ -100,8 +100,8 @@ def _names(host: Host) -> dict[str, str]:
 
 def check_names(names: Mapping[str, str]) -> dict[str, str]:
     """The same names as they are kept: without `:latest`, which `small` means anyway (fact 20)."""
-    if len(names) > MOST_NAMES:
-        raise BadRequest(f"A host has at most {MOST_NAMES} names.", "names")
+    if len(names) > MAX_NAMES:
+        raise BadRequest(f"A host has at most {MAX_NAMES} names.", "names")
     kept: dict[str, str] = {}
     for name, profile in names.items():
         short = short_name(full_name(_checked(name)))

@@ -9,8 +9,10 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
-from switcher.clock import Clock, system
-from switcher.errors import BadRequest, Conflict, NotFound
+from switcher.audit.ledger import Actor, append, writing
+from switcher.domain.clock import Clock, system
+from switcher.domain.errors import BadRequest, Conflict, NotFound
+from switcher.domain.states import OPEN
 from switcher.models import (
     ApiKey,
     GatewayName,
@@ -21,9 +23,7 @@ from switcher.models import (
     Reading,
     SwitchEvent,
 )
-from switcher.records.ledger import Actor, append, writing
 from switcher.records.names import check_profile
-from switcher.states import OPEN
 
 PROFILE_FIELDS = (
     "name",
@@ -108,7 +108,7 @@ def delete_profile(profile_id: int, actor: Actor, clock: Clock = system) -> None
 
 def _check_unused(profile: ModelProfile, clock: Clock) -> None:
     users = [h.name for h in Host.objects.filter(active_profile=profile, removed_at=None)]
-    users += [h.name for h in Host.objects.filter(preloaded=profile, removed_at=None)]
+    users += [h.name for h in Host.objects.filter(pinned=profile, removed_at=None)]
     open_on = SwitchEvent.objects.filter(to_profile_id=profile.pk, state__in=sorted(OPEN))
     users += [s.host.name for s in open_on.select_related("host")]
     named = GatewayName.objects.filter(profile=profile, host__removed_at=None)
@@ -128,13 +128,13 @@ def put_host(
     actor: Actor,
     host_id: int | None = None,
     *,
-    preloaded: Iterable[str] | None = None,
+    pinned: Iterable[str] | None = None,
     default: bool = False,
     clock: Clock = system,
 ) -> int:
     """Add a host from plain, checked values, or change the one of this id. Gives its id.
 
-    `preloaded` are names of profiles; None leaves them as they are.
+    `pinned` are names of profiles; None leaves them as they are.
     """
     with writing():
         host = Host()
@@ -147,9 +147,9 @@ def put_host(
             if name in values:
                 setattr(host, name, values[name])
         save_host(host, actor, clock)
-        if preloaded is not None:
-            profiles = ModelProfile.objects.filter(name__in=list(preloaded))
-            set_preloaded(host, list(profiles), actor, clock)
+        if pinned is not None:
+            profiles = ModelProfile.objects.filter(name__in=list(pinned))
+            set_pinned(host, list(profiles), actor, clock)
         if default and not host.is_default:
             make_default(host, actor, clock)
     return host.pk
@@ -198,15 +198,15 @@ def _save_host_row(host: Host) -> None:
         host.save(update_fields=[*HOST_FIELDS, "is_default"])
 
 
-def set_preloaded(
+def set_pinned(
     host: Host, profiles: list[ModelProfile], actor: Actor, clock: Clock = system
 ) -> None:
     """Which profiles are kept resident beside the active one."""
     with writing():
-        before = sorted(host.preloaded.values_list("name", flat=True))
+        before = sorted(host.pinned.values_list("name", flat=True))
         after = sorted(p.name for p in profiles)
         if before != after:
-            host.preloaded.set(profiles)
+            host.pinned.set(profiles)
             append("host.preloaded", actor, host=host.name, clock=clock, before=before, after=after)
 
 
@@ -231,7 +231,7 @@ def remove_host(host_id: int, actor: Actor, clock: Clock = system) -> None:
         host.removed_at = clock.now()
         host.is_default = False
         host.save(update_fields=["removed_at", "is_default"])
-        host.preloaded.clear()
+        host.pinned.clear()
         before = _facts(Host, host.pk, HOST_FIELDS)
         append("host.removed", actor, host=host.name, clock=clock, before=before)
         heir = Host.objects.filter(removed_at=None).first() if was_default else None

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from switcher.clock import Clock, system
-from switcher.drift import Found, Kind, Recorded
+from switcher.audit.ledger import Actor, append, writing
+from switcher.domain.clock import Clock, system
+from switcher.domain.drift import Found, Kind, Recorded
+from switcher.domain.states import OPEN
 from switcher.models import Drift, Host, SwitchEvent
-from switcher.records.ledger import Actor, append, writing
-from switcher.states import OPEN
 
 WATCHER = Actor("watcher", "watcher")
 OPEN_STATES = sorted(s.value for s in OPEN)

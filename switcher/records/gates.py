@@ -7,8 +7,8 @@ from datetime import timedelta
 from django.db import transaction
 from django.db.models.functions import Now
 
+from switcher.domain.inflight import DEAD_AFTER_S
 from switcher.models import GatewayProcess
-from switcher.traffic import DEAD_AFTER_S
 
 
 def beat(name: str) -> int:

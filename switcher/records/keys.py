@@ -11,10 +11,10 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from switcher.clock import Clock, system
-from switcher.errors import BadRequest, Conflict, NotFound
+from switcher.audit.ledger import Actor, append, writing
+from switcher.domain.clock import Clock, system
+from switcher.domain.errors import BadRequest, Conflict, NotFound
 from switcher.models import ApiKey, Host, ModelProfile
-from switcher.records.ledger import Actor, append, writing
 
 MARK = "sb-"
 SHOWN = 10  # characters by which people recognise a key

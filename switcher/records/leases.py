@@ -7,7 +7,7 @@ from datetime import timedelta
 from django.db import transaction
 from django.db.models import F, Q
 
-from switcher.clock import Clock, system
+from switcher.domain.clock import Clock, system
 from switcher.models import Lease
 
 LEASE_S = 15.0

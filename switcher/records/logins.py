@@ -16,9 +16,9 @@ from django.contrib.auth import get_user_model
 from django.db.models import F, Q
 from django.utils.crypto import salted_hmac
 
-from switcher.clock import Clock, system
+from switcher.audit.ledger import Actor, append, origin_of, writing
+from switcher.domain.clock import Clock, system
 from switcher.models import FailedLogin
-from switcher.records.ledger import Actor, append, origin_of, writing
 
 # No account is named so: a user name has no space.
 UNKNOWN = "unknown account"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from switcher.errors import BadRequest
+from switcher.domain.errors import BadRequest
+from switcher.domain.observed import full_name, short_name
+from switcher.domain.specs import runner_options
 from switcher.models import GatewayName, ModelProfile
-from switcher.observed import full_name, short_name
-from switcher.specs import runner_options
 
 
 def check_one_way(host_id: int, field: str) -> None:

@@ -20,7 +20,7 @@ from django.contrib.auth.hashers import is_password_usable
 from django.contrib.auth.models import Group
 from django.db.models.signals import m2m_changed, pre_delete
 
-from switcher.records.ledger import Actor, append, writing
+from switcher.audit.ledger import Actor, append, writing
 
 Facts = dict[str, Any]
 

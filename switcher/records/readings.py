@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from switcher.audit.ledger import append, writing
+from switcher.domain.observed import Observation
+from switcher.domain.states import OPEN
 from switcher.models import Host, Reading, SwitchEvent
-from switcher.observed import Observation
 from switcher.records.drifts import WATCHER
-from switcher.records.ledger import append, writing
-from switcher.states import OPEN
 
 TIME_EVERY_S = 15.0
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from django.db import IntegrityError
 
-from switcher.clock import Clock, system
-from switcher.errors import Conflict, FenceLost, NotFound, SwitchRunning
+from switcher.audit.ledger import Actor, append, origin_of, writing
+from switcher.domain.clock import Clock, system
+from switcher.domain.errors import Conflict, FenceLost, NotFound, SwitchRunning
+from switcher.domain.observed import Resident
+from switcher.domain.plans import Plan
+from switcher.domain.specs import Spec
+from switcher.domain.states import ENDED, OPEN, State, Strategy, can_move
 from switcher.models import FailureSeen, Host, Lease, ModelProfile, SwitchEvent
-from switcher.observed import Resident
-from switcher.plans import Plan
-from switcher.records.ledger import Actor, append, origin_of, writing
-from switcher.specs import Spec
-from switcher.states import ENDED, OPEN, State, Strategy, can_move
 
 OPEN_STATES = sorted(s.value for s in OPEN)
 
@@ -131,7 +131,7 @@ def _insert(new: NewSwitch, clock: Clock) -> SwitchEvent:
 
 
 @dataclass(slots=True)
-class Held:
+class ClaimedSwitch:
     """A switch in the hands of the worker that holds its host's lease.
 
     Every write says: only if the fence is mine and the state is the one I left (rule 3).
@@ -250,7 +250,7 @@ class Held:
         )
 
 
-def hold(switch_id: int, fence: int, clock: Clock = system) -> Held | None:
+def claim(switch_id: int, fence: int, clock: Clock = system) -> ClaimedSwitch | None:
     """Take an open switch into the hands of the holder of `fence`; None if it has ended."""
     with writing():
         row = (
@@ -266,7 +266,7 @@ def hold(switch_id: int, fence: int, clock: Clock = system) -> Held | None:
             row.started_at = clock.now()
         row.save(update_fields=["fence", "started_at"])
     actor = Actor(row.actor, row.source, row.actor_id)
-    return Held(row.pk, row.host_id, row.host.name, fence, State(row.state), actor, clock)
+    return ClaimedSwitch(row.pk, row.host_id, row.host.name, fence, State(row.state), actor, clock)
 
 
 def waiting(clock: Clock = system) -> list[tuple[int, int]]:

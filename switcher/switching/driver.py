@@ -9,34 +9,36 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from switcher.clock import Clock
+from switcher.domain.clock import Clock
 from switcher.ollama.calls import Call
 from switcher.ollama.client import Ollama
 from switcher.ollama.errors import CallCut, ModelMissing, OllamaError, Refused
 from switcher.queries.gates import standing
-from switcher.records.switches import Held
+from switcher.records.switches import ClaimedSwitch
 from switcher.switching.effects import (
     Cancelled,
-    Catalogue,
     Copy,
     Delete,
     Effect,
     InFlight,
-    Learn,
+    ListInstalled,
+    ListResident,
     Load,
-    Look,
     Pause,
+    ShowModel,
     Steps,
     Unload,
     Warm,
 )
-from switcher.switching.keeper import CANCELLABLE, Keeper
+from switcher.switching.lease_keeper import CANCELLABLE, LeaseKeeper
 
 
 class Driver:
     """Runs the steps of one switch. One for each run of each switch."""
 
-    def __init__(self, held: Held, ollama: Ollama, keeper: Keeper, clock: Clock) -> None:
+    def __init__(
+        self, held: ClaimedSwitch, ollama: Ollama, keeper: LeaseKeeper, clock: Clock
+    ) -> None:
         self._held = held
         self._ollama = ollama
         self._keeper = keeper
@@ -76,11 +78,11 @@ class Driver:
 
     def _do(self, effect: Effect, call: Call) -> Any:
         match effect:
-            case Look():
+            case ListResident():
                 return self._ollama.resident(call)
-            case Catalogue():
+            case ListInstalled():
                 return self._ollama.installed(call)
-            case Learn(name):
+            case ShowModel(name):
                 return self._ollama.capabilities(name, call)
             case Load(spec, embeds, timeout_s):
                 return self._ollama.load(spec, embeds, timeout_s, call)

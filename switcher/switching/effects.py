@@ -11,22 +11,22 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from switcher.errors import SwitcherError
-from switcher.specs import Spec, WarmUp
+from switcher.domain.errors import SwitcherError
+from switcher.domain.specs import Spec, WarmUp
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ListResident:
     """Read `/api/ps` now; gives tuple[Resident, …]. What gates an act is always fresh (rule 6)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class ListInstalled:
     """Read `/api/tags` now; gives tuple[Installed, …]."""
 
 
 @dataclass(frozen=True, slots=True)
-class Learn:
+class ShowModel:
     """Read what a model can do (`/api/show`); gives tuple[str, …]."""
 
     name: str
@@ -88,7 +88,18 @@ class Pause:
 
 T = TypeVar("T")
 
-Effect = Look | Catalogue | Learn | Load | Warm | Unload | Copy | Delete | InFlight | Pause
+Effect = (
+    ListResident
+    | ListInstalled
+    | ShowModel
+    | Load
+    | Warm
+    | Unload
+    | Copy
+    | Delete
+    | InFlight
+    | Pause
+)
 Steps = Generator[Effect, Any, T]
 
 

@@ -8,22 +8,22 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from switcher.clock import Clock, system
-from switcher.drift import ghost_text
-from switcher.errors import BadRequest, Conflict, NotFound, SwitcherError
-from switcher.handles import SHORT_DIGEST, known_as, reaching, what_remains
+from switcher.audit.ledger import Actor
+from switcher.domain.clock import Clock, system
+from switcher.domain.drift import ghost_text
+from switcher.domain.errors import BadRequest, Conflict, NotFound, SwitcherError
+from switcher.domain.model_copies import SHORT_DIGEST, reaching, what_remains, with_model_names
+from switcher.domain.observed import Installed, Resident, find_digest, find_installed, short_name
+from switcher.domain.plans import gb
 from switcher.models import Host
-from switcher.observed import Installed, Resident, find_digest, find_installed, short_name
 from switcher.ollama.client import Client, Ollama
-from switcher.plans import gb
-from switcher.queries.handles import handles_of
-from switcher.records import handles
-from switcher.records.handles import Holder
-from switcher.records.ledger import Actor
+from switcher.queries.model_copies import model_copies_of
+from switcher.records import model_copies
+from switcher.records.model_copies import LeaseHolder
 from switcher.switching import wake
+from switcher.switching.copy_cleanup import remove
+from switcher.switching.host_lease import HostLease, lease_host
 from switcher.switching.residency import FIRST_POLLS_S, POLL_S
-from switcher.switching.tidy import remove
-from switcher.switching.upkeep import Hold, hold_host
 from switcher.switching.worker import new_owner
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def free(
     if len(digest) < SHORT_DIGEST:
         raise BadRequest(f"Name it by {SHORT_DIGEST} digits of its digest or more.", "digest")
     try:
-        with hold_host(host.pk, new_owner(), clock, wait_s=WAIT_S) as hold:
+        with lease_host(host.pk, new_owner(), clock, wait_s=WAIT_S) as hold:
             ollama = connect(host.base_url)
             try:
                 return _free_held(host.pk, digest, actor, hold, ollama)
@@ -73,24 +73,24 @@ def free(
         wake.worker()  # a switch that was asked for meanwhile waits for the lease
 
 
-def _free_held(host_id: int, digest: str, actor: Actor, hold: Hold, ollama: Ollama) -> Freed:
+def _free_held(host_id: int, digest: str, actor: Actor, hold: HostLease, ollama: Ollama) -> Freed:
     host = Host.objects.get(pk=host_id)
-    ours = handles_of(host_id)
+    ours = model_copies_of(host_id)
     resident = hold.call(ollama.resident)
     installed = hold.call(ollama.installed)
-    here = _find(known_as(resident, {h.name: h.tag for h in ours}), digest, host)
+    here = _find(with_model_names(resident, {h.name: h.tag for h in ours}), digest, host)
     _check_is_ghost(here, host, installed, hold.clock)
     way = reaching(here.digest, here.name, installed)
     if not way:
         raise Conflict(what_remains(here, host.name, hold.clock.now()))
     freed = Freed(host.name, short_name(here.name), here.digest, here.size_vram or here.size)
-    holder = Holder(host_id, hold.fence, actor, clock=hold.clock)
+    holder = LeaseHolder(host_id, hold.fence, actor, clock=hold.clock)
     facts = {"model": here.name, "name": way, "bytes": freed.bytes}
-    handles.tell("ghost.unload-asked", holder, here.digest, **facts)
+    model_copies.tell("ghost.unload-asked", holder, here.digest, **facts)
     hold.call(ollama.unload, way)
     if not _has_left(ollama, hold, here.digest):
         raise Conflict(f"{freed.model} is busy: it leaves when its requests have ended.")
-    handles.tell("ghost.freed", holder, here.digest, **facts)
+    model_copies.tell("ghost.freed", holder, here.digest, **facts)
     for row in ours:
         if row.digest == here.digest:
             try:
@@ -113,14 +113,14 @@ def _check_is_ghost(
     short = short_name(here.name)
     if here.digest == host.active_digest:
         raise Conflict(f"{short} is active on {host.name}. Switch to another model instead.")
-    pins = [find_installed(installed, tag) for tag in host.preloaded.values_list("tag", flat=True)]
+    pins = [find_installed(installed, tag) for tag in host.pinned.values_list("tag", flat=True)]
     if any(pin is not None and pin.digest == here.digest for pin in pins):
         raise Conflict(f"{short} is pinned on {host.name}. Unpin it first.")
     if not ghost_text(here, installed, clock.now(), {}):
         raise Conflict(f"{short} is no ghost: its name still reaches it, and its time is not over.")
 
 
-def _has_left(ollama: Ollama, hold: Hold, digest: str) -> bool:
+def _has_left(ollama: Ollama, hold: HostLease, digest: str) -> bool:
     """The answer to an unload comes before it happens (fact 1)."""
     until = hold.clock.monotonic() + PATIENCE_S
     for pause_s in itertools.chain(FIRST_POLLS_S, itertools.repeat(POLL_S)):

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from switcher.errors import SwitcherError
-from switcher.handles import known_as
+from switcher.domain.errors import SwitcherError
+from switcher.domain.model_copies import with_model_names
+from switcher.domain.observed import Installed, Resident, find_installed
+from switcher.domain.plans import Item, Plan, Situation, make_plan
+from switcher.domain.published_name import PublishedName, plan_published_name
+from switcher.domain.specs import Spec
+from switcher.domain.states import Strategy
 from switcher.models import Host, SwitchEvent
-from switcher.observed import Installed, Resident, find_installed
-from switcher.plans import Item, Plan, Situation, make_plan
-from switcher.published import Published, chores
 from switcher.queries.desired import spec_of as spec_of
 from switcher.queries.history import expected_phases, expected_size, usual_gpu_percent
-from switcher.specs import Spec
-from switcher.states import Strategy
 from switcher.switching.effects import Cancelled, Interrupted
 
 
@@ -41,7 +41,7 @@ class Job:
     spec: Spec
     from_spec: Spec | None
     from_digest: str
-    preloaded: tuple[Spec, ...]
+    pinned: tuple[Spec, ...]
     plan_token: str
     plan: Callable[[tuple[Resident, ...], tuple[Installed, ...]], Plan]
     usual_gpu_percent: Callable[[str], int | None]
@@ -68,7 +68,7 @@ def load_job(switch_id: int) -> Job:
         spec=spec,
         from_spec=Spec.from_json(row.from_spec) if row.from_spec else None,
         from_digest=row.from_digest,
-        preloaded=tuple(spec_of(p) for p in host.preloaded.all()),
+        pinned=tuple(spec_of(p) for p in host.pinned.all()),
         plan_token=row.plan_token,
         plan=_planner(host, spec, Strategy(row.strategy_asked)),
         usual_gpu_percent=lambda digest: usual_gpu_percent(host.pk, digest),
@@ -112,18 +112,18 @@ def situation(
 ) -> Situation:
     """All that a plan is made from: what the host holds now, and what is known of the past."""
     target = next((i for i in installed if i.name == spec.name), None)
-    handles = list(host.handles.all())
+    model_copies = list(host.model_copies.all())
     ours = {host.published_as: host.published_tag} if host.published_as else {}
-    resident = known_as(resident, {h.name: h.tag for h in handles} | ours)
+    resident = with_model_names(resident, {h.name: h.tag for h in model_copies} | ours)
     pinned = _pinned(host, installed)
-    named = Published.of(host).with_active(spec.tag, target.digest if target else "")
+    named = PublishedName.of(host).with_active(spec.tag, target.digest if target else "")
     return Situation(
         host=host.name,
         vram_bytes=host.vram_bytes,
         resident=resident,
         active_digest=host.active_digest,
         active_spec=Spec.from_json(host.active_spec) if host.active_spec else None,
-        preloaded=frozenset(pinned),
+        pinned=frozenset(pinned),
         target=target,
         spec=spec,
         target_size=expected_size(host.pk, target, spec),
@@ -131,16 +131,16 @@ def situation(
         host_strategy=Strategy(host.strategy),
         history=expected_phases(host.pk, target),
         missing=_missing(host, pinned, resident),
-        ours=frozenset(h.digest for h in handles),
+        ours=frozenset(h.digest for h in model_copies),
         usual_gpu_percent=usual_gpu_percent(host.pk, target.digest) if target else None,
         published=named.wanted,
-        cannot_publish=chores(named, installed).barred,
+        cannot_publish=plan_published_name(named, installed).barred,
     )
 
 
 def _pinned(host: Host, installed: tuple[Installed, ...]) -> dict[str, tuple[Spec, Installed]]:
-    """The preloaded profiles whose models are on the disk, by digest."""
-    specs = [spec_of(p) for p in host.preloaded.all()]
+    """The pinned profiles whose models are on the disk, by digest."""
+    specs = [spec_of(p) for p in host.pinned.all()]
     found = [(s, row) for s in specs if (row := find_installed(installed, s.tag)) is not None]
     return {row.digest: (spec, row) for spec, row in found}
 
@@ -153,5 +153,5 @@ def _missing(
     for digest, (spec, row) in pinned.items():
         if digest not in here:
             size = expected_size(host.pk, row, spec)
-            items.append(Item(row.name, digest, size.bytes, "preloaded", size.source))
+            items.append(Item(row.name, digest, size.bytes, "pinned", size.source))
     return tuple(items)

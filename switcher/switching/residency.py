@@ -6,24 +6,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from switcher.handles import reaching
-from switcher.observed import Installed, Resident, find_digest, find_installed, short_name
+from switcher.domain.model_copies import reaching
+from switcher.domain.observed import Installed, Resident, find_digest, find_installed, short_name
+from switcher.domain.plans import gb
+from switcher.domain.specs import Spec, load_timeout_s
 from switcher.ollama.errors import OllamaError, ServerBusy, TimedOut, Unreachable
-from switcher.plans import gb
-from switcher.records.switches import Held
-from switcher.specs import Spec, load_timeout_s
+from switcher.records.switches import ClaimedSwitch
 from switcher.switching.effects import (
-    Catalogue,
-    Learn,
+    ListInstalled,
+    ListResident,
     Load,
-    Look,
     Pause,
+    ShowModel,
     Steps,
     Unload,
     Warm,
 )
-from switcher.switching.holding import hold_model
 from switcher.switching.jobs import Job
+from switcher.switching.model_copies import make_copy
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def learned(row: Installed) -> Steps[Installed]:
     (fact 16). Servers before 0.30 do not say it in `/api/tags`."""
     if row.capabilities:
         return row
-    capabilities: tuple[str, ...] = yield Learn(row.name)
+    capabilities: tuple[str, ...] = yield ShowModel(row.name)
     return replace(row, capabilities=capabilities)
 
 
@@ -59,7 +59,7 @@ def ask_to_leave(models: Mapping[str, str]) -> Steps[dict[str, str]]:
     """Ask for the unload of these, digest to name, each by a name that means its content now: its
     own may mean another one, which is not to leave (fact 23). Gives, by digest, why one did not
     take the request."""
-    installed: tuple[Installed, ...] = yield Catalogue()
+    installed: tuple[Installed, ...] = yield ListInstalled()
     ways = {digest: reaching(digest, name, installed) for digest, name in models.items()}
     errors = {digest: UNREACHED for digest, way in ways.items() if not way}
     used = {way: digest for digest, way in ways.items() if way}
@@ -75,7 +75,7 @@ def wait_gone(digests: frozenset[str]) -> Steps[str]:
     waited, since_asked = 0.0, 0.0
     polls = iter(FIRST_POLLS_S)
     while True:
-        now: tuple[Resident, ...] = yield Look()
+        now: tuple[Resident, ...] = yield ListResident()
         left = [r for r in now if r.digest in digests]
         if not left:
             return ""
@@ -97,16 +97,16 @@ def _still_there(left: list[Resident], why: str) -> str:
     return f"{names} is still in memory ({gb(sum(r.size for r in left))} GB): {why}."
 
 
-def load_preloaded(held: Held, job: Job, before: tuple[Resident, ...]) -> Steps[None]:
+def load_pinned(held: ClaimedSwitch, job: Job, before: tuple[Resident, ...]) -> Steps[None]:
     """Models that are kept resident on purpose and are not there are loaded: those that were not
     there before, and those that the server evicted on the way (facts 14, 15). One that cannot be
     is a warning."""
-    now: tuple[Resident, ...] = yield Look()
+    now: tuple[Resident, ...] = yield ListResident()
     installed: tuple[Installed, ...] = ()
-    for spec in job.preloaded:
+    for spec in job.pinned:
         if spec.name == job.spec.name:
             continue
-        installed = installed or (yield Catalogue())
+        installed = installed or (yield ListInstalled())
         row = find_installed(installed, spec.tag)
         digest = row.digest if row else ""
         if find_digest(now, digest) is not None:
@@ -114,7 +114,7 @@ def load_preloaded(held: Held, job: Job, before: tuple[Resident, ...]) -> Steps[
         evicted = find_digest(before, digest) is not None
         short = short_name(spec.name)
         if row is not None:
-            yield from hold_model(held, job, spec.tag, row.digest, installed)
+            yield from make_copy(held, job, spec.tag, row.digest, installed)
         try:
             yield from load_spec(spec, installed)
         except OllamaError as exc:
@@ -129,7 +129,7 @@ def load_preloaded(held: Held, job: Job, before: tuple[Resident, ...]) -> Steps[
                 held.note(warning=f"The server evicted {short}; it was loaded again.")
 
 
-def patiently(held: Held, act: Callable[[], Steps[T]]) -> Steps[T]:
+def patiently(held: ClaimedSwitch, act: Callable[[], Steps[T]]) -> Steps[T]:
     """Do it, and again while the server restarts, hangs or is too busy for a moment. Raises what
     the last try raised, after PATIENCE_S.
 
@@ -156,7 +156,7 @@ def patiently(held: Held, act: Callable[[], Steps[T]]) -> Steps[T]:
 def look_or_none() -> Steps[tuple[Resident, ...] | None]:
     """A reading that may fail: for the record, where nothing is decided from it."""
     try:
-        now: tuple[Resident, ...] = yield Look()
+        now: tuple[Resident, ...] = yield ListResident()
     except OllamaError:
         return None
     return now

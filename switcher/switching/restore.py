@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from switcher.errors import SwitcherError
-from switcher.observed import Installed, Resident, find_digest, find_installed, short_name
+from switcher.domain.errors import SwitcherError
+from switcher.domain.observed import Installed, Resident, find_digest, find_installed, short_name
+from switcher.domain.specs import DEFAULT_WARMUPS, FOREVER, Spec
+from switcher.domain.states import State, Strategy
 from switcher.ollama.errors import OllamaError, TimedOut, Unreachable
-from switcher.records.switches import Held, snapshot
-from switcher.specs import DEFAULT_WARMUPS, FOREVER, Spec
-from switcher.states import State, Strategy
+from switcher.records.switches import ClaimedSwitch, snapshot
 from switcher.switching.effects import (
     Cancelled,
-    Catalogue,
     Interrupted,
-    Look,
+    ListInstalled,
+    ListResident,
     NotResident,
     Pause,
     Steps,
 )
 from switcher.switching.jobs import Job
-from switcher.switching.publishing import put_back
+from switcher.switching.published_name_steps import put_back
 from switcher.switching.residency import (
     NOTICED_S,
     ask_to_leave,
@@ -38,7 +38,7 @@ TRIES = 3
 UNANSWERED = (Cancelled, Interrupted, TimedOut, Unreachable)
 
 
-def restore(held: Held, job: Job, why: SwitcherError) -> Steps[None]:
+def restore(held: ClaimedSwitch, job: Job, why: SwitcherError) -> Steps[None]:
     """From RESTORING to the end: rolled back, cancelled, or failed and degraded."""
     if isinstance(why, UNANSWERED):
         # A load whose caller went away may come to its end before the server notices (fact 9), and
@@ -68,14 +68,16 @@ def restore(held: Held, job: Job, why: SwitcherError) -> Steps[None]:
     )
 
 
-def _bring_back(held: Held, job: Job, back: dict[str, None]) -> Steps[tuple[Resident, ...]]:
+def _bring_back(
+    held: ClaimedSwitch, job: Job, back: dict[str, None]
+) -> Steps[tuple[Resident, ...]]:
     """Remove what this switch brought, load what it cost, until a fresh reading shows the old
     set. Gives that reading, and in `back` the names that were loaded again."""
     lost: set[str] = set()
-    installed: tuple[Installed, ...] = yield Catalogue()
+    installed: tuple[Installed, ...] = yield ListInstalled()
     doubted = _asked_to_leave(job)
     for _ in range(TRIES):
-        now: tuple[Resident, ...] = yield Look()
+        now: tuple[Resident, ...] = yield ListResident()
         extra, missing = _difference(held, job, now, doubted, lost)
         if not extra and not missing:
             return now
@@ -96,7 +98,7 @@ def _bring_back(held: Held, job: Job, back: dict[str, None]) -> Steps[tuple[Resi
             else:
                 back[short_name(old.name)] = None
         doubted = frozenset()
-    now = yield Look()
+    now = yield ListResident()
     extra, missing = _difference(held, job, now, doubted, lost)
     if missing:
         names = ", ".join(short_name(r.name) for r in missing)
@@ -112,7 +114,7 @@ def _asked_to_leave(job: Job) -> frozenset[str]:
 
 
 def _difference(
-    held: Held,
+    held: ClaimedSwitch,
     job: Job,
     now: tuple[Resident, ...],
     doubted: frozenset[str],
@@ -143,11 +145,11 @@ def _needed(job: Job, old: Resident) -> bool:
     return was_active is None or old.digest == job.from_digest
 
 
-def _expired(held: Held, job: Job, old: Resident) -> bool:
+def _expired(held: ClaimedSwitch, job: Job, old: Resident) -> bool:
     """Whether its time had run out by itself by now. What this switch unloaded or what is wanted
     here comes back all the same."""
     wanted = {job.from_digest, *job.known.leaving}
-    if old.digest in wanted or old.name in {p.name for p in job.preloaded}:
+    if old.digest in wanted or old.name in {p.name for p in job.pinned}:
         return False
     return old.expires_at is not None and old.expires_at <= held.clock.now()
 
@@ -167,7 +169,7 @@ def _load_again(job: Job, old: Resident, installed: tuple[Installed, ...]) -> St
 
 
 def _spec_for(job: Job, old: Resident) -> Spec:
-    for spec in (job.from_spec, *job.preloaded):
+    for spec in (job.from_spec, *job.pinned):
         if spec is not None and spec.name == old.name:
             return spec
     keep_alive = FOREVER if old.stays else "30m"

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from switcher.clock import Clock, system
-from switcher.errors import BadRequest, NotFound, PlanBlocked, PlanOutdated
+from switcher.audit.ledger import Actor
+from switcher.domain.clock import Clock, system
+from switcher.domain.errors import BadRequest, NotFound, PlanBlocked, PlanOutdated
+from switcher.domain.observed import full_name
+from switcher.domain.plans import Plan, make_plan
+from switcher.domain.specs import Spec, check_keep_alive, check_tag
+from switcher.domain.states import Strategy
 from switcher.models import Host, ModelProfile, SwitchEvent
-from switcher.observed import full_name
 from switcher.ollama.client import Client
-from switcher.plans import Plan, make_plan
 from switcher.queries.api import named
 from switcher.records import switches
-from switcher.records.ledger import Actor
 from switcher.records.switches import NewSwitch
-from switcher.specs import Spec, check_keep_alive, check_tag
-from switcher.states import Strategy
 from switcher.switching import ghosts, wake
 from switcher.switching.ghosts import Freed as Freed
 from switcher.switching.jobs import situation, spec_of
 
-MOST_KEY = 200  # characters of an Idempotency-Key
+MAX_KEY = 200  # characters of an Idempotency-Key
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SwitchRequest:
     """What somebody wants, as an entrance read it; nothing of it is checked yet.
 
     One of `model` and `profile` is needed. A model without a profile uses the profile of that
@@ -40,7 +40,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class ResolvedRequest:
     """A wish that names things that exist."""
 
     host: Host
@@ -50,7 +50,7 @@ class Checked:
     reason: str
 
 
-def check(wish: Wish) -> Checked:
+def check(wish: SwitchRequest) -> ResolvedRequest:
     """Turn a wish into host, spec and strategy. Raises BadRequest (with its field), NotFound."""
     host = find_host(wish.host)
     profile = _find_profile(wish)
@@ -62,7 +62,7 @@ def check(wish: Wish) -> Checked:
     if wish.keep_alive:
         spec = replace(spec, keep_alive=check_keep_alive(wish.keep_alive))
     _check_reason(wish.reason)
-    return Checked(
+    return ResolvedRequest(
         host, spec, profile.pk if profile else None, _strategy(wish.strategy), wish.reason.strip()
     )
 
@@ -78,12 +78,12 @@ def _check_no_alias(host: Host, tag: str) -> None:
         )
 
 
-def plan(wish: Wish) -> Plan:
+def plan(wish: SwitchRequest) -> Plan:
     """The plan, from a fresh reading of the host. Does nothing. Raises OllamaError kinds too."""
     return plan_checked(check(wish))
 
 
-def plan_checked(want: Checked) -> Plan:
+def plan_checked(want: ResolvedRequest) -> Plan:
     """The plan of a checked wish, from a fresh reading of the host."""
     ollama = Client(want.host.base_url)
     try:
@@ -94,7 +94,7 @@ def plan_checked(want: Checked) -> Plan:
 
 
 def request_switch(
-    wish: Wish,
+    wish: SwitchRequest,
     actor: Actor,
     *,
     plan_token: str = "",
@@ -140,7 +140,7 @@ def free_ghost(host: str, digest: str, actor: Actor, clock: Clock = system) -> F
     return ghosts.free(find_host(host), digest, actor, clock)
 
 
-def _check_plan_holds(want: Checked, token: str) -> None:
+def _check_plan_holds(want: ResolvedRequest, token: str) -> None:
     fresh = plan_checked(want)
     if fresh.blocked or fresh.token != token:
         # The second of two clicks may find what the first one has changed: that one runs.
@@ -162,7 +162,7 @@ def find_host(name: str) -> Host:
     return host
 
 
-def _find_profile(wish: Wish) -> ModelProfile | None:
+def _find_profile(wish: SwitchRequest) -> ModelProfile | None:
     if wish.profile:
         profile = named(ModelProfile.objects.all(), wish.profile)
         if profile is None:
@@ -181,8 +181,8 @@ def _find_profile(wish: Wish) -> ModelProfile | None:
 
 def _check_key(key: str) -> None:
     """Cut short, two keys could become one, and the second request get the first one's switch."""
-    if len(key) > MOST_KEY:
-        raise BadRequest(f"An Idempotency-Key has at most {MOST_KEY} characters.")
+    if len(key) > MAX_KEY:
+        raise BadRequest(f"An Idempotency-Key has at most {MAX_KEY} characters.")
     if not key.isprintable():
         raise BadRequest("An Idempotency-Key is plain text.")
 

@@ -8,38 +8,38 @@ from __future__ import annotations
 
 import logging
 
-from switcher.errors import PlanBlocked, PlanOutdated, SwitcherError
-from switcher.handles import known_as
-from switcher.observed import Installed, Resident, find_digest, find_installed, short_name
+from switcher.domain.errors import PlanBlocked, PlanOutdated, SwitcherError
+from switcher.domain.model_copies import with_model_names
+from switcher.domain.observed import Installed, Resident, find_digest, find_installed, short_name
+from switcher.domain.plans import Plan
+from switcher.domain.specs import load_timeout_s
+from switcher.domain.states import State, Strategy
 from switcher.ollama.client import Loaded, Warmed
 from switcher.ollama.errors import OllamaError
-from switcher.plans import Plan
 from switcher.queries.gates import Standing
-from switcher.queries.handles import tags_of
-from switcher.records.switches import Held, plan_facts, snapshot
-from switcher.specs import load_timeout_s
-from switcher.states import State, Strategy
+from switcher.queries.model_copies import tags_of
+from switcher.records.switches import ClaimedSwitch, plan_facts, snapshot
 from switcher.switching.effects import (
     Cancelled,
-    Catalogue,
     GateFailed,
     InFlight,
     Interrupted,
+    ListInstalled,
+    ListResident,
     Load,
-    Look,
     NotPublished,
     NotResident,
     Pause,
     Steps,
     Warm,
 )
-from switcher.switching.holding import hold_model, let_go
 from switcher.switching.jobs import Course, Job
-from switcher.switching.publishing import point
+from switcher.switching.model_copies import make_copy, remove_unused_copies
+from switcher.switching.published_name_steps import point
 from switcher.switching.residency import (
     ask_to_leave,
     learned,
-    load_preloaded,
+    load_pinned,
     load_spec,
     look_or_none,
     patiently,
@@ -65,7 +65,7 @@ Failure = (
 )
 
 
-def run(held: Held, job: Job) -> Steps[None]:
+def run(held: ClaimedSwitch, job: Job) -> Steps[None]:
     """Bring a switch to its end, from the state in which its record stands."""
     try:
         if held.state in (State.QUEUED, State.CHECKING):
@@ -80,19 +80,19 @@ def run(held: Held, job: Job) -> Steps[None]:
             raise job.failure or _stopped(held)
     except Failure as exc:
         yield from _give_up(held, job, exc)
-    yield from let_go(held, job)
+    yield from remove_unused_copies(held, job)
 
 
-def _stopped(held: Held) -> Interrupted:
+def _stopped(held: ClaimedSwitch) -> Interrupted:
     return Interrupted(f"Switchboard was stopped while {held.state.value}.")
 
 
-def _from_the_start(held: Held, job: Job) -> Steps[None]:
+def _from_the_start(held: ClaimedSwitch, job: Job) -> Steps[None]:
     if held.state is State.QUEUED:
         held.move(State.CHECKING)
-    before: tuple[Resident, ...] = yield Look()
-    before = known_as(before, tags_of(held.host_id, before))
-    installed: tuple[Installed, ...] = yield Catalogue()
+    before: tuple[Resident, ...] = yield ListResident()
+    before = with_model_names(before, tags_of(held.host_id, before))
+    installed: tuple[Installed, ...] = yield ListInstalled()
     plan = job.plan(before, installed)
     job.course = Course(before, plan.strategy, plan.digest, {i.digest: i.name for i in plan.unload})
     held.note(before=snapshot(before), **plan_facts(plan))
@@ -106,7 +106,7 @@ def _from_the_start(held: Held, job: Job) -> Steps[None]:
         held.move(State.LOADING)
     else:
         held.move(State.LOADING)
-        yield from hold_model(held, job, job.spec.tag, plan.digest, installed)
+        yield from make_copy(held, job, job.spec.tag, plan.digest, installed)
     yield from _load_and_warm(held, job, target)
     held.move(State.VERIFYING)
     yield from _verify(held, job)
@@ -124,15 +124,15 @@ def _check_plan(job: Job, plan: Plan, target: Installed | None) -> Installed:
 
 
 def _confirm_active(
-    held: Held, job: Job, plan: Plan, target: Installed, installed: tuple[Installed, ...]
+    held: ClaimedSwitch, job: Job, plan: Plan, target: Installed, installed: tuple[Installed, ...]
 ) -> Steps[None]:
     """Already active: a dead runner is still listed (fact 19), so have it answer once."""
     timeout_s = load_timeout_s(job.spec, target.size)
     yield Warm(job.spec, job.spec.warmups[0], target.embeds_only, timeout_s)
-    after: tuple[Resident, ...] = yield Look()
+    after: tuple[Resident, ...] = yield ListResident()
     if find_digest(after, plan.digest) is None:
         raise NotResident(f"{job.host} does not list {plan.load.short}, though it answered.")
-    yield from hold_model(held, job, job.spec.tag, plan.digest, installed)
+    yield from make_copy(held, job, job.spec.tag, plan.digest, installed)
     yield from _point(held, job)
     held.end(
         State.ACTIVE,
@@ -142,7 +142,7 @@ def _confirm_active(
     )
 
 
-def _point(held: Held, job: Job) -> Steps[None]:
+def _point(held: ClaimedSwitch, job: Job) -> Steps[None]:
     """Who follows the name is to find the new model. Where it is the active one already nothing
     changes for them, so nothing is taken back either."""
     try:
@@ -153,12 +153,12 @@ def _point(held: Held, job: Job) -> Steps[None]:
         held.note(warning=f"The published name was not pointed: {exc.text}")
 
 
-def _make_way(held: Held, job: Job, installed: tuple[Installed, ...]) -> Steps[None]:
+def _make_way(held: ClaimedSwitch, job: Job, installed: tuple[Installed, ...]) -> Steps[None]:
     """Swap: let running requests end, then ask all old models to leave at once. The load is asked
     for right after: the server makes it wait for the room (fact 14), which costs nothing."""
     held.move(State.DRAINING)
     # Before the old model leaves: nothing is to stand between that and the load.
-    yield from hold_model(held, job, job.spec.tag, job.known.digest, installed)
+    yield from make_copy(held, job, job.spec.tag, job.known.digest, installed)
     running = yield from _drain()
     held.move(State.UNLOADING, note=f"{running} requests run on" if running else "")
     if job.known.leaving:
@@ -207,7 +207,7 @@ def _all_know() -> Steps[bool]:
         waited += GATE_POLL_S
 
 
-def _load_and_warm(held: Held, job: Job, target: Installed) -> Steps[None]:
+def _load_and_warm(held: ClaimedSwitch, job: Job, target: Installed) -> Steps[None]:
     timeout_s = load_timeout_s(job.spec, target.size)
     loaded: Loaded = yield Load(job.spec, target.embeds_only, timeout_s)
     log.info("Successfully loaded %s on %s", job.spec.tag, job.host)
@@ -239,25 +239,25 @@ def _was_loaded(job: Job) -> bool:
     return job.spec.num_ctx in (None, here.context_length)
 
 
-def _check_speed(held: Held, job: Job, tokens_per_s: float) -> None:
+def _check_speed(held: ClaimedSwitch, job: Job, tokens_per_s: float) -> None:
     floor = job.spec.min_tokens_per_s
     if floor and tokens_per_s < floor:
         text = f"The warm-up ran at {tokens_per_s:.1f} tokens/s; the profile wants {floor:g}."
         _fail_or_warn(held, job, text)
 
 
-def _verify(held: Held, job: Job) -> Steps[None]:
+def _verify(held: ClaimedSwitch, job: Job) -> Steps[None]:
     """Physical truth before the configuration changes: the new model is listed by its digest,
     enough of it lies on the GPU, and in a swap the old ones are gone."""
     course = job.known
-    now: tuple[Resident, ...] = yield Look()
+    now: tuple[Resident, ...] = yield ListResident()
     _check_listed(job, now)
     if course.strategy is Strategy.SWAP:
         still_there = yield from wait_gone(frozenset(course.leaving) - {course.digest})
         if still_there:
             held.note(warning=still_there)
-    yield from load_preloaded(held, job, course.before)
-    now = yield Look()
+    yield from load_pinned(held, job, course.before)
+    now = yield ListResident()
     here = _check_listed(job, now)
     held.note(
         figures={
@@ -284,7 +284,7 @@ def _check_listed(job: Job, now: tuple[Resident, ...]) -> Resident:
     raise NotResident(f"{job.host} does not list {short}, though it answered.")
 
 
-def _check_gpu(held: Held, job: Job, here: Resident) -> None:
+def _check_gpu(held: ClaimedSwitch, job: Job, here: Resident) -> None:
     """The offload gate: a model that came up on the CPU is not what was asked for."""
     floor, usual = job.spec.min_gpu_percent, job.usual_gpu_percent(job.known.digest)
     share = f"{here.gpu_percent} % of {short_name(here.name)} is on the GPU"
@@ -294,17 +294,17 @@ def _check_gpu(held: Held, job: Job, here: Resident) -> None:
         held.note(warning=f"{share}; last time it was {usual} %.")
 
 
-def _fail_or_warn(held: Held, job: Job, text: str) -> None:
+def _fail_or_warn(held: ClaimedSwitch, job: Job, text: str) -> None:
     if job.spec.floor_fails:
         raise GateFailed(text)
     held.note(warning=text)
 
 
-def _finish_activating(held: Held, job: Job) -> Steps[None]:
+def _finish_activating(held: ClaimedSwitch, job: Job) -> Steps[None]:
     """Taken over just before the configuration changed: finish if the host holds the model."""
-    now: tuple[Resident, ...] = yield Look()
+    now: tuple[Resident, ...] = yield ListResident()
     _check_listed(job, now)
-    installed: tuple[Installed, ...] = yield Catalogue()
+    installed: tuple[Installed, ...] = yield ListInstalled()
     row = find_installed(installed, job.spec.tag)
     embeds = row is not None and (yield from learned(row)).embeds_only
     # A dead runner is still listed (fact 19): then this loads it, which takes its time (fact 9).
@@ -313,7 +313,7 @@ def _finish_activating(held: Held, job: Job) -> Steps[None]:
     yield from _activate(held, job)
 
 
-def _activate(held: Held, job: Job) -> Steps[None]:
+def _activate(held: ClaimedSwitch, job: Job) -> Steps[None]:
     course = job.known
     if course.strategy is Strategy.OVERLAP:
         passing = yield from _all_know()
@@ -333,7 +333,7 @@ def _activate(held: Held, job: Job) -> Steps[None]:
     held.activate(State.ACTIVE, course.digest, outcome=_active_text(job), after=_rows(after))
 
 
-def _finish_unloading(held: Held, job: Job) -> Steps[None]:
+def _finish_unloading(held: ClaimedSwitch, job: Job) -> Steps[None]:
     """Taken over after the activation: what was verified then may be lost by now, and the old
     model leaves only where the new one is there (rule 6)."""
     try:
@@ -344,7 +344,7 @@ def _finish_unloading(held: Held, job: Job) -> Steps[None]:
         yield from _unload_old(held, job)
 
 
-def _unload_old(held: Held, job: Job) -> Steps[None]:
+def _unload_old(held: ClaimedSwitch, job: Job) -> Steps[None]:
     """Overlap, after the activation: the old model has to leave, but the switch stands whatever
     becomes of it."""
     leaving = job.known.leaving
@@ -364,25 +364,25 @@ def _unload_old(held: Held, job: Job) -> Steps[None]:
         held.end(State.ACTIVE, after=snapshot(after), outcome=_active_text(job))
 
 
-def _have_new(held: Held, job: Job) -> Steps[tuple[Resident, ...]]:
+def _have_new(held: ClaimedSwitch, job: Job) -> Steps[tuple[Resident, ...]]:
     """A fresh reading that lists the new model. One that was lost after its activation, evicted
     for a client's load (fact 14) or by a restart, is loaded again."""
-    now: tuple[Resident, ...] = yield Look()
+    now: tuple[Resident, ...] = yield ListResident()
     if find_digest(now, job.known.digest) is not None:
         return now
-    installed: tuple[Installed, ...] = yield Catalogue()
+    installed: tuple[Installed, ...] = yield ListInstalled()
     row = find_installed(installed, job.spec.tag)
     short = short_name(job.spec.name)
     if row is None or row.digest != job.known.digest:
         raise NotResident(f"the name {short} does not mean it any more")
     yield from load_spec(job.spec, installed)
     held.note(warning=f"{short} left the memory after it was activated; it was loaded again.")
-    now = yield Look()
+    now = yield ListResident()
     _check_listed(job, now)
     return now
 
 
-def _end_in_doubt(held: Held, job: Job, exc: SwitcherError) -> Steps[None]:
+def _end_in_doubt(held: ClaimedSwitch, job: Job, exc: SwitcherError) -> Steps[None]:
     """The switch stands, and what is true of the host is said: that its active model is not there
     (degraded), or that it was not seen."""
     after = yield from look_or_none()
@@ -414,7 +414,7 @@ def _untouched_text(job: Job, exc: SwitcherError) -> str:
     return f"Nothing was touched on {job.host}. {advice}".rstrip()
 
 
-def _give_up(held: Held, job: Job, exc: SwitcherError) -> Steps[None]:
+def _give_up(held: ClaimedSwitch, job: Job, exc: SwitcherError) -> Steps[None]:
     """End a switch that cannot go on: at once where nothing was touched, else by restoring."""
     if held.state in (State.QUEUED, State.CHECKING):
         held.end(

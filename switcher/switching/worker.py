@@ -15,16 +15,16 @@ from collections.abc import Callable
 
 from django.db import InterfaceError, OperationalError, connections
 
-from switcher.clock import Clock, system
-from switcher.errors import FenceLost
+from switcher.domain.clock import Clock, system
+from switcher.domain.errors import FenceLost
+from switcher.domain.states import State
 from switcher.ollama.client import Client, Ollama
 from switcher.records import leases, switches
-from switcher.records.switches import Held
-from switcher.states import State
+from switcher.records.switches import ClaimedSwitch
 from switcher.switching import wake
 from switcher.switching.driver import Driver
 from switcher.switching.jobs import load_job
-from switcher.switching.keeper import HandedOver, Keeper
+from switcher.switching.lease_keeper import LeaseKeeper, ShuttingDown
 from switcher.switching.steps import run
 
 log = logging.getLogger(__name__)
@@ -114,12 +114,12 @@ def run_once(
     if fence is None:
         return False
     try:
-        held = switches.hold(switch_id, fence, clock)
+        held = switches.claim(switch_id, fence, clock)
         if held is None:
             return False
         _drive(held, clock, stopping, connect, asked_at)
         return True
-    except HandedOver:
+    except ShuttingDown:
         log.info("switch %s is left to the next start", switch_id)
         return False
     except FenceLost as exc:
@@ -130,7 +130,7 @@ def run_once(
 
 
 def _drive(
-    held: Held,
+    held: ClaimedSwitch,
     clock: Clock,
     stopping: threading.Event,
     connect: Callable[[str], Ollama],
@@ -140,9 +140,9 @@ def _drive(
     try:
         job = load_job(held.switch_id)
         client = connect(job.base_url)
-        with Keeper(held, clock, stopping, asked_at) as keeper:
+        with LeaseKeeper(held, clock, stopping, asked_at) as keeper:
             Driver(held, client, keeper, clock).run(run(held, job))
-    except (FenceLost, HandedOver):
+    except (FenceLost, ShuttingDown):
         raise
     except (OperationalError, InterfaceError):
         # The database is locked, full or away: no fault of the switch. Its record stands, and a
@@ -156,7 +156,7 @@ def _drive(
             client.close()
 
 
-def _end_loudly(held: Held, exc: Exception) -> None:
+def _end_loudly(held: ClaimedSwitch, exc: Exception) -> None:
     """A fault of our own: nothing more is done to the host, and the record says so."""
     text = f"Switchboard made a mistake ({type(exc).__name__}). See its log."
     touched = held.state not in (State.QUEUED, State.CHECKING)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from django.db import close_old_connections, connections
 
-from switcher.clock import Clock, system
-from switcher.errors import HostBusy, SwitcherError
+from switcher.domain.clock import Clock, system
+from switcher.domain.errors import HostBusy, SwitcherError
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from switcher.clock import Clock, system
-from switcher.drift import Kind
+from switcher.domain.clock import Clock, system
+from switcher.domain.drift import Kind
 from switcher.records.drifts import WATCHER
-from switcher.switching.naming import settle_name
+from switcher.switching.copy_cleanup import clean_up_copies
+from switcher.switching.published_name import settle_name
 from switcher.switching.service import free_ghost
-from switcher.switching.tidy import tidy_handles
 from switcher.watching.acts import Act
 from switcher.watching.judge import Verdict
 
@@ -63,5 +63,5 @@ def _tidied(verdict: Verdict, clock: Clock) -> tuple[Act, ...]:
     asked = {w.digest for w in case.desired.wanted(seen.installed)}
     if not case.handled - here and not (asked & here) - case.handled:
         return ()
-    work = partial(tidy_handles, case.host_id, clock)
+    work = partial(clean_up_copies, case.host_id, clock)
     return (Act(("tidy", case.host_id), f"copies on {case.host}", TIDY_PAUSE_S, work),)

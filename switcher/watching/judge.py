@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from switcher.clock import Clock, system
-from switcher.drift import Memory, Recorded, ending, find, judged
-from switcher.observed import Observation
+from switcher.domain.clock import Clock, system
+from switcher.domain.drift import Memory, Recorded, ending, find, judged
+from switcher.domain.observed import Observation
 from switcher.queries.api import last_reading
+from switcher.queries.change_marker import newest_entry
 from switcher.queries.desired import HostCase, host_cases
-from switcher.queries.pulse import newest_entry
 from switcher.records import drifts
 from switcher.records.drifts import Judgement
 

@@ -11,16 +11,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
-from switcher.clock import Clock, system
-from switcher.drift import Kind, Wanted
-from switcher.errors import Conflict
-from switcher.observed import Resident, find_digest, find_installed
+from switcher.domain.clock import Clock, system
+from switcher.domain.drift import Kind, Wanted
+from switcher.domain.errors import Conflict
+from switcher.domain.observed import Resident, find_digest, find_installed
+from switcher.domain.specs import Spec, keep_alive_s
 from switcher.ollama.calls import Call
 from switcher.ollama.client import QUICK_S, Client
 from switcher.queries.desired import HostCase
-from switcher.specs import Spec, keep_alive_s
 from switcher.switching import wake
-from switcher.switching.upkeep import Hold, hold_host
+from switcher.switching.host_lease import HostLease, lease_host
 from switcher.switching.worker import new_owner
 from switcher.watching.acts import Act
 from switcher.watching.judge import Verdict
@@ -77,7 +77,7 @@ def assert_again(case: HostCase, w: Wanted, clock: Clock = system) -> None:
     """Under the host's lease, after a fresh look. Raises Conflict where something else is at work
     there, OllamaError kinds."""
     try:
-        with hold_host(case.host_id, new_owner(), clock) as hold:
+        with lease_host(case.host_id, new_owner(), clock) as hold:
             client = Client(case.base_url)
             try:
                 _assert_held(client, hold, w)
@@ -88,7 +88,7 @@ def assert_again(case: HostCase, w: Wanted, clock: Clock = system) -> None:
     log.info("keep-alive of %s on %s asserted", w.short, case.host)
 
 
-def _assert_held(client: Client, hold: Hold, w: Wanted) -> None:
+def _assert_held(client: Client, hold: HostLease, w: Wanted) -> None:
     here = find_digest(hold.call(client.resident), w.digest)
     row = find_installed(hold.call(client.installed), w.spec.tag)
     if here is None or not loaded_so(w, here) or row is None or row.digest != w.digest:

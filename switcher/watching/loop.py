@@ -17,9 +17,9 @@ from types import MappingProxyType
 
 from django.db import DatabaseError, connections
 
-from switcher.clock import Clock, system
-from switcher.drift import OFFLINE_AFTER
-from switcher.observed import Observation
+from switcher.domain.clock import Clock, system
+from switcher.domain.drift import OFFLINE_AFTER
+from switcher.domain.observed import Observation
 from switcher.ollama.client import Client
 from switcher.records import changed, readings
 from switcher.watching import ghosts, keepalive, repairs
@@ -40,8 +40,8 @@ LOOK_SOON_S = 0.1  # after something was written; of many writes at once not eac
 TICK_S = 0.02
 # Readers wait most of their time: these bound threads and memory, not the work. Of those that
 # hang, each holds one for the deadline of its call.
-READERS, MOST_READERS = 32, 256
-DOUBTFUL, MOST_DOUBTFUL = 8, 32
+READERS, MAX_READERS = 32, 256
+DOUBTFUL, MAX_DOUBTFUL = 8, 32
 # A name may be pointed at other content at any time (fact 23): with each quiet reading.
 CATALOGUE_EVERY_S = 2.0
 
@@ -94,8 +94,8 @@ class Watcher:
         self._hosts: dict[int, _Watched] = {}
         self._judge = Judge(clock)
         self._acts = Acts(clock)
-        self._readers = Readers("watch-reader", self._read, readers, MOST_READERS, clock)
-        self._doubtful = Readers("watch-doubtful", self._read, DOUBTFUL, MOST_DOUBTFUL, clock)
+        self._readers = Readers("watch-reader", self._read, readers, MAX_READERS, clock)
+        self._doubtful = Readers("watch-doubtful", self._read, DOUBTFUL, MAX_DOUBTFUL, clock)
         self._readings: queue.SimpleQueue[tuple[_Watched, Observation] | None] = queue.SimpleQueue()
         self._own_threads = [
             threading.Thread(target=self._loop, name="watcher", daemon=True),

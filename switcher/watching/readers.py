@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from switcher.clock import Clock, system
+from switcher.domain.clock import Clock, system
 
 log = logging.getLogger(__name__)
 

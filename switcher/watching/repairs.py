@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from switcher.clock import Clock, system
-from switcher.drift import REPAIRED, Kind, Recorded
-from switcher.errors import SwitchRunning
+from switcher.domain.clock import Clock, system
+from switcher.domain.drift import REPAIRED, Kind, Recorded
+from switcher.domain.errors import SwitchRunning
 from switcher.queries.desired import HostCase, Repairs, repairs
 from switcher.records import drifts
 from switcher.records.drifts import WATCHER
-from switcher.switching.service import Wish, request_switch
+from switcher.switching.service import SwitchRequest, request_switch
 from switcher.watching.acts import Act
 from switcher.watching.judge import Verdict
 
@@ -54,7 +54,7 @@ def repair(
         return
     if flaps:
         drifts.end_flap(case.host_id, "Repairs may be tried again.", clock)
-    wish = Wish(
+    wish = SwitchRequest(
         model="" if tried.profile else tried.model,
         profile=tried.profile,
         host=tried.host,

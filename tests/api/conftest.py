@@ -9,10 +9,10 @@ import responses
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
+from switcher.domain.states import State
 from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.records import Actor, leases, switches
 from switcher.records.config import save_host, save_profile
-from switcher.states import State
 from tests import make
 
 URL = "http://ollama.test:11434"
@@ -107,11 +107,11 @@ def open_switch() -> SwitchEvent | None:
     return SwitchEvent.objects.filter(ended_at=None).first()
 
 
-def run_to_activating(row: SwitchEvent) -> switches.Held:
+def run_to_activating(row: SwitchEvent) -> switches.ClaimedSwitch:
     """Take a queued switch through its phases as the worker does, up to the activation."""
     fence = leases.take(row.host_id, "test")
     assert fence is not None
-    held = switches.hold(row.pk, fence)
+    held = switches.claim(row.pk, fence)
     assert held is not None
     held.move(State.CHECKING)
     held.note(strategy="overlap", strategy_reason="it fits", to_digest=NEW, plan={"unload": []})
@@ -153,7 +153,7 @@ def refuse(row: SwitchEvent, code: str, error: str) -> None:
     """End it while it was checked: nothing was touched."""
     fence = leases.take(row.host_id, "test")
     assert fence is not None
-    held = switches.hold(row.pk, fence)
+    held = switches.claim(row.pk, fence)
     assert held is not None
     held.move(State.CHECKING)
     held.end(State.FAILED, error_code=code, error=error, outcome="Nothing was touched on tower.")

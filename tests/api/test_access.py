@@ -104,7 +104,7 @@ def test_every_kind_of_error_has_a_status() -> None:
     import switcher.ollama.errors
     import switcher.switching.effects  # noqa: F401
     from switcher.api.problems import STATUS
-    from switcher.errors import SwitcherError
+    from switcher.domain.errors import SwitcherError
 
     kinds, found = [SwitcherError], set()
     while kinds:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from switcher.models import AuditEntry, Handle, Host
+from switcher.models import AuditEntry, Host, ModelCopy
 from tests.api.conftest import NEW, OLD, URL, Ollama, ps_row, tag_row
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -21,7 +21,7 @@ OURS = f"/ollama/models/resident/{GHOST}"
 @pytest.fixture
 def ghost(host: Host, ollama: Ollama) -> Ollama:
     """gemma2 was pulled again while it was loaded; a copy of ours means the old content."""
-    Handle.objects.create(
+    ModelCopy.objects.create(
         host=host, digest=GHOST, tag="gemma2:latest", name=HANDLE, made_at=datetime.now(UTC)
     )
     ollama.resident.append(ps_row("gemma2:latest", GHOST))
@@ -54,7 +54,7 @@ def test_a_ghost_is_freed(operator: Client, ghost: Ollama) -> None:
         "digest": GHOST,
         "bytes": 5_000_000_000,
     }
-    assert not Handle.objects.exists()
+    assert not ModelCopy.objects.exists()
     entry = AuditEntry.objects.get(kind="ghost.freed")
     assert (entry.actor, entry.host) == ("olga", "tower")
 

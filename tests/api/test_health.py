@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from django.test import Client
 
-from switcher.auditing import health
-from switcher.auditing.tail import Courier, Signer
-from switcher.evidence.keys import KeyFiles
-from switcher.places import FILE, Sink
+from switcher.audit import health
+from switcher.audit.paths import FILE, Sink
+from switcher.audit.signer import CheckpointDelivery, Signer
+from switcher.audit.signing_keys import KeyFiles
 from tests import make
 
 pytestmark = pytest.mark.django_db
@@ -30,7 +30,7 @@ def test_it_answers_without_signing_in(proofs: KeyFiles, client: Client) -> None
 def test_it_tells_how_old_the_last_checkpoint_is(proofs: KeyFiles, client: Client) -> None:
     make.host()
     Signer().begin()
-    Courier(Sink(FILE, str(proofs.private.with_name("anchors.txt")))).tick()
+    CheckpointDelivery(Sink(FILE, str(proofs.private.with_name("anchors.txt")))).tick()
     told = client.get("/health").json()["audit"]
     assert told["signed"] == 2
     assert 0 <= told["last_checkpoint_age_s"] < 60

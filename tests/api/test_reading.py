@@ -6,14 +6,14 @@ import pytest
 import requests
 from django.test import Client
 
-from switcher.api import shapes
-from switcher.drift import Kind
+from switcher.api import schemas
+from switcher.domain.drift import Kind
+from switcher.domain.observed import Installed, Observation, Resident
+from switcher.domain.specs import Spec
+from switcher.domain.states import Strategy
 from switcher.models import Host, Reading, SwitchEvent
-from switcher.observed import Installed, Observation, Resident
 from switcher.records import readings, switches
 from switcher.records.switches import NewSwitch
-from switcher.specs import Spec
-from switcher.states import Strategy
 from tests import make
 from tests.api.conftest import ADMIN, NEW, OLD, URL, Ollama, fail, finish, ps_row, refuse
 
@@ -30,7 +30,7 @@ def test_models_are_read_freshly_from_the_host(host: Host, auditor: Client, olla
     response = auditor.get("/ollama/models")
     assert response.status_code == 200
     body = response.json()
-    shapes.Models.model_validate(body)
+    schemas.Models.model_validate(body)
     assert list(body)[:5] == ["host", "active", "resident", "installed", "observed_at"]
     assert body["host"] == "tower"
     assert body["active"]["model"] == "qwen2.5:7b"

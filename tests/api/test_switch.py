@@ -77,10 +77,10 @@ def test_it_says_that_the_model_was_active_already(
 ) -> None:
     waiting = begin(operator, '{"model": "qwen2.5:7b"}')
     row = wait_for(open_switch)
+    from switcher.domain.states import State
     from switcher.records import leases, switches
-    from switcher.states import State
 
-    held = switches.hold(row.pk, leases.take(host.pk, "test") or 0)
+    held = switches.claim(row.pk, leases.take(host.pk, "test") or 0)
     assert held is not None
     held.move(State.CHECKING)
     held.end(State.ACTIVE, figures={"already_active": True}, outcome="It was active already.")

@@ -5,8 +5,9 @@ import threading
 
 from django.db import connection
 
+from switcher.concurrency.threads import in_host_thread, in_thread
 from switcher.records import changed
-from switcher.switching.waiting import in_host_thread, in_thread, news_of
+from switcher.switching.waiting import news_of
 
 
 async def test_a_commit_in_another_thread_wakes_who_waits() -> None:

@@ -12,10 +12,10 @@ import pytest
 from django.test import AsyncClient, Client
 
 from switcher.access import AUDITORS
-from switcher.evidence.keys import KeyFiles
+from switcher.audit.ledger import append, writing
+from switcher.audit.signing_keys import KeyFiles
 from switcher.models import AuditEntry
 from switcher.records import Actor
-from switcher.records.ledger import append, writing
 from tests import make
 from tests.clocks import FakeClock
 

@@ -16,18 +16,19 @@ from django.core.management import call_command
 from django.test import AsyncClient, Client
 from django.urls import reverse
 
-from switcher.auditing.archiving import archive
-from switcher.auditing.exporting import begin, stream, write
-from switcher.errors import Conflict
-from switcher.evidence import switchboard_verify
-from switcher.evidence.keys import KeyFiles
+from switcher.audit import checkpoints
+from switcher.audit import export as queries
+from switcher.audit.archiving import archive
+from switcher.audit.export import CSV, HEAD, JSONL, safe_cell
+from switcher.audit.exporting import begin, stream, write
+from switcher.audit.filters import Filters
+from switcher.audit.immutability_triggers import seal, unseal
+from switcher.audit.paths import segment_folder
+from switcher.audit.signing_keys import KeyFiles
+from switcher.audit.verifier import switchboard_verify
+from switcher.domain.errors import Conflict
 from switcher.models import AuditEntry, Checkpoint, LedgerRow
-from switcher.places import segment_folder
-from switcher.queries import export as queries
-from switcher.queries.export import CSV, HEAD, JSONL, safe_cell
-from switcher.queries.filters import Filters
-from switcher.records import Actor, checkpoints
-from switcher.seals import seal, unseal
+from switcher.records import Actor
 from tests import make
 from tests.audit.conftest import ANNA, lines_of, tell, tell_many
 

@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from switcher.errors import BadRequest
-from switcher.models import AuditEntry, Review
-from switcher.queries import finding
-from switcher.queries.filters import (
+from switcher.audit import search
+from switcher.audit.filters import (
     GROUPS,
     Filters,
     group_of,
@@ -22,10 +20,12 @@ from switcher.queries.filters import (
     read_filters,
     read_what_can_be,
 )
-from switcher.queries.finding import distinct, find
+from switcher.audit.reviews import review
+from switcher.audit.search import distinct, find
+from switcher.audit.text_index import index_words, rebuild_words, words_of
+from switcher.domain.errors import BadRequest
+from switcher.models import AuditEntry, Review
 from switcher.records import Actor
-from switcher.records.reviews import review
-from switcher.textindex import index_words, rebuild_words, words_of
 from tests import make
 from tests.audit.conftest import tell, tell_at, tell_many
 
@@ -103,14 +103,14 @@ def through_all(filters: Filters, want: int, newest_first: bool) -> list[int]:
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
-@pytest.mark.parametrize("steps", [finding.STEPS, (3, 7)])
+@pytest.mark.parametrize("steps", [search.STEPS, (3, 7)])
 def test_pages_list_exactly_what_fits_and_each_entry_once(
     trail: list[AuditEntry],
     monkeypatch: pytest.MonkeyPatch,
     steps: tuple[int, ...],
     newest_first: bool,
 ) -> None:
-    monkeypatch.setattr(finding, "PROBE", 5)
+    monkeypatch.setattr(search, "PROBE", 5)
     monkeypatch.setitem(find.__kwdefaults__, "steps", steps)
     reviewed = set(Review.objects.values_list("seq", flat=True))
     rng = random.Random(5)
@@ -124,7 +124,7 @@ def test_pages_list_exactly_what_fits_and_each_entry_once(
 def test_the_search_stops_and_says_how_far_it_came(
     trail: list[AuditEntry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finding, "PROBE", 5)
+    monkeypatch.setattr(search, "PROBE", 5)
     filters = Filters(actor="anna", model="mid-a", text="never")
     found = find(replace(filters, text=""), 50, steps=(5, 5))
     assert found.more

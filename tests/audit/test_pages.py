@@ -16,15 +16,15 @@ from django.urls import reverse
 
 from switcher import records
 from switcher.access import OPERATORS
-from switcher.evidence.keys import KeyFiles
-from switcher.evidence.switchboard_verify import Note, fold, leaf
+from switcher.audit import checkpoints, reviews, search
+from switcher.audit.entries import PAGE
+from switcher.audit.immutability_triggers import seal, unseal
+from switcher.audit.point_in_time import HostAt
+from switcher.audit.signing_keys import KeyFiles
+from switcher.audit.verifier.switchboard_verify import Note, fold, leaf
+from switcher.domain.states import State
 from switcher.models import AuditEntry, LedgerRow, Origin, Review
-from switcher.queries import finding
-from switcher.queries.audit import PAGE
-from switcher.queries.moments import Then
-from switcher.records import Actor, checkpoints, config, reviews
-from switcher.seals import seal, unseal
-from switcher.states import State
+from switcher.records import Actor, config
 from tests import make
 from tests.audit.conftest import ANNA, BEN, numbers, tell, tell_at, tell_many
 
@@ -103,11 +103,11 @@ def test_there_is_nothing_to_export_or_to_page_where_nothing_was_found(auditor: 
 def test_a_search_that_stopped_says_how_far_it_came_and_goes_on(
     auditor: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(finding.find.__kwdefaults__, "steps", (4,))
+    monkeypatch.setitem(search.find.__kwdefaults__, "steps", (4,))
     wanted = tell(host="north-1", model="mid-a").seq
     for n in range(30):
         tell(host="north-1" if n % 2 else "south-1", model="" if n % 2 else "mid-a")
-    monkeypatch.setattr(finding, "PROBE", 2)
+    monkeypatch.setattr(search, "PROBE", 2)
     path = "/audit/?host=north-1&model=mid-a"
     found: list[int] = []
     for _ in range(20):
@@ -140,7 +140,7 @@ def test_lines_tell_in_words_what_happened(auditor: Client, proofs: KeyFiles) ->
 
 
 def test_every_kind_of_the_product_is_told_in_a_sentence_of_its_own() -> None:
-    from switcher.queries.entrywords import sentence
+    from switcher.audit.entry_descriptions import sentence
 
     facts = {"model": "mid-a", "before": {"a": 1}, "after": {"a": 2}, "profile": "p"}
     for state in State:
@@ -307,7 +307,7 @@ def test_a_removed_host_keeps_its_history(auditor: Client) -> None:
 # -- When
 
 
-def then(client: Client, minutes: float) -> dict[str, Then]:
+def then(client: Client, minutes: float) -> dict[str, HostAt]:
     at = (make.NOW + timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%S")
     response = client.get("/audit/when/", {"at": at})
     assert response.status_code == 200

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from switcher.auditing.tail import Signer
-from switcher.evidence.keys import KeyFiles
-from switcher.evidence.subtrees import BLOCK, block_nodes, newest_block, number, parts, path
-from switcher.evidence.switchboard_verify import GENESIS, Tree, fold, leaf, node
+from switcher.audit import checkpoints, subtrees
+from switcher.audit import proofs as queries
+from switcher.audit.immutability_triggers import seal, unseal
+from switcher.audit.ledger_reader import newest_checkpoint
+from switcher.audit.proofs import NoProof, Prover, proof_of
+from switcher.audit.signer import Signer
+from switcher.audit.signing_keys import KeyFiles
+from switcher.audit.verifier.subtrees import BLOCK, block_nodes, newest_block, number, parts, path
+from switcher.audit.verifier.switchboard_verify import GENESIS, Tree, fold, leaf, node
 from switcher.models import LedgerRow, Segment, Subtree
-from switcher.queries import proofs as queries
-from switcher.queries.proofs import NoProof, Prover, proof_of
-from switcher.records import checkpoints, subtrees
-from switcher.rows import newest_checkpoint
-from switcher.seals import seal, unseal
 from tests import make
 from tests.audit.conftest import tell
 
@@ -151,7 +151,7 @@ def test_what_is_not_signed_has_none_yet(signed: int) -> None:
 def test_without_subtrees_no_more_than_so_many_blocks_are_read(
     signed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "MOST_BLOCKS", 1)
+    monkeypatch.setattr(queries, "MAX_BLOCKS", 1)
     with pytest.raises(NoProof, match="still putting together"):
         proof_of(3 * BLOCK + 1)
     subtrees.keep()

@@ -10,14 +10,14 @@ from datetime import timedelta
 import pytest
 from django.test import AsyncClient, Client
 
-from switcher.auditing.archiving import archive
-from switcher.evidence.keys import KeyFiles
+from switcher.audit import checkpoints
+from switcher.audit.archive_files import open_regular
+from switcher.audit.archiving import archive
+from switcher.audit.immutability_triggers import seal, unseal
+from switcher.audit.paths import segment_folder
+from switcher.audit.signing_keys import KeyFiles
+from switcher.audit.verification import verify
 from switcher.models import AuditEntry, LedgerRow, Origin, Segment
-from switcher.places import segment_folder
-from switcher.queries.ledger import verify
-from switcher.records import checkpoints
-from switcher.seals import seal, unseal
-from switcher.segments import open_regular
 from tests import make
 from tests.audit.conftest import ANNA, tell_many
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from switcher.errors import BadRequest, Conflict, NotFound
-from switcher.evidence.keys import KeyFiles
+from switcher.audit.filters import Filters
+from switcher.audit.reviews import MAX_AT_ONCE, review
+from switcher.audit.search import find
+from switcher.audit.search_index import rebuild
+from switcher.audit.signing_keys import KeyFiles
+from switcher.audit.verification import verify
+from switcher.domain.errors import BadRequest, Conflict, NotFound
 from switcher.models import AuditEntry, LedgerRow, Review
-from switcher.queries.filters import Filters
-from switcher.queries.finding import find
-from switcher.queries.ledger import verify
 from switcher.records import Actor
-from switcher.records.index import rebuild
-from switcher.records.reviews import MOST_AT_ONCE, review
 from tests import make
 from tests.audit.conftest import tell, tell_many
 
@@ -59,7 +59,7 @@ def test_the_same_person_marks_an_entry_once_and_another_may_as_well() -> None:
         ([], "", BadRequest),
         ([99], "", NotFound),
         ([1], "n" * 501, BadRequest),
-        (list(range(1, MOST_AT_ONCE + 2)), "", BadRequest),
+        (list(range(1, MAX_AT_ONCE + 2)), "", BadRequest),
         ([1], "no\0text", BadRequest),
     ],
 )

@@ -13,7 +13,7 @@ from tests.server.process import Process, python, seed, wait_until
 FILL = """
 import django; django.setup()
 from switcher.records import Actor
-from switcher.records.ledger import append, writing
+from switcher.audit.ledger import append, writing
 with writing():
     for n in range(2000):
         append("host.changed", Actor("anna", "page"), host="north-1", after={"notes": "x" * 10_000})

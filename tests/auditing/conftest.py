@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from switcher.records.ledger import Actor, append, writing
+from switcher.audit.ledger import Actor, append, writing
 from tests.clocks import FakeClock
 
 ANNA = Actor("anna", "page")

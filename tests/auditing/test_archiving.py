@@ -14,27 +14,26 @@ import pytest
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 
-from switcher import rows as stored_in
-from switcher.auditing import archiving, checking
-from switcher.auditing.archiving import NotArchived, archive
-from switcher.auditing.tail import Signer
-from switcher.clock import system
-from switcher.errors import Conflict
-from switcher.evidence.keys import KeyFiles
-from switcher.evidence.switchboard_verify import verify_export, verify_files
+from switcher.audit import archive_records as segment_rows
+from switcher.audit import archiving, checking, checkpoints, verification
+from switcher.audit import ledger_reader as stored_in
+from switcher.audit.archive_files import newest_segment
+from switcher.audit.archiving import NotArchived, archive
+from switcher.audit.export import JSONL, Export, chunks
+from switcher.audit.filters import Filters
+from switcher.audit.immutability_triggers import seal, unseal
+from switcher.audit.ledger import append, writing
+from switcher.audit.ledger_reader import newest_seq
+from switcher.audit.paths import segment_folder
+from switcher.audit.point_in_time import then
+from switcher.audit.signer import Signer
+from switcher.audit.signing_keys import KeyFiles
+from switcher.audit.verification import verify
+from switcher.audit.verifier.switchboard_verify import verify_export, verify_files
+from switcher.domain.clock import system
+from switcher.domain.errors import Conflict
 from switcher.models import AuditEntry, LedgerRow, Origin, Segment
-from switcher.places import segment_folder
-from switcher.queries import ledger
-from switcher.queries.export import JSONL, Export, chunks
-from switcher.queries.filters import Filters
-from switcher.queries.ledger import verify
-from switcher.queries.moments import then
-from switcher.records import Actor, checkpoints
-from switcher.records import segments as segment_rows
-from switcher.records.ledger import append, writing
-from switcher.rows import newest_seq
-from switcher.seals import seal, unseal
-from switcher.segments import newest_segment
+from switcher.records import Actor
 from tests import make
 from tests.auditing.conftest import ANNA, write
 from tests.clocks import FakeClock
@@ -475,14 +474,14 @@ class TestWhileOthersRead:
     def test_verify_that_begins_as_they_are_moved(
         self, many: FakeClock, monkeypatch: pytest.MonkeyPatch, at: str
     ) -> None:
-        real = getattr(ledger, at)
+        real = getattr(verification, at)
 
         def then_moved(*args: Any) -> Any:
             found = real(*args)
             move(many)
             return found
 
-        monkeypatch.setattr(ledger, at, then_moved)
+        monkeypatch.setattr(verification, at, then_moved)
         assert verify(index=True).report.problems == []
 
     @pytest.mark.parametrize("after", [-1, 0, 1, 2, 4])

@@ -12,13 +12,14 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, connections
 
-from switcher.auditing.tail import Signer
-from switcher.evidence.keys import KeyFiles
+from switcher.audit import checkpoints
+from switcher.audit.erasure import erase, held_of
+from switcher.audit.ledger import append, writing
+from switcher.audit.signer import Signer
+from switcher.audit.signing_keys import KeyFiles
+from switcher.audit.verification import verify
 from switcher.models import AuditEntry, Origin, SwitchEvent
-from switcher.queries.ledger import verify
-from switcher.records import Actor, checkpoints
-from switcher.records.erasing import erase, held_of
-from switcher.records.ledger import append, writing
+from switcher.records import Actor
 from tests import make
 from tests.auditing.conftest import ANNA
 from tests.clocks import FakeClock

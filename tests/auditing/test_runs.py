@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from switcher import __version__
-from switcher.auditing.archiving import archive
-from switcher.auditing.runs import Run, folder
-from switcher.clock import system
-from switcher.evidence.keys import KeyFiles
+from switcher.audit import checkpoints, process_entries
+from switcher.audit.archiving import archive
+from switcher.audit.server_runs import Run, folder
+from switcher.audit.signing_keys import KeyFiles
+from switcher.domain.clock import system
 from switcher.models import AuditEntry
-from switcher.records import checkpoints, runs
 from tests.auditing.conftest import ANNA
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -96,7 +96,7 @@ def test_processes_that_run_are_not_taken_for_dead() -> None:
 def test_one_that_was_killed_between_its_stop_and_its_end_had_stopped() -> None:
     run = begin()
     assert run._process is not None
-    runs.stopped(run._process)
+    process_entries.stopped(run._process)
     kill(run)
     begin().stop()
     assert "server.lost" not in dict(told())
@@ -107,7 +107,7 @@ def test_one_that_was_killed_before_its_start_was_told_is_not_told_of(monkeypatc
         raise SystemExit
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "started", gone)
+        patched.setattr(process_entries, "started", gone)
         run = Run("server")
         with pytest.raises(SystemExit):
             run._begin()
@@ -117,8 +117,8 @@ def test_one_that_was_killed_before_its_start_was_told_is_not_told_of(monkeypatc
 
 
 def test_a_start_that_cannot_be_written_is_tried_again(monkeypatch: Any) -> None:
-    monkeypatch.setattr("switcher.auditing.runs.AGAIN_S", 0.01)
-    tries, started = [], runs.started
+    monkeypatch.setattr("switcher.audit.server_runs.AGAIN_S", 0.01)
+    tries, started = [], process_entries.started
 
     def at_last(*args: Any) -> None:
         tries.append(args)
@@ -126,7 +126,7 @@ def test_a_start_that_cannot_be_written_is_tried_again(monkeypatch: Any) -> None
             raise OSError("the database is away")
         started(*args)
 
-    monkeypatch.setattr(runs, "started", at_last)
+    monkeypatch.setattr(process_entries, "started", at_last)
     begin().stop()
     assert [kind for kind, _ in told()] == ["server.started", "server.stopped"]
 

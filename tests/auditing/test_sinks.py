@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from switcher.auditing import sinks
-from switcher.auditing.sinks import NotDelivered, deliver
-from switcher.evidence.switchboard_verify import read_anchors
-from switcher.places import FILE, SYSLOG, WEBHOOK, Sink
+from switcher.audit import sinks
+from switcher.audit.paths import FILE, SYSLOG, WEBHOOK, Sink
+from switcher.audit.sinks import NotDelivered, deliver
+from switcher.audit.verifier.switchboard_verify import read_anchors
 
 NOTE = "switchboard\n7\nBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n\n— switchboard c2lnbmVk\n"
 

@@ -12,17 +12,17 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from switcher.auditing import checking, health, sinks, tail
-from switcher.auditing.sinks import NotDelivered
-from switcher.auditing.tail import Auditor, Courier, Signer
-from switcher.clock import system
-from switcher.evidence.keys import KeyFiles, new_key
-from switcher.evidence.switchboard_verify import read_anchors
+from switcher.audit import checking, checkpoints, deliveries, health, sinks
+from switcher.audit import signer as signing
+from switcher.audit.immutability_triggers import seal, unseal
+from switcher.audit.paths import FILE, WEBHOOK, Sink
+from switcher.audit.signer import Auditor, CheckpointDelivery, Signer
+from switcher.audit.signing_keys import KeyFiles, new_key
+from switcher.audit.sinks import NotDelivered
+from switcher.audit.verification import verify
+from switcher.audit.verifier.switchboard_verify import read_anchors
+from switcher.domain.clock import system
 from switcher.models import AuditEntry, Checkpoint, Delivery, LedgerRow
-from switcher.places import FILE, WEBHOOK, Sink
-from switcher.queries.ledger import verify
-from switcher.records import checkpoints, deliveries
-from switcher.seals import seal, unseal
 from tests.auditing.conftest import ANNA, write
 from tests.clocks import FakeClock
 from tests.records.conftest import at_once
@@ -81,7 +81,7 @@ def test_a_bad_check_is_an_alarm_everywhere(
 ) -> None:
     write(clock, 9)
     signer.begin()
-    Courier(Sink(FILE, str(anchors)), clock).tick()
+    CheckpointDelivery(Sink(FILE, str(anchors)), clock).tick()
     unseal()
     LedgerRow.objects.filter(seq=4).update(body="{}")
     seal()
@@ -148,7 +148,7 @@ def test_a_seal_that_goes_missing_later_is_made_again_too(signer: Signer, clock:
     unseal()
     signer.look()
     assert len(facts_of("audit.seal-remade")[0]["seals"]) >= 5
-    assert health.health(clock).seals == ()
+    assert health.health(clock).triggers == ()
 
 
 # --- delivering ------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def test_checkpoints_arrive_in_their_order(signer: Signer, clock: FakeClock, anc
     for _ in range(3):
         write(clock, 2)
         signer.sign()
-    assert Courier(Sink(FILE, str(anchors)), clock).tick() == tail.LOOK_EVERY_S
+    assert CheckpointDelivery(Sink(FILE, str(anchors)), clock).tick() == signing.LOOK_EVERY_S
     notes = list(read_anchors(anchors.read_text().splitlines()))
     assert notes == [c.note for c in Checkpoint.objects.order_by("size")]
     assert not Delivery.objects.filter(delivered_at=None).exists()
@@ -170,7 +170,7 @@ def test_what_several_processes_deliver_arrives_once(
     for _ in range(5):
         write(clock, 2)
         signer.sign()
-    couriers = [Courier(Sink(FILE, str(anchors)), clock) for _ in range(4)]
+    couriers = [CheckpointDelivery(Sink(FILE, str(anchors)), clock) for _ in range(4)]
     results = at_once(*[courier.tick for courier in couriers])
     assert not [r for r in results if isinstance(r, Exception)]
     notes = list(read_anchors(anchors.read_text().splitlines()))
@@ -192,7 +192,7 @@ def test_a_dead_sink_is_tried_less_and_less_often_and_gets_all_once_it_is_back(
     write(clock)
     signer.sign()
     anchors.mkdir()  # no line can be appended to a directory
-    courier = Courier(Sink(FILE, str(anchors)), clock)
+    courier = CheckpointDelivery(Sink(FILE, str(anchors)), clock)
     waits = []
     for _ in range(8):
         waits.append(courier.tick())
@@ -201,7 +201,7 @@ def test_a_dead_sink_is_tried_less_and_less_often_and_gets_all_once_it_is_back(
     write(clock)
     signer.sign()
     anchors.rmdir()
-    assert courier.tick() == tail.LOOK_EVERY_S
+    assert courier.tick() == signing.LOOK_EVERY_S
     assert len(list(read_anchors(anchors.read_text().splitlines()))) == 2
     assert health.health(clock).problems == ()
 
@@ -212,7 +212,7 @@ def test_a_dead_sink_shows_on_the_page_and_in_health_and_as_one_entry(
     write(clock)
     signer.begin()
     anchors.mkdir()
-    Courier(Sink(FILE, str(anchors)), clock).tick()
+    CheckpointDelivery(Sink(FILE, str(anchors)), clock).tick()
     signer.look()
     signer.look()
     said = (
@@ -259,8 +259,8 @@ def test_running_it_signs_and_delivers_by_itself(
             raise NotDelivered("no answer in time")
         real(sink, note)
 
-    monkeypatch.setattr(tail, "deliver", deliver)
-    monkeypatch.setattr(tail, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(signing, "deliver", deliver)
+    monkeypatch.setattr(signing, "LOOK_EVERY_S", 0.05)
     settings.SWITCHER_AUDIT_WEBHOOK = "http://127.0.0.1:9/"
     write(system, 3)  # type: ignore[arg-type]
     auditor = Auditor()
@@ -294,7 +294,7 @@ def test_signing_goes_on_while_the_whole_trail_is_verified(
         return real(tell)
 
     monkeypatch.setattr(checking, "verify", slow)
-    monkeypatch.setattr(tail, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(signing, "LOOK_EVERY_S", 0.05)
     monkeypatch.setattr(checkpoints, "SIGN_AFTER", timedelta(seconds=0.1))
     write(system)  # type: ignore[arg-type]
     auditor = Auditor()
@@ -546,7 +546,12 @@ def test_a_checkpoint_that_waits_since_a_time_to_come_shows(
     [
         ("sign", checkpoints, "sign", "The audit trail could not be signed."),
         ("tick", checkpoints, "is_due", "The audit trail could not be signed."),
-        ("start", tail.seals, "reseal", "The seals of the database could not be looked at."),
+        (
+            "start",
+            signing.immutability_triggers,
+            "reseal",
+            "The seals of the database could not be looked at.",
+        ),
         ("look", health, "trail", "The audit trail could not be looked after."),
     ],
 )

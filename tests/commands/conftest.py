@@ -26,7 +26,7 @@ class Simulator:
         models = [p for m in ("mid-a=2GB", "mid-b=3GB", "big=9GB") for p in ("--model", m)]
         self._popen = subprocess.Popen(
             [
-                *(sys.executable, "-m", "switcher.simulator", "--port", "0"),
+                *(sys.executable, "-m", "ollama_simulator", "--port", "0"),
                 *("--vram", "10GB", "--load-rate", "50GB", *models),
             ],
             stdout=subprocess.PIPE,

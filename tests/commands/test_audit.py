@@ -10,12 +10,12 @@ import pytest
 from django.core.management import call_command
 from django.db import DatabaseError
 
-from switcher.evidence.keys import KeyFiles
+from switcher.audit import checkpoints
+from switcher.audit.immutability_triggers import seal, unseal
+from switcher.audit.signing_keys import KeyFiles
 from switcher.management.audit import verify as command
 from switcher.management.audit.verify import Bar
 from switcher.models import AuditEntry, LedgerRow
-from switcher.records import checkpoints
-from switcher.seals import seal, unseal
 from tests import make
 from tests.server.process import python
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from switcher.domain.specs import Spec
 from switcher.models import AuditEntry, Host
 from switcher.queries.gates import routes
 from switcher.records import keys
 from switcher.records.keys import NewKey
 from switcher.records.usage import Batch, Counts, Where, add
-from switcher.specs import Spec
 from tests import make
 from tests.commands.conftest import ADMIN, run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import requests
 
-from switcher.models import Handle, Host, Lease
+from switcher.models import Host, Lease, ModelCopy
 from tests.commands.conftest import Simulator, run
 from tests.until import until
 
@@ -19,7 +19,7 @@ def ghost(host: Host, simulator: Simulator) -> str:
     url, body = f"{simulator.url}/api/delete", {"model": "mid-a"}
     requests.delete(url, json=body, timeout=5).raise_for_status()
     Host.objects.update(active_tag="", active_digest="")
-    return Handle.objects.get().digest
+    return ModelCopy.objects.get().digest
 
 
 def test_a_ghost_is_freed_by_the_id_that_status_shows(ghost: str, simulator: Simulator) -> None:
@@ -35,7 +35,7 @@ def test_a_command_gives_the_host_back_before_it_ends(host: Host) -> None:
     for tag in ("mid-a", "mid-b", "mid-a"):
         assert run("switch", tag).code == 0
         assert Lease.objects.get(host=host).owner == ""
-    assert [h.tag for h in Handle.objects.all()] == ["mid-a:latest"]
+    assert [h.tag for h in ModelCopy.objects.all()] == ["mid-a:latest"]
 
 
 def test_freed_as_json(ghost: str) -> None:
@@ -54,7 +54,7 @@ def test_status_shows_a_model_that_was_called_by_its_copy_as_what_it_is(
 ) -> None:
     """Fact 21."""
     assert run("switch", "mid-a").code == 0
-    handle = Handle.objects.get().name
+    handle = ModelCopy.objects.get().name
     url = f"{simulator.url}/api/generate"
     requests.post(url, json={"model": "mid-a", "keep_alive": 0}, timeout=5)
     until(lambda: not simulator.resident())

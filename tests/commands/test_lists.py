@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from switcher.drift import Kind
+from switcher.domain.drift import Kind
+from switcher.domain.specs import check_address
 from switcher.management.terminal import size_bytes, until_text
 from switcher.models import ApiKey, AuditEntry, Host, ModelProfile
 from switcher.records import config
-from switcher.specs import check_address
 from tests import make
 from tests.commands.conftest import ADMIN, Simulator, run
 

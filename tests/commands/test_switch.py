@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from django.db import connections
 
+from switcher.domain.specs import Spec
+from switcher.domain.states import Strategy
 from switcher.management import following
 from switcher.management.commands import switch as command
 from switcher.models import Host, SwitchEvent
 from switcher.records import config, switches
 from switcher.records.switches import NewSwitch
-from switcher.specs import Spec
-from switcher.states import Strategy
 from switcher.switching import service
 from tests.commands.conftest import ADMIN, Simulator, run
 

@@ -220,7 +220,7 @@ def simulator(models: Models, *flags: str) -> Iterator[Ollama]:
     disk[-1] += ",embed"
     speeds = ["--load-rate=1.2GB", "--tokens-per-s=150"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "switcher.simulator", "--port=0", *speeds, *disk, *flags],
+        [sys.executable, "-m", "ollama_simulator", "--port=0", *speeds, *disk, *flags],
         stdout=subprocess.PIPE,
         text=True,
     )

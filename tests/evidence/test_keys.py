@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from switcher.evidence.keys import KeyFiles, KeyMissing, KeyRefused, new_key
-from switcher.evidence.switchboard_verify import PublicKey, read_note
+from switcher.audit.signing_keys import KeyFiles, KeyMissing, KeyRefused, new_key
+from switcher.audit.verifier.switchboard_verify import PublicKey, read_note
 
 
 @pytest.fixture

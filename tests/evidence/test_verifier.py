@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from switcher.evidence.keys import SigningKey, new_key
-from switcher.evidence.switchboard_verify import (
+from switcher.audit.signing_keys import SigningKey, new_key
+from switcher.audit.verifier.switchboard_verify import (
     GENESIS,
     BadNote,
     Checkpoint,

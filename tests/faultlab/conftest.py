@@ -8,7 +8,7 @@ import pytest
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from switcher.faultlab import database
+from tests.faultlab import database
 
 
 @contextmanager

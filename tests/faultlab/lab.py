@@ -6,8 +6,8 @@ import os
 from functools import cache
 from typing import Any
 
-from switcher.faultlab.runs import Result, run_schedule
-from switcher.faultlab.schedules import Fault, Schedule
+from tests.faultlab.runs import Result, run_schedule
+from tests.faultlab.schedules import Fault, Schedule
 
 # A sweep plays this many points of a switch; `SWITCHER_FAULTLAB=all` has it play each of them.
 POINTS = 2

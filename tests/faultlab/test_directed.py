@@ -7,14 +7,12 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from switcher import drift
-from switcher.drift import Kind, Memory
-from switcher.faultlab import invariants
-from switcher.faultlab.schedules import FAST, SLOW, Fault, Schedule
-from switcher.faultlab.world import World
-from switcher.observed import Installed, Observation
+from switcher.domain import drift
+from switcher.domain.drift import Kind, Memory
+from switcher.domain.observed import Installed, Observation
+from switcher.domain.states import State
 from switcher.queries.desired import host_cases
-from switcher.states import State
+from tests.faultlab import invariants
 from tests.faultlab.lab import (
     ENDS_WHILE_CUT_S,
     cancelled_while_loading,
@@ -27,6 +25,8 @@ from tests.faultlab.lab import (
     rate_for,
     thawing,
 )
+from tests.faultlab.schedules import FAST, SLOW, Fault, Schedule
+from tests.faultlab.world import World
 
 pytestmark = pytest.mark.usefixtures("ground")
 

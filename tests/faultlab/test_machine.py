@@ -17,11 +17,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from switcher.faultlab import invariants
-from switcher.faultlab.processes import Process
-from switcher.faultlab.schedules import HOSTS, STRATEGIES, TAGS, TARGETS, Fault, Schedule
-from switcher.faultlab.world import World
+from tests.faultlab import invariants
 from tests.faultlab.lab import ALL
+from tests.faultlab.processes import Process
+from tests.faultlab.schedules import HOSTS, STRATEGIES, TAGS, TARGETS, Fault, Schedule
+from tests.faultlab.world import World
 
 pytestmark = pytest.mark.usefixtures("ground")
 

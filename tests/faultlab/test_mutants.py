@@ -8,17 +8,15 @@ from typing import Any
 
 import pytest
 
-from switcher.faultlab import runs
-from switcher.faultlab.runs import run_schedule
-from switcher.faultlab.schedules import Fault, make_schedule
+from switcher.audit.immutability_triggers import seal, unseal
+from switcher.domain.states import State
 from switcher.models import SwitchEvent
 from switcher.records import leases, switches
-from switcher.records.switches import Held
-from switcher.seals import seal, unseal
-from switcher.states import State
+from switcher.records.switches import ClaimedSwitch
 from switcher.switching import residency, restore, steps
-from switcher.switching.effects import Look
-from switcher.switching.keeper import Keeper
+from switcher.switching.effects import ListResident
+from switcher.switching.lease_keeper import LeaseKeeper
+from tests.faultlab import runs
 from tests.faultlab.lab import (
     ENDS_WHILE_CUT_S,
     broken,
@@ -29,6 +27,8 @@ from tests.faultlab.lab import (
     rate_for,
     thawing,
 )
+from tests.faultlab.runs import run_schedule
+from tests.faultlab.schedules import Fault, make_schedule
 
 pytestmark = pytest.mark.usefixtures("ground")
 
@@ -83,10 +83,10 @@ def test_without_a_planted_bug_the_same_schedules_break_nothing() -> None:
 def no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes that do not ask whose the switch is."""
 
-    def take(held: Held, to: State | None) -> SwitchEvent:
+    def take(held: ClaimedSwitch, to: State | None) -> SwitchEvent:
         return SwitchEvent.objects.get(pk=held.switch_id)
 
-    monkeypatch.setattr(Held, "_take_over_row", take)
+    monkeypatch.setattr(ClaimedSwitch, "_take_over_row", take)
 
 
 def test_writes_without_a_fence_are_reported(no_fence: None) -> None:
@@ -103,7 +103,7 @@ def test_writes_without_a_fence_are_found_by_chance(no_fence: None) -> None:
 def no_verify(monkeypatch: pytest.MonkeyPatch) -> None:
     """Activate whatever answered."""
 
-    def nothing(held: Held, job: Any) -> Iterator[Any]:
+    def nothing(held: ClaimedSwitch, job: Any) -> Iterator[Any]:
         return
         yield
 
@@ -134,7 +134,7 @@ def test_a_lab_without_recovery_is_reported(monkeypatch: pytest.MonkeyPatch) -> 
 def test_calls_without_a_look_at_the_lease_are_reported(
     monkeypatch: pytest.MonkeyPatch, answer_first: bool
 ) -> None:
-    monkeypatch.setattr(Keeper, "check", lambda keeper: None)
+    monkeypatch.setattr(LeaseKeeper, "check", lambda keeper: None)
     args = {"seconds": 40.0, "answer_first": answer_first}
     before = Fault(effect("Unload", "big", "swap"), "pause", 0.0, args)
     assert "no call after the lease" in broken(before)
@@ -149,7 +149,7 @@ def test_a_lease_that_is_never_checked_against_the_clock_is_reported(
 
 
 def test_calls_that_nobody_cuts_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Keeper, "_cut", lambda keeper: None)
+    monkeypatch.setattr(LeaseKeeper, "_cut", lambda keeper: None)
     rules = broken(BIG_IS_SLOW, unrenewed())
     assert "no call outlasts the lease" in rules
     assert found_by_chance("no call outlasts the lease")
@@ -160,13 +160,13 @@ def test_calls_that_are_cut_only_after_the_lease_are_reported(
 ) -> None:
     """A look at the clock each WATCH_S comes up to that much too late."""
 
-    def watch(keeper: Keeper) -> None:
+    def watch(keeper: LeaseKeeper) -> None:
         if keeper._clock.monotonic() >= keeper._valid_until:
             keeper._lost = True
         if keeper._lost:
             keeper._cut()
 
-    monkeypatch.setattr(Keeper, "_watch", watch)
+    monkeypatch.setattr(LeaseKeeper, "_watch", watch)
     found = [
         "no call outlasts the lease" in broken(BIG_IS_SLOW, unrenewed(after_s))
         for after_s in (0.1, 1.03, 2.07)
@@ -175,12 +175,12 @@ def test_calls_that_are_cut_only_after_the_lease_are_reported(
 
 
 def test_moves_without_an_entry_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Held, "_entry", lambda *_: None)
+    monkeypatch.setattr(ClaimedSwitch, "_entry", lambda *_: None)
     assert "the entries tell the same story" in broken()
 
 
 def test_a_restore_that_only_says_so_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    def claim(held: Held, job: Any, back: dict[str, None]) -> Iterator[Any]:
+    def claim(held: ClaimedSwitch, job: Any, back: dict[str, None]) -> Iterator[Any]:
         back["mid-a"] = None
         return ()
         yield
@@ -222,12 +222,12 @@ def _ignore_at(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """Look, and go on whatever is listed, in this state."""
     check, held_state = steps._check_listed, {}
 
-    def move(held: Held, to: State, *args: Any, **facts: Any) -> None:
+    def move(held: ClaimedSwitch, to: State, *args: Any, **facts: Any) -> None:
         held_state["now"] = to
         original(held, to, *args, **facts)
 
-    original = Held.move
-    monkeypatch.setattr(Held, "move", move)
+    original = ClaimedSwitch.move
+    monkeypatch.setattr(ClaimedSwitch, "move", move)
     monkeypatch.setattr(
         steps,
         "_check_listed",
@@ -238,8 +238,8 @@ def _ignore_at(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_end_that_does_not_look_for_the_new_model_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def look(held: Held, job: Any) -> Iterator[Any]:
-        return (yield Look())
+    def look(held: ClaimedSwitch, job: Any) -> Iterator[Any]:
+        return (yield ListResident())
 
     monkeypatch.setattr(steps, "_have_new", look)
     lost = Fault(effect("Unload") + 1, "evict", args={"tag": "mid-b"})
@@ -267,7 +267,7 @@ def test_two_ends_are_reported(no_fence: None, monkeypatch: pytest.MonkeyPatch) 
         rules: Counter[str] = Counter()
         for at in range(4, 10):
             pause = Fault(at, "pause", 0.001, {"seconds": 40.0, "answer_first": True})
-            monkeypatch.setattr(Keeper, "check", lambda keeper: None)
+            monkeypatch.setattr(LeaseKeeper, "check", lambda keeper: None)
             rules.update(broken(pause))
         assert rules["one end each"]
     finally:

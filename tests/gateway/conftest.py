@@ -9,13 +9,13 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from switcher.concurrency.threads import in_thread
+from switcher.domain.specs import Spec
 from switcher.gateway.asgi import app
 from switcher.models import Host
 from switcher.ollama import relay
 from switcher.records import Actor
 from switcher.records.config import save_host
-from switcher.specs import Spec
-from switcher.switching.waiting import in_thread
 
 TestServer.__test__ = False  # type: ignore[attr-defined]
 ADMIN = Actor("anna", "page")

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from switcher.gateway import table
+from switcher.concurrency.threads import in_thread
+from switcher.domain.observed import full_name
+from switcher.gateway import route_cache
 from switcher.models import Host, ModelProfile
-from switcher.observed import full_name
 from switcher.queries.desired import spec_of
 from switcher.records import config
 from switcher.records.clients import set_clients
-from switcher.switching.waiting import in_thread
 from tests import make
 from tests.gateway.conftest import ADMIN, Upstream, add_host, set_active
 from tests.gateway.test_keys import make_key, with_key
@@ -23,7 +23,7 @@ from tests.gateway.test_keys import make_key, with_key
 async def change(act: Callable[..., Any], *values: Any) -> None:
     """Change something, and wait until this process's table knows."""
     await in_thread(act, *values)
-    await table.table().routes_after_now()
+    await route_cache.table().routes_after_now()
 
 
 def activate(host: Host, profile: ModelProfile) -> None:

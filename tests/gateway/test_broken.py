@@ -12,10 +12,10 @@ import openai
 import pytest
 from aiohttp import web
 
-from switcher.gateway import lists, pump, table
+from switcher.concurrency.threads import in_thread
+from switcher.gateway import lists, route_cache, streaming
 from switcher.gateway.asgi import app
 from switcher.models import Host, Usage
-from switcher.switching.waiting import in_thread
 from tests.gateway.conftest import Exchange, Upstream, ask
 from tests.gateway.test_passing import cut
 from tests.gateway.test_shapes import EVENTS, NDJSON
@@ -154,7 +154,7 @@ async def test_a_model_that_writes_of_errors_is_no_error(host: Host, upstream: U
 
 async def counted() -> tuple[int, int, int]:
     """Requests, errors and tokens out, once what was counted is written."""
-    await table.close_tables()
+    await route_cache.close_tables()
     row = await in_thread(Usage.objects.get)
     return row.requests, row.errors, row.tokens_out
 
@@ -225,7 +225,7 @@ async def test_only_a_stream_has_to_begin_soon(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, stream: bool, status: int
 ) -> None:
     """An answer that comes whole begins when all of it was made."""
-    monkeypatch.setattr(pump, "FIRST_S", 0.05)
+    monkeypatch.setattr(streaming, "FIRST_S", 0.05)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         with suppress(TimeoutError):
@@ -307,7 +307,7 @@ async def test_who_takes_nothing_for_long_is_left(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The model stays busy as long as somebody listens, and a switch waits for it."""
-    monkeypatch.setattr(pump, "TAKE_S", 0.1)
+    monkeypatch.setattr(streaming, "TAKE_S", 0.1)
     left = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -337,7 +337,7 @@ async def test_who_takes_nothing_for_long_is_left(
 async def test_after_the_head_the_first_part_has_a_time_limit(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pump, "FIRST_S", 0.1)
+    monkeypatch.setattr(streaming, "FIRST_S", 0.1)
     stay = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:

@@ -25,7 +25,7 @@ from django.core.management import call_command
 from switcher.models import Host, ModelProfile
 from switcher.records import config, keys
 from switcher.records.keys import NewKey
-from switcher.records.ledger import SERVER
+from switcher.audit.ledger import SERVER
 from switcher.switching.service import Wish, request_switch
 from switcher.switching.worker import run_once
 call_command("migrate", verbosity=0)
@@ -75,7 +75,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     words = ("--port", "0", "--vram", "24GB", "--load-rate", "50GB", "--tokens-per-s", "500")
     models = ("--model", "mid-a=2GB", "--model", "embed=1GB,embed")
     with subprocess.Popen(
-        [sys.executable, "-m", "switcher.simulator", *words, *models],
+        [sys.executable, "-m", "ollama_simulator", *words, *models],
         stdout=subprocess.PIPE,
         text=True,
         env=environment(data),

@@ -10,38 +10,38 @@ import pytest
 from aiohttp import web
 from django.db import DatabaseError
 
-from switcher import traffic
-from switcher.gateway import routing, table
+from switcher.concurrency.threads import in_thread
+from switcher.domain import inflight
+from switcher.domain.specs import Spec
+from switcher.domain.states import State, Strategy
+from switcher.gateway import route_cache, routing
 from switcher.models import GatewayProcess, Host, Usage
 from switcher.ollama import relay
 from switcher.queries import gates as queries
 from switcher.queries.gates import Standing
 from switcher.records import leases, switches
-from switcher.records.switches import Held, NewSwitch
-from switcher.specs import Spec
-from switcher.states import State, Strategy
+from switcher.records.switches import ClaimedSwitch, NewSwitch
 from switcher.switching import waiting as waiting_room
-from switcher.switching.waiting import in_thread
 from tests.gateway.conftest import ADMIN, Upstream, ask, set_active
 
 
-def begin(host: Host, strategy: str = "swap") -> Held:
+def begin(host: Host, strategy: str = "swap") -> ClaimedSwitch:
     """A switch to mid-b, as far as its checking."""
     new = NewSwitch(host.pk, Spec("", "mid-b"), None, Strategy(strategy), ADMIN)
     row, _ = switches.open_switch(new)
-    held = switches.hold(row.pk, leases.take(host.pk, "test") or 0)
+    held = switches.claim(row.pk, leases.take(host.pk, "test") or 0)
     assert held is not None
     held.move(State.CHECKING)
     held.note(strategy=strategy, to_digest="sha-mid-b", plan={"unload": []})
     return held
 
 
-def go(held: Held, *states: State) -> None:
+def go(held: ClaimedSwitch, *states: State) -> None:
     for state in states:
         held.move(state)
 
 
-def activate(held: Held) -> None:
+def activate(held: ClaimedSwitch) -> None:
     go(held, State.UNLOADING, State.LOADING, State.WARMING, State.VERIFYING, State.ACTIVATING)
     held.activate(State.ACTIVE, "sha-mid-b")
 
@@ -59,7 +59,7 @@ async def test_requests_wait_while_a_swap_lasts_and_go_to_the_new_model(
     await in_thread(go, held, State.DRAINING)
     waiting = [ask() for _ in range(5)]
     await until(lambda: routing.waiting(host.pk) == 5)
-    assert traffic.in_flight(host.pk) == 0, "who waits is not in flight: draining would not end"
+    assert inflight.in_flight(host.pk) == 0, "who waits is not in flight: draining would not end"
     assert not upstream.asked
     await in_thread(activate, held)
     for got in waiting:
@@ -104,7 +104,7 @@ async def test_who_leaves_gives_the_place_up(host: Host, upstream: Upstream) -> 
 async def test_only_so_many_wait(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "MOST_WAITING", 2)
+    monkeypatch.setattr(routing, "MAX_WAITING", 2)
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     waiting = [ask(), ask()]
@@ -141,7 +141,7 @@ async def test_a_wait_is_counted_whatever_became_of_it(
     assert (await ask().end()).status == 503
     await in_thread(activate, held)
     assert (await patient.end()).status == 200
-    await table.close_tables()
+    await route_cache.close_tables()
     rows = await in_thread(lambda: list(Usage.objects.values_list("model", "requests", "waits")))
     assert sorted(rows) == [("", 2, 2), ("mid-b", 1, 1)]
     errors = await in_thread(lambda: sum(Usage.objects.values_list("errors", flat=True)))
@@ -156,7 +156,7 @@ async def test_who_waits_is_sent_away_with_a_time_when_the_server_ends(
     await in_thread(go, held, State.DRAINING)
     got = ask()
     await until(lambda: routing.waiting(host.pk) == 1)
-    waiting_room.let_go()
+    waiting_room.release_waiters()
     await got.end()
     assert (got.status, got.headers["retry-after"]) == (503, "10")
     assert "Switchboard is stopped" in got.json()["error"]["message"]
@@ -169,7 +169,7 @@ async def test_models_are_listed_while_a_swap_lasts(host: Host) -> None:
     assert [m["id"] for m in got.json()["data"]] == ["mid-a"]
 
 
-async def standing_of(host: Host, held: Held) -> Standing:
+async def standing_of(host: Host, held: ClaimedSwitch) -> Standing:
     return await in_thread(queries.standing, host.pk, held.switch_id)
 
 
@@ -269,7 +269,7 @@ async def test_what_still_connects_when_the_gate_closes_waits_and_goes_to_the_ne
         await in_thread(go, held, State.LOADING, State.WARMING, State.VERIFYING)
     go_on = connecting_slowly(monkeypatch)
     early = ask()
-    await until(lambda: traffic.unsent(host.pk))
+    await until(lambda: inflight.unsent(host.pk))
     closing = State.ACTIVATING if strategy == "overlap" else State.DRAINING
     await in_thread(go, held, closing)
     async with asyncio.timeout(10):
@@ -295,10 +295,10 @@ async def test_a_process_that_was_paused_while_it_connected_asks_the_table_again
     assert (await ask().end()).status == 200
     go_on = connecting_slowly(monkeypatch)
     early = ask()
-    await until(lambda: traffic.unsent(host.pk))
-    table.table()._forget()
+    await until(lambda: inflight.unsent(host.pk))
+    route_cache.table()._forget()
     await in_thread(set_active, host, Spec("", "mid-b"))
-    table.table()._newest = -1  # as if an entry had told of it
+    route_cache.table()._newest = -1  # as if an entry had told of it
     go_on.set()
     assert (await early.end()).headers["x-switchboard-model"] == "mid-b"
     assert upstream.body(1)["model"] == "mid-b"
@@ -330,7 +330,7 @@ async def test_the_second_try_goes_to_whatever_is_active_by_then(
 async def test_bodies_that_wait_have_a_bound_together(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "MOST_WAITING_BYTES", 150)
+    monkeypatch.setattr(routing, "MAX_WAITING_BYTES", 150)
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     first = ask({"messages": [], "pad": "x" * 60})
@@ -350,9 +350,9 @@ async def test_without_its_database_nothing_is_passed_on(
     def fail(name: str) -> None:
         raise DatabaseError("away")
 
-    monkeypatch.setattr(table.gates, "beat", fail)
-    monkeypatch.setattr(table, "VALID_S", 0.2)
-    monkeypatch.setattr(table.Table.routes, "__defaults__", (0.2,))
+    monkeypatch.setattr(route_cache.gates, "beat", fail)
+    monkeypatch.setattr(route_cache, "VALID_S", 0.2)
+    monkeypatch.setattr(route_cache.Table.routes, "__defaults__", (0.2,))
     got = await ask().end()
     assert (got.status, got.json()["error"]["code"]) == (503, "no_database")
     assert not upstream.asked
@@ -371,9 +371,9 @@ async def test_a_process_that_was_not_seen_for_long_is_not_waited_for(host: Host
 async def test_without_requests_it_sleeps_and_wakes_for_the_next(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table, "AWAKE_S", 0.1)
+    monkeypatch.setattr(route_cache, "AWAKE_S", 0.1)
     assert (await ask().end()).status == 200
-    task = table.table()._task
+    task = route_cache.table()._task
     assert task is not None
     async with asyncio.timeout(10):
         await task

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from switcher.errors import BadRequest, NotFound
-from switcher.gateway import table
-from switcher.gateway.answers import Refusal
-from switcher.gateway.meter import Meter, Tally
+from switcher.concurrency.threads import in_thread
+from switcher.domain.errors import BadRequest, NotFound
+from switcher.domain.specs import Spec
+from switcher.gateway import route_cache
+from switcher.gateway.answers import GatewayError
+from switcher.gateway.meter import Meter, RequestUsage
 from switcher.models import ApiKey, AuditEntry, Host, Usage
 from switcher.queries import keys as queries
 from switcher.queries.keys import KeyFacts
 from switcher.records import keys
 from switcher.records.keys import NewKey
-from switcher.specs import Spec
-from switcher.switching.waiting import in_thread
 from tests import make
 from tests.clocks import FakeClock
 from tests.gateway.conftest import ADMIN, Exchange, Upstream, add_host, ask, set_active
@@ -130,7 +130,7 @@ async def test_what_was_asked_is_counted_by_key_and_model(host: Host, upstream: 
     for _ in range(2):
         await with_key(token).end()
     await ask().end()
-    await table.close_tables()
+    await route_cache.close_tables()
     rows = await in_thread(lambda: list(Usage.objects.order_by("-key").values()))
     counts = [(r["requests"], r["errors"], r["tokens_in"], r["tokens_out"]) for r in rows]
     assert sorted(counts) == [(1, 0, 3, 4), (2, 1, 3, 4)]
@@ -163,7 +163,7 @@ async def test_tokens_are_counted_as_each_address_tells_them(
 
     upstream.answer = answer
     assert (await ask({"model": "x", "stream": False}, target=path).end()).status == 200
-    await table.close_tables()
+    await route_cache.close_tables()
     row = await in_thread(Usage.objects.get)
     assert (row.tokens_in, row.tokens_out) == tokens
 
@@ -209,7 +209,7 @@ def test_each_process_allows_its_share_of_a_limit() -> None:
     key = facts(requests_a_minute=4)
     for moment in (0.0, 1.0):
         meter.enter(key, moment)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(GatewayError) as refused:
         meter.enter(key, 2.0)
     assert ("retry-after", "58") in refused.value.headers
     meter.enter(key, 60.5)
@@ -218,7 +218,7 @@ def test_each_process_allows_its_share_of_a_limit() -> None:
 def test_a_batch_that_was_not_written_is_not_lost() -> None:
     meter, hour = Meter(), datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
     for _ in range(2):
-        meter.leave(Tally(None, "tower", "mid-a", waited_s=0.2), hour)
+        meter.leave(RequestUsage(None, "tower", "mid-a", waited_s=0.2), hour)
         meter.put_back(meter.take())
     ((where, counts),) = meter.take().rows
     assert (where.hour.minute, counts.requests, counts.waits, counts.wait_ms) == (0, 2, 2, 400)

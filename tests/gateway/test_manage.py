@@ -11,10 +11,10 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from switcher.gateway import table
+from switcher.concurrency.threads import in_thread
+from switcher.gateway import route_cache
 from switcher.models import ApiKey, Host
 from switcher.ollama import relay
-from switcher.switching.waiting import in_thread
 from tests.gateway.conftest import Exchange, Upstream, add_host, ask
 from tests.gateway.test_keys import make_key, with_key
 from tests.gateway.test_shapes import NDJSON
@@ -205,7 +205,7 @@ async def test_who_leaves_an_upload_ends_it(store: Store) -> None:
 async def test_a_key_that_only_manages_was_used(host: Host, upstream: Upstream) -> None:
     token = await in_thread(make_key, manage=True)
     await with_key(token, body={"model": "x"}, target="/api/pull").end()
-    await table.close_tables()
+    await route_cache.close_tables()
     assert (await in_thread(ApiKey.objects.get)).last_used_at is not None
 
 

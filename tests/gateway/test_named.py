@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from switcher.errors import BadRequest
+from switcher.concurrency.threads import in_thread
+from switcher.domain.errors import BadRequest
+from switcher.domain.specs import Spec
 from switcher.models import GatewayName, Host, ModelProfile
 from switcher.records import config
 from switcher.records.clients import put_name, set_clients
-from switcher.specs import Spec
-from switcher.switching.waiting import in_thread
 from tests import make
 from tests.gateway.conftest import ADMIN, HELLO, Upstream, add_host, ask, set_active
 

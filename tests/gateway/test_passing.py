@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from switcher import traffic
+from switcher.concurrency.threads import in_thread
+from switcher.domain import inflight
 from switcher.gateway import body
 from switcher.models import Host
-from switcher.switching.waiting import in_thread
 from tests.gateway.conftest import HELLO, Upstream, add_host, ask
 
 EVENTS = {"Content-Type": "text/event-stream"}
@@ -92,7 +92,7 @@ async def test_an_empty_object_is_the_servers_business(host: Host, upstream: Ups
 async def test_a_body_over_the_limit_is_refused(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(body, "MOST_BYTES", 100)
+    monkeypatch.setattr(body, "MAX_BYTES", 100)
     assert (await ask(b"{" + b" " * 100 + b"}").end()).status == 413
     assert (await ask(b"{}", Content_Length="101").end()).status == 413
     assert not upstream.asked
@@ -104,7 +104,7 @@ async def test_a_body_has_a_largest_number_of_values(
 ) -> None:
     """Millions of small ones take seconds, in which nobody is served, and a hundred times their
     bytes in memory."""
-    monkeypatch.setattr(body, "MOST_VALUES", 11)
+    monkeypatch.setattr(body, "MAX_VALUES", 11)
     assert (await ask(sent).end()).status == 413
     assert (await ask(b'{"a":[1,2,3]}').end()).status == 200
 
@@ -126,12 +126,12 @@ async def test_a_stream_passes_as_it_comes(host: Host, upstream: Upstream) -> No
     assert await got.next_part() == ONE
     assert got.headers["content-type"] == "text/event-stream"
     assert got.headers["x-switchboard-model"] == "mid-a"
-    assert traffic.in_flight(host.pk) == 1
+    assert inflight.in_flight(host.pk) == 1
     go_on.set()
     await got.end()
     assert got.body == ONE + DONE
     assert got.ended
-    assert traffic.in_flight(host.pk) == 0
+    assert inflight.in_flight(host.pk) == 0
 
 
 async def test_the_clients_leaving_ends_the_hosts_work(host: Host, upstream: Upstream) -> None:
@@ -153,7 +153,7 @@ async def test_the_clients_leaving_ends_the_hosts_work(host: Host, upstream: Ups
     async with asyncio.timeout(10):
         await got.task
         await upstream.left.wait()
-    assert traffic.in_flight(host.pk) == 0
+    assert inflight.in_flight(host.pk) == 0
 
 
 async def test_leaving_before_the_first_byte_ends_it_too(host: Host, upstream: Upstream) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from switcher.concurrency.threads import in_thread
+from switcher.domain.specs import Spec
 from switcher.gateway.body import parse
 from switcher.models import Host
-from switcher.specs import Spec
-from switcher.switching.waiting import in_thread
 from tests.gateway.conftest import Upstream, ask, set_active
 from tests.gateway.test_shapes import EVENTS, NDJSON, streamed
 

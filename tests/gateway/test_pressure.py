@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from switcher import traffic
+from switcher.concurrency.threads import in_thread
+from switcher.domain import inflight
+from switcher.domain.specs import Spec
 from switcher.gateway.asgi import app
 from switcher.models import Host
-from switcher.specs import Spec
-from switcher.switching.waiting import in_thread
 from tests.gateway.conftest import HELLO, Exchange, Upstream, ask, set_active
 from tests.gateway.test_shapes import EVENTS, NDJSON
 
@@ -108,7 +108,7 @@ async def test_what_nobody_reads_is_not_asked_of_the_host(
         await reader.task
         await fast.left.wait()
     assert fast.sent < MOST + 400 * 70_000
-    assert traffic.in_flight(host.pk) == 0
+    assert inflight.in_flight(host.pk) == 0
 
 
 async def until(look: Callable[[], object]) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from django.db import DatabaseError
 
+from switcher.concurrency.threads import in_thread
 from switcher.gateway import refusals
 from switcher.models import AuditEntry, Host, LedgerRow
 from switcher.records.keys import NewKey, make_key, turn_off
-from switcher.switching.waiting import in_thread
 from tests.gateway.conftest import ADMIN, Upstream, ask
 
 SENT = "sb-canary-key-that-never-was-4d1a"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from switcher.gateway import pump
+from switcher.concurrency.threads import in_thread
+from switcher.domain.specs import Spec
+from switcher.gateway import streaming
 from switcher.models import Host
 from switcher.records.clients import set_clients
-from switcher.specs import Spec
-from switcher.switching.waiting import in_thread
 from tests import make
 from tests.gateway.conftest import ADMIN, Upstream, ask, set_active
 
@@ -185,7 +185,7 @@ async def test_who_asked_for_the_count_gets_it(host: Host, upstream: Upstream) -
 async def test_a_host_that_falls_silent_is_not_waited_for_for_ever(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pump, "BETWEEN_S", 0.1)
+    monkeypatch.setattr(streaming, "BETWEEN_S", 0.1)
     left = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:

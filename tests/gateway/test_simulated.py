@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import requests
 
+from switcher.concurrency.threads import in_thread
+from switcher.domain.specs import Spec
 from switcher.models import Host
 from switcher.ollama import relay
-from switcher.specs import Spec
-from switcher.switching.waiting import in_thread
 from tests.gateway.conftest import HELLO, add_host, ask, set_active
 
 
@@ -23,7 +23,7 @@ from tests.gateway.conftest import HELLO, add_host, ask, set_active
 def simulated() -> Iterator[str]:
     with subprocess.Popen(
         [
-            *(sys.executable, "-m", "switcher.simulator", "--port", "0", "--load-rate", "50GB"),
+            *(sys.executable, "-m", "ollama_simulator", "--port", "0", "--load-rate", "50GB"),
             *("--tokens-per-s", "500", "--model", "mid-a=2GB", "--model", "mid-b=2GB"),
         ],
         stdout=subprocess.PIPE,

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from switcher.gateway.answers import Refusal
+from switcher.concurrency.threads import in_thread
+from switcher.domain.specs import Spec
+from switcher.gateway.answers import GatewayError
 from switcher.gateway.translate import Answer, to_chat
 from switcher.models import Host
-from switcher.specs import Spec
-from switcher.switching.waiting import in_thread
 from tests.gateway.conftest import HELLO, Upstream, ask, set_active
 
 SPEC = Spec("coder", "mid-a", keep_alive="2h", options={"num_ctx": 8192, "temperature": 0.2})
@@ -131,7 +131,7 @@ def test_tool_calls_go_there_and_their_results_find_their_name() -> None:
     ],
 )
 def test_messages_that_cannot_be_used_are_refused(messages: Any) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(GatewayError) as refused:
         chat(messages=messages)
     assert (refused.value.status, refused.value.param) == (400, "messages")
 

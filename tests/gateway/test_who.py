@@ -6,8 +6,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from switcher.concurrency.threads import in_thread
 from switcher.models import Host
-from switcher.switching.waiting import in_thread
 from tests import make
 from tests.gateway.conftest import Upstream, ask
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from switcher.audit.ledger import Actor
+from switcher.domain.specs import Spec
 from switcher.models import Host
 from switcher.records import config
-from switcher.records.ledger import Actor
-from switcher.specs import Spec
 from tests.hung import server
 from tests.hung.server import A, Ollama
 

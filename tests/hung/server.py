@@ -17,7 +17,7 @@ GB = 1_000_000_000
 A, B = "a" * 64, "b" * 64
 DISK = {"mid-a:latest": A, "mid-b:latest": B}
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-MOST_SENT = 100_000_000  # of a body without an end: whoever reads on would get so much
+MAX_SENT = 100_000_000  # of a body without an end: whoever reads on would get so much
 
 Bad = Callable[[Peer], None]
 
@@ -64,7 +64,7 @@ def pours(head: bytes, part: bytes) -> Bad:
     def serve(peer: Peer) -> None:
         peer.send(head)
         many, sent = part * max(1, 65536 // len(part)), 0
-        while sent < MOST_SENT and not peer.server.over.is_set():
+        while sent < MAX_SENT and not peer.server.over.is_set():
             peer.send(many)
             sent += len(many)
             peer.server.poured = sent  # type: ignore[attr-defined]

@@ -30,12 +30,12 @@ def test_no_more_is_read_than_an_answer_may_have(bad: Bad) -> None:
         with pytest.raises(OllamaError):
             client.resident()
         client.close()
-        assert ollama.bytes_poured < calls.MOST_BYTES + BUFFERS
+        assert ollama.bytes_poured < calls.MAX_BYTES + BUFFERS
 
 
 def most(text: bytes, end: bytes) -> bytes:
     """As many of these as an answer may have."""
-    inside = calls.MOST_BYTES - 100
+    inside = calls.MAX_BYTES - 100
     return b'{"models": [' + text * (inside // len(text)) + end + b"]}"
 
 
@@ -62,4 +62,4 @@ def test_an_answer_takes_no_more_than_some_times_its_bound_in_memory(bad: Bad) -
         finally:
             tracemalloc.stop()
             client.close()
-    assert peak < 20 * calls.MOST_BYTES, f"{peak / 1e6:.0f} MB"
+    assert peak < 20 * calls.MAX_BYTES, f"{peak / 1e6:.0f} MB"

@@ -18,7 +18,7 @@ from switcher.ollama.calls import Call
 from switcher.ollama.errors import CallCut, TimedOut, Unreachable
 from switcher.records import switches
 from switcher.switching import service
-from switcher.switching.service import Wish
+from switcher.switching.service import SwitchRequest
 from switcher.switching.worker import Worker
 from tests.hung import server
 from tests.hung.conftest import ANNA
@@ -177,7 +177,7 @@ def test_a_cancel_is_seen_while_the_host_takes_no_connection(
 ) -> None:
     with full_backlog() as url:
         Host.objects.update(base_url=url)
-        row, _ = service.request_switch(Wish("mid-b"), ANNA)
+        row, _ = service.request_switch(SwitchRequest("mid-b"), ANNA)
         until(connecting_now)
         assert seen_after(row) < SEEN_S + 0.5
     row.refresh_from_db()
@@ -188,7 +188,7 @@ def test_a_cancel_is_seen_while_the_hosts_name_is_looked_up(
     host: Host, patient: None, worker: Worker, dead_name_server: threading.Event
 ) -> None:
     Host.objects.update(base_url="http://gone.test")
-    row, _ = service.request_switch(Wish("mid-b"), ANNA)
+    row, _ = service.request_switch(SwitchRequest("mid-b"), ANNA)
     until(lambda: connecting._lookups)
     assert seen_after(row) < SEEN_S + 0.5
     row.refresh_from_db()
@@ -211,7 +211,7 @@ def test_a_cancel_is_seen_in_the_middle_of_a_load_that_hangs(
         return False
 
     ollama.where = first_load
-    row, _ = service.request_switch(Wish("mid-b", strategy="swap"), ANNA)
+    row, _ = service.request_switch(SwitchRequest("mid-b", strategy="swap"), ANNA)
     until(ollama.raw.dripping.is_set)
     assert seen_after(row) < SEEN_S + 1.0
     row.refresh_from_db()

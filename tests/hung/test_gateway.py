@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from switcher import traffic
+from switcher.concurrency.threads import in_thread
+from switcher.domain import inflight
+from switcher.domain.specs import Spec
 from switcher.models import Host
 from switcher.ollama import relay
-from switcher.specs import Spec
-from switcher.switching.waiting import in_thread
 from tests.gateway.conftest import ask, set_active
 from tests.hung import server
 from tests.hung.conftest import add_host
@@ -65,7 +65,7 @@ async def test_what_is_no_answer_is_an_error_in_time_and_in_openais_shape(
     assert exchange.headers["content-type"] == "application/json"
     assert exchange.json()["error"]["message"]
     assert len(exchange.body) < 2000
-    assert traffic.in_flight(host.pk) == 0
+    assert inflight.in_flight(host.pk) == 0
 
 
 @pytest.mark.parametrize("bad", PASSED.values(), ids=PASSED)
@@ -90,7 +90,7 @@ async def test_what_drips_ends_when_its_client_leaves(
     exchange.leave()
     await exchange.end()
     assert exchange.status in (0, 200)
-    assert traffic.in_flight(host.pk) == 0
+    assert inflight.in_flight(host.pk) == 0
     await _until(ollama.raw.client_went.is_set)
 
 
@@ -115,7 +115,7 @@ async def test_no_more_than_a_bound_is_read_of_an_answer_without_an_end(
 ) -> None:
     ollama.bad = HUGE["100 MB of JSON"]
     await ask().end()
-    assert ollama.bytes_poured < relay.MOST_BYTES + 10_000_000
+    assert ollama.bytes_poured < relay.MAX_BYTES + 10_000_000
 
 
 async def test_a_redirect_reaches_no_other_host(host: Host, ollama: Ollama) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
+from switcher.domain.states import ENDED, State, can_move
 from switcher.models import AuditEntry, Host, Lease, SwitchEvent
-from switcher.states import ENDED, State, can_move
 from switcher.switching import service
-from switcher.switching.service import Wish
+from switcher.switching.service import SwitchRequest
 from switcher.switching.worker import run_once
 from tests.hung import server
 from tests.hung.conftest import ANNA, BOUND_S, DEADLINE_S
@@ -25,7 +25,7 @@ bad_ones = pytest.mark.parametrize("bad", ALL.values(), ids=ALL)
 
 def switch(calls: int) -> SwitchEvent:
     """To mid-b, to its end: `calls` of them may need their whole deadline."""
-    row, _ = service.request_switch(Wish("mid-b", strategy="swap"), ANNA)
+    row, _ = service.request_switch(SwitchRequest("mid-b", strategy="swap"), ANNA)
     began = time.monotonic()
     assert run_once(row.pk)
     took = time.monotonic() - began

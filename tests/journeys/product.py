@@ -20,7 +20,7 @@ call_command("migrate", verbosity=0)
 from django.contrib.auth.models import Group, User
 from switcher.models import Host, ModelProfile
 from switcher.records import config
-from switcher.records.ledger import SERVER
+from switcher.audit.ledger import SERVER
 User.objects.create_superuser("admin", password={admin!r})
 auditor = User.objects.create_user("auditor", password={auditor!r}, is_staff=True)
 auditor.groups.add(Group.objects.get(name="auditors"))
@@ -44,7 +44,7 @@ class Simulator:
         models = [part for model in self.MODELS for part in ("--model", model)]
         self._popen = subprocess.Popen(
             [
-                *(sys.executable, "-m", "switcher.simulator", "--port", "0"),
+                *(sys.executable, "-m", "ollama_simulator", "--port", "0"),
                 *("--vram", "10GB", "--load-rate", "4GB", *models, *args),
             ],
             cwd=ROOT,

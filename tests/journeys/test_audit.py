@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from switcher.evidence import switchboard_verify
+from switcher.audit.verifier import switchboard_verify
 from tests.journeys.conftest import Product
 from tests.journeys.product import sign_in
 from tests.journeys.test_switch import tab_to

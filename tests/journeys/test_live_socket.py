@@ -27,7 +27,7 @@ HOST = """
 import django; django.setup()
 from switcher.models import Host
 from switcher.records import config
-from switcher.records.ledger import SERVER
+from switcher.audit.ledger import SERVER
 config.save_host(Host(name="{0}", base_url="http://127.0.0.1:9"), SERVER)
 """
 # As another process would: nobody in the server hears of it, the rows tell.
@@ -35,9 +35,9 @@ SWITCH = """
 import django; django.setup()
 from switcher.models import Host
 from switcher.records import switches
-from switcher.records.ledger import Actor
-from switcher.specs import Spec
-from switcher.states import Strategy
+from switcher.audit.ledger import Actor
+from switcher.domain.specs import Spec
+from switcher.domain.states import Strategy
 host = Host.objects.get(name="north-1")
 spec = Spec(profile="", tag="{0}", keep_alive="30m")
 row, _ = switches.open_switch(
@@ -48,7 +48,7 @@ print(row.pk)
 CANCEL = """
 import django; django.setup()
 from switcher.records import leases, switches
-from switcher.states import State
+from switcher.domain.states import State
 held = switches.hold({0}, leases.take(switches.host_of({0}), "test"))
 held.end(State.CANCELLED, outcome="Nothing was touched.")
 leases.give_back(held.host_id, held.fence)

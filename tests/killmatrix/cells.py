@@ -20,8 +20,8 @@ from itertools import pairwise
 
 import requests
 
-from switcher.evidence.switchboard_verify import Verifier
-from switcher.states import ENDED, OPEN, TRANSITIONS, State, Strategy
+from switcher.audit.verifier.switchboard_verify import Verifier
+from switcher.domain.states import ENDED, OPEN, TRANSITIONS, State, Strategy
 from tests.journeys.product import Simulator, sign_in
 from tests.killmatrix.engines import Database
 from tests.server.process import ROOT, Process, wait_until
@@ -33,7 +33,7 @@ HOST = """
 import django; django.setup()
 from switcher.models import Host
 from switcher.records import config
-from switcher.records.ledger import SERVER
+from switcher.audit.ledger import SERVER
 config.save_host(
     Host(name="north-1", base_url={url!r}, vram_bytes=10_000_000_000, simulated=True), SERVER
 )

@@ -27,7 +27,7 @@ call_command("migrate", verbosity=0)
 from django.contrib.auth.models import User
 from switcher.models import ModelProfile
 from switcher.records import config
-from switcher.records.ledger import SERVER
+from switcher.audit.ledger import SERVER
 User.objects.create_superuser("admin", password={password!r})
 for name in ("mid-a", "mid-b"):
     config.save_profile(ModelProfile(name=name, tag=name), SERVER)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from switcher.states import WORDS
+from switcher.domain.states import WORDS
 from tests.killmatrix.cells import Result
 from tests.server.process import ROOT
 

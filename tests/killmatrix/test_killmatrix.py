@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from switcher.states import OPEN, PHASES, WORDS, State, Strategy
+from switcher.domain.states import OPEN, PHASES, WORDS, State, Strategy
 from tests.killmatrix.cells import CELLS
 from tests.killmatrix.engines import Missing, find_postgres
 from tests.killmatrix.matrix import play_all

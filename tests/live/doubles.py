@@ -15,7 +15,7 @@ class FakeSource:
     def __init__(self) -> None:
         self.at = 0
         self.texts: dict[str, dict[str, str]] = {"board": {"a": "<p>1</p>", "b": "<p>1</p>"}}
-        self.speech: dict[str, str] = {}
+        self.announcements: dict[str, str] = {}
         self.shape: dict[str, str] = {}
         self.ticking = False
         self.pulses = 0
@@ -35,8 +35,8 @@ class FakeSource:
             for t in topics
             if t in self.texts
         }
-        speech, self.speech = self.speech, {}
-        return Rendered(fragments, speech, dict(self.shape), self.ticking)
+        announcements, self.announcements = self.announcements, {}
+        return Rendered(fragments, announcements, dict(self.shape), self.ticking)
 
     def change(self, topic: str, key: str, text: str) -> None:
         """As if another process had changed it."""

@@ -154,7 +154,7 @@ async def test_speech_is_said_once_and_never_to_who_comes_later(
     feed.subscribe(["board"])
     feed.tick()
     source.at += 1
-    source.speech = {"board": "<p>north-1: loading</p>"}
+    source.announcements = {"board": "<p>north-1: loading</p>"}
     feed.tick()
     source.at += 1
     answer = await ask(feed, "board")

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from pytest_django import DjangoAssertNumQueries
 
+from switcher.audit.ledger import SERVER, Actor
+from switcher.domain.observed import Observation, Resident
+from switcher.domain.specs import Spec
+from switcher.domain.states import State, Strategy
 from switcher.live.fragments import essence
 from switcher.live.source import PanelSource
 from switcher.models import Host
-from switcher.observed import Observation, Resident
 from switcher.records import config, leases, readings, switches
-from switcher.records.ledger import SERVER, Actor
-from switcher.records.switches import Held, NewSwitch
-from switcher.specs import Spec
-from switcher.states import State, Strategy
+from switcher.records.switches import ClaimedSwitch, NewSwitch
 from switcher.watching import loop
 
 pytestmark = pytest.mark.django_db
@@ -61,13 +61,13 @@ def read(host: Host, wall: Wall, *models: str) -> None:
     loop._latest[host.pk] = Observation(wall.now(), resident=rows)
 
 
-def start(host: Host, wall: Wall) -> Held:
+def start(host: Host, wall: Wall) -> ClaimedSwitch:
     """A switch that has got as far as loading."""
     spec = Spec(profile="", tag="mid-b:latest", keep_alive="30m")
     row, _ = switches.open_switch(NewSwitch(host.pk, spec, None, Strategy.SWAP, ANNA), wall)
     fence = leases.take(host.pk, "me", wall)
     assert fence is not None
-    held = switches.hold(row.pk, fence, wall)
+    held = switches.claim(row.pk, fence, wall)
     assert held is not None
     return held
 
@@ -83,7 +83,7 @@ def marks(source: PanelSource) -> dict[str, str]:
 
 
 def spoken(source: PanelSource, topic: str = "board") -> str:
-    return source.render(frozenset({topic})).speech.get(topic, "")
+    return source.render(frozenset({topic})).announcements.get(topic, "")
 
 
 def test_a_look_is_one_query(
@@ -227,7 +227,7 @@ def test_what_people_typed_is_escaped(source: PanelSource, host: Host, wall: Wal
     rendered = source.render(frozenset({"board"}))
     html = "".join(p.html for p in rendered.fragments["board"].values())
     assert "<i>" not in html
-    assert "<b>anna" not in html + rendered.speech["board"]
+    assert "<b>anna" not in html + rendered.announcements["board"]
 
 
 def test_a_host_of_its_own_page(source: PanelSource, host: Host, wall: Wall) -> None:

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
+from switcher.domain.specs import Spec
 from switcher.ollama import calls
 from switcher.ollama.calls import Answer, Call
 from switcher.ollama.client import Client
 from switcher.ollama.errors import BadAnswer, CallCut, OllamaError, TimedOut, Unreachable
-from switcher.specs import Spec
 from tests.ollama.rawserver import OK, Peer, Serve, answering, json_answer, raw_server
 from tests.until import until
 

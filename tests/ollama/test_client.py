@@ -14,7 +14,8 @@ import responses
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from switcher.observed import Installed, Observation, Resident
+from switcher.domain.observed import Installed, Observation, Resident
+from switcher.domain.specs import Spec, WarmUp
 from switcher.ollama.calls import Call
 from switcher.ollama.client import Client
 from switcher.ollama.errors import (
@@ -26,7 +27,6 @@ from switcher.ollama.errors import (
     ServerBusy,
     Unreachable,
 )
-from switcher.specs import Spec, WarmUp
 from tests.ollama.rawserver import Peer, json_answer, raw_server
 
 URL = "http://tower.test:11434"

@@ -8,7 +8,7 @@ import responses
 from django.test import Client
 
 from switcher.access import AUDITORS
-from switcher.observed import Installed, Resident
+from switcher.domain.observed import Installed, Resident
 from tests import make
 
 

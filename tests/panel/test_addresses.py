@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from switcher.gateway.who import caller_of
+from switcher.gateway.auth import caller_of
 from switcher.models import AuditEntry
 from tests import make
 from tests.panel.test_django_admin import PROFILE

@@ -10,9 +10,9 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from switcher.domain.states import State
 from switcher.models import SwitchEvent
 from switcher.records import config
-from switcher.states import State
 from tests import make
 from tests.make import FixedClock
 from tests.panel.conftest import FakeOllama

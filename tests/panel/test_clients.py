@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from switcher.domain.specs import Spec
 from switcher.models import AuditEntry, GatewayName, Host
 from switcher.queries.gates import routes
 from switcher.records.usage import Batch, Counts, Where, add
-from switcher.specs import Spec
 from tests import make
 from tests.panel.test_board import text_of
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from switcher.drift import Kind
+from switcher.domain.drift import Kind
 from switcher.models import AuditEntry, Host, ModelProfile
 from switcher.records import drifts
 from tests import make
@@ -167,11 +167,11 @@ def test_host_is_changed_with_its_pins_and_keeps_what_is_active(admin: Client) -
     make.profile("embed")
     host = make.host()
     make.ended_switch(host, "phi4:14b")
-    values = HOST | {"pins": "1", "preloaded": ["embed"], "strategy": "swap", "default": "on"}
+    values = HOST | {"pins": "1", "pinned": ["embed"], "strategy": "swap", "default": "on"}
     admin.post("/hosts/north-1/edit", values)
     row = Host.objects.get()
     assert (row.strategy, row.active_tag) == ("swap", "phi4:14b")
-    assert [p.name for p in row.preloaded.all()] == ["embed"]
+    assert [p.name for p in row.pinned.all()] == ["embed"]
     page = admin.get("/hosts/north-1/edit").content.decode()
     assert 'value="44.5"' in page
 

@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 import pytest
 from django.test import Client
 
-from switcher.auditing import checking, health
-from switcher.auditing.checking import Progress
-from switcher.auditing.tail import Courier, Signer
-from switcher.evidence import switchboard_verify
-from switcher.evidence.keys import KeyFiles
-from switcher.evidence.switchboard_verify import PublicKey
+from switcher.audit import checking, health
+from switcher.audit.checking import Progress
+from switcher.audit.immutability_triggers import seal, unseal
+from switcher.audit.paths import FILE, Sink
+from switcher.audit.signer import CheckpointDelivery, Signer
+from switcher.audit.signing_keys import KeyFiles
+from switcher.audit.verifier import switchboard_verify
+from switcher.audit.verifier.switchboard_verify import PublicKey
 from switcher.models import AuditEntry, LedgerRow
-from switcher.places import FILE, Sink
-from switcher.seals import seal, unseal
 from tests import make
 from tests.panel.test_board import text_of
 
@@ -29,7 +29,7 @@ BEGAN = datetime(2026, 11, 24, 14, 32, 7, tzinfo=UTC)
 def signed(proofs: KeyFiles) -> KeyFiles:
     make.host()
     Signer().begin()
-    Courier(Sink(FILE, str(proofs.private.with_name("anchors.txt")))).tick()
+    CheckpointDelivery(Sink(FILE, str(proofs.private.with_name("anchors.txt")))).tick()
     return proofs
 
 

@@ -10,9 +10,9 @@ import requests
 from django.test import Client
 
 from switcher.live.source import PanelSource
-from switcher.models import Handle, Host, SwitchEvent
+from switcher.models import Host, ModelCopy, SwitchEvent
 from switcher.records import config
-from switcher.switching.service import Wish, request_switch
+from switcher.switching.service import SwitchRequest, request_switch
 from switcher.switching.worker import run_once
 from switcher.watching.loop import check_now
 from tests.make import ANNA
@@ -47,10 +47,10 @@ class Ghost:
         row = simulator.resident()["mid-a"]
         self.digest: str = row["digest"]
         simulator.act("repull", tag="mid-a")
-        self.handle = Handle.objects.get().name
+        self.handle = ModelCopy.objects.get().name
 
     def switch(self, tag: str, **values: Any) -> None:
-        row, _ = request_switch(Wish(model=tag, host="north-1", **values), ANNA)
+        row, _ = request_switch(SwitchRequest(model=tag, host="north-1", **values), ANNA)
         run_once(row.pk)
         row = SwitchEvent.objects.get(pk=row.pk)
         assert row.state == "active", row.error
@@ -86,7 +86,7 @@ def test_a_ghost_is_shown_and_freed_without_script(operator: Client, ghost: Ghos
     assert "Free it" not in shown
     assert ghost.simulator.resident() == {}
     assert ghost.handle not in ghost.names()
-    assert not Handle.objects.exists()
+    assert not ModelCopy.objects.exists()
 
 
 def test_a_ghost_is_freed_in_place_with_htmx(operator: Client, ghost: Ghost) -> None:
@@ -161,7 +161,7 @@ def test_a_model_that_was_called_by_its_copy_is_shown_as_what_it_is(
     """Fact 21: `/api/ps` shows the name by which it was loaded first."""
     ghost = Ghost(host, simulator)
     ghost.switch("mid-a")  # to its new content: the old one has left
-    handle = Handle.objects.get().name
+    handle = ModelCopy.objects.get().name
     simulator.load("mid-a", keep_alive=0)
     until(lambda: not simulator.resident())
     simulator.load(handle)

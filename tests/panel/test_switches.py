@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from switcher.domain.states import State
 from switcher.models import AuditEntry, FailureSeen
-from switcher.states import State
 from tests import make
 from tests.make import NOW
 from tests.panel.test_board import text_of

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from switcher.drift import Kind
+from switcher.domain.drift import Kind
+from switcher.domain.states import State
 from switcher.models import FailureSeen
 from switcher.queries.board import board
 from switcher.queries.hoststates import HostRow
 from switcher.records import config, drifts, readings, switches
-from switcher.states import State
 from tests import make
 from tests.make import ANNA, GB, NOW
 
@@ -89,7 +89,7 @@ def test_host_with_nothing_loaded_is_idle_and_no_warning() -> None:
 
 def test_pinned_models_alone_are_no_drift() -> None:
     host = activated(seen=make.seen(make.resident("embed:latest", 0.5)))
-    config.set_preloaded(host, [make.profile("embed")], ANNA)
+    config.set_pinned(host, [make.profile("embed")], ANNA)
     assert row().state == "idle"
     assert row().bar.segments[0].part.kind == "pin"
 

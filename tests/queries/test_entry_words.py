@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from switcher.queries.entrywords import look, sentence
-from switcher.queries.filters import group_of
+from switcher.audit.entry_descriptions import look, sentence
+from switcher.audit.filters import group_of
 from tests.server.process import ROOT
 
 # By "user.added" or by f"{what}.changed" in what is given to `append`.

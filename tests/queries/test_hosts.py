@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from switcher.domain.wording import came_from, keep_alive_words
 from switcher.queries.hosts import host_page, host_rows, host_values
 from switcher.queries.profiles import profile, profile_list
-from switcher.queries.words import came_from, keep_alive_words
 from switcher.records import config
 from tests import make
 from tests.make import ANNA, NOW
@@ -43,11 +43,11 @@ def test_profiles_tell_where_they_are_used() -> None:
     make.profile("llama3.1:8b")
     embed, _ = make.profile("embed"), make.profile("phi4:14b")
     make.ended_switch(host, "llama3.1:8b")
-    config.set_preloaded(host, [embed], ANNA)
+    config.set_pinned(host, [embed], ANNA)
     make.open_switch(host, "phi4:14b")
     found = {p.model: p for p in profile_list()}
     assert found["llama3.1:8b"].active_on == ("north-1",)
-    assert found["embed"].preloaded_on == ("north-1",)
+    assert found["embed"].pinned_on == ("north-1",)
     assert found["phi4:14b"].switching_on == ("north-1",)
     assert profile("nothing") is None
 

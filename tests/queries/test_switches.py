@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 
+from switcher.domain.states import State, Strategy
 from switcher.queries.listing import PAGE, Filters
 from switcher.queries.switches import neighbours, open_switch_on, switch_list, switch_view
 from switcher.records import switches
-from switcher.states import State, Strategy
 from tests import make
 from tests.make import ANNA, NOW
 

@@ -10,12 +10,12 @@ import requests
 from django.contrib.auth.models import User
 from django.test import Client
 
+from switcher.audit.ledger import Actor
+from switcher.domain.states import ENDED, OPEN, State, can_move
 from switcher.models import AuditEntry, Host, Lease, ModelProfile, SwitchEvent
 from switcher.records import config
-from switcher.records.ledger import Actor
-from switcher.states import ENDED, OPEN, State, can_move
 from switcher.switching import service
-from switcher.switching.service import Wish
+from switcher.switching.service import SwitchRequest
 from switcher.switching.worker import Worker, run_once
 from tests import make
 from tests.races.simulated import Simulated
@@ -37,7 +37,7 @@ class World:
 
     def ask(self, model: str, actor: Actor = ANNA, strategy: str = "", **values: str) -> int:
         """Ask for a switch; gives its number."""
-        wish = Wish(model, strategy=strategy, reason=values.pop("reason", ""), **values)
+        wish = SwitchRequest(model, strategy=strategy, reason=values.pop("reason", ""), **values)
         return service.request_switch(wish, actor)[0].pk
 
     def loads(self, tag: str) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 
 import requests
 
-from switcher.simulator.command import add_arguments, make_host
-from switcher.simulator.serving import Listener
+from ollama_simulator.command import add_arguments, make_host
+from ollama_simulator.serving import Listener
 
 MODELS = ("mid-a=4GB", "mid-b=4GB", "big=8GB")
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from switcher.errors import BadRequest, Conflict, SwitchRunning
+from switcher.audit.ledger import Actor
+from switcher.domain.errors import BadRequest, Conflict, SwitchRunning
+from switcher.domain.states import State
 from switcher.models import AuditEntry, ModelProfile, SwitchEvent
 from switcher.records import config
-from switcher.records.ledger import Actor
-from switcher.states import State
 from switcher.switching import service
-from switcher.switching.service import Wish
+from switcher.switching.service import SwitchRequest
 from switcher.switching.worker import Worker
 from tests.races.conftest import ANNA, BEN, World
 from tests.records.conftest import at_once
@@ -43,7 +43,7 @@ def test_a_double_click_is_one_switch_and_both_clicks_lead_to_it(
     world: World, worker: Worker, sign_in: SignIn
 ) -> None:
     world.profile("mid-b")
-    token = service.plan(Wish(profile="mid-b", host="north-1")).token
+    token = service.plan(SwitchRequest(profile="mid-b", host="north-1")).token
     clients = [sign_in("olga") for _ in range(2)]
     answers: list[Any] = at_once(*(partial(click, c, token) for c in clients))
     (row,) = new(world)
@@ -60,7 +60,7 @@ def test_a_second_click_that_comes_when_the_host_has_changed_leads_there_too(
 ) -> None:
     """Its plan does not hold any more, because of the first one."""
     world.profile("mid-b")
-    token = service.plan(Wish(profile="mid-b", host="north-1", strategy="swap")).token
+    token = service.plan(SwitchRequest(profile="mid-b", host="north-1", strategy="swap")).token
     client = sign_in("olga")
     world.ollama.fault(kind="slow_load", tag="mid-b", factor=20)
     first = click(client, token, strategy="swap")
@@ -162,7 +162,7 @@ def test_a_switch_back_that_is_asked_while_it_is_left_is_refused_not_taken_as_do
 
 
 def keyed(model: str, key: str = "k-1", actor: Actor = ANNA, **values: str) -> tuple[int, bool]:
-    row, made = service.request_switch(Wish(model, **values), actor, idempotency_key=key)
+    row, made = service.request_switch(SwitchRequest(model, **values), actor, idempotency_key=key)
     return row.pk, made
 
 

@@ -13,11 +13,11 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 
-from switcher.errors import Conflict
+from switcher.domain.errors import Conflict
+from switcher.domain.states import State
 from switcher.management import following
 from switcher.management.commands import switch as command
 from switcher.models import AuditEntry, SwitchEvent
-from switcher.states import State
 from switcher.switching import service
 from switcher.switching.worker import Worker
 from tests.races.conftest import ANNA, BEN, World

@@ -17,12 +17,12 @@ from django.contrib.auth.models import User
 from django.db import connection, connections
 from django.test import Client
 
-from switcher.errors import Conflict, NotFound, SwitchRunning
+from switcher.domain.errors import Conflict, NotFound, SwitchRunning
+from switcher.domain.states import State
 from switcher.models import AuditEntry, Host, Lease, ModelProfile, SwitchEvent
 from switcher.records import config
-from switcher.states import State
 from switcher.switching import service
-from switcher.switching.service import Wish
+from switcher.switching.service import SwitchRequest
 from switcher.switching.worker import Worker, run_once
 from tests.races.conftest import ANNA, BEN, World
 from tests.records.conftest import at_once
@@ -81,7 +81,7 @@ def test_a_profile_that_is_deleted_just_before_the_switch_is_written_down_does_n
     row = world.profile("mid-b", keep_alive="2h")
     check = service.check
 
-    def delete_after(wish: Wish) -> Any:
+    def delete_after(wish: SwitchRequest) -> Any:
         want = check(wish)
         config.delete_profile(row.pk, BEN)
         return want
@@ -183,7 +183,7 @@ def test_edits_of_a_host_during_a_switch_lose_neither_the_edit_nor_the_activatio
         try:
             for tag in ("mid-b", "mid-a", "mid-b"):
                 host = Host.objects.get(pk=world.host.pk)
-                wish = Wish(tag, host="")
+                wish = SwitchRequest(tag, host="")
                 assert host.is_default
                 asked = service.request_switch(wish, ANNA)[0].pk
                 assert world.ended(asked).state == State.ACTIVE

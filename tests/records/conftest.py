@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import pytest
 from django.db import connections
 
+from switcher.audit.ledger import Actor
+from switcher.domain.specs import Spec
+from switcher.domain.states import State, Strategy
 from switcher.models import AuditEntry, Host, LedgerRow, ModelProfile, SwitchEvent
 from switcher.records import config, leases, switches
-from switcher.records.ledger import Actor
-from switcher.records.switches import Held, NewSwitch
-from switcher.specs import Spec
-from switcher.states import State, Strategy
+from switcher.records.switches import ClaimedSwitch, NewSwitch
 from tests.clocks import FakeClock
 
 T = TypeVar("T")
@@ -65,15 +65,15 @@ def open_one(host: Host, clock: FakeClock, tag: str = "mid-a", **values: Any) ->
     return switches.open_switch(new_switch(host, tag, **values), clock)[0]
 
 
-def take(row: SwitchEvent, clock: FakeClock, owner: str = "worker-1") -> Held:
+def take(row: SwitchEvent, clock: FakeClock, owner: str = "worker-1") -> ClaimedSwitch:
     fence = leases.take(row.host_id, owner, clock)
     assert fence is not None
-    held = switches.hold(row.pk, fence, clock)
+    held = switches.claim(row.pk, fence, clock)
     assert held is not None
     return held
 
 
-def lead_to(held: Held, state: State) -> Held:
+def lead_to(held: ClaimedSwitch, state: State) -> ClaimedSwitch:
     for move in WAYS[state]:
         held.move(move)
     return held

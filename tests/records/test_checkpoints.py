@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from switcher.evidence.keys import KeyFiles, new_key
-from switcher.evidence.switchboard_verify import Tree, read_note
+from switcher.audit import checkpoints, search_index
+from switcher.audit.immutability_triggers import unseal
+from switcher.audit.ledger import append, writing
+from switcher.audit.signing_keys import KeyFiles, new_key
+from switcher.audit.verification import verify
+from switcher.audit.verifier.switchboard_verify import Tree, read_note
+from switcher.domain.states import ENDED, State
 from switcher.models import AuditEntry, Checkpoint, Delivery, Host, LedgerRow
-from switcher.queries.ledger import verify
-from switcher.records import checkpoints, index
-from switcher.records.ledger import append, writing
-from switcher.seals import unseal
-from switcher.states import ENDED, State
 from tests.clocks import FakeClock
 from tests.records.conftest import ANNA, at_once, ended, open_one, take
 
@@ -310,9 +310,9 @@ def test_the_index_is_made_again_from_the_entries(
     AuditEntry.objects.filter(seq=2).delete()
     AuditEntry.objects.filter(seq=3).update(actor="mallory", kind="other", outcome="active")
     AuditEntry.objects.create(seq=90, at=clock.now(), kind="forged", actor="x")
-    assert verify(index=True).index_differs == 3
-    assert index.rebuild(ANNA, clock=clock) == (2, 1)
-    assert verify(index=True).index_differs == 0
+    assert verify(search_index=True).index_differs == 3
+    assert search_index.rebuild(ANNA, clock=clock) == (2, 1)
+    assert verify(search_index=True).index_differs == 0
     after = list(AuditEntry.objects.filter(seq__lte=len(before)).order_by("seq").values())
     before[1]["origin_id"] = None  # from where is in no body but as a hash
     assert after == before
@@ -326,4 +326,4 @@ def test_an_exchanged_address_is_seen_in_the_index(
     assert row.origin is not None
     row.origin.ip = "192.0.2.99"
     row.origin.save()
-    assert verify(index=True).index_differs == 1
+    assert verify(search_index=True).index_differs == 1

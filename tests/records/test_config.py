@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from switcher.errors import BadRequest, Conflict, NotFound
+from switcher.audit.ledger import Actor
+from switcher.domain.errors import BadRequest, Conflict, NotFound
+from switcher.domain.observed import Observation
+from switcher.domain.states import State
 from switcher.models import AuditEntry, Host, Lease, ModelProfile, Reading, SwitchEvent
-from switcher.observed import Observation
 from switcher.queries.keys import all_keys
 from switcher.records import config, keys, readings
 from switcher.records.keys import NewKey
-from switcher.records.ledger import Actor
-from switcher.states import State
 from tests import make
 from tests.clocks import FakeClock
 from tests.records.conftest import ANNA, BEN, at_once, bodies, ended, lead_to, open_one, take
@@ -97,8 +97,8 @@ def test_an_active_profile_is_in_use(host: Host, profile: ModelProfile) -> None:
         config.delete_profile(profile.pk, ANNA)
 
 
-def test_a_preloaded_profile_is_in_use(host: Host, profile: ModelProfile) -> None:
-    config.set_preloaded(host, [profile], ANNA)
+def test_a_pinned_profile_is_in_use(host: Host, profile: ModelProfile) -> None:
+    config.set_pinned(host, [profile], ANNA)
     with pytest.raises(Conflict, match="in use on north-1"):
         config.delete_profile(profile.pk, ANNA)
 
@@ -119,7 +119,7 @@ def test_the_past_uses_no_profile(host: Host, profile: ModelProfile, clock: Fake
 
 
 def test_a_removed_host_uses_no_profile(host: Host, profile: ModelProfile) -> None:
-    config.set_preloaded(host, [profile], ANNA)
+    config.set_pinned(host, [profile], ANNA)
     Host.objects.update(active_profile=profile, active_tag="mid-a")
     config.remove_host(host.pk, ANNA)
     config.delete_profile(profile.pk, ANNA)
@@ -193,7 +193,7 @@ def test_a_host_that_changes_keeps_what_an_admin_does_not_set(
 
 def test_a_host_saved_as_it_was_leaves_no_entry(host: Host) -> None:
     config.save_host(host, BEN)
-    config.set_preloaded(host, [], BEN)
+    config.set_pinned(host, [], BEN)
     assert kinds() == ["host.added"]
 
 
@@ -203,11 +203,11 @@ def test_two_hosts_never_share_a_name(host: Host) -> None:
     assert kinds() == ["host.added"]
 
 
-def test_preloaded_models_are_an_entry_with_before_and_after(
+def test_pinned_models_are_an_entry_with_before_and_after(
     host: Host, profile: ModelProfile
 ) -> None:
-    config.put_host({}, BEN, host.pk, preloaded=["mid-a", "nowhere"])
-    config.put_host({}, BEN, host.pk, preloaded=["mid-a"])
+    config.put_host({}, BEN, host.pk, pinned=["mid-a", "nowhere"])
+    config.put_host({}, BEN, host.pk, pinned=["mid-a"])
     config.put_host({}, BEN, host.pk)
     (body,) = bodies(kind="host.preloaded")
     assert (body["before"], body["after"]) == ([], ["mid-a"])
@@ -219,9 +219,9 @@ def test_a_host_whose_saving_fails_half_way_is_as_before(
     def fail(*args: object, **values: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(config, "set_preloaded", fail)
+    monkeypatch.setattr(config, "set_pinned", fail)
     with pytest.raises(OSError, match="disk"):
-        config.put_host({"keep_alive": "2h"}, BEN, host.pk, preloaded=["mid-a"])
+        config.put_host({"keep_alive": "2h"}, BEN, host.pk, pinned=["mid-a"])
     host.refresh_from_db()
     assert host.keep_alive == "30m"
     assert kinds() == ["host.added", "profile.added"]
@@ -235,7 +235,7 @@ def test_a_host_whose_saving_fails_half_way_is_as_before(
         lambda host, profile: config.put_profile({"keep_alive": "2h"}, BEN, profile.pk),
         lambda host, profile: config.put_profile(PROFILE | {"name": "x"}, BEN),
         lambda host, profile: config.delete_profile(profile.pk, BEN),
-        lambda host, profile: config.set_preloaded(host, [profile], BEN),
+        lambda host, profile: config.set_pinned(host, [profile], BEN),
         lambda host, profile: config.make_default(host, BEN),
         lambda host, profile: config.remove_host(host.pk, BEN),
     ],
@@ -244,7 +244,7 @@ def test_a_change_whose_entry_cannot_be_written_did_not_happen(
     host: Host, profile: ModelProfile, act: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def everything() -> list[Any]:
-        tables = (Host, ModelProfile, Lease, Host.preloaded.through, AuditEntry)
+        tables = (Host, ModelProfile, Lease, Host.pinned.through, AuditEntry)
         return [list(t.objects.order_by("pk").values()) for t in tables]
 
     def fail(*args: object, **values: object) -> None:

@@ -11,12 +11,12 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from switcher.drift import Found, Kind
+from switcher.domain.drift import Found, Kind
+from switcher.domain.states import State
 from switcher.models import AuditEntry, Drift, Host
 from switcher.queries.drifts import open_drifts, recent_drifts
 from switcher.records import config, drifts
 from switcher.records.drifts import Judgement
-from switcher.states import State
 from tests import make
 
 pytestmark = pytest.mark.django_db

@@ -7,11 +7,12 @@ from functools import partial
 
 import pytest
 
-from switcher.errors import FenceLost
+from switcher.audit import ledger
+from switcher.domain.errors import FenceLost
+from switcher.domain.states import ENDED, OPEN, TRANSITIONS, State
 from switcher.models import AuditEntry, Host, Lease, SwitchEvent
-from switcher.records import leases, ledger, switches
-from switcher.records.switches import Held
-from switcher.states import ENDED, OPEN, TRANSITIONS, State
+from switcher.records import leases, switches
+from switcher.records.switches import ClaimedSwitch
 from tests.clocks import FakeClock
 from tests.records.conftest import at_once, bodies, ended, everything, lead_to, open_one, take
 
@@ -102,7 +103,7 @@ def test_a_fence_only_grows(host: Host, clock: FakeClock) -> None:
 # --- fences ----------------------------------------------------------------------------------
 
 
-def stale(host: Host, clock: FakeClock, state: State) -> tuple[Held, Held]:
+def stale(host: Host, clock: FakeClock, state: State) -> tuple[ClaimedSwitch, ClaimedSwitch]:
     """A worker whose lease ran out in `state`, and the one who took over."""
     row = open_one(host, clock)
     old = lead_to(take(row, clock, "one"), state)
@@ -110,7 +111,7 @@ def stale(host: Host, clock: FakeClock, state: State) -> tuple[Held, Held]:
     return old, take(row, clock, "two")
 
 
-WRITES: dict[str, Callable[[Held], None]] = {
+WRITES: dict[str, Callable[[ClaimedSwitch], None]] = {
     "note": lambda held: held.note(warning="late"),
     "move": lambda held: held.move(sorted(TRANSITIONS[held.state] - ENDED)[0], figures={"a": 1}),
     "end": lambda held: held.end(sorted(TRANSITIONS[held.state] & ENDED)[0], outcome="late"),
@@ -155,7 +156,9 @@ def test_a_worker_whose_switch_was_moved_on_by_its_own_fence_changes_nothing(
 ) -> None:
     """Two copies of one hand: the state that it left is part of the condition."""
     held = lead_to(take(open_one(host, clock), clock), state)
-    other = Held(held.switch_id, held.host_id, held.host, held.fence, held.state, held.actor, clock)
+    other = ClaimedSwitch(
+        held.switch_id, held.host_id, held.host, held.fence, held.state, held.actor, clock
+    )
     next_ = sorted(TRANSITIONS[state] - ENDED) or [State.FAILED]
     held.end(State.FAILED) if next_[0] in ENDED else held.move(next_[0])
     before = everything(held.switch_id)
@@ -170,12 +173,12 @@ def test_a_late_worker_cannot_take_up_what_a_newer_one_holds(host: Host, clock: 
     assert late is not None
     clock.pass_time(leases.LEASE_S)
     take(row, clock, "two")
-    assert switches.hold(row.pk, late, clock) is None
+    assert switches.claim(row.pk, late, clock) is None
 
 
 def test_an_ended_switch_is_held_by_nobody(host: Host, clock: FakeClock) -> None:
     row = ended(host, clock)
-    assert switches.hold(row.pk, 99, clock) is None
+    assert switches.claim(row.pk, 99, clock) is None
 
 
 def test_a_switch_starts_once(host: Host, clock: FakeClock) -> None:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from switcher.errors import FenceLost
-from switcher.models import AuditEntry, Handle
-from switcher.records import handles, leases
-from switcher.records.handles import Holder
+from switcher.domain.errors import FenceLost
+from switcher.models import AuditEntry, ModelCopy
+from switcher.records import leases, model_copies
+from switcher.records.model_copies import LeaseHolder
 from tests import make
 from tests.make import ANNA, FixedClock
 
 pytestmark = pytest.mark.django_db
 
 
-def holder() -> Holder:
+def holder() -> LeaseHolder:
     host = make.host()
     clock = FixedClock()
     fence = leases.take(host.pk, "test", clock)
     assert fence is not None
-    return Holder(host.pk, fence, ANNA, clock=clock)
+    return LeaseHolder(host.pk, fence, ANNA, clock=clock)
 
 
 def told() -> list[tuple[str, str, int]]:
@@ -30,33 +30,33 @@ def told() -> list[tuple[str, str, int]]:
 
 def test_a_claim_and_a_release_are_a_row_and_two_entries() -> None:
     who = holder()
-    assert handles.claim(who, "d1", "mid-a:latest", "holds/mid-a:d1")
-    assert Handle.objects.get().tag == "mid-a:latest"
-    assert handles.claim(who, "d1", "mid-a:latest", "holds/mid-a:d1"), "again changes nothing"
-    handles.release(who, "d1")
-    handles.release(who, "d1")
-    assert not Handle.objects.exists()
+    assert model_copies.claim(who, "d1", "mid-a:latest", "holds/mid-a:d1")
+    assert ModelCopy.objects.get().tag == "mid-a:latest"
+    assert model_copies.claim(who, "d1", "mid-a:latest", "holds/mid-a:d1"), "again changes nothing"
+    model_copies.release(who, "d1")
+    model_copies.release(who, "d1")
+    assert not ModelCopy.objects.exists()
     name = "holds/mid-a:d1"
     assert told() == [("handle.claimed", name, who.fence), ("handle.released", name, who.fence)]
 
 
 def test_a_name_stands_for_one_digest() -> None:
     who = holder()
-    assert handles.claim(who, "d1", "mid-a:latest", "holds/mid-a:d")
-    assert not handles.claim(who, "d2", "mid-a:latest", "holds/mid-a:d")
-    assert Handle.objects.get().digest == "d1"
+    assert model_copies.claim(who, "d1", "mid-a:latest", "holds/mid-a:d")
+    assert not model_copies.claim(who, "d2", "mid-a:latest", "holds/mid-a:d")
+    assert ModelCopy.objects.get().digest == "d1"
 
 
 def test_with_an_old_fence_nothing_is_written() -> None:
     who = holder()
-    handles.claim(who, "d1", "mid-a:latest", "holds/mid-a:d1")
+    model_copies.claim(who, "d1", "mid-a:latest", "holds/mid-a:d1")
     leases.give_back(who.host_id, who.fence)
     leases.take(who.host_id, "another", who.clock)
     with pytest.raises(FenceLost):
-        handles.claim(who, "d2", "mid-b:latest", "holds/mid-b:d2")
+        model_copies.claim(who, "d2", "mid-b:latest", "holds/mid-b:d2")
     with pytest.raises(FenceLost):
-        handles.release(who, "d1")
+        model_copies.release(who, "d1")
     with pytest.raises(FenceLost):
-        handles.tell("ghost.freed", who, "d1")
-    assert [h.digest for h in Handle.objects.all()] == ["d1"]
+        model_copies.tell("ghost.freed", who, "d1")
+    assert [h.digest for h in ModelCopy.objects.all()] == ["d1"]
     assert len(told()) == 1

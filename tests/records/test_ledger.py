@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switcher.records.ledger import canonical
-from switcher.states import State
+from switcher.audit.ledger import canonical
+from switcher.domain.states import State
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from django.core.serializers import serialize
 
+from switcher.audit.ledger import Actor
 from switcher.models import AuditEntry, FailedLogin, LedgerRow, Origin
 from switcher.records import logins
-from switcher.records.ledger import Actor
 from tests import make
 from tests.clocks import FakeClock
 from tests.records.conftest import at_once, bodies

@@ -13,12 +13,12 @@ from django.core.management.sql import emit_post_migrate_signal, emit_pre_migrat
 from django.db import DatabaseError, connection, transaction
 from django.db.migrations import Migration
 
-from switcher import seals
+from switcher.audit import immutability_triggers
+from switcher.audit.filters import Filters
+from switcher.audit.ledger import append, writing
+from switcher.audit.search import find
+from switcher.audit.text_index import index_words
 from switcher.models import AuditEntry, LedgerRow, Segment, SwitchEvent
-from switcher.queries.filters import Filters
-from switcher.queries.finding import find
-from switcher.records.ledger import append, writing
-from switcher.textindex import index_words
 from tests.clocks import FakeClock
 from tests.killmatrix.engines import Missing, PostgreSQL
 from tests.records.conftest import ANNA
@@ -34,7 +34,7 @@ django.setup()
 from django.core.management import call_command
 from django.db import connection
 from switcher import seals
-from switcher.records.ledger import SERVER, append, writing
+from switcher.audit.ledger import SERVER, append, writing
 
 def newest(why):
     call_command("migrate", verbosity=0)
@@ -90,14 +90,14 @@ def test_so_it_is_on_postgresql(tmp_path: Path) -> None:
 def test_a_migration_may_make_a_sealed_table_anew(model: Any, clock: FakeClock) -> None:
     with writing():
         append("test.told", ANNA, clock=clock, reason="findable")
-    seals.reseal()
+    immutability_triggers.reseal()
     told = {"verbosity": 0, "interactive": False, "db": "default"}
     plan = [(Migration("9999_made_anew", "switcher"), False)]
     emit_pre_migrate_signal(**told, plan=plan, apps=apps)
     with connection.schema_editor() as editor:
         editor._remake_table(model)  # type: ignore[attr-defined]  # as AlterField does it
     emit_post_migrate_signal(**told, plan=plan, apps=apps)
-    assert seals.differing() == []
+    assert immutability_triggers.differing() == []
     with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
         LedgerRow.objects.all().delete()
     assert find(Filters(text="findable"), 5).seqs == (1,)
@@ -108,11 +108,11 @@ def test_a_migration_may_make_a_sealed_table_anew(model: Any, clock: FakeClock) 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_migrate_that_changes_no_table_of_ours_lifts_no_seal() -> None:
-    seals.reseal()
+    immutability_triggers.reseal()
     plan = [(Migration("9999_theirs", "auth"), False)]
     told = {"verbosity": 0, "interactive": False, "db": "default"}
     emit_pre_migrate_signal(**told, plan=plan, apps=apps)
-    assert seals.differing() == []
+    assert immutability_triggers.differing() == []
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL keeps its own index right")

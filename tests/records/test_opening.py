@@ -8,11 +8,11 @@ from functools import partial
 import pytest
 from django.db import IntegrityError
 
-from switcher.errors import Conflict, NotFound, SwitchRunning
+from switcher.audit.ledger import Actor, hidden
+from switcher.domain.errors import Conflict, NotFound, SwitchRunning
+from switcher.domain.states import OPEN, State
 from switcher.models import AuditEntry, Host, SwitchEvent
 from switcher.records import config, leases, switches
-from switcher.records.ledger import Actor, hidden
-from switcher.states import OPEN, State
 from tests.clocks import FakeClock
 from tests.records.conftest import (
     ANNA,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from switcher.domain.observed import Observation
 from switcher.models import AuditEntry, Host, Reading
-from switcher.observed import Observation
 from switcher.records import config, readings
 from tests import make
 from tests.records.conftest import ANNA, at_once

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connection, transaction
 
+from switcher.audit.immutability_triggers import SQLITE, seal, unseal
+from switcher.domain.states import ENDED, OPEN, State
 from switcher.models import FailureSeen, Host, LedgerRow, SwitchEvent
 from switcher.records import switches
-from switcher.seals import SQLITE, seal, unseal
-from switcher.states import ENDED, OPEN, State
 from tests.clocks import FakeClock
 from tests.records.conftest import ANNA, BEN, ended, everything, lead_to, open_one, take
 

@@ -153,7 +153,7 @@ async def test_a_state_may_be_larger_than_what_a_page_may_say(data: Path, sessio
 import django; django.setup()
 from switcher.models import Host
 from switcher.records import config
-from switcher.records.ledger import SERVER
+from switcher.audit.ledger import SERVER
 for n in range(20):
     config.save_host(Host(name=f"host-{n}", base_url="http://127.0.0.1:9"), SERVER)
 """
@@ -247,7 +247,7 @@ async def test_an_answer_that_breaks_off_is_seen_to_be_not_whole(data: Path) -> 
 
 LONG = """
 import django; django.setup()
-from switcher.records.ledger import append, writing, Actor
+from switcher.audit.ledger import append, writing, Actor
 with writing():
     for n in range(300):
         append("test.told", Actor("anna", "page"), n=n, x="a" * 100000)
@@ -309,8 +309,8 @@ ACTIVE = """
 import django, sys; django.setup()
 from switcher.models import Host
 from switcher.records import config
-from switcher.records.ledger import SERVER
-from switcher.specs import Spec
+from switcher.audit.ledger import SERVER
+from switcher.domain.specs import Spec
 host = config.save_host(Host(name="one", base_url=sys.argv[1]), SERVER)
 active = {"active_tag": "mid-a", "active_digest": "sha", "active_spec": Spec("", "mid-a").to_json()}
 Host.objects.filter(pk=host.pk).update(**active)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from switcher.simulator.runner import Ask, Config
-from switcher.simulator.server import Request, Server
+from ollama_simulator.runner import Ask, Config
+from ollama_simulator.server import Request, Server
 from tests.contract.server import Models, Ollama, simulator
 
 GB = 1_000_000_000

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from switcher.simulator.faults import read_fault
-from switcher.simulator.runner import Ask
+from ollama_simulator.faults import read_fault
+from ollama_simulator.runner import Ask
 from tests.simulator.conftest import World
 
 MODELS = st.sampled_from(["a", "b", "c", "huge"])

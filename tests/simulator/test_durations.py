@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switcher.simulator.durations import FOREVER_S, BadDuration, keep_alive_s, parse_go_duration
+from ollama_simulator.durations import FOREVER_S, BadDuration, keep_alive_s, parse_go_duration
 
 
 @pytest.mark.parametrize(

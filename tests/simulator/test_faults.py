@@ -5,7 +5,7 @@ import time
 import pytest
 import requests
 
-from switcher.simulator.faults import ACTS, FAULTS, BadFault, read_fault
+from ollama_simulator.faults import ACTS, FAULTS, BadFault, read_fault
 from tests.contract.server import Ollama, full, wait_until
 
 

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from switcher.simulator.command import make_host, size_bytes
+from ollama_simulator.command import make_host, size_bytes
 from tests.simulator.conftest import MODELS, Ollama, simulator
 
-COMMAND = [sys.executable, "-m", "switcher.simulator"]
+COMMAND = [sys.executable, "-m", "ollama_simulator"]
 
 
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -66,7 +66,7 @@ def test_a_port_in_use_is_told_in_one_line() -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from switcher.simulator.command import main
+    from ollama_simulator.command import main
 
     with pytest.raises(SystemExit) as caught:
         main([flag])
@@ -84,7 +84,7 @@ def test_sizes_are_decimal(text: str, size: int) -> None:
 def test_options_make_the_host_that_they_describe() -> None:
     import argparse
 
-    from switcher.simulator.command import add_arguments
+    from ollama_simulator.command import add_arguments
 
     parser = argparse.ArgumentParser()
     add_arguments(parser)
@@ -98,9 +98,9 @@ def test_options_make_the_host_that_they_describe() -> None:
 
 def test_it_loads_nothing_of_the_product_nor_django() -> None:
     code = (
-        "import sys, switcher.simulator.command\n"
+        "import sys, ollama_simulator.command\n"
         "print([m for m in sys.modules if m.startswith('django') or m.startswith('requests') or "
-        "m.startswith('switcher.') and not m.startswith('switcher.simulator')])"
+        "m.startswith('switcher.') and not m.startswith('ollama_simulator')])"
     )
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": ""}
     done = subprocess.run(

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from switcher.simulator.durations import FOREVER_S
-from switcher.simulator.faults import Fault, read_fault
-from switcher.simulator.runner import Config, resident_bytes
-from switcher.simulator.server import Refused, Server
+from ollama_simulator.durations import FOREVER_S
+from ollama_simulator.faults import Fault, read_fault
+from ollama_simulator.runner import Config, resident_bytes
+from ollama_simulator.server import Refused, Server
 from tests.simulator.conftest import GB, World
 
 MakeWorld = Callable[..., World]

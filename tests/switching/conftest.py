@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
+from switcher.audit.ledger import Actor
+from switcher.domain.states import Strategy
 from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.records import config, switches
-from switcher.records.ledger import Actor
 from switcher.records.switches import NewSwitch
-from switcher.states import Strategy
 from switcher.switching.jobs import spec_of
 from switcher.switching.worker import run_once
 from tests.switching.fakehost import GB, FakeHost

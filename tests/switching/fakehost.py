@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from switcher.handles import is_handle
-from switcher.observed import Installed, Resident, full_name
+from switcher.domain.model_copies import is_copy_name
+from switcher.domain.observed import Installed, Resident, full_name
+from switcher.domain.specs import Spec, WarmUp
 from switcher.ollama.calls import Call
 from switcher.ollama.client import Loaded, Warmed
 from switcher.ollama.errors import CallCut, ModelMissing, OllamaError
-from switcher.specs import Spec, WarmUp
 
 GB = 1_000_000_000
 
@@ -140,8 +140,8 @@ class FakeHost:
         self.after_act(f"delete {name}")
 
     @property
-    def handles(self) -> set[str]:
-        return {name for name in self.models if is_handle(name)}
+    def model_copies(self) -> set[str]:
+        return {name for name in self.models if is_copy_name(name)}
 
     def repoint(self, tag: str, digest: str) -> None:
         """What a re-pull does: the name means other content, the old runner stays (fact 23)."""

@@ -7,14 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from switcher.errors import BadRequest, Conflict, NotFound
-from switcher.models import AuditEntry, Handle, Host, Lease, ModelProfile, SwitchEvent
-from switcher.observed import Observation
+from switcher.domain.errors import BadRequest, Conflict, NotFound
+from switcher.domain.observed import Observation
+from switcher.models import AuditEntry, Host, Lease, ModelCopy, ModelProfile, SwitchEvent
 from switcher.ollama.errors import Refused, TimedOut, Unreachable
 from switcher.records import leases, readings, switches
 from switcher.switching import ghosts, residency
+from switcher.switching.copy_cleanup import clean_up_copies
 from switcher.switching.ghosts import Freed
-from switcher.switching.tidy import tidy_handles
 from switcher.switching.worker import run_once
 from tests.clocks import FakeClock
 from tests.switching.conftest import ANNA
@@ -35,7 +35,7 @@ def _digests_are_short_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ours() -> set[str]:
-    return set(Handle.objects.values_list("name", flat=True))
+    return set(ModelCopy.objects.values_list("name", flat=True))
 
 
 def read(host: Host, fake: FakeHost) -> None:
@@ -47,7 +47,7 @@ def read(host: Host, fake: FakeHost) -> None:
 
 def tidy(host: Host, fake: FakeHost) -> None:
     read(host, fake)
-    tidy_handles(host.pk, connect=lambda _: fake)
+    clean_up_copies(host.pk, connect=lambda _: fake)
 
 
 def free(host: Host, fake: FakeHost, digest: str) -> Freed:
@@ -62,11 +62,11 @@ def test_a_copy_is_held_of_what_is_loaded_and_goes_with_what_left(
     fake: FakeHost, host: Host, profile: Make, switch: Go, tag: str, name: str
 ) -> None:
     switch(profile("mid-a"))
-    assert fake.handles == ours() == {A}
+    assert fake.model_copies == ours() == {A}
     assert fake.models[A].digest == "sha-mid-a"
     row = switch(profile(tag))
     assert (row.state, row.warnings) == ("active", [])
-    assert fake.handles == ours() == {name}
+    assert fake.model_copies == ours() == {name}
 
 
 def test_the_name_is_ours_by_the_record_before_it_is_made(
@@ -103,7 +103,7 @@ def test_a_copy_that_fails_is_a_warning(
     assert row.state == "active"
     assert row.warnings == [f"No copy of {tag} is held: {exc}"]
     tidy(host, fake)
-    assert len(fake.handles) == len(ours()) == 1
+    assert len(fake.model_copies) == len(ours()) == 1
 
 
 def test_a_copy_that_cannot_be_removed_is_no_matter_of_the_switch_and_goes_later(
@@ -113,9 +113,9 @@ def test_a_copy_that_cannot_be_removed_is_no_matter_of_the_switch_and_goes_later
     fake.fail[f"delete {A}"] = [Unreachable("The connection broke.")]
     row = switch(profile("mid-b"))
     assert (row.state, row.warnings) == ("active", [])
-    assert fake.handles == ours() == {A, B}
+    assert fake.model_copies == ours() == {A, B}
     tidy(host, fake)
-    assert fake.handles == ours() == {B}
+    assert fake.model_copies == ours() == {B}
 
 
 def test_a_name_that_is_not_ours_is_not_touched(
@@ -141,7 +141,7 @@ def test_a_failed_load_leaves_no_copy(
     switch(profile("mid-a"))
     fake.fail[f"{act} {tag}"] = [Refused("Ollama answered 500: no", 500, "no")]
     assert switch(profile(tag)).state == "rolled_back"
-    assert fake.handles == ours() == {A}
+    assert fake.model_copies == ours() == {A}
 
 
 def test_what_others_had_loaded_is_not_held_after_a_failed_switch_to_it(
@@ -152,7 +152,7 @@ def test_what_others_had_loaded_is_not_held_after_a_failed_switch_to_it(
     fake.tokens_per_s = 1.0
     assert switch(profile("mid-b", min_tokens_per_s=10)).state == "rolled_back"
     assert fake.names == {"mid-a", "mid-b"}
-    assert fake.handles == ours() == {A}
+    assert fake.model_copies == ours() == {A}
 
 
 def test_a_missing_copy_is_made_where_the_model_is_active_already(
@@ -161,10 +161,10 @@ def test_a_missing_copy_is_made_where_the_model_is_active_already(
     a = profile("mid-a")
     switch(a)
     fake.delete(A)
-    Handle.objects.all().delete()
+    ModelCopy.objects.all().delete()
     row = switch(a)
     assert row.figures["already_active"]
-    assert fake.handles == ours() == {A}
+    assert fake.model_copies == ours() == {A}
 
 
 def test_a_tag_that_is_pulled_again_while_it_is_copied_leaves_no_copy(
@@ -173,15 +173,15 @@ def test_a_tag_that_is_pulled_again_while_it_is_copied_leaves_no_copy(
     fake.before_act = lambda act: fake.repoint("mid-b", "sha-other") if act == f"copy {B}" else None
     row = switch(profile("mid-b"))
     assert (row.state, row.error_code) == ("rolled_back", "not-resident")
-    assert fake.handles == ours() == set()
+    assert fake.model_copies == ours() == set()
 
 
-def test_a_preloaded_model_that_a_switch_loads_is_held_too(
+def test_a_pinned_model_that_a_switch_loads_is_held_too(
     fake: FakeHost, host: Host, profile: Make, switch: Go
 ) -> None:
-    host.preloaded.add(profile("embed"))
+    host.pinned.add(profile("embed"))
     switch(profile("mid-a"))
-    assert fake.handles == ours() == {A, "switchboard-holds/embed:sha-embed"}
+    assert fake.model_copies == ours() == {A, "switchboard-holds/embed:sha-embed"}
 
 
 @pytest.mark.parametrize("tag", ["mid-b", "big"])
@@ -261,11 +261,11 @@ def test_a_crash_anywhere_leaves_no_copy_for_ever(db: None, scenario: Scenario, 
         fake.before_act = fake.after_act = lambda act: None
         clock.pass_time(leases.LEASE_S)
         run_once(row.pk, "next", clock, connect=lambda _, f=fake: f)  # type: ignore[misc]
-        assert fake.handles <= ours(), "each name is known to be ours"
+        assert fake.model_copies <= ours(), "each name is known to be ours"
         Lease.objects.update(owner="")
         tidy(row.host, fake)
-        assert set(fake.handles) == ours() == {_held(d) for d in fake.loaded}
-        Handle.objects.all().delete()
+        assert set(fake.model_copies) == ours() == {_held(d) for d in fake.loaded}
+        ModelCopy.objects.all().delete()
         if not killer.struck:
             return
     raise AssertionError("it never came through")
@@ -290,15 +290,15 @@ def test_where_all_is_well_tidying_asks_the_host_nothing(
 def test_tidying_only_ever_touches_copies(
     fake: FakeHost, host: Host, profile: Make, switch: Go
 ) -> None:
-    host.preloaded.add(profile("embed"))
+    host.pinned.add(profile("embed"))
     switch(profile("mid-a"))
-    for name in list(fake.handles):
+    for name in list(fake.model_copies):
         fake.delete(name)
-    Handle.objects.filter(tag="embed:latest").delete()
+    ModelCopy.objects.filter(tag="embed:latest").delete()
     fake.journal.clear()
     tidy(host, fake)
     assert acts(fake) == []
-    assert len(fake.handles) == len(ours()) == 2
+    assert len(fake.model_copies) == len(ours()) == 2
 
 
 def test_a_copy_of_what_left_is_tidied_up_and_a_fresh_look_decides(
@@ -308,11 +308,11 @@ def test_a_copy_of_what_left_is_tidied_up_and_a_fresh_look_decides(
     here = fake.loaded.pop("sha-mid-a")
     read(host, fake)
     fake.loaded["sha-mid-a"] = here  # it is back since the reading
-    tidy_handles(host.pk, connect=lambda _: fake)
-    assert fake.handles == ours() == {A}
+    clean_up_copies(host.pk, connect=lambda _: fake)
+    assert fake.model_copies == ours() == {A}
     fake.loaded.clear()
     tidy(host, fake)
-    assert fake.handles == ours() == set()
+    assert fake.model_copies == ours() == set()
     kinds = AuditEntry.objects.filter(kind="handle.released").values_list("actor", flat=True)
     assert list(kinds) == ["switchboard"]
 
@@ -329,13 +329,13 @@ def test_nothing_is_tidied_up_while_a_switch_is_open_or_the_host_is_silent(
         tidy(host, fake)
     switches.ask_cancel(row.pk, ANNA)
     run_once(row.pk, connect=lambda _: fake)
-    Handle.objects.get_or_create(
+    ModelCopy.objects.get_or_create(
         host=host, digest="x", defaults={"tag": "x", "name": "x", "made_at": datetime.now(UTC)}
     )
     fake.journal.clear()
     silent = Observation(datetime.now(UTC), error="Connection refused.")
     readings.store(host.pk, silent, 1)
-    tidy_handles(host.pk, connect=lambda _: fake)
+    clean_up_copies(host.pk, connect=lambda _: fake)
     assert fake.journal == []
 
 
@@ -344,7 +344,7 @@ def test_what_has_become_a_ghost_already_cannot_be_held_any_more(
 ) -> None:
     switch(profile("mid-a"))
     fake.delete(A)
-    Handle.objects.all().delete()
+    ModelCopy.objects.all().delete()
     fake.repoint("mid-a", "sha-other")
     fake.journal.clear()
     tidy(host, fake)
@@ -358,7 +358,7 @@ def test_a_copy_that_comes_out_wrong_is_taken_back(
     fake.delete(A)
     fake.before_act = lambda act: fake.repoint("mid-a", "sha-other") if act == f"copy {A}" else None
     tidy(host, fake)
-    assert fake.handles == ours() == set()
+    assert fake.model_copies == ours() == set()
 
 
 # --- freeing a ghost -------------------------------------------------------------------------
@@ -373,7 +373,7 @@ def make_ghost(fake: FakeHost, profile: Make, switch: Go) -> None:
         switch(profile("mid-b"))
     fake.sticky.clear()
     fake.repoint("mid-a", "sha-other")
-    assert fake.handles == ours() == {A, B}
+    assert fake.model_copies == ours() == {A, B}
 
 
 def test_a_ghost_is_freed_through_its_copy(
@@ -384,7 +384,7 @@ def test_a_ghost_is_freed_through_its_copy(
     freed = free(host, fake, "sha-mid-a")
     assert freed.text == "mid-a (sha-mid-a) left north-1: 8.0 GB are free again."
     assert fake.names == {"mid-b"}
-    assert fake.handles == ours() == {B}
+    assert fake.model_copies == ours() == {B}
     kinds = AuditEntry.objects.filter(actor="anna", kind__startswith="ghost.").order_by("seq")
     assert [k.kind for k in kinds] == ["ghost.unload-asked", "ghost.freed"]
     assert Lease.objects.get(host=host).owner == ""
@@ -419,7 +419,7 @@ def test_a_ghost_that_is_busy_is_said_to_be(
     fake.sticky.add(A)
     with pytest.raises(Conflict, match="mid-a is busy: it leaves when its requests have ended"):
         free(host, fake, "sha-mid-a")
-    assert fake.handles == ours() == {A, B}, "the way to it stays"
+    assert fake.model_copies == ours() == {A, B}, "the way to it stays"
 
 
 def test_what_is_no_ghost_is_not_freed(
@@ -427,7 +427,7 @@ def test_what_is_no_ghost_is_not_freed(
 ) -> None:
     switch(profile("mid-a"))
     fake.hold("mid-b")
-    host.preloaded.add(profile("embed"))
+    host.pinned.add(profile("embed"))
     fake.hold("embed")
     fake.journal.clear()
     host.refresh_from_db()
@@ -484,6 +484,6 @@ def test_a_copy_that_stays_behind_does_not_make_the_freeing_fail(
     make_ghost(fake, profile, switch)
     fake.fail[f"delete {A}"] = [Unreachable("The connection broke.")]
     assert free(host, fake, "sha-mid-a").model == "mid-a"
-    assert fake.handles == ours() == {A, B}
+    assert fake.model_copies == ours() == {A, B}
     tidy(host, fake)
-    assert fake.handles == ours() == {B}
+    assert fake.model_copies == ours() == {B}

@@ -8,17 +8,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from switcher.clock import Clock, system
-from switcher.errors import BadRequest
+from switcher.domain.clock import Clock, system
+from switcher.domain.errors import BadRequest
+from switcher.domain.observed import Observation
 from switcher.models import AuditEntry, Host, ModelProfile, SwitchEvent
-from switcher.observed import Observation
 from switcher.ollama.errors import Refused, Unreachable
-from switcher.queries.publishing import published as published_name
+from switcher.queries.published_name import published as published_name
 from switcher.records import config, leases, readings
-from switcher.records import publishing as records
+from switcher.records import published_name as records
 from switcher.switching.effects import NotPublished
-from switcher.switching.naming import settle_name
-from switcher.switching.service import Wish, check
+from switcher.switching.published_name import settle_name
+from switcher.switching.service import SwitchRequest, check
 from switcher.switching.worker import run_once
 from tests.clocks import FakeClock
 from tests.switching.conftest import ANNA
@@ -347,7 +347,7 @@ def test_a_name_that_is_about_to_go_is_nothing_to_switch_to(
     publish(published, OTHER)
     for name in (NAME, OTHER):
         with pytest.raises(BadRequest, match="publishes its active model"):
-            check(Wish(name))
+            check(SwitchRequest(name))
 
 
 RECORDING = ("claim", "seen", "release")

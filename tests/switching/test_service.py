@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from switcher.errors import (
+from switcher.domain.errors import (
     BadRequest,
     Conflict,
     NotFound,
@@ -16,13 +16,13 @@ from switcher.errors import (
     SwitcherError,
     SwitchRunning,
 )
+from switcher.domain.specs import Spec
+from switcher.domain.states import Strategy
 from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.ollama.errors import Unreachable
 from switcher.records import config
-from switcher.specs import Spec
-from switcher.states import Strategy
 from switcher.switching import service, wake
-from switcher.switching.service import Wish
+from switcher.switching.service import SwitchRequest
 from tests.switching.conftest import ANNA
 from tests.switching.fakehost import FakeHost
 
@@ -49,24 +49,24 @@ def rung(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_without_a_host_the_default_one_is_meant(host: Host) -> None:
     config.save_host(Host(name="south-1", base_url="http://127.0.0.1:8"), ANNA)
-    assert service.check(Wish("mid-a")).host == host
-    assert service.check(Wish("mid-a", host="south-1")).host.name == "south-1"
+    assert service.check(SwitchRequest("mid-a")).host == host
+    assert service.check(SwitchRequest("mid-a", host="south-1")).host.name == "south-1"
 
 
 def test_without_any_host_it_says_so(db: None) -> None:
     with pytest.raises(NotFound, match="There is no host yet"):
-        service.check(Wish("mid-a"))
+        service.check(SwitchRequest("mid-a"))
 
 
 def test_a_removed_host_is_no_host(host: Host) -> None:
     config.remove_host(host.pk, ANNA)
     with pytest.raises(NotFound, match="no host named 'north-1'"):
-        service.check(Wish("mid-a", host="north-1"))
+        service.check(SwitchRequest("mid-a", host="north-1"))
 
 
 def test_a_model_without_a_profile_takes_the_hosts_defaults(host: Host) -> None:
     config.put_host({"keep_alive": "2h"}, ANNA, host.pk)
-    want = service.check(Wish("mid-a", reason=" because "))
+    want = service.check(SwitchRequest("mid-a", reason=" because "))
     assert want.spec == Spec(profile="", tag="mid-a", keep_alive="2h")
     assert (want.profile_id, want.strategy, want.reason) == (None, Strategy.AUTO, "because")
 
@@ -78,7 +78,7 @@ def test_a_model_takes_the_one_profile_that_is_of_it(
     host: Host, profile: Make, model: str, tag: str
 ) -> None:
     row = profile(tag, keep_alive="forever", options={"num_ctx": 8192})
-    want = service.check(Wish(model))
+    want = service.check(SwitchRequest(model))
     assert (want.profile_id, want.spec.profile) == (row.pk, row.name)
     assert (want.spec.keep_alive, want.spec.num_ctx) == ("forever", 8192)
 
@@ -86,35 +86,35 @@ def test_a_model_takes_the_one_profile_that_is_of_it(
 def test_where_two_profiles_are_of_it_neither_is_guessed(host: Host, profile: Make) -> None:
     profile("mid-a", keep_alive="forever")
     profile("mid-a:latest", keep_alive="2h")
-    want = service.check(Wish("mid-a"))
+    want = service.check(SwitchRequest("mid-a"))
     assert (want.profile_id, want.spec.keep_alive) == (None, "30m")
-    assert service.check(Wish("mid-a", "mid-a-latest")).spec.keep_alive == "2h"
+    assert service.check(SwitchRequest("mid-a", "mid-a-latest")).spec.keep_alive == "2h"
 
 
 def test_a_profile_alone_is_enough_and_a_keep_alive_of_ones_own_goes_before_its(
     host: Host, profile: Make
 ) -> None:
     row = profile("mid-a", keep_alive="2h")
-    assert service.check(Wish(profile="mid-a")).spec.keep_alive == "2h"
-    want = service.check(Wish(profile="mid-a", keep_alive="-1"))
+    assert service.check(SwitchRequest(profile="mid-a")).spec.keep_alive == "2h"
+    want = service.check(SwitchRequest(profile="mid-a", keep_alive="-1"))
     assert (want.spec.keep_alive, want.profile_id) == ("forever", row.pk)
 
 
 @pytest.mark.parametrize(
     ("wish", "kind", "field"),
     [
-        (Wish(), BadRequest, "model"),
-        (Wish("../x"), BadRequest, "model"),
-        (Wish("a b"), BadRequest, "model"),
-        (Wish("mid-b", "mid-a"), BadRequest, "model"),
-        (Wish("mid-a", keep_alive="30"), BadRequest, "keep_alive"),
-        (Wish("mid-a", strategy="magic"), BadRequest, "strategy"),
-        (Wish("mid-a", strategy="OVERLAP"), BadRequest, "strategy"),
-        (Wish("mid-a", reason="x" * 501), BadRequest, "reason"),
-        (Wish("mid-a", reason="half \ud800"), BadRequest, "reason"),
-        (Wish("mid-a", reason="nul \x00"), BadRequest, "reason"),
-        (Wish("mid-a", "nowhere"), NotFound, None),
-        (Wish("mid-a", host="nowhere"), NotFound, None),
+        (SwitchRequest(), BadRequest, "model"),
+        (SwitchRequest("../x"), BadRequest, "model"),
+        (SwitchRequest("a b"), BadRequest, "model"),
+        (SwitchRequest("mid-b", "mid-a"), BadRequest, "model"),
+        (SwitchRequest("mid-a", keep_alive="30"), BadRequest, "keep_alive"),
+        (SwitchRequest("mid-a", strategy="magic"), BadRequest, "strategy"),
+        (SwitchRequest("mid-a", strategy="OVERLAP"), BadRequest, "strategy"),
+        (SwitchRequest("mid-a", reason="x" * 501), BadRequest, "reason"),
+        (SwitchRequest("mid-a", reason="half \ud800"), BadRequest, "reason"),
+        (SwitchRequest("mid-a", reason="nul \x00"), BadRequest, "reason"),
+        (SwitchRequest("mid-a", "nowhere"), NotFound, None),
+        (SwitchRequest("mid-a", host="nowhere"), NotFound, None),
     ],
     ids=repr,
 )
@@ -124,7 +124,7 @@ def test_what_is_wrong_is_named_by_its_field_before_anything_happens(
     host: Host,
     profile: Make,
     rung: list[int],
-    wish: Wish,
+    wish: SwitchRequest,
     kind: type[SwitcherError],
     field: str | None,
     act: str,
@@ -144,7 +144,9 @@ def test_what_is_wrong_is_named_by_its_field_before_anything_happens(
 
 
 def test_a_reason_may_have_lines(host: Host) -> None:
-    assert service.check(Wish("mid-a", reason="One.\nTwo.\tÄ ✓")).reason == "One.\nTwo.\tÄ ✓"
+    assert (
+        service.check(SwitchRequest("mid-a", reason="One.\nTwo.\tÄ ✓")).reason == "One.\nTwo.\tÄ ✓"
+    )
 
 
 # --- planning --------------------------------------------------------------------------------
@@ -154,7 +156,7 @@ def test_a_plan_reads_the_host_freshly_and_does_nothing(
     fake: FakeHost, host: Host, profile: Make
 ) -> None:
     fake.hold("mid-b")
-    plan = service.plan(Wish("mid-a"))
+    plan = service.plan(SwitchRequest("mid-a"))
     assert fake.journal == ["ps", "tags"]
     assert (plan.model, plan.strategy, plan.fits) == ("mid-a:latest", Strategy.OVERLAP, True)
     assert plan.load.why == "about, from the size of its file"
@@ -164,7 +166,7 @@ def test_a_plan_reads_the_host_freshly_and_does_nothing(
 def test_a_plan_of_a_host_that_does_not_answer_says_that(fake: FakeHost, host: Host) -> None:
     fake.fail["ps"] = [Unreachable("Connection refused at http://127.0.0.1:9.")]
     with pytest.raises(Unreachable, match="refused"):
-        service.plan(Wish("mid-a"))
+        service.plan(SwitchRequest("mid-a"))
 
 
 # --- asking ----------------------------------------------------------------------------------
@@ -174,7 +176,9 @@ def test_a_wish_is_recorded_and_the_worker_woken_after_it(
     fake: FakeHost, host: Host, profile: Make, rung: list[int]
 ) -> None:
     row = profile("mid-a", options={"num_ctx": 8192})
-    switch, made = service.request_switch(Wish("mid-a", strategy="swap", reason="because"), ANNA)
+    switch, made = service.request_switch(
+        SwitchRequest("mid-a", strategy="swap", reason="because"), ANNA
+    )
     assert made
     assert (switch.state, switch.strategy_asked, switch.reason) == ("queued", "swap", "because")
     assert switch.to_profile_id == row.pk
@@ -185,30 +189,30 @@ def test_a_wish_is_recorded_and_the_worker_woken_after_it(
 
 def test_a_profile_that_changes_later_changes_nothing_under_way(host: Host, profile: Make) -> None:
     row = profile("mid-a", keep_alive="2h")
-    switch, _ = service.request_switch(Wish("mid-a"), ANNA)
+    switch, _ = service.request_switch(SwitchRequest("mid-a"), ANNA)
     config.put_profile({"keep_alive": "1m", "tag": "mid-b"}, ANNA, row.pk)
     spec = Spec.from_json(SwitchEvent.objects.get(pk=switch.pk).to_spec)
     assert (spec.tag, spec.keep_alive) == ("mid-a", "2h")
 
 
 def test_a_second_wish_is_refused_and_named_and_wakes_nobody(host: Host, rung: list[int]) -> None:
-    first, _ = service.request_switch(Wish("mid-a"), ANNA)
+    first, _ = service.request_switch(SwitchRequest("mid-a"), ANNA)
     with pytest.raises(SwitchRunning) as caught:
-        service.request_switch(Wish("mid-b"), ANNA)
+        service.request_switch(SwitchRequest("mid-b"), ANNA)
     assert caught.value.switch_id == first.pk
     assert rung == [1]
 
 
 def test_the_same_key_gives_the_same_switch_and_wakes_nobody(host: Host, rung: list[int]) -> None:
-    first, _ = service.request_switch(Wish("mid-a"), ANNA, idempotency_key="k-1")
-    again, made = service.request_switch(Wish("mid-a"), ANNA, idempotency_key="k-1")
+    first, _ = service.request_switch(SwitchRequest("mid-a"), ANNA, idempotency_key="k-1")
+    again, made = service.request_switch(SwitchRequest("mid-a"), ANNA, idempotency_key="k-1")
     assert (again.pk, made, rung) == (first.pk, False, [1])
 
 
 def test_a_plan_that_still_holds_is_carried_out(fake: FakeHost, host: Host) -> None:
     fake.hold("mid-b")
-    token = service.plan(Wish("mid-a")).token
-    switch, _ = service.request_switch(Wish("mid-a"), ANNA, plan_token=token)
+    token = service.plan(SwitchRequest("mid-a")).token
+    switch, _ = service.request_switch(SwitchRequest("mid-a"), ANNA, plan_token=token)
     assert switch.plan_token == token
 
 
@@ -217,7 +221,7 @@ def test_a_plan_that_no_longer_holds_does_nothing(
     fake: FakeHost, host: Host, rung: list[int], change: str
 ) -> None:
     fake.hold("mid-b")
-    token, wish = service.plan(Wish("mid-a")).token, Wish("mid-a")
+    token, wish = service.plan(SwitchRequest("mid-a")).token, SwitchRequest("mid-a")
     if change == "another model came":
         fake.hold("embed")
     elif change == "vram":
@@ -225,7 +229,7 @@ def test_a_plan_that_no_longer_holds_does_nothing(
     elif change == "pulled anew":
         fake.repoint("mid-a", "sha-other")
     else:
-        wish = Wish("mid-a", strategy="swap")
+        wish = SwitchRequest("mid-a", strategy="swap")
     with pytest.raises(PlanOutdated, match="Nothing was switched"):
         service.request_switch(wish, ANNA, plan_token=token)
     assert rung == []
@@ -235,14 +239,14 @@ def test_a_plan_that_no_longer_holds_does_nothing(
 def test_a_plan_that_cannot_work_says_so_rather_than_that_it_is_old(
     fake: FakeHost, host: Host
 ) -> None:
-    token = service.plan(Wish("mid-a")).token
+    token = service.plan(SwitchRequest("mid-a")).token
     del fake.models["mid-a:latest"]
     with pytest.raises(PlanBlocked, match="ollama pull mid-a"):
-        service.request_switch(Wish("mid-a"), ANNA, plan_token=token)
+        service.request_switch(SwitchRequest("mid-a"), ANNA, plan_token=token)
 
 
 def test_a_cancel_wakes_the_worker(host: Host, rung: list[int]) -> None:
-    row, _ = service.request_switch(Wish("mid-a"), ANNA)
+    row, _ = service.request_switch(SwitchRequest("mid-a"), ANNA)
     service.cancel(row.pk, ANNA)
     assert rung == [1, 1]
     SwitchEvent.objects.filter(pk=row.pk).update(state="cancelled")

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from switcher.domain.states import ENDED, State
 from switcher.models import AuditEntry, Host, ModelProfile, SwitchEvent
 from switcher.ollama.errors import NotDone, Refused, Unreachable
 from switcher.records import switches
-from switcher.states import ENDED, State
 from tests.switching.conftest import ANNA
 from tests.switching.fakehost import FakeHost
 
@@ -366,11 +366,11 @@ def test_a_host_that_is_silent_after_the_activation_is_not_said_to_hold_anything
     assert "north-1 was not seen after the activation" in row.warnings[-1]
 
 
-def test_preloaded_models_that_the_server_evicts_come_back(
+def test_pinned_models_that_the_server_evicts_come_back(
     fake: FakeHost, host: Host, profile: Make, switch: Go
 ) -> None:
     embed = profile("embed")
-    host.preloaded.add(embed)
+    host.pinned.add(embed)
     fake.hold("embed")
     fake.before_act = lambda act: (
         fake.loaded.pop("sha-embed", None) if act == "load mid-a" else None

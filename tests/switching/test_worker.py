@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connections
 
+from switcher.domain.states import ENDED, OPEN, State, Strategy, can_move
 from switcher.models import AuditEntry, Host, Lease, ModelProfile, SwitchEvent
 from switcher.ollama.errors import Refused, Unreachable
 from switcher.records import config, leases, switches
-from switcher.records.switches import Held, NewSwitch
-from switcher.states import ENDED, OPEN, State, Strategy, can_move
-from switcher.switching import keeper as keeping
+from switcher.records.switches import ClaimedSwitch, NewSwitch
+from switcher.switching import lease_keeper as keeping
 from switcher.switching import worker as working
 from switcher.switching.jobs import spec_of
 from switcher.switching.worker import Worker, run_once
@@ -148,10 +148,12 @@ class Killer:
             fake.after_act = self.point
         else:
             for name in ("move", "note", "activate", "end"):
-                self._patch.setattr(Held, name, self._then_die(getattr(Held, name)))
+                self._patch.setattr(
+                    ClaimedSwitch, name, self._then_die(getattr(ClaimedSwitch, name))
+                )
 
     def _then_die(self, write: Callable[..., None]) -> Callable[..., None]:
-        def wrapped(held: Held, *args: Any, **facts: Any) -> None:
+        def wrapped(held: ClaimedSwitch, *args: Any, **facts: Any) -> None:
             write(held, *args, **facts)
             self.point()
 
@@ -436,7 +438,7 @@ def test_who_lost_the_row_in_the_middle_writes_no_more(
     def hold_by_another(act: str) -> None:
         if act == "load mid-b":
             take_over(host)
-            assert switches.hold(row.pk, 99) is not None
+            assert switches.claim(row.pk, 99) is not None
 
     fake.before_act = hold_by_another
     assert not run_once(row.pk, connect=lambda _: fake)
@@ -507,15 +509,15 @@ def test_a_database_that_fails_for_a_moment_is_no_end_of_a_switch(
 ) -> None:
     switch(profile("mid-a"))
     row = ask(host, profile("mid-b"))
-    move = Held.move
+    move = ClaimedSwitch.move
 
-    def locked(held: Held, to: State, **facts: Any) -> None:
+    def locked(held: ClaimedSwitch, to: State, **facts: Any) -> None:
         if to is state:
             raise OperationalError("database is locked")
         move(held, to, **facts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Held, "move", locked)
+        patch.setattr(ClaimedSwitch, "move", locked)
         with pytest.raises(OperationalError):
             run_once(row.pk, connect=lambda _: fake)
     assert SwitchEvent.objects.get(pk=row.pk).state in OPEN
@@ -595,11 +597,11 @@ def test_confirming_what_is_active_can_be_cancelled_too(
     assert (row.state, row.outcome) == ("cancelled", "Nothing was touched on north-1.")
 
 
-def test_a_preloaded_model_that_comes_back_slowly_holds_up_no_cancel(
+def test_a_pinned_model_that_comes_back_slowly_holds_up_no_cancel(
     fake: FakeHost, host: Host, profile: Make, switch: Go, quick: None
 ) -> None:
     switch(profile("mid-a"))
-    host.preloaded.add(profile("embed"))
+    host.pinned.add(profile("embed"))
     fake.hold("embed")
     row = ask(host, profile("mid-b"))
 

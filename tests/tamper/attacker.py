@@ -8,15 +8,15 @@ from typing import Any
 
 from django.db import connection
 
-from switcher.auditing.sinks import deliver
-from switcher.evidence.keys import KeyFiles, SigningKey, new_key
-from switcher.evidence.switchboard_verify import GENESIS, Entry, Tree, leaf
+from switcher.audit import checkpoints, deliveries
+from switcher.audit.immutability_triggers import unseal
+from switcher.audit.ledger import Actor, append, writing
+from switcher.audit.ledger_reader import stored_rows
+from switcher.audit.paths import sinks
+from switcher.audit.signing_keys import KeyFiles, SigningKey, new_key
+from switcher.audit.sinks import deliver
+from switcher.audit.verifier.switchboard_verify import GENESIS, Entry, Tree, leaf
 from switcher.models import Checkpoint, LedgerRow
-from switcher.places import sinks
-from switcher.records import checkpoints, deliveries
-from switcher.records.ledger import Actor, append, writing
-from switcher.rows import stored_rows
-from switcher.seals import unseal
 from tests.clocks import FakeClock
 
 TABLE = "switcher_ledgerrow"

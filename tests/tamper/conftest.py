@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from switcher.evidence.keys import KeyFiles
+from switcher.audit.signing_keys import KeyFiles
 from tests.clocks import FakeClock
 from tests.tamper.attacker import Attacker, sign_and_anchor, write
 

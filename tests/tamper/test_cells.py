@@ -10,10 +10,17 @@ from django.db import connection, models
 from django.test import Client
 
 from switcher.access import AUDITORS
-from switcher.auditing import checking, health
-from switcher.auditing.exporting import begin
-from switcher.auditing.tail import Courier, Signer
-from switcher.evidence.keys import KeyFiles
+from switcher.audit import checking, checkpoints, health, reviews, subtrees
+from switcher.audit.export import CSV, JSONL, chunks
+from switcher.audit.exporting import begin
+from switcher.audit.filters import Filters
+from switcher.audit.ledger import append, writing
+from switcher.audit.ledger_reader import newest_seq
+from switcher.audit.paths import sinks
+from switcher.audit.point_in_time import then
+from switcher.audit.signer import CheckpointDelivery, Signer
+from switcher.audit.signing_keys import KeyFiles
+from switcher.audit.verification import size_of, verify
 from switcher.models import (
     AuditEntry,
     Checkpoint,
@@ -22,14 +29,7 @@ from switcher.models import (
     Review,
     Subtree,
 )
-from switcher.places import sinks
-from switcher.queries.export import CSV, JSONL, chunks
-from switcher.queries.filters import Filters
-from switcher.queries.ledger import size_of, verify
-from switcher.queries.moments import then
-from switcher.records import Actor, checkpoints, reviews, subtrees
-from switcher.records.ledger import append, writing
-from switcher.rows import newest_seq
+from switcher.records import Actor
 from tests import make
 from tests.clocks import FakeClock
 from tests.tamper.attacker import Attacker, write
@@ -117,7 +117,7 @@ def test_nobody_is_made_blind_by_it(
     signer = Signer(clock)
     signer.tick()
     for sink in sinks():
-        Courier(sink, clock).tick()
+        CheckpointDelivery(sink, clock).tick()
     signer.look()
     signed = max(size_of(note) for note in Checkpoint.objects.values_list("note", flat=True))
     assert signed >= 10 or AuditEntry.objects.filter(kind=checkpoints.ALARM).exists()

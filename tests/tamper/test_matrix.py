@@ -14,9 +14,13 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from switcher.auditing.exporting import begin
-from switcher.evidence.keys import KeyFiles
-from switcher.evidence.switchboard_verify import (
+from switcher.audit import checkpoints
+from switcher.audit.export import JSONL, chunks
+from switcher.audit.exporting import begin
+from switcher.audit.filters import Filters
+from switcher.audit.signing_keys import KeyFiles
+from switcher.audit.verification import verify
+from switcher.audit.verifier.switchboard_verify import (
     Entry,
     PublicKey,
     Report,
@@ -24,10 +28,6 @@ from switcher.evidence.switchboard_verify import (
     verify_export,
 )
 from switcher.models import AuditEntry, Checkpoint
-from switcher.queries.export import JSONL, chunks
-from switcher.queries.filters import Filters
-from switcher.queries.ledger import verify
-from switcher.records import checkpoints
 from tests.clocks import FakeClock
 from tests.tamper.attacker import (
     ANNA,

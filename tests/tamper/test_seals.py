@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from django.db import DatabaseError, connection, transaction
 
-from switcher import seals
-from switcher.evidence.keys import KeyFiles
+from switcher.audit import immutability_triggers
+from switcher.audit.signing_keys import KeyFiles
+from switcher.audit.verification import verify
 from switcher.models import AuditEntry, LedgerRow
-from switcher.queries.ledger import verify
 from tests.tamper.attacker import TABLE
 
 pytestmark = pytest.mark.django_db
@@ -79,14 +79,14 @@ WAYS = (
 def test_a_seal_that_is_missing_or_altered_is_found_and_made_again(
     trail: KeyFiles, way: str
 ) -> None:
-    assert seals.reseal() == []
+    assert immutability_triggers.reseal() == []
     with connection.cursor() as cursor:
         for sql in WAYS[way]:
             cursor.execute(sql)
     name = "sealed_entry_insert" if way == "hollowed out" else NAME
-    assert seals.differing() == [name]
-    assert seals.reseal() == [name]
-    assert seals.differing() == []
+    assert immutability_triggers.differing() == [name]
+    assert immutability_triggers.reseal() == [name]
+    assert immutability_triggers.differing() == []
     with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
         LedgerRow.objects.all().delete()
 
@@ -96,13 +96,13 @@ def test_seals_survive_a_table_that_is_made_anew(trail: KeyFiles) -> None:
     from django.apps import apps
     from django.core.management import call_command
 
-    seals.unseal()  # SQLite renames no table that a seal of another one looks at
+    immutability_triggers.unseal()  # SQLite renames no table that a seal of another one looks at
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE TABLE copy AS SELECT * FROM {TABLE}")
         cursor.execute(f"DROP TABLE {TABLE}")
         cursor.execute(f"ALTER TABLE copy RENAME TO {TABLE}")
-    assert any(name.startswith("sealed_entry") for name in seals.differing())
+    assert any(name.startswith("sealed_entry") for name in immutability_triggers.differing())
     assert apps.is_installed("switcher")
     call_command("migrate", verbosity=0)
-    assert seals.differing() == []
+    assert immutability_triggers.differing() == []
     assert AuditEntry.objects.count() == LedgerRow.objects.count()

@@ -10,19 +10,19 @@ from django.db import DatabaseError, connection, transaction
 from django.test import Client
 
 from switcher.access import AUDITORS
-from switcher.auditing.archiving import archive
-from switcher.evidence.keys import KeyFiles, new_key
-from switcher.evidence.switchboard_verify import Entry, Report, Tree, verify_export
+from switcher.audit import checkpoints
+from switcher.audit.archive_files import newest_segment
+from switcher.audit.archiving import archive
+from switcher.audit.checkpoints import TrailBroken
+from switcher.audit.export import JSONL, Export, chunks
+from switcher.audit.filters import Filters
+from switcher.audit.ledger import append, stamp, writing
+from switcher.audit.ledger_reader import newest_seq, stored_rows
+from switcher.audit.paths import segment_folder
+from switcher.audit.signing_keys import KeyFiles, new_key
+from switcher.audit.verification import verify
+from switcher.audit.verifier.switchboard_verify import Entry, Report, Tree, verify_export
 from switcher.models import LedgerRow, Segment
-from switcher.places import segment_folder
-from switcher.queries.export import JSONL, Export, chunks
-from switcher.queries.filters import Filters
-from switcher.queries.ledger import verify
-from switcher.records import checkpoints
-from switcher.records.checkpoints import TrailBroken
-from switcher.records.ledger import append, stamp, writing
-from switcher.rows import newest_seq, stored_rows
-from switcher.segments import newest_segment
 from tests import make
 from tests.clocks import FakeClock
 from tests.tamper.attacker import ANNA, Attacker, sign_and_anchor, write

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import requests
 
-from switcher.drift import Kind
+from switcher.audit.ledger import Actor
+from switcher.domain.drift import Kind
+from switcher.domain.states import State
 from switcher.models import Drift, Host, ModelProfile, SwitchEvent
 from switcher.records import config
-from switcher.records.ledger import Actor
-from switcher.states import State
-from switcher.switching.service import Wish, request_switch
+from switcher.switching.service import SwitchRequest, request_switch
 from switcher.switching.worker import Worker, run_once
 from switcher.watching.loop import Watcher
 from tests.until import until
@@ -34,7 +34,7 @@ class Simulator:
         models = [part for model in disk for part in ("--model", model)]
         self._popen = subprocess.Popen(
             [
-                *(sys.executable, "-m", "switcher.simulator", "--port", "0"),
+                *(sys.executable, "-m", "ollama_simulator", "--port", "0"),
                 *("--vram", "24GB", "--load-rate", "50GB", *models),
             ],
             stdout=subprocess.PIPE,
@@ -100,11 +100,11 @@ class Watched:
         return config.save_profile(ModelProfile(name=tag, tag=tag, **values), ANNA)
 
     def pin(self, *profiles: ModelProfile) -> None:
-        config.set_preloaded(self.host, list(profiles), ANNA)
+        config.set_pinned(self.host, list(profiles), ANNA)
 
     def switch(self, tag: str, **values: Any) -> SwitchEvent:
         """To a model, by an admin, to its end."""
-        row, _ = request_switch(Wish(model=tag, host="north-1", **values), ANNA)
+        row, _ = request_switch(SwitchRequest(model=tag, host="north-1", **values), ANNA)
         run_once(row.pk)
         until(lambda: SwitchEvent.objects.get(pk=row.pk).ended_at is not None)
         row.refresh_from_db()

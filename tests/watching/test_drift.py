@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from switcher.drift import Kind
-from switcher.models import AuditEntry, Drift, Handle
+from switcher.domain.drift import Kind
+from switcher.models import AuditEntry, Drift, ModelCopy
 from switcher.watching.loop import Watcher
 from tests.until import until
 from tests.watching.conftest import Simulator, Watched
@@ -132,7 +132,7 @@ def test_the_policy_report_does_nothing_to_the_host(
 def test_a_copy_that_is_held_leaves_with_its_model(watched: Watched, watcher: Watcher) -> None:
     watched.switch("mid-a")
     watched.settled()
-    assert Handle.objects.count() == 1
+    assert ModelCopy.objects.count() == 1
     watched.ollama.act("evict", tag="mid-a")
     watched.named(Kind.EVICTED, "mid-a")
-    until(lambda: not Handle.objects.exists(), 20)
+    until(lambda: not ModelCopy.objects.exists(), 20)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
+from switcher.domain.observed import Observation
 from switcher.models import Drift, Host
-from switcher.observed import Observation
 from switcher.records import drifts
 from switcher.watching.judge import Judge
 from tests import make

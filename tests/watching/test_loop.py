@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connections
 
+from switcher.audit.ledger import Actor
+from switcher.domain.observed import Installed, Observation, Resident
+from switcher.domain.specs import Spec
+from switcher.domain.states import State, Strategy
 from switcher.models import Host, Reading
-from switcher.observed import Installed, Observation, Resident
 from switcher.records import changed, config, leases, readings, switches
-from switcher.records.ledger import Actor
 from switcher.records.switches import NewSwitch
-from switcher.specs import Spec
-from switcher.states import State, Strategy
 from switcher.watching import loop
 from switcher.watching.loop import Watcher, check_now, latest
 from tests.clocks import FakeClock
@@ -450,12 +450,12 @@ def test_what_the_old_address_held_is_not_shown_for_a_new_one_that_is_silent(
 # --- how often -------------------------------------------------------------------------------
 
 
-def busy(host: Host) -> switches.Held:
+def busy(host: Host) -> switches.ClaimedSwitch:
     new = NewSwitch(host.pk, Spec("", "mid-b"), None, Strategy.AUTO, ANNA)
     row, _ = switches.open_switch(new)
     fence = leases.take(host.pk, "one")
     assert fence is not None
-    held = switches.hold(row.pk, fence)
+    held = switches.claim(row.pk, fence)
     assert held is not None
     return held
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import requests
 
-from switcher.drift import Kind
+from switcher.domain.drift import Kind
 from switcher.models import Drift, Host
 from switcher.watching.loop import Watcher
 from tests.until import until

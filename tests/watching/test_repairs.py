@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from switcher.drift import Kind
+from switcher.domain.drift import Kind
+from switcher.domain.states import State
 from switcher.models import AuditEntry, Drift, ModelProfile, SwitchEvent
 from switcher.queries.desired import host_cases
-from switcher.states import State
 from switcher.watching import repairs
 from switcher.watching.loop import Watcher
 from tests.until import until

@@ -39,7 +39,7 @@ class Command(BaseCommand):
         from project.asgi import application, end_gateway
         from project.background import assemble
         from project.server import Server, exit_within
-        from switcher.auditing.tail import sign_the_rest
+        from switcher.audit.signer import sign_the_rest
 
         host, port = options["host"], options["port"]
         server = Server(

@@ -7,11 +7,11 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from switcher.auditing.exporting import begin, write
-from switcher.errors import BadRequest
+from switcher.audit.export import CSV, FORMS, JSONL
+from switcher.audit.exporting import begin, write
+from switcher.audit.filters import NAMES, read_filters
+from switcher.domain.errors import BadRequest
 from switcher.management.terminal import TerminalCommand, actor
-from switcher.queries.export import CSV, FORMS, JSONL
-from switcher.queries.filters import NAMES, read_filters
 
 WRITTEN, NOT_WRITTEN = 0, 2
 _HELP = {

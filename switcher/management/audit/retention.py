@@ -9,14 +9,13 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.utils.dateparse import parse_date
 
-from switcher.auditing import archiving
-from switcher.clock import system
-from switcher.errors import BadRequest
+from switcher.audit import archiving, checkpoints
+from switcher.audit.erasure import WAITS, erase, held_of
+from switcher.audit.paths import segment_folder
+from switcher.domain.clock import system
+from switcher.domain.errors import BadRequest
 from switcher.management.audit.verify import Bar
 from switcher.management.terminal import TerminalCommand, actor
-from switcher.places import segment_folder
-from switcher.records import checkpoints
-from switcher.records.erasing import WAITS, erase, held_of
 
 
 class Archive:

@@ -7,10 +7,10 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from switcher.audit import checkpoints, search_index, subtrees
+from switcher.audit.text_index import rebuild_words
 from switcher.management.audit.verify import Bar
 from switcher.management.terminal import TerminalCommand, actor
-from switcher.records import checkpoints, index, subtrees
-from switcher.textindex import rebuild_words
 
 
 class RotateKey:
@@ -35,7 +35,7 @@ class RebuildIndex:
 
     def run(self, command: TerminalCommand, **options: Any) -> int:
         bar = Bar(sys.stderr)
-        made, removed = index.rebuild(actor(), bar)
+        made, removed = search_index.rebuild(actor(), bar)
         subtrees.rebuild()
         rebuild_words()
         bar.clear()

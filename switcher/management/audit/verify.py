@@ -9,9 +9,9 @@ from typing import Any, TextIO
 from django.core.management.base import CommandParser
 from django.db import DatabaseError
 
-from switcher.evidence.switchboard_verify import describe
+from switcher.audit.verification import Verified, verify
+from switcher.audit.verifier.switchboard_verify import describe
 from switcher.management.terminal import TerminalCommand
-from switcher.queries.ledger import Verified, verify
 
 HOLDS, DOES_NOT, UNREADABLE = 0, 1, 2
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from switcher.errors import NotFound
+from switcher.domain.errors import NotFound
+from switcher.domain.specs import check_address, check_keep_alive
+from switcher.domain.states import Strategy
 from switcher.management.terminal import (
     TerminalCommand,
     actor,
@@ -20,9 +22,7 @@ from switcher.queries import api as facts
 from switcher.queries.clients import POLICY_WORDS, ClientsPage, clients_page
 from switcher.records import config
 from switcher.records.clients import POLICIES, drop_name, put_name, set_clients
-from switcher.specs import check_address, check_keep_alive
-from switcher.states import Strategy
-from switcher.switching.naming import publish
+from switcher.switching.published_name import publish
 
 CLIENTS_HEAD = ("A CLIENT THAT NAMES", "GETS", "PROFILE", "ON THE HOST")
 HEAD = ("NAME", "ADDRESS", "VRAM", "STRATEGY", "ACTIVE", "")

@@ -9,8 +9,8 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from switcher.clock import system
-from switcher.errors import BadRequest
+from switcher.domain.clock import system
+from switcher.domain.errors import BadRequest
 from switcher.management.terminal import TerminalCommand, actor
 from switcher.queries import keys as queries
 from switcher.records import keys

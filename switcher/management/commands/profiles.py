@@ -7,11 +7,11 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from switcher.errors import BadRequest
+from switcher.domain.errors import BadRequest
+from switcher.domain.specs import check_keep_alive, check_options, check_tag
 from switcher.management.terminal import TerminalCommand, actor, check_name
 from switcher.queries import api as facts
 from switcher.records import config
-from switcher.specs import check_keep_alive, check_options, check_tag
 
 HEAD = ("NAME", "MODEL", "KEEP-ALIVE", "OPTIONS", "IN USE ON")
 
@@ -79,5 +79,5 @@ def _row(row: facts.ProfileFacts) -> tuple[str, ...]:
         row.tag,
         row.keep_alive,
         options,
-        ", ".join(sorted({*row.active_on, *row.preloaded_on})),
+        ", ".join(sorted({*row.active_on, *row.pinned_on})),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from switcher.simulator import command
+from ollama_simulator import command
 
 
 class Command(BaseCommand):

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from switcher.states import ENDED, OPEN, PHASES, TRANSITIONS, WORDS, State
+from switcher.domain.states import ENDED, OPEN, PHASES, TRANSITIONS, WORDS, State
 
 MEANING = {
     State.QUEUED: "asked for and recorded; no worker has it yet",

@@ -8,13 +8,13 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from switcher.domain.observed import Observation, Resident, find_digest, short_name
 from switcher.management.terminal import TerminalCommand, size_text, until_text
-from switcher.observed import Observation, Resident, find_digest, short_name
 from switcher.ollama.client import Client
 from switcher.queries import api as facts
 from switcher.queries.api import HostFacts
 from switcher.queries.drifts import open_drifts
-from switcher.queries.handles import as_models
+from switcher.queries.model_copies import as_models
 
 HEAD = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL", "")
 

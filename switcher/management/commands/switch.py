@@ -8,6 +8,8 @@ from typing import Any
 
 from django.core.management.base import CommandParser, OutputWrapper
 
+from switcher.domain.plans import Plan, gb
+from switcher.domain.states import ENDED, Strategy
 from switcher.management.following import (
     OwnWorker,
     Screen,
@@ -16,12 +18,10 @@ from switcher.management.following import (
     switch_json,
 )
 from switcher.management.terminal import ACTIVE, REFUSED, TerminalCommand, actor
-from switcher.plans import Plan, gb
 from switcher.queries import api as facts
 from switcher.queries.api import Switch
-from switcher.states import ENDED, Strategy
 from switcher.switching import service
-from switcher.switching.service import Wish
+from switcher.switching.service import SwitchRequest
 
 INTERRUPTED = 130  # as shells call what Ctrl-C ended
 
@@ -44,7 +44,7 @@ class Command(TerminalCommand):
 
     def run(self, **options: Any) -> int:
         names = ("model", "profile", "host", "reason", "strategy", "keep_alive")
-        wish = Wish(**{name: options[name] for name in names})
+        wish = SwitchRequest(**{name: options[name] for name in names})
         if options["dry_run"]:
             return self._show_plan(service.plan(wish), options["json"])
         row, _ = service.request_switch(wish, actor())

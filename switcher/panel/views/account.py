@@ -13,7 +13,7 @@ from django.templatetags.static import static
 from django.views.decorators.http import require_POST, require_safe
 
 from switcher import access
-from switcher.errors import SwitcherError
+from switcher.domain.errors import SwitcherError
 from switcher.panel.page import refused, safe_next, show
 from switcher.records import config
 

@@ -11,15 +11,14 @@ from django.urls import reverse
 from django.utils.http import urlencode
 from django.views.decorators.http import require_POST, require_safe
 
-from switcher.clock import system
-from switcher.errors import BadRequest, SwitcherError
+from switcher.audit import entries, reviews
+from switcher.audit.archive_files import newest_segment, segment_at, segment_of
+from switcher.audit.filters import GROUPS, Filters, group_of, moment, read_what_can_be
+from switcher.audit.point_in_time import then
+from switcher.audit.search import distinct
+from switcher.domain.clock import system
+from switcher.domain.errors import BadRequest, SwitcherError
 from switcher.panel.page import actor_of, auditors, missing, safe_next, show, staff
-from switcher.queries import audit
-from switcher.queries.filters import GROUPS, Filters, group_of, moment, read_what_can_be
-from switcher.queries.finding import distinct
-from switcher.queries.moments import then
-from switcher.records import reviews
-from switcher.segments import newest_segment, segment_at, segment_of
 
 LIST = "audit-list"
 
@@ -35,7 +34,7 @@ def entry_list(request: HttpRequest) -> HttpResponse:
 @staff
 def person(request: HttpRequest, name: str) -> HttpResponseBase:
     """What one person did."""
-    history = audit.history(Filters(actor=name))
+    history = entries.history(Filters(actor=name))
     if history is None:
         return missing(request, f"entry of {name}")
     return _list(request, {"actor": name}, {"title": name, "history": history, "person": name})
@@ -45,7 +44,7 @@ def person(request: HttpRequest, name: str) -> HttpResponseBase:
 @staff
 def host(request: HttpRequest, name: str) -> HttpResponseBase:
     """What was done to one host; also to one that was removed."""
-    history = audit.history(Filters(host=name))
+    history = entries.history(Filters(host=name))
     if history is None:
         return missing(request, f"entry about {name}")
     return _list(request, {"host": name}, {"title": name, "history": history, "host": name})
@@ -53,7 +52,7 @@ def host(request: HttpRequest, name: str) -> HttpResponseBase:
 
 def _list(request: HttpRequest, fixed: dict[str, str], context: dict[str, Any]) -> HttpResponse:
     filters, errors = read_what_can_be(request.GET.dict() | fixed)
-    page = audit.page(filters, _number(request, "before"), _number(request, "after"))
+    page = entries.page(filters, _number(request, "before"), _number(request, "after"))
     kept = {k: v for k, v in filters.to_dict().items() if k not in fixed}
     context |= {
         "page": page,
@@ -67,8 +66,8 @@ def _list(request: HttpRequest, fixed: dict[str, str], context: dict[str, Any]) 
     }
     if request.headers.get("HX-Target") == LIST:
         return show(request, "audit/list.html#list", context, here="audit")
-    context |= {"choices": audit.choices(), "groups": _groups(), "outcomes": audit.OUTCOMES}
-    context |= {"last_review": audit.last_review()}
+    context |= {"choices": entries.choices(), "groups": _groups(), "outcomes": entries.OUTCOMES}
+    context |= {"last_review": entries.last_review()}
     return show(request, "audit/list.html", context, here="audit")
 
 
@@ -84,7 +83,7 @@ def _groups() -> list[tuple[str, list[str]]]:
 @staff
 def entry(request: HttpRequest, seq: int) -> HttpResponse:
     """One entry: what happened, from where, its exact text, and the proof of it."""
-    found = audit.entry(seq)
+    found = entries.entry(seq)
     if found is None:
         return _moved(request, seq)
     context = {"entry": found, "line": found.line, "now": system.now()}
@@ -107,7 +106,7 @@ def _moved(request: HttpRequest, seq: int) -> HttpResponse:
 @staff
 def proof(request: HttpRequest, seq: int) -> HttpResponseBase:
     """The proof as JSON, for who checks it elsewhere."""
-    found = audit.entry(seq)
+    found = entries.entry(seq)
     if found is None or found.proof is None:
         return missing(request, f"proof of entry {seq}")
     response = JsonResponse(found.proof.to_json(), json_dumps_params={"indent": 2})

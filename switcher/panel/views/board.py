@@ -10,10 +10,10 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 from django_htmx.http import reswap, retarget, trigger_client_event
 
-from switcher.auditing import health
-from switcher.clock import system
-from switcher.errors import SwitcherError, SwitchRunning
-from switcher.observed import short_name
+from switcher.audit import health
+from switcher.domain.clock import system
+from switcher.domain.errors import SwitcherError, SwitchRunning
+from switcher.domain.observed import short_name
 from switcher.panel.forms import HostForm, WishForm
 from switcher.panel.page import Me, actor_of, is_htmx, me_of, operators, show, staff
 from switcher.panel.planning import NOTHING, Notice, Shown, after_start, refusal, show_plan

@@ -10,14 +10,14 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods, require_POST
 
-from switcher.clock import system
-from switcher.errors import BadRequest, SwitcherError
+from switcher.domain.clock import system
+from switcher.domain.errors import BadRequest, SwitcherError
 from switcher.panel.clientform import ClientsForm
 from switcher.panel.page import actor_of, admins, missing, show, staff
 from switcher.queries import keys, profiles
 from switcher.queries.clients import ClientName, ClientsPage, clients_page
 from switcher.records.clients import set_clients
-from switcher.switching import naming
+from switcher.switching import published_name
 from switcher.watching.loop import latest
 
 DAYS = 7
@@ -44,7 +44,7 @@ def publish(request: HttpRequest, name: str) -> HttpResponseBase:
         return missing(request, f"host {name}")
     wanted = request.POST.get("published_name", "")[:200]
     try:
-        later = naming.publish(page.host_id, wanted, actor_of(request))
+        later = published_name.publish(page.host_id, wanted, actor_of(request))
     except BadRequest as exc:
         form = ClientsForm(page.policy, page.names, profiles.profile_names())
         return _show(request, page, form, status=422, publish_error=exc.text, wanted=wanted)

@@ -9,14 +9,14 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods, require_safe
 
-from switcher.auditing import checking, health
-from switcher.clock import system
-from switcher.evidence import switchboard_verify
-from switcher.evidence.keys import KeyRefused
+from switcher.audit import checking, health
+from switcher.audit.archive_files import segments
+from switcher.audit.paths import key_files
+from switcher.audit.signing_keys import KeyRefused
+from switcher.audit.status import trail
+from switcher.audit.verifier import switchboard_verify
+from switcher.domain.clock import system
 from switcher.panel.page import actor_of, is_htmx, missing, show, staff
-from switcher.places import key_files
-from switcher.queries.trail import trail
-from switcher.segments import segments
 
 VERIFIER = Path(switchboard_verify.__file__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.views.decorators.http import require_POST
 
-from switcher.auditing.exporting import begin, stream
-from switcher.errors import BadRequest
+from switcher.audit.exporting import begin, stream
+from switcher.audit.filters import read_filters
+from switcher.domain.errors import BadRequest
 from switcher.panel.page import actor_of, exporters, show
-from switcher.queries.filters import read_filters
 
 
 # A POST: an export is an entry of the trail, which a browser that follows links ahead must not

@@ -10,10 +10,11 @@ from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import trigger_client_event
 
-from switcher.clock import system
-from switcher.errors import BadRequest, SwitcherError
-from switcher.handles import without_handles
-from switcher.observed import Observation
+from switcher.domain.clock import system
+from switcher.domain.errors import BadRequest, SwitcherError
+from switcher.domain.model_copies import without_copies
+from switcher.domain.observed import Observation
+from switcher.domain.specs import check_address
 from switcher.ollama.client import Client
 from switcher.panel.forms import HostForm
 from switcher.panel.page import (
@@ -29,7 +30,6 @@ from switcher.panel.planning import Notice
 from switcher.queries import hosts, keys, profiles
 from switcher.queries.hosts import HostValues
 from switcher.records import config
-from switcher.specs import check_address
 from switcher.switching import service
 from switcher.watching.loop import check_now, latest
 
@@ -171,7 +171,7 @@ def read_address(text: str) -> Observation:
     client = Client(check_address(text))
     try:
         seen = client.observe(system.now())
-        return replace(seen, installed=without_handles(seen.installed))
+        return replace(seen, installed=without_copies(seen.installed))
     finally:
         client.close()
 
@@ -188,7 +188,7 @@ def _save(request: HttpRequest, row: HostValues | None) -> HttpResponseBase:
                 form.values(),
                 actor_of(request),
                 row.id if row else None,
-                preloaded=form.cleaned_data["preloaded"] if "pins" in request.POST else None,
+                pinned=form.cleaned_data["pinned"] if "pins" in request.POST else None,
                 default=form.cleaned_data["default"],
             )
         except BadRequest as exc:

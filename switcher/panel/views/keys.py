@@ -8,8 +8,8 @@ from django.shortcuts import redirect
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from switcher.clock import system
-from switcher.errors import BadRequest, SwitcherError
+from switcher.domain.clock import system
+from switcher.domain.errors import BadRequest, SwitcherError
 from switcher.panel.keyform import KeyForm
 from switcher.panel.page import actor_of, admins, show, staff
 from switcher.queries import api as facts

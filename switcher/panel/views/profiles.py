@@ -9,8 +9,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from switcher import specs
-from switcher.errors import BadRequest, SwitcherError
+from switcher.domain import specs
+from switcher.domain.errors import BadRequest, SwitcherError
 from switcher.panel.forms import ProfileForm, Warmups
 from switcher.panel.page import actor_of, missing, operators, show, staff
 from switcher.queries import profiles

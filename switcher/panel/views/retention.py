@@ -7,12 +7,12 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods, require_POST
 
-from switcher.auditing.exporting import begin_segment, stream_segment
-from switcher.errors import SwitcherError
+from switcher.audit.archive_files import segment_of
+from switcher.audit.erasure import WAITS, held_of
+from switcher.audit.erasure import erase as erase_personal
+from switcher.audit.exporting import begin_segment, stream_segment
+from switcher.domain.errors import SwitcherError
 from switcher.panel.page import actor_of, admins, exporters, missing, show
-from switcher.records.erasing import WAITS, held_of
-from switcher.records.erasing import erase as erase_personal
-from switcher.segments import segment_of
 
 
 # A POST, like every export: it is an entry of the trail.

@@ -9,8 +9,8 @@ from django.urls import reverse
 from django.utils.http import urlencode
 from django.views.decorators.http import require_POST, require_safe
 
-from switcher.clock import system
-from switcher.errors import NotFound, SwitcherError
+from switcher.domain.clock import system
+from switcher.domain.errors import NotFound, SwitcherError
 from switcher.panel.forms import FilterForm
 from switcher.panel.page import actor_of, is_htmx, missing, operators, show, staff
 from switcher.queries import switches

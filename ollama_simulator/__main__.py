@@ -1,0 +1,5 @@
+import sys
+
+from ollama_simulator.command import main
+
+sys.exit(main())

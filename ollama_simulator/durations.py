@@ -1,0 +1,70 @@
+"""Keep-alive values as the server takes them: Go durations and numbers of seconds (fact 7)."""
+
+from __future__ import annotations
+
+import re
+
+# Fact 7: the longest duration there is, some 292 years, is what every negative value means.
+FOREVER_S = 9_223_372_036.854_775_807
+_MAX_NS = 2**63 - 1
+_NUMBER = re.compile(r"(\d*)(?:\.(\d*))?")
+_UNIT = re.compile(r"[^\d.]*")
+_UNIT_NS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "μs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+
+
+class BadDuration(ValueError):
+    """The text of the server's 400."""
+
+
+def keep_alive_s(value: object) -> float:
+    """Seconds that `keep_alive` means; `FOREVER_S` for any negative value.
+
+    Raises `BadDuration` with the server's words for what it refuses, `"-1"` and `"30"` among them.
+    """
+    if isinstance(value, bool):
+        raise BadDuration("Unsupported type: 'bool'")
+    if isinstance(value, int | float):
+        return FOREVER_S if value < 0 else min(float(value), FOREVER_S)
+    if isinstance(value, str):
+        nanoseconds = parse_go_duration(value)
+        return FOREVER_S if nanoseconds < 0 else nanoseconds / 10**9
+    kind = "map[string]interface {}" if isinstance(value, dict) else "[]interface {}"
+    raise BadDuration(f"Unsupported type: '{kind}'")
+
+
+def parse_go_duration(text: str) -> int:
+    """Nanoseconds of `1h30m`, `1.5s`, `-1s`, as Go's `time.ParseDuration` reads them."""
+    quoted = f'duration "{text}"'
+    rest = text[1:] if text[:1] in ("-", "+") else text
+    if rest == "0":
+        return 0
+    if not rest:
+        raise BadDuration(f"time: invalid {quoted}")
+    total = 0
+    while rest:
+        number = _NUMBER.match(rest)
+        whole, part = (number[1], number[2] or "") if number else ("", "")
+        if not whole and not part:
+            raise BadDuration(f"time: invalid {quoted}")
+        assert number is not None
+        unit = _UNIT.match(rest, number.end())
+        word = unit[0] if unit else ""
+        if not word:
+            raise BadDuration(f"time: missing unit in {quoted}")
+        if word not in _UNIT_NS:
+            raise BadDuration(f'time: unknown unit "{word}" in {quoted}')
+        total += int(whole or "0") * _UNIT_NS[word]
+        total += int(part or "0") * _UNIT_NS[word] // 10 ** len(part)
+        if total > _MAX_NS:
+            raise BadDuration(f"time: invalid {quoted}")
+        rest = rest[number.end() + len(word) :]
+    return -total if text.startswith("-") else total

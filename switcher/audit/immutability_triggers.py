@@ -1,0 +1,207 @@
+"""What no code path may do, refused by the database itself.
+
+An ended switch is never changed or removed; an audit entry neither, until it was moved to a sealed
+file. The triggers are dropped before tables are migrated, and made after every migrate, not by one
+migration: on SQLite a migration that rebuilds a table drops its triggers without a word, and fails
+where those of another table look at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.db import connections, transaction
+
+from switcher.domain.states import ENDED
+from switcher.models.fields import columns_of
+
+_SWITCH, _ENTRY, _SEGMENT = "switcher_switchevent", "switcher_ledgerrow", "switcher_segment"
+# What the triggers look at. A table of an older version, half-way between two, may lack it.
+_LOOKED_AT = {
+    _SWITCH: {"id", "state", "actor", "idempotency_key"},
+    _ENTRY: {"seq", "body", "prev", "hash"},
+    _SEGMENT: {"id", "first", "last", "entry", "sha256"},
+}
+_ENDED = ", ".join(f"'{s.value}'" for s in sorted(ENDED))
+# An entry follows from the one before it, whoever writes it.
+_LAST = f"(SELECT MAX(seq) FROM {_ENTRY})"
+_FOLLOWS = (
+    f"NEW.seq = COALESCE({_LAST}, 0) + 1 "
+    f"AND (NEW.seq = 1 OR NEW.prev = (SELECT hash FROM {_ENTRY} WHERE seq = {_LAST}))"
+)
+# What was moved to a sealed file, and only that, may leave the database.
+_MOVED = f"(SELECT COALESCE(MAX(last), 0) FROM {_SEGMENT})"
+_NEXT = f"NEW.first = {_MOVED} + 1 AND NEW.last >= NEW.first AND NEW.last < NEW.entry"
+# And an entry tells of it.
+_TOLD_SQLITE = (
+    f"EXISTS (SELECT 1 FROM {_ENTRY} WHERE seq = NEW.entry "
+    "AND json_extract(body, '$.kind') = 'audit.archived' "
+    "AND json_extract(body, '$.facts.first') = NEW.first "
+    "AND json_extract(body, '$.facts.last') = NEW.last "
+    "AND json_extract(body, '$.facts.sha256') = NEW.sha256)"
+)
+_TOLD_POSTGRES = (
+    f"EXISTS (SELECT 1 FROM {_ENTRY} WHERE seq = NEW.entry "
+    "AND body::json ->> 'kind' = 'audit.archived' "
+    "AND body::json #>> '{facts,first}' = NEW.first::text "
+    "AND body::json #>> '{facts,last}' = NEW.last::text "
+    "AND body::json #>> '{facts,sha256}' = NEW.sha256)"
+)
+
+SQLITE = {
+    "sealed_switch_update": f"BEFORE UPDATE ON {_SWITCH} WHEN OLD.state IN ({_ENDED})",
+    "sealed_switch_delete": f"BEFORE DELETE ON {_SWITCH} WHEN OLD.state IN ({_ENDED})",
+    # OR REPLACE deletes what is in the way, by its id or its idempotency key, without firing a
+    # DELETE trigger, unless these stop it.
+    "sealed_switch_insert": (
+        f"BEFORE INSERT ON {_SWITCH} WHEN EXISTS (SELECT 1 FROM {_SWITCH} WHERE id = NEW.id "
+        "OR (NEW.idempotency_key <> '' AND idempotency_key = NEW.idempotency_key "
+        "AND actor = NEW.actor))"
+    ),
+    "sealed_switch_identity": (
+        f"BEFORE UPDATE OF id, actor, idempotency_key ON {_SWITCH} WHEN NEW.id <> OLD.id "
+        "OR NEW.actor <> OLD.actor OR NEW.idempotency_key <> OLD.idempotency_key"
+    ),
+    "sealed_entry_update": f"BEFORE UPDATE ON {_ENTRY}",
+    "sealed_entry_delete": f"BEFORE DELETE ON {_ENTRY} WHEN OLD.seq > {_MOVED}",
+    # Also what stops INSERT OR REPLACE: a number that is there already is not the next one.
+    "sealed_entry_insert": f"BEFORE INSERT ON {_ENTRY} WHEN NOT ({_FOLLOWS})",
+    "sealed_segment_update": f"BEFORE UPDATE ON {_SEGMENT}",
+    "sealed_segment_delete": f"BEFORE DELETE ON {_SEGMENT}",
+    "sealed_segment_insert": (
+        f"BEFORE INSERT ON {_SEGMENT} WHEN NOT ({_NEXT} AND {_TOLD_SQLITE}) "
+        f"OR EXISTS (SELECT 1 FROM {_SEGMENT} WHERE id = NEW.id)"
+    ),
+}
+
+_FUNCTIONS = (
+    "CREATE OR REPLACE FUNCTION switcher_sealed() RETURNS trigger AS $$ "
+    "BEGIN RAISE EXCEPTION 'sealed: this record is kept as it is'; END $$ LANGUAGE plpgsql",
+    "CREATE OR REPLACE FUNCTION switcher_follows() RETURNS trigger AS $$ "
+    f"BEGIN IF NOT ({_FOLLOWS}) THEN "
+    "RAISE EXCEPTION 'sealed: an entry follows from the last one'; END IF; RETURN NEW; END $$ "
+    "LANGUAGE plpgsql",
+    "CREATE OR REPLACE FUNCTION switcher_moved() RETURNS trigger AS $$ "
+    f"BEGIN IF OLD.seq > {_MOVED} THEN "
+    "RAISE EXCEPTION 'sealed: this record is kept as it is'; END IF; RETURN OLD; END $$ "
+    "LANGUAGE plpgsql",
+    "CREATE OR REPLACE FUNCTION switcher_next_segment() RETURNS trigger AS $$ "
+    f"BEGIN IF ({_NEXT} AND {_TOLD_POSTGRES}) IS NOT TRUE THEN "
+    "RAISE EXCEPTION 'sealed: a segment follows from the last one, and an entry tells of it'; "
+    "END IF; RETURN NEW; END $$ LANGUAGE plpgsql",
+)
+_SEALED = "EXECUTE FUNCTION switcher_sealed()"
+POSTGRES = {
+    "sealed_switch": (
+        _SWITCH,
+        f"BEFORE UPDATE OR DELETE ON {_SWITCH} FOR EACH ROW WHEN (OLD.state IN ({_ENDED})) "
+        + _SEALED,
+    ),
+    "sealed_switch_truncate": (
+        _SWITCH,
+        f"BEFORE TRUNCATE ON {_SWITCH} FOR EACH STATEMENT {_SEALED}",
+    ),
+    "sealed_entry": (_ENTRY, f"BEFORE UPDATE ON {_ENTRY} FOR EACH ROW {_SEALED}"),
+    "sealed_entry_delete": (
+        _ENTRY,
+        f"BEFORE DELETE ON {_ENTRY} FOR EACH ROW EXECUTE FUNCTION switcher_moved()",
+    ),
+    "sealed_entry_truncate": (
+        _ENTRY,
+        f"BEFORE TRUNCATE ON {_ENTRY} FOR EACH STATEMENT {_SEALED}",
+    ),
+    "sealed_entry_insert": (
+        _ENTRY,
+        f"BEFORE INSERT ON {_ENTRY} FOR EACH ROW EXECUTE FUNCTION switcher_follows()",
+    ),
+    "sealed_segment": (_SEGMENT, f"BEFORE UPDATE OR DELETE ON {_SEGMENT} FOR EACH ROW {_SEALED}"),
+    "sealed_segment_truncate": (
+        _SEGMENT,
+        f"BEFORE TRUNCATE ON {_SEGMENT} FOR EACH STATEMENT {_SEALED}",
+    ),
+    "sealed_segment_insert": (
+        _SEGMENT,
+        f"BEFORE INSERT ON {_SEGMENT} FOR EACH ROW EXECUTE FUNCTION switcher_next_segment()",
+    ),
+}
+
+
+def seal(using: str = "default", **_: Any) -> None:
+    """Make the triggers, as they are here: an older version's give way. Safe to run at any time;
+    connected to post_migrate. Nothing is done over tables that are not those of this version."""
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        if any(not looked_at <= columns_of(cursor, t) for t, looked_at in _LOOKED_AT.items()):
+            return
+    with transaction.atomic(using), connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            for name, when in SQLITE.items():
+                cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
+                cursor.execute(
+                    f"CREATE TRIGGER {name} {when} "
+                    "BEGIN SELECT RAISE(ABORT, 'sealed: this record is kept as it is'); END"
+                )
+        else:
+            for function in _FUNCTIONS:
+                cursor.execute(function)
+            for name, (table, when) in POSTGRES.items():
+                cursor.execute(f"CREATE OR REPLACE TRIGGER {name} {when}")
+                # ALWAYS: session_replication_role is no way round it.
+                cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
+
+
+def reseal(using: str = "default") -> list[str]:
+    """Make the seals again and say which were missing or altered: the start check.
+
+    What should be there is what making them leaves behind, so that nothing has to know how a
+    database writes them down.
+    """
+    with transaction.atomic(using):
+        before = stored(using)
+        seal(using)
+        after = stored(using)
+    _expected[using] = after
+    return sorted(name for name, text in after.items() if before.get(name) != text)
+
+
+def differing(using: str = "default") -> list[str]:
+    """Seals that are missing or altered since `reseal` of this process. Changes nothing."""
+    now = stored(using)
+    names: Iterable[str] = SQLITE if connections[using].vendor == "sqlite" else POSTGRES
+    expected = _expected.get(using)
+    if expected is None:
+        return sorted(set(names) - now.keys())
+    return sorted(name for name, text in expected.items() if now.get(name) != text)
+
+
+_expected: dict[str, dict[str, str]] = {}
+
+_STORED_SQLITE = (
+    "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN (%s, %s, %s)"
+)
+# How a trigger is switched on belongs to it, and so does the text of the function behind it.
+_STORED_POSTGRES = (
+    "SELECT t.tgname, pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::text || ' ' || p.prosrc "
+    "FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid "
+    "WHERE NOT t.tgisinternal AND t.tgrelid IN (to_regclass(%s), to_regclass(%s), to_regclass(%s))"
+)
+
+
+def stored(using: str = "default") -> dict[str, str]:
+    """The seals as the database has them: name and text."""
+    sqlite = connections[using].vendor == "sqlite"
+    ours = SQLITE if sqlite else POSTGRES
+    with connections[using].cursor() as cursor:
+        cursor.execute(_STORED_SQLITE if sqlite else _STORED_POSTGRES, [_SWITCH, _ENTRY, _SEGMENT])
+        return {name: text for name, text in cursor.fetchall() if name in ours}
+
+
+def unseal(using: str = "default") -> None:
+    """Drop the triggers: before tables are migrated, and for tests that empty them."""
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        for name in SQLITE if connection.vendor == "sqlite" else ():
+            cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
+        for name, (table, _) in POSTGRES.items() if connection.vendor == "postgresql" else ():
+            cursor.execute(f"DROP TRIGGER IF EXISTS {name} ON {table}")

@@ -1,0 +1,122 @@
+"""Where checkpoints go to, outside of the database: a file, a syslog, a webhook."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from logging.handlers import SysLogHandler
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+
+from switcher.audit.paths import FILE, SYSLOG, Sink
+
+# Shorter than a claim lasts (deliveries.CLAIM_S).
+CONNECT_S, ANSWER_S = 3.0, 10.0
+SYSLOG_PORT = 514
+
+
+class NotDelivered(Exception):
+    """The sink did not take it. The text names no address: one may hold a secret."""
+
+
+def deliver(sink: Sink, note: str) -> None:
+    """Hand a checkpoint over. Raises NotDelivered."""
+    try:
+        if sink.name == FILE:
+            append_line(Path(sink.target), line_of(note))
+        elif sink.name == SYSLOG:
+            _syslog(sink.target, f"checkpoint {line_of(note)}")
+        else:
+            _webhook(sink.target, note)
+    except ValueError as exc:
+        raise NotDelivered("its address cannot be used") from exc
+    except OSError as exc:  # requests' errors are OSErrors, too; their texts name the address
+        raise NotDelivered(_named(exc)) from exc
+
+
+def _named(exc: OSError) -> str:
+    if isinstance(exc, requests.Timeout | TimeoutError):
+        return "no answer in time"
+    if isinstance(exc, requests.ConnectionError):
+        return "cannot connect"
+    return exc.strerror or type(exc).__name__
+
+
+def line_of(note: str) -> str:
+    """A checkpoint in one line, as `read_anchors` reads it."""
+    return json.dumps({"note": note})
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append, and return once it is on the disk. A line that a crash has cut is ended first."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o640)
+    try:
+        size = os.fstat(fd).st_size
+        begins_anew = size == 0 or os.pread(fd, 1, size - 1) == b"\n"
+        raw = f"{'' if begins_anew else chr(10)}{line}\n".encode()
+        if os.write(fd, raw) != len(raw):
+            raise OSError("written in part")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class _Syslog(SysLogHandler):
+    """The standard one, but it says what goes wrong, and a connection is not waited for long."""
+
+    ident = "switchboard: "
+    append_nul = False
+
+    def createSocket(self) -> None:  # noqa: N802 - logging's name
+        if self.socktype != socket.SOCK_STREAM or isinstance(self.address, str):
+            super().createSocket()
+            return
+        self.unixsocket = False
+        self.socket = socket.create_connection(self.address, CONNECT_S)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        raise
+
+
+def _syslog(target: str, text: str) -> None:
+    """`/dev/log`, `host`, `host:514`, or `tcp://host:514`."""
+    address, kind = _syslog_address(target)
+    if kind == socket.SOCK_STREAM:
+        text += "\n"  # RFC 6587: over TCP it ends a message
+    record = logging.LogRecord("switchboard", logging.INFO, "", 0, text, None, None)
+    handler = _Syslog(address, SysLogHandler.LOG_AUTH, kind)
+    try:
+        handler.emit(record)
+    finally:
+        handler.close()
+
+
+def _syslog_address(
+    target: str,
+) -> tuple[str | tuple[str, int], socket.SocketKind | None]:
+    if target.startswith("/"):
+        return target, None
+    parts = urlsplit(target if "://" in target else f"udp://{target}")
+    if parts.scheme not in {"udp", "tcp"} or not parts.hostname:
+        raise ValueError("not an address")
+    kind = socket.SOCK_STREAM if parts.scheme == "tcp" else socket.SOCK_DGRAM
+    return (parts.hostname, parts.port or SYSLOG_PORT), kind
+
+
+def _webhook(url: str, note: str) -> None:
+    """POST `{"note": …}`; any answer of 200 to 299 is taken. Its text is not read."""
+    response = requests.post(
+        url,
+        json={"note": note},
+        timeout=(CONNECT_S, ANSWER_S),
+        allow_redirects=False,
+        stream=True,
+    )
+    with response:
+        if not 200 <= response.status_code < 300:
+            raise NotDelivered(f"answered {response.status_code}")

@@ -1,0 +1,249 @@
+"""What a profile asks for, and how that is said to the server.
+
+A switch works from a Spec frozen when it was asked for: a profile that is edited or
+deleted meanwhile changes nothing under way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from switcher.domain.errors import BadRequest
+from switcher.domain.model_copies import is_copy_name
+from switcher.domain.observed import full_name
+
+Option = int | float | bool | str
+
+# Fact 12: these are the runner's own; one that differs from what is loaded reloads the model.
+RUNNER_OPTIONS: dict[str, type] = {
+    "num_ctx": int,
+    "num_batch": int,
+    "num_gpu": int,
+    "main_gpu": int,
+    "num_thread": int,
+    "use_mmap": bool,
+}
+# Fact 11: these reload nothing.
+SAMPLING_OPTIONS: dict[str, type] = {
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "min_p": float,
+    "repeat_penalty": float,
+    "seed": int,
+}
+KNOWN_OPTIONS = RUNNER_OPTIONS | SAMPLING_OPTIONS
+
+FOREVER = "forever"
+_DURATION = re.compile(r"^(?:\d+(?:\.\d+)?(?:h|m|s|ms))+$", re.ASCII)
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)", re.ASCII)
+_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+# The server's own rule for names: host/namespace/model:tag (fact: `invalid model name`).
+_TAG = re.compile(r"^\w[\w.-]*(?:/\w[\w.-]*){0,3}(?::\w[\w.-]*)?$", re.ASCII)
+# What a Go duration can hold, and the shortest that is not nought there.
+_LONGEST_S = 2_562_047 * 3600.0
+_SHORTEST_S = 0.001
+
+
+def check_tag(tag: str) -> str:
+    """The tag itself, or BadRequest: where the server would answer `invalid model name`, and for
+    a copy that Switchboard keeps."""
+    tag = tag.strip()
+    if len(tag) > 200 or not _TAG.match(tag):
+        raise BadRequest(
+            "That is not a model name. Write it as Ollama lists it, for example qwen2.5:14b.",
+            "model",
+        )
+    if is_copy_name(tag):
+        raise BadRequest(
+            f"{tag} is a copy that Switchboard keeps to be able to unload a model. "
+            "Name the model itself.",
+            "model",
+        )
+    return tag
+
+
+def check_published(name: str) -> str:
+    """A name for the active model on the server itself, in full as the server lists it; empty for
+    none. Or BadRequest."""
+    return full_name(check_tag(name).lower()) if name.strip() else ""
+
+
+def check_address(text: str) -> str:
+    """The base address of an Ollama server, without a slash at its end."""
+    text = text.strip().rstrip("/")
+    text = text if "://" in text else f"http://{text}"
+    error = BadRequest("Write an address such as http://10.0.0.21:11434.", "base_url")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise error from None
+    plain = not (parts.username or parts.password or parts.query or parts.fragment)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not plain or port == 0:
+        raise error
+    if any(c.isspace() for c in text):
+        raise error
+    return text
+
+
+def check_keep_alive(text: str) -> str:
+    """A keep-alive as we keep it: `0`, `forever`, or a Go duration such as `30m`.
+
+    `-1` in any spelling is for ever. A bare number is refused, as the server refuses it in
+    quotes (fact 7): nobody can tell seconds from minutes.
+    """
+    text = text.strip().lower()
+    if text in {"forever", "for ever", "-1", "-1s", "always"}:
+        return FOREVER
+    if text == "0":
+        return text
+    if len(text) <= 20 and _DURATION.match(text):
+        seconds = keep_alive_s(text)
+        if seconds == 0:
+            return "0"
+        if seconds is not None and _SHORTEST_S <= seconds <= _LONGEST_S:
+            return text
+    raise BadRequest(
+        "Write a number and a unit, for example 30m, 2h or forever; 0 unloads after each use.",
+        "keep_alive",
+    )
+
+
+def keep_alive_s(text: str) -> float | None:
+    """Seconds of a checked keep-alive; None for ever."""
+    if text == FOREVER:
+        return None
+    return sum(float(n) * _UNIT_S[unit] for n, unit in _PART.findall(text))
+
+
+def wire_keep_alive(text: str) -> str | int:
+    """What the server takes: the *number* -1 for ever, never the string (fact 7)."""
+    if text == FOREVER:
+        return -1
+    return 0 if text == "0" else text
+
+
+def check_options(options: object) -> dict[str, Option]:
+    """Runner and sampling options with their types, or BadRequest naming the one that is not."""
+    if not isinstance(options, dict):
+        raise BadRequest('Write options as JSON, for example {"num_ctx": 8192}.', "options")
+    checked: dict[str, Option] = {}
+    for name, value in options.items():
+        checked[str(name)] = _check_option(str(name), value)
+    return checked
+
+
+def _check_option(name: str, value: object) -> Option:
+    kind = KNOWN_OPTIONS.get(name)
+    if kind is None:
+        known = ", ".join(sorted(KNOWN_OPTIONS))
+        raise BadRequest(f"There is no option {name!r}. Known: {known}.", "options")
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not -(2**31) <= value <= 2**31:  # nor what JSON cannot say: NaN, infinity
+            raise BadRequest(f"Option {name} is out of range.", "options")
+        return float(value)
+    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        if kind is int and isinstance(value, int) and not -1 <= value <= 2**31 - 1:
+            raise BadRequest(f"Option {name} is out of range.", "options")
+        assert isinstance(value, int | float | bool | str)
+        return value
+    wanted = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
+    raise BadRequest(f"Option {name} must be {wanted}.", "options")
+
+
+def runner_options(options: Mapping[str, Option]) -> dict[str, Option]:
+    """Those that decide how a model is loaded (fact 12)."""
+    return {name: value for name, value in options.items() if name in RUNNER_OPTIONS}
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """One warm-up prompt. `num_predict` bounds the answer's tokens (fact 11)."""
+
+    prompt: str
+    num_predict: int = 8
+
+
+DEFAULT_WARMUPS = (WarmUp("Hello", 8),)
+
+
+def check_warmups(rows: object) -> tuple[WarmUp, ...]:
+    """Warm-up prompts from JSON, at most 8; none means the default one."""
+    if not isinstance(rows, list | tuple) or len(rows) > 8:
+        raise BadRequest("Warm-up prompts are a list of at most 8.", "warmups")
+    checked = []
+    for row in rows:
+        prompt = row.get("prompt") if isinstance(row, dict) else None
+        limit = row.get("num_predict", 8) if isinstance(row, dict) else None
+        if not isinstance(prompt, str) or not prompt.strip() or len(prompt) > 4000:
+            raise BadRequest(
+                "A warm-up prompt needs a text of at most 4,000 characters.", "warmups"
+            )
+        if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= 512:
+            raise BadRequest("A warm-up prompt's token limit lies between 1 and 512.", "warmups")
+        checked.append(WarmUp(prompt, limit))
+    return tuple(checked) or DEFAULT_WARMUPS
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A profile as one switch uses it. Frozen; kept in the switch's record."""
+
+    profile: str
+    tag: str
+    keep_alive: str = "30m"
+    options: dict[str, Option] = field(default_factory=dict)
+    warmups: tuple[WarmUp, ...] = DEFAULT_WARMUPS
+    load_timeout_s: int | None = None
+    min_gpu_percent: int | None = None
+    min_tokens_per_s: float | None = None
+    floor_fails: bool = True
+
+    @property
+    def name(self) -> str:
+        """The full name that the server lists it by."""
+        return full_name(self.tag)
+
+    @property
+    def runner_options(self) -> dict[str, Option]:
+        """Those options that decide how it is loaded (fact 12)."""
+        return runner_options(self.options)
+
+    def loaded_as(self, other: Spec) -> Spec:
+        """The same for a model that is loaded by `other` already: asking for it in its own way
+        would load it anew, or overwrite its keep-alive, for everyone (facts 12, 13)."""
+        sampling = {k: v for k, v in self.options.items() if k not in RUNNER_OPTIONS}
+        options = sampling | other.runner_options
+        return replace(self, tag=other.tag, keep_alive=other.keep_alive, options=options)
+
+    @property
+    def num_ctx(self) -> int | None:
+        value = self.options.get("num_ctx")
+        return value if isinstance(value, int) else None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"warmups": [asdict(w) for w in self.warmups]}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Spec:
+        warmups = tuple(WarmUp(**w) for w in row.get("warmups", ()))
+        return cls(**{**row, "warmups": warmups})
+
+
+LEAST_LOAD_TIMEOUT_S = 120.0
+SLOWEST_DISK_BYTES_PER_S = 50_000_000
+
+
+def load_timeout_s(spec: Spec, size_bytes: int) -> float:
+    """How long a load may take: it grows with the model's size, 120 s is the least.
+
+    A caller that gives up aborts the load (fact 9), so this errs on the long side.
+    """
+    if spec.load_timeout_s:
+        return float(spec.load_timeout_s)
+    return max(LEAST_LOAD_TIMEOUT_S, 60 + size_bytes / SLOWEST_DISK_BYTES_PER_S)

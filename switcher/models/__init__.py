@@ -1,0 +1,42 @@
+"""Database rows and their constraints. Only `records` and `audit` write them."""
+
+from switcher.models.accounts import FailedLogin, Origin, Preference
+from switcher.models.gateway import ApiKey, GatewayName, GatewayProcess, Usage
+from switcher.models.hosts import Drift, Host, Lease, ModelCopy, Pin, Reading
+from switcher.models.ledger import (
+    AuditEntry,
+    Checkpoint,
+    Delivery,
+    LedgerRow,
+    Review,
+    Segment,
+    Subtree,
+)
+from switcher.models.profiles import ModelProfile
+from switcher.models.switches import FailureSeen, SwitchEvent
+
+__all__ = [
+    "ApiKey",
+    "AuditEntry",
+    "Checkpoint",
+    "Delivery",
+    "Drift",
+    "FailedLogin",
+    "FailureSeen",
+    "GatewayName",
+    "GatewayProcess",
+    "Host",
+    "Lease",
+    "LedgerRow",
+    "ModelCopy",
+    "ModelProfile",
+    "Origin",
+    "Pin",
+    "Preference",
+    "Reading",
+    "Review",
+    "Segment",
+    "Subtree",
+    "SwitchEvent",
+    "Usage",
+]

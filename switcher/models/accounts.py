@@ -1,0 +1,56 @@
+"""Where people act from, failed sign-ins, and personal preferences."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+
+from switcher.models.fields import Bytes, Chars, Moment
+
+
+class Origin(models.Model):
+    """From where someone acted. A row of its own, so that it can be erased for a person
+    without touching a sealed record, which holds SHA-256(salt || value) of each."""
+
+    ip = models.GenericIPAddressField(null=True)
+    agent = Chars(max_length=300, blank=True)
+    salt = Bytes(max_length=16, default=bytes)
+    erased_at = Moment(null=True)
+
+    def __str__(self) -> str:
+        return self.ip or "unknown"
+
+
+class FailedLogin(models.Model):
+    """How often a name was tried in vain from an address, until that counts no longer. Both are
+    keyed hashes: people type passwords where names belong."""
+
+    name_key = models.CharField(max_length=64)
+    address_key = models.CharField(max_length=64, blank=True)
+    failures = models.PositiveIntegerField()
+    last_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["name_key", "address_key"], name="one_count_a_pair")
+        ]
+        indexes = [models.Index(fields=["address_key"], name="failures_by_address")]
+
+    def __str__(self) -> str:
+        return f"{self.failures} failures until {self.last_at:%H:%M:%S}"
+
+
+class Preference(models.Model):
+    """What a person chose for their own pages."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="preference"
+    )
+    theme = models.CharField(
+        max_length=6,
+        choices=[("system", "system"), ("light", "light"), ("dark", "dark")],
+        default="system",
+    )
+
+    def __str__(self) -> str:
+        return f"{self.user}: {self.theme}"

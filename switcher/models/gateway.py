@@ -1,0 +1,115 @@
+"""Gateway processes, client names, API keys and usage counts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+
+from switcher.models.hosts import Host
+from switcher.models.profiles import ModelProfile
+
+
+class GatewayProcess(models.Model):
+    """A process that passes clients' requests on. A switch that closes a host's gate waits until
+    each of them has said that it knows; one that was not seen for a while is not waited for."""
+
+    name = models.CharField(max_length=80, unique=True)
+    seen_at = models.DateTimeField()
+    # By host id: the gate that it has seen closed, and the requests that it still has under way.
+    gates = models.JSONField(default=dict)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class GatewayName(models.Model):
+    """A name that clients of a host may use, and the profile that they get by it."""
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="names")
+    name = models.CharField(max_length=200)
+    profile = models.ForeignKey(ModelProfile, on_delete=models.CASCADE, related_name="names")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["host", "name"], name="one_name_a_host")]
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.host}"
+
+
+class ApiKey(models.Model):
+    """A client's key to the gateway. Of the key itself only its SHA-256 is kept: it is 256 random
+    bits, so nothing slower is needed."""
+
+    name = models.CharField(max_length=60)
+    prefix = models.CharField(max_length=12)  # to recognise it by
+    sha256 = models.CharField(max_length=64, unique=True)
+    # An empty list alone says nothing: what a key was bound to may be gone, which opens nothing.
+    all_hosts = models.BooleanField(default=False)
+    hosts = models.ManyToManyField(Host, blank=True, related_name="keys")
+    all_profiles = models.BooleanField(default=False)
+    profiles = models.ManyToManyField(ModelProfile, blank=True, related_name="keys")
+    manage = models.BooleanField(default=False)  # may pull, delete, create, copy, push
+    requests_a_minute = models.PositiveIntegerField(null=True, blank=True)
+    at_once = models.PositiveIntegerField(null=True, blank=True)
+    made_at = models.DateTimeField()
+    made_by = models.CharField(max_length=150)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    off_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"
+
+    @classmethod
+    def working(cls, moment: datetime) -> models.QuerySet[ApiKey]:
+        """Those by which somebody gets in then."""
+        lasting = Q(expires_at=None) | Q(expires_at__gt=moment)
+        return cls.objects.filter(lasting, off_at=None)
+
+
+class Usage(models.Model):
+    """What one key asked of one model on one host in one hour: counts, never contents."""
+
+    COUNTS: ClassVar[tuple[str, ...]] = (
+        "requests",
+        "errors",
+        "waits",
+        "wait_ms",
+        "tokens_in",
+        "tokens_out",
+    )
+
+    key = models.ForeignKey(ApiKey, null=True, on_delete=models.PROTECT, related_name="usage")
+    host = models.CharField(max_length=40)
+    model = models.CharField(max_length=200)
+    hour = models.DateTimeField()
+    requests = models.PositiveBigIntegerField(default=0)
+    errors = models.PositiveBigIntegerField(default=0)
+    waits = models.PositiveBigIntegerField(default=0)
+    wait_ms = models.PositiveBigIntegerField(default=0)
+    tokens_in = models.PositiveBigIntegerField(default=0)
+    tokens_out = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["key", "host", "model", "hour"],
+                name="one_usage_an_hour",
+                condition=Q(key__isnull=False),
+            ),
+            models.UniqueConstraint(
+                fields=["host", "model", "hour"],
+                name="one_keyless_usage_an_hour",
+                condition=Q(key__isnull=True),
+            ),
+        ]
+        indexes = [models.Index(fields=["-hour"], name="usage_by_hour")]
+
+    def __str__(self) -> str:
+        return f"{self.key} on {self.host}, {self.model}"

@@ -1,0 +1,167 @@
+"""Ollama hosts: desired state, observed state, leases and drift."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from switcher.domain.states import Strategy
+from switcher.models.profiles import ModelProfile
+
+
+class Host(models.Model):
+    """One Ollama server, and what is desired of it. What it holds is in Reading."""
+
+    name = models.SlugField(max_length=40)
+    base_url = models.CharField(max_length=300)
+    vram_bytes = models.PositiveBigIntegerField(null=True, blank=True)
+    simulated = models.BooleanField(default=False)
+    is_default = models.BooleanField(default=False)
+    strategy = models.CharField(
+        max_length=10, choices=[(s.value, s.value) for s in Strategy], default=Strategy.AUTO.value
+    )
+    keep_alive = models.CharField(max_length=20, default="30m")
+    pinned: models.ManyToManyField[ModelProfile, models.Model] = models.ManyToManyField(
+        ModelProfile, blank=True, related_name="pinned_on", through="Pin"
+    )
+    # Set in one place only: the transaction that activates.
+    active_profile = models.ForeignKey(
+        ModelProfile, null=True, blank=True, on_delete=models.PROTECT, related_name="active_on"
+    )
+    active_tag = models.CharField(max_length=200, blank=True)
+    active_digest = models.CharField(max_length=80, blank=True)
+    active_spec = models.JSONField(null=True, blank=True)
+    active_since = models.DateTimeField(null=True, blank=True)
+    # A restore that failed too: the host does not hold what is recorded as active.
+    degraded = models.TextField(blank=True)
+    # What the watcher does about drift: tell of it, or switch back as well.
+    drift_policy = models.CharField(
+        max_length=6, choices=[("report", "report"), ("repair", "repair")], default="report"
+    )
+    repairs_an_hour = models.PositiveSmallIntegerField(default=3)
+    # Which model the gateway's clients get: the active one whatever they name, or what they name.
+    gateway_policy = models.CharField(
+        max_length=6,
+        choices=[("active", "active"), ("names", "names"), ("strict", "strict")],
+        default="active",
+    )
+    # A name on the Ollama server itself that always means the active model (facts 21, 22): as it
+    # is wanted, and what of it is ours there. A name that is not written down here is not touched.
+    published_name = models.CharField(max_length=200, blank=True)
+    published_as = models.CharField(max_length=200, blank=True)
+    published_tag = models.CharField(max_length=200, blank=True)
+    published_digest = models.CharField(max_length=80, blank=True)
+    removed_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["is_default"], condition=Q(is_default=True), name="one_default_host"
+            ),
+            # A removed host keeps its name in its history; the name may be used again.
+            models.UniqueConstraint(
+                fields=["name"], condition=Q(removed_at=None), name="one_host_a_name"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Pin(models.Model):
+    """A profile to keep resident on a host beside the active one."""
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE)
+    profile = models.ForeignKey(ModelProfile, on_delete=models.PROTECT)
+
+    class Meta:
+        db_table = "switcher_preload"
+        constraints = [models.UniqueConstraint(fields=["host", "profile"], name="preloaded_once")]
+
+    def __str__(self) -> str:
+        return f"{self.profile} on {self.host}"
+
+
+class Reading(models.Model):
+    """What a host was last seen to hold, with its time. Never what should be."""
+
+    host = models.OneToOneField(Host, on_delete=models.CASCADE, related_name="reading")
+    at = models.DateTimeField()
+    resident = models.JSONField(default=list)
+    installed = models.JSONField(default=list)
+    version = models.CharField(max_length=40, blank=True)
+    latency_ms = models.PositiveIntegerField(default=0)
+    error = models.TextField(blank=True)
+    failures = models.PositiveIntegerField(default=0)
+    # The last time it answered: what is shown then is this old.
+    answered_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.host} at {self.at:%H:%M:%S}"
+
+
+class Drift(models.Model):
+    """A host was seen to differ from what is desired of it. Open until it no longer does."""
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="drifts")
+    kind = models.CharField(max_length=20)  # as in drift.Kind
+    model = models.CharField(max_length=200, blank=True)
+    digest = models.CharField(max_length=80, blank=True)
+    text = models.TextField()
+    # What was wanted, what was seen before and now, each with its time.
+    evidence = models.JSONField(default=dict)
+    since = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+    ending = models.CharField(max_length=300, blank=True)
+    repair = models.ForeignKey(
+        "SwitchEvent", null=True, on_delete=models.SET_NULL, related_name="repaired"
+    )
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["host", "kind", "digest"],
+                condition=Q(ended_at=None),
+                name="one_open_drift_of_a_kind",
+            )
+        ]
+        indexes = [models.Index(fields=["host", "-id"], name="drift_by_host")]
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.kind} {self.model}"
+
+
+class ModelCopy(models.Model):
+    """A copy of a model that Switchboard loaded, kept on the host while that is resident, so that
+    it can be unloaded even after its name was pointed at other content (facts 21, 23)."""
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="model_copies")
+    digest = models.CharField(max_length=80)
+    tag = models.CharField(max_length=200)  # what it is a copy of
+    name = models.CharField(max_length=200)  # as `ollama list` shows it
+    made_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "switcher_handle"
+        constraints = [
+            models.UniqueConstraint(fields=["host", "digest"], name="one_handle_a_digest"),
+            models.UniqueConstraint(fields=["host", "name"], name="one_handle_a_name"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.host}"
+
+
+class Lease(models.Model):
+    """Who may change a host, until when. `fence` only grows; each write names it."""
+
+    host = models.OneToOneField(Host, on_delete=models.CASCADE, related_name="lease")
+    fence = models.PositiveBigIntegerField(default=0)
+    owner = models.CharField(max_length=80, blank=True)
+    until = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.owner} until {self.until}"

@@ -1,0 +1,172 @@
+"""The audit ledger, its search index, and the proofs made from it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+
+from switcher.models.accounts import Origin
+from switcher.models.fields import Bytes, Chars, Moment, Number, Reference, Text
+from switcher.models.switches import SwitchEvent
+
+
+class LedgerRow(models.Model):
+    """The evidence: one entry of the trail as it was written and hashed. Append only, by trigger.
+
+    `hash` is SHA-256(0x00 || prev || body): the link of the chain and an RFC 6962 leaf.
+    """
+
+    seq = Number(primary_key=True)
+    # Canonical JSON: sorted keys, no spaces, no floats. The text is what is hashed, so it is
+    # never a JSON column, which a database re-orders.
+    body = Text()
+    prev = Bytes(max_length=32)
+    hash = Bytes(max_length=32)
+
+    def __str__(self) -> str:
+        return f"entry {self.seq}"
+
+
+class AuditEntry(models.Model):
+    """An entry's columns to search by. Made from the ledger, and can be made again from it."""
+
+    seq = Number(primary_key=True)
+    at = Moment()
+    kind = Chars(max_length=40)
+    actor = Chars(max_length=150)
+    host = Chars(max_length=40, blank=True)
+    model = Chars(max_length=200, blank=True)
+    outcome = Chars(max_length=12, blank=True)
+    reason = Chars(max_length=500, blank=True)
+    switch = Reference(SwitchEvent, null=True, on_delete=models.PROTECT, related_name="entries")
+    origin = Reference(Origin, null=True, on_delete=models.PROTECT)
+
+    class Meta:
+        ordering = ["-seq"]
+        verbose_name_plural = "audit entries"
+        indexes = [
+            models.Index(fields=["kind", "-seq"], name="entry_by_kind"),
+            models.Index(fields=["actor", "-seq"], name="entry_by_actor"),
+            models.Index(fields=["host", "-seq"], name="entry_by_host"),
+            models.Index(fields=["model", "-seq"], name="entry_by_model"),
+            models.Index(
+                fields=["outcome", "-seq"], name="entry_by_outcome", condition=~Q(outcome="")
+            ),
+            models.Index(fields=["at"], name="entry_by_time"),
+            # Which model was active when: few entries of very many.
+            models.Index(
+                fields=["host", "-seq"], name="entry_activated", condition=Q(kind="host.activated")
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.seq} {self.kind}"
+
+    @property
+    def body(self) -> str:
+        """The text that was hashed; a query of its own."""
+        return LedgerRow.objects.values_list("body", flat=True).get(pk=self.seq)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What happened, as the body tells it."""
+        facts: dict[str, Any] = json.loads(self.body)["facts"]
+        return facts
+
+
+class Checkpoint(models.Model):
+    """A signed note over the first `size` entries."""
+
+    size = Number()
+    note = Text()
+    # The tree at that size, so that the next one need not read all entries again. Not believed
+    # by itself: its root is in the note, which is signed.
+    tree = Text()
+    at = Moment()
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["size"], name="checkpoint_by_size")]
+
+    def __str__(self) -> str:
+        return f"checkpoint over {self.size}"
+
+
+class Subtree(models.Model):
+    """The hash of a full subtree of the trail's Merkle tree, so that a proof need not read all
+    entries. It is believed by nobody: a proof made with it leads to what was signed, or not.
+
+    `id` is the subtree's number in an in-order walk, `(2 * index + 1) << level`.
+    """
+
+    id = Number(primary_key=True)
+    hash = Bytes(max_length=32)
+
+    def __str__(self) -> str:
+        return f"subtree {self.id}"
+
+
+class Delivery(models.Model):
+    """A checkpoint on its way to a sink outside of this database."""
+
+    checkpoint = Reference(Checkpoint, on_delete=models.CASCADE, related_name="deliveries")
+    sink = Chars(max_length=20)  # file, syslog, webhook
+    tries = models.PositiveIntegerField(default=0)
+    next_at = Moment()
+    error = Chars(max_length=300, blank=True)
+    delivered_at = Moment(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["checkpoint", "sink"], name="delivered_once"),
+        ]
+        indexes = [
+            models.Index(fields=["next_at"], name="delivery_due", condition=Q(delivered_at=None))
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.checkpoint} to {self.sink}"
+
+
+class Segment(models.Model):
+    """Old entries that were moved out of the database into a sealed file. Sealed by triggers, and
+    each follows from the one before."""
+
+    first = models.BigIntegerField()
+    last = models.BigIntegerField(unique=True)
+    last_at = Moment()
+    name = models.CharField(max_length=100)
+    size = models.BigIntegerField()
+    sha256 = models.CharField(max_length=64)
+    # What the rest is verified from: the hash of the last entry, the tree up to it, and the
+    # changes of key until then.
+    prev = models.CharField(max_length=64)
+    tree = models.TextField()
+    rotations = models.JSONField(default=list)
+    # The entry that tells of it.
+    entry = models.BigIntegerField()
+    at = Moment()
+
+    class Meta:
+        ordering = ["first"]
+
+    def __str__(self) -> str:
+        return f"entries {self.first} to {self.last}"
+
+
+class Review(models.Model):
+    """An auditor has looked at an entry. The mark is an entry of its own, too."""
+
+    seq = Number(db_index=True)
+    by = Chars(max_length=150)
+    at = Moment()
+    note = Chars(max_length=500, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"entry {self.seq} reviewed by {self.by}"

@@ -1,5 +1,0 @@
-import sys
-
-from switcher.simulator.command import main
-
-sys.exit(main())

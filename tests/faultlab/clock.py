@@ -1,0 +1,28 @@
+"""The one clock of a schedule: it moves only when the lab moves it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+
+
+class LabClock:
+    """A `switcher.domain.clock.Clock`. `t` is seconds since EPOCH."""
+
+    def __init__(self, t: float = 0.0) -> None:
+        self.t = t
+
+    def now(self) -> datetime:
+        return wall(self.t)
+
+    def monotonic(self) -> float:
+        return self.t
+
+    def sleep(self, seconds: float) -> None:
+        raise AssertionError("in the lab a pause is an effect: nothing sleeps")
+
+
+def wall(t: float) -> datetime:
+    """A moment of the simulation as wall-clock time."""
+    return EPOCH + timedelta(seconds=t)

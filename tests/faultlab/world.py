@@ -1,0 +1,289 @@
+"""One schedule under way: processes, host, records and faults on one timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ollama_simulator.server import Request
+from switcher.audit.ledger import Actor
+from switcher.domain.errors import Conflict, NotFound
+from switcher.domain.states import ENDED, State, Strategy
+from switcher.models import Host, ModelProfile, SwitchEvent
+from switcher.ollama.errors import OllamaError
+from switcher.queries.gates import Standing
+from switcher.records import switches
+from switcher.records.switches import NewSwitch
+from switcher.switching.effects import Effect, ListResident, Warm
+from switcher.switching.jobs import spec_of
+from switcher.switching.lease_keeper import WATCH_S
+from tests.faultlab.clock import LabClock
+from tests.faultlab.hosts import Exchange, LabHost
+from tests.faultlab.processes import Process, Run
+from tests.faultlab.schedules import WIRE, Fault, Schedule
+from tests.faultlab.timeline import Timeline
+from tests.faultlab.watched import Oracle, WatchedHeld
+
+ANNA = Actor("anna", "page")
+BEN = Actor("ben", "api")
+LONGEST_S = 300.0  # of the part with faults
+REST_S = 400.0  # within which the last process has to bring all to an end
+MAX_STEPS = 50_000  # of one part; some 200 are usual
+LATE_S = 0.001  # what counts as the same moment
+RESIDENT = {"north-1": ("mid-a",), "north-2": (), "north-3": ("mid-a", "embed")}
+_PROCESS = frozenset({"crash", "crash_answered", "pause", "stop", "renewals_fail"})
+_PEOPLE = frozenset({"cancel", "ask", "in_flight"})
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """An invariant that did not hold."""
+
+    rule: str
+    text: str
+    at: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.text} (at {self.at:.3f} s)"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a switch ended, and what had been read by then."""
+
+    at: float
+    switch_id: int
+    state: State
+    looked_at: float | None
+
+
+class World:
+    """See the module. `run` lets the schedule happen and come to rest; `violations` then tells
+    what was broken on the way, `invariants.check` what is wrong in the end."""
+
+    def __init__(self, schedule: Schedule, resident: tuple[str, ...] | None = None) -> None:
+        self.schedule = schedule
+        self.timeline = Timeline()
+        self.host = LabHost(self.timeline, schedule.load_rate)
+        self.oracle = Oracle()
+        self.violations: list[Violation] = []
+        self.host_id = Host.objects.values_list("pk", flat=True).get(name=schedule.host)
+        self.opened: list[int] = []
+        self.ends: list[End] = []
+        self.in_flight = 0
+        self.effects = self.writes = 0
+        self.processes: list[Process] = []
+        self._looks: dict[int, tuple[float, set[str]]] = {}  # by fence: the last one answered
+        self._warmed: set[int] = set()  # fences under which the new model answered
+        self._pending = 0  # faults that are still to come
+        self._calm = False
+        self._occupy(RESIDENT[schedule.host] if resident is None else resident)
+        self.began = self.t
+
+    def _occupy(self, tags: tuple[str, ...]) -> None:
+        for tag in tags:
+            kind = "embed" if tag == "embed" else "generate"
+            ask = self.host.server.submit(Request(tag, kind, kind != "embed", "30m"))
+            while not ask.ended:
+                self.timeline.step()
+        row = Host.objects.get(pk=self.host_id)
+        if row.published_as:  # as the switch that came before has left it
+            self.host.server.copy(row.published_tag, row.published_as)
+        self.timeline.run_to(self.t + 1.0)
+
+    # -- time
+
+    @property
+    def t(self) -> float:
+        return self.timeline.t
+
+    @property
+    def clock(self) -> LabClock:
+        return self.timeline.clock
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        self.timeline.after(seconds, act)
+
+    def trace(self, text: str) -> None:
+        self.timeline.trace(text)
+
+    def violate(self, rule: str, text: str) -> None:
+        self.violations.append(Violation(rule, text, self.t))
+        self.trace(f"VIOLATION: {rule}: {text}")
+
+    # -- from beginning to rest
+
+    def run(self) -> None:
+        """All of it. What is wrong in the end is for `invariants.check`."""
+        self.begin()
+        self._go_on(LONGEST_S, self._at_rest)
+        self.rest()
+
+    def _go_on(self, seconds: float, over: Callable[[], bool]) -> None:
+        """Let things happen until it is over, so long at most."""
+        until, steps = self.t + seconds, 0
+        while not over() and self.t < until:
+            self.timeline.step()
+            steps += 1
+            if steps > MAX_STEPS:
+                self.violate("time goes on", f"{steps} steps, and no end")
+                return
+
+    def begin(self) -> None:
+        """Ask for the switch and start two processes."""
+        self.ask(self.schedule.target, self.schedule.strategy)
+        for offset_s in (0.0, self.schedule.second_offset_s):
+            self._start(offset_s)
+
+    def rest(self) -> None:
+        """No more faults; a last process takes up whatever was left."""
+        self._calm = True
+        self.host.be_kind()
+        for process in self.processes:
+            process.faulty = False
+        self.in_flight = 0
+        self._start(0.0)
+        self._go_on(REST_S, lambda: self._at_rest() and not self.host.busy)
+        self.timeline.run_to(self.t + 1.0)
+
+    def _at_rest(self) -> bool:
+        if len(self.ends) < len(self.opened) or self._pending:
+            return False
+        return not any(p.alive and (p.paused or p.run is not None) for p in self.processes)
+
+    def _start(self, offset_s: float) -> None:
+        process = Process(self, f"process {len(self.processes) + 1}", faulty=not self._calm)
+        self.processes.append(process)
+        process.start(offset_s)
+
+    def died(self) -> None:
+        """A process has ended: another is started in its place."""
+        self.after(self.schedule.restart_s, lambda: self._start(0.0))
+
+    # -- people
+
+    def ask(self, target: str, strategy: str = "auto") -> None:
+        profile = ModelProfile.objects.get(name=target)
+        new = NewSwitch(
+            self.host_id, spec_of(profile), profile.pk, Strategy(strategy), ANNA, "because"
+        )
+        try:
+            row, _ = switches.open_switch(new, self.clock)
+        except Conflict as exc:
+            self.trace(f"asked for {target}: {exc.text}")
+            return
+        self.opened.append(row.pk)
+        self.trace(f"switch {row.pk} to {target} is asked for")
+        for process in self.processes:  # the bell
+            self.after(0.0, process.look_once)
+
+    def cancel(self) -> None:
+        try:
+            switches.ask_cancel(self.opened[-1], BEN, self.clock)
+            self.trace("a cancel is asked for")
+        except (Conflict, NotFound) as exc:
+            self.trace(f"asked for a cancel: {exc.text}")
+
+    # -- the schedule strikes
+
+    def begun(self, process: Process, effect: Effect) -> list[Fault]:
+        """An effect is about to begin: the faults that befall its process or its wire now."""
+        number, self.effects = self.effects, self.effects + 1
+        self.trace(f"{process.name}: effect {number} {_short(effect)}")
+        now = []
+        for fault in self.schedule.faults:
+            if fault.at != number or fault.kind == "crash_write":
+                continue
+            if fault.after_s == 0 and fault.kind in WIRE | _PROCESS:
+                now.append(fault)
+            else:
+                self._later(process, fault)
+        return now
+
+    def _later(self, process: Process, fault: Fault) -> None:
+        def strike() -> None:
+            self._pending -= 1
+            if not self._calm:
+                self.strike(process, fault)
+
+        self._pending += 1
+        if fault.after_s:
+            self.after(fault.after_s, strike)
+        else:
+            strike()
+
+    def strike(self, process: Process, fault: Fault) -> None:
+        """Let one fault happen now."""
+        if fault.kind in _PROCESS:
+            process.strike(fault)
+        elif fault.kind == "cancel":
+            self.cancel()
+        elif fault.kind == "ask":
+            self.ask(fault.args["target"])
+        elif fault.kind == "in_flight":
+            self.in_flight = 1
+            self.after(fault.args["seconds"], self._none_in_flight)
+        else:
+            self.host.befall(fault.kind, fault.args)
+
+    def standing(self) -> Standing:
+        """What the gateway's processes have told: they all know, and so many requests run on."""
+        return Standing(processes=0, unaware=0, in_flight=self.in_flight)
+
+    def _none_in_flight(self) -> None:
+        self.in_flight = 0
+
+    def write_kills(self, process: Process, after: bool) -> bool:
+        """Whether the process dies around the write that is due."""
+        number = self.writes - 1 if after else self.writes
+        self.writes += 0 if after else 1
+        return process.faulty and any(
+            f.kind == "crash_write" and f.at == number and f.args["after"] == after
+            for f in self.schedule.faults
+        )
+
+    # -- what is judged on the way
+
+    def call_begun(self, process: Process, run: Run, effect: Effect) -> None:
+        if not self.oracle.may_call(run.held.fence, self.t):
+            self.violate("no call after the lease", f"{process.name} began {_short(effect)}")
+
+    def call_ended(self, process: Process, run: Run) -> None:
+        """Answered or cut. A process that is paused can cut nothing: then it does so at once."""
+        until = self.oracle.until[run.held.fence]
+        if run.paused_in_call:
+            until = max(until, run.resumed_at + WATCH_S if not process.paused else self.t)
+        if self.t > until + LATE_S and process.alive:
+            late = self.t - until
+            self.violate("no call outlasts the lease", f"{process.name}'s by {late:.3f} s")
+
+    def answered(self, held: WatchedHeld, exchange: Exchange) -> None:
+        if isinstance(exchange.failure, OllamaError):
+            self.trace(f"  failed: {exchange.failure.text}")
+            return
+        if isinstance(exchange.effect, ListResident):
+            self._looks[held.fence] = (exchange.handled_at, {r.digest for r in exchange.value})
+        elif isinstance(exchange.effect, Warm):
+            self._warmed.add(held.fence)
+
+    def activating(self, held: WatchedHeld, digest: str) -> None:
+        _, digests = self._looks.get(held.fence, (0.0, set()))
+        if digest not in digests or held.fence not in self._warmed:
+            text = f"{digest[:12]} was activated without having been seen there and answered"
+            self.violate("only what was verified is activated", text)
+
+    def wrote(self, held: WatchedHeld, what: str) -> None:
+        self.trace(f"  write {self.writes - 1}: {what}")
+        if held.fence < self.oracle.holders.get(held.switch_id, 0):
+            self.violate("no write with a stale fence", f"{what} with fence {held.fence}")
+        if held.state in ENDED and what != "note":
+            look = self._looks.get(held.fence)
+            looked_at = look[0] if look else None
+            self.ends.append(End(self.t, held.switch_id, held.state, looked_at))
+
+    def rows(self) -> list[SwitchEvent]:
+        return list(SwitchEvent.objects.filter(pk__in=self.opened).order_by("pk"))
+
+
+def _short(effect: Effect) -> str:
+    return str(effect).split("warmups=")[0][:100]
