@@ -197,7 +197,7 @@ def test_what_is_lost_at_any_effect_is_seen(target: str, strategy: str, kind: st
 
 
 def test_a_model_that_is_lost_at_the_last_look_before_its_activation_is_not_activated() -> None:
-    at = effect("Look", "big", "swap", nth=-2)  # the last of all is the one for the copies
+    at = effect("ListResident", "big", "swap", nth=-2)  # the last of all is the one for the copies
     result = go(Fault(at, "evict", args={"tag": "big"}), target="big", strategy="swap")
     assert result.states == ("rolled_back",)
     assert "does not list big" in result.rows[0].error

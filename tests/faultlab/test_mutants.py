@@ -212,7 +212,7 @@ def test_a_restore_that_trusts_the_first_answer_of_a_server_that_hung_is_reporte
 def test_an_activation_that_does_not_heed_its_last_look_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    lost = Fault(effect("Look", "big", "swap", nth=-2), "evict", args={"tag": "big"})
+    lost = Fault(effect("ListResident", "big", "swap", nth=-2), "evict", args={"tag": "big"})
     assert broken(lost) == set()
     _ignore_at(State.ACTIVATING, monkeypatch)
     assert broken(lost) == {"only what was verified is activated"}

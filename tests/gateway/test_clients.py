@@ -26,12 +26,12 @@ from switcher.models import Host, ModelProfile
 from switcher.records import config, keys
 from switcher.records.keys import NewKey
 from switcher.audit.ledger import SERVER
-from switcher.switching.service import Wish, request_switch
+from switcher.switching.service import SwitchRequest, request_switch
 from switcher.switching.worker import run_once
 call_command("migrate", verbosity=0)
 for name, tag in (("north-1", sys.argv[2]), ("embeds", sys.argv[3])):
     config.save_host(Host(name=name, base_url=sys.argv[1], vram_bytes=24 * 10**9), SERVER)
-    row, _ = request_switch(Wish(model=tag, host=name), SERVER)
+    row, _ = request_switch(SwitchRequest(model=tag, host=name), SERVER)
     assert run_once(row.pk)
 print(keys.make_key(NewKey("tests", manage=True), SERVER)[1])
 """

@@ -310,9 +310,9 @@ def test_the_index_is_made_again_from_the_entries(
     AuditEntry.objects.filter(seq=2).delete()
     AuditEntry.objects.filter(seq=3).update(actor="mallory", kind="other", outcome="active")
     AuditEntry.objects.create(seq=90, at=clock.now(), kind="forged", actor="x")
-    assert verify(search_index=True).index_differs == 3
+    assert verify(index=True).index_differs == 3
     assert search_index.rebuild(ANNA, clock=clock) == (2, 1)
-    assert verify(search_index=True).index_differs == 0
+    assert verify(index=True).index_differs == 0
     after = list(AuditEntry.objects.filter(seq__lte=len(before)).order_by("seq").values())
     before[1]["origin_id"] = None  # from where is in no body but as a hash
     assert after == before
@@ -326,4 +326,4 @@ def test_an_exchanged_address_is_seen_in_the_index(
     assert row.origin is not None
     row.origin.ip = "192.0.2.99"
     row.origin.save()
-    assert verify(search_index=True).index_differs == 1
+    assert verify(index=True).index_differs == 1

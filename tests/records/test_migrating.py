@@ -33,7 +33,7 @@ import django
 django.setup()
 from django.core.management import call_command
 from django.db import connection
-from switcher import seals
+from switcher.audit import immutability_triggers as seals
 from switcher.audit.ledger import SERVER, append, writing
 
 def newest(why):
