@@ -69,8 +69,7 @@ def _check_own(request: HttpRequest) -> None:
     if request.method in SAFE_METHODS:
         return
     headers = {name.lower(): value for name, value in request.headers.items()}
-    trusted = settings.CSRF_TRUSTED_ORIGINS
-    if access.is_foreign(headers, request.get_host(), request.is_secure(), trusted):
+    if access.is_cross_site(headers, request.get_host(), request.is_secure()):
         text = "A browser marked this request as sent by another site's page. Nothing was done."
         raise Problem("foreign", 403, text)
 

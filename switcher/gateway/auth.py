@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from importlib import import_module
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import get_user
-from django.http import HttpRequest, parse_cookie
+from django.http import parse_cookie
 from django.http.request import split_domain_port, validate_host
 
 from switcher import access
@@ -69,8 +67,7 @@ def check_own(caller: Caller) -> None:
         raise GatewayError(400, "unknown_host", "This server does not go by that name.")
     if caller.method in SAFE_METHODS:
         return
-    trusted = settings.CSRF_TRUSTED_ORIGINS
-    if access.is_foreign(caller.headers, caller.host, _secure(caller), trusted):
+    if access.is_cross_site(caller.headers, caller.host, _secure(caller)):
         text = "A browser marked this request as sent by another site's page."
         raise GatewayError(403, "foreign_request", text)
 
@@ -91,7 +88,7 @@ async def admit(caller: Caller, manage: bool = False) -> KeyFacts | None:
     if settings.SWITCHER_OPEN_GATEWAY and is_on_this_machine(caller) and not manage:
         return None
     cookie = parse_cookie(caller.headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME)
-    user = await in_thread(_user, cookie) if cookie else None
+    user = await in_thread(access.user_of_session, cookie) if cookie else None
     if user is None or not user.is_authenticated:
         text = "Send a key (Authorization: Bearer sb-…), or sign in and send the session_id cookie."
         raise GatewayError(401, "not_signed_in", text, headers=[("www-authenticate", "Bearer")])
@@ -150,10 +147,3 @@ def _secure(caller: Caller) -> bool:
         if said is not None:
             return said.split(",")[0].strip() == value
     return caller.scheme == "https"
-
-
-def _user(session_key: str) -> Any:
-    """As the middleware does it, password change and deactivation included."""
-    request = HttpRequest()
-    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
-    return get_user(request)

@@ -7,7 +7,6 @@ import json
 import logging
 import re
 import time
-from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -15,8 +14,6 @@ from channels.consumer import AsyncConsumer
 from channels.db import database_sync_to_async
 from channels.exceptions import StopConsumer
 from django.conf import settings
-from django.contrib.auth import get_user
-from django.http import HttpRequest
 
 from switcher import access
 from switcher.live import feed
@@ -40,9 +37,7 @@ def may_view(session_key: str) -> bool:
     """Whether this session is of somebody who may see the board now. Reads the database."""
     if not session_key:
         return False
-    request = HttpRequest()
-    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
-    return access.can_view(get_user(request))
+    return access.can_view(access.user_of_session(session_key))
 
 
 def parse_topics(query: bytes) -> tuple[str, ...]:

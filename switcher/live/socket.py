@@ -6,9 +6,8 @@ from typing import Any
 
 from channels.security.websocket import AllowedHostsOriginValidator
 from channels.sessions import CookieMiddleware
-from django.conf import settings
 
-from switcher.access import is_foreign
+from switcher.access import is_cross_site
 from switcher.live.consumer import LiveConsumer
 
 PATH = "/ws/live/"
@@ -31,4 +30,4 @@ def _is_from_elsewhere(scope: Any) -> bool:
     scheme is the page's own, as a proxy may have taken the TLS off."""
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     secure = headers.get("origin", "").startswith("https:")
-    return is_foreign(headers, headers.get("host", ""), secure, settings.CSRF_TRUSTED_ORIGINS)
+    return is_cross_site(headers, headers.get("host", ""), secure)

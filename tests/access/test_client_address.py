@@ -1,4 +1,4 @@
-"""Where a request comes from: only proxies that are named are believed."""
+"""The client's address, believed only from trusted proxies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROXIES = ["10.0.0.0/8", "127.0.0.1", "2001:db8:ffff::/48"]
     ("peer", "forwarded", "found"),
     [
         ("192.0.2.1", "", "192.0.2.1"),
-        # Anybody may write the header; only what a named proxy appended to it counts.
+        # Anybody can send the header; only what a trusted proxy appended to it counts.
         ("192.0.2.1", "198.51.100.7", "192.0.2.1"),
         ("127.0.0.1", "198.51.100.7", "198.51.100.7"),
         ("127.0.0.1", "203.0.113.66, 198.51.100.7", "198.51.100.7"),
@@ -35,13 +35,13 @@ PROXIES = ["10.0.0.0/8", "127.0.0.1", "2001:db8:ffff::/48"]
         ("/run/socket", "", None),
     ],
 )
-def test_the_address_is_the_first_that_no_named_proxy_has(
+def test_the_client_is_the_nearest_address_that_is_no_trusted_proxy(
     peer: str, forwarded: str, found: str | None, settings: Any
 ) -> None:
     settings.SWITCHER_TRUSTED_PROXIES = PROXIES
     assert client_address(peer, forwarded) == found
 
 
-def test_nobody_is_believed_where_no_proxy_is_named(settings: Any) -> None:
+def test_without_trusted_proxies_the_header_is_ignored(settings: Any) -> None:
     settings.SWITCHER_TRUSTED_PROXIES = []
     assert client_address("127.0.0.1", "198.51.100.7") == "127.0.0.1"

@@ -1,0 +1,106 @@
+"""What each role may do. Staff see everything; operators switch; auditors read.
+
+An auditor reviews and exports the audit trail and changes nothing, whatever other role they have:
+nobody audits their own work.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from axes.backends import AxesStandaloneBackend
+from axes.exceptions import AxesBackendPermissionDenied
+from axes.handlers.proxy import AxesProxyHandler
+from axes.helpers import get_credentials
+from django.contrib.auth import get_user_model
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.models import AnonymousUser, Group
+from django.db.models import Exists, OuterRef
+from django.http import HttpRequest
+
+OPERATORS = "operators"
+AUDITORS = "auditors"
+NOBODY = AnonymousUser()
+
+
+class RoleBackend(AxesStandaloneBackend, ModelBackend):  # type: ignore[misc]  # axes has no types
+    """Refuses logins that are locked out, and loads a user with role and theme in one query.
+
+    Sessions store this class by its path `switcher.access.RoleBackend`.
+    """
+
+    def authenticate(  # type: ignore[override]
+        self,
+        request: HttpRequest,
+        username: str | None = None,
+        password: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Return the user, or None. Raises PermissionDenied if the name or address is locked."""
+        AxesStandaloneBackend.authenticate(self, request, username, password, **kwargs)
+        user = ModelBackend.authenticate(self, request, username, password, **kwargs)
+        # Check again: of many guesses at once, all passed the first check before one had failed.
+        if user is not None and not AxesProxyHandler.is_allowed(request, get_credentials(username)):
+            request.axes_locked_out = True  # type: ignore[attr-defined]
+            raise AxesBackendPermissionDenied("locked while the password was checked")
+        return user
+
+    def get_user(self, user_id: int) -> Any:
+        users = get_user_model()._default_manager.select_related("preference")
+        operator = Exists(Group.objects.filter(user=OuterRef("pk"), name=OPERATORS))
+        auditor = Exists(Group.objects.filter(user=OuterRef("pk"), name=AUDITORS))
+        roles = users.annotate(is_operator=operator, is_auditor=auditor)
+        user = roles.filter(pk=user_id).first()
+        return user if user is not None and self.user_can_authenticate(user) else None
+
+
+def can_view(user: Any) -> bool:
+    """Staff see hosts, switches and profiles."""
+    return bool(user.is_authenticated and user.is_active and user.is_staff)
+
+
+def can_switch(user: Any) -> bool:
+    """Superusers and operators switch models, unless they are auditors too."""
+    if isinstance(user, AnonymousUser) or not can_view(user) or _is_auditor(user):
+        return False
+    return user.is_superuser or _is_member(user, "is_operator", OPERATORS)
+
+
+def can_review(user: Any) -> bool:
+    """Only auditors review: what they look at is also the work of admins."""
+    return can_view(user) and _is_auditor(user)
+
+
+def can_export(user: Any) -> bool:
+    """Auditors and superusers export the audit trail."""
+    return can_view(user) and (user.is_superuser or can_review(user))
+
+
+def can_administer(user: Any) -> bool:
+    """Superusers change hosts and keys and erase personal data, unless they are auditors too."""
+    return is_admin(user) and not _is_auditor(user)
+
+
+def is_admin(user: Any) -> bool:
+    """Superusers open the Django admin, which has accounts and groups.
+
+    An auditor who is a superuser can leave the auditors there; the audit trail shows that, as
+    every change of a role.
+    """
+    return bool(can_view(user) and user.is_superuser)
+
+
+def theme(user: Any) -> str:
+    """Return the user's choice of colours: system, light or dark."""
+    preference = getattr(user, "preference", None) if user.is_authenticated else None
+    return preference.theme if preference else "system"
+
+
+def _is_auditor(user: Any) -> bool:
+    return _is_member(user, "is_auditor", AUDITORS)
+
+
+def _is_member(user: Any, annotation: str, group: str) -> bool:
+    """Use what RoleBackend has read with the user; query only for users from elsewhere."""
+    known = getattr(user, annotation, None)
+    return bool(user.groups.filter(name=group).exists() if known is None else known)
