@@ -151,7 +151,7 @@ def _fill(count: int) -> None:
     for entry in entries(count, rng):
         seq, at = seq + 1, at + timedelta(seconds=rng.random() * 3)
         told = entry | {"at": stamp(at), "from": {}, "seq": seq, "source": "page", "switch": None}
-        body = canonical(told | {"v": 1})
+        body = canonical(told | {"v": 2})
         made = leaf(prev, body)
         rows.append((seq, body, prev, made))
         cols = columns(entry["kind"], entry["reason"], entry["facts"])

@@ -1,14 +1,16 @@
-"""The audit trail's one writer: append only, canonical, in the transaction of its change.
+"""Append entries to the audit trail, in the transaction of the change that they record.
 
-The shape of a body (all of it is hashed):
+The body of an entry, all of which is hashed:
     {"actor", "at", "facts": {…}, "from": {"ip", "agent"}, "host", "kind", "reason", "seq",
-     "source", "switch", "v": 1}
-What may be nested stands under `facts`, so that a verifier finds `at` and `seq` without parsing.
+     "source", "switch", "v": 2}
+Only `facts` may be nested, so that a verifier finds `at` and `seq` without parsing JSON.
+
+Entries of version 1 have the same members. They were written by a serialiser that sorted keys by
+code point, where RFC 8785 sorts them by UTF-16 code unit.
 """
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+import rfc8785
 from django.db import connection, transaction
 from django.dispatch import Signal
 
@@ -28,6 +31,7 @@ from switcher.models import AuditEntry, LedgerRow, Origin, SwitchEvent
 
 changed = Signal()
 
+VERSION = 2
 # Any number that nothing else in this database locks by.
 _HEAD_LOCK = 0x5377_6974_6368
 
@@ -101,7 +105,7 @@ def append(
             "seq": seq,
             "source": actor.source,
             "switch": switch.pk if switch else None,
-            "v": 1,
+            "v": VERSION,
         }
     )
     LedgerRow.objects.create(seq=seq, body=body, prev=prev, hash=leaf(prev, body))
@@ -133,31 +137,38 @@ def stamp(at: datetime) -> str:
 
 
 def canonical(value: Any) -> str:
-    """One text for one value, as RFC 8785 has it: keys sorted, no spaces; floats and times become
-    strings. Half a surrogate, which no UTF-8 holds, becomes a question mark."""
-    text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return text.encode("utf-8", "replace").decode()
+    """Return the canonical JSON of a value (RFC 8785), after `_plain`."""
+    return rfc8785.dumps(_plain(value)).decode()
 
 
 MAX_INT = 2**53
 
 
 def _plain(value: Any) -> Any:
+    """Convert a value to strings, booleans, null and integers below 2^53, in lists and dicts.
+
+    Sets are sorted; floats, times, larger integers and all other values become strings. A lone
+    surrogate, which UTF-8 cannot hold, becomes a question mark.
+    """
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {_text(key): _plain(member) for key, member in value.items()}
     if isinstance(value, set | frozenset):
-        return sorted((_plain(v) for v in value), key=str)
+        return sorted((_plain(member) for member in value), key=str)
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_plain(member) for member in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int) and abs(value) < MAX_INT:
+        return value
+    return _text(value)
+
+
+def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return stamp(value)
     if isinstance(value, float):
         return format(value, ".3f")
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= MAX_INT:
-        return str(value)
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return str(value)
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def origin_of(actor: Actor) -> Origin | None:

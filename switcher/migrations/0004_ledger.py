@@ -37,7 +37,7 @@ def chain(apps, schema_editor):
                 "seq": seq,
                 "source": str(told.get("source") or ""),
                 "switch": entry.switch_id,
-                "v": 1,
+                "v": 2,
             }
         )
         made = leaf(prev, body)

@@ -66,3 +66,21 @@ def test_a_set_has_one_text(value: set[str]) -> None:
 )
 def test_values_as_they_are_written(value: Any, text: str) -> None:
     assert canonical(value) == text
+
+
+def test_keys_are_sorted_by_utf_16_code_unit_as_in_the_example_of_rfc_8785() -> None:
+    value = {
+        "\u20ac": "Euro Sign",
+        "\r": "Carriage Return",
+        "\ufb33": "Hebrew Letter Dalet With Dagesh",
+        "1": "One",
+        "\U0001f600": "Emoji: Grinning Face",
+        "\u0080": "Control",
+        "\u00f6": "Latin Small Letter O With Diaeresis",
+    }
+    order = ["\r", "1", "\u0080", "\u00f6", "\u20ac", "\U0001f600", "\ufb33"]
+    assert list(json.loads(canonical(value))) == order
+
+
+def test_a_lone_surrogate_becomes_a_question_mark() -> None:
+    assert canonical({"\ud800": "\udfff!"}) == '{"?":"?!"}'

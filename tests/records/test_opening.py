@@ -181,7 +181,7 @@ def test_the_request_is_recorded_with_who_from_where_and_why(host: Host, clock: 
         "seq": entry.seq,
         "source": "page",
         "switch": row.pk,
-        "v": 1,
+        "v": 2,
     }
     assert entry.origin == row.origin
 
