@@ -21,6 +21,7 @@ from tests.clocks import FakeClock
 
 ANNA = Actor("anna", "page", ip="192.0.2.14", agent="Firefox")
 BEN = Actor("ben", "api")
+DORA = Actor("dora", "page")  # from nowhere known
 
 
 def tell(kind: str = "host.changed", actor: Actor = ANNA, **values: Any) -> AuditEntry:
@@ -39,6 +40,13 @@ def tell_many(count: int, **values: Any) -> list[int]:
     """Entries a second apart."""
     began = make.NOW - timedelta(hours=2)
     return [tell_at(began + timedelta(seconds=n), **values) for n in range(count)]
+
+
+def write(clock: FakeClock, count: int = 1) -> None:
+    """Append entries in one transaction."""
+    with writing():
+        for n in range(count):
+            append("test.told", DORA, clock=clock, n=n)
 
 
 def numbers(client: Client, path: str) -> list[int]:

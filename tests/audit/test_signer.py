@@ -23,7 +23,7 @@ from switcher.audit.verification import verify
 from switcher.audit.verifier.switchboard_verify import read_anchors
 from switcher.domain.clock import system
 from switcher.models import AuditEntry, Checkpoint, Delivery, LedgerRow
-from tests.auditing.conftest import ANNA, write
+from tests.audit.conftest import DORA, write
 from tests.clocks import FakeClock
 from tests.records.conftest import at_once
 from tests.until import until
@@ -332,7 +332,7 @@ def test_a_check_at_the_end_is_cut_off(
     auditor.start()
     if on_the_page:
         until(Checkpoint.objects.exists)
-        checking.start(ANNA)
+        checking.start(DORA)
     assert verifies.wait(10)
     write(system)  # type: ignore[arg-type]
     ends = threading.Thread(target=auditor.stop, args=(10,))
@@ -360,19 +360,19 @@ def test_verifying_runs_once_at_a_time_and_tells_how_far_it_is(
         return result
 
     monkeypatch.setattr(checking, "verify", slow)
-    assert checking.start(ANNA, clock)
+    assert checking.start(DORA, clock)
     assert reads.wait(10)
-    assert not checking.start(ANNA, clock)
+    assert not checking.start(DORA, clock)
     running = checking.progress()
     assert running is not None
-    assert (running.runs, running.by, running.done, running.total) == (True, "anna", 4, 4)
+    assert (running.runs, running.by, running.done, running.total) == (True, "dora", 4, 4)
     assert running.percent == 100
     may_go_on.set()
     until(lambda: not checking.progress().runs)  # type: ignore[union-attr]
     result = checking.progress().result  # type: ignore[union-attr]
     assert result is not None
     assert result.ok
-    assert AuditEntry.objects.get(kind="audit.checked").actor == "anna"
+    assert AuditEntry.objects.get(kind="audit.checked").actor == "dora"
 
 
 def test_a_verification_that_fails_has_ended(
@@ -382,7 +382,7 @@ def test_a_verification_that_fails_has_ended(
         raise OSError(5, "the disk is gone", "/a/path")
 
     monkeypatch.setattr(checking, "verify", breaks)
-    ended = checking.run(ANNA, clock)
+    ended = checking.run(DORA, clock)
     assert ended is not None
     assert ended == checking.progress()
     assert (ended.runs, ended.result, ended.error) == (
@@ -392,7 +392,7 @@ def test_a_verification_that_fails_has_ended(
     )
     monkeypatch.undo()
     write(clock)
-    again = checking.run(ANNA, clock)
+    again = checking.run(DORA, clock)
     assert again is not None
     assert again.result is not None
 
@@ -430,8 +430,8 @@ def test_a_check_that_raises_is_an_alarm_and_tried_again_after_a_day(
 def test_nothing_new_begins_at_the_end(proofs: KeyFiles, clock: FakeClock) -> None:
     write(clock, 3)
     checking.end()
-    assert not checking.start(ANNA, clock)
-    assert checking.run(ANNA, clock) is None
+    assert not checking.start(DORA, clock)
+    assert checking.run(DORA, clock) is None
     assert checking.progress() is None
 
 

@@ -28,8 +28,7 @@ from switcher.audit.verifier.switchboard_verify import (
     verify_export,
 )
 from switcher.models import AuditEntry, Checkpoint
-from tests.clocks import FakeClock
-from tests.tamper.attacker import (
+from tests.audit.tamper.attacker import (
     ANNA,
     TABLE,
     Attacker,
@@ -38,6 +37,7 @@ from tests.tamper.attacker import (
     sign_and_anchor,
     write,
 )
+from tests.clocks import FakeClock
 
 pytestmark = pytest.mark.django_db
 

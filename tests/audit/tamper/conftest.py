@@ -3,13 +3,8 @@ from __future__ import annotations
 import pytest
 
 from switcher.audit.signing_keys import KeyFiles
+from tests.audit.tamper.attacker import Attacker, sign_and_anchor, write
 from tests.clocks import FakeClock
-from tests.tamper.attacker import Attacker, sign_and_anchor, write
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
 
 
 @pytest.fixture

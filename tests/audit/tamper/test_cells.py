@@ -31,8 +31,8 @@ from switcher.models import (
 )
 from switcher.records import Actor
 from tests import make
+from tests.audit.tamper.attacker import Attacker, write
 from tests.clocks import FakeClock
-from tests.tamper.attacker import Attacker, write
 
 pytestmark = pytest.mark.django_db
 

@@ -35,7 +35,7 @@ from switcher.domain.errors import Conflict
 from switcher.models import AuditEntry, LedgerRow, Origin, Segment
 from switcher.records import Actor
 from tests import make
-from tests.auditing.conftest import ANNA, write
+from tests.audit.conftest import DORA, write
 from tests.clocks import FakeClock
 
 pytestmark = pytest.mark.django_db
@@ -56,7 +56,7 @@ def old(proofs: KeyFiles, clock: FakeClock) -> FakeClock:
 
 
 def move(clock: FakeClock, **values: Any) -> archiving.Due | None:
-    return archive(clock.now() - timedelta(days=1), ANNA, clock, **values)
+    return archive(clock.now() - timedelta(days=1), DORA, clock, **values)
 
 
 def stored() -> list[int]:
@@ -81,7 +81,7 @@ def test_the_entry_says_where_they_are(old: FakeClock) -> None:
     path = segment_folder() / segment.name
     assert entry.facts["file"] == segment.name
     assert entry.facts["sha256"] == segment.sha256
-    assert (entry.facts["bytes"], entry.actor) == (path.stat().st_size, "anna")
+    assert (entry.facts["bytes"], entry.actor) == (path.stat().st_size, "dora")
     assert segment.entry == entry.seq
     assert stat.S_IMODE(path.stat().st_mode) == 0o400
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -167,7 +167,7 @@ def test_an_open_switch_keeps_its_entries(old: FakeClock) -> None:
     old.pass_time(7 * 86400)
     write(old, 5)
     checkpoints.sign(old)
-    moved = archive(old.now() - timedelta(days=1), ANNA, old)
+    moved = archive(old.now() - timedelta(days=1), DORA, old)
     assert moved is not None
     assert moved.last == last
 
@@ -175,7 +175,7 @@ def test_an_open_switch_keeps_its_entries(old: FakeClock) -> None:
 def test_signing_goes_on_and_a_key_is_changed_behind_a_segment(
     old: FakeClock, proofs: KeyFiles
 ) -> None:
-    checkpoints.rotate_key(ANNA, old)
+    checkpoints.rotate_key(DORA, old)
     old.pass_time(7 * 86400)
     write(old, 5)
     checkpoints.sign(old)
@@ -183,7 +183,7 @@ def test_signing_goes_on_and_a_key_is_changed_behind_a_segment(
     assert not AuditEntry.objects.filter(kind="audit.key-rotated").exists()
     write(old, 5)
     assert checkpoints.sign(old) is not None
-    checkpoints.rotate_key(ANNA, old)
+    checkpoints.rotate_key(DORA, old)
     write(old, 5)
     checkpoints.sign(old)
     assert checkpoints.key_problem() == ""
@@ -408,7 +408,7 @@ def test_the_schedule_makes_a_segment_a_day_and_more_only_when_they_are_full(
     write(old, 30)
     checkpoints.sign(old)
     old.pass_time(3600)
-    archiving.archive_on_schedule(old.now(), ANNA, old)
+    archiving.archive_on_schedule(old.now(), DORA, old)
     assert len(spans()) == 3
 
 
@@ -514,7 +514,7 @@ class TestWhoWasActiveWhen:
 
     def tell(self, clock: FakeClock, kind: str, host: str = "north-1", **facts: Any) -> None:
         with writing():
-            append(kind, ANNA, host=host, clock=clock, **facts)
+            append(kind, DORA, host=host, clock=clock, **facts)
 
     def archived(self, clock: FakeClock) -> None:
         write(clock, 2)

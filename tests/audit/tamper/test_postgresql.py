@@ -9,8 +9,12 @@ import pytest
 from tests.on_postgresql import run_again, runs_already
 
 MATRIX = (
-    *(f"tests/tamper/test_{name}.py" for name in ("matrix", "cells", "seals", "segments")),
-    *(f"tests/auditing/test_{name}.py" for name in ("archiving", "erasing")),
+    *(
+        f"tests/audit/tamper/test_{name}.py"
+        for name in ("matrix", "cells", "triggers", "archive_files")
+    ),
+    "tests/audit/archive/test_archiving.py",
+    "tests/audit/test_erasure.py",
 )
 
 

@@ -10,22 +10,22 @@ import pytest
 
 from switcher.audit import checkpoints, search_index
 from switcher.audit.immutability_triggers import unseal
-from switcher.audit.ledger import append, writing
 from switcher.audit.signing_keys import KeyFiles, new_key
 from switcher.audit.verification import verify
 from switcher.audit.verifier.switchboard_verify import Tree, read_note
 from switcher.domain.states import ENDED, State
 from switcher.models import AuditEntry, Checkpoint, Delivery, Host, LedgerRow
+from switcher.records import config
+from tests.audit.conftest import write
 from tests.clocks import FakeClock
 from tests.records.conftest import ANNA, at_once, ended, open_one, take
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def write(clock: FakeClock, count: int = 1) -> None:
-    with writing():
-        for n in range(count):
-            append("test.told", ANNA, clock=clock, n=n)
+@pytest.fixture
+def host(db: None) -> Host:
+    return config.save_host(Host(name="north-1", base_url="http://127.0.0.1:9"), ANNA)
 
 
 def kinds() -> list[str]:

@@ -9,7 +9,7 @@ from switcher.audit import immutability_triggers
 from switcher.audit.signing_keys import KeyFiles
 from switcher.audit.verification import verify
 from switcher.models import AuditEntry, LedgerRow
-from tests.tamper.attacker import TABLE
+from tests.audit.tamper.attacker import TABLE
 
 pytestmark = pytest.mark.django_db
 

@@ -16,7 +16,7 @@ from switcher.audit.server_runs import Run, folder
 from switcher.audit.signing_keys import KeyFiles
 from switcher.domain.clock import system
 from switcher.models import AuditEntry
-from tests.auditing.conftest import ANNA
+from tests.audit.conftest import DORA
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -77,7 +77,7 @@ def test_the_start_after_a_kill_says_that_the_last_run_had_no_stop() -> None:
 def test_a_kill_is_told_where_the_start_lies_in_a_file_by_then(proofs: KeyFiles) -> None:
     run = begin()
     checkpoints.sign()
-    assert archive(system.now() + timedelta(seconds=1), ANNA) is not None
+    assert archive(system.now() + timedelta(seconds=1), DORA) is not None
     kill(run)
     begin().stop()
     lost = AuditEntry.objects.get(kind="server.lost")

@@ -24,8 +24,8 @@ from switcher.audit.verification import verify
 from switcher.audit.verifier.switchboard_verify import Entry, Report, Tree, verify_export
 from switcher.models import LedgerRow, Segment
 from tests import make
+from tests.audit.tamper.attacker import ANNA, Attacker, sign_and_anchor, write
 from tests.clocks import FakeClock
-from tests.tamper.attacker import ANNA, Attacker, sign_and_anchor, write
 
 pytestmark = pytest.mark.django_db
 

@@ -21,7 +21,7 @@ from switcher.audit.verification import verify
 from switcher.models import AuditEntry, Origin, SwitchEvent
 from switcher.records import Actor
 from tests import make
-from tests.auditing.conftest import ANNA
+from tests.audit.conftest import DORA
 from tests.clocks import FakeClock
 
 pytestmark = pytest.mark.django_db
@@ -44,7 +44,7 @@ def trail(proofs: KeyFiles, clock: FakeClock) -> KeyFiles:
 def test_addresses_and_browsers_are_gone_and_the_chain_verifies(
     trail: KeyFiles, clock: FakeClock
 ) -> None:
-    assert erase("ben", ANNA, "asked by letter", clock).places == 3
+    assert erase("ben", DORA, "asked by letter", clock).places == 3
     for row in Origin.objects.exclude(erased_at=None):
         assert (row.ip, row.agent, bytes(row.salt)) == (None, "", b"")
     left = {row.agent for row in Origin.objects.filter(erased_at=None)}
@@ -58,22 +58,22 @@ def test_addresses_and_browsers_are_gone_and_the_chain_verifies(
 def test_an_entry_tells_of_it_and_of_nothing_that_was_erased(
     trail: KeyFiles, clock: FakeClock
 ) -> None:
-    erase("ben", ANNA, "asked by letter", clock)
+    erase("ben", DORA, "asked by letter", clock)
     entry = AuditEntry.objects.get(kind="audit.erased")
-    assert (entry.actor, entry.reason) == ("anna", "asked by letter")
+    assert (entry.actor, entry.reason) == ("dora", "asked by letter")
     assert entry.facts == {"person": "ben", "places": 3}
     assert ADDRESS not in entry.body
 
 
 def test_what_they_did_stays(trail: KeyFiles, clock: FakeClock) -> None:
     before = AuditEntry.objects.filter(actor="ben").count()
-    erase("ben", ANNA, clock=clock)
+    erase("ben", DORA, clock=clock)
     assert AuditEntry.objects.filter(actor="ben").count() == before
 
 
 def test_twice_erases_nothing_more(trail: KeyFiles, clock: FakeClock) -> None:
-    erase("ben", ANNA, clock=clock)
-    assert erase("ben", ANNA, clock=clock).places == 0
+    erase("ben", DORA, clock=clock)
+    assert erase("ben", DORA, clock=clock).places == 0
 
 
 def test_somebody_unknown_is_refused(trail: KeyFiles, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,7 +106,7 @@ def test_no_byte_of_it_is_left_in_the_database(proofs: KeyFiles, clock: FakeCloc
     with writing():
         append("host.changed", BEN, host="north-1", clock=clock)
     assert BROWSER.encode() in bytes_of_the_database()
-    assert erase("ben", ANNA, clock=clock).gone
+    assert erase("ben", DORA, clock=clock).gone
     assert BROWSER.encode() not in bytes_of_the_database()
 
 
