@@ -35,14 +35,14 @@ class Part:
 
 def assemble(*, worker: bool = True, watcher: bool = True, auditor: bool = True) -> list[Part]:
     """The parts of a whole server, in the order of their start."""
-    from switcher.audit.server_runs import Run
+    from switcher.audit.server_processes import ProcessRun
     from switcher.audit.signer import Auditor
     from switcher.switching.worker import Worker
     from switcher.watching.loop import Watcher
 
     parts = []
     if auditor:
-        audits, run = Auditor(), Run("server")
+        audits, run = Auditor(), ProcessRun("server")
         parts.append(Part("auditor", audits.start, audits.stop, last=True))
         parts.append(Part("run", run.start, run.stop, last=True))
     if watcher:

@@ -16,7 +16,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 django.setup()
 
 # Only now, with the apps loaded:
-from switcher.audit.server_runs import Run  # noqa: E402
+from switcher.audit.server_processes import ProcessRun  # noqa: E402
 from switcher.concurrency.threads import in_thread  # noqa: E402
 from switcher.gateway.asgi import app  # noqa: E402
 from switcher.gateway.route_cache import close_tables  # noqa: E402
@@ -35,7 +35,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 async def _lifespan(receive: Any, send: Any) -> None:
     await receive()
-    run = Run("gateway")
+    run = ProcessRun("gateway")
     run.start()
     await send({"type": "lifespan.startup.complete"})
     await receive()

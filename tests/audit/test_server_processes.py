@@ -1,4 +1,4 @@
-"""A process tells its start and its end; of one that was killed, the next start tells."""
+"""A process records its start and its end; the next start records that it was killed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from switcher import __version__
-from switcher.audit import checkpoints, process_entries
+from switcher.audit import checkpoints, server_processes
 from switcher.audit.archiving import archive
-from switcher.audit.server_runs import Run, folder
+from switcher.audit.server_processes import STOPPED, ProcessRun, runs_folder
 from switcher.audit.signing_keys import KeyFiles
 from switcher.domain.clock import system
 from switcher.models import AuditEntry
 from tests.audit.conftest import DORA
+from tests.until import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -26,26 +27,28 @@ def own_folder(tmp_path: Path, settings: Any) -> None:
     settings.DATA_DIR = tmp_path
 
 
-def begin(role: str = "server") -> Run:
-    """A run that has told its start."""
-    run = Run(role)
+def start(role: str = "server") -> ProcessRun:
+    """Start a run and wait until that is recorded."""
+    run = ProcessRun(role)
     run.start()
-    run._thread.join(20)
+    until(lambda: run._process)
     return run
 
 
-def kill(run: Run) -> None:
-    """As the system does it: the lock goes, the file stays, nothing is written."""
+def kill(run: ProcessRun) -> None:
+    """Do what the operating system does: the lock is released, the file stays, nothing is
+    recorded."""
     assert run._lock is not None
     os.close(run._lock)
+    run._loop.stop(10)
 
 
-def told() -> list[tuple[str, str]]:
+def recorded() -> list[tuple[str, str]]:
     return [(e.kind, e.facts["role"]) for e in AuditEntry.objects.order_by("seq")]
 
 
 def test_start_and_stop_are_entries_with_the_version() -> None:
-    run = begin()
+    run = start()
     (started,) = AuditEntry.objects.all()
     assert (started.kind, started.actor) == ("server.started", "switchboard")
     facts = started.facts
@@ -55,14 +58,13 @@ def test_start_and_stop_are_entries_with_the_version() -> None:
     stopped = AuditEntry.objects.latest("seq")
     assert stopped.kind == "server.stopped"
     assert stopped.facts == {name: facts[name] for name in ("run", "role", "version")}
-    assert list(folder().iterdir()) == []
+    assert list(runs_folder().iterdir()) == []
 
 
-def test_the_start_after_a_kill_says_that_the_last_run_had_no_stop() -> None:
-    run = begin("gateway")
-    kill(run)
-    begin().stop()
-    assert told() == [
+def test_the_next_start_records_once_that_a_process_was_killed() -> None:
+    kill(start("gateway"))
+    start().stop()
+    assert recorded() == [
         ("server.started", "gateway"),
         ("server.lost", "gateway"),
         ("server.started", "server"),
@@ -70,69 +72,70 @@ def test_the_start_after_a_kill_says_that_the_last_run_had_no_stop() -> None:
     ]
     lost = AuditEntry.objects.get(kind="server.lost")
     assert lost.facts["run"] == AuditEntry.objects.earliest("seq").facts["run"]
-    begin().stop()
-    assert AuditEntry.objects.filter(kind="server.lost").count() == 1, "once is enough"
+    start().stop()
+    assert AuditEntry.objects.filter(kind="server.lost").count() == 1
 
 
-def test_a_kill_is_told_where_the_start_lies_in_a_file_by_then(proofs: KeyFiles) -> None:
-    run = begin()
+def test_a_kill_is_recorded_even_if_the_start_was_archived_meanwhile(proofs: KeyFiles) -> None:
+    run = start()
     checkpoints.sign()
     assert archive(system.now() + timedelta(seconds=1), DORA) is not None
     kill(run)
-    begin().stop()
+    start().stop()
     lost = AuditEntry.objects.get(kind="server.lost")
     assert run._process is not None
     assert lost.facts["run"] == run._process.run
 
 
-def test_processes_that_run_are_not_taken_for_dead() -> None:
-    first, second = begin(), begin("gateway")
-    begin("gateway").stop()
-    assert "server.lost" not in dict(told())
+def test_running_processes_are_not_recorded_as_lost() -> None:
+    first, second = start(), start("gateway")
+    start("gateway").stop()
+    assert "server.lost" not in dict(recorded())
     first.stop()
     second.stop()
 
 
-def test_one_that_was_killed_between_its_stop_and_its_end_had_stopped() -> None:
-    run = begin()
+def test_a_process_killed_after_its_recorded_stop_is_not_lost() -> None:
+    run = start()
     assert run._process is not None
-    process_entries.stopped(run._process)
+    server_processes._append(STOPPED, run._process, system)
     kill(run)
-    begin().stop()
-    assert "server.lost" not in dict(told())
+    start().stop()
+    assert "server.lost" not in dict(recorded())
 
 
-def test_one_that_was_killed_before_its_start_was_told_is_not_told_of(monkeypatch: Any) -> None:
-    def gone(*_: Any) -> None:
+def test_a_process_killed_before_its_recorded_start_is_not_lost(monkeypatch: Any) -> None:
+    def exit_now(*_: Any, **__: Any) -> None:
         raise SystemExit
 
+    run = ProcessRun("server")
     with monkeypatch.context() as patched:
-        patched.setattr(process_entries, "started", gone)
-        run = Run("server")
+        patched.setattr(server_processes, "_append", exit_now)
         with pytest.raises(SystemExit):
-            run._begin()
-    kill(run)
-    begin().stop()
-    assert [kind for kind, _ in told()] == ["server.started", "server.stopped"]
+            run._loop.tick()
+    assert run._lock is not None
+    os.close(run._lock)
+    start().stop()
+    assert [kind for kind, _ in recorded()] == ["server.started", "server.stopped"]
 
 
-def test_a_start_that_cannot_be_written_is_tried_again(monkeypatch: Any) -> None:
-    monkeypatch.setattr("switcher.audit.server_runs.AGAIN_S", 0.01)
-    tries, started = [], process_entries.started
+def test_a_start_that_cannot_be_recorded_is_tried_again(monkeypatch: Any) -> None:
+    monkeypatch.setattr(server_processes, "RETRY_S", 0.01)
+    attempts, real = [], server_processes._append
 
-    def at_last(*args: Any) -> None:
-        tries.append(args)
-        if len(tries) < 3:
+    def fail_twice(*args: Any, **facts: Any) -> None:
+        attempts.append(args)
+        if len(attempts) < 3:
             raise OSError("the database is away")
-        started(*args)
+        real(*args, **facts)
 
-    monkeypatch.setattr(process_entries, "started", at_last)
-    begin().stop()
-    assert [kind for kind, _ in told()] == ["server.started", "server.stopped"]
+    monkeypatch.setattr(server_processes, "_append", fail_twice)
+    start().stop()
+    assert [kind for kind, _ in recorded()] == ["server.started", "server.stopped"]
 
 
-def test_files_of_others_in_the_folder_are_left_alone() -> None:
-    folder().mkdir()
-    (folder() / "notes").write_text("not ours")
-    begin().stop()
-    assert (folder() / "notes").read_text() == "not ours"
+def test_other_files_in_the_folder_stay() -> None:
+    runs_folder().mkdir()
+    (runs_folder() / "notes").write_text("not ours")
+    start().stop()
+    assert (runs_folder() / "notes").read_text() == "not ours"
