@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 # A chat with a few pictures in it. Django itself reads 2.5 MB at most (of forms and API calls).
 MAX_BODY_BYTES = 32 * 2**20
-# A page says `{"resync": true}`, in one frame. The limit for a message holds for what we send, too:
-# a state with every host in it has to fit.
+# A page sends nothing. The limit for a message holds for what we send, too: a state with every host
+# in it has to fit.
 MAX_FRAME_BYTES = 4096
 MAX_MESSAGE_BYTES = 8 * 2**20
 SERVICE_RESTART = 1012

@@ -1,27 +1,25 @@
-/* Live updates: one WebSocket a page, and what keeps it honest.
+/* Live updates: one WebSocket a page, and what makes it recover by itself.
 
    The server sends three kinds of messages, each with its own time `at`:
-   state      the whole present text of the page's topics; `seqs` is how far that is
-   fragments  elements of one topic that have changed; `seq` counts the topic's messages
-   beat       each 2.5 s: how far the topics are
+   state      the whole present text of the page's topics, first after each connection
+   fragments  elements that have changed, each with its whole text
+   beat       each 2.5 s: the connection is alive
 
-   Every element carries its whole text, so a number that was seen already is dropped, and one that
-   was missed heals with the next state, which is asked for. htmx does the swapping. The socket is
-   not its ws extension's: that hides the WebSocket which the watchdog has to give up. */
+   Where messages would be lost, the server closes the socket; the page connects again and gets the
+   whole state. htmx does the swapping. The socket is not its ws extension's: that hides the
+   WebSocket which the watchdog has to give up. */
 (() => {
   "use strict";
 
   const topics = (document.body.dataset.liveTopics || "").trim();
   if (!topics) return;
 
-  const SILENCE_MS = 6000;      // two beats and some: the line is dead
-  const CONNECT_MS = 5000;      // a handshake takes longer: give it up
-  const BEHIND_MS = 700;        // a beat may overtake the message that it counts
-  const RESYNC_EVERY_MS = 2000;
+  const MAX_SILENCE_MS = 6000;  // two beats and some: the connection is dead
+  const CONNECT_TIMEOUT_MS = 5000;
   const NOTICE_AFTER_MS = 10000;
   const POLL_AFTER_MS = 30000;
-  const POLL_EVERY_MS = 15000;
-  const LONGEST_WAIT_MS = 15000;
+  const POLL_INTERVAL_MS = 15000;
+  const MAX_WAIT_MS = 15000;
   const BAD_REQUEST = 4400, SIGNED_OUT = 4401;
 
   const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}` +
@@ -29,19 +27,15 @@
 
   let socket = null;
   let startedAt = 0;            // of this attempt
-  let heardAt = Date.now();     // over the line; the page itself is the first news
-  let freshAt = heardAt;        // how old the text is that the page shows
+  let heardAt = Date.now();     // when something last came over the socket, or the page itself
+  let freshAt = heardAt;        // when the server made what the page shows
   let serverTime = "";
-  let live = false;             // a state came over this socket
+  let live = false;             // this socket has brought a state
   let attempts = 0;
   let retryAt = 0;
   let givenUp = false;
   let leaving = false;
   let polledAt = 0;
-  let resyncedAt = 0;
-  let behindSince = 0;
-  let seqs = {};
-  let newest = {};
 
   /* ---- the socket ---- */
 
@@ -49,14 +43,17 @@
     drop();
     startedAt = Date.now();
     retryAt = 0;
-    const mine = socket = new WebSocket(url);
-    mine.onopen = () => { heardAt = Date.now(); };
-    mine.onmessage = (event) => { heardAt = freshAt = Date.now(); take(JSON.parse(event.data)); };
-    mine.onclose = (event) => { socket = null; closed(event.code); };
+    socket = new WebSocket(url);
+    socket.onopen = () => { heardAt = Date.now(); };
+    socket.onmessage = (event) => {
+      heardAt = freshAt = Date.now();
+      take(JSON.parse(event.data));
+    };
+    socket.onclose = (event) => { socket = null; closed(event.code); };
   }
 
-  /* Forget the socket at once. A line that swallows everything never finishes its closing
-     handshake, and Chromium queues new sockets behind one that is stuck in connecting. */
+  /* Forget the socket at once. A black hole never finishes its closing handshake, and Chromium
+     queues new sockets behind one that is stuck in connecting. */
   function drop() {
     live = false;
     if (!socket) return;
@@ -76,9 +73,9 @@
   function retryLater() {
     drop();
     // Full jitter: after a restart not all pages come back in the same moment.
-    const most = Math.min(LONGEST_WAIT_MS, 1000 * 2 ** Math.min(attempts, 6));
+    const longest = Math.min(MAX_WAIT_MS, 1000 * 2 ** Math.min(attempts, 6));
     attempts += 1;
-    retryAt = Date.now() + 100 + Math.random() * most;
+    retryAt = Date.now() + 100 + Math.random() * longest;
     setTimeout(tick, retryAt - Date.now());
     show();
   }
@@ -88,12 +85,6 @@
       attempts = 0;
       connect();
     }
-  }
-
-  function resync() {
-    if (!live || Date.now() - resyncedAt < RESYNC_EVERY_MS) return;
-    resyncedAt = Date.now();
-    socket.send('{"resync": true}');
   }
 
   function signIn() {
@@ -106,37 +97,16 @@
 
   function take(message) {
     serverTime = message.at;
-    if (message.type === "state") takeState(message);
-    else if (message.type === "fragments") takeFragments(message);
-    else if (message.type === "beat") newest = message.seqs;
-    watchGap();
+    if (message.type === "state") takeState(parse(message.html));
+    else if (message.type === "fragments") apply(parse(message.html));
     show();
   }
 
-  function takeState(message) {
+  function takeState(parts) {
     if (!live) attempts = 0;
     live = true;
-    seqs = { ...seqs, ...message.seqs };
-    newest = { ...newest, ...message.seqs };
-    behindSince = 0;
-    const parts = parse(message.html);
     apply(parts);
     reread(parts);
-  }
-
-  function takeFragments(message) {
-    const last = seqs[message.topic];
-    if (last === undefined || message.seq <= last) return; // the state had it, or will have it
-    seqs[message.topic] = message.seq;
-    apply(parse(message.html));
-    if (message.seq > last + 1) resync();
-  }
-
-  function watchGap() {
-    const behind = Object.keys(newest).some((t) => t in seqs && newest[t] > seqs[t]);
-    if (!behind) behindSince = 0;
-    else if (!behindSince) { behindSince = Date.now(); setTimeout(watchGap, BEHIND_MS + 10); }
-    else if (Date.now() - behindSince >= BEHIND_MS) { behindSince = 0; resync(); }
   }
 
   /* ---- the page ---- */
@@ -158,12 +128,12 @@
     const unless = part.dataset.liveUnless;
     delete part.dataset.liveUnless;
     if (unless && document.querySelector(unless)) return false;
-    const here = target(part);
-    // htmx would report what has no place here as an error; it is none.
-    if (!here) return false;
-    // The same text again is no reason to disturb a selection; but it may be said twice.
-    return part.getAttribute("hx-swap-oob") !== "innerHTML" || here.innerHTML !== part.innerHTML
-      || here.matches("[role=status], [role=alert]");
+    const element = target(part);
+    // For another page: htmx would report it as an error.
+    if (!element) return false;
+    // The same text again must not disturb a selection; but it may be announced twice.
+    return part.getAttribute("hx-swap-oob") !== "innerHTML" || element.innerHTML !== part.innerHTML
+      || element.matches("[role=status], [role=alert]");
   }
 
   function apply(parts) {
@@ -174,29 +144,29 @@
   }
 
   /* A state names every place that the page should have. Where rows are missing or too many, or a
-     panel shows as running what has ended while nobody listened, read them from the page itself. */
+     panel still runs whose switch ended while the page was not connected, read the page itself. */
   function reread(parts) {
-    const told = new Set(parts.map((part) => part.id));
-    if (rowsDiffer(told) || panelsEnded(told)) readPage();
+    const ids = new Set(parts.map((part) => part.id));
+    if (rowsDiffer(ids) || panelsEnded(ids)) readPage();
   }
 
-  function rowsDiffer(told) {
+  function rowsDiffer(ids) {
     const hosts = document.getElementById("hosts");
-    if (!hosts || !(seqs.board >= 0)) return false;
+    if (!hosts || !topics.split(/[ ,]+/).includes("board")) return false;
     const isRow = (id) => /^host-.+-state$/.test(id);
-    const here = [...hosts.querySelectorAll("[id]")].map((e) => e.id).filter(isRow);
-    return here.some((id) => !told.has(id)) || [...told].filter(isRow).length !== here.length;
+    const rows = [...hosts.querySelectorAll("[id]")].map((e) => e.id).filter(isRow);
+    return rows.some((id) => !ids.has(id)) || [...ids].filter(isRow).length !== rows.length;
   }
 
-  function panelsEnded(told) {
+  function panelsEnded(ids) {
     return [...document.querySelectorAll("#switches > [data-state=busy][id^=switch-]")]
-      .some((panel) => !told.has(`${panel.id}-rail`) && !told.has(panel.id));
+      .some((panel) => !ids.has(`${panel.id}-rail`) && !ids.has(panel.id));
   }
 
   const PLACES = ["board-summary", "hosts", "switches", "events", "audit-new"];
   const PARTS = /^(host-.+-(state|sentence|warnings|vramsum|bar|resident)|switch-\d+-(rail|clock))$/;
 
-  /* The page over plain HTTP: what its live places hold goes into the same places here. */
+  /* Read the page over plain HTTP, and copy the content of its live places. */
   async function readPage() {
     let answer;
     try {
@@ -217,7 +187,7 @@
     return PARTS.test(element.id) && !element.closest("#hosts, #switches");
   }
 
-  /* ---- what is said of the line ---- */
+  /* ---- the state of the connection ---- */
 
   function age() { return Math.max(0, Math.round((Date.now() - freshAt) / 1000)); }
 
@@ -263,7 +233,7 @@
     return element;
   }
 
-  /* In place, above the page's own text; gone again when the line is back. */
+  /* Shown above the page's own text until the connection is back. */
   function notice() {
     const lost = !live && !givenUp && Date.now() - heardAt >= NOTICE_AFTER_MS;
     let box = document.getElementById("live-lost");
@@ -313,12 +283,12 @@
     if (!socket) {
       if (now >= retryAt) connect();
     } else if (socket.readyState === WebSocket.CONNECTING) {
-      if (now - startedAt > CONNECT_MS) retryLater();
-    } else if (now - Math.max(heardAt, startedAt) > SILENCE_MS) {
+      if (now - startedAt > CONNECT_TIMEOUT_MS) retryLater();
+    } else if (now - Math.max(heardAt, startedAt) > MAX_SILENCE_MS) {
       attempts = 1;
       connect();
     }
-    if (!live && now - heardAt > POLL_AFTER_MS && now - polledAt > POLL_EVERY_MS) {
+    if (!live && now - heardAt > POLL_AFTER_MS && now - polledAt > POLL_INTERVAL_MS) {
       polledAt = now;
       readPage();
     }

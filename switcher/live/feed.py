@@ -1,7 +1,8 @@
-"""What connected pages are told: rendered once, in one thread, published by topic.
+"""The live feed: renders what pages show, once for all of them, and pushes what has changed.
 
-The feed acts on levels, not on edges: the bell only makes it look sooner, and each fragment that
-it publishes is the whole present text of its element. A message that is lost heals with the next.
+It acts on levels, not on edges: a notification only makes it look sooner, and each fragment is the
+whole present text of its element. A page that has missed something connects again and gets the
+whole state of its topics.
 """
 
 from __future__ import annotations
@@ -9,54 +10,42 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
+import math
 import threading
-import time
 from collections import Counter
 from collections.abc import Coroutine, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from channels.layers import get_channel_layer
 from django.db import connections
 
-from switcher.live.fragments import Part
+from switcher.concurrency.loop import Loop
+from switcher.domain.clock import Clock, system
+from switcher.live.fragments import Part, Rendered
+from switcher.live.source import PanelSource
 from switcher.records import changed
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 1.0
-# Without a change: what is told in words ("stale", "24 min") moves on by itself.
-RENDER_EVERY_S = 5.0
+LOOK_INTERVAL_S = 1.0
+# Without a change: texts such as "stale" or "24 min ago" change by themselves.
+RENDER_INTERVAL_S = 5.0
 # Between two looks. A switch makes several transitions in a moment; one message is enough.
-BREATH_S = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """What pages of some topics show now.
-
-    `fragments` has for each topic the whole elements, with their `hx-swap-oob`, by a key of their
-    own. `announcements` is said once, never kept. `shape` names what a page must have places for:
-    if it changes, fragments alone do not do. `ticking`: something counts by the second.
-    """
-
-    fragments: dict[str, dict[str, Part]]
-    announcements: dict[str, str] = field(default_factory=dict)
-    shape: dict[str, str] = field(default_factory=dict)
-    ticking: bool = False
+PAUSE_S = 0.02
 
 
 class Source(Protocol):
     """Where the feed gets its text from. Called from the feed's thread alone."""
 
-    def pulse(self) -> object:
-        """Something that differs if another process has changed anything. One cheap query."""
+    def change_marker(self) -> object:
+        """Return a value that differs once any process has changed something. One cheap query."""
         ...
 
     def render(self, topics: frozenset[str]) -> Rendered:
-        """The present text of these topics; one that does not exist is left out."""
+        """Return the present text of these topics, without those that do not exist."""
         ...
 
 
@@ -67,56 +56,85 @@ class Layer(Protocol):
 
 
 class Stopped(Exception):
-    """The feed has ended, and with it the server."""
-
-
-@dataclass(slots=True)
-class _Kept:
-    """What the pages of one topic were last told."""
-
-    seq: int
-    fragments: dict[str, Part]
-    shape: str
+    """The feed has ended, and the server with it."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
+class _Shown:
+    """What the pages of one topic show."""
+
+    fragments: dict[str, Part]
+    shape: str
+
+    @property
+    def html(self) -> str:
+        return "".join(part.html for part in self.fragments.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _StateRequest:
     topics: tuple[str, ...]
     answer: Future[str]
 
+    # The page may have gone while it waited: its future is cancelled then.
+
+    def resolve(self, text: str) -> None:
+        if self.answer.set_running_or_notify_cancel():
+            self.answer.set_result(text)
+
+    def fail(self, exc: Exception) -> None:
+        if self.answer.set_running_or_notify_cancel():
+            self.answer.set_exception(exc)
+
+
+def group(topic: str) -> str:
+    """Return the name of the layer's group that gets this topic."""
+    return f"live.{topic}"
+
 
 class Feed:
-    """One for each event loop; `start` runs it in a daemon thread, a test calls `tick`."""
+    """One for each event loop. `start` runs it in a thread of its own; a test calls `tick`."""
 
-    def __init__(self, source: Source, layer: Layer, loop: asyncio.AbstractEventLoop) -> None:
-        self.source = source
-        self.layer = layer
-        self.loop = loop
-        # Groups are this process's own, also in a layer that several processes share: each
-        # process looks for itself, and numbers its messages for itself.
-        self.epoch = secrets.token_hex(4)
-        self._bell = threading.Event()
-        self._stop = threading.Event()
+    def __init__(
+        self,
+        source: Source,
+        layer: Layer,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock = system,
+    ) -> None:
+        self._source = source
+        self._layer = layer
+        self._event_loop = loop
+        self._clock = clock
+        self._thread = Loop("live-feed", self.tick, LOOK_INTERVAL_S, pause_s=PAUSE_S)
         self._lock = threading.Lock()
         self._subscribers: Counter[str] = Counter()
-        self._asks: list[_Ask] = []
-        self._kept: dict[str, _Kept] = {}
-        self._pulse: object = None
-        self._news = True
+        self._requests: list[_StateRequest] = []
+        self._shown: dict[str, _Shown] = {}
+        self._marker: object = None
+        self._notified = True
         self._ticking = False
-        self._rendered_at = 0.0
-        self._thread: threading.Thread | None = None
+        self._rendered_at = -math.inf
 
-    # Called from the event loop and from any thread.
+    # --- called from the event loop and from any thread ------------------------------------------
 
-    def group(self, topic: str) -> str:
-        """The name of the layer's group that gets this topic."""
-        return f"live.{self.epoch}.{topic}"
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread soon. Whoever waits for a state gets `Stopped`."""
+        self._thread.stop()
+        for request in self._take_requests()[1]:
+            request.fail(Stopped())
+
+    @property
+    def running(self) -> bool:
+        return self._thread.alive and not self._thread.stopping
 
     def notify(self) -> None:
-        """There is news in this process, in the database or only in memory: look now."""
-        self._news = True
-        self._bell.set()
+        """Look now: something has changed in this process, in the database or only in memory."""
+        self._notified = True
+        self._thread.wake()
 
     def subscribe(self, topics: Iterable[str]) -> None:
         """Count a page that shows these topics; only counted topics are rendered."""
@@ -124,154 +142,101 @@ class Feed:
             self._subscribers.update(topics)
 
     def unsubscribe(self, topics: Iterable[str]) -> None:
-        """The page has gone."""
+        """Stop counting a page that has gone."""
         with self._lock:
             self._subscribers.subtract(topics)
-            self._subscribers += Counter()  # drops what nobody shows any more
-
-    def seqs(self, topics: Iterable[str]) -> dict[str, int]:
-        """The newest number of each topic, for the heartbeat."""
-        kept = self._kept
-        return {t: k.seq for t in topics if (k := kept.get(t)) is not None}
+            self._subscribers += Counter()  # drops topics that nobody shows any more
 
     async def state(self, topics: Iterable[str]) -> str:
-        """The message with the whole present state of the topics, which are subscribed to.
+        """Return the message with the whole present state of topics that are subscribed to.
 
-        It is made by the feed's thread, between two publications: so its `seqs` say truly which
-        messages it already contains.
+        The feed's thread makes it between two pushes. A page that joined the topics' groups before
+        misses nothing: what was pushed meanwhile is in its channel, and what the state already
+        contains changes nothing when it is applied again.
         """
-        ask = _Ask(tuple(topics), Future())
+        request = _StateRequest(tuple(topics), Future())
         with self._lock:
-            if self._stop.is_set():
+            if self._thread.stopping:
                 raise Stopped
-            self._asks.append(ask)
-        self._bell.set()
-        return await asyncio.wrap_future(ask.answer)
+            self._requests.append(request)
+        self._thread.wake()
+        return await asyncio.wrap_future(request.answer)
 
-    def start(self) -> None:
-        """Run in a daemon thread of its own: it never keeps the process from ending."""
-        self._thread = threading.Thread(target=self._run, name="live-feed", daemon=True)
-        self._thread.start()
+    # --- the feed's thread -----------------------------------------------------------------------
 
-    def stop(self) -> None:
-        """End the thread soon; who still asks is told so."""
-        self._stop.set()
-        self._bell.set()
-
-    @property
-    def running(self) -> bool:
-        return self._thread is not None and self._thread.is_alive() and not self._stop.is_set()
-
-    # The feed's thread.
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            with self._lock:
-                wanted = bool(self._subscribers)
-            self._bell.wait(LOOK_EVERY_S if wanted else None)
-            self._bell.clear()
-            self._tick_safely()
-            if not wanted:
-                connections.close_all()
-            self._stop.wait(BREATH_S)
-        self._refuse_asks(Stopped())
-        connections.close_all()
-
-    def _tick_safely(self) -> None:
+    def tick(self) -> float | None:
+        """Render if there is a reason to, push what has changed, and answer who waits for a state.
+        Without subscribers, wait for the next one."""
+        topics, requests = self._take_requests()
         try:
-            self.tick()
-        except Exception as exc:  # the top of a loop: logged, asked again in a second
-            log.exception("The live feed could not look.", extra={"action": "feed-failed"})
-            self._refuse_asks(exc)
-            self._pulse = None
-            connections.close_all()
-
-    def tick(self) -> None:
-        """Look once: render if there is a reason to, publish what differs, answer who asked."""
-        with self._lock:
-            topics = frozenset(self._subscribers)
-            asks, self._asks = self._asks, []
-        try:
-            if topics:
-                self._look(topics)
-            else:
-                self._forget()
-        except Exception:
-            with self._lock:
-                self._asks = asks + self._asks
+            self._update(topics)
+        except Exception as exc:
+            self._marker = None  # so that the next tick renders
+            for request in requests:
+                request.fail(exc)
             raise
-        for ask in asks:
-            _resolve(ask.answer, self._state_message(ask.topics))
+        for request in requests:
+            shown = (self._shown.get(topic) for topic in request.topics)
+            request.resolve(_message("state", html="".join(s.html for s in shown if s)))
+        if topics:
+            return None
+        connections.close_all()
+        return math.inf
 
-    def _forget(self) -> None:
-        self._kept = {}
-        self._pulse = None
-        self._ticking = False
+    def _take_requests(self) -> tuple[frozenset[str], list[_StateRequest]]:
+        """Take who waits for a state, and all topics that are subscribed to, at one moment."""
+        with self._lock:
+            requests, self._requests = self._requests, []
+            return frozenset(self._subscribers), requests
 
-    def _look(self, topics: frozenset[str]) -> None:
-        # Taken back before anything is read: what comes from here on makes another round.
-        news, self._news = self._news, False
-        pulse = self.source.pulse()
-        waited = time.monotonic() - self._rendered_at
-        due = waited >= (LOOK_EVERY_S * 0.9 if self._ticking else RENDER_EVERY_S)
-        if not news and pulse == self._pulse and not due and topics <= self._kept.keys():
+    def _update(self, topics: frozenset[str]) -> None:
+        if not topics:
+            self._shown = {}
             return
-        rendered = self.source.render(topics)
-        self._pulse, self._ticking = pulse, rendered.ticking
-        self._rendered_at = time.monotonic()
-        self._kept = {t: self._take(t, rendered) for t in sorted(topics)}
+        # Taken back before anything is read: a notification from here on makes another tick.
+        notified, self._notified = self._notified, False
+        marker = self._source.change_marker()
+        if not (notified or marker != self._marker or self._is_due(topics)):
+            return
+        rendered = self._source.render(topics)
+        self._marker, self._ticking = marker, rendered.ticking
+        self._rendered_at = self._clock.monotonic()
+        self._shown = {topic: self._push_changes(topic, rendered) for topic in sorted(topics)}
 
-    def _take(self, topic: str, rendered: Rendered) -> _Kept:
-        """Publish what of a topic differs from what its pages were told, and keep it."""
-        now = rendered.fragments.get(topic, {})
-        shape = rendered.shape.get(topic, "")
-        kept = self._kept.get(topic)
-        if kept is None:
-            # Nobody was told anything yet: who has just subscribed gets a whole state.
-            return _Kept(0, now, shape)
-        differs = [
-            part.html
-            for key, part in now.items()
-            if (old := kept.fragments.get(key)) is None or old.mark != part.mark
-        ]
+    def _is_due(self, topics: frozenset[str]) -> bool:
+        interval_s = LOOK_INTERVAL_S * 0.9 if self._ticking else RENDER_INTERVAL_S
+        is_old = self._clock.monotonic() - self._rendered_at >= interval_s
+        return is_old or not topics <= self._shown.keys()
+
+    def _push_changes(self, topic: str, rendered: Rendered) -> _Shown:
+        """Push what differs from what the topic's pages show; return what they show then."""
+        now = _Shown(rendered.fragments.get(topic, {}), rendered.shape.get(topic, ""))
+        before = self._shown.get(topic)
+        if before is None:
+            return now  # whoever has just subscribed gets a whole state
         announcements = rendered.announcements.get(topic, "")
-        if shape != kept.shape:
-            fresh = _Kept(kept.seq + 1, now, shape)
-            self._publish(topic, _state([topic], {topic: fresh}, announcements))
-            return fresh
-        if not differs and not announcements:
-            return _Kept(kept.seq, now, shape)
-        fresh = _Kept(kept.seq + 1, now, shape)
-        html = "".join(differs) + announcements
-        self._publish(topic, _text("fragments", topic=topic, seq=fresh.seq, html=html))
-        return fresh
+        if now.shape != before.shape:
+            self._push(topic, _message("state", html=now.html + announcements))
+            return now
+        old = before.fragments
+        changed_parts = (
+            part.html
+            for key, part in now.fragments.items()
+            if key not in old or old[key].mark != part.mark
+        )
+        html = "".join(changed_parts) + announcements
+        if html:
+            self._push(topic, _message("fragments", topic=topic, html=html))
+        return now
 
-    def _publish(self, topic: str, text: str) -> None:
-        """Serialised once. From a plain thread `async_to_sync` would run a second loop, and lose
-        most messages without an exception: hand it to the loop that the sockets live on."""
-        if self.loop.is_closed():
-            return
-        message = {"type": "live.fragments", "text": text}
+    def _push(self, topic: str, text: str) -> None:
+        """Hand the message to the event loop that the sockets live on. (From a plain thread
+        `async_to_sync` would run a second loop and lose most messages without an exception.)"""
+        message = {"type": "live.message", "text": text}
         sending = asyncio.run_coroutine_threadsafe(
-            self.layer.group_send(self.group(topic), message), self.loop
+            self._layer.group_send(group(topic), message), self._event_loop
         )
         sending.add_done_callback(_log_failure)
-
-    def _state_message(self, topics: tuple[str, ...]) -> str:
-        return _state(topics, self._kept)
-
-    def _refuse_asks(self, exc: Exception) -> None:
-        with self._lock:
-            asks, self._asks = self._asks, []
-        for ask in asks:
-            if not ask.answer.cancelled():
-                ask.answer.set_exception(exc)
-
-
-def _resolve(answer: Future[str], text: str) -> None:
-    # The page may have gone while it waited; its future is cancelled then.
-    if answer.set_running_or_notify_cancel():
-        answer.set_result(text)
 
 
 def _log_failure(sending: Future[None]) -> None:
@@ -279,18 +244,12 @@ def _log_failure(sending: Future[None]) -> None:
         log.error("A live message was not sent.", exc_info=exc, extra={"action": "push-failed"})
 
 
-def _state(topics: Iterable[str], kept: dict[str, _Kept], announcements: str = "") -> str:
-    known = {t: kept[t] for t in topics if t in kept}
-    html = "".join(part.html for k in known.values() for part in k.fragments.values())
-    return _text("state", seqs={t: k.seq for t, k in known.items()}, html=html + announcements)
+def heartbeat() -> str:
+    """Return the message that says the connection is alive."""
+    return _message("beat")
 
 
-def beat(seqs: dict[str, int]) -> str:
-    """The heartbeat: that the line is alive, and how far the topics are."""
-    return _text("beat", seqs=seqs)
-
-
-def _text(kind: str, **facts: object) -> str:
+def _message(kind: str, **facts: object) -> str:
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     return json.dumps({"type": kind, "at": at, **facts}, ensure_ascii=False)
 
@@ -299,30 +258,23 @@ _feeds: dict[asyncio.AbstractEventLoop, Feed] = {}
 _feeds_lock = threading.Lock()
 
 
-def of_loop(loop: asyncio.AbstractEventLoop) -> Feed:
-    """The running feed of this event loop, started at its first page. Call it on the loop."""
+def feed_of(loop: asyncio.AbstractEventLoop) -> Feed:
+    """Return the running feed of this event loop, started with its first page. Call it on the
+    loop."""
     with _feeds_lock:
-        for old in [each for each in _feeds if each.is_closed()]:
-            _feeds.pop(old).stop()
+        for closed in [each for each in _feeds if each.is_closed()]:
+            _feeds.pop(closed).stop()
         feed = _feeds.get(loop)
         if feed is None or not feed.running:
-            feed = _feeds[loop] = _make(loop)
+            layer = get_channel_layer()
+            assert layer is not None, "CHANNEL_LAYERS names no default"
+            feed = _feeds[loop] = Feed(PanelSource(), layer, loop)
             feed.start()
         return feed
 
 
-def _make(loop: asyncio.AbstractEventLoop) -> Feed:
-    from channels.layers import get_channel_layer
-
-    from switcher.live.source import PanelSource
-
-    layer = get_channel_layer()
-    assert layer is not None, "CHANNEL_LAYERS names no default"
-    return Feed(PanelSource(), layer, loop)
-
-
 def stop_all() -> None:
-    """End every feed of this process."""
+    """Stop every feed of this process."""
     with _feeds_lock:
         for feed in _feeds.values():
             feed.stop()
@@ -330,7 +282,7 @@ def stop_all() -> None:
 
 
 def notify(**_: object) -> None:
-    """Look now, every feed of this process: after a commit, or a new reading."""
+    """Have every feed of this process look now: after a commit, or a new reading."""
     for feed in list(_feeds.values()):
         feed.notify()
 

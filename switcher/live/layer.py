@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from channels.exceptions import ChannelFull
 from channels.layers import InMemoryChannelLayer
 
-CLEAN_EVERY_S = 5.0
+OVERFLOW = {"type": "live.overflow"}
 
 
 class MemoryLayer(InMemoryChannelLayer):
-    """Channels' own, without what makes it slow for many.
+    """Channels' own layer, except that it never drops a message silently.
 
-    With 1,000 clients its scan of every channel at every receive took half of the time of a
-    fan-out. What the scan removes is 60 s old, so looking each 5 s loses nothing.
+    A channel that is full leaves its groups and gets OVERFLOW in place of what it has not read: its
+    consumer closes the socket, and the page connects again and reads the whole state. The stock
+    layer would skip the message, and put a channel out of its groups after a day.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._cleaned_at = 0.0
-
     def _clean_expired(self) -> None:
-        now = time.monotonic()
-        if now - self._cleaned_at >= CLEAN_EVERY_S:
-            self._cleaned_at = now
-            super()._clean_expired()
+        """Let nothing expire. (With 1,000 clients the stock scan of all channels at every receive
+        takes half the time of a fan-out.)"""
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
-        """Put it into the queue of each: that never waits, so it needs no task for each."""
+        """Queue the message for each channel of the group. That never waits, so it needs no task
+        for each of them."""
         self.require_valid_group_name(group)
-        self._clean_expired()
         for channel in list(self.groups.get(group, ())):
             try:
                 await self.send(channel, message)
             except ChannelFull:
-                pass  # it does not read; it asks for the whole state when it does
+                self.forget(channel)
+                await self.send(channel, OVERFLOW)
+
+    def forget(self, channel: str) -> None:
+        """Remove a channel from all groups, with what it has not read."""
+        self._remove_from_groups(channel)
+        self.channels.pop(channel, None)

@@ -10,8 +10,7 @@ from django.urls import reverse
 from switcher.audit import health
 from switcher.domain.clock import Clock, system
 from switcher.live import announcements, fragments
-from switcher.live.feed import Rendered
-from switcher.live.fragments import Part
+from switcher.live.fragments import Part, Rendered
 from switcher.queries.board import Board
 from switcher.queries.board import board as read_board
 from switcher.queries.change_marker import pulse
@@ -35,8 +34,8 @@ class PanelSource:
         self._clock = clock
         self._said: dict[str, announcements.Said] = {}
 
-    def pulse(self) -> object:
-        """One query."""
+    def change_marker(self) -> object:
+        """Return a value that differs once any process has changed something. One query."""
         return pulse()
 
     def render(self, topics: frozenset[str]) -> Rendered:

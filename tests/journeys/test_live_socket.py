@@ -49,7 +49,7 @@ CANCEL = """
 import django; django.setup()
 from switcher.records import leases, switches
 from switcher.domain.states import State
-held = switches.hold({0}, leases.take(switches.host_of({0}), "test"))
+held = switches.claim({0}, leases.take(switches.host_of({0}), "test"))
 held.end(State.CANCELLED, outcome="Nothing was touched.")
 leases.give_back(held.host_id, held.fence)
 """

@@ -1,12 +1,11 @@
-"""A source that says what a test tells it to, and a layer that keeps what it was given."""
+"""A source that shows what a test wants, and a layer that keeps what it was given."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from switcher.live.feed import Rendered
-from switcher.live.fragments import Part
+from switcher.live.fragments import Part, Rendered
 
 
 class FakeSource:
@@ -18,12 +17,12 @@ class FakeSource:
         self.announcements: dict[str, str] = {}
         self.shape: dict[str, str] = {}
         self.ticking = False
-        self.pulses = 0
+        self.looks = 0
         self.renders: list[frozenset[str]] = []
         self.fails = False
 
-    def pulse(self) -> object:
-        self.pulses += 1
+    def change_marker(self) -> object:
+        self.looks += 1
         if self.fails:
             raise ConnectionError("the database is away")
         return self.at
@@ -51,5 +50,5 @@ class KeepingLayer:
         self.sent: list[tuple[str, dict[str, Any]]] = []
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
-        assert message["type"] == "live.fragments"
+        assert message["type"] == "live.message"
         self.sent.append((group, json.loads(message["text"])))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 
 from switcher.live import consumer, feed, socket
+from switcher.live.consumer import LiveConsumer
 from switcher.live.feed import Feed
 from tests.live.doubles import FakeSource
 
@@ -92,7 +93,6 @@ async def test_the_whole_state_comes_first(connect: Connect) -> None:
     page = await connect()
     first = json.loads(await page.receive_from(timeout=5))
     assert first["type"] == "state"
-    assert first["seqs"] == {"board": 0}
     assert first["html"] == "<p>1</p><p>1</p>"
 
 
@@ -105,8 +105,7 @@ async def test_a_change_comes_to_every_page(
     source.change("board", "a", "<p>2</p>")
     running.notify()
     for page in pages:
-        message = await read(page, "fragments")
-        assert (message["seq"], message["html"]) == (1, "<p>2</p>")
+        assert (await read(page, "fragments"))["html"] == "<p>2</p>"
     assert len(source.renders) == 2  # once for all pages
 
 
@@ -125,42 +124,62 @@ async def test_a_page_gets_its_topics_alone(
     assert await page.receive_nothing()
 
 
-async def test_who_missed_something_gets_the_whole_state_again(
-    connect: Connect, source: FakeSource, running: Feed
+async def test_what_is_pushed_while_a_page_connects_follows_its_state(
+    connect: Connect, source: FakeSource, running: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = await connect()
-    await read(page, "state")
-    source.change("board", "a", "<p>2</p>")
-    await page.send_to('{"resync": true}')
-    again = await read(page, "state")
-    assert again["seqs"] == {"board": 1}
-    assert again["html"] == "<p>2</p><p>1</p>"
+    first = await connect()
+    await read(first, "state")
+    state = running.state
 
+    async def slow_state(topics: Iterable[str]) -> str:
+        text = await state(topics)
+        source.change("board", "a", "<p>2</p>")
+        running.notify()
+        await read(first, "fragments")
+        return text
 
-async def test_a_socket_that_the_layer_put_out_is_in_again_after_a_resync(
-    connect: Connect, source: FakeSource, running: Feed
-) -> None:
+    monkeypatch.setattr(running, "state", slow_state)
     page = await connect()
-    await read(page, "state")
-    layer: Any = get_channel_layer()
-    layer.groups.clear()
-    await page.send_to('{"resync": true}')
-    await read(page, "state")
-    source.change("board", "a", "<p>2</p>")
-    running.notify()
+    assert (await read(page, "state"))["html"] == "<p>1</p><p>1</p>"
     assert (await read(page, "fragments"))["html"] == "<p>2</p>"
 
 
-async def test_the_heartbeat_says_how_far_the_topics_are(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch, source: FakeSource, running: Feed
+async def test_a_page_that_falls_behind_is_closed_and_reads_the_state_again(
+    connect: Connect, source: FakeSource, running: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer, "BEAT_EVERY_S", 0.02)
+    """It would miss a message: whatever is left for it is in the state."""
+    layer: Any = get_channel_layer()
+    monkeypatch.setattr(layer, "capacity", 2)
+    stuck, may_go_on = await connect(), asyncio.Event()
+    await read(stuck, "state")
+    send = LiveConsumer.send
+
+    async def slow_send(self: LiveConsumer, message: dict[str, Any]) -> None:
+        if message.get("text", "").startswith('{"type": "fragments"'):
+            await may_go_on.wait()
+        await send(self, message)
+
+    monkeypatch.setattr(LiveConsumer, "send", slow_send)
+    for n in range(5):
+        source.change("board", "a", f"<p>{n}</p>")
+        running.notify()
+        await until(lambda n=n: len(source.renders) == n + 2)
+        await asyncio.sleep(0.05)
+    assert layer.groups[feed.group("board")] == {}
+    may_go_on.set()
+    assert await read_close(stuck) == 4408
+    again = await connect()
+    assert (await read(again, "state"))["html"] == "<p>4</p><p>1</p>"
+
+
+async def test_the_heartbeat_says_that_the_line_is_alive(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "HEARTBEAT_INTERVAL_S", 0.02)
     page = await connect()
     await read(page, "state")
-    source.change("board", "a", "<p>2</p>")
-    running.notify()
-    await read(page, "fragments")
-    assert (await read(page, "beat"))["seqs"] == {"board": 1}
+    for _ in range(3):
+        assert set(await read(page, "beat")) == {"type", "at"}
 
 
 @pytest.mark.parametrize("key", ["", "somebody-else"])
@@ -175,8 +194,8 @@ async def test_who_may_not_view_is_turned_away(
 async def test_who_signs_out_is_turned_away_later(
     connect: Connect, allowed: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer, "BEAT_EVERY_S", 0.01)
-    monkeypatch.setattr(consumer, "CHECK_EVERY_S", 0.02)
+    monkeypatch.setattr(consumer, "HEARTBEAT_INTERVAL_S", 0.01)
+    monkeypatch.setattr(consumer, "CHECK_INTERVAL_S", 0.02)
     page = await connect()
     await read(page, "state")
     await read(page, "beat")
@@ -187,8 +206,8 @@ async def test_who_signs_out_is_turned_away_later(
 async def test_a_database_that_is_away_turns_nobody_out(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer, "BEAT_EVERY_S", 0.01)
-    monkeypatch.setattr(consumer, "CHECK_EVERY_S", 0.0)
+    monkeypatch.setattr(consumer, "HEARTBEAT_INTERVAL_S", 0.01)
+    monkeypatch.setattr(consumer, "CHECK_INTERVAL_S", 0.0)
     page = await connect()
     asked = []
 
@@ -217,26 +236,11 @@ async def test_what_is_no_topic_is_refused(query: str, connect: Connect) -> None
     assert await read_close(await connect(query)) == 4400
 
 
-@pytest.mark.parametrize(
-    "text", ["x", "{}", '{"resync": 1, "x": 2}', "[" * 500, '{"resync": true' + " " * 300 + "}"]
-)
-async def test_pages_have_one_thing_to_say(text: str, connect: Connect) -> None:
+@pytest.mark.parametrize("said", [{"text_data": "{}"}, {"bytes_data": b"x"}])
+async def test_pages_have_nothing_to_say(said: dict[str, Any], connect: Connect) -> None:
     page = await connect()
-    await page.send_to(text)
+    await page.send_to(**said)
     assert await read_close(page) == 4400
-
-
-async def test_bytes_are_not_understood(connect: Connect) -> None:
-    page = await connect()
-    await page.send_to(bytes_data=b'{"resync": true}')
-    assert await read_close(page) == 4400
-
-
-async def test_asking_without_end_is_cut(connect: Connect) -> None:
-    page = await connect()
-    for _ in range(consumer.MAX_RESYNCS + 1):
-        await page.send_to('{"resync": true}')
-    assert await read_close(page) == 4503
 
 
 async def test_pages_that_have_gone_are_not_counted(connect: Connect, running: Feed) -> None:
@@ -246,7 +250,8 @@ async def test_pages_that_have_gone_are_not_counted(connect: Connect, running: F
     await page.disconnect()
     await until(lambda: not running._subscribers)
     layer: Any = get_channel_layer()
-    assert running.group("board") not in layer.groups
+    assert not layer.groups.get(feed.group("board"))
+    assert layer.channels == {}
 
 
 async def test_a_feed_that_fails_asks_the_page_to_try_again(

@@ -90,19 +90,19 @@ def test_a_look_is_one_query(
     source: PanelSource, host: Host, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     with django_assert_num_queries(1):
-        first = source.pulse()
+        first = source.change_marker()
     config.make_default(host, SERVER)
-    assert source.pulse() != first
+    assert source.change_marker() != first
 
 
 def test_a_look_sees_what_another_process_read(source: PanelSource, host: Host, wall: Wall) -> None:
-    first = source.pulse()
+    first = source.change_marker()
     readings.store(host.pk, Observation(wall.now()), 0)
-    assert source.pulse() != first
+    assert source.change_marker() != first
 
 
 def test_an_empty_database_can_be_looked_at(source: PanelSource) -> None:
-    assert source.pulse() == (0, None)
+    assert source.change_marker() == (0, None)
     assert "No switch yet" in board(source)["events"]
 
 
