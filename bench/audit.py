@@ -271,7 +271,7 @@ PAGES = {
 
 def exports(count: int) -> dict[str, float]:
     """Rows a second, the time to the first page of lines, and the memory they take."""
-    from switcher.audit.export import AT_ONCE, Export, chunks
+    from switcher.audit.export import CHUNK_ENTRIES, Export, chunks
     from switcher.audit.filters import read_filters
     from switcher.domain.clock import system
 
@@ -286,7 +286,7 @@ def exports(count: int) -> dict[str, float]:
 
         def first(export: Export = export) -> None:
             lines = chunks(export)
-            assert next(lines).entries + next(lines).entries <= AT_ONCE
+            assert next(lines).entries + next(lines).entries <= CHUNK_ENTRIES
 
         told[f"export_{name}_first_p95_ms"] = p95_ms(first, 20)
         began, rows = time.perf_counter(), 0

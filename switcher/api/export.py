@@ -10,7 +10,7 @@ from ninja import Query
 from switcher.api import schemas
 from switcher.api.auth import actor_of, exporter
 from switcher.api.views import PROBLEM, api, check_names
-from switcher.audit.exporting import begin, stream
+from switcher.audit.export import begin, stream
 from switcher.audit.filters import read_filters
 from switcher.concurrency.threads import in_thread
 

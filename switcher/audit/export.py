@@ -1,111 +1,242 @@
-"""The trail as it leaves: JSON lines that prove themselves, and CSV for people.
+"""Export the trail: JSON lines that prove themselves, or CSV for people.
 
-Read and made some lines at a time, in the order of the entries and in constant memory. An export
-of everything is a chain that the verifier checks as a whole. A selection is no chain: there each
-entry brings its proof that it is in the checkpoint at the head.
+An export is read and written in chunks, in the order of the entries and in constant memory. An
+export of everything is a chain that the verifier checks as a whole. A selection is no chain: each
+of its entries carries a proof that it is in the checkpoint at the head of the file.
+
+That an export begins is an entry of the trail, and how it ended is another.
 """
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
-from collections.abc import Iterator
+import logging
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from switcher.audit.archive_files import ArchiveFile, begins_behind
+from switcher.audit import checkpoints, subtrees
+from switcher.audit.archive_files import ArchiveFile, begins_behind, newest_segment
 from switcher.audit.archive_reader import all_behind
+from switcher.audit.checkpoints import KeyUnusable, TrailBroken
 from switcher.audit.entries import facts_of, read_body
 from switcher.audit.entry_descriptions import model_of, outcome_words, sentence
 from switcher.audit.filters import Filters
-from switcher.audit.ledger_reader import BEFORE_ALL, columns, newest_checkpoint, stored_notes
+from switcher.audit.ledger import Actor, append, writing
+from switcher.audit.ledger_reader import (
+    BEFORE_ALL,
+    columns,
+    newest_checkpoint,
+    newest_seq,
+    stored_notes,
+)
 from switcher.audit.proofs import NoProof, Prover
 from switcher.audit.search import find
 from switcher.audit.verification import rotations
 from switcher.audit.verifier.switchboard_verify import Row
-from switcher.domain.errors import Conflict
+from switcher.concurrency.threads import in_thread
+from switcher.domain.clock import Clock, system
+from switcher.domain.errors import BadRequest, Conflict
 from switcher.models import LedgerRow
 
+log = logging.getLogger(__name__)
+
+BEGAN, EXPORTED = "audit.export-began", "audit.exported"
 VERSION = 1
 JSONL, CSV = "jsonl", "csv"
 FORMS = {JSONL: "application/x-ndjson", CSV: "text/csv; charset=utf-8"}
-AT_ONCE = 1000
-# Nobody waits long for the first lines.
-FIRST = 100
-# There is no page to be kept waiting: longer looks for fewer questions.
+
+CHUNK_ENTRIES = 1000
+FIRST_CHUNK_ENTRIES = 100  # the client sees early that something comes
+CHUNK_BYTES = 256 * 1024
+# How far a search looks in one query. No page waits for it, so fewer and longer queries pay.
 _STEPS = (2_000, 20_000)
 
 HEAD = (
     "seq", "at", "kind", "what", "actor", "source", "host", "model", "outcome", "reason",
     "switch", "hash",
 )  # fmt: skip
-# What a spreadsheet would take for a formula, or what hides one from who checks for it.
-_DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\0")
+# The first characters that make a spreadsheet read a cell as a formula, or that hide one.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\0")
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What is exported: entries behind the newest segment that there was when it began, up to
-    number `upto`."""
+    """What is exported: the entries up to number `upto` that are not in an archive file. `archived`
+    is the newest archive file at the beginning."""
 
     form: str
     filters: Filters
-    segment: ArchiveFile | None
+    archived: ArchiveFile | None
     upto: int
     by: str
     made_at: datetime
 
     @property
     def behind(self) -> int:
-        return self.segment.last if self.segment is not None else BEFORE_ALL
+        return self.archived.last if self.archived is not None else BEFORE_ALL
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some lines of an export, and how many entries they tell of."""
+    """A part of an export, and how many entries end in it."""
 
     data: bytes
     entries: int
 
 
-def chunks(export: Export) -> Iterator[Chunk]:
-    """The export from its first line to its last."""
-    if export.form == CSV:
-        yield from _csv(export)
-    elif export.filters.active:
-        yield from _selection(export)
-    else:
-        yield from _chain(export)
+# -- Exports that are recorded
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedExport:
+    """An export that an entry tells the beginning of; `end` appends the entry about its end."""
+
+    chunks: Iterator[Chunk]
+    file_name: str
+    form: str
+    filter: dict[str, str]
+    began: int
+    actor: Actor
+    clock: Clock
+
+    @property
+    def content_type(self) -> str:
+        return FORMS[self.form]
+
+    def end(self, entries: int, whole: bool) -> None:
+        """Append how it ended. `entries` were read; if it is not `whole`, it was cut off, and how
+        many of them arrived is not known."""
+        with writing():
+            append(
+                EXPORTED,
+                self.actor,
+                clock=self.clock,
+                format=self.form,
+                filter=self.filter,
+                began=self.began,
+                entries=entries,
+                whole=whole,
+            )
+
+
+def begin(form: str, filters: Filters, actor: Actor, clock: Clock = system) -> RecordedExport:
+    """Begin an export of what a filter lets through. Raises BadRequest.
+
+    What there is is signed first, so that the export ends where a checkpoint does.
+    """
+    if form not in FORMS:
+        raise BadRequest(f"A format is one of {', '.join(FORMS)}.", "format")
+    began = _append_began(form, filters.to_dict(), actor, clock)
+    try:
+        checkpoints.sign(clock)
+        subtrees.keep()
+    except (TrailBroken, KeyUnusable) as exc:
+        # The evidence is exported as it stands; the verifier says what is wrong with it.
+        log.error("exported without a new checkpoint: %s", exc.text, extra={"action": exc.code})
+    last = newest_checkpoint()
+    upto = last.size if last is not None and last.size >= began else newest_seq()
+    export = Export(form, filters, newest_segment(), upto, actor.name, clock.now())
+    which = "selection" if filters.active else "trail"
+    name = f"audit-{which}-{export.made_at:%Y%m%dT%H%M%SZ}.{form}"
+    return RecordedExport(chunks(export), name, form, filters.to_dict(), began, actor, clock)
+
+
+def begin_archive_file(file: ArchiveFile, actor: Actor, clock: Clock = system) -> RecordedExport:
+    """Begin a copy of an archive file."""
+    which = {"segment": file.name}
+    began = _append_began(JSONL, which, actor, clock)
+    return RecordedExport(_file_chunks(file), file.name, JSONL, which, began, actor, clock)
+
+
+def _append_began(form: str, filter_: dict[str, str], actor: Actor, clock: Clock) -> int:
+    with writing():
+        entry = append(BEGAN, actor, clock=clock, format=form, filter=filter_)
+    return int(entry.seq)
+
+
+def _file_chunks(file: ArchiveFile) -> Iterator[Chunk]:
+    with file.open() as opened:
+        while data := opened.read(CHUNK_BYTES):
+            yield Chunk(data, 0)
+    yield Chunk(b"", file.count)
+
+
+async def stream(export: RecordedExport) -> AsyncIterator[bytes]:
+    """Yield an export for a client that reads at its own pace and may leave at any time."""
+    entries, whole = 0, False
+    try:
+        while (chunk := await in_thread(next, export.chunks, None)) is not None:
+            yield chunk.data
+            entries += chunk.entries
+        whole = True
+    finally:
+        # If the client has left, this request is being cancelled, and the end is recorded still.
+        await asyncio.shield(in_thread(export.end, entries, whole))
+
+
+def write(export: RecordedExport, path: Path) -> int:
+    """Write an export to a file that only its owner can read, completely or not at all. Return the
+    number of entries. Raises OSError."""
+    entries, whole = 0, False
+    try:
+        fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(fd, "wb") as file:
+                for chunk in export.chunks:
+                    file.write(chunk.data)
+                    entries += chunk.entries
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+            whole = True
+        finally:
+            Path(name).unlink(missing_ok=True)
+    finally:
+        export.end(entries, whole)
+    return entries
 
 
 # -- JSON lines
 
 
+def chunks(export: Export) -> Iterator[Chunk]:
+    """Yield an export from its first line to its last."""
+    if export.form == CSV:
+        return _csv(export)
+    return _selection(export) if export.filters.active else _chain(export)
+
+
 def _chain(export: Export) -> Iterator[Chunk]:
-    """Everything: the entries with the checkpoints over them, each behind its last entry."""
-    segment, head = export.segment, [_head(export)]
-    # Where what is kept of it is damaged, the verifier misses what is before.
-    if segment is not None and segment.tree.size and segment.prev:
-        first, prev = segment.last + 1, segment.prev.hex()
-        head.append(_line("segment", first=first, prev=prev, tree=segment.tree.to_text()))
-        head += [_line("rotation", **row) for row in segment.rotations]
+    """Yield all entries, and each checkpoint behind the last entry that it covers."""
+    archived, head = export.archived, [_head(export)]
+    # Where the archive file's row is damaged, the verifier misses the entries before.
+    if archived is not None and archived.tree.size and archived.prev:
+        first, prev = archived.last + 1, archived.prev.hex()
+        head.append(_line("segment", first=first, prev=prev, tree=archived.tree.to_text()))
+        head += [_line("rotation", **row) for row in archived.rotations]
     yield Chunk("".join(head).encode(), 0)
     notes = stored_notes(max(0, export.behind), export.upto)
-    coming = next(notes, None)
+    note = next(notes, None)
     for rows in _stored(export):
         lines = []
         for row in rows:
             lines.append(_entry(row))
-            while coming is not None and coming[0] <= row[0]:
-                lines.append(_line("checkpoint", note=coming[1]))
-                coming = next(notes, None)
+            while note is not None and note[0] <= row[0]:
+                lines.append(_line("checkpoint", note=note[1]))
+                note = next(notes, None)
         yield Chunk("".join(lines).encode(), len(rows))
 
 
 def _selection(export: Export) -> Iterator[Chunk]:
-    """What the filter lets through, each entry with its proof."""
+    """Yield what the filter lets through, each entry with its proof."""
     last = newest_checkpoint(export.upto)
     head = [_head(export)]
     if last is not None:
@@ -120,7 +251,7 @@ def _selection(export: Export) -> Iterator[Chunk]:
 
 
 def _proof(prover: Prover, seq: int, size: int) -> str:
-    """The proof as a member of a line; null for what is newer than the checkpoint."""
+    """Return the proof as a member of a line; null for an entry above the checkpoint."""
     if seq > size:
         return ',"proof":null'
     try:
@@ -130,11 +261,11 @@ def _proof(prover: Prover, seq: int, size: int) -> str:
     return f',"proof":["{hashes}"]' if hashes else ',"proof":[]'
 
 
-def _entry(row: Row, more: str = "") -> str:
+def _entry(row: Row, proof: str = "") -> str:
     seq, body, prev, entry_hash = row
     return (
         f'{{"type":"entry","seq":{seq},"body":{json.dumps(body)},'
-        f'"prev":"{prev.hex()}","hash":"{entry_hash.hex()}"{more}}}\n'
+        f'"prev":"{prev.hex()}","hash":"{entry_hash.hex()}"{proof}}}\n'
     )
 
 
@@ -163,64 +294,64 @@ def _stored(export: Export) -> Iterator[list[Row]]:
 
 
 def _selected(export: Export) -> Iterator[list[Row]]:
-    """What the filter lets through. Raises Conflict where some of it was moved meanwhile: that
-    would be missing, without a word."""
-    after, want = max(0, export.behind), FIRST
+    """Yield what the filter lets through. Raises Conflict if entries were archived meanwhile: the
+    selection would lack some without saying so."""
+    after, wanted = max(0, export.behind), FIRST_CHUNK_ENTRIES
     while True:
-        found = find(export.filters, want, after=after, upto=export.upto, steps=_STEPS)
-        rows = LedgerRow.objects.filter(pk__in=found.seqs).order_by("seq")
-        some = [(r.seq, r.body, bytes(r.prev), bytes(r.hash)) for r in rows]
+        found = find(export.filters, wanted, after=after, upto=export.upto, steps=_STEPS)
+        stored = LedgerRow.objects.filter(pk__in=found.seqs).order_by("seq")
+        rows = [(row.seq, row.body, bytes(row.prev), bytes(row.hash)) for row in stored]
         if begins_behind() != export.behind:
-            raise Conflict("Old entries were moved while these were looked for. Export again.")
-        if some:
-            yield some
+            raise Conflict("Old entries were archived while these were read. Export again.")
+        if rows:
+            yield rows
         if not found.more:
             return
         after = found.went_to if found.went_to is not None else found.seqs[-1]
-        want = AT_ONCE
+        wanted = CHUNK_ENTRIES
 
 
 # -- CSV
 
 
 def _csv(export: Export) -> Iterator[Chunk]:
-    """For people and their spreadsheets. No addresses and no browsers of persons: what has left
-    could not be erased any more."""
-    yield Chunk(_rows_text([HEAD]), 0)
-    for some in _selected(export) if export.filters.active else _stored(export):
-        yield Chunk(_rows_text([_cells(row) for row in some]), len(some))
+    """Yield rows for people and their spreadsheets, without addresses and browsers: what has left
+    the server can no longer be erased."""
+    yield Chunk(_csv_text([HEAD]), 0)
+    for rows in _selected(export) if export.filters.active else _stored(export):
+        yield Chunk(_csv_text([_cells(row) for row in rows]), len(rows))
 
 
-def _rows_text(rows: list[tuple[str, ...]]) -> bytes:
+def _csv_text(rows: list[tuple[str, ...]]) -> bytes:
     out = io.StringIO()
     csv.writer(out, lineterminator="\r\n").writerows(rows)
     return out.getvalue().encode("utf-8", "replace")
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    """From the body, which is evidence, and not from the columns to search by."""
+    """Return the cells from the body, which is evidence, not from the index."""
     seq, body, _, entry_hash = row
-    told = read_body(body)
-    facts, kind = facts_of(told), str(told.get("kind") or "")
-    host, reason = str(told.get("host") or ""), str(told.get("reason") or "")
+    recorded = read_body(body)
+    facts, kind = facts_of(recorded), str(recorded.get("kind") or "")
+    host, reason = str(recorded.get("host") or ""), str(recorded.get("reason") or "")
     found = columns(kind, reason, facts)
     cells = (
         str(seq),
-        str(told.get("at") or ""),
+        str(recorded.get("at") or ""),
         kind,
         sentence(kind, host, facts),
-        str(told.get("actor") or ""),
-        str(told.get("source") or ""),
+        str(recorded.get("actor") or ""),
+        str(recorded.get("source") or ""),
         host,
         model_of(found["model"]),
         outcome_words(found["outcome"]),
         reason,
-        str(told.get("switch") or ""),
+        str(recorded.get("switch") or ""),
         entry_hash.hex(),
     )
     return tuple(safe_cell(cell) for cell in cells)
 
 
 def safe_cell(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(_DANGEROUS) else text
+    """Return the text so that no spreadsheet reads it as a formula."""
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text

@@ -16,11 +16,9 @@ from django.core.management import call_command
 from django.test import AsyncClient, Client
 from django.urls import reverse
 
-from switcher.audit import checkpoints
-from switcher.audit import export as queries
+from switcher.audit import checkpoints, export
 from switcher.audit.archiving import archive
-from switcher.audit.export import CSV, HEAD, JSONL, safe_cell
-from switcher.audit.exporting import begin, stream, write
+from switcher.audit.export import CSV, HEAD, JSONL, begin, safe_cell, stream, write
 from switcher.audit.filters import Filters
 from switcher.audit.immutability_triggers import seal, unseal
 from switcher.audit.paths import segment_folder
@@ -269,7 +267,7 @@ def test_a_selection_of_which_something_was_moved_meanwhile_is_cut_off(
     trail: KeyFiles, tmp_path: Path, form: str
 ) -> None:
     checkpoints.sign()
-    lines = queries.chunks(begin(form, Filters(host="north-1"), ANNA).export)
+    lines = begin(form, Filters(host="north-1"), ANNA).chunks
     next(lines)
     assert archive(make.AFTER_ALL, ANNA) is not None
     with pytest.raises(Conflict, match="Export again"):
@@ -447,7 +445,7 @@ def test_the_command_leaves_what_was_there_when_it_is_cut_off(
     def breaks(row: object) -> str:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(queries, "_entry", breaks)
+    monkeypatch.setattr(export, "_entry", breaks)
     with pytest.raises(SystemExit) as ended:
         call_command("audit", "export", str(path))
     assert ended.value.code == 2

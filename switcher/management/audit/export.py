@@ -7,8 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from switcher.audit.export import CSV, FORMS, JSONL
-from switcher.audit.exporting import begin, write
+from switcher.audit.export import CSV, FORMS, JSONL, begin, write
 from switcher.audit.filters import NAMES, read_filters
 from switcher.domain.errors import BadRequest
 from switcher.management.terminal import TerminalCommand, actor

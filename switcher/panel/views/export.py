@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.views.decorators.http import require_POST
 
-from switcher.audit.exporting import begin, stream
+from switcher.audit.export import begin, stream
 from switcher.audit.filters import read_filters
 from switcher.domain.errors import BadRequest
 from switcher.panel.page import actor_of, exporters, show

@@ -10,7 +10,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from switcher.audit.archive_files import segment_of
 from switcher.audit.erasure import WAITS, held_of
 from switcher.audit.erasure import erase as erase_personal
-from switcher.audit.exporting import begin_segment, stream_segment
+from switcher.audit.export import begin_archive_file, stream
 from switcher.domain.errors import SwitcherError
 from switcher.panel.page import actor_of, admins, exporters, missing, show
 
@@ -28,8 +28,8 @@ def segment(request: HttpRequest, first: int) -> HttpResponseBase:
         text = f"{found.name} is not in its folder any more. Bring it back there, and try again."
         context = {"title": "Nothing was exported", "text": text}
         return show(request, "message.html", context, status=404)
-    job = begin_segment(found, actor_of(request))
-    response = StreamingHttpResponse(stream_segment(job), content_type="application/x-ndjson")
+    job = begin_archive_file(found, actor_of(request))
+    response = StreamingHttpResponse(stream(job), content_type=job.content_type)
     response["Content-Disposition"] = f'attachment; filename="{found.name}"'
     response["Content-Length"] = str(size)
     response["Cache-Control"] = "no-store"

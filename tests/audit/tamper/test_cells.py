@@ -11,8 +11,7 @@ from django.test import Client
 
 from switcher.access import AUDITORS
 from switcher.audit import checking, checkpoints, health, reviews, subtrees
-from switcher.audit.export import CSV, JSONL, chunks
-from switcher.audit.exporting import begin
+from switcher.audit.export import CSV, JSONL, begin
 from switcher.audit.filters import Filters
 from switcher.audit.ledger import append, writing
 from switcher.audit.ledger_reader import newest_seq
@@ -148,7 +147,7 @@ def every_page(client: Client) -> None:
 def exports(clock: FakeClock) -> None:
     for form in (CSV, JSONL):
         for filters in (Filters(), Filters(host="north-1")):
-            list(chunks(begin(form, filters, ARNO, clock).export))
+            list(begin(form, filters, ARNO, clock).chunks)
 
 
 @pytest.mark.parametrize("value", NO_MOMENTS)

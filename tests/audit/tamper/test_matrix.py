@@ -15,8 +15,7 @@ import pytest
 from django.db import connection
 
 from switcher.audit import checkpoints
-from switcher.audit.export import JSONL, chunks
-from switcher.audit.exporting import begin
+from switcher.audit.export import JSONL, begin
 from switcher.audit.filters import Filters
 from switcher.audit.signing_keys import KeyFiles
 from switcher.audit.verification import verify
@@ -407,6 +406,6 @@ def test_a_change_of_key_that_cannot_be_read_keeps_nothing_else_from_leaving(
     seq = AuditEntry.objects.get(kind="audit.key-rotated").seq
     attacker.set(seq, body=body)
     job = begin(JSONL, Filters(actor="anna"), ANNA, clock)
-    lines = b"".join(chunk.data for chunk in chunks(job.export)).decode().splitlines()
+    lines = b"".join(chunk.data for chunk in job.chunks).decode().splitlines()
     assert sum('"type":"entry"' in line for line in lines) >= 8
     assert verify().report.intact is False
