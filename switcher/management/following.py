@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from django.core.management.base import OutputWrapper
-from django.db import connections
 
+from switcher.concurrency.loop import Loop
 from switcher.domain.observed import short_name
 from switcher.domain.states import State
 from switcher.management.terminal import ACTIVE, FAILED, REFUSED, ROLLED_BACK
@@ -20,56 +18,43 @@ from switcher.queries.api import Switch
 from switcher.records import changed
 from switcher.switching.worker import run_once
 
-log = logging.getLogger(__name__)
-
-CLAIM_S = 1.5
-FINISH_S = 10.0
-LOOK_EVERY_S = 0.2
+CLAIM_INTERVAL_S = 1.5
+FINISH_TIMEOUT_S = 10.0
+HAND_OVER_TIMEOUT_S = 5.0
+LOOK_INTERVAL_S = 0.2
 # Ended before anything was touched, because it could not be done as things are.
 _REFUSED = frozenset({"plan-blocked", "plan-outdated", "no-such-model"})
 
 
 class OwnWorker:
-    """Runs the switch in this process, if no server takes it, or if the one that did has died:
-    the lease decides, so asking again is always safe."""
+    """Runs the switch in this process if no server takes it, or the server that did has died: the
+    lease decides, so trying again is always safe."""
 
     def __init__(self, switch_id: int) -> None:
         self._switch_id = switch_id
-        self._next = time.monotonic() + CLAIM_S
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._shutting_down = threading.Event()
+        self._loop = Loop(f"run-switch-{switch_id}", self._try_to_run, CLAIM_INTERVAL_S)
+        self.running = False
 
-    @property
-    def runs(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
-
-    def help_out(self) -> None:
-        """Take the switch if it is time to and nobody holds it."""
-        if self.runs or time.monotonic() < self._next or self._stop.is_set():
-            return
-        self._next = time.monotonic() + CLAIM_S
-        self._thread = threading.Thread(target=self._run, name="own-worker", daemon=True)
-        self._thread.start()
+    def start(self) -> None:
+        self._loop.start(after_s=CLAIM_INTERVAL_S)
 
     def finish(self) -> None:
-        """After the end: let it remove what is not needed any more and give the lease back. A
-        process that ends before leaves the host held until the lease runs out."""
-        if self._thread is not None:
-            self._thread.join(FINISH_S)
+        """After the end, let it remove what is not needed any more and give the lease back. A
+        process that exits before leaves the host locked until the lease runs out."""
+        self._loop.stop(FINISH_TIMEOUT_S)
 
     def hand_over(self) -> None:
-        """Leave it to the next server that starts."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(5.0)
+        """Leave the switch to the next server that starts."""
+        self._shutting_down.set()
+        self._loop.stop(HAND_OVER_TIMEOUT_S)
 
-    def _run(self) -> None:
+    def _try_to_run(self) -> None:
+        self.running = True
         try:
-            run_once(self._switch_id, stopping=self._stop)
-        except Exception:
-            log.exception("switch %s: the run broke off", self._switch_id)
+            run_once(self._switch_id, stopping=self._shutting_down)
         finally:
-            connections.close_all()
+            self.running = False
 
 
 class Screen:
@@ -135,31 +120,31 @@ def _usually(row: Switch, phase: str) -> str:
 def follow(
     switch_id: int, screen: Screen, own: OwnWorker, interrupted: Callable[[Switch], bool]
 ) -> Switch | None:
-    """Show the switch until it has ended. Ctrl-C asks `interrupted`, once: False stops following,
-    and None is returned."""
-    bell = threading.Event()
+    """Show the switch until it has ended, and return it. Ctrl-C calls `interrupted`: if it returns
+    False, stop following and return None."""
+    woken = threading.Event()
 
-    def ring(**_: object) -> None:
-        bell.set()
+    def wake(**_: object) -> None:
+        woken.set()
 
-    changed.connect(ring)
+    changed.connect(wake)
+    own.start()
     try:
         while True:
             try:
-                bell.clear()
+                woken.clear()
                 row = facts.switch(switch_id)
                 screen.show(row)
                 if row.ended:
                     screen.end(row)
                     own.finish()
                     return row
-                own.help_out()
-                bell.wait(LOOK_EVERY_S)
+                woken.wait(LOOK_INTERVAL_S)
             except KeyboardInterrupt:
                 if not interrupted(facts.switch(switch_id)):
                     return None
     finally:
-        changed.disconnect(ring)
+        changed.disconnect(wake)
 
 
 def exit_code(row: Switch) -> int:

@@ -60,7 +60,7 @@ def simulator() -> Iterator[Simulator]:
 @pytest.fixture
 def host(transactional_db: None, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Host:
     """The default host, on the simulator; no server runs, so the command is its own worker."""
-    monkeypatch.setattr(following, "CLAIM_S", 0.0)
+    monkeypatch.setattr(following, "CLAIM_INTERVAL_S", 0.02)
     host_id = config.put_host(
         {"name": "tower", "base_url": simulator.url, "vram_bytes": 10_000_000_000}, ADMIN
     )

@@ -118,7 +118,7 @@ def test_what_a_server_has_taken_is_only_followed(
     host: Host, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a server would: its worker takes the switch as soon as it is asked for."""
-    monkeypatch.setattr(following, "CLAIM_S", 60.0)
+    monkeypatch.setattr(following, "CLAIM_INTERVAL_S", 60.0)
     real = service.request_switch
     served: list[threading.Thread] = []
 
@@ -195,7 +195,7 @@ def test_ctrl_c_may_go_on(
 def test_ctrl_c_leaves_what_a_server_runs(
     host: Host, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "CLAIM_S", 60.0)
+    monkeypatch.setattr(following, "CLAIM_INTERVAL_S", 60.0)
     asked = answer(monkeypatch, "l")
     press_ctrl_c(monkeypatch, at="queued")
     assert run("switch", "mid-a").code == 130

@@ -78,10 +78,10 @@ def test_ctrl_c_in_the_command_asks_once_and_cancels(
     who_runs_it: str,
 ) -> None:
     if who_runs_it == "a server":
-        monkeypatch.setattr(following, "CLAIM_S", 60.0)
+        monkeypatch.setattr(following, "CLAIM_INTERVAL_S", 60.0)
         start()
     else:
-        monkeypatch.setattr(following, "CLAIM_S", 0.0)
+        monkeypatch.setattr(following, "CLAIM_INTERVAL_S", 0.02)
     world.slow("mid-b")
     asked = terminal_that_answers(monkeypatch, "c")
     pressed = press_ctrl_c_while_it_loads(world, monkeypatch)

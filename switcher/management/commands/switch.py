@@ -100,11 +100,11 @@ class _Interrupted:
             self._out.write("Cancelling: what was there before comes back.")
             return True
         # With the worker in this process, leaving would stop the switch in its middle.
-        return self._own.runs
+        return self._own.running
 
     def _answer(self) -> str:
         """`c` or something else. Nobody there to be asked: then it is to stop."""
-        other = "go on (g)" if self._own.runs else "leave it running (l)"
+        other = "go on (g)" if self._own.running else "leave it running (l)"
         if not sys.stdin.isatty():
             return "c"
         try:
