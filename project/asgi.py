@@ -14,7 +14,7 @@ django_app = get_asgi_application()
 
 # Only now, with the apps loaded:
 from project.background import Background, assemble  # noqa: E402
-from switcher.gateway.endpoints import is_theirs  # noqa: E402
+from switcher.gateway.endpoints import is_gateway_path  # noqa: E402
 from switcher.live import feed, socket  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -33,25 +33,27 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 def is_gateway(path: str) -> bool:
     """Whether a path is one of OpenAI's or Ollama's, which never go through Django."""
-    return is_theirs(path)
+    return is_gateway_path(path)
 
 
 @cache
 def _gateway() -> Any:
-    """Imported at the first request: it brings an HTTP client that pages do not need."""
+    """Import the gateway at its first request: it needs an HTTP client that pages do not."""
     from switcher.gateway.asgi import app
 
     return app
 
 
 async def end_gateway() -> None:
-    """Hand over what the gateway has counted, and close its connections. Once no request is left:
-    it would begin anew."""
+    """Write the gateway's usage counts and close its connections.
+
+    To be called once no request is left: another one would open them again.
+    """
     if _gateway.cache_info().currsize:
-        from switcher.gateway.route_cache import close_tables
+        from switcher.gateway import route_cache
         from switcher.ollama import relay
 
-        await close_tables()
+        await route_cache.close_current()
         await relay.close()
 
 

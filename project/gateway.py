@@ -18,8 +18,8 @@ django.setup()
 # Only now, with the apps loaded:
 from switcher.audit.server_processes import ProcessRun  # noqa: E402
 from switcher.concurrency.threads import in_thread  # noqa: E402
+from switcher.gateway import route_cache  # noqa: E402
 from switcher.gateway.asgi import app  # noqa: E402
-from switcher.gateway.route_cache import close_tables  # noqa: E402
 from switcher.ollama import relay  # noqa: E402
 
 
@@ -40,6 +40,6 @@ async def _lifespan(receive: Any, send: Any) -> None:
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await in_thread(run.stop)
-    await close_tables()
+    await route_cache.close_current()
     await relay.close()
     await send({"type": "lifespan.shutdown.complete"})

@@ -1,7 +1,6 @@
-"""How many requests the gateway has under way, by host: in memory, for this process.
+"""How many requests the gateway has in flight, by host: in memory, for this process.
 
-Low and without Django. Each process of the gateway tells its own counts to the switch that waits
-for them (see gateway.table).
+Each gateway process reports its own counts to the switch that waits for them (gateway.route_cache).
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# A process of the gateway that was not seen for so many seconds is taken for dead: no switch waits
-# for it. By then it has stopped passing requests on by itself, so none slips through.
+# Seconds after which a gateway process that was not seen is taken for dead, so that no switch waits
+# for it. By then it has stopped forwarding by itself.
 DEAD_AFTER_S = 5.0
 
 _lock = threading.Lock()
-_counts: Counter[int] = Counter()
+_in_flight: Counter[int] = Counter()
 _unsent: Counter[int] = Counter()
 
 
@@ -25,50 +24,50 @@ class InFlightRequest:
 
     def __init__(self, host_id: int) -> None:
         self._host_id = host_id
-        self._sent = False
+        self._is_sent = False
 
-    def sent(self) -> None:
-        """It is written to the host: from now on the host knows of it. The first call counts."""
-        if not self._sent:
-            self._sent = True
+    def mark_sent(self) -> None:
+        """Note that the host has the request. Only the first call counts."""
+        if not self._is_sent:
+            self._is_sent = True
             with _lock:
-                _less(_unsent, self._host_id)
+                _decrement(_unsent, self._host_id)
 
 
 @contextmanager
-def entered(host_id: int) -> Iterator[InFlightRequest]:
-    """Count one request on this host while the block lasts."""
-    passage = InFlightRequest(host_id)
+def count(host_id: int) -> Iterator[InFlightRequest]:
+    """Count one request to this host as in flight while the block lasts."""
+    request = InFlightRequest(host_id)
     with _lock:
-        _counts[host_id] += 1
+        _in_flight[host_id] += 1
         _unsent[host_id] += 1
     try:
-        yield passage
+        yield request
     finally:
-        passage.sent()
+        request.mark_sent()
         with _lock:
-            _less(_counts, host_id)
+            _decrement(_in_flight, host_id)
 
 
-def _less(counts: Counter[int], host_id: int) -> None:
+def _decrement(counts: Counter[int], host_id: int) -> None:
     counts[host_id] -= 1
     if not counts[host_id]:
         del counts[host_id]
 
 
 def in_flight(host_id: int) -> int:
-    """Requests under way on this host now."""
+    """Return how many requests to this host are in flight."""
     with _lock:
-        return _counts.get(host_id, 0)
+        return _in_flight.get(host_id, 0)
 
 
 def unsent(host_id: int) -> int:
-    """Those of them that the host does not know of yet: they are connecting, or being written."""
+    """Return how many of them the host does not have yet: they connect, or are being written."""
     with _lock:
         return _unsent.get(host_id, 0)
 
 
 def total() -> int:
-    """Requests under way on any host."""
+    """Return how many requests to any host are in flight."""
     with _lock:
-        return sum(_counts.values())
+        return sum(_in_flight.values())

@@ -1,7 +1,5 @@
-"""Completions and embeddings to and from Ollama's own shape, for profiles with runner options.
-
-See translate, which does the same for chats, for why.
-"""
+"""Translates OpenAI's completions and embeddings to and from Ollama's own API, for profiles with
+runner options. See translate, which does the same for chats, for the reason."""
 
 from __future__ import annotations
 
@@ -11,53 +9,57 @@ from collections.abc import Mapping
 from typing import Any
 
 from switcher.domain.specs import wire_keep_alive
-from switcher.gateway.answers import GatewayError, dump
-from switcher.gateway.body import RELOADING
+from switcher.gateway.body import RELOADING_OPTIONS
 from switcher.gateway.endpoints import Endpoint
+from switcher.gateway.errors import GatewayError
+from switcher.gateway.response import to_json
 from switcher.gateway.translate import (
-    CHAT,
-    SAMPLING,
-    Answer,
+    CHAT_MEMBERS,
+    SAMPLING_MEMBERS,
+    ChatTranslator,
     model_options,
     to_chat,
     usage_of,
 )
-from switcher.queries.gates import Choice
+from switcher.queries.gates import ModelChoice
 
-# The members that are mapped, by task. All others end here: `not_mapped` names them.
-_MAPPED = {
-    "chat": CHAT,
-    "generate": SAMPLING | {"model", "prompt", "suffix", "stream", "stream_options"},
+_MAPPED_MEMBERS = {
+    "chat": CHAT_MEMBERS,
+    "generate": SAMPLING_MEMBERS | {"model", "prompt", "suffix", "stream", "stream_options"},
     "embed": frozenset({"model", "input", "dimensions", "encoding_format"}),
 }
 
 
-def not_mapped(endpoint: Endpoint, wanted: Mapping[str, Any]) -> list[str]:
-    """What of the request Ollama's own address is not asked for, beside what is passed on nowhere
-    (see Wanted.dropped). A member that is null asks for nothing."""
-    told = {*_MAPPED[endpoint.task], "keep_alive", "options"}
-    names = [name for name, value in wanted.items() if value is not None and name not in told]
-    options = wanted.get("options")
+def unmapped_members(endpoint: Endpoint, values: Mapping[str, Any]) -> list[str]:
+    """Return the members that Ollama's own API cannot be asked for, besides those that are never
+    forwarded (ParsedRequest.dropped). A member that is null asks for nothing."""
+    mapped = _MAPPED_MEMBERS[endpoint.task] | {"keep_alive", "options"}
+    names = [name for name, value in values.items() if value is not None and name not in mapped]
+    options = values.get("options")
     if isinstance(options, dict):
-        names += [f"options.{name}" for name in options if name not in RELOADING]
+        names += [f"options.{name}" for name in options if name not in RELOADING_OPTIONS]
     return sorted(names)
 
 
-def with_options(
-    endpoint: Endpoint, wanted: Mapping[str, Any], choice: Choice
-) -> tuple[str, bytes, Answer]:
-    """Address, body and answer for a request in OpenAI's shape that has to name the options that
-    the model is loaded with. Raises Refusal where that cannot be said."""
-    streams = wanted.get("stream_options")
-    counts = isinstance(streams, dict) and bool(streams.get("include_usage"))
+def to_ollama(
+    endpoint: Endpoint, values: Mapping[str, Any], choice: ModelChoice
+) -> tuple[str, bytes, ChatTranslator]:
+    """Return path, body and translator for a request of OpenAI's that has to name runner options.
+
+    Raises GatewayError 400 if Ollama's own API has no such request.
+    """
+    stream_options = values.get("stream_options")
+    include_usage = isinstance(stream_options, dict) and bool(stream_options.get("include_usage"))
     if endpoint.task == "chat":
-        body = to_chat(wanted, choice.model, choice.spec)
-        return "/api/chat", dump(body), Answer(choice.model, counts)
+        chat = to_chat(values, choice.model, choice.spec)
+        return "/api/chat", to_json(chat), ChatTranslator(choice.model, include_usage)
     if endpoint.task == "generate":
-        return "/api/generate", dump(_to_generate(wanted, choice)), Completion(choice.model, counts)
+        translator = CompletionTranslator(choice.model, include_usage)
+        return "/api/generate", to_json(_to_generate(values, choice)), translator
     if endpoint.task == "embed":
-        as_text = wanted.get("encoding_format") == "base64"
-        return "/api/embed", dump(_to_embed(wanted, choice)), Embeddings(choice.model, as_text)
+        as_base64 = values.get("encoding_format") == "base64"
+        embeddings = EmbeddingsTranslator(choice.model, as_base64)
+        return "/api/embed", to_json(_to_embed(values, choice)), embeddings
     names = ", ".join(choice.spec.runner_options)
     text = (
         f"The profile of {choice.model} sets {names}, which {endpoint.path} cannot carry: the host "
@@ -66,77 +68,74 @@ def with_options(
     raise GatewayError(400, "not_with_these_options", text)
 
 
-def _to_generate(wanted: Mapping[str, Any], choice: Choice) -> dict[str, Any]:
-    prompt = wanted.get("prompt")
+def _to_generate(values: Mapping[str, Any], choice: ModelChoice) -> dict[str, Any]:
+    prompt = values.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
     if not isinstance(prompt, str):
         raise GatewayError(400, "invalid_request", "'prompt' is a text.", "prompt")
-    suffix = wanted.get("suffix")
+    suffix = values.get("suffix")
     return {
         "model": choice.model,
         "prompt": prompt,
-        "stream": wanted.get("stream") is True,
-        "options": model_options(wanted, choice.spec),
+        "stream": values.get("stream") is True,
+        "options": model_options(values, choice.spec),
         "keep_alive": wire_keep_alive(choice.spec.keep_alive),
         **({"suffix": suffix} if suffix else {}),
     }
 
 
-def _to_embed(wanted: Mapping[str, Any], choice: Choice) -> dict[str, Any]:
-    given = wanted.get("input")
-    if not isinstance(given, str) and not _all_text(given):
+def _to_embed(values: Mapping[str, Any], choice: ModelChoice) -> dict[str, Any]:
+    texts = values.get("input")
+    if not isinstance(texts, str) and not _is_list_of_texts(texts):
         text = "'input' is a text or a list of texts."
         raise GatewayError(400, "invalid_request", text, "input")
-    dimensions = wanted.get("dimensions")
+    dimensions = values.get("dimensions")
     return {
         "model": choice.model,
-        "input": given,
+        "input": texts,
         "options": dict(choice.spec.runner_options),
         "keep_alive": wire_keep_alive(choice.spec.keep_alive),
         **({"dimensions": dimensions} if dimensions else {}),
     }
 
 
-def _all_text(given: object) -> bool:
-    return isinstance(given, list) and bool(given) and all(isinstance(g, str) for g in given)
+def _is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
 
 
-class Completion(Answer):
-    """An answer of /api/generate as a text_completion."""
+class CompletionTranslator(ChatTranslator):
+    """Translates a reply of /api/generate to a text_completion."""
 
-    prefix = "cmpl"
-    whole_kind = part_kind = "text_completion"
+    id_prefix = "cmpl"
+    whole_object = part_object = "text_completion"
 
-    def choice(self, told: Mapping[str, Any], inside: str) -> dict[str, Any]:
-        return {
-            "text": told.get("response") or "",
-            "index": 0,
-            "finish_reason": self.finish(told),
-        }
+    def choice(self, reply: Mapping[str, Any], member: str) -> dict[str, Any]:
+        text = reply.get("response") or ""
+        return {"text": text, "index": 0, "finish_reason": self.finish_reason(reply)}
 
 
-class Embeddings(Answer):
-    """An answer of /api/embed as a list of embeddings."""
+class EmbeddingsTranslator(ChatTranslator):
+    """Translates a reply of /api/embed to a list of embeddings."""
 
-    def __init__(self, model: str, as_text: bool) -> None:
+    def __init__(self, model: str, as_base64: bool) -> None:
         super().__init__(model)
         self._model = model
-        self._as_text = as_text
+        self._as_base64 = as_base64
 
-    def check(self, told: Mapping[str, Any]) -> None:
-        told["embeddings"][0]
+    def check(self, reply: Mapping[str, Any]) -> None:
+        reply["embeddings"][0]
 
-    def whole(self, told: Mapping[str, Any]) -> dict[str, Any]:
+    def whole(self, reply: Mapping[str, Any]) -> dict[str, Any]:
         data = [
             {"object": "embedding", "embedding": self._vector(vector), "index": index}
-            for index, vector in enumerate(told["embeddings"])
+            for index, vector in enumerate(reply["embeddings"])
         ]
-        usage = usage_of(told)
+        usage = usage_of(reply)
         del usage["completion_tokens"]
         return {"object": "list", "data": data, "model": self._model, "usage": usage}
 
     def _vector(self, vector: list[float]) -> Any:
-        if not self._as_text:
+        if not self._as_base64:
             return vector
         return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

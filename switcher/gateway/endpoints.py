@@ -1,4 +1,4 @@
-"""The addresses that clients of OpenAI and of Ollama use, and what is particular to each."""
+"""The paths of OpenAI's and Ollama's APIs that the gateway answers, and how each one behaves."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 
-class Shape(StrEnum):
-    """Whose clients speak so: it decides how an error looks (fact 25)."""
+class ApiStyle(StrEnum):
+    """Whose API a path belongs to. It decides the form of an error (fact 25)."""
 
     OPENAI = "openai"
     OLLAMA = "ollama"
 
 
-class Ending(Enum):
-    """What stands in a stream that ended as it should (fact 10): one of these. Each begins a line,
-    so that the words of the model cannot contain it: in a JSON string line breaks are escaped. A
-    stream of Ollama's ends with a line that says so, for which it has to be read: what a model
-    hands to a tool stands in it as JSON of its own."""
+class StreamTerminator(Enum):
+    """How a complete stream ends (fact 10). The value lists the byte strings that mark the end.
+
+    Each of them begins a line, so a model cannot write one: JSON strings escape line breaks. The
+    lines of Ollama's own streams have to be parsed instead, because the arguments of a tool call
+    are JSON that the model chose, and may contain `"done":true`.
+    """
 
     DONE_EVENT = (b"\ndata: [DONE]",)
     RESPONSE_EVENT = (
@@ -32,69 +34,72 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An address that asks a model for something. `path` is the host's own address for it; `task`
-    is what is asked: chat, generate, embed or respond."""
+    """An address that asks a model for something.
+
+    `path` is the host's own address for it, `task` one of chat, generate, embed and respond.
+    `streams` is the default for requests that do not say.
+    """
 
     path: str
-    shape: Shape
+    style: ApiStyle
     task: str
-    ending: Ending
-    streams: bool = False  # where the client does not say
+    terminator: StreamTerminator
+    streams: bool = False
 
 
-def _openai(path: str, task: str, ending: Ending = Ending.DONE_EVENT) -> Endpoint:
-    return Endpoint(path, Shape.OPENAI, task, ending)
+def _openai(
+    path: str, task: str, terminator: StreamTerminator = StreamTerminator.DONE_EVENT
+) -> Endpoint:
+    return Endpoint(path, ApiStyle.OPENAI, task, terminator)
 
 
 def _ollama(path: str, task: str, streams: bool) -> Endpoint:
-    return Endpoint(path, Shape.OLLAMA, task, Ending.DONE_LINE if streams else Ending.ANY, streams)
+    terminator = StreamTerminator.DONE_LINE if streams else StreamTerminator.ANY
+    return Endpoint(path, ApiStyle.OLLAMA, task, terminator, streams)
 
 
 _CHAT = _openai("/v1/chat/completions", "chat")
 
-ANSWERED = {
+MODEL_ENDPOINTS = {
     "/chat/completions": _CHAT,
     "/v1/chat/completions": _CHAT,
     "/v1/completions": _openai("/v1/completions", "generate"),
-    "/v1/embeddings": _openai("/v1/embeddings", "embed", Ending.ANY),
-    "/v1/responses": _openai("/v1/responses", "respond", Ending.RESPONSE_EVENT),
+    "/v1/embeddings": _openai("/v1/embeddings", "embed", StreamTerminator.ANY),
+    "/v1/responses": _openai("/v1/responses", "respond", StreamTerminator.RESPONSE_EVENT),
     "/api/chat": _ollama("/api/chat", "chat", streams=True),
     "/api/generate": _ollama("/api/generate", "generate", streams=True),
     "/api/embed": _ollama("/api/embed", "embed", streams=False),
     "/api/embeddings": _ollama("/api/embeddings", "embed", streams=False),
 }
-SHOW = "/api/show"
-# Read, never asked of a model.
-LISTS = frozenset({"/v1/models", "/api/tags", "/api/ps", "/api/version"})
-ONE_MODEL = "/v1/models/"
-# These change what is on a host, or what it holds: a key needs the scope `manage`.
-MANAGE = {
+SHOW_PATH = "/api/show"
+LIST_PATHS = frozenset({"/v1/models", "/api/tags", "/api/ps", "/api/version"})
+ONE_MODEL_PREFIX = "/v1/models/"
+# These change what is on a host's disk or in its memory: a key needs the scope `manage`.
+MANAGE_METHODS = {
     "/api/pull": "POST",
     "/api/push": "POST",
     "/api/create": "POST",
     "/api/copy": "POST",
     "/api/delete": "DELETE",
 }
-# Nothing else of what lies there: a path with dots in it would lead to any other address.
-_BLOB = re.compile(r"/api/blobs/sha256[:-][0-9a-f]{64}")
+# Nothing but a digest: a path with dots in it could lead to any other address of the host.
+_BLOB_PATH = re.compile(r"/api/blobs/sha256[:-][0-9a-f]{64}")
 
-# Where clients of either kind ask; what is not served there is refused in their own shape.
-_THEIRS = ("/v1", "/api", "/chat/completions")
-# What lies there and is Switchboard's own.
-_OURS = frozenset({"/api/docs", "/api/openapi.json"})
+_GATEWAY_ROOTS = ("/v1", "/api", "/chat/completions")
+_OTHER_PATHS = frozenset({"/api/docs", "/api/openapi.json"})  # the control API's
 
 
-def is_theirs(path: str) -> bool:
-    """Whether the gateway answers this address, be it with a refusal."""
-    under = any(path == root or path.startswith(f"{root}/") for root in _THEIRS)
-    return under and path not in _OURS
+def is_gateway_path(path: str) -> bool:
+    """Whether the gateway answers this path, if only with an error in its API's style."""
+    inside = any(path == root or path.startswith(f"{root}/") for root in _GATEWAY_ROOTS)
+    return inside and path not in _OTHER_PATHS
 
 
-def is_blob(path: str) -> bool:
+def is_blob_path(path: str) -> bool:
     """Whether a path is the address of a model's file."""
-    return _BLOB.fullmatch(path) is not None
+    return _BLOB_PATH.fullmatch(path) is not None
 
 
-def shape_of(path: str) -> Shape:
-    """Whose clients ask there."""
-    return Shape.OLLAMA if path == "/api" or path.startswith("/api/") else Shape.OPENAI
+def style_of(path: str) -> ApiStyle:
+    """Return the style of the API that a path belongs to."""
+    return ApiStyle.OLLAMA if path == "/api" or path.startswith("/api/") else ApiStyle.OPENAI

@@ -1,109 +1,96 @@
-"""One request to a model, passed on to its host: once more where that is safe."""
+"""Forwards a request to the selected model, and tries once more where that is safe."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 
 from switcher.gateway import streaming
-from switcher.gateway.answers import GatewayError, Headers, Watched
-from switcher.gateway.body import ParsedRequest
-from switcher.gateway.completions import not_mapped, with_options
-from switcher.gateway.endpoints import Ending, Endpoint, Shape
-from switcher.gateway.meter import RequestUsage
-from switcher.gateway.model_selection import choose
-from switcher.gateway.routing import SendPermit, on_route
+from switcher.gateway.completions import to_ollama, unmapped_members
+from switcher.gateway.endpoints import ApiStyle, StreamTerminator
+from switcher.gateway.errors import GatewayError, Headers
+from switcher.gateway.model_selection import select_model
+from switcher.gateway.proxy_request import ProxyRequest
+from switcher.gateway.routing import RoutePermit, pass_gate
 from switcher.ollama import relay
 from switcher.ollama.errors import BrokeOff, CallCut, OllamaError, TimedOut, Unreachable
-from switcher.ollama.relay import Upstream
-from switcher.queries.gates import Choice, Route
+from switcher.queries.gates import ModelChoice
 
-AGAIN_S = 0.2
-# An answer that comes whole has its first byte when all of it was made.
-WHOLE_S = relay.SILENT_S
-MAX_NAMED = 20  # of what was dropped
-_PLAIN = re.compile(r"[\w.-]{1,60}", re.ASCII)
+RETRY_DELAY_S = 0.2
+# The first byte of a whole reply comes when all of it was generated.
+WHOLE_REPLY_TIMEOUT_S = relay.SILENCE_TIMEOUT_S
+MAX_NAMED = 20  # names of dropped members in the header
+_HEADER_SAFE = re.compile(r"[\w.-]{1,60}", re.ASCII)
 
 
-async def pass_on(
-    host: str, endpoint: Endpoint, wanted: ParsedRequest, send: Watched, tally: RequestUsage
-) -> None:
-    """Answer the request from the model that this host's policy gives. Raises Refusal.
+async def forward(request: ProxyRequest) -> None:
+    """Answer a request from the model that the host's policy selects. Raises GatewayError.
 
-    A connection that breaks before anything was sent is tried once more: nothing but time was
-    spent on it. It goes to whatever is active by then, as any request that comes by then.
+    A connection that breaks before the response has started is tried once more, since nothing but
+    time was spent. Like any request of that moment, it then goes to whatever is active by then.
     """
+    usage, response = request.usage, request.response
     try:
         try:
-            await _once(host, endpoint, wanted, send, tally)
+            await _attempt(request)
         except (Unreachable, BrokeOff):
-            if send.begun:
+            if response.started:
                 raise
-            await asyncio.sleep(AGAIN_S)
-            await _once(host, endpoint, wanted, send, tally)
+            await asyncio.sleep(RETRY_DELAY_S)
+            await _attempt(request)
     except TimedOut as exc:
-        raise GatewayError(504, "upstream_timed_out", f"{tally.host}: {exc.text}") from exc
+        raise GatewayError(504, "upstream_timed_out", f"{usage.host}: {exc.text}") from exc
     except OllamaError as exc:
-        raise GatewayError(502, "upstream_failed", f"{tally.host}: {exc.text}") from exc
+        raise GatewayError(502, "upstream_failed", f"{usage.host}: {exc.text}") from exc
     finally:
-        tally.failed = tally.failed or send.status >= 400
+        usage.failed = usage.failed or response.status >= 400
 
 
-async def _once(
-    host: str, endpoint: Endpoint, wanted: ParsedRequest, send: Watched, tally: RequestUsage
-) -> None:
-    """Raises OllamaError or Refusal."""
+async def _attempt(request: ProxyRequest) -> None:
+    """Send the request once. Raises OllamaError, GatewayError."""
+    usage = request.usage
     while True:
-        async with on_route(host, tally, wanted.size) as (route, leave):
-            choice = choose(route, wanted.values.get("model"), tally.key)
-            tally.model = choice.model
+        async with pass_gate(request) as permit:
+            choice = select_model(permit.route, request.body.values.get("model"), usage.key)
+            usage.model = choice.model
             try:
-                return await _try(route, leave, choice, endpoint, wanted, send, tally)
+                return await _send(request, permit, choice)
             except CallCut:
-                continue  # a switch came before it was written: where does it go now?
+                continue  # a switch began before it was written: find its route again
 
 
-def _headers(choice: Choice, dropped: Sequence[str]) -> Headers:
-    """What policy did to the request is said in the answer."""
-    rows = [("x-switchboard-model", choice.model)]
+async def _send(request: ProxyRequest, permit: RoutePermit, choice: ModelChoice) -> None:
+    body, endpoint = request.body, request.endpoint
+    dropped, translator = body.dropped(), None
+    if endpoint.style is ApiStyle.OPENAI and choice.spec.runner_options:
+        path, payload, translator = to_ollama(endpoint, body.values, choice)
+        dropped += unmapped_members(endpoint, body.values)
+    else:
+        has_usage_event = endpoint.terminator is StreamTerminator.DONE_EVENT and request.streams
+        request.hide_usage = has_usage_event and not body.wants_usage()
+        path = endpoint.path
+        payload = body.for_model(choice.model, choice.spec.runner_options, request.hide_usage)
+    request.reply_headers = _reply_headers(choice, dropped)
+    head_timeout_s = streaming.FIRST_PART_TIMEOUT_S if request.streams else WHOLE_REPLY_TIMEOUT_S
+    async with relay.ask(
+        permit.route.base_url, "POST", path, payload, permit=permit, head_timeout_s=head_timeout_s
+    ) as upstream:
+        if translator is None:
+            await streaming.relay_unchanged(upstream, request)
+        else:
+            await streaming.relay_translated(upstream, request, translator)
+
+
+def _reply_headers(choice: ModelChoice, dropped: Sequence[str]) -> Headers:
+    """Tell the client which model answers and what of its request was not forwarded."""
+    headers = [("x-switchboard-model", choice.model)]
     if dropped:
-        rows.append(("x-switchboard-dropped", _named(dropped)))
-    return rows
+        headers.append(("x-switchboard-dropped", _header_value(dropped)))
+    return headers
 
 
-def _named(dropped: Sequence[str]) -> str:
-    """The names as a header can carry them: they are the client's, who may write anything there."""
-    plain = [name for name in dropped if _PLAIN.fullmatch(name)][:MAX_NAMED]
-    return ", ".join([*plain, "others"] if len(plain) < len(dropped) else plain)
-
-
-async def _try(
-    route: Route,
-    leave: SendPermit,
-    choice: Choice,
-    endpoint: Endpoint,
-    wanted: ParsedRequest,
-    send: Watched,
-    tally: RequestUsage,
-) -> None:
-    dropped = wanted.dropped()
-    first_s = streaming.FIRST_S if wanted.streams(endpoint.streams) else WHOLE_S
-    if endpoint.shape is Shape.OPENAI and choice.spec.runner_options:
-        path, body, answer = with_options(endpoint, wanted.values, choice)
-        headers = _headers(choice, dropped + not_mapped(endpoint, wanted.values))
-        async with _ask(route, leave, path, body, first_s) as up:
-            await streaming.translated(up, answer, send, headers, tally)
-        return
-    streams = endpoint.ending is Ending.DONE_EVENT and wanted.streams(endpoint.streams)
-    count = streams and not wanted.wants_usage()
-    body = wanted.for_model(choice.model, choice.spec.runner_options, count)
-    async with _ask(route, leave, endpoint.path, body, first_s) as up:
-        await streaming.pass_through(up, endpoint, send, _headers(choice, dropped), tally, count)
-
-
-def _ask(
-    route: Route, leave: SendPermit, path: str, body: bytes, head_s: float
-) -> AbstractAsyncContextManager[Upstream]:
-    return relay.ask(route.base_url, "POST", path, body, leave=leave, head_s=head_s)
+def _header_value(dropped: Sequence[str]) -> str:
+    """Join names that a header can carry: they are the client's, who may write anything there."""
+    names = [name for name in dropped if _HEADER_SAFE.fullmatch(name)][:MAX_NAMED]
+    return ", ".join([*names, "others"] if len(names) < len(dropped) else names)

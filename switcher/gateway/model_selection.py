@@ -1,45 +1,49 @@
-"""Which model a client gets, by the host's policy; and how it is told that there is none."""
+"""Selects the model that a client gets, by the host's gateway policy."""
 
 from __future__ import annotations
 
 from switcher.domain.observed import full_name
-from switcher.gateway.answers import GatewayError
-from switcher.queries.gates import Choice, Route
+from switcher.gateway.errors import GatewayError
+from switcher.queries.gates import ModelChoice, Route
 from switcher.queries.keys import KeyFacts
 
-NOWHERE = (
+NO_ACTIVE_MODEL = (
     "No model is active on {host}. Choose one on the board, or: "
     'curl -X POST …/ollama/models/switch -d \'{{"model": "…"}}\''
 )
 
 
-def choose(route: Route, named: object, key: KeyFacts | None = None) -> Choice:
-    """The model for a request that names `named`: see Route.meant. Raises Refusal, also where the
-    key is not for it."""
-    found = route.meant(full_name(named) if isinstance(named, str) and named else "")
-    if found is None:
-        raise _none(route, named, key)
-    if key is not None and not key.is_for_profile(found.spec.profile):
-        text = f"Key {key.name} is not for {found.model}, which is what this host answers with."
+def select_model(route: Route, requested: object, key: KeyFacts | None = None) -> ModelChoice:
+    """Return the model for a request whose `model` is `requested`; see Route.resolve.
+
+    Raises GatewayError 404 or 503 if there is none, 403 if the key is not for it.
+    """
+    name = requested if isinstance(requested, str) else ""
+    choice = route.resolve(full_name(name) if name else "")
+    if choice is None:
+        raise _no_model(route, name, key)
+    if key is not None and not key.is_for_profile(choice.spec.profile):
+        text = f"Key {key.name} is not for {choice.model}, which is what this host answers with."
         raise GatewayError(403, "not_allowed", text, "model")
-    return found
+    return choice
 
 
-def served(route: Route, key: KeyFacts | None) -> list[tuple[str, str]]:
-    """Those of the names that are served here, each with its tag, by which the key gets a model."""
+def served_names(route: Route, key: KeyFacts | None) -> list[tuple[str, str]]:
+    """Return the names by which the key gets a model on this host, each with the model's tag."""
     if key is None or key.all_profiles:
-        return route.served
-    return [(name, tag) for name, tag in route.served if _opens(key, route.meant(full_name(name)))]
+        return route.served_names
+    return [(name, tag) for name, tag in route.served_names if _may_use(key, route, name)]
 
 
-def _opens(key: KeyFacts, choice: Choice | None) -> bool:
+def _may_use(key: KeyFacts, route: Route, name: str) -> bool:
+    choice = route.resolve(full_name(name))
     return choice is not None and key.is_for_profile(choice.spec.profile)
 
 
-def _none(route: Route, named: object, key: KeyFacts | None) -> GatewayError:
+def _no_model(route: Route, name: str, key: KeyFacts | None) -> GatewayError:
     if route.policy != "strict":
-        return GatewayError(503, "no_active_model", NOWHERE.format(host=route.host))
-    wanted = named if isinstance(named, str) and named else "that name"
-    names = ", ".join(name for name, _ in served(route, key)) or "none now"
-    text = f"There is no model {wanted!r} here. {route.host} serves: {names}."
+        return GatewayError(503, "no_active_model", NO_ACTIVE_MODEL.format(host=route.host))
+    names = ", ".join(name for name, _ in served_names(route, key)) or "none now"
+    problem = f"There is no model {name!r} here." if name else "The request names no model."
+    text = f"{problem} {route.host} serves: {names}."
     return GatewayError(404, "model_not_found", text, "model")

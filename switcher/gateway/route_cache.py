@@ -1,21 +1,22 @@
-"""This process's table of routes: read once for many requests, and never trusted for long.
+"""This process's copy of all routes: read once for many requests, and never trusted for long.
 
-A request costs no query: it looks into the table. What makes that safe with several processes is
-that the table and the switch agree on when it may be used:
+A request costs no query, since it looks into the cache. With several processes that is safe,
+because cache and switch agree on when the cache may be used:
 
-1. While requests come, a task looks at the database each LOOK_S and at once when this process
-   commits something. It says that the process lives (`gates.beat`) before it reads.
-2. The table may be used for VALID_S after its reading began, and BEAT_VALID_S after the last beat;
-   after that requests wait for the next reading. A process that cannot reach the database, or was
-   paused, passes nothing on.
-3. A switch closes a host's gate by committing its state, then waits until every living process has
-   said that it has seen that (`gates.tell`), and how many requests it has under way. A process
-   that was not seen for DEAD_AFTER_S is not waited for: by 2 it has stopped before.
-4. Between looking into the table and counting a request nothing else runs on the loop, so what is
-   told of the count is true of the table it is told with.
-5. A request that was let through may still be on its way to the host when the gate closes: its
-   connection is made, its body written. Such are counted apart, and the switch waits for them.
-   A process that was paused there asks the table once more just before it writes (`holds`).
+1. While requests come, a task reads the database every REFRESH_INTERVAL_S, and at once when this
+   process commits something. Before it reads, it reports that the process is alive
+   (`gates.heartbeat`).
+2. The cache may be used for VALID_S after a reading began, and for HEARTBEAT_VALID_S after the last
+   heartbeat; after that, requests wait for the next reading. So a process that cannot reach the
+   database, or was paused, forwards nothing.
+3. A switch closes a host's gate by committing its state. Then it waits until every live process
+   has reported (`gates.report`) that it has seen this, and how many requests it has in flight. A
+   process that was not seen for DEAD_AFTER_S is not waited for: by 2 it has stopped before.
+4. Between looking into the cache and counting a request as in flight nothing else runs on the
+   loop. So the reported number is true of the cache that it was reported with.
+5. A request that passed the gate may not be written yet when the gate closes: its connection is
+   being made. Such requests are counted apart, and the switch waits for them. If the process was
+   paused in between, it asks the cache once more just before it writes (`is_fresh`).
 """
 
 from __future__ import annotations
@@ -40,180 +41,164 @@ from switcher.switching.worker import new_owner
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.05
-BEAT_S = 1.0
+REFRESH_INTERVAL_S = 0.05
+RETRY_INTERVAL_S = 0.5  # after an error of the database
+HEARTBEAT_INTERVAL_S = 1.0
 VALID_S = 2.0
-BEAT_VALID_S = 3.0  # less than gates.DEAD_AFTER_S by more than a clock is read wrong
-# For a fresh reading, before a request is refused: who was paused in the middle of a write holds
-# SQLite's lock for as long.
-PATIENCE_S = 20.0
+HEARTBEAT_VALID_S = 3.0  # less than inflight.DEAD_AFTER_S by more than clocks differ
+# For a fresh reading, before a request is refused: a process that was paused in the middle of a
+# write holds SQLite's lock for that long.
+REFRESH_TIMEOUT_S = 20.0
 AWAKE_S = 10.0  # after the last request
-AGAIN_S = 0.5  # after an error of the database
-FLUSH_S = 5.0
+USAGE_INTERVAL_S = 5.0
 
 
-class Stale(Exception):
-    """No reading came in time: the database does not answer."""
+class RoutesUnavailable(Exception):
+    """The routes could not be read in time: the database does not answer."""
 
 
-class Table:
-    """The table of one event loop. Its task runs while requests come, and ends by itself."""
+class RouteCache:
+    """The routes of one event loop. Its task runs while requests come, and ends by itself."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._name = new_owner()
+        self._process = new_owner()
         self._routes: Routes | None = None
-        self._newest = -1
-        self._valid_until = self._beat_at = float("-inf")
+        self._newest_entry = -1
+        self._valid_until = self._heartbeat_at = float("-inf")
         self._used_at = 0.0
-        self._told: dict[int, tuple[int, int, int]] = {}
+        self._reported: dict[int, tuple[int, int, int]] = {}
         self._thread: OwnThread
-        self._poke = asyncio.Event()
-        self._turn: asyncio.Future[None] = self._loop.create_future()
-        self._looked_at = float("-inf")
-        self._look_over: asyncio.Future[None] = self._loop.create_future()
+        self._refresh_now = asyncio.Event()
+        self._change: asyncio.Future[None] = self._loop.create_future()
+        self._read_at = float("-inf")
+        self._reading: asyncio.Future[None] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
         self.meter = Meter()
-        self._flushed_at = 0.0
+        self._usage_written_at = 0.0
 
-    async def routes(self, seconds: float = PATIENCE_S) -> Routes:
-        """The routes, fresh. Raises Stale where the database does not answer for `seconds`."""
-        self._used_at = self._loop.time()
-        self._wake()
+    async def routes(self, timeout_s: float = REFRESH_TIMEOUT_S) -> Routes:
+        """Return the routes, read at most VALID_S ago. Raises RoutesUnavailable."""
+        self._mark_used()
         if self._routes is None or self._used_at >= self._valid_until:
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(timeout_s):
                     while self._routes is None or self._loop.time() >= self._valid_until:
-                        await self.next_turn()
+                        await self.next_change()
             except TimeoutError:
-                raise Stale from None
+                raise RoutesUnavailable from None
         return self._routes
 
-    def holds(self, route: Route) -> bool:
-        """Whether a request that was let through on this route may still go to the host."""
+    def is_fresh(self, route: Route) -> bool:
+        """Whether a request that was let through on this route may still be sent."""
         if self._routes is None or self._loop.time() >= self._valid_until:
             return False
         return self._routes.by_name.get(route.host) == route
 
-    async def next_turn(self) -> None:
-        """Wait until the table has changed or was read again after it was too old."""
-        self._used_at = self._loop.time()
-        self._wake()
-        await asyncio.shield(self._turn)
+    async def next_change(self) -> None:
+        """Wait until a reading differs from the one before, or follows a cache that was too old."""
+        self._mark_used()
+        await asyncio.shield(self._change)
 
-    async def routes_after_now(self) -> Routes:
-        """The routes as of now or later, where a moment ago is not enough. Raises Stale."""
+    async def routes_as_of_now(self) -> Routes:
+        """Return routes that are read after this call. Raises RoutesUnavailable."""
         asked_at = self._loop.time()
-        self.poke()
+        self.refresh_soon()
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                while self._looked_at < asked_at:
-                    self._used_at = self._loop.time()
-                    self._wake()
-                    await asyncio.shield(self._look_over)
+            async with asyncio.timeout(REFRESH_TIMEOUT_S):
+                while self._read_at < asked_at:
+                    self._mark_used()
+                    await asyncio.shield(self._reading)
         except TimeoutError:
-            raise Stale from None
+            raise RoutesUnavailable from None
         return await self.routes()
 
-    def poke(self) -> None:
-        """Look again at once: from any thread."""
+    def refresh_soon(self) -> None:
+        """Read again at once. From any thread."""
         with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._poke.set)
+            self._loop.call_soon_threadsafe(self._refresh_now.set)
 
     async def close(self) -> None:
-        """Say that this process passes nothing on any more, and end the task."""
+        """End the task, write what was counted, and report that this process forwards nothing."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._flush()
-        with suppress(DatabaseError):
-            await in_thread(gates.leave, self._name)
+        await self._write_usage()
+        await self._report_asleep()
 
-    def _wake(self) -> None:
+    def _mark_used(self) -> None:
+        self._used_at = self._loop.time()
         if self._task is None or self._task.done():
-            self._task = self._loop.create_task(self._keep(), name="gateway-table")
+            self._task = self._loop.create_task(self._run(), name="route-cache")
 
-    async def _keep(self) -> None:
-        changed.connect(self._on_change, weak=False, dispatch_uid=self._name)
+    async def _run(self) -> None:
+        changed.connect(self._on_change, weak=False, dispatch_uid=self._process)
         try:
             while True:
-                await self._while_used()
-                self._forget()
-                await self._flush()
-                with suppress(DatabaseError):
-                    await in_thread(gates.leave, self._name)
-                if not self._in_use():  # nobody came while it was said
+                await self._refresh_while_used()
+                self._expire()
+                await self._write_usage()
+                await self._report_asleep()
+                if not self._is_used():  # no request came meanwhile
                     return
         finally:
-            changed.disconnect(dispatch_uid=self._name)
-            self._forget()
+            changed.disconnect(dispatch_uid=self._process)
+            self._expire()
 
-    def _in_use(self) -> bool:
+    def _is_used(self) -> bool:
         return self._loop.time() - self._used_at < AWAKE_S or inflight.total() > 0
 
-    async def _while_used(self) -> None:
-        self._thread = OwnThread("gateway-table")
+    async def _refresh_while_used(self) -> None:
+        self._thread = OwnThread("route-cache")
         try:
-            while self._in_use():
-                self._poke.clear()
-                pause = LOOK_S if await self._look() else AGAIN_S
-                if self._loop.time() - self._flushed_at >= FLUSH_S:
-                    await self._flush()
+            while self._is_used():
+                self._refresh_now.clear()
+                pause_s = REFRESH_INTERVAL_S if await self._refresh() else RETRY_INTERVAL_S
+                if self._loop.time() - self._usage_written_at >= USAGE_INTERVAL_S:
+                    await self._write_usage()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._poke.wait()
+                    async with asyncio.timeout(pause_s):
+                        await self._refresh_now.wait()
         finally:
             self._thread.end()
 
-    async def _flush(self) -> None:
-        """Hand over what was counted."""
-        self._flushed_at = self._loop.time()
-        batch = self.meter.take()
-        if not batch:
-            return
-        try:
-            await in_thread(usage.add, batch, datetime.now(UTC))
-        except DatabaseError as exc:
-            self.meter.put_back(batch)
-            log.warning("the gateway cannot write what it counted; it tries again: %s", exc)
-
-    def _forget(self) -> None:
-        """Asleep, it is not waited for: so it must not be used any more either."""
-        self._valid_until = self._beat_at = float("-inf")
-        self._told = {}
+    def _expire(self) -> None:
+        """Let nobody use the cache: no switch waits for a process that is asleep."""
+        self._valid_until = self._heartbeat_at = float("-inf")
+        self._reported = {}
 
     def _on_change(self, sender: object, **_: object) -> None:
         if sender != "reading":
-            self.poke()
+            self.refresh_soon()
 
-    async def _look(self) -> bool:
+    async def _refresh(self) -> bool:
+        """Read the routes and report the closed gates. False if the database fails."""
         began = self._loop.time()
-        beats = began - self._beat_at >= BEAT_S
+        heartbeat = began - self._heartbeat_at >= HEARTBEAT_INTERVAL_S
         try:
             processes, newest, read = await self._thread.call(
-                _read, self._name, beats, self._newest
+                _read, self._process, heartbeat, self._newest_entry
             )
         except DatabaseError as exc:
-            log.warning("the gateway cannot read its routes: %s", exc)
+            log.warning("The gateway cannot read its routes: %s", exc)
             return False
-        if beats:
-            self.meter.processes, self._beat_at = processes, began
-        fresh = self._routes if read is None else read
-        was_stale = began >= self._valid_until
-        moved = fresh is not self._routes
-        self._routes, self._newest = fresh, newest
-        self._valid_until = min(began + VALID_S, self._beat_at + BEAT_VALID_S)
-        if moved or was_stale or is_ending():
-            self._turn = self._next(self._turn)
-        self._looked_at, self._look_over = began, self._next(self._look_over)
-        return await self._tell()
+        if heartbeat:
+            self.meter.processes, self._heartbeat_at = processes, began
+        was_expired = began >= self._valid_until
+        self._routes, self._newest_entry = read or self._routes, newest
+        self._valid_until = min(began + VALID_S, self._heartbeat_at + HEARTBEAT_VALID_S)
+        if read is not None or was_expired or is_ending():
+            self._change = self._wake_waiters(self._change)
+        self._read_at, self._reading = began, self._wake_waiters(self._reading)
+        return await self._report_gates()
 
-    def _next(self, now: asyncio.Future[None]) -> asyncio.Future[None]:
-        """Let go who waits for this, and give what the next ones wait for."""
-        now.set_result(None)
+    def _wake_waiters(self, waited_for: asyncio.Future[None]) -> asyncio.Future[None]:
+        """Wake everyone who waits, and return what the next ones wait for."""
+        waited_for.set_result(None)
         return self._loop.create_future()
 
-    async def _tell(self) -> bool:
+    async def _report_gates(self) -> bool:
+        """Report the closed gates if anything about them has changed. False if that fails."""
         assert self._routes is not None
         closed = {
             route.host_id: (
@@ -224,39 +209,54 @@ class Table:
             for route in self._routes.by_name.values()
             if route.gate
         }
-        if closed == self._told:
+        if closed == self._reported:
             return True
         try:
-            await self._thread.call(gates.tell, self._name, closed)
+            await self._thread.call(gates.report, self._process, closed)
         except DatabaseError as exc:
-            log.warning("the gateway cannot tell its gates: %s", exc)
+            log.warning("The gateway cannot report its gates: %s", exc)
             return False
-        self._told = closed
+        self._reported = closed
         return True
 
+    async def _report_asleep(self) -> None:
+        with suppress(DatabaseError):
+            await in_thread(gates.remove_process, self._process)
 
-def _read(name: str, beats: bool, known: int) -> tuple[int, int, Routes | None]:
-    """How many processes live, where this one has said that it does; the newest entry; and the
-    routes, where it is not the known one."""
-    processes = gates.beat(name) if beats else 0
+    async def _write_usage(self) -> None:
+        self._usage_written_at = self._loop.time()
+        batch = self.meter.take()
+        if not batch:
+            return
+        try:
+            await in_thread(usage.add_usage, batch, datetime.now(UTC))
+        except DatabaseError as exc:
+            self.meter.put_back(batch)
+            log.warning("The gateway cannot write its usage counts and will retry: %s", exc)
+
+
+def _read(process: str, heartbeat: bool, known_entry: int) -> tuple[int, int, Routes | None]:
+    """Return how many processes live (0 without a heartbeat), the newest audit entry's number, and
+    the routes, or None if that entry is the known one."""
+    processes = gates.heartbeat(process) if heartbeat else 0
     newest = newest_entry()
-    return processes, newest, queries.routes() if newest != known else None
+    return processes, newest, queries.routes() if newest != known_entry else None
 
 
-_tables: WeakKeyDictionary[asyncio.AbstractEventLoop, Table] = WeakKeyDictionary()
+_caches: WeakKeyDictionary[asyncio.AbstractEventLoop, RouteCache] = WeakKeyDictionary()
 
 
-def table() -> Table:
-    """The table of this event loop."""
+def current() -> RouteCache:
+    """Return the cache of the running event loop."""
     loop = asyncio.get_running_loop()
-    found = _tables.get(loop)
-    if found is None:
-        found = _tables[loop] = Table()
-    return found
+    cache = _caches.get(loop)
+    if cache is None:
+        cache = _caches[loop] = RouteCache()
+    return cache
 
 
-async def close_tables() -> None:
-    """Close this loop's table, at the end of its server."""
-    found = _tables.pop(asyncio.get_running_loop(), None)
-    if found is not None:
-        await found.close()
+async def close_current() -> None:
+    """Close the cache of the running event loop, at the end of its server."""
+    cache = _caches.pop(asyncio.get_running_loop(), None)
+    if cache is not None:
+        await cache.close()

@@ -1,4 +1,4 @@
-"""Where a request goes: to what is active now, and to nowhere while the host's gate is closed."""
+"""Finds the route of a request, and holds the request while the host's gate is closed."""
 
 from __future__ import annotations
 
@@ -9,132 +9,135 @@ from contextlib import asynccontextmanager, contextmanager
 from weakref import WeakKeyDictionary
 
 from switcher.domain import inflight
-from switcher.gateway.answers import GatewayError
-from switcher.gateway.meter import RequestUsage
-from switcher.gateway.route_cache import Stale, table
+from switcher.gateway import route_cache
+from switcher.gateway.errors import GatewayError
+from switcher.gateway.proxy_request import ProxyRequest
+from switcher.gateway.route_cache import RoutesUnavailable
 from switcher.queries.gates import Route, Routes
 from switcher.queries.keys import KeyFacts
 from switcher.switching.waiting import is_ending
 
-# A large model takes minutes to load.
-LONGEST_S = 300.0
-MAX_WAITING = 200
-MAX_WAITING_BYTES = 200_000_000  # of all hosts' bodies together
+GATE_TIMEOUT_S = 300.0  # a large model takes minutes to load
+MAX_HELD = 200  # requests of one host
+MAX_HELD_BYTES = 200_000_000  # of the held requests of all hosts
 
-_rooms: WeakKeyDictionary[asyncio.AbstractEventLoop, _Room] = WeakKeyDictionary()
+
+class RoutePermit:
+    """Permission to send one request to the host of its route (relay.SendPermit)."""
+
+    def __init__(self, route: Route, request: inflight.InFlightRequest) -> None:
+        self.route = route
+        self._request = request
+
+    def is_valid(self) -> bool:
+        """Whether the route is still the one that the request was let through on."""
+        return route_cache.current().is_fresh(self.route)
+
+    def mark_sent(self) -> None:
+        """Note that the host has the request."""
+        self._request.mark_sent()
 
 
 @asynccontextmanager
-async def on_route(
-    name: str, tally: RequestUsage, size: int = 0
-) -> AsyncIterator[tuple[Route, SendPermit]]:
-    """The route of this host, or of the default one, counted as under way while the block lasts,
-    with what has to be asked before the request is written to the host.
+async def pass_gate(request: ProxyRequest) -> AsyncIterator[RoutePermit]:
+    """Wait until the gate is open, then count the request as in flight while the block lasts.
 
-    Where a switch holds the host's requests it waits for the end of that, LONGEST_S at most;
-    cancelling gives the place up. `size` is that of its body. Raises Refusal.
+    Raises GatewayError, 503 after GATE_TIMEOUT_S.
     """
     began = asyncio.get_running_loop().time()
-    route = await find(name, tally.key)
-    tally.host = route.host
+    usage = request.usage
+    route = await find_route(request.host, usage.key)
+    usage.host = route.host
     if route.gate:
         try:
-            with _room().place(route, size):
-                route = await _released(route, began + LONGEST_S)
-        finally:  # who waited in vain has waited, too
-            tally.waited_s += asyncio.get_running_loop().time() - began
-    # Nothing is awaited between the look at the gate and the count (see gateway.table, 4).
-    with inflight.entered(route.host_id) as passage:
-        yield route, SendPermit(route, passage)
+            with _held_requests().hold(route, request.body.size):
+                route = await _wait_for_gate(route, began + GATE_TIMEOUT_S)
+        finally:  # a wait that fails was a wait too
+            usage.waited_s += asyncio.get_running_loop().time() - began
+    # Nothing may be awaited between the look at the gate and the count (route_cache, point 4).
+    with inflight.count(route.host_id) as counted:
+        yield RoutePermit(route, counted)
 
 
-class SendPermit:
-    """A request's leave to go to its host (relay.Leave)."""
+async def find_route(host: str, key: KeyFacts | None = None) -> Route:
+    """Return a host's route, whether its gate is open or not. Raises GatewayError.
 
-    def __init__(self, route: Route, passage: inflight.InFlightRequest) -> None:
-        self._route, self._passage = route, passage
-
-    def holds(self) -> bool:
-        """Whether its route is still as it was when it was let through."""
-        return table().holds(self._route)
-
-    def used(self) -> None:
-        """It is written."""
-        self._passage.sent()
-
-
-async def find(name: str, key: KeyFacts | None = None) -> Route:
-    """The route now, whether its gate is closed or not. Raises Refusal."""
+    Without a name: the only host that the key is for, else the default host.
+    """
     routes = await fresh_routes()
-    if not name and key is not None and not key.all_hosts and len(key.hosts) == 1:
-        (name,) = key.hosts  # a key for one host need not name it
-    found = routes.find(name)
-    if found is None and name:
-        raise GatewayError(404, "host_not_found", f"There is no host named {name!r}.", "host")
-    if found is None:
+    if not host and key is not None and not key.all_hosts and len(key.hosts) == 1:
+        (host,) = key.hosts
+    route = routes.find(host)
+    if route is None and host:
+        raise GatewayError(404, "host_not_found", f"There is no host named {host!r}.", "host")
+    if route is None:
         raise GatewayError(503, "no_host", "There is no host yet. Add one first.")
-    if key is not None and not key.is_for_host(found.host):
-        raise GatewayError(403, "not_allowed", f"Key {key.name} is not for {found.host}.", "host")
-    return found
+    if key is not None and not key.is_for_host(route.host):
+        raise GatewayError(403, "not_allowed", f"Key {key.name} is not for {route.host}.", "host")
+    return route
 
 
-async def fresh_routes(now: bool = False) -> Routes:
-    """The table's routes; with `now`, read after this call. Raises Refusal where the database
-    does not answer."""
+async def fresh_routes(as_of_now: bool = False) -> Routes:
+    """Return the cached routes; with `as_of_now`, read after this call. Raises GatewayError 503."""
+    cache = route_cache.current()
     try:
-        return await (table().routes_after_now() if now else table().routes())
-    except Stale:
+        return await (cache.routes_as_of_now() if as_of_now else cache.routes())
+    except RoutesUnavailable:
         text = "Switchboard's database does not answer."
         raise GatewayError(503, "no_database", text, headers=[("retry-after", "5")]) from None
 
 
-async def _released(route: Route, until: float) -> Route:
+async def _wait_for_gate(route: Route, until: float) -> Route:
     while route.gate:
         if is_ending():
-            raise _refusal(f"{route.host} switches, and Switchboard is stopped. Try again.")
+            raise _switching(f"{route.host} switches, and Switchboard is stopped. Try again.")
         try:
             async with asyncio.timeout_at(until):
-                await table().next_turn()
+                await route_cache.current().next_change()
         except TimeoutError:
-            raise _refusal(f"{route.host} still switches after {LONGEST_S:.0f} s.") from None
-        route = await find(route.host)
+            text = f"{route.host} still switches after {GATE_TIMEOUT_S:.0f} s."
+            raise _switching(text) from None
+        route = await find_route(route.host)
     return route
 
 
-class _Room:
-    """Those that wait on one loop."""
+class _HeldRequests:
+    """The requests that wait at the gates of one event loop."""
 
     def __init__(self) -> None:
-        self.counts = Counter[int]()
+        self.count_by_host = Counter[int]()
         self._bytes = 0
 
     @contextmanager
-    def place(self, route: Route, size: int) -> Iterator[None]:
-        """A place among them. Raises Refusal where all are taken."""
-        if self.counts[route.host_id] >= MAX_WAITING:
-            raise _refusal(f"{MAX_WAITING} requests wait already while {route.host} switches.")
-        if self._bytes + size > MAX_WAITING_BYTES:
-            text = (
-                f"Requests of {self._bytes // 10**6} MB wait already while {route.host} switches."
+    def hold(self, route: Route, size: int) -> Iterator[None]:
+        """Count a request of `size` bytes while the block lasts. Raises GatewayError if full."""
+        if self.count_by_host[route.host_id] >= MAX_HELD:
+            raise _switching(f"{MAX_HELD} requests already wait while {route.host} switches.")
+        if self._bytes + size > MAX_HELD_BYTES:
+            megabytes = self._bytes // 10**6
+            raise _switching(
+                f"Requests of {megabytes} MB already wait while {route.host} switches."
             )
-            raise _refusal(text)
-        self.counts[route.host_id] += 1
+        self.count_by_host[route.host_id] += 1
         self._bytes += size
         try:
             yield
         finally:
-            self.counts[route.host_id] -= 1
+            self.count_by_host[route.host_id] -= 1
             self._bytes -= size
 
 
-def waiting(host_id: int) -> int:
-    """How many wait for this host on this loop."""
-    return _room().counts[host_id]
+_held: WeakKeyDictionary[asyncio.AbstractEventLoop, _HeldRequests] = WeakKeyDictionary()
 
 
-def _room() -> _Room:
-    return _rooms.setdefault(asyncio.get_running_loop(), _Room())
+def _held_requests() -> _HeldRequests:
+    return _held.setdefault(asyncio.get_running_loop(), _HeldRequests())
 
 
-def _refusal(text: str) -> GatewayError:
+def held(host_id: int) -> int:
+    """Return how many requests wait for this host on the running event loop."""
+    return _held_requests().count_by_host[host_id]
+
+
+def _switching(text: str) -> GatewayError:
     return GatewayError(503, "switching", text, headers=[("retry-after", "10")])

@@ -1,8 +1,8 @@
-"""OpenAI's chat shape to and from Ollama's own, for profiles with runner options.
+"""Translates OpenAI's chats to and from Ollama's own API, for profiles with runner options.
 
-Such options cannot be said through /v1, and a request without them loads the model anew with its
-defaults, for everyone (fact 12). So these requests go to /api/chat with the options and the
-keep-alive that the switch loaded it with. What is mapped, and how, is what Ollama's /v1 does.
+/v1 cannot carry such options, and a request without them reloads the model with its defaults, for
+everyone (fact 12). So these requests go to /api/chat, with the options and the keep-alive that the
+switch loaded the model with. Members are mapped as Ollama's own /v1 maps them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from switcher.domain.specs import Spec, wire_keep_alive
-from switcher.gateway.answers import DONE, GatewayError, event
+from switcher.gateway.errors import GatewayError
+from switcher.gateway.response import SSE_DONE, to_event
 from switcher.ollama.errors import NotDone
 
 _OPTIONS = {
@@ -26,101 +27,107 @@ _OPTIONS = {
     "frequency_penalty": "frequency_penalty",
     "presence_penalty": "presence_penalty",
 }
-SAMPLING = frozenset(_OPTIONS) | {"stop"}
-CHAT = SAMPLING | {
+SAMPLING_MEMBERS = frozenset(_OPTIONS) | {"stop"}
+CHAT_MEMBERS = SAMPLING_MEMBERS | {
     *("model", "messages", "stream", "stream_options", "tools", "response_format"),
     *("reasoning", "reasoning_effort"),
 }
-# What /v1 sends where neither the client nor the profile says anything.
+# What /v1 sends if neither the client nor the profile names them.
 _DEFAULTS = {"temperature": 1.0, "top_p": 1.0}
-# What somebody else's JSON, or none, raises where an answer of Ollama's is read.
-NOT_OLLAMAS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-MAX_LINE = 4_000_000  # bytes of one part of a streamed answer
-_IMAGES = ("data:;base64,", *(f"data:image/{t};base64," for t in ("jpeg", "jpg", "png", "webp")))
+# What code that reads one of Ollama's replies raises if it is something else.
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+MAX_LINE_BYTES = 4_000_000  # of one part of a streamed reply
+_IMAGE_PREFIXES = (
+    "data:;base64,",
+    *(f"data:image/{kind};base64," for kind in ("jpeg", "jpg", "png", "webp")),
+)
 
 
-def to_chat(wanted: Mapping[str, Any], model: str, spec: Spec) -> dict[str, Any]:
-    """The request for /api/chat. Raises Refusal 400 naming the member that is not usable."""
+def to_chat(values: Mapping[str, Any], model: str, spec: Spec) -> dict[str, Any]:
+    """Return the body for /api/chat. Raises GatewayError 400 that names the unusable member."""
     chat: dict[str, Any] = {
         "model": model,
-        "messages": _messages(wanted.get("messages")),
-        "stream": wanted.get("stream") is True,
-        "options": model_options(wanted, spec),
+        "messages": _messages(values.get("messages")),
+        "stream": values.get("stream") is True,
+        "options": model_options(values, spec),
         "keep_alive": wire_keep_alive(spec.keep_alive),
     }
-    if wanted.get("tools"):
-        chat["tools"] = wanted["tools"]
-    answer_format = _format(wanted.get("response_format"))
-    if answer_format is not None:
-        chat["format"] = answer_format
-    effort = _effort(wanted)
+    if values.get("tools"):
+        chat["tools"] = values["tools"]
+    response_format = _format(values.get("response_format"))
+    if response_format is not None:
+        chat["format"] = response_format
+    effort = _effort(values)
     if effort is not None:
         chat["think"] = False if effort == "none" else effort
     return chat
 
 
-def model_options(wanted: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
-    """The client's own go before the profile's, but never those that would reload (fact 12)."""
+def model_options(values: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
+    """Return Ollama's options: the client's own where they reload nothing (fact 12), else the
+    profile's."""
     options: dict[str, Any] = {**_DEFAULTS, **spec.options}
-    for name, ours in _OPTIONS.items():
-        if wanted.get(name) is not None:
-            options[ours] = wanted[name]
-    stop = wanted.get("stop")
+    for name, ollama_name in _OPTIONS.items():
+        if values.get(name) is not None:
+            options[ollama_name] = values[name]
+    stop = values.get("stop")
     if stop is not None:
         options["stop"] = [stop] if isinstance(stop, str) else stop
     return options
 
 
-def _format(wanted: object) -> Any:
-    if not isinstance(wanted, dict):
+def _format(response_format: object) -> Any:
+    if not isinstance(response_format, dict):
         return None
-    if wanted.get("type") == "json_object":
+    if response_format.get("type") == "json_object":
         return "json"
-    schema = wanted.get("json_schema")
+    schema = response_format.get("json_schema")
     return schema.get("schema") if isinstance(schema, dict) else None
 
 
-def _effort(wanted: Mapping[str, Any]) -> str | None:
-    reasoning = wanted.get("reasoning")
+def _effort(values: Mapping[str, Any]) -> str | None:
+    reasoning = values.get("reasoning")
     effort = reasoning.get("effort") if isinstance(reasoning, dict) else None
-    return effort or wanted.get("reasoning_effort")
+    return effort or values.get("reasoning_effort")
 
 
 def _messages(rows: object) -> list[dict[str, Any]]:
     if not isinstance(rows, list):
-        raise _bad("messages", "is a list of messages")
-    calls = {
+        raise _unusable("messages", "is a list of messages")
+    tool_names = {
         str(call.get("id")): str(_function(call).get("name", ""))
         for row in rows
         if isinstance(row, dict)
-        for call in _calls(row)
+        for call in _tool_calls(row)
     }
-    return [message for row in rows for message in _message(row, calls)]
+    return [message for row in rows for message in _message(row, tool_names)]
 
 
-def _message(row: object, calls: Mapping[str, str]) -> list[dict[str, Any]]:
-    """One message, or one for each part where the content is a list of parts."""
+def _message(row: object, tool_names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return one message, or one for each part if the content is a list of parts."""
     if not isinstance(row, dict) or not isinstance(row.get("role"), str):
-        raise _bad("messages", "has only objects with a role")
+        raise _unusable("messages", "has only objects with a role")
     role, content = row["role"], row.get("content")
     if isinstance(content, list):
-        made = [{"role": role, **_part(part)} for part in content]
+        messages = [{"role": role, **_part(part)} for part in content]
     elif isinstance(content, str):
-        made = [{"role": role, "content": content}]
-    elif content is None and (_calls(row) or role == "assistant"):
-        made = [{"role": role, "content": ""}]
+        messages = [{"role": role, "content": content}]
+    elif content is None and (_tool_calls(row) or role == "assistant"):
+        messages = [{"role": role, "content": ""}]
     else:
-        raise _bad("messages", "has a content that is neither text nor a list of parts")
-    if not made:
-        return made
+        raise _unusable("messages", "has a content that is neither text nor a list of parts")
+    if not messages:
+        return messages
+    last = messages[-1]
     if isinstance(row.get("reasoning"), str):
-        made[-1]["thinking"] = row["reasoning"]
-    if _calls(row):
-        made[-1]["tool_calls"] = [_call(call) for call in _calls(row)]
+        last["thinking"] = row["reasoning"]
+    if _tool_calls(row):
+        last["tool_calls"] = [_tool_call(call) for call in _tool_calls(row)]
     if role == "tool":
-        name = row.get("name") or calls.get(str(row.get("tool_call_id")))
-        made[-1] |= {"tool_name": name} if name else {}
-    return made
+        name = row.get("name") or tool_names.get(str(row.get("tool_call_id")))
+        if name:
+            last["tool_name"] = name
+    return messages
 
 
 def _part(part: object) -> dict[str, Any]:
@@ -130,16 +137,16 @@ def _part(part: object) -> dict[str, Any]:
     if isinstance(part, dict) and kind == "image_url":
         image = part.get("image_url")
         url = image.get("url") if isinstance(image, dict) else image
-        for prefix in _IMAGES:
+        for prefix in _IMAGE_PREFIXES:
             if isinstance(url, str) and url.startswith(prefix):
                 return {"content": "", "images": [url.removeprefix(prefix)]}
-        raise _bad("messages", "has an image that is no data: address of a JPEG, PNG or WebP")
-    raise _bad("messages", "has a part that is neither text nor an image_url")
+        raise _unusable("messages", "has an image that is no data: address of a JPEG, PNG or WebP")
+    raise _unusable("messages", "has a part that is neither text nor an image_url")
 
 
-def _calls(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _tool_calls(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     calls = row.get("tool_calls")
-    return [c for c in calls if isinstance(c, dict)] if isinstance(calls, list) else []
+    return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
 
 
 def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -147,102 +154,103 @@ def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
     return function if isinstance(function, dict) else {}
 
 
-def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    """OpenAI has the arguments as text, Ollama as an object."""
+def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the call as Ollama takes it: OpenAI writes the arguments as text."""
     function = _function(call)
     try:
         arguments = json.loads(function.get("arguments") or "{}")
     except (TypeError, ValueError) as exc:
-        raise _bad("messages", "has a tool call whose arguments are not JSON") from exc
+        raise _unusable("messages", "has a tool call whose arguments are not JSON") from exc
     return {"function": {"name": function.get("name", ""), "arguments": arguments}}
 
 
-def _bad(param: str, text: str) -> GatewayError:
+def _unusable(param: str, text: str) -> GatewayError:
     return GatewayError(400, "invalid_request", f"{param!r} {text}.", param)
 
 
-class Answer:
-    """One answer on its way back: the same id and time in each of its parts. Of a chat; others
-    give `choice` another form."""
+class ChatTranslator:
+    """Translates one reply of /api/chat to OpenAI's; all its parts have the same id and time."""
 
-    prefix = "chatcmpl"
-    whole_kind = "chat.completion"
-    part_kind = "chat.completion.chunk"
+    id_prefix = "chatcmpl"
+    whole_object = "chat.completion"
+    part_object = "chat.completion.chunk"
 
     def __init__(self, model: str, include_usage: bool = False) -> None:
         self._head = {
-            "id": f"{self.prefix}-{uuid.uuid4().hex[:12]}",
+            "id": f"{self.id_prefix}-{uuid.uuid4().hex[:12]}",
             "created": int(time.time()),
             "model": model,
             "system_fingerprint": "fp_ollama",
         }
         self._include_usage = include_usage
-        self._calls = 0
-        self._rest = b""
+        self._tool_calls = 0
+        self._incomplete_line = b""
         self.done = False
         self.error = ""
-        self.last = b""  # the line that ended it, which has the tokens' count
+        self.last_line = b""  # the line that ended the stream, with the token counts
 
-    def check(self, told: Mapping[str, Any]) -> None:
-        """Raises NotDone where a whole answer was none (fact 10)."""
-        if told.get("done") is not True:
+    def check(self, reply: Mapping[str, Any]) -> None:
+        """Raise NotDone if a whole reply ended early (fact 10)."""
+        if reply.get("done") is not True:
             raise NotDone("The model stopped before it had ended its answer.")
 
-    def whole(self, told: Mapping[str, Any]) -> dict[str, Any]:
-        """One object from a whole answer of Ollama's."""
-        choice = self.choice(told, "message")
-        return self._shape(self.whole_kind, [choice]) | {"usage": usage_of(told)}
+    def whole(self, reply: Mapping[str, Any]) -> dict[str, Any]:
+        """Translate a whole reply. Raises one of MALFORMED."""
+        choice = self.choice(reply, "message")
+        return self._object(self.whole_object, [choice]) | {"usage": usage_of(reply)}
 
     def feed(self, part: bytes) -> bytes:
-        """Server-sent events from some bytes of Ollama's lines of JSON. What is none, and a line
-        that does not end, is told in `error`: nothing is to follow then."""
-        *lines, self._rest = (self._rest + part).split(b"\n")
-        made = b"".join(e for line in lines if line.strip() for e in self._events(line))
-        if len(self._rest) > MAX_LINE:
+        """Translate a part of a stream of JSON lines, cut anywhere, to server-sent events.
+
+        Something else than such lines is reported in `error`, and ends the stream.
+        """
+        *lines, self._incomplete_line = (self._incomplete_line + part).split(b"\n")
+        events = b"".join(e for line in lines if line.strip() for e in self._events(line))
+        if len(self._incomplete_line) > MAX_LINE_BYTES:
             self.error = self.error or "The host sent a line that has no end."
-        return made
+        return events
 
     def _events(self, line: bytes) -> Iterator[bytes]:
         if self.error:
             return
         try:
-            yield from self._made_of(json.loads(line), line)
-        except NOT_OLLAMAS:
+            yield from self._translate(json.loads(line), line)
+        except MALFORMED:
             self.error = "The host sent a line that is not JSON of Ollama's."
 
-    def _made_of(self, told: Mapping[str, Any], line: bytes) -> Iterator[bytes]:
-        if told.get("error"):
-            self.error = str(told["error"])
+    def _translate(self, reply: Mapping[str, Any], line: bytes) -> Iterator[bytes]:
+        if reply.get("error"):
+            self.error = str(reply["error"])
             return
-        yield event(self._shape(self.part_kind, [self.choice(told, "delta")]))
-        if told.get("done") is True:
-            self.done, self.last = True, line
+        yield to_event(self._object(self.part_object, [self.choice(reply, "delta")]))
+        if reply.get("done") is True:
+            self.done, self.last_line = True, line
             if self._include_usage:
-                yield event(self._shape(self.part_kind, []) | {"usage": usage_of(told)})
-            yield DONE
+                yield to_event(self._object(self.part_object, []) | {"usage": usage_of(reply)})
+            yield SSE_DONE
 
-    def choice(self, told: Mapping[str, Any], inside: str) -> dict[str, Any]:
-        """What was said, under `message` or, in a part, under `delta`."""
-        said = {"role": "assistant", **self._said(told)}
-        return {"index": 0, inside: said, "finish_reason": self.finish(told)}
+    def choice(self, reply: Mapping[str, Any], member: str) -> dict[str, Any]:
+        """Return OpenAI's choice; the text goes in `member`: `message`, or `delta` in a part."""
+        message = {"role": "assistant", **self._message(reply)}
+        return {"index": 0, member: message, "finish_reason": self.finish_reason(reply)}
 
-    def _shape(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._head, "object": kind, "choices": choices}
 
-    def _said(self, told: Mapping[str, Any]) -> dict[str, Any]:
-        message = told.get("message") or {}
-        said: dict[str, Any] = {"content": message.get("content") or ""}
+    def _message(self, reply: Mapping[str, Any]) -> dict[str, Any]:
+        message = reply.get("message") or {}
+        translated: dict[str, Any] = {"content": message.get("content") or ""}
         if message.get("thinking"):
-            said["reasoning"] = message["thinking"]
+            translated["reasoning"] = message["thinking"]
         calls = message.get("tool_calls") or []
         if calls:
-            said["tool_calls"] = [self._tool_call(call) for call in calls]
-        return said
+            translated["tool_calls"] = [self._tool_call(call) for call in calls]
+        return translated
 
     def _tool_call(self, call: Mapping[str, Any]) -> dict[str, Any]:
         function = _function(call)
-        index = self._calls
-        self._calls += 1
+        index = self._tool_calls
+        self._tool_calls += 1
         return {
             "id": call.get("id") or f"call_{uuid.uuid4().hex[:8]}",
             "index": index,
@@ -253,14 +261,19 @@ class Answer:
             },
         }
 
-    def finish(self, told: Mapping[str, Any]) -> str | None:
-        """Why it ended; None before its end."""
-        if told.get("done") is not True:
+    def finish_reason(self, reply: Mapping[str, Any]) -> str | None:
+        """Return why the reply ended; None before its end."""
+        if reply.get("done") is not True:
             return None
-        return "tool_calls" if self._calls else str(told.get("done_reason") or "stop")
+        return "tool_calls" if self._tool_calls else str(reply.get("done_reason") or "stop")
 
 
-def usage_of(told: Mapping[str, Any]) -> dict[str, int]:
-    """Tokens, as OpenAI's clients read them."""
-    asked, said = int(told.get("prompt_eval_count") or 0), int(told.get("eval_count") or 0)
-    return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
+def usage_of(reply: Mapping[str, Any]) -> dict[str, int]:
+    """Return the token counts as OpenAI's clients read them."""
+    tokens_in = int(reply.get("prompt_eval_count") or 0)
+    tokens_out = int(reply.get("eval_count") or 0)
+    return {
+        "prompt_tokens": tokens_in,
+        "completion_tokens": tokens_out,
+        "total_tokens": tokens_in + tokens_out,
+    }

@@ -1,7 +1,7 @@
-"""A request of a client passed on to a host, and its answer read as it comes. For event loops.
+"""Relays a client's request to a host, and reads the reply as it comes. For event loops.
 
-No limit of connections and no total timeout: a long answer is no fault. Nothing of the client's
-headers goes on: neither its cookie nor its key is the model server's business.
+There is no limit of connections and no total timeout: a long reply is no fault. None of the
+client's headers is forwarded, since its cookie and its key are no business of the model server.
 """
 
 from __future__ import annotations
@@ -19,17 +19,14 @@ from multidict import CIMultiDict
 
 from switcher.ollama.errors import BadAnswer, BrokeOff, CallCut, TimedOut, Unreachable
 
-CONNECT_S = 3.0
-NAME_S = 2.0  # more, for a name server
-# Nothing at all came for so long. An answer that is not streamed comes after all of it was made.
-SILENT_S = 1800.0
-MAX_BYTES = 32_000_000  # of an answer that is kept whole
+CONNECT_TIMEOUT_S = 3.0
+NAME_LOOKUP_TIMEOUT_S = 2.0  # on top of it
+# Between two reads. A reply that is not streamed comes when all of it was generated.
+SILENCE_TIMEOUT_S = 1800.0
+MAX_REPLY_BYTES = 32_000_000  # of a reply that is kept in memory
 
-_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, _Session] = WeakKeyDictionary()
-
-
-# What is compressed cannot be looked into: neither the end of a stream nor an error. All that
-# aiohttp would add by itself is named: else it makes a table of that for each request.
+# Compressed replies could not be searched for the end of a stream or an error. All headers that
+# aiohttp would add by itself are named, or it would build a table of them for each request.
 _HEADERS = CIMultiDict(
     {
         "Content-Type": "application/json",
@@ -40,117 +37,128 @@ _HEADERS = CIMultiDict(
 )
 
 
-class _Session:
-    """The connections of one loop, kept open between requests. A task of its own closes them: at
-    its end a server cancels all tasks of its loop, so that nobody has to know of this one."""
+class _Connections:
+    """The connections of one event loop, kept open between requests.
+
+    A task of its own closes them. When a server stops, it cancels all tasks of its loop, and so
+    need not know of this one.
+    """
 
     def __init__(self) -> None:
-        self.client = aiohttp.ClientSession(
+        self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(
                 total=None,
-                connect=CONNECT_S + NAME_S,
-                sock_connect=CONNECT_S,
-                sock_read=SILENT_S,
+                connect=CONNECT_TIMEOUT_S + NAME_LOOKUP_TIMEOUT_S,
+                sock_connect=CONNECT_TIMEOUT_S,
+                sock_read=SILENCE_TIMEOUT_S,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
-        self.keeper = asyncio.create_task(self._keep(), name="relay-connections")
+        self.closer = asyncio.create_task(self._close_when_cancelled(), name="relay-connections")
 
-    async def _keep(self) -> None:
+    async def _close_when_cancelled(self) -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            await self.client.close()
+            await self.session.close()
+
+
+_connections: WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections] = WeakKeyDictionary()
 
 
 def _session() -> aiohttp.ClientSession:
     loop = asyncio.get_running_loop()
-    session = _sessions.get(loop)
-    if session is None or session.keeper.done():
-        session = _sessions[loop] = _Session()
-    return session.client
+    connections = _connections.get(loop)
+    if connections is None or connections.closer.done():
+        connections = _connections[loop] = _Connections()
+    return connections.session
 
 
 async def close() -> None:
-    """Close this loop's connections."""
-    session = _sessions.pop(asyncio.get_running_loop(), None)
-    if session is not None:
-        session.keeper.cancel()
-        await asyncio.gather(session.keeper, return_exceptions=True)
+    """Close the connections of the running event loop."""
+    connections = _connections.pop(asyncio.get_running_loop(), None)
+    if connections is not None:
+        connections.closer.cancel()
+        await asyncio.gather(connections.closer, return_exceptions=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """An answer whose headers have come. Both readers raise BadAnswer if it breaks off, TimedOut
-    if nothing more comes."""
+    """A reply whose headers have come.
+
+    Reading it raises BadAnswer if it breaks off, TimedOut if nothing more comes.
+    """
 
     status: int
     content_type: str
     _response: aiohttp.ClientResponse
-    _where: str
+    _url: str
 
     @property
     def media_type(self) -> str:
+        """The content type without its parameters, in lower case."""
         return self.content_type.split(";")[0].strip().lower()
 
     @property
     def streams(self) -> bool:
-        """Whether its parts mean something one by one."""
+        """Whether each part of the reply is of use by itself."""
         return self.media_type in {"text/event-stream", "application/x-ndjson"}
 
     async def parts(self) -> AsyncGenerator[bytes]:
-        """Its bytes as they come, however many; nothing waits for more."""
+        """Yield the body's bytes as they come."""
         try:
             async for part in self._response.content.iter_any():
                 yield part
         except TimeoutError as exc:
-            raise _silent(self._where) from exc
+            raise _silent(self._url) from exc
         except (aiohttp.ClientError, OSError) as exc:
-            raise BrokeOff(f"The answer of {self._where} broke off.") from exc
+            raise BrokeOff(f"The answer of {self._url} broke off.") from exc
 
-    async def whole(self) -> bytes:
-        """All of it."""
+    async def read(self) -> bytes:
+        """Return the whole body, of at most MAX_REPLY_BYTES."""
         parts, size = [], 0
         async for part in self.parts():
             parts.append(part)
             size += len(part)
-            if size > MAX_BYTES:
-                raise BadAnswer(f"The answer of {self._where} is too long.")
+            if size > MAX_REPLY_BYTES:
+                raise BadAnswer(f"The answer of {self._url} is too long.")
         return b"".join(parts)
 
 
 class SendPermit(Protocol):
-    """Whether a request may still be written, which is asked when its connection is made: that
-    takes seconds at times, and the process may have been paused."""
+    """Decides whether a request may still be written once its connection is made.
 
-    def holds(self) -> bool:
-        """Asked once, just before it is written."""
+    Connecting may take seconds, and the process may have been paused meanwhile.
+    """
 
-    def used(self) -> None:
-        """Told once it is written."""
+    def is_valid(self) -> bool:
+        """Asked once, just before the body is written."""
+
+    def mark_sent(self) -> None:
+        """Called once the body is written."""
 
 
 class _GuardedPayload(aiohttp.BytesPayload):
-    """A body that is written while there is leave."""
+    """A body that is written only if its permit is valid at that moment."""
 
-    def __init__(self, body: bytes, leave: SendPermit) -> None:
+    def __init__(self, body: bytes, permit: SendPermit) -> None:
         super().__init__(body)
-        self._leave = leave
-        self.withheld = False
+        self._permit = permit
+        self.is_withheld = False
 
     async def write_with_length(
         self, writer: AbstractStreamWriter, content_length: int | None
     ) -> None:
-        if not self._leave.holds():
-            self.withheld = True
-            raise CallCut("The leave to write it has ended.")
+        if not self._permit.is_valid():
+            self.is_withheld = True
+            raise CallCut("The permit to send it has ended.")
         await super().write_with_length(writer, content_length)
-        self._leave.used()
+        self._permit.mark_sent()
 
 
-Body = bytes | AsyncIterator[bytes]
+Body = bytes | AsyncIterator[bytes] | _GuardedPayload
 
 
 @asynccontextmanager
@@ -158,30 +166,34 @@ async def ask(
     base_url: str,
     method: str,
     path: str,
-    body: Body = b"",
+    body: bytes | AsyncIterator[bytes] = b"",
     *,
-    leave: SendPermit | None = None,
-    head_s: float = SILENT_S,
+    permit: SendPermit | None = None,
+    head_timeout_s: float = SILENCE_TIMEOUT_S,
 ) -> AsyncIterator[Upstream]:
-    """Ask a host; leaving the block closes the connection unless all was read, and a closed
-    connection ends the host's work (fact 9).
+    """Send a request, and yield the reply once its head has come. No redirect is followed.
 
-    Raises Unreachable before a connection, CallCut where there was no leave to write by then,
-    BadAnswer or TimedOut after it, be it that nothing comes or no head of an answer in `head_s`.
-    No redirect is followed.
+    Leaving the block before the whole reply was read closes the connection, which ends the host's
+    work (fact 9).
+
+    Raises Unreachable if there is no connection, CallCut if the permit has ended by then, BrokeOff
+    if the host closes the connection, TimedOut if no head comes within `head_timeout_s`, BadAnswer
+    for a redirect.
     """
-    where = base_url.rstrip("/")
-    letter = _GuardedPayload(body, leave) if leave is not None and isinstance(body, bytes) else body
+    url = base_url.rstrip("/")
+    payload: Body = body
+    if permit is not None and isinstance(body, bytes):
+        payload = _GuardedPayload(body, permit)
     try:
-        async with asyncio.timeout(head_s):
-            response = await _send(where, method, path, letter)
+        async with asyncio.timeout(head_timeout_s):
+            response = await _send(url, method, path, payload)
     except TimeoutError:
-        raise TimedOut(f"The host did not begin to answer for {head_s:.0f} s.") from None
+        raise TimedOut(f"The host did not begin to answer for {head_timeout_s:.0f} s.") from None
     try:
         if 300 <= response.status < 400:
-            raise BadAnswer(f"{where} answered {response.status}, a redirect: not Ollama.")
-        kind = response.headers.get("Content-Type", "application/json")
-        yield Upstream(response.status, kind, response, where)
+            raise BadAnswer(f"{url} answered {response.status}, a redirect: not Ollama.")
+        content_type = response.headers.get("Content-Type", "application/json")
+        yield Upstream(response.status, content_type, response, url)
     finally:
         if response.content.at_eof():
             response.release()
@@ -189,22 +201,20 @@ async def ask(
             response.close()
 
 
-async def _send(
-    where: str, method: str, path: str, body: Body | _GuardedPayload
-) -> aiohttp.ClientResponse:
+async def _send(url: str, method: str, path: str, body: Body) -> aiohttp.ClientResponse:
     try:
         return await _session().request(
-            method, where + path, data=body or None, headers=_HEADERS, allow_redirects=False
+            method, url + path, data=body or None, headers=_HEADERS, allow_redirects=False
         )
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
-        raise Unreachable(f"No connection to {where}.") from exc
+        raise Unreachable(f"No connection to {url}.") from exc
     except TimeoutError as exc:
-        raise _silent(where) from exc
+        raise _silent(url) from exc
     except (aiohttp.ClientError, OSError) as exc:
-        if isinstance(body, _GuardedPayload) and body.withheld:
-            raise CallCut("It was not written: there was no leave any more.") from exc
-        raise BrokeOff(f"{where} ended the connection before it had answered.") from exc
+        if isinstance(body, _GuardedPayload) and body.is_withheld:
+            raise CallCut("It was not sent: its permit had ended.") from exc
+        raise BrokeOff(f"{url} closed the connection before it had answered.") from exc
 
 
-def _silent(where: str) -> TimedOut:
-    return TimedOut(f"{where} said nothing for {SILENT_S:.0f} s.")
+def _silent(url: str) -> TimedOut:
+    return TimedOut(f"{url} sent nothing for {SILENCE_TIMEOUT_S:.0f} s.")

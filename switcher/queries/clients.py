@@ -82,13 +82,13 @@ def names_of(host: Host) -> tuple[tuple[str, str], ...]:
 
 
 def _worth_telling(route: Route) -> list[str]:
-    names = [name for name, _ in route.served]
-    own = sorted(short_name(name) for name in route.own_names)
+    names = [name for name, _ in route.served_names]
+    own = sorted(short_name(name) for name in route.active_names)
     return [*dict.fromkeys([*own, *names]), ""]
 
 
 def _row(route: Route, known: Known, name: str) -> ClientName:
-    choice = route.meant(full_name(name) if name else "")
+    choice = route.resolve(full_name(name) if name else "")
     if choice is None and route.policy == "strict":
         return ClientName(name, "", "", "none", "404: not served here")
     if choice is None:

@@ -1,4 +1,4 @@
-"""Where requests go, for the gateway's table; and what its processes told, for a switch."""
+"""The routes of the gateway's requests, and what gateway processes reported, for a switch."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ OPEN_STATES = sorted(s.value for s in OPEN)
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """A model and how it is loaded."""
+class ModelChoice:
+    """A model that a client gets, and how it is loaded."""
 
     model: str
     spec: Spec
@@ -30,8 +30,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A host as the gateway sees it. `gate` is the switch that makes requests wait, 0 where none
-    does. `names` are the models that clients may name, by that name."""
+    """A host as the gateway sees it.
+
+    `gate` is the id of the switch that holds requests back, 0 while the gate is open. `names` are
+    the profiles of the aliases that clients may use, by full name.
+    """
 
     host_id: int
     host: str
@@ -43,35 +46,34 @@ class Route:
     published: str = ""
 
     @property
-    def held(self) -> bool:
-        return bool(self.gate)
-
-    @property
-    def own_names(self) -> set[str]:
-        """By which names the active model goes: its own, and the one that it is published by."""
+    def active_names(self) -> set[str]:
+        """The active model's own full name, and the one that it is published by."""
         names = {full_name(self.active.model)} if self.active else set()
         return names | ({full_name(self.published)} if self.published else set())
 
-    def meant(self, name: str) -> Choice | None:
-        """The model for a request that names `name`, in full; None where there is none.
+    def resolve(self, name: str) -> ModelChoice | None:
+        """Return the model for a request that names `name`, in full; None if it gets none.
 
-        active: the active model, whatever is named. names: a name that stands for a profile gets
-        that; all others the active model. strict: only such names and the active model's own.
-        A profile of the active model gets it as it was switched to: see Spec.loaded_as.
+        By policy:
+        - active: the active model, whatever the name.
+        - names: an alias gets its profile, any other name the active model.
+        - strict: only aliases and the names of the active model get anything.
+
+        A profile of the active model gets it as it was switched to (Spec.loaded_as).
         """
         if self.policy != "active" and name in self.names:
             spec = self.names[name]
-            if self.active is None or spec.name not in self.own_names:
-                return Choice(spec.tag, spec)
-            return Choice(self.active.model, spec.loaded_as(self.active.spec))
-        if self.active is None or (self.policy == "strict" and name not in self.own_names):
+            if self.active is None or spec.name not in self.active_names:
+                return ModelChoice(spec.tag, spec)
+            return ModelChoice(self.active.model, spec.loaded_as(self.active.spec))
+        if self.active is None or (self.policy == "strict" and name not in self.active_names):
             return None
-        return Choice(self.active.model, self.active.spec)
+        return ModelChoice(self.active.model, self.active.spec)
 
     @property
-    def served(self) -> list[tuple[str, str]]:
-        """The names that are worth naming here, each with the tag that it means now; the active
-        model's first."""
+    def served_names(self) -> list[tuple[str, str]]:
+        """The names to show to clients, each with the tag that it means now; the active model's
+        own comes first."""
         rows = [(self.active.model, self.active.model)] if self.active else []
         if self.policy != "active":
             rows += [(short_name(name), spec.tag) for name, spec in sorted(self.names.items())]
@@ -80,22 +82,24 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """All routes at one moment, and the keys that lead to them, by the SHA-256 of the key."""
+    """All routes at one moment, and the keys that open them, by the SHA-256 of each key."""
 
     by_name: Mapping[str, Route]
     default: Route | None
     keys: Mapping[str, KeyFacts] = field(default_factory=dict)
 
     def find(self, name: str) -> Route | None:
-        """The named host's route, or the default one's."""
+        """Return the named host's route; the default host's if the name is empty."""
         return self.by_name.get(name) if name else self.default
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How far the gateway's processes are: those that do not know yet that the gate is closed,
-    the requests that the others still have under way, and those of them that are not written to
-    the host yet."""
+class GateStatus:
+    """What the live gateway processes reported of a closed gate.
+
+    `unaware` of them have not seen yet that it is closed. The others have `in_flight` requests to
+    the host, `unsent` of which the host does not have yet.
+    """
 
     processes: int
     unaware: int
@@ -104,7 +108,7 @@ class Standing:
 
 
 def routes() -> Routes:
-    """Where requests go now, in six queries."""
+    """Return the routes as of now, in six queries."""
     gates = _gates()
     names: dict[int, dict[str, Spec]] = {}
     for row in GatewayName.objects.select_related("profile"):
@@ -129,8 +133,10 @@ def routes() -> Routes:
 
 
 def _active(host: Host) -> Active | None:
-    """What is active, under the name that its profile has now: keys are bound to profiles, and
-    another one may have taken the name that it was switched to by."""
+    """Return what is active, under its profile's present name.
+
+    Keys are bound to profiles, and the name at the time of the switch may be another's by now.
+    """
     active = active_of(host)
     if active is None:
         return None
@@ -139,7 +145,7 @@ def _active(host: Host) -> Active | None:
 
 
 def _gates() -> dict[int, int]:
-    """The switches that hold requests now, by host id."""
+    """Return the switches that hold requests back now, by host id."""
     rows = SwitchEvent.objects.filter(state__in=OPEN_STATES).exclude(strategy="")
     return {
         host_id: switch_id
@@ -150,16 +156,16 @@ def _gates() -> dict[int, int]:
     }
 
 
-def standing(host_id: int, switch_id: int) -> Standing:
-    """What the processes that live have told of this switch's closed gate."""
+def gate_status(host_id: int, switch_id: int) -> GateStatus:
+    """Return what the live gateway processes reported of the gate that this switch closed."""
     rows = GatewayProcess.objects.filter(seen_at__gt=Now() - timedelta(seconds=DEAD_AFTER_S))
-    alive = list(rows.values_list("gates", flat=True))
+    reports = list(rows.values_list("gates", flat=True))
     unaware = in_flight = unsent = 0
-    for gates in alive:
-        told = gates.get(str(host_id))
-        if told is None or told[0] != switch_id:
+    for gates in reports:
+        gate = gates.get(str(host_id))
+        if gate is None or gate[0] != switch_id:
             unaware += 1
         else:
-            in_flight += int(told[1])
-            unsent += int(told[2])
-    return Standing(len(alive), unaware, in_flight, unsent)
+            in_flight += int(gate[1])
+            unsent += int(gate[2])
+    return GateStatus(len(reports), unaware, in_flight, unsent)

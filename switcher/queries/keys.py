@@ -1,4 +1,4 @@
-"""Keys to the gateway: for its table, and for the page."""
+"""API keys and what was used with them: for the gateway and for the pages."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from switcher.models import ApiKey, Usage
 
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
-    """What a key may do. Where it is not for all hosts or profiles, it is for those that are left
-    of the ones it was bound to. None: no limit."""
+    """An API key and what it may do. A limit that is None does not exist.
+
+    `hosts` and `profiles` count only if the key is not for all of them. They are what is left of
+    those that the key was bound to: when the last one is gone, the key opens nothing.
+    """
 
     id: int
     name: str
@@ -33,35 +36,35 @@ class KeyFacts:
     off_at: datetime | None
     last_used_at: datetime | None
 
-    def works_at(self, moment: datetime) -> bool:
-        """Whether somebody gets in with it then."""
+    def is_valid_at(self, moment: datetime) -> bool:
+        """Whether the gateway accepts the key at this moment."""
         return self.off_at is None and (self.expires_at is None or moment < self.expires_at)
 
     @property
     def is_limited(self) -> bool:
-        """Whether the gateway counts its requests before it lets them in."""
+        """Whether the key has a limit of requests."""
         return self.requests_a_minute is not None or self.at_once is not None
 
     def is_for_host(self, name: str) -> bool:
-        """Whether it opens the host of this name."""
+        """Whether the key may use the host of this name."""
         return self.all_hosts or name in self.hosts
 
     def is_for_profile(self, name: str) -> bool:
-        """Whether it opens a model that was loaded by this profile; empty: by none."""
+        """Whether the key may use models of this profile; empty for a model without a profile."""
         return self.all_profiles or name in self.profiles
 
 
 COUNTS = Usage.COUNTS
-# Processes of the gateway share no counter: see gateway.meter.
+# Gateway processes share no counter (gateway.meter).
 LIMIT_WORDS = (
-    "Each of N gateway processes allows its N-th part of it, rounded up. A client that keeps one "
-    "connection open meets one of them, and gets no more than that part."
+    "Each of N gateway processes allows one N-th of it, rounded up. A client that keeps one "
+    "connection open always meets the same process, and gets no more than that part."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """What a key (None and without a name: nobody's) asked of a model in a span of time."""
+    """What was used of one model with one key; `key` is None for requests without a key."""
 
     key: int | None
     key_name: str | None
@@ -76,21 +79,23 @@ class UsageRow:
 
 
 def by_digest() -> Mapping[str, KeyFacts]:
-    """Keys that are not off, by the SHA-256 of the key."""
+    """Return the keys that are not turned off, by the SHA-256 of each key."""
     rows = _rows().filter(off_at=None)
     return {row.sha256: _facts(row) for row in rows}
 
 
 def all_keys() -> list[KeyFacts]:
-    """Every key that was ever made, newest first."""
+    """Return every key that was ever made, newest first."""
     return [_facts(row) for row in _rows()]
 
 
 def usage(
     days: int = 7, host: str = "", key: int | None = None, clock: Clock = system
 ) -> list[UsageRow]:
-    """By key, host and model over the last days, most requests first; of one host or key alone
-    where it is given."""
+    """Return the usage of the last days by key, host and model, most requests first.
+
+    `host` and `key` limit it to one of them.
+    """
     found = Usage.objects.filter(hour__gte=clock.now() - timedelta(days=days))
     if host:
         found = found.filter(host=host) if host.isprintable() else found.none()
@@ -102,7 +107,7 @@ def usage(
 
 
 def totals(rows: list[UsageRow]) -> dict[int | None, UsageRow]:
-    """The rows of each key added up, over all hosts and models."""
+    """Return the sum of each key's rows, over all hosts and models."""
     found: dict[int | None, UsageRow] = {}
     for row in rows:
         one = found.get(row.key)

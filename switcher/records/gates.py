@@ -1,4 +1,4 @@
-"""What the gateway's processes tell: that they live, and which closed gates they know of."""
+"""What gateway processes report: that they are alive, and which closed gates they have seen."""
 
 from __future__ import annotations
 
@@ -10,28 +10,34 @@ from django.db.models.functions import Now
 from switcher.domain.inflight import DEAD_AFTER_S
 from switcher.models import GatewayProcess
 
+REMOVE_DEAD_AFTER_S = 60
 
-def beat(name: str) -> int:
-    """Say that this process lives; gives how many do. The database's clock counts, as processes
-    may be far apart."""
+
+def heartbeat(process: str) -> int:
+    """Report that a process is alive, and return how many are.
+
+    The database's clock counts, because processes may run on several machines.
+    """
     with transaction.atomic():
-        if not GatewayProcess.objects.filter(name=name).update(seen_at=Now()):
-            GatewayProcess.objects.create(name=name, seen_at=Now())
-        alive = Now() - timedelta(seconds=DEAD_AFTER_S)
-        return GatewayProcess.objects.filter(seen_at__gt=alive).count()
+        if not GatewayProcess.objects.filter(name=process).update(seen_at=Now()):
+            GatewayProcess.objects.create(name=process, seen_at=Now())
+        alive_since = Now() - timedelta(seconds=DEAD_AFTER_S)
+        return GatewayProcess.objects.filter(seen_at__gt=alive_since).count()
 
 
-def tell(name: str, gates: dict[int, tuple[int, int, int]]) -> None:
-    """Say which gates this process has seen closed: by host id, the switch that closed it, the
-    requests that are still under way there, and those of them that are not written to the host
-    yet. From now on it lets none through."""
-    told = {str(host_id): list(gate) for host_id, gate in gates.items()}
-    GatewayProcess.objects.filter(name=name).update(gates=told, seen_at=Now())
+def report(process: str, gates: dict[int, tuple[int, int, int]]) -> None:
+    """Report the closed gates that a process has seen; it lets no request through any more.
+
+    By host id: the switch that closed the gate, the requests that the process still has in flight
+    there, and those of them that the host does not have yet.
+    """
+    by_host = {str(host_id): list(gate) for host_id, gate in gates.items()}
+    GatewayProcess.objects.filter(name=process).update(gates=by_host, seen_at=Now())
 
 
-def leave(name: str) -> None:
-    """Say that this process passes nothing on until it beats again; the dead go with it."""
-    dead = Now() - timedelta(seconds=60)
+def remove_process(process: str) -> None:
+    """Report that a process forwards nothing until its next heartbeat; remove dead processes."""
+    dead_since = Now() - timedelta(seconds=REMOVE_DEAD_AFTER_S)
     with transaction.atomic():
-        GatewayProcess.objects.filter(name=name).delete()
-        GatewayProcess.objects.filter(seen_at__lt=dead).delete()
+        GatewayProcess.objects.filter(name=process).delete()
+        GatewayProcess.objects.filter(seen_at__lt=dead_since).delete()

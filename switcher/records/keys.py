@@ -1,4 +1,4 @@
-"""Keys to the gateway. The key itself is shown once and never kept."""
+"""API keys of the gateway. A key is shown once, and only its SHA-256 is stored."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest, Conflict, NotFound
 from switcher.models import ApiKey, Host, ModelProfile
 
-MARK = "sb-"
-SHOWN = 10  # characters by which people recognise a key
+KEY_PREFIX = "sb-"
+VISIBLE_CHARS = 10  # of a key, by which people recognise it
 
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """What a key may do. No hosts or profiles: all of them. None: no limit."""
+    """A key to make. No hosts or profiles means all of them; None means no limit."""
 
     name: str
     hosts: tuple[str, ...] = ()
@@ -34,24 +34,27 @@ class NewKey:
 
 
 def digest_of(token: str) -> str:
-    """What is kept of a key. It is 256 random bits: no salt and no slow hash are needed."""
+    """Return what is stored of a key. It is 256 random bits, so it needs no salt or slow hash."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def make_key(new: NewKey, actor: Actor, clock: Clock = system) -> tuple[int, str]:
-    """Make a key. Gives its id and the key itself, which nobody can show again."""
+    """Make a key, and return its id and the key itself, which cannot be shown again.
+
+    Raises BadRequest, NotFound for a host or profile that does not exist.
+    """
     name = new.name.strip()
     if not name or len(name) > 60 or not name.isprintable():
         raise BadRequest("Give the key a name of at most 60 characters.", "name")
     if new.expires_at is not None and new.expires_at <= clock.now():
-        raise BadRequest("That time is over already.", "expires_at")
-    token = MARK + secrets.token_urlsafe(32)
+        raise BadRequest("That time is in the past.", "expires_at")
+    token = KEY_PREFIX + secrets.token_urlsafe(32)
     with writing():
-        hosts = _check_named(Host.objects.filter(removed_at=None), new.hosts, "host")
-        profiles = _check_named(ModelProfile.objects.all(), new.profiles, "profile")
+        hosts = _find_all(Host.objects.filter(removed_at=None), new.hosts, "host")
+        profiles = _find_all(ModelProfile.objects.all(), new.profiles, "profile")
         row = ApiKey.objects.create(
             name=name,
-            prefix=token[:SHOWN],
+            prefix=token[:VISIBLE_CHARS],
             sha256=digest_of(token),
             all_hosts=not new.hosts,
             all_profiles=not new.profiles,
@@ -82,34 +85,46 @@ def make_key(new: NewKey, actor: Actor, clock: Clock = system) -> tuple[int, str
 
 
 def turn_off(key_id: int, actor: Actor, clock: Clock = system) -> None:
-    """Nobody gets in with it any more, from the next look of each gateway process on. For good:
-    who may come again gets a new key."""
+    """Turn a key off for good; each gateway process refuses it from its next reading on.
+
+    Raises NotFound, Conflict if it is off already.
+    """
     with writing():
         row = ApiKey.objects.select_for_update().filter(pk=key_id).first()
         if row is None:
             raise NotFound("There is no such key.")
         if row.off_at is not None:
-            raise Conflict(f"{row.name} is off already.")
+            raise Conflict(f"{row.name} is already off.")
         row.off_at = clock.now()
         row.save(update_fields=["off_at"])
         append("key.off", actor, clock=clock, key=row.pk, name=row.name, prefix=row.prefix)
 
 
-def refused(token: str, actor: Actor, more: int = 0, clock: Clock = system) -> None:
-    """Somebody came with a key that does not work. Nothing of what they sent is kept, unless it is
-    a key that once did: then its name. `more`: as many went before and were not told."""
+def record_refused(token: str, actor: Actor, left_out: int = 0, clock: Clock = system) -> None:
+    """Record that a client came with a key that does not work.
+
+    Nothing of what it sent is stored, but the key is named if it once worked. `left_out` is how
+    many such attempts before this one were not recorded.
+    """
     with writing():
         row = ApiKey.objects.filter(sha256=digest_of(token)).first()
-        why = "no such key"
-        if row is not None:
-            why = "it is off" if row.off_at is not None else "it has expired"
-        about: dict[str, Any] = {}
-        if row is not None:
-            about = {"key": row.pk, "name": row.name, "prefix": row.prefix}
-        append("key.refused", actor, clock=clock, why=why, more=more, **about)
+        if row is None:
+            append("key.refused", actor, clock=clock, why="no such key", more=left_out)
+            return
+        why = "it is off" if row.off_at is not None else "it has expired"
+        append(
+            "key.refused",
+            actor,
+            clock=clock,
+            why=why,
+            more=left_out,
+            key=row.pk,
+            name=row.name,
+            prefix=row.prefix,
+        )
 
 
-def _check_named(rows: QuerySet[Any], names: Iterable[str], what: str) -> list[Any]:
+def _find_all(rows: QuerySet[Any], names: Iterable[str], what: str) -> list[Any]:
     found = {row.name: row for row in rows.filter(name__in=list(names))}
     missing = sorted(set(names) - found.keys())
     if missing:

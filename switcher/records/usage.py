@@ -1,4 +1,4 @@
-"""What the gateway counted, added to the hours' rows in batches. Counts, never contents."""
+"""Adds what the gateway counted to the usage of each hour. Counts only, never contents."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from switcher.models import ApiKey, Usage
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
-    """Whose requests are counted: by key (None: without one), host, model and hour."""
+class UsageBucket:
+    """What requests are counted by. `key` is an id, None for requests without a key."""
 
     key: int | None
     host: str
@@ -22,8 +22,8 @@ class Where:
 
 
 @dataclass(slots=True)
-class Counts:
-    """How many since the last batch. `wait_ms` is what held requests waited, in all."""
+class UsageCounts:
+    """Counts of one bucket. `waits` are requests that a closed gate held, `wait_ms` their sum."""
 
     requests: int = 0
     errors: int = 0
@@ -32,30 +32,33 @@ class Counts:
     tokens_in: int = 0
     tokens_out: int = 0
 
+    def add(self, other: UsageCounts) -> None:
+        """Add another bucket's counts to these."""
+        for name in Usage.COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """What was counted since the last batch, and the ids of the keys that were used: for a list of
-    models, too, which is not counted."""
+class UsageBatch:
+    """Counts since the last batch, and the ids of the keys that were used.
 
-    rows: list[tuple[Where, Counts]]
+    A key may be used without a count: lists of models are not counted.
+    """
+
+    rows: list[tuple[UsageBucket, UsageCounts]]
     keys: set[int]
 
     def __bool__(self) -> bool:
         return bool(self.rows or self.keys)
 
 
-def add(batch: Batch, used_at: datetime) -> None:
-    """Add what was counted, in one transaction; its keys were used just now."""
+def add_usage(batch: UsageBatch, used_at: datetime) -> None:
+    """Add a batch in one transaction, and set when its keys were last used."""
     with transaction.atomic():
-        for where, counts in batch.rows:
-            _add(where, counts)
+        for bucket, counts in batch.rows:
+            row, _ = Usage.objects.get_or_create(
+                key_id=bucket.key, host=bucket.host, model=bucket.model, hour=bucket.hour
+            )
+            more = {name: F(name) + getattr(counts, name) for name in Usage.COUNTS}
+            Usage.objects.filter(pk=row.pk).update(**more)
         ApiKey.objects.filter(pk__in=batch.keys).update(last_used_at=used_at)
-
-
-def _add(where: Where, counts: Counts) -> None:
-    row, _ = Usage.objects.get_or_create(
-        key_id=where.key, host=where.host, model=where.model, hour=where.hour
-    )
-    more = {name: F(name) + getattr(counts, name) for name in Usage.COUNTS}
-    Usage.objects.filter(pk=row.pk).update(**more)

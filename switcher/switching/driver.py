@@ -13,7 +13,7 @@ from switcher.domain.clock import Clock
 from switcher.ollama.calls import Call
 from switcher.ollama.client import Ollama
 from switcher.ollama.errors import CallCut, ModelMissing, OllamaError, Refused
-from switcher.queries.gates import standing
+from switcher.queries.gates import gate_status
 from switcher.records.switches import ClaimedSwitch
 from switcher.switching.effects import (
     Cancelled,
@@ -95,7 +95,7 @@ class Driver:
             case Delete(name):
                 return self._delete(name, call)
             case InFlight():
-                return standing(self._held.host_id, self._held.switch_id)
+                return gate_status(self._held.host_id, self._held.switch_id)
             case Pause(seconds):
                 return self._clock.sleep(seconds)
 

@@ -76,7 +76,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """What the gateway's processes have told of this switch's closed gate; gives Standing."""
+    """What the gateway's processes have told of this switch's closed gate; gives GateStatus."""
 
 
 @dataclass(frozen=True, slots=True)

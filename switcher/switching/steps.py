@@ -16,7 +16,7 @@ from switcher.domain.specs import load_timeout_s
 from switcher.domain.states import State, Strategy
 from switcher.ollama.client import Loaded, Warmed
 from switcher.ollama.errors import OllamaError
-from switcher.queries.gates import Standing
+from switcher.queries.gates import GateStatus
 from switcher.queries.model_copies import tags_of
 from switcher.records.switches import ClaimedSwitch, plan_facts, snapshot
 from switcher.switching.effects import (
@@ -185,7 +185,7 @@ def _drain() -> Steps[int]:
     requests end (fact 2)."""
     waited = 0.0
     while True:
-        now: Standing = yield InFlight()
+        now: GateStatus = yield InFlight()
         if not now.unaware and not now.in_flight:
             return 0
         if waited >= DRAIN_S:
@@ -200,7 +200,7 @@ def _all_know() -> Steps[bool]:
     configuration has changed. Gives whether there is any process."""
     waited = 0.0
     while True:
-        now: Standing = yield InFlight()
+        now: GateStatus = yield InFlight()
         if not (now.unaware or now.unsent) or waited >= DRAIN_S:
             return now.processes > 0
         yield Pause(GATE_POLL_S)

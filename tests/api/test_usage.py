@@ -7,7 +7,7 @@ from django.test import Client
 
 from switcher.records import keys
 from switcher.records.keys import NewKey
-from switcher.records.usage import Batch, Counts, Where, add
+from switcher.records.usage import UsageBatch, UsageBucket, UsageCounts, add_usage
 from tests.api.conftest import ADMIN
 
 
@@ -16,13 +16,13 @@ def key(transactional_db: None) -> int:
     """A key that was used now, and ten days ago; beside it something was asked without one."""
     made, _ = keys.make_key(NewKey("bot"), ADMIN)
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    counts = Counts(requests=3, errors=1, waits=2, wait_ms=900, tokens_in=40, tokens_out=50)
+    counts = UsageCounts(requests=3, errors=1, waits=2, wait_ms=900, tokens_in=40, tokens_out=50)
     rows = [
-        (Where(made, "tower", "mid-a", hour), counts),
-        (Where(made, "tower", "mid-a", hour - timedelta(days=10)), Counts(requests=100)),
-        (Where(None, "den", "mid-b", hour), Counts(requests=1)),
+        (UsageBucket(made, "tower", "mid-a", hour), counts),
+        (UsageBucket(made, "tower", "mid-a", hour - timedelta(days=10)), UsageCounts(requests=100)),
+        (UsageBucket(None, "den", "mid-b", hour), UsageCounts(requests=1)),
     ]
-    add(Batch(rows, {made}), hour)
+    add_usage(UsageBatch(rows, {made}), hour)
     return made
 
 

@@ -13,7 +13,7 @@ from switcher.models import AuditEntry, Host
 from switcher.queries.gates import routes
 from switcher.records import keys
 from switcher.records.keys import NewKey
-from switcher.records.usage import Batch, Counts, Where, add
+from switcher.records.usage import UsageBatch, UsageBucket, UsageCounts, add_usage
 from tests import make
 from tests.commands.conftest import ADMIN, run
 
@@ -28,7 +28,7 @@ def tower(db: None) -> Host:
 
 
 def served() -> list[tuple[str, str]]:
-    return routes().by_name["tower"].served
+    return routes().by_name["tower"].served_names
 
 
 def test_a_name_is_set_and_taken_back(tower: Host) -> None:
@@ -81,13 +81,13 @@ def test_what_a_client_gets_by_each_name(tower: Host) -> None:
 def test_keys_tell_what_was_counted(tower: Host) -> None:
     key, _ = keys.make_key(NewKey("bot"), ADMIN)
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    counts = Counts(requests=3, errors=1, waits=2, wait_ms=900, tokens_in=40, tokens_out=50)
+    counts = UsageCounts(requests=3, errors=1, waits=2, wait_ms=900, tokens_in=40, tokens_out=50)
     rows = [
-        (Where(key, "tower", "mid-a", hour), counts),
-        (Where(key, "den", "mid-b", hour), Counts(requests=4)),
-        (Where(None, "tower", "mid-a", hour), Counts(requests=9)),
+        (UsageBucket(key, "tower", "mid-a", hour), counts),
+        (UsageBucket(key, "den", "mid-b", hour), UsageCounts(requests=4)),
+        (UsageBucket(None, "tower", "mid-a", hour), UsageCounts(requests=9)),
     ]
-    add(Batch(rows, {key}), hour)
+    add_usage(UsageBatch(rows, {key}), hour)
     assert run("keys").out.splitlines()[1].split()[-4:] == ["7", "1", "2", "90"]
     (told,) = json.loads(run("keys", "--json").out)
     assert told["usage"]["requests"] == 7

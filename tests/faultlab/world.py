@@ -11,7 +11,7 @@ from switcher.domain.errors import Conflict, NotFound
 from switcher.domain.states import ENDED, State, Strategy
 from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.ollama.errors import OllamaError
-from switcher.queries.gates import Standing
+from switcher.queries.gates import GateStatus
 from switcher.records import switches
 from switcher.records.switches import NewSwitch
 from switcher.switching.effects import Effect, ListResident, Warm
@@ -226,9 +226,9 @@ class World:
         else:
             self.host.befall(fault.kind, fault.args)
 
-    def standing(self) -> Standing:
+    def standing(self) -> GateStatus:
         """What the gateway's processes have told: they all know, and so many requests run on."""
-        return Standing(processes=0, unaware=0, in_flight=self.in_flight)
+        return GateStatus(processes=0, unaware=0, in_flight=self.in_flight)
 
     def _none_in_flight(self) -> None:
         self.in_flight = 0

@@ -14,7 +14,7 @@ from switcher.concurrency.threads import in_thread
 from switcher.domain.errors import BadRequest, NotFound
 from switcher.domain.specs import Spec
 from switcher.gateway import route_cache
-from switcher.gateway.answers import GatewayError
+from switcher.gateway.errors import GatewayError
 from switcher.gateway.meter import Meter, RequestUsage
 from switcher.models import ApiKey, AuditEntry, Host, Usage
 from switcher.queries import keys as queries
@@ -130,7 +130,7 @@ async def test_what_was_asked_is_counted_by_key_and_model(host: Host, upstream: 
     for _ in range(2):
         await with_key(token).end()
     await ask().end()
-    await route_cache.close_tables()
+    await route_cache.close_current()
     rows = await in_thread(lambda: list(Usage.objects.order_by("-key").values()))
     counts = [(r["requests"], r["errors"], r["tokens_in"], r["tokens_out"]) for r in rows]
     assert sorted(counts) == [(1, 0, 3, 4), (2, 1, 3, 4)]
@@ -163,7 +163,7 @@ async def test_tokens_are_counted_as_each_address_tells_them(
 
     upstream.answer = answer
     assert (await ask({"model": "x", "stream": False}, target=path).end()).status == 200
-    await route_cache.close_tables()
+    await route_cache.close_current()
     row = await in_thread(Usage.objects.get)
     assert (row.tokens_in, row.tokens_out) == tokens
 

@@ -8,8 +8,8 @@ from aiohttp import web
 
 from switcher.concurrency.threads import in_thread
 from switcher.domain.specs import Spec
-from switcher.gateway.answers import GatewayError
-from switcher.gateway.translate import Answer, to_chat
+from switcher.gateway.errors import GatewayError
+from switcher.gateway.translate import ChatTranslator, to_chat
 from switcher.models import Host
 from tests.gateway.conftest import HELLO, Upstream, ask, set_active
 
@@ -140,7 +140,7 @@ def test_lines_cut_anywhere_give_the_same_events() -> None:
     lines = line("Häl") + line("lo") + line(done=True, **LAST)
     texts = set()
     for size in (1, 2, 7, len(lines)):
-        answer = Answer("mid-a", include_usage=True)
+        answer = ChatTranslator("mid-a", include_usage=True)
         answer._head = {"id": "chatcmpl-1"}
         parts = [lines[i : i + size] for i in range(0, len(lines), size)]
         texts.add(b"".join(answer.feed(part) for part in parts))
@@ -152,7 +152,7 @@ def test_lines_cut_anywhere_give_the_same_events() -> None:
 def test_tool_calls_come_back_as_text() -> None:
     call = {"function": {"name": "now", "arguments": {"zone": "UTC"}}}
     message = {"role": "assistant", "content": "", "thinking": "hm", "tool_calls": [call]}
-    made = Answer("mid-a").whole({"message": message, "done": True, **LAST})
+    made = ChatTranslator("mid-a").whole({"message": message, "done": True, **LAST})
     choice = made["choices"][0]
     assert choice["finish_reason"] == "tool_calls"
     assert choice["message"]["reasoning"] == "hm"

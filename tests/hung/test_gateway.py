@@ -48,7 +48,7 @@ async def host(
     transactional_db: None, settings: Any, ollama: Ollama, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Host]:
     settings.SWITCHER_OPEN_GATEWAY = True
-    monkeypatch.setattr(relay, "SILENT_S", SILENT_S)
+    monkeypatch.setattr(relay, "SILENCE_TIMEOUT_S", SILENT_S)
     yield await in_thread(add_host, "north-1", ollama.url)
     await relay.close()
 
@@ -83,7 +83,7 @@ async def test_what_is_json_is_passed_on_as_json_and_read_no_further(
 async def test_what_drips_ends_when_its_client_leaves(
     host: Host, ollama: Ollama, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(relay, "SILENT_S", 60.0)
+    monkeypatch.setattr(relay, "SILENCE_TIMEOUT_S", 60.0)
     ollama.bad = ALL[name]
     exchange = ask()
     await _until(ollama.raw.dripping.is_set)
@@ -99,7 +99,7 @@ async def test_a_hung_host_is_a_504_that_says_so(host: Host, ollama: Ollama) -> 
     exchange = await ask().end()
     assert exchange.status == 504
     assert "north-1: http://127.0.0.1:" in exchange.json()["error"]["message"]
-    assert "said nothing for" in exchange.json()["error"]["message"]
+    assert "sent nothing for" in exchange.json()["error"]["message"]
 
 
 async def test_a_page_of_somebody_elses_is_not_passed_on(host: Host, ollama: Ollama) -> None:
@@ -115,7 +115,7 @@ async def test_no_more_than_a_bound_is_read_of_an_answer_without_an_end(
 ) -> None:
     ollama.bad = HUGE["100 MB of JSON"]
     await ask().end()
-    assert ollama.bytes_poured < relay.MAX_BYTES + 10_000_000
+    assert ollama.bytes_poured < relay.MAX_REPLY_BYTES + 10_000_000
 
 
 async def test_a_redirect_reaches_no_other_host(host: Host, ollama: Ollama) -> None:
@@ -133,7 +133,7 @@ async def test_a_stream_that_falls_silent_ends_with_an_error_event(
     assert exchange.status == 200
     first, last = exchange.events()
     assert first == {"choices": []}
-    assert "said nothing for" in last["error"]["message"]
+    assert "sent nothing for" in last["error"]["message"]
 
 
 # --- where answers are translated -----------------------------------------------------------

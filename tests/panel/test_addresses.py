@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from switcher.gateway.auth import caller_of
+from switcher.gateway.request_head import RequestHead
 from switcher.models import AuditEntry
 from tests import make
 from tests.panel.test_django_admin import PROFILE
@@ -70,9 +70,10 @@ def test_a_named_proxy_is_believed_and_nobody_else(
 def test_the_gateway_reads_it_alike() -> None:
     scope = {
         "method": "POST",
+        "path": "/v1/chat/completions",
         "client": (PROXY, 4711),
         "headers": [(b"X-Forwarded-For", b"203.0.113.1"), (b"x-forwarded-for", b"198.51.100.7")],
     }
-    assert caller_of(scope).address == "198.51.100.7"
-    assert caller_of(scope | {"client": (SOMEBODY, 1)}).address == SOMEBODY
-    assert caller_of(scope | {"client": None}).address is None
+    assert RequestHead.of(scope).client_address == "198.51.100.7"
+    assert RequestHead.of(scope | {"client": (SOMEBODY, 1)}).client_address == SOMEBODY
+    assert RequestHead.of(scope | {"client": None}).client_address is None

@@ -15,7 +15,7 @@ from django.test import Client
 from switcher.domain.specs import Spec
 from switcher.models import AuditEntry, GatewayName, Host
 from switcher.queries.gates import routes
-from switcher.records.usage import Batch, Counts, Where, add
+from switcher.records.usage import UsageBatch, UsageBucket, UsageCounts, add_usage
 from tests import make
 from tests.panel.test_board import text_of
 
@@ -72,7 +72,7 @@ def test_saving_it_changes_the_table_of_the_gateway_and_leaves_entries(
     assert kept(host) == {"quick": "small"}
     route = routes().by_name["north-1"]
     assert route.policy == "strict"
-    assert route.served == [("mid-a", "mid-a"), ("quick", "tiny-a")]
+    assert route.served_names == [("mid-a", "mid-a"), ("quick", "tiny-a")]
     save(admin, "strict", ("quick", "small"), ("vec", "vectors"), ("", "small"))
     names = AuditEntry.objects.filter(kind="host.names").order_by("seq")
     assert [(e.facts["before"], e.facts["after"]) for e in names] == [
@@ -156,10 +156,10 @@ def test_a_profile_that_a_name_stands_for_is_not_deleted(admin: Client, host: Ho
 def test_the_hosts_page_leads_there_and_shows_what_was_used(admin: Client, host: Host) -> None:
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     rows = [
-        (Where(None, "north-1", "mid-a", hour), Counts(requests=1234, errors=5)),
-        (Where(None, "elsewhere", "mid-b", hour), Counts(requests=7)),
+        (UsageBucket(None, "north-1", "mid-a", hour), UsageCounts(requests=1234, errors=5)),
+        (UsageBucket(None, "elsewhere", "mid-b", hour), UsageCounts(requests=7)),
     ]
-    add(Batch(rows, set()), hour)
+    add_usage(UsageBatch(rows, set()), hour)
     page = admin.get("/hosts/north-1/")
     assert PATH in page.content.decode()
     assert "1,234" in text_of(page)

@@ -50,7 +50,7 @@ def test_a_key_is_turned_off_for_good(admin: Client) -> None:
     assert "The key is off." in page
     assert "Off since" in page
     page = admin.post(f"/keys/{key_id}/off", follow=True).content.decode()
-    assert "bot is off already." in page
+    assert "bot is already off." in page
     assert AuditEntry.objects.filter(kind="key.off").count() == 1
 
 
@@ -93,7 +93,7 @@ def test_keys_that_had_no_list_before_stay_for_all_and_others_stay_bound(db: Non
 def test_how_limits_are_counted_is_said_where_they_are_set_and_where_they_stand(
     admin: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    counted = "Each of N gateway processes allows its N-th part of it"
+    counted = "Each of N gateway processes allows one N-th of it"
     assert counted in text_of(admin.get("/keys/add"))
     keys.make_key(NewKey("free"), ANNA)
     assert counted not in text_of(admin.get("/keys/"))

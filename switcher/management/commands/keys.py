@@ -118,7 +118,7 @@ def _usage_row(row: queries.UsageRow) -> tuple[str, ...]:
 
 
 def _row(row: queries.KeyFacts) -> tuple[str, ...]:
-    state = "works" if row.works_at(system.now()) else "off" if row.off_at else "expired"
+    state = "works" if row.is_valid_at(system.now()) else "off" if row.off_at else "expired"
     used = f"{row.last_used_at:%Y-%m-%d %H:%M}" if row.last_used_at else "never"
     hosts = "all" if row.all_hosts else ", ".join(row.hosts) or "none left"
     profiles = "any" if row.all_profiles else ", ".join(row.profiles) or "none left"

@@ -27,7 +27,7 @@ def key_list(request: HttpRequest) -> HttpResponse:
     rows = queries.all_keys()
     context = {
         "now": now,
-        "keys": [(key, key.works_at(now)) for key in rows],
+        "keys": [(key, key.is_valid_at(now)) for key in rows],
         "usage": queries.usage(DAYS),
         "days": DAYS,
         "limit_words": queries.LIMIT_WORDS if any(key.is_limited for key in rows) else "",

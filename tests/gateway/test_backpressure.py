@@ -16,7 +16,7 @@ from switcher.domain.specs import Spec
 from switcher.gateway.asgi import app
 from switcher.models import Host
 from tests.gateway.conftest import HELLO, Exchange, Upstream, ask, set_active
-from tests.gateway.test_shapes import EVENTS, NDJSON
+from tests.gateway.test_api_styles import EVENTS, NDJSON
 
 EVENT = b'data: {"choices":[{"delta":{"content":"%s"}}]}\n\n' % (b"x" * 16_000)
 LINE = b'{"message":{"content":"%s"},"done":false}\n' % (b"x" * 16_000)

@@ -23,7 +23,7 @@ from tests.gateway.test_keys import make_key, with_key
 async def change(act: Callable[..., Any], *values: Any) -> None:
     """Change something, and wait until this process's table knows."""
     await in_thread(act, *values)
-    await route_cache.table().routes_after_now()
+    await route_cache.current().routes_as_of_now()
 
 
 def activate(host: Host, profile: ModelProfile) -> None:

@@ -10,7 +10,7 @@ import pytest
 from django.db import DatabaseError
 
 from switcher.concurrency.threads import in_thread
-from switcher.gateway import refusals
+from switcher.gateway import refused_keys
 from switcher.models import AuditEntry, Host, LedgerRow
 from switcher.records.keys import NewKey, make_key, turn_off
 from tests.gateway.conftest import ADMIN, Upstream, ask
@@ -20,9 +20,9 @@ SENT = "sb-canary-key-that-never-was-4d1a"
 
 @pytest.fixture(autouse=True)
 def nothing_told_yet() -> Iterator[None]:
-    refusals.forget()
+    refused_keys.throttle.reset()
     yield
-    refusals.forget()
+    refused_keys.throttle.reset()
 
 
 def refused() -> list[tuple[str, dict[str, Any]]]:
@@ -44,7 +44,7 @@ async def test_a_key_that_once_worked_is_named(host: Host, upstream: Upstream) -
     key_id, token = await in_thread(make_key, NewKey("ci"), ADMIN)
     assert (await ask(Authorization=f"Bearer {token}").end()).status == 200
     await in_thread(turn_off, key_id, ADMIN)
-    await refusals.tell(token, "192.0.2.7", "curl")
+    await refused_keys.record_refused_key(token, "192.0.2.7", "curl")
     ((_, facts),) = await in_thread(refused)
     assert facts == {
         "why": "it is off", "more": 0, "key": key_id, "name": "ci", "prefix": token[:10]
@@ -60,15 +60,15 @@ async def test_a_client_that_asks_again_and_again_is_one_entry(
     for _ in range(20):
         assert (await ask(Authorization=f"Bearer {SENT}").end()).status == 401
     assert len(await in_thread(refused)) == 1
-    monkeypatch.setattr(refusals, "EVERY_S", 0.0)
-    await refusals.tell(SENT, None, "")
+    monkeypatch.setattr(refused_keys, "INTERVAL_S", 0.0)
+    await refused_keys.record_refused_key(SENT, None, "")
     assert (await in_thread(refused))[1][1]["more"] == 19
 
 
 async def test_many_keys_and_addresses_do_not_fill_the_trail_either(transactional_db: None) -> None:
-    for n in range(refusals.MOST + 20):
-        await refusals.tell(f"{SENT}{n}", f"198.51.100.{n}", "")
-    assert len(await in_thread(refused)) == refusals.MOST
+    for n in range(refused_keys.MAX_PER_INTERVAL + 20):
+        await refused_keys.record_refused_key(f"{SENT}{n}", f"198.51.100.{n}", "")
+    assert len(await in_thread(refused)) == refused_keys.MAX_PER_INTERVAL
 
 
 async def test_a_client_is_refused_also_while_nothing_can_be_written(
@@ -77,8 +77,8 @@ async def test_a_client_is_refused_also_while_nothing_can_be_written(
     def away(*_: Any) -> None:
         raise DatabaseError("the database is away")
 
-    monkeypatch.setattr(refusals, "refused", away)
+    monkeypatch.setattr(refused_keys, "record_refused", away)
     with caplog.at_level(logging.ERROR):
         assert (await ask(Authorization=f"Bearer {SENT}").end()).status == 401
-    assert "was not written down" in caplog.text
+    assert "was not recorded" in caplog.text
     assert SENT not in caplog.text

@@ -16,8 +16,8 @@ from switcher.gateway import route_cache
 from switcher.models import ApiKey, Host
 from switcher.ollama import relay
 from tests.gateway.conftest import Exchange, Upstream, add_host, ask
+from tests.gateway.test_api_styles import NDJSON
 from tests.gateway.test_keys import make_key, with_key
-from tests.gateway.test_shapes import NDJSON
 
 DIGEST = "sha256:" + "ab" * 32
 CALLS = [
@@ -205,7 +205,7 @@ async def test_who_leaves_an_upload_ends_it(store: Store) -> None:
 async def test_a_key_that_only_manages_was_used(host: Host, upstream: Upstream) -> None:
     token = await in_thread(make_key, manage=True)
     await with_key(token, body={"model": "x"}, target="/api/pull").end()
-    await route_cache.close_tables()
+    await route_cache.close_current()
     assert (await in_thread(ApiKey.objects.get)).last_used_at is not None
 
 

@@ -13,12 +13,12 @@ import pytest
 from aiohttp import web
 
 from switcher.concurrency.threads import in_thread
-from switcher.gateway import lists, route_cache, streaming
+from switcher.gateway import model_lists, route_cache, streaming
 from switcher.gateway.asgi import app
 from switcher.models import Host, Usage
 from tests.gateway.conftest import Exchange, Upstream, ask
-from tests.gateway.test_passing import cut
-from tests.gateway.test_shapes import EVENTS, NDJSON
+from tests.gateway.test_api_styles import EVENTS, NDJSON
+from tests.gateway.test_forward import cut
 
 CHAT = b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
 LINE = b'{"message":{"content":"Hi"},"done":false}\n'
@@ -154,7 +154,7 @@ async def test_a_model_that_writes_of_errors_is_no_error(host: Host, upstream: U
 
 async def counted() -> tuple[int, int, int]:
     """Requests, errors and tokens out, once what was counted is written."""
-    await route_cache.close_tables()
+    await route_cache.close_current()
     row = await in_thread(Usage.objects.get)
     return row.requests, row.errors, row.tokens_out
 
@@ -225,7 +225,7 @@ async def test_only_a_stream_has_to_begin_soon(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, stream: bool, status: int
 ) -> None:
     """An answer that comes whole begins when all of it was made."""
-    monkeypatch.setattr(streaming, "FIRST_S", 0.05)
+    monkeypatch.setattr(streaming, "FIRST_PART_TIMEOUT_S", 0.05)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         with suppress(TimeoutError):
@@ -307,7 +307,7 @@ async def test_who_takes_nothing_for_long_is_left(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The model stays busy as long as somebody listens, and a switch waits for it."""
-    monkeypatch.setattr(streaming, "TAKE_S", 0.1)
+    monkeypatch.setattr(streaming, "CLIENT_TIMEOUT_S", 0.1)
     left = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -337,7 +337,7 @@ async def test_who_takes_nothing_for_long_is_left(
 async def test_after_the_head_the_first_part_has_a_time_limit(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "FIRST_S", 0.1)
+    monkeypatch.setattr(streaming, "FIRST_PART_TIMEOUT_S", 0.1)
     stay = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -356,7 +356,7 @@ async def test_after_the_head_the_first_part_has_a_time_limit(
 async def test_a_list_of_a_hung_host_is_not_waited_for_for_long(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(lists, "LIST_S", 0.1)
+    monkeypatch.setattr(model_lists, "LIST_TIMEOUT_S", 0.1)
     stay = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:

@@ -185,7 +185,7 @@ async def test_who_asked_for_the_count_gets_it(host: Host, upstream: Upstream) -
 async def test_a_host_that_falls_silent_is_not_waited_for_for_ever(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "BETWEEN_S", 0.1)
+    monkeypatch.setattr(streaming, "NEXT_PART_TIMEOUT_S", 0.1)
     left = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:

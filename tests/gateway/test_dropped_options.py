@@ -12,7 +12,7 @@ from switcher.domain.specs import Spec
 from switcher.gateway.body import parse
 from switcher.models import Host
 from tests.gateway.conftest import Upstream, ask, set_active
-from tests.gateway.test_shapes import EVENTS, NDJSON, streamed
+from tests.gateway.test_api_styles import EVENTS, NDJSON, streamed
 
 ENDS = {
     "/v1/chat/completions": (EVENTS, b"data: [DONE]\n\n"),

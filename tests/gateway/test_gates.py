@@ -18,7 +18,7 @@ from switcher.gateway import route_cache, routing
 from switcher.models import GatewayProcess, Host, Usage
 from switcher.ollama import relay
 from switcher.queries import gates as queries
-from switcher.queries.gates import Standing
+from switcher.queries.gates import GateStatus
 from switcher.records import leases, switches
 from switcher.records.switches import ClaimedSwitch, NewSwitch
 from switcher.switching import waiting as waiting_room
@@ -58,7 +58,7 @@ async def test_requests_wait_while_a_swap_lasts_and_go_to_the_new_model(
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     waiting = [ask() for _ in range(5)]
-    await until(lambda: routing.waiting(host.pk) == 5)
+    await until(lambda: routing.held(host.pk) == 5)
     assert inflight.in_flight(host.pk) == 0, "who waits is not in flight: draining would not end"
     assert not upstream.asked
     await in_thread(activate, held)
@@ -66,7 +66,7 @@ async def test_requests_wait_while_a_swap_lasts_and_go_to_the_new_model(
         await got.end()
         assert got.status == 200
         assert got.headers["x-switchboard-model"] == "mid-b"
-    assert routing.waiting(host.pk) == 0
+    assert routing.held(host.pk) == 0
 
 
 async def test_after_a_swap_that_failed_they_go_to_the_old_model(
@@ -75,7 +75,7 @@ async def test_after_a_swap_that_failed_they_go_to_the_old_model(
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING, State.UNLOADING, State.LOADING, State.RESTORING)
     got = ask()
-    await until(lambda: routing.waiting(host.pk))
+    await until(lambda: routing.held(host.pk))
     await in_thread(held.end, State.ROLLED_BACK, outcome="mid-a is active again.")
     assert (await got.end()).headers["x-switchboard-model"] == "mid-a"
 
@@ -93,22 +93,22 @@ async def test_nothing_waits_while_the_old_model_still_answers(
 async def test_who_leaves_gives_the_place_up(host: Host, upstream: Upstream) -> None:
     await in_thread(go, await in_thread(begin, host), State.DRAINING)
     got = ask()
-    await until(lambda: routing.waiting(host.pk))
+    await until(lambda: routing.held(host.pk))
     got.leave()
     async with asyncio.timeout(10):
         await got.task
-    assert routing.waiting(host.pk) == 0
+    assert routing.held(host.pk) == 0
     assert got.sent.empty()
 
 
 async def test_only_so_many_wait(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "MAX_WAITING", 2)
+    monkeypatch.setattr(routing, "MAX_HELD", 2)
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     waiting = [ask(), ask()]
-    await until(lambda: routing.waiting(host.pk) == 2)
+    await until(lambda: routing.held(host.pk) == 2)
     got = await ask().end()
     assert got.status == 503
     assert got.json()["error"]["code"] == "switching"
@@ -120,12 +120,12 @@ async def test_only_so_many_wait(
 async def test_nobody_waits_for_ever(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "LONGEST_S", 0.05)
+    monkeypatch.setattr(routing, "GATE_TIMEOUT_S", 0.05)
     await in_thread(go, await in_thread(begin, host), State.DRAINING)
     got = await ask().end()
     assert got.status == 503
     assert "retry-after" in got.headers
-    assert routing.waiting(host.pk) == 0
+    assert routing.held(host.pk) == 0
 
 
 async def test_a_wait_is_counted_whatever_became_of_it(
@@ -134,14 +134,14 @@ async def test_a_wait_is_counted_whatever_became_of_it(
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     patient, leaving = ask(), ask()
-    await until(lambda: routing.waiting(host.pk) == 2)
+    await until(lambda: routing.held(host.pk) == 2)
     leaving.leave()
-    await until(lambda: routing.waiting(host.pk) == 1)
-    monkeypatch.setattr(routing, "LONGEST_S", 0.05)
+    await until(lambda: routing.held(host.pk) == 1)
+    monkeypatch.setattr(routing, "GATE_TIMEOUT_S", 0.05)
     assert (await ask().end()).status == 503
     await in_thread(activate, held)
     assert (await patient.end()).status == 200
-    await route_cache.close_tables()
+    await route_cache.close_current()
     rows = await in_thread(lambda: list(Usage.objects.values_list("model", "requests", "waits")))
     assert sorted(rows) == [("", 2, 2), ("mid-b", 1, 1)]
     errors = await in_thread(lambda: sum(Usage.objects.values_list("errors", flat=True)))
@@ -155,7 +155,7 @@ async def test_who_waits_is_sent_away_with_a_time_when_the_server_ends(
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     got = ask()
-    await until(lambda: routing.waiting(host.pk) == 1)
+    await until(lambda: routing.held(host.pk) == 1)
     waiting_room.release_waiters()
     await got.end()
     assert (got.status, got.headers["retry-after"]) == (503, "10")
@@ -169,8 +169,8 @@ async def test_models_are_listed_while_a_swap_lasts(host: Host) -> None:
     assert [m["id"] for m in got.json()["data"]] == ["mid-a"]
 
 
-async def standing_of(host: Host, held: ClaimedSwitch) -> Standing:
-    return await in_thread(queries.standing, host.pk, held.switch_id)
+async def gate_status_of(host: Host, held: ClaimedSwitch) -> GateStatus:
+    return await in_thread(queries.gate_status, host.pk, held.switch_id)
 
 
 async def test_a_switch_learns_what_is_still_under_way(host: Host, upstream: Upstream) -> None:
@@ -186,13 +186,13 @@ async def test_a_switch_learns_what_is_still_under_way(host: Host, upstream: Ups
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     async with asyncio.timeout(10):
-        while (await standing_of(host, held)) != Standing(1, 0, 1, 0):
+        while (await gate_status_of(host, held)) != GateStatus(1, 0, 1, 0):
             await asyncio.sleep(0.01)
     late = ask()
     go_on.set()
     assert (await early.end()).status == 200
     async with asyncio.timeout(10):
-        while (await standing_of(host, held)) != Standing(1, 0, 0):
+        while (await gate_status_of(host, held)) != GateStatus(1, 0, 0):
             await asyncio.sleep(0.01)
     assert len(upstream.asked) == 1, "who came after the gate was closed waits"
     await in_thread(activate, held)
@@ -219,10 +219,10 @@ async def test_nothing_slips_through_once_the_process_has_said_that_it_knows(
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     async with asyncio.timeout(10):
-        while (await standing_of(host, held)) != Standing(1, 0, 0):
+        while (await gate_status_of(host, held)) != GateStatus(1, 0, 0):
             await asyncio.sleep(0.005)
     count = len(upstream.asked)
-    await until(lambda: routing.waiting(host.pk) == 8)
+    await until(lambda: routing.held(host.pk) == 8)
     assert len(upstream.asked) == count
     stop.set()
     await asyncio.gather(*clients)
@@ -236,10 +236,10 @@ async def test_an_overlap_holds_requests_only_while_the_configuration_changes(
     assert (await ask().end()).headers["x-switchboard-model"] == "mid-a"
     await in_thread(go, held, State.ACTIVATING)
     async with asyncio.timeout(10):
-        while (await standing_of(host, held)) != Standing(1, 0, 0):
+        while (await gate_status_of(host, held)) != GateStatus(1, 0, 0):
             await asyncio.sleep(0.005)
     got = ask()
-    await until(lambda: routing.waiting(host.pk))
+    await until(lambda: routing.held(host.pk))
     await in_thread(held.activate, State.UNLOADING, "sha-mid-b")
     assert (await got.end()).headers["x-switchboard-model"] == "mid-b"
 
@@ -273,11 +273,11 @@ async def test_what_still_connects_when_the_gate_closes_waits_and_goes_to_the_ne
     closing = State.ACTIVATING if strategy == "overlap" else State.DRAINING
     await in_thread(go, held, closing)
     async with asyncio.timeout(10):
-        while (await standing_of(host, held)) != Standing(1, 0, 1, 1):
+        while (await gate_status_of(host, held)) != GateStatus(1, 0, 1, 1):
             await asyncio.sleep(0.005)
     go_on.set()
     async with asyncio.timeout(10):
-        while (await standing_of(host, held)) != Standing(1, 0, 0, 0):
+        while (await gate_status_of(host, held)) != GateStatus(1, 0, 0, 0):
             await asyncio.sleep(0.005)
     assert not upstream.asked
     if strategy == "overlap":
@@ -296,9 +296,9 @@ async def test_a_process_that_was_paused_while_it_connected_asks_the_table_again
     go_on = connecting_slowly(monkeypatch)
     early = ask()
     await until(lambda: inflight.unsent(host.pk))
-    route_cache.table()._forget()
+    route_cache.current()._expire()
     await in_thread(set_active, host, Spec("", "mid-b"))
-    route_cache.table()._newest = -1  # as if an entry had told of it
+    route_cache.current()._newest_entry = -1  # as if an entry had told of it
     go_on.set()
     assert (await early.end()).headers["x-switchboard-model"] == "mid-b"
     assert upstream.body(1)["model"] == "mid-b"
@@ -330,11 +330,11 @@ async def test_the_second_try_goes_to_whatever_is_active_by_then(
 async def test_bodies_that_wait_have_a_bound_together(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "MAX_WAITING_BYTES", 150)
+    monkeypatch.setattr(routing, "MAX_HELD_BYTES", 150)
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     first = ask({"messages": [], "pad": "x" * 60})
-    await until(lambda: routing.waiting(host.pk) == 1)
+    await until(lambda: routing.held(host.pk) == 1)
     second = await ask({"messages": [], "pad": "x" * 60}).end()
     assert (second.status, second.headers["retry-after"]) == (503, "10")
     assert second.json()["error"]["code"] == "switching"
@@ -350,9 +350,9 @@ async def test_without_its_database_nothing_is_passed_on(
     def fail(name: str) -> None:
         raise DatabaseError("away")
 
-    monkeypatch.setattr(route_cache.gates, "beat", fail)
+    monkeypatch.setattr(route_cache.gates, "heartbeat", fail)
     monkeypatch.setattr(route_cache, "VALID_S", 0.2)
-    monkeypatch.setattr(route_cache.Table.routes, "__defaults__", (0.2,))
+    monkeypatch.setattr(route_cache.RouteCache.routes, "__defaults__", (0.2,))
     got = await ask().end()
     assert (got.status, got.json()["error"]["code"]) == (503, "no_database")
     assert not upstream.asked
@@ -365,7 +365,7 @@ async def test_a_process_that_was_not_seen_for_long_is_not_waited_for(host: Host
     for name, seconds in (("alive", 1), ("dead", 30)):
         seen_at = now - timedelta(seconds=seconds)
         await in_thread(GatewayProcess.objects.create, name=name, seen_at=seen_at)
-    assert await standing_of(host, held) == Standing(1, 1, 0)
+    assert await gate_status_of(host, held) == GateStatus(1, 1, 0)
 
 
 async def test_without_requests_it_sleeps_and_wakes_for_the_next(
@@ -373,7 +373,7 @@ async def test_without_requests_it_sleeps_and_wakes_for_the_next(
 ) -> None:
     monkeypatch.setattr(route_cache, "AWAKE_S", 0.1)
     assert (await ask().end()).status == 200
-    task = route_cache.table()._task
+    task = route_cache.current()._task
     assert task is not None
     async with asyncio.timeout(10):
         await task

@@ -1,0 +1,46 @@
+"""What the gateway answers instead of a model, in the style of the API that the client uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from switcher.gateway.endpoints import ApiStyle
+
+Headers = Sequence[tuple[str, str]]
+
+_OPENAI_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "invalid_request_error",
+}
+
+
+class GatewayError(Exception):
+    """The request gets this error as its response. `param` names the member that is wrong."""
+
+    def __init__(
+        self, status: int, code: str, text: str, param: str | None = None, headers: Headers = ()
+    ) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+        self.param = param
+        self.headers = headers
+
+    def body(self, style: ApiStyle) -> dict[str, Any]:
+        """Return the error as the client's API writes it."""
+        return error_body(style, self.status, self.code, str(self), self.param)
+
+
+def error_body(
+    style: ApiStyle, status: int, code: str, text: str, param: str | None = None
+) -> dict[str, Any]:
+    """Return an error as OpenAI's or Ollama's API writes it (fact 25)."""
+    if style is ApiStyle.OLLAMA:
+        return {"error": text}
+    kind = _OPENAI_TYPES.get(status, "api_error")
+    return {"error": {"message": text, "type": kind, "param": param, "code": code}}

@@ -1,0 +1,93 @@
+"""What a connection and the head of a request tell about its client."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import parse_qs
+
+from django.conf import settings
+
+from switcher import access
+
+# Every proxy adds one of these to a request that it forwards.
+_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """The head of a request. Names of headers are in lower case.
+
+    `peer` is the IP address of the other end of the connection, which may be a proxy's.
+    """
+
+    method: str
+    path: str
+    query: bytes
+    scheme: str
+    peer: str
+    headers: Mapping[str, str]
+
+    @classmethod
+    def of(cls, scope: Mapping[str, Any]) -> RequestHead:
+        """Read it from an ASGI scope."""
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in scope["headers"]:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            # Joined as Django does: a header that was sent twice equals neither of its values.
+            headers[name] = f"{headers[name]},{value}" if name in headers else value
+        client = scope.get("client") or ("", 0)
+        return cls(
+            scope["method"],
+            scope["path"],
+            scope.get("query_string", b""),
+            scope.get("scheme", "http"),
+            str(client[0]),
+            headers,
+        )
+
+    @property
+    def server_name(self) -> str:
+        """The Host header: our own name, as the client wrote it."""
+        return self.headers.get("host", "")
+
+    @property
+    def client_address(self) -> str | None:
+        """The client's own IP address, seen through trusted proxies."""
+        return access.client_address(self.peer, self.headers.get("x-forwarded-for", ""))
+
+    @property
+    def ollama_host(self) -> str:
+        """The name of the Ollama host that the client asks for; empty for the default host."""
+        named = parse_qs(self.query.decode("latin-1")).get("host") if self.query else None
+        return named[0] if named else self.headers.get("x-switchboard-host", "")
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the client uses HTTPS, perhaps to a proxy in front of us."""
+        if settings.SECURE_PROXY_SSL_HEADER:
+            name, secure_value = settings.SECURE_PROXY_SSL_HEADER
+            value = self.headers.get(name.removeprefix("HTTP_").replace("_", "-").lower())
+            if value is not None:
+                return value.split(",")[0].strip() == secure_value
+        return self.scheme == "https"
+
+    @property
+    def is_from_this_machine(self) -> bool:
+        """Whether the client itself is on loopback. A proxy there speaks for anyone."""
+        if settings.SECURE_PROXY_SSL_HEADER or any(name in self.headers for name in _PROXY_HEADERS):
+            return False
+        return _is_loopback(self.peer)
+
+
+@lru_cache(256)
+def _is_loopback(text: str) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)

@@ -1,0 +1,65 @@
+"""Writes the response to one request as ASGI messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from switcher.gateway.endpoints import ApiStyle
+from switcher.gateway.errors import GatewayError, Headers
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+JSON_TYPE = "application/json"
+SSE_TYPE = "text/event-stream"
+SSE_DONE = b"data: [DONE]\n\n"
+
+
+class ResponseWriter:
+    """The response to one request: its head, then its body in parts."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0  # until the head is sent
+
+    @property
+    def started(self) -> bool:
+        """Whether it is too late for another status."""
+        return self.status > 0
+
+    async def start(self, status: int, content_type: str, headers: Headers = ()) -> None:
+        """Send the head of a response whose body follows."""
+        self.status = status
+        headers = [("content-type", content_type), ("cache-control", "no-store"), *headers]
+        raw = [
+            (name.encode("latin-1"), text.encode("latin-1", "replace")) for name, text in headers
+        ]
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+    def write(self, body: bytes, more: bool = True) -> Awaitable[None]:
+        """Send a part of the body; the last one has `more=False`. To be awaited."""
+        return self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def send_whole(
+        self, status: int, body: bytes, headers: Headers = (), content_type: str = JSON_TYPE
+    ) -> None:
+        """Send a response whose body is complete."""
+        await self.start(status, content_type, [*headers, ("content-length", str(len(body)))])
+        await self.write(body, more=False)
+
+    async def send_error(self, error: GatewayError, style: ApiStyle) -> None:
+        """Send an error in the style of the client's API."""
+        await self.send_whole(error.status, to_json(error.body(style)), error.headers)
+
+
+def to_json(value: Any) -> bytes:
+    """Return compact JSON. A lone surrogate, which UTF-8 cannot encode, becomes `?`."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+
+
+def to_event(value: Any) -> bytes:
+    """Return one server-sent event."""
+    return b"data: " + to_json(value) + b"\n\n"

@@ -1,0 +1,145 @@
+"""What happens to the parts of a stream on their way, and whether the stream was complete."""
+
+from __future__ import annotations
+
+import json
+
+from switcher.gateway import stream_errors
+from switcher.gateway.endpoints import ApiStyle, StreamTerminator
+from switcher.gateway.meter import USAGE_WINDOW, RequestUsage
+from switcher.gateway.proxy_request import ProxyRequest
+from switcher.gateway.translate import MAX_LINE_BYTES, ChatTranslator
+
+HEAD_BYTES = 4096  # of the start of a stream, which names the response
+STOPPED_EARLY = "The model stopped before it had ended its answer."
+_NO_CHOICES = b'"choices":[]'
+
+
+class StreamFilter:
+    """Passes a stream's parts unchanged; notes whether it ended as it should, and its tokens."""
+
+    def __init__(self, terminator: StreamTerminator, usage: RequestUsage) -> None:
+        self.usage = usage
+        self._terminator = terminator
+        self._marks = terminator.value
+        self._token_mark = stream_errors.TOKEN_MARKS.get(terminator, b"\n")
+        self._tokens_seen = 0
+        self._head = b""  # the first bytes
+        self._tail = b"\n"  # the last bytes
+        self._complete = False
+
+    def feed(self, part: bytes) -> bytes:
+        """Return what to send for the next part; perhaps nothing."""
+        self._head = self._head or part[:HEAD_BYTES]
+        self._tokens_seen += part.count(self._token_mark)
+        window = self._tail + part
+        self._complete = self._complete or any(mark in window for mark in self._marks)
+        self._tail = window[-USAGE_WINDOW:]
+        return part
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether whatever the host still sends is of no use."""
+        return False
+
+    def rest(self) -> bytes:
+        """Return what was kept back, at the end."""
+        return b""
+
+    def problem(self) -> str:
+        """Return what is wrong with the end of the stream; empty if nothing is."""
+        return "" if self._complete else STOPPED_EARLY
+
+    def count_tokens(self) -> None:
+        """Read the token counts at the end; count the parts of a stream that was cut short."""
+        self.usage.read_tokens(self._tail)
+        if not self._complete:
+            self.usage.tokens_out = max(self.usage.tokens_out, self._tokens_seen)
+
+    def error_ending(self, style: ApiStyle, problem: str) -> bytes:
+        """Return what to send after a stream with a problem; nothing if the host reported it."""
+        if not problem or stream_errors.has_own_error(style, self._tail):
+            return b""
+        end = b"\n" if style is ApiStyle.OLLAMA else b"\n\n"
+        gap = b"" if self._tail.endswith(end) else end  # the last event or line may be cut
+        return gap + stream_errors.error_ending(
+            style, self._terminator, self._head, self._tail, problem
+        )
+
+
+class HidingUsage(StreamFilter):
+    """Removes the event without choices, which carries the token counts.
+
+    An incomplete event is kept back until its rest comes; a client could not use it either.
+    """
+
+    _kept_back = b""
+
+    def feed(self, part: bytes) -> bytes:
+        super().feed(part)
+        events, end, rest = (self._kept_back + part).rpartition(b"\n\n")
+        passed = events + end
+        if _NO_CHOICES in events:
+            split = passed.split(b"\n\n")
+            self.usage.read_tokens(b"".join(e for e in split if _NO_CHOICES in e))
+            passed = b"\n\n".join(e for e in split if _NO_CHOICES not in e)
+        if len(rest) > MAX_LINE_BYTES:  # no event of Ollama's is that long
+            passed, rest = passed + rest, b""
+        self._kept_back = rest
+        return passed
+
+    def rest(self) -> bytes:
+        return self._kept_back
+
+
+class DoneLines(StreamFilter):
+    """Ollama's lines; the last one says whether the reply is done."""
+
+    _last_line = _next_line = b""
+
+    def feed(self, part: bytes) -> bytes:
+        lines, end, rest = (self._next_line + part).rpartition(b"\n")
+        if end:
+            self._last_line = lines[lines.rfind(b"\n") + 1 :]
+        self._next_line = rest[: MAX_LINE_BYTES + 1]  # no line of Ollama's is longer
+        return super().feed(part)
+
+    def problem(self) -> str:
+        try:
+            line = json.loads(self._next_line.strip() or self._last_line)
+            self._complete = isinstance(line, dict) and line.get("done") is True
+        except (ValueError, RecursionError):
+            self._complete = False
+        return super().problem()
+
+
+class Translating(StreamFilter):
+    """Turns Ollama's lines into OpenAI's events."""
+
+    def __init__(self, translator: ChatTranslator, usage: RequestUsage) -> None:
+        super().__init__(StreamTerminator.DONE_EVENT, usage)
+        self._translator = translator
+
+    def feed(self, part: bytes) -> bytes:
+        return super().feed(self._translator.feed(part))
+
+    @property
+    def stops_early(self) -> bool:
+        return bool(self._translator.error)
+
+    def problem(self) -> str:
+        return self._translator.error or ("" if self._translator.done else STOPPED_EARLY)
+
+    def count_tokens(self) -> None:
+        super().count_tokens()
+        self.usage.read_tokens(self._translator.last_line)
+
+
+def filter_for(request: ProxyRequest) -> StreamFilter:
+    """Return the filter for a stream that is in the client's API style already."""
+    terminator = request.endpoint.terminator
+    if request.hide_usage:
+        return HidingUsage(terminator, request.usage)
+    if terminator is StreamTerminator.DONE_LINE:
+        return DoneLines(terminator, request.usage)
+    return StreamFilter(terminator, request.usage)
