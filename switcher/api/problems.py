@@ -14,7 +14,8 @@ from switcher.api.schemas import active_json, event_json
 from switcher.domain.errors import BadRequest, SwitcherError, SwitchRunning
 from switcher.domain.states import State
 from switcher.ollama.errors import OllamaError
-from switcher.queries.api import HostFacts, Switch
+from switcher.queries.hosts import HostSettings
+from switcher.queries.switches import SwitchDetail
 
 MEDIA_TYPE = "application/problem+json"
 INTERNAL = "Switchboard failed at this. The reason is in the server's log."
@@ -94,11 +95,11 @@ class Problem(Exception):
         self.more = more or {}
 
 
-def from_error(exc: SwitcherError, host: HostFacts | None = None) -> Problem:
+def from_error(exc: SwitcherError, host: HostSettings | None = None) -> Problem:
     """The problem for what a service or a query raised; names what is active, if known."""
     more: dict[str, Any] = {}
     if host is not None:
-        more |= {"host": host.name, "active": active_json(host.active, None)}
+        more |= {"host": host.name, "active": active_json(host, None)}
     if isinstance(exc, SwitchRunning):
         more["event"] = event_json(exc.switch_id)
     if isinstance(exc, BadRequest) and exc.field:
@@ -107,7 +108,7 @@ def from_error(exc: SwitcherError, host: HostFacts | None = None) -> Problem:
     return Problem(exc.code, STATUS.get(exc.code, 500), f"{exc.text} {advice}".rstrip(), more)
 
 
-def from_switch(row: Switch, host: HostFacts | None) -> Problem:
+def from_switch(row: SwitchDetail, host: HostSettings | None) -> Problem:
     """The problem for a switch that ended without its model becoming active."""
     code = row.error_code or ("cancelled" if row.state is State.CANCELLED else "internal")
     if code == "plan-blocked" and not row.digest:
@@ -115,7 +116,7 @@ def from_switch(row: Switch, host: HostFacts | None) -> Problem:
     more: dict[str, Any] = {
         "host": row.host,
         "state": row.state.value,
-        "active": active_json(host.active, row.after) if host else None,
+        "active": active_json(host, row.after) if host else None,
         "restored": row.restored or None,
         "degraded": row.degraded,
         "event": event_json(row.id),

@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from switcher.domain.observed import Installed, Observation, Resident, find_digest
 from switcher.domain.plans import Plan
 from switcher.domain.states import State
-from switcher.queries.api import Active, HostFacts, Switch
 from switcher.queries.drifts import DriftRow
+from switcher.queries.hosts import ActiveModel as Active
+from switcher.queries.hosts import HostSettings
+from switcher.queries.switches import SwitchDetail, SwitchSummary
 from switcher.switching.service import Freed, SwitchRequest
 
 SWITCHED = "Model physically unloaded and reloaded in Ollama. No server restart needed."
@@ -205,7 +207,8 @@ def event_json(switch_id: int) -> dict[str, Any]:
     return {"id": switch_id, "url": f"/ollama/switches/{switch_id}"}
 
 
-def active_json(active: Active | None, seen: tuple[Resident, ...] | None) -> dict[str, Any] | None:
+def active_json(host: HostSettings, seen: tuple[Resident, ...] | None) -> dict[str, Any] | None:
+    active = host.active
     if active is None:
         return None
     return {
@@ -214,11 +217,11 @@ def active_json(active: Active | None, seen: tuple[Resident, ...] | None) -> dic
         "profile": active.profile or None,
         "since": active.since.isoformat() if active.since else None,
         "resident": None if seen is None else find_digest(seen, active.digest) is not None,
-        "degraded": active.degraded or None,
+        "degraded": host.degraded or None,
     }
 
 
-def done_json(row: Switch) -> dict[str, Any]:
+def done_json(row: SwitchDetail) -> dict[str, Any]:
     """A switch that ended well. The note is the record's own where nothing was loaded."""
     answer: dict[str, Any] = {
         "success": True,
@@ -239,7 +242,7 @@ def done_json(row: Switch) -> dict[str, Any]:
     return answer
 
 
-def accepted_json(row: Switch) -> dict[str, Any]:
+def accepted_json(row: SwitchDetail) -> dict[str, Any]:
     return {
         "accepted": True,
         "model": row.model,
@@ -254,7 +257,7 @@ def planned_json(plan: Plan) -> dict[str, Any]:
 
 
 def models_json(
-    host: HostFacts,
+    host: HostSettings,
     seen: Observation,
     known: Observation | None,
     drifts: tuple[DriftRow, ...] = (),
@@ -264,7 +267,7 @@ def models_json(
     resident = facts.resident if facts else ()
     return {
         "host": host.name,
-        "active": active_json(host.active, seen.resident if seen.answered else None),
+        "active": active_json(host, seen.resident if seen.answered else None),
         "resident": [_resident(r, host.active) for r in resident],
         "installed": [_installed(i) for i in (facts.installed if facts else ())],
         "observed_at": facts.at.isoformat() if facts else None,
@@ -309,7 +312,7 @@ def _installed(row: Installed) -> dict[str, Any]:
     return row.to_json() | {"model": row.name}
 
 
-def switch_json(row: Switch) -> dict[str, Any]:
+def switch_json(row: SwitchSummary) -> dict[str, Any]:
     """A switch in a list."""
     return {
         "id": row.id,
@@ -337,7 +340,7 @@ def switch_json(row: Switch) -> dict[str, Any]:
     }
 
 
-def switch_detail_json(row: Switch) -> dict[str, Any]:
+def switch_detail_json(row: SwitchDetail) -> dict[str, Any]:
     """A switch with its phases, its plan, and what was resident before and after."""
     return switch_json(row) | {
         "digest": row.digest or None,
@@ -354,8 +357,8 @@ def switch_detail_json(row: Switch) -> dict[str, Any]:
     }
 
 
-def _phases(row: Switch) -> list[dict[str, Any]]:
-    return [{**p, "expected_s": row.expected_s(p["phase"])} for p in row.phases]
+def _phases(row: SwitchDetail) -> list[dict[str, Any]]:
+    return [{**p, "expected_s": row.expected_phase_s(p["phase"])} for p in row.phases]
 
 
 def _set(rows: tuple[Resident, ...] | None) -> list[dict[str, Any]] | None:

@@ -21,10 +21,11 @@ from switcher.api.sentences import explain
 from switcher.concurrency.threads import in_host_thread, in_thread
 from switcher.domain.errors import BadRequest, NotFound, SwitcherError
 from switcher.domain.states import State
-from switcher.queries import api as facts
-from switcher.queries.api import HostFacts, Switch
+from switcher.queries import switches as queries
 from switcher.queries.drifts import open_drifts
-from switcher.queries.model_copies import as_models
+from switcher.queries.hosts import HostSettings, host, hosts
+from switcher.queries.readings import by_model_names, last_reading
+from switcher.queries.switches import Filters, SwitchDetail
 from switcher.records import Actor
 from switcher.switching import service
 from switcher.switching.service import SwitchRequest
@@ -137,7 +138,10 @@ async def switches(request: HttpRequest, query: Query[schemas.SwitchesQuery]) ->
     """One page. `next` holds the address of the one that follows, or null."""
     check_names(request, schemas.SwitchesQuery)
     rows = await in_thread(
-        facts.switches, query.host, tuple(query.state), query.before, query.limit + 1
+        queries.switches,
+        Filters(host=query.host, states=tuple(query.state)),
+        query.limit + 1,
+        query.before,
     )
     page = rows[: query.limit]
     more = len(rows) > query.limit
@@ -157,7 +161,7 @@ async def switches(request: HttpRequest, query: Query[schemas.SwitchesQuery]) ->
 )
 async def switch_detail(request: HttpRequest, switch_id: int) -> HttpResponse:
     """Its phases, its plan, what was resident before and after, its outcome."""
-    return answer(schemas.switch_detail_json(await in_thread(facts.switch, switch_id)))
+    return answer(schemas.switch_detail_json(await in_thread(queries.switch_detail, switch_id)))
 
 
 @api.delete(
@@ -185,61 +189,61 @@ def _plan(wish: SwitchRequest) -> Any:
     return plan
 
 
-def _ask(wish: SwitchRequest, actor: Actor, key: str) -> Switch:
+def _ask(wish: SwitchRequest, actor: Actor, key: str) -> SwitchDetail:
     row, _ = service.request_switch(wish, actor, idempotency_key=key)
-    return facts.switch(row.pk)
+    return queries.switch_detail(row.pk)
 
 
-def _cancel(switch_id: int, actor: Actor) -> Switch:
+def _cancel(switch_id: int, actor: Actor) -> SwitchDetail:
     service.cancel(switch_id, actor)
-    return facts.switch(switch_id)
+    return queries.switch_detail(switch_id)
 
 
 def _models(name: str) -> dict[str, Any]:
-    host = facts.host(name)
-    seen = as_models(host.id, check_now(host.id, host.base_url))
-    last = facts.last_reading(host.id)
-    known = as_models(host.id, last) if last else None
-    return schemas.models_json(host, seen, known, open_drifts(host.id))
+    found = host(name)
+    seen = by_model_names(found.id, check_now(found.id, found.base_url))
+    last = last_reading(found.id)
+    known = by_model_names(found.id, last) if last else None
+    return schemas.models_json(found, seen, known, open_drifts(found.id))
 
 
 def _free(name: str, digest: str, actor: Actor) -> dict[str, Any]:
-    host = facts.host(name)
-    freed = service.free_ghost(host.name, digest, actor)
-    check_now(host.id, host.base_url)  # for who looks at the host
+    found = host(name)
+    freed = service.free_ghost(found.name, digest, actor)
+    check_now(found.id, found.base_url)  # for who looks at the host
     return schemas.freed_json(freed)
 
 
-def _host_or_none(name: str) -> HostFacts | None:
+def _host_or_none(name: str) -> HostSettings | None:
     try:
-        return facts.host(name)
+        return host(name)
     except NotFound:
         return None
 
 
-async def _until_ended(row: Switch) -> Switch:
+async def _until_ended(row: SwitchDetail) -> SwitchDetail:
     """Wait for its end, or until this server ends and leaves the switch to the next one. Whoever
     waited and went away has waited; the switch does not notice."""
     with news_of(row.host) as news:
         while True:
             news.expect()
-            row = await in_thread(facts.switch, row.id)
+            row = await in_thread(queries.switch_detail, row.id)
             if row.ended or is_ending():
                 return row
             await news.wait()
 
 
-async def _outcome(row: Switch) -> HttpResponse:
+async def _outcome(row: SwitchDetail) -> HttpResponse:
     if row.state is State.ACTIVE:
         return answer(schemas.done_json(row))
     raise problems.from_switch(row, await in_thread(_host_of, row))
 
 
-def _host_of(row: Switch) -> HostFacts | None:
-    return next((h for h in facts.hosts() if h.id == row.host_id), None)
+def _host_of(row: SwitchDetail) -> HostSettings | None:
+    return next((h for h in hosts() if h.id == row.host_id), None)
 
 
-def _accepted(row: Switch, asked: bool = False) -> HttpResponse:
+def _accepted(row: SwitchDetail, asked: bool = False) -> HttpResponse:
     """It runs by itself: where to ask how it goes. `asked`: the client did not want to wait."""
     response = answer(schemas.accepted_json(row), 202)
     response["Location"] = schemas.event_json(row.id)["url"]

@@ -6,7 +6,7 @@ from django.utils.html import escape
 
 from switcher.domain.states import State
 from switcher.live.fragments import inner
-from switcher.queries.switches import SwitchView
+from switcher.presentation.switches import SwitchView
 
 Said = dict[int, str]
 
@@ -40,7 +40,7 @@ def sentence(view: SwitchView) -> str:
     """One sentence for the state that a switch is in now."""
     if not view.is_open:
         return _end(view)
-    text = _PHASES[State(view.state)]
+    text = _PHASES[view.state]
     return text.format(host=view.host, model=view.to_model, actor=view.actor)
 
 

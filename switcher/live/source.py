@@ -9,13 +9,14 @@ from django.urls import reverse
 
 from switcher.audit import health
 from switcher.domain.clock import Clock, system
+from switcher.domain.errors import NotFound
 from switcher.live import announcements, fragments
 from switcher.live.fragments import Part, Rendered
-from switcher.queries.board import Board
-from switcher.queries.board import board as read_board
+from switcher.presentation.board import Board
+from switcher.presentation.board import board as read_board
+from switcher.presentation.hosts import HostPage, HostView, host_page
+from switcher.presentation.switches import SwitchView, switch_view
 from switcher.queries.change_marker import pulse
-from switcher.queries.hosts import HostPage, HostRow, host_page
-from switcher.queries.switches import SwitchView, switch_view
 from switcher.watching.loop import latest
 
 ROW_PARTS = ("state", "model", "vram", "meta", "note")
@@ -25,6 +26,7 @@ PAGE_PARTS = ("sentence", "warnings", "vramsum", "bar", "resident", "drifts")
 PANEL_AFTER = "load delay:250ms"
 
 Parts = dict[str, Part]
+Shown = tuple[Parts, tuple[SwitchView, ...]]
 
 
 class PanelSource:
@@ -41,7 +43,7 @@ class PanelSource:
     def render(self, topics: frozenset[str]) -> Rendered:
         """All topics from one reading of the board; a switch's own page needs one query more."""
         board = read_board(self._clock.now(), latest(), health.problems())
-        shown = {t: s for t in topics if (s := self._topic(t, board)) is not None}
+        shown = {t: s for t in topics if (s := self._shown(t, board)) is not None}
         said = {t: self._announcements(t, views) for t, (_, views) in shown.items()}
         self._said = {t: announcements.states_of(views) for t, (_, views) in shown.items()}
         return Rendered(
@@ -50,18 +52,23 @@ class PanelSource:
             shape={"board": " ".join(h.slug for h in board.hosts)},
         )
 
-    def _topic(self, topic: str, board: Board) -> tuple[Parts, tuple[SwitchView, ...]] | None:
+    def _shown(self, topic: str, board: Board) -> Shown | None:
+        try:
+            return self._topic(topic, board)
+        except NotFound:
+            return None  # removed since, or it never existed
+
+    def _topic(self, topic: str, board: Board) -> Shown:
         kind, _, name = topic.partition("-")
         if kind == "board":
             return board_parts(board), board.panels
         if kind == "events":
             return events_parts(board), ()
         if kind == "host":
-            page = host_page(name, board.now, latest())
             panels = tuple(v for v in board.panels if v.host == name)
-            return None if page is None else (host_page_parts(page, panels), panels)
+            return host_page_parts(host_page(name, board.now, latest()), panels), panels
         view = switch_view(int(name), board.now)
-        return None if view is None else (switch_page_parts(view), (view,))
+        return switch_page_parts(view), (view,)
 
     def _announcements(self, topic: str, views: tuple[SwitchView, ...]) -> str:
         before = self._said.get(topic)
@@ -92,7 +99,7 @@ def events_parts(board: Board) -> Parts:
 
 def host_page_parts(page: HostPage, panels: tuple[SwitchView, ...]) -> Parts:
     """All that changes on a host's own page."""
-    host = page.row
+    host = page
     state = fragments.inner(f"host-{host.slug}-state", _render("host_row.html#state", host=host))
     events = fragments.inner("events", _render("host.html#events", page=page, host=host))
     parts = {
@@ -105,7 +112,7 @@ def host_page_parts(page: HostPage, panels: tuple[SwitchView, ...]) -> Parts:
     return parts | more | panels_parts(panels)
 
 
-def ghosts_part(host: HostRow) -> Part:
+def ghosts_part(host: HostView) -> Part:
     """The ghosts of a host, without buttons: a page that does not show the same ones fetches those
     of who looks."""
     html = _render("ghosts.html", host=host, pushed=True)

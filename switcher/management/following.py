@@ -13,8 +13,7 @@ from switcher.concurrency.loop import Loop
 from switcher.domain.observed import short_name
 from switcher.domain.states import State
 from switcher.management.terminal import ACTIVE, FAILED, REFUSED, ROLLED_BACK
-from switcher.queries import api as facts
-from switcher.queries.api import Switch
+from switcher.queries.switches import SwitchDetail, switch_detail
 from switcher.records import changed
 from switcher.switching.worker import run_once
 
@@ -65,12 +64,12 @@ class Screen:
         self._live = live
         self._shown = 0
 
-    def begin(self, row: Switch) -> None:
+    def begin(self, row: SwitchDetail) -> None:
         """From what to what, and by which number it can be found again."""
         left = f"{short_name(row.previous_model)} → " if row.previous_model else ""
         self._line(f"{left}{short_name(row.model)} on {row.host} (switch {row.id})")
 
-    def show(self, row: Switch) -> None:
+    def show(self, row: SwitchDetail) -> None:
         """What is new since the last time."""
         self._wipe()
         for phase in row.phases[self._shown :]:
@@ -82,7 +81,7 @@ class Screen:
             self._out.write(f"\r{_now_line(row)}", ending="")
         self._out.flush()
 
-    def end(self, row: Switch) -> None:
+    def end(self, row: SwitchDetail) -> None:
         """How it ended, and what to know of it."""
         for text in row.warnings:
             self._line(f"Warning: {text}")
@@ -99,12 +98,12 @@ class Screen:
             self._out.write("\r\x1b[2K", ending="")
 
 
-def _phase_line(row: Switch, phase: str, seconds: float, note: str) -> str:
+def _phase_line(row: SwitchDetail, phase: str, seconds: float, note: str) -> str:
     line = f"  {phase:<11}{seconds:7.1f} s{_usually(row, phase)}"
     return f"{line}   {note}" if note else line
 
 
-def _now_line(row: Switch) -> str:
+def _now_line(row: SwitchDetail) -> str:
     phase, began = row.state.value, row.created_at
     if row.phases and row.phases[-1]["seconds"] is None:
         phase, began = row.phases[-1]["phase"], datetime.fromisoformat(row.phases[-1]["at"])
@@ -112,14 +111,14 @@ def _now_line(row: Switch) -> str:
     return f"  {phase:<11}{seconds:7.1f} s …{_usually(row, phase)}"
 
 
-def _usually(row: Switch, phase: str) -> str:
-    expected = row.expected_s(phase)
+def _usually(row: SwitchDetail, phase: str) -> str:
+    expected = row.expected_phase_s(phase)
     return "" if expected is None else f"   usually {expected:.1f} s"
 
 
 def follow(
-    switch_id: int, screen: Screen, own: OwnWorker, interrupted: Callable[[Switch], bool]
-) -> Switch | None:
+    switch_id: int, screen: Screen, own: OwnWorker, interrupted: Callable[[SwitchDetail], bool]
+) -> SwitchDetail | None:
     """Show the switch until it has ended, and return it. Ctrl-C calls `interrupted`: if it returns
     False, stop following and return None."""
     woken = threading.Event()
@@ -133,7 +132,7 @@ def follow(
         while True:
             try:
                 woken.clear()
-                row = facts.switch(switch_id)
+                row = switch_detail(switch_id)
                 screen.show(row)
                 if row.ended:
                     screen.end(row)
@@ -141,13 +140,13 @@ def follow(
                     return row
                 woken.wait(LOOK_INTERVAL_S)
             except KeyboardInterrupt:
-                if not interrupted(facts.switch(switch_id)):
+                if not interrupted(switch_detail(switch_id)):
                     return None
     finally:
         changed.disconnect(wake)
 
 
-def exit_code(row: Switch) -> int:
+def exit_code(row: SwitchDetail) -> int:
     """0 active, 3 the old set is back, 4 failed, 5 it could not be done as things are."""
     if row.state is State.ACTIVE:
         return ACTIVE
@@ -156,7 +155,7 @@ def exit_code(row: Switch) -> int:
     return REFUSED if row.error_code in _REFUSED else FAILED
 
 
-def switch_json(row: Switch) -> dict[str, Any]:
+def switch_json(row: SwitchDetail) -> dict[str, Any]:
     """The object that `--json` prints."""
     return {
         "success": row.state is State.ACTIVE,

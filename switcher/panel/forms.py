@@ -15,10 +15,10 @@ from django.core.validators import RegexValidator
 from switcher.domain import specs
 from switcher.domain.errors import BadRequest
 from switcher.domain.states import Strategy
-from switcher.queries.board import Board
-from switcher.queries.hosts import HostValues
-from switcher.queries.listing import OUTCOMES, Filters
+from switcher.presentation.board import Board
+from switcher.queries.hosts import HostSettings
 from switcher.queries.profiles import ProfileRow
+from switcher.queries.switches import OUTCOMES, Filters
 from switcher.switching.service import SwitchRequest
 
 NAME = RegexValidator(
@@ -165,7 +165,7 @@ class HostForm(forms.Form):
         pinned.choices = [(name, name) for name in profiles]
 
     @classmethod
-    def initial_of(cls, host: HostValues) -> dict[str, Any]:
+    def initial_of(cls, host: HostSettings) -> dict[str, Any]:
         gb = Decimal(host.vram_bytes) / 10**9 if host.vram_bytes else None
         return {
             "name": host.name,

@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 
-from switcher.queries.keys import LIMIT_WORDS
+from switcher.presentation.wording import LIMIT_WORDS
 from switcher.records.keys import NewKey
 
 

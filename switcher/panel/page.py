@@ -18,6 +18,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from switcher import access
 from switcher.domain.clock import system
+from switcher.domain.errors import NotFound
 from switcher.records import Actor
 
 THEMES = (("system", "Same as this device"), ("light", "Light"), ("dark", "Dark"))
@@ -145,7 +146,10 @@ def _only(may: Callable[[Any], bool], why_not: str, view: View) -> View:
             return _to_login(request)
         if not may(request.user):
             return refused(request, why_not)
-        return view(request, *args, **kwargs)
+        try:
+            return view(request, *args, **kwargs)
+        except NotFound as exc:
+            return _not_found(request, exc.text.rstrip("."))
 
     return guarded
 
@@ -169,7 +173,11 @@ def refused(request: HttpRequest, why: str) -> HttpResponse:
 
 def missing(request: HttpRequest, what: str) -> HttpResponse:
     """The 404 page for a thing that does not exist, or does no longer."""
-    context = {"title": f"There is no {what}", "text": "It was removed, or the address is wrong."}
+    return _not_found(request, f"There is no {what}")
+
+
+def _not_found(request: HttpRequest, title: str) -> HttpResponse:
+    context = {"title": title, "text": "It was removed, or the address is wrong."}
     return show(request, "message.html", context, status=404)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from switcher.domain.clock import system
 from switcher.domain.errors import SwitcherError, SwitchRunning
 from switcher.domain.observed import short_name
 from switcher.domain.plans import Item, Plan
@@ -11,9 +12,9 @@ from switcher.domain.states import State, Strategy
 from switcher.ollama.errors import OllamaError, TimedOut, Unreachable
 from switcher.panel.filters import NBSP, gb, span
 from switcher.panel.page import CANNOT_SWITCH, Me
-from switcher.queries import switches
-from switcher.queries.bars import Bar, plan_bars
-from switcher.queries.switches import SwitchView
+from switcher.presentation.bars import Bar, plan_bars
+from switcher.presentation.switches import SwitchView, switch_view, view_of
+from switcher.queries.switches import open_switch_on
 from switcher.switching import service
 from switcher.switching.service import SwitchRequest
 from switcher.switching.steps import DRAIN_S
@@ -91,7 +92,8 @@ def show_plan(
             notice=notice or _why(exc),
             why_not="There is no plan to run.",
         )
-    running = switches.open_switch_on(plan.host)
+    found = open_switch_on(plan.host)
+    running = view_of(found, system.now()) if found else None
     before, after = plan_bars(plan)
     return Shown(
         host=plan.host,
@@ -120,9 +122,7 @@ def after_start(host: str, model: str, switch_id: int) -> Shown:
 def refusal(exc: SwitcherError) -> Notice:
     """Why nothing was switched."""
     if isinstance(exc, SwitchRunning):
-        running = switches.switch_view(exc.switch_id)
-        if running is not None:
-            return _switching(running)
+        return _switching(switch_view(exc.switch_id, system.now()))
     why = exc.text.removeprefix("Nothing was switched.").strip()
     return Notice("failed", "Nothing was switched.", f"{why} The plan below is new.")
 

@@ -1,1 +1,1 @@
-"""The only reader for entrances: frozen dataclasses, no rows."""
+"""The only reader for entry points: frozen dataclasses, never rows."""

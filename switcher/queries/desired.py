@@ -1,13 +1,14 @@
-"""What is desired of each host, for who compares it with what the host holds."""
+"""What is desired of each host, for those who compare it with what the host holds."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import OuterRef, Subquery
+from django.db.models import OuterRef, QuerySet, Subquery
 
 from switcher.domain.drift import Desired, Recorded, Wanted
 from switcher.domain.observed import Resident, full_name
@@ -15,52 +16,63 @@ from switcher.domain.published_name import PublishedName
 from switcher.domain.specs import Spec, check_warmups
 from switcher.domain.states import State
 from switcher.models import Drift, Host, ModelCopy, ModelProfile, Pin, SwitchEvent
+from switcher.queries.model_copies import ModelCopyRow, copy_of
 
 WATCHER = "watcher"  # the source of switches that the watcher asked for
 
 
 @dataclass(frozen=True, slots=True)
-class HostCase:
-    """One host: what is desired of it, what the watcher may do about it, and which drift is
-    known of."""
+class WatchedHost:
+    """A host between switches: what is desired of it, what the watcher may do about a difference,
+    which model copies are kept there, and which drift is open."""
 
     host_id: int
     host: str
     base_url: str
     desired: Desired
-    active_digest: str
     active_since: datetime | None
     policy: str  # report or repair
     repairs_an_hour: int
-    handled: frozenset[str]  # digests that a copy of ours reaches
+    model_copies: tuple[ModelCopyRow, ...]
     name_is_due: bool  # the published name that is set was not carried out yet
-    open: tuple[Recorded, ...]
+    drifts: tuple[Recorded, ...]
 
     @property
     def repairs(self) -> bool:
         return self.policy == "repair"
 
+    @property
+    def active_digest(self) -> str:
+        return self.desired.active.digest if self.desired.active else ""
 
-def host_cases() -> dict[int, HostCase]:
-    """Every host's, by its id: four queries for all of them."""
-    model_copies: dict[int, list[ModelCopy]] = defaultdict(list)
-    for handle in ModelCopy.objects.filter(host__removed_at=None):
-        model_copies[handle.host_id].append(handle)
-    pinned: dict[int, list[Wanted]] = defaultdict(list)
-    for pin in Pin.objects.filter(host__removed_at=None).select_related("profile"):
-        pinned[pin.host_id].append(Wanted("", spec_of(pin.profile)))
-    known: dict[int, list[Recorded]] = defaultdict(list)
-    for row in Drift.objects.filter(ended_at=None).order_by("id"):
-        known[row.host_id].append(Recorded.of(row))
-    return {
-        host.pk: _case(host, pinned[host.pk], model_copies[host.pk], known[host.pk])
-        for host in _hosts()
-    }
+    @property
+    def copied(self) -> frozenset[str]:
+        """Digests of which a model copy is kept."""
+        return frozenset(copy.digest for copy in self.model_copies)
 
 
-def _hosts() -> Any:
-    """With the figures of the last switch that loaded what is active, and what was loaded at the
-    end of the last one."""
+def watched_hosts() -> dict[int, WatchedHost]:
+    """Return every host by its id, in four queries."""
+    return _watched(Host.objects.filter(removed_at=None))
+
+
+def watched_host(host_id: int) -> WatchedHost | None:
+    """Return one host; None if it was removed."""
+    return _watched(Host.objects.filter(pk=host_id, removed_at=None)).get(host_id)
+
+
+def _watched(hosts: QuerySet[Host]) -> dict[int, WatchedHost]:
+    rows = list(_with_last_switch(hosts))
+    ids = [row.pk for row in rows]
+    copies = _by_host(ModelCopy.objects.filter(host_id__in=ids).order_by("id"))
+    pins = _by_host(Pin.objects.filter(host_id__in=ids).select_related("profile"))
+    drifts = _by_host(Drift.objects.filter(host_id__in=ids, ended_at=None).order_by("id"))
+    return {row.pk: _host(row, copies[row.pk], pins[row.pk], drifts[row.pk]) for row in rows}
+
+
+def _with_last_switch(hosts: QuerySet[Host]) -> QuerySet[Any]:
+    """Annotate hosts with the figures of the last switch that loaded the active model, and with
+    what was loaded at the end of the last one."""
     loaded = SwitchEvent.objects.filter(
         host=OuterRef("pk"),
         state=State.ACTIVE.value,
@@ -68,50 +80,52 @@ def _hosts() -> Any:
         figures__has_key="gpu_percent",
     )
     ended = SwitchEvent.objects.filter(host=OuterRef("pk"), state=State.ACTIVE.value)
-    return Host.objects.filter(removed_at=None).annotate(
+    return hosts.annotate(
         loaded_figures=Subquery(loaded.order_by("-id").values("figures")[:1]),
         left_behind=Subquery(ended.order_by("-id").values("after")[:1]),
     )
 
 
-def _case(
-    host: Any, pinned: list[Wanted], model_copies: list[ModelCopy], known: list[Recorded]
-) -> HostCase:
-    names = {full_name(h.name): full_name(h.tag) for h in model_copies}
-    if host.published_as:
-        names[host.published_as] = host.published_tag
-    named = PublishedName.of(host)
-    verified = {r["digest"]: Resident.from_json(r) for r in host.left_behind or ()}
-    return HostCase(
-        host_id=host.pk,
-        host=host.name,
-        base_url=host.base_url,
+def _by_host(rows: Iterable[Any]) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = defaultdict(list)
+    for row in rows:
+        found[row.host_id].append(row)
+    return found
+
+
+def _host(row: Any, copies: list[ModelCopy], pins: list[Pin], drifts: list[Drift]) -> WatchedHost:
+    names = {full_name(copy.name): full_name(copy.tag) for copy in copies}
+    if row.published_as:
+        names[row.published_as] = row.published_tag
+    published = PublishedName.of(row)
+    return WatchedHost(
+        host_id=row.pk,
+        host=row.name,
+        base_url=row.base_url,
         desired=Desired(
-            host.name,
-            _active(host),
-            tuple(pinned),
+            row.name,
+            _active(row),
+            tuple(Wanted("", spec_of(pin.profile)) for pin in pins),
             names,
-            verified,
-            published=named,
+            {r["digest"]: Resident.from_json(r) for r in row.left_behind or ()},
+            published=published,
         ),
-        name_is_due=named.due,
-        active_digest=host.active_digest,
-        active_since=host.active_since,
-        policy=host.drift_policy,
-        repairs_an_hour=host.repairs_an_hour,
-        handled=frozenset(h.digest for h in model_copies),
-        open=tuple(known),
+        active_since=row.active_since,
+        policy=row.drift_policy,
+        repairs_an_hour=row.repairs_an_hour,
+        model_copies=tuple(map(copy_of, copies)),
+        name_is_due=published.due,
+        drifts=tuple(map(Recorded.of, drifts)),
     )
 
 
-def _active(host: Any) -> Wanted | None:
-    if not host.active_digest:
+def _active(row: Any) -> Wanted | None:
+    if not row.active_digest:
         return None
-    stored = host.active_spec
-    figures = host.loaded_figures or {}
+    stored, figures = row.active_spec, row.loaded_figures or {}
     return Wanted(
-        digest=host.active_digest,
-        spec=Spec.from_json(stored) if stored else Spec("", host.active_tag, host.keep_alive),
+        digest=row.active_digest,
+        spec=Spec.from_json(stored) if stored else Spec("", row.active_tag, row.keep_alive),
         active=True,
         gpu_percent=figures.get("gpu_percent"),
         context_length=figures.get("context_length") or 0,
@@ -119,7 +133,7 @@ def _active(host: Any) -> Wanted | None:
 
 
 def spec_of(profile: ModelProfile) -> Spec:
-    """A profile frozen for one switch."""
+    """Return a profile as one switch uses it."""
     return Spec(
         profile=profile.name,
         tag=profile.tag,
@@ -135,10 +149,10 @@ def spec_of(profile: ModelProfile) -> Spec:
 
 @dataclass(frozen=True, slots=True)
 class Repairs:
-    """What the watcher has tried on a host, and what it would try again."""
+    """The repairs that the watcher has tried on a host, and what it would switch to again."""
 
     host: str
-    allowed: bool  # the policy is still to repair
+    allowed: bool  # by the policy
     active_since: datetime | None
     count: int  # within the last hour, and since somebody else switched
     first_at: datetime | None
@@ -149,7 +163,7 @@ class Repairs:
 
 
 def repairs(host_id: int, now: datetime) -> Repairs | None:
-    """None where nothing is active, or the host is gone."""
+    """Return the repairs of a host; None if nothing is active or the host was removed."""
     host = Host.objects.filter(pk=host_id, removed_at=None).select_related("active_profile").first()
     if host is None or not host.active_tag:
         return None
@@ -158,7 +172,7 @@ def repairs(host_id: int, now: datetime) -> Repairs | None:
     ours = rows.filter(source=WATCHER, id__gt=theirs or 0, created_at__gt=now - timedelta(hours=1))
     tried = list(ours.order_by("id").values_list("created_at", "outcome"))
     profile = host.active_profile
-    # A profile whose model was edited since is not what is active.
+    # A profile whose model has been edited since is not what is active.
     same = profile is not None and full_name(profile.tag) == full_name(host.active_tag)
     return Repairs(
         host=host.name,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.db.models import Q
+
 from switcher.domain.drift import WORDS, Kind, Recorded
 from switcher.models import Drift
 
@@ -51,9 +53,11 @@ def open_drifts(host_id: int) -> tuple[DriftRow, ...]:
 
 
 def recent_drifts(host_id: int) -> tuple[DriftRow, ...]:
-    """The newest of a host, open ones first."""
-    ended = Drift.objects.filter(host_id=host_id, ended_at__isnull=False).order_by("-id")
-    return (*reversed(open_drifts(host_id)), *(_row(row) for row in ended[:RECENT]))
+    """Return the open drifts of a host and the last ones that ended, open ones first."""
+    drifts = Drift.objects.filter(host_id=host_id).order_by("-id")
+    ended = drifts.filter(ended_at__isnull=False).values("id")[:RECENT]
+    rows = [_row(row) for row in drifts.filter(Q(ended_at=None) | Q(pk__in=ended))]
+    return tuple(sorted(rows, key=lambda row: not row.is_open))
 
 
 def _row(row: Drift) -> DriftRow:

@@ -13,11 +13,9 @@ from switcher.domain.observed import full_name, short_name
 from switcher.domain.specs import Spec
 from switcher.domain.states import OPEN, State, Strategy, holds_requests
 from switcher.models import GatewayName, GatewayProcess, Host, SwitchEvent
-from switcher.queries.api import Active, active_of
 from switcher.queries.desired import spec_of
+from switcher.queries.hosts import ActiveModel, active_of
 from switcher.queries.keys import KeyFacts, by_digest
-
-OPEN_STATES = sorted(s.value for s in OPEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class Route:
     host_id: int
     host: str
     base_url: str
-    active: Active | None
+    active: ActiveModel | None
     gate: int = 0
     policy: str = "active"
     names: Mapping[str, Spec] = field(default_factory=dict)
@@ -132,7 +130,7 @@ def routes() -> Routes:
     return Routes(found, default, by_digest())
 
 
-def _active(host: Host) -> Active | None:
+def _active(host: Host) -> ActiveModel | None:
     """Return what is active, under its profile's present name.
 
     Keys are bound to profiles, and the name at the time of the switch may be another's by now.
@@ -146,7 +144,7 @@ def _active(host: Host) -> Active | None:
 
 def _gates() -> dict[int, int]:
     """Return the switches that hold requests back now, by host id."""
-    rows = SwitchEvent.objects.filter(state__in=OPEN_STATES).exclude(strategy="")
+    rows = SwitchEvent.objects.filter(state__in=OPEN).exclude(strategy="")
     return {
         host_id: switch_id
         for switch_id, host_id, state, strategy in rows.values_list(

@@ -1,78 +1,49 @@
-"""Hosts as they are shown: what `/api/ps` lists before what should be."""
+"""Hosts: what is set for them, and with that what they were last seen to hold."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import Max, OuterRef, Q, QuerySet, Subquery
 
-from switcher.domain.drift import GHOST_AFTER_S
-from switcher.domain.observed import Installed, Observation, full_name, short_name
+from switcher.domain.drift import Recorded
+from switcher.domain.errors import NotFound
+from switcher.domain.observed import Observation, full_name
 from switcher.domain.published_name import PublishedName
+from switcher.domain.specs import Spec
 from switcher.domain.states import OPEN, State
-from switcher.domain.wording import keep_alive_words
 from switcher.models import Host, ModelProfile, Pin, SwitchEvent
-from switcher.queries.drifts import DriftRow, open_by_host, recent_drifts
-from switcher.queries.hoststates import (
-    HostRow,
-    Known,
-    Pins,
-    ResidentRow,
-    as_models,
-    known_of,
-    row_of,
-)
-from switcher.queries.listing import LINE_FIELDS, ListedSwitch, line_of
-from switcher.queries.model_copies import tags_by_host
-from switcher.queries.switches import SwitchView, rows_with_all, view_of
+from switcher.queries.drifts import open_by_host
+from switcher.queries.readings import LatestReading, latest_readings
+from switcher.queries.switches import SwitchDetail, switch_details
 
-__all__ = ["GHOST_AFTER_S", "HostPage", "HostRow", "ResidentRow", "host_page", "host_rows"]
-
-OPEN_STATES = sorted(s.value for s in OPEN)
-EVENTS = 6
+Named = TypeVar("Named", Host, ModelProfile)
+# Name and tag of a profile that is pinned, by host id.
+Pins = Mapping[int, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class HostProfile:
-    """A profile seen from one host."""
+class ActiveModel:
+    """The active model of a host, as recorded. Whether it is loaded only a reading can tell."""
 
-    name: str
     model: str
-    state: str  # active, resident, idle, missing
-    word: str
-    size: int | None
-    keep_alive: str
-    load_s: float | None
+    digest: str
+    profile: str
+    since: datetime | None
+    spec: Spec
+
+    @property
+    def name(self) -> str:
+        return full_name(self.model)
 
 
 @dataclass(frozen=True, slots=True)
-class HostPage:
-    """All that a host's own page shows beside its row."""
-
-    row: HostRow
-    base_url: str
-    strategy: str
-    keep_alive: str
-    active_profile: str
-    active_since: datetime | None
-    installed: tuple[Installed, ...]
-    profiles: tuple[HostProfile, ...]
-    pinned: tuple[str, ...]
-    switches: tuple[SwitchView, ...]
-    events: tuple[ListedSwitch, ...]
-    drifts: tuple[DriftRow, ...]  # open ones first
-    drift_policy: str
-    repairs_an_hour: int
-    gateway_policy: str
-    published: PublishedName
-
-
-@dataclass(frozen=True, slots=True)
-class HostValues:
-    """A host's settings as plain values, for a form."""
+class HostSettings:
+    """What is set for a host, what is active on it, and which switch is open. `pinned` are names
+    of profiles; `degraded` is the reason why it does not hold what is active, if it does not."""
 
     id: int
     name: str
@@ -82,14 +53,60 @@ class HostValues:
     is_default: bool
     strategy: str
     keep_alive: str
-    pinned: tuple[str, ...]
     drift_policy: str
     repairs_an_hour: int
-    published_name: str
+    gateway_policy: str
+    published: PublishedName
+    active: ActiveModel | None
+    degraded: str
+    pinned: tuple[str, ...]
+    open_switch: int | None
 
 
-def host_queryset() -> QuerySet[Any]:
-    """Hosts on the board, in their one fixed order, with the id of each one's last ended switch."""
+@dataclass(frozen=True, slots=True)
+class HostDetail(HostSettings):
+    """A host with its newest reading, its switches and its open drifts. `pinned_models` are full
+    names; `last_ended` is the newest of the switches that have ended."""
+
+    reading: LatestReading
+    pinned_models: frozenset[str]
+    running: SwitchDetail | None
+    last_ended: SwitchDetail | None
+    drifts: tuple[Recorded, ...]
+
+
+def find_host(name: str = "") -> Host:
+    """Return the row of a host by its name, or of the default one. Raises NotFound."""
+    rows = Host.objects.filter(removed_at=None).select_related("active_profile")
+    row = find_named(rows, name) if name else rows.filter(is_default=True).first()
+    if row is None:
+        raise NotFound(f"There is no host named {name!r}." if name else "There is no host yet.")
+    return row
+
+
+def find_named(rows: QuerySet[Named], name: str) -> Named | None:
+    """Return the row of this name. No database is asked for a name that it cannot hold: NUL, or
+    half a surrogate."""
+    return rows.filter(name=name).first() if name.isprintable() else None
+
+
+def hosts() -> list[HostSettings]:
+    """Return all hosts that were not removed, in the order in which they were added."""
+    rows = Host.objects.filter(removed_at=None).select_related("active_profile")
+    running = dict(SwitchEvent.objects.filter(state__in=OPEN).values_list("host_id", "id"))
+    pins = pins_by_host()
+    return [HostSettings(**_settings(row, pins, running.get(row.pk))) for row in rows]
+
+
+def host(name: str = "") -> HostSettings:
+    """Return one host by its name, or the default one. Raises NotFound."""
+    row = find_host(name)
+    running = SwitchEvent.objects.filter(host=row, state__in=OPEN).values_list("id", flat=True)
+    return HostSettings(**_settings(row, pins_by_host(row.pk), running.first()))
+
+
+def host_rows() -> QuerySet[Any]:
+    """Return the rows of hosts with their `reading` and the id of their `last_ended` switch."""
     last = SwitchEvent.objects.filter(host=OuterRef("pk"), ended_at__isnull=False).order_by("-id")
     return (
         Host.objects.filter(removed_at=None)
@@ -99,144 +116,104 @@ def host_queryset() -> QuerySet[Any]:
     )
 
 
-def switches_of(hosts: Iterable[Any], now: datetime) -> tuple[dict[int, SwitchView], ...]:
-    """By host id: the open switch, and the last one that ended. One query."""
-    ids = [h.pk for h in hosts]
-    last = [h.last_ended for h in hosts if h.last_ended]
-    rows = list(rows_with_all().filter(host_id__in=ids, state__in=OPEN_STATES))
-    rows += list(rows_with_all().filter(pk__in=last)) if last else []
-    views = [view_of(r, now) for r in rows]
-    running = {v.host_id: v for v in views if v.is_open}
-    return running, {v.host_id: v for v in views if not v.is_open}
+def host_details(fresh: Mapping[int, Observation] | None = None) -> tuple[HostDetail, ...]:
+    """Return every host. `fresh` are this process's own readings by host id, which are used where
+    they are newer than the stored ones."""
+    rows = list(host_rows())
+    return details_of(rows, switch_details(Q(state__in=OPEN) | last_ended(rows)), fresh=fresh)
 
 
-def known_by_host(
-    hosts: Iterable[Any], fresh: Mapping[int, Observation] | None
-) -> dict[int, Known]:
-    """What is known of each, by the names of models. No query, but where a copy is resident."""
-    rows = list(hosts)
-    known = {h.pk: known_of(h, fresh) for h in rows}
-    tags = tags_by_host({host_id: k.resident for host_id, k in known.items()})
-    return {h.pk: as_models(h, known[h.pk], tags.get(h.pk, {})) for h in rows}
+def host_detail(name: str, fresh: Mapping[int, Observation] | None = None) -> HostDetail:
+    """Return one host by its name. Raises NotFound."""
+    row = find_named(host_rows(), name)
+    if row is None:
+        raise NotFound(f"There is no host named {name!r}.")
+    switches = switch_details(Q(host=row, state__in=OPEN) | last_ended([row]))
+    return details_of([row], switches, pins_by_host(row.pk), fresh)[0]
 
 
-def host_rows(now: datetime, fresh: Mapping[int, Observation] | None = None) -> tuple[HostRow, ...]:
-    """Every host as a row."""
-    hosts = list(host_queryset())
-    running, ended = switches_of(hosts, now)
-    pins = pins_of(Pin.objects.values_list("host_id", "profile__tag"))
-    drifts = open_by_host(h.pk for h in hosts)
-    known = known_by_host(hosts, fresh)
+def last_ended(rows: Iterable[Any]) -> Q:
+    """Match the last ended switches of these hosts."""
+    return Q(pk__in=[row.last_ended for row in rows if row.last_ended])
+
+
+def pins_by_host(host_id: int | None = None) -> Pins:
+    """Return what is pinned on each host, or on one."""
+    rows = Pin.objects.all() if host_id is None else Pin.objects.filter(host_id=host_id)
+    found: dict[int, tuple[tuple[str, str], ...]] = {}
+    for row_id, name, tag in rows.values_list("host_id", "profile__name", "profile__tag"):
+        found[row_id] = (*found.get(row_id, ()), (name, tag))
+    return found
+
+
+def details_of(
+    rows: list[Any],
+    switches: Iterable[SwitchDetail],
+    pins: Pins | None = None,
+    fresh: Mapping[int, Observation] | None = None,
+) -> tuple[HostDetail, ...]:
+    """Put the details of hosts together from their rows and their open and last ended switches."""
+    pins = pins_by_host() if pins is None else pins
+    by_id = {switch.id: switch for switch in switches}
+    running = {switch.host_id: switch for switch in by_id.values() if switch.is_open}
+    readings, drifts = latest_readings(rows, fresh), open_by_host(row.pk for row in rows)
     return tuple(
-        row_of(
-            h,
-            known[h.pk],
-            running.get(h.pk),
-            ended.get(h.pk),
-            pins.get(h.pk),
-            now,
-            drifts.get(h.pk, ()),
+        HostDetail(
+            **_settings(row, pins, running[row.pk].id if row.pk in running else None),
+            reading=readings[row.pk],
+            pinned_models=frozenset(full_name(tag) for _, tag in pins.get(row.pk, ())),
+            running=running.get(row.pk),
+            last_ended=by_id.get(row.last_ended),
+            drifts=drifts.get(row.pk, ()),
         )
-        for h in hosts
+        for row in rows
     )
 
 
-def pins_of(rows: Iterable[tuple[int, str]]) -> dict[int, Pins]:
-    """By host id: the full names of what is kept resident there on purpose."""
-    pins: dict[int, set[str]] = {}
-    for host_id, tag in rows:
-        pins.setdefault(host_id, set()).add(full_name(tag))
-    return {host_id: frozenset(names) for host_id, names in pins.items()}
+def last_load_s(host_id: int, digests: Iterable[str]) -> dict[str, float | None]:
+    """Return by digest how many seconds the last load of a model took on a host."""
+    loaded = SwitchEvent.objects.filter(
+        host_id=host_id, to_digest__in=list(digests), state=State.ACTIVE.value
+    )
+    newest = loaded.order_by().values("to_digest").annotate(last=Max("id")).values("last")
+    rows = SwitchEvent.objects.filter(pk__in=newest).values_list("to_digest", "phases")
+    return {
+        digest: next((p["seconds"] for p in phases if p["phase"] == State.LOADING.value), None)
+        for digest, phases in rows
+    }
 
 
-def host_page(
-    name: str, now: datetime, fresh: Mapping[int, Observation] | None = None
-) -> HostPage | None:
-    """One host; None if there is none of this name."""
-    host = host_queryset().filter(name=name).first()
-    if host is None:
+def active_of(row: Host) -> ActiveModel | None:
+    """Return what is recorded as active on a host, if anything is."""
+    if not row.active_tag:
         return None
-    running, ended = switches_of([host], now)
-    known = known_by_host([host], fresh)[host.pk]
-    profiles = list(ModelProfile.objects.all())
-    pinned = set(host.pinned.values_list("name", flat=True))
-    pins = frozenset(full_name(p.tag) for p in profiles if p.name in pinned)
-    drifts = open_by_host([host.pk]).get(host.pk, ())
-    row = row_of(host, known, running.get(host.pk), ended.get(host.pk), pins, now, drifts)
-    return HostPage(
-        row=row,
-        base_url=host.base_url,
-        strategy=host.strategy,
-        keep_alive=keep_alive_words(host.keep_alive),
-        active_profile=host.active_profile.name if host.active_profile else "",
-        active_since=host.active_since,
-        installed=known.installed,
-        profiles=tuple(_profile(p, host, known) for p in profiles),
-        pinned=tuple(sorted(pinned)),
-        switches=tuple(running.values()),
-        events=_events(host.pk, now),
-        drifts=recent_drifts(host.pk),
-        drift_policy=host.drift_policy,
-        repairs_an_hour=host.repairs_an_hour,
-        gateway_policy=host.gateway_policy,
-        published=PublishedName.of(host),
+    stored = row.active_spec
+    spec = Spec.from_json(stored) if stored else Spec("", row.active_tag, row.keep_alive)
+    return ActiveModel(
+        model=row.active_tag,
+        digest=row.active_digest,
+        profile=row.active_profile.name if row.active_profile else spec.profile,
+        since=row.active_since,
+        spec=spec,
     )
 
 
-def host_values(name: str) -> HostValues | None:
-    """A host's settings; None if there is none of this name."""
-    host = Host.objects.filter(name=name, removed_at=None).first()
-    if host is None:
-        return None
-    return HostValues(
-        id=host.pk,
-        name=host.name,
-        base_url=host.base_url,
-        vram_bytes=host.vram_bytes,
-        simulated=host.simulated,
-        is_default=host.is_default,
-        strategy=host.strategy,
-        keep_alive=host.keep_alive,
-        pinned=tuple(host.pinned.values_list("name", flat=True)),
-        drift_policy=host.drift_policy,
-        repairs_an_hour=host.repairs_an_hour,
-        published_name=host.published_name,
-    )
-
-
-def _events(host_id: int, now: datetime) -> tuple[ListedSwitch, ...]:
-    rows = SwitchEvent.objects.filter(host_id=host_id).order_by("-id").values(*LINE_FIELDS)
-    return tuple(line_of(r, now) for r in rows[:EVENTS])
-
-
-def _profile(profile: ModelProfile, host: Any, known: Known) -> HostProfile:
-    name = full_name(profile.tag)
-    on_disk = next((i for i in known.installed if i.name == name), None)
-    state, word = _profile_state(profile, host, known, on_disk)
-    return HostProfile(
-        name=profile.name,
-        model=short_name(profile.tag),
-        state=state,
-        word=word,
-        size=on_disk.size if on_disk else None,
-        keep_alive=keep_alive_words(profile.keep_alive),
-        load_s=_last_load(host.pk, on_disk.digest) if on_disk else None,
-    )
-
-
-def _profile_state(
-    profile: ModelProfile, host: Any, known: Known, on_disk: Installed | None
-) -> tuple[str, str]:
-    if on_disk is None:
-        return "none", "Not on this host" if known.installed else "Not known"
-    here = any(r.digest == on_disk.digest for r in known.resident)
-    if host.active_profile_id == profile.pk and host.active_digest == on_disk.digest:
-        return ("active", "Active") if here else ("idle", "Active, not loaded")
-    return ("active", "Loaded") if here else ("idle", "Not loaded")
-
-
-def _last_load(host_id: int, digest: str) -> float | None:
-    """Seconds that loading it took here the last time, as its phase was measured."""
-    rows = SwitchEvent.objects.filter(host_id=host_id, to_digest=digest, state="active")
-    phases = rows.order_by("-id").values_list("phases", flat=True).first() or []
-    return next((p["seconds"] for p in phases if p["phase"] == State.LOADING.value), None)
+def _settings(row: Host, pins: Pins, open_switch: int | None) -> dict[str, Any]:
+    return {
+        "id": row.pk,
+        "name": row.name,
+        "base_url": row.base_url,
+        "vram_bytes": row.vram_bytes,
+        "simulated": row.simulated,
+        "is_default": row.is_default,
+        "strategy": row.strategy,
+        "keep_alive": row.keep_alive,
+        "drift_policy": row.drift_policy,
+        "repairs_an_hour": row.repairs_an_hour,
+        "gateway_policy": row.gateway_policy,
+        "published": PublishedName.of(row),
+        "active": active_of(row),
+        "degraded": row.degraded,
+        "pinned": tuple(sorted(name for name, _ in pins.get(row.pk, ()))),
+        "open_switch": open_switch,
+    }

@@ -55,11 +55,6 @@ class KeyFacts:
 
 
 COUNTS = Usage.COUNTS
-# Gateway processes share no counter (gateway.meter).
-LIMIT_WORDS = (
-    "Each of N gateway processes allows one N-th of it, rounded up. A client that keeps one "
-    "connection open always meets the same process, and gets no more than that part."
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,24 +8,24 @@ from datetime import datetime
 from typing import Any
 
 from switcher.domain.clock import Clock, system
+from switcher.domain.errors import NotFound
 from switcher.domain.observed import short_name
 from switcher.domain.specs import WarmUp, check_warmups
 from switcher.domain.states import OPEN
 from switcher.domain.wording import keep_alive_words
 from switcher.models import ApiKey, GatewayName, Host, ModelProfile, Pin, SwitchEvent
+from switcher.queries.hosts import find_named
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileRow:
-    """A profile with what uses it. `active_on` and the like are names of hosts; on those of
-    `named_on` clients get it by a name. `keys` are bound to it, and work."""
+    """A profile with what uses it. `active_on` and the like are names of hosts; on those in
+    `named_on` an alias stands for it. `keys` are the working API keys that are bound to it."""
 
     id: int
     name: str
     tag: str
-    model: str
     keep_alive: str
-    keep_alive_words: str
     options: dict[str, Any]
     warmups: tuple[WarmUp, ...]
     load_timeout_s: int | None
@@ -41,20 +41,36 @@ class ProfileRow:
     keys: tuple[str, ...]
 
     @property
+    def model(self) -> str:
+        return short_name(self.tag)
+
+    @property
+    def keep_alive_words(self) -> str:
+        return keep_alive_words(self.keep_alive)
+
+    @property
     def used_on(self) -> tuple[str, ...]:
-        """The hosts that use it in any way."""
+        """Return the hosts that use it in any way."""
         used = {*self.active_on, *self.pinned_on, *self.switching_on, *self.named_on}
         return tuple(sorted(used))
 
 
 def profile_list(clock: Clock = system) -> tuple[ProfileRow, ...]:
-    """All profiles by name, with their uses: seven queries."""
+    """Return all profiles by name, with their uses, in seven queries."""
     return _rows(ModelProfile.objects.all(), clock)
 
 
-def profile(name: str, clock: Clock = system) -> ProfileRow | None:
-    """One profile; None if there is none of this name."""
-    return next(iter(_rows(ModelProfile.objects.filter(name=name), clock)), None)
+def profile(name: str, clock: Clock = system) -> ProfileRow:
+    """Return one profile by its name. Raises NotFound."""
+    row = find_named(ModelProfile.objects.all(), name)
+    if row is None:
+        raise NotFound(f"There is no profile named {name!r}.")
+    return _rows([row], clock)[0]
+
+
+def keep_alives() -> list[tuple[str, str, str]]:
+    """Return name, tag and keep-alive of all profiles, by name."""
+    return list(ModelProfile.objects.values_list("name", "tag", "keep_alive"))
 
 
 def profile_names() -> tuple[str, ...]:
@@ -71,7 +87,7 @@ def _rows(profiles: Iterable[ModelProfile], clock: Clock) -> tuple[ProfileRow, .
         Pin.objects.filter(host__removed_at=None).values_list("profile_id", "host__name")
     )
     switching = _grouped(
-        SwitchEvent.objects.filter(state__in=sorted(OPEN))
+        SwitchEvent.objects.filter(state__in=OPEN)
         .exclude(to_profile_id=None)
         .values_list("to_profile_id", "host__name")
     )
@@ -103,9 +119,7 @@ def _row(
         id=p.pk,
         name=p.name,
         tag=p.tag,
-        model=short_name(p.tag),
         keep_alive=p.keep_alive,
-        keep_alive_words=keep_alive_words(p.keep_alive),
         options=dict(p.options),
         warmups=check_warmups(p.warmups),
         load_timeout_s=p.load_timeout_s,

@@ -1,332 +1,311 @@
-"""One switch as its panel, its page and the lists show it."""
+"""Switches as they are recorded: in short for lists, in full for one of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from switcher.domain.observed import Resident, short_name
-from switcher.domain.plans import gb
-from switcher.domain.specs import Spec
-from switcher.domain.states import ENDED, OPEN, WORDS, State
-from switcher.domain.wording import NBSP, came_from, keep_alive_words
+from django.db.models import Q, QuerySet
+
+from switcher.domain.errors import NotFound
+from switcher.domain.observed import Resident
+from switcher.domain.states import ENDED, OPEN, State
 from switcher.models import SwitchEvent
-from switcher.queries.bars import Bar, bytes_of, record_bars
-from switcher.queries.listing import Filters, ListedSwitch, SwitchPage, switch_list
-from switcher.queries.phases import (
-    Course,
-    Phase,
-    Stretch,
-    course,
-    failed_phase,
-    rail,
-    timeline,
-    without_model_s,
-)
+from switcher.queries.paging import newest_first
 
-__all__ = [
-    "Filters",
-    "ListedSwitch",
-    "SwitchPage",
-    "SwitchView",
-    "switch_list",
-    "switch_view",
-    "view_of",
-]
+PAGE_SIZE = 50
+MAX_CHOICES = 200
 
-# How each end looks: the state of its panel, of its words, of its cord.
-_LOOKS = {
-    State.ACTIVE: "ok",
-    State.ROLLED_BACK: "failed",
-    State.FAILED: "failed",
-    State.CANCELLED: "none",
+OUTCOMES: dict[str, tuple[State, ...]] = {
+    "active": (State.ACTIVE,),
+    "failed": (State.FAILED, State.ROLLED_BACK),
+    "cancelled": (State.CANCELLED,),
+    "open": tuple(s for s in State if s not in ENDED),
 }
+# The large columns, which only the details need.
+_DETAILS = ("plan", "phases", "before", "after", "figures", "from_spec")
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """One line of before and after. `mono`: the values are names or digests."""
-
-    label: str
-    before: str
-    after: str
-    mono: bool = False
-
-    @property
-    def changed(self) -> bool:
-        return self.before != self.after
-
-
-@dataclass(frozen=True, slots=True)
-class SwitchView:
-    """All that is shown of one switch. Model names are as people write them."""
+class SwitchSummary:
+    """A switch in a list. `strategy` is the chosen one, until then the one asked for."""
 
     id: int
-    host: str
     host_id: int
-    host_there: bool
+    host: str
+    host_removed: bool
     simulated: bool
-    state: str
-    word: str
-    look: str  # busy, ok, failed, none
-    is_open: bool
-    from_model: str
-    to_model: str
+    state: State
+    model: str
     profile: str
+    previous_model: str
     strategy: str
-    strategy_asked: str
-    strategy_reason: str
     actor: str
     source: str
-    came_from: str
+    ip: str | None
     reason: str
-    began_at: datetime
+    created_at: datetime
+    started_at: datetime | None
     ended_at: datetime | None
-    now: datetime
-    expected_s: float | None
-    sample: str
-    rail: tuple[Phase, ...]
-    timeline: tuple[Stretch, ...]
-    stopped_in: str  # the word of the phase it stopped in
-    without_model_s: float | None
     outcome: str
-    error: str
     error_code: str
+    error: str
     restored: str
-    warnings: tuple[str, ...]
     degraded: bool
-    seen_by: str
-    cancel_asked_by: str
+    warnings: tuple[str, ...]
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def is_open(self) -> bool:
+        return not self.ended
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds from the request to the end; None until then."""
+        if self.ended_at is None:
+            return None
+        return round((self.ended_at - self.created_at).total_seconds(), 3)
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchDetail(SwitchSummary):
+    """All that is recorded of a switch, and the memory that its host has."""
+
+    digest: str
+    previous_digest: str
+    keep_alive: str
+    previous_keep_alive: str
+    strategy_asked: str
+    strategy_reason: str
     plan_token: str
-    figures: dict[str, Any]
-    differences: tuple[Difference, ...]
-    before_bar: Bar | None
-    after_bar: Bar | None
-    record: dict[str, Any]
+    plan: Mapping[str, Any] | None
+    phases: tuple[Mapping[str, Any], ...]
+    before: tuple[Resident, ...] | None
+    after: tuple[Resident, ...] | None
+    figures: Mapping[str, Any]
+    cancel_asked_by: str
+    seen_by: str
+    vram_bytes: int | None
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Model names that sentences about this switch may hold, to be set in mono."""
-        return tuple(n for n in (self.to_model, self.from_model) if n)
-
-    @property
-    def elapsed_s(self) -> float:
-        return ((self.ended_at or self.now) - self.began_at) / timedelta(seconds=1)
-
-    @property
-    def left_s(self) -> float | None:
-        """About how long it still takes; None where nothing is claimed, negative when over."""
-        return None if self.expected_s is None else self.expected_s - self.elapsed_s
+    def already_active(self) -> bool:
+        return bool(self.figures.get("already_active"))
 
     @property
     def restoring(self) -> bool:
-        return self.state == State.RESTORING.value
+        return self.state is State.RESTORING
 
     @property
     def can_cancel(self) -> bool:
-        """Open, nobody asked yet, and not on its way back already."""
+        """Whether it is open, nobody has asked yet, and it is not restoring already."""
         return self.is_open and not self.cancel_asked_by and not self.restoring
 
     @property
     def nothing_touched(self) -> bool:
-        """It ended before anything was changed on the host."""
-        return (
-            not self.is_open
-            and not self.degraded
-            and not any(s.phase.key == State.RESTORING.value for s in self.timeline)
-        )
+        """Whether it ended before anything was changed on the host."""
+        restored = any(p["phase"] == State.RESTORING.value for p in self.phases)
+        return self.ended and not self.degraded and not restored
 
     @property
     def needs_a_look(self) -> bool:
-        return self.look == "failed" and not self.seen_by
+        """Whether it failed and nobody has marked it as seen."""
+        return self.state in OUTCOMES["failed"] and not self.seen_by
 
     @property
-    def title(self) -> str:
-        """The heading of its panel."""
-        if self.is_open:
-            return f"Restoring {self.host}" if self.restoring else f"Switching {self.host}"
-        if self.look == "ok":
-            return f"Switched {self.host}"
-        if self.look == "none":
-            return f"Cancelled on {self.host}"
-        return f"Failed while {self.stopped_in.lower()}" if self.stopped_in else "Failed"
+    def expected_s(self) -> float | None:
+        """Seconds that the plan expected it to take."""
+        return (self.plan or {}).get("expected_s")
 
     @property
-    def end_words(self) -> str:
-        """How it ended, for a line: `Failed, restored`."""
-        return end_words(self.state, self.degraded, bool(self.restored))
+    def expected(self) -> Mapping[str, Mapping[str, Any]]:
+        """What the plan expected of each phase: `seconds`, and the `source` of that number."""
+        return (self.plan or {}).get("expected") or {}
+
+    def expected_phase_s(self, phase: str) -> float | None:
+        """Seconds that the plan expected a phase to take."""
+        expected = self.expected.get(phase)
+        return expected["seconds"] if expected else None
 
 
-def end_words(state: str, degraded: bool, restored: bool) -> str:
-    """The outcome in two words; for one that goes on, its phase."""
-    if degraded:
-        return "Active, then lost" if state == State.ACTIVE else "Failed, not restored"
-    words = {State.ROLLED_BACK: "Failed", State.FAILED: "Failed", State.CANCELLED: "Cancelled"}
-    word = words.get(State(state), WORDS[State(state)])
-    return f"{word}, restored" if restored and State(state) in words else word
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a list is narrowed to; empty means any. `host`, `who` and `model` are exact; `host`
+    also finds the switches of removed hosts of that name."""
+
+    host_id: int | None = None
+    host: str = ""
+    model: str = ""
+    who: str = ""
+    outcome: str = ""
+    states: tuple[State, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+    text: str = ""
+
+    @property
+    def active(self) -> bool:
+        return self != Filters()
 
 
-def switch_view(switch_id: int, now: datetime | None = None) -> SwitchView | None:
-    """One switch, in one query; None if there is none of this number."""
-    row = rows_with_all().filter(pk=switch_id).first()
-    return None if row is None else view_of(row, now or datetime.now(UTC))
+@dataclass(frozen=True, slots=True)
+class SwitchPage:
+    """A page of switches, newest first. `older` and `newer` are ids to page from, or None."""
+
+    rows: tuple[SwitchSummary, ...]
+    total: int
+    all_total: int
+    newest_id: int
+    older: int | None
+    newer: int | None
+    hosts: tuple[str, ...]
+    people: tuple[str, ...]
+    models: tuple[str, ...]
 
 
-def open_switch_on(host: str, now: datetime | None = None) -> SwitchView | None:
-    """The switch that runs on a host now, if one does."""
-    states = sorted(s.value for s in OPEN)
-    rows = rows_with_all().filter(host__name=host, host__removed_at=None, state__in=states)
-    row = rows.first()
-    return None if row is None else view_of(row, now or datetime.now(UTC))
+def switch_detail(switch_id: int) -> SwitchDetail:
+    """Return one switch, in one query. Raises NotFound."""
+    found = switch_details(Q(pk=switch_id))
+    if not found:
+        raise NotFound(f"There is no switch {switch_id}.")
+    return found[0]
 
 
-def rows_with_all() -> Any:
-    """Switches with what a view needs of other tables."""
-    return SwitchEvent.objects.select_related("host", "origin", "seen")
+def open_switch_on(host: str) -> SwitchDetail | None:
+    """Return the open switch of a host, if it has one."""
+    where = Q(host__name=host, host__removed_at=None, state__in=OPEN)
+    return next(iter(switch_details(where)), None)
 
 
-def neighbours(switch_id: int, host_id: int) -> tuple[int | None, int | None]:
-    """The switches before and after it on the same host."""
-    rows = SwitchEvent.objects.filter(host_id=host_id)
-    earlier = rows.filter(pk__lt=switch_id).order_by("-id").values_list("id", flat=True).first()
-    later = rows.filter(pk__gt=switch_id).order_by("id").values_list("id", flat=True).first()
-    return earlier, later
+def switch_details(where: Q) -> list[SwitchDetail]:
+    """Return switches in full, newest first, in one query."""
+    rows = SwitchEvent.objects.select_related("host", "origin", "seen").filter(where)
+    return [_detail(row) for row in rows.order_by("-id")]
 
 
-def view_of(row: SwitchEvent, now: datetime) -> SwitchView:
-    """The view of a row that was read with its host, origin and `seen`."""
-    state, plan = State(row.state), row.plan or {}
-    c = course(row.state, row.strategy, row.strategy_asked, row.phases, row.plan)
-    spec = Spec.from_json(row.to_spec)
-    before, after = _residents(row.before), _residents(row.after)
-    bars = _bars(row, before, after)
-    seen = getattr(row, "seen", None)
-    return SwitchView(
-        id=row.pk,
-        host=row.host.name,
-        host_id=row.host_id,
-        host_there=row.host.removed_at is None,
-        simulated=row.host.simulated,
-        state=row.state,
-        word=WORDS[state],
-        look=_LOOKS.get(state, "busy"),
-        is_open=state not in ENDED,
-        from_model=short_name(row.from_tag),
-        to_model=short_name(row.to_tag),
-        profile=spec.profile,
-        strategy=row.strategy,
-        strategy_asked=row.strategy_asked,
-        strategy_reason=row.strategy_reason,
-        actor=row.actor,
-        source=row.source,
-        came_from=came_from(row.source, row.origin.ip if row.origin else None),
-        reason=row.reason,
-        began_at=row.created_at,
-        ended_at=row.ended_at,
-        now=now,
-        expected_s=plan.get("expected_s"),
-        sample=_sample(plan),
-        rail=rail(c),
-        timeline=timeline(c, now),
-        stopped_in=_stopped_in(c),
-        without_model_s=without_model_s(c),
-        outcome=row.outcome,
-        error=row.error,
-        error_code=row.error_code,
-        restored=row.restored,
-        warnings=tuple(row.warnings),
-        degraded=row.degraded,
-        seen_by=seen.by if seen is not None else "",
-        cancel_asked_by=row.cancel_asked_by,
-        plan_token=row.plan_token,
-        figures=row.figures,
-        differences=_differences(row, spec, before, after),
-        before_bar=bars[0],
-        after_bar=bars[1],
-        record=_record(row),
+def switches(
+    filters: Filters, limit: int = PAGE_SIZE, before: int | None = None, after: int | None = None
+) -> list[SwitchSummary]:
+    """Return one page of switches, newest first: older than `before`, or newer than `after`."""
+    return _page(_matching(filters), limit, before, after)
+
+
+def switch_page(
+    filters: Filters, before: int | None = None, after: int | None = None
+) -> SwitchPage:
+    """Return one page of switches, with what a page needs to filter them and to page on."""
+    matching = _matching(filters)
+    rows = _page(matching, PAGE_SIZE, before, after)
+    ids = [row.id for row in rows]
+    newest = SwitchEvent.objects.order_by("-id").values_list("id", flat=True).first() or 0
+    return SwitchPage(
+        rows=tuple(rows),
+        total=matching.count(),
+        all_total=SwitchEvent.objects.count(),
+        newest_id=newest,
+        older=min(ids) if ids and matching.filter(pk__lt=min(ids)).exists() else None,
+        newer=max(ids) if ids and matching.filter(pk__gt=max(ids)).exists() else None,
+        hosts=_distinct("host__name"),
+        people=_distinct("actor"),
+        models=_distinct("to_tag"),
     )
 
 
-def _stopped_in(c: Course) -> str:
-    key = failed_phase(c)
-    return WORDS[State(key)] if key else ""
+def neighbours(switch_id: int, host_id: int) -> tuple[int | None, int | None]:
+    """Return the ids of the switches before and after it on the same host."""
+    rows = SwitchEvent.objects.filter(host_id=host_id).only("id")
+    earlier = newest_first(rows, 1, before=switch_id)
+    later = newest_first(rows, 1, after=switch_id)
+    return (earlier[0].pk if earlier else None), (later[0].pk if later else None)
 
 
-def _sample(plan: dict[str, Any]) -> str:
-    """From what the expected seconds of the load are known."""
-    load = (plan.get("expected") or {}).get(State.LOADING.value)
-    return load["source"] if load else ""
+def _page(
+    matching: QuerySet[SwitchEvent], limit: int, before: int | None, after: int | None
+) -> list[SwitchSummary]:
+    rows = matching.select_related("host", "origin").defer(*_DETAILS)
+    return [SwitchSummary(**_summary(row)) for row in newest_first(rows, limit, before, after)]
+
+
+def _matching(f: Filters) -> QuerySet[SwitchEvent]:
+    where = Q()
+    if f.host_id is not None:
+        where &= Q(host_id=f.host_id)
+    if f.host:
+        # No database holds half a surrogate or NUL, nor takes them in a question.
+        where &= Q(host__name=f.host) if f.host.isprintable() else Q(pk__in=())
+    if f.who:
+        where &= Q(actor=f.who)
+    if f.model:
+        where &= Q(to_tag=f.model) | Q(from_tag=f.model)
+    if states := f.states or OUTCOMES.get(f.outcome):
+        where &= Q(state__in=states)
+    if f.since:
+        where &= Q(created_at__gte=f.since)
+    if f.until:
+        where &= Q(created_at__lte=f.until)
+    if f.text:
+        where &= Q(reason__icontains=f.text) | Q(to_tag__icontains=f.text)
+    return SwitchEvent.objects.filter(where)
+
+
+def _distinct(field: str) -> tuple[str, ...]:
+    values = SwitchEvent.objects.order_by(field).values_list(field, flat=True).distinct()
+    return tuple(values[:MAX_CHOICES])
+
+
+def _summary(row: SwitchEvent) -> dict[str, Any]:
+    return {
+        "id": row.pk,
+        "host_id": row.host_id,
+        "host": row.host.name,
+        "host_removed": row.host.removed_at is not None,
+        "simulated": row.host.simulated,
+        "state": State(row.state),
+        "model": row.to_tag,
+        "profile": str(row.to_spec.get("profile", "")),
+        "previous_model": row.from_tag,
+        "strategy": row.strategy or row.strategy_asked,
+        "actor": row.actor,
+        "source": row.source,
+        "ip": row.origin.ip if row.origin else None,
+        "reason": row.reason,
+        "created_at": row.created_at,
+        "started_at": row.started_at,
+        "ended_at": row.ended_at,
+        "outcome": row.outcome,
+        "error_code": row.error_code,
+        "error": row.error,
+        "restored": row.restored,
+        "degraded": row.degraded,
+        "warnings": tuple(row.warnings),
+    }
+
+
+def _detail(row: SwitchEvent) -> SwitchDetail:
+    seen = getattr(row, "seen", None)
+    return SwitchDetail(
+        **_summary(row),
+        digest=row.to_digest,
+        previous_digest=row.from_digest,
+        keep_alive=row.to_spec.get("keep_alive", ""),
+        previous_keep_alive=(row.from_spec or {}).get("keep_alive", ""),
+        strategy_asked=row.strategy_asked,
+        strategy_reason=row.strategy_reason,
+        plan_token=row.plan_token,
+        plan=row.plan,
+        phases=tuple(row.phases),
+        before=_residents(row.before),
+        after=_residents(row.after),
+        figures=row.figures,
+        cancel_asked_by=row.cancel_asked_by,
+        seen_by=seen.by if seen is not None else "",
+        vram_bytes=row.host.vram_bytes,
+    )
 
 
 def _residents(rows: list[dict[str, Any]] | None) -> tuple[Resident, ...] | None:
     return None if rows is None else tuple(Resident.from_json(r) for r in rows)
-
-
-def _bars(
-    row: SwitchEvent, before: tuple[Resident, ...] | None, after: tuple[Resident, ...] | None
-) -> tuple[Bar | None, Bar | None]:
-    if before is None:
-        return None, None
-    total = (row.plan or {}).get("vram_bytes") or row.host.vram_bytes
-    new = row.to_digest if row.state == State.ACTIVE.value else row.from_digest
-    return record_bars(before, after, (row.from_digest, new), total)
-
-
-def _differences(
-    row: SwitchEvent,
-    spec: Spec,
-    before: tuple[Resident, ...] | None,
-    after: tuple[Resident, ...] | None,
-) -> tuple[Difference, ...]:
-    """Before and after, both read from the host. Empty until there is an after."""
-    if before is None or after is None:
-        return ()
-    won = row.state == State.ACTIVE.value
-    old = _side(row.from_tag, row.from_digest, row.from_spec, before)
-    new = (
-        _side(row.to_tag, row.to_digest, spec.to_json(), after)
-        if won
-        else _side(row.from_tag, row.from_digest, row.from_spec, after)
-    )
-    labels = (
-        "Active model",
-        "Digest",
-        "Also resident",
-        "On GPU",
-        "Context",
-        "Keep-alive",
-        "Memory",
-    )
-    return tuple(
-        Difference(label, a, b, label in labels[:3])
-        for label, a, b in zip(labels, old, new, strict=True)
-    )
-
-
-def _side(
-    tag: str, digest: str, spec: dict[str, Any] | None, resident: tuple[Resident, ...]
-) -> tuple[str, ...]:
-    here = next((r for r in resident if digest and r.digest == digest), None)
-    others = ", ".join(short_name(r.name) for r in resident if r is not here)
-    used = sum(bytes_of(r) for r in resident)
-    return (
-        (short_name(tag) if here else f"{short_name(tag)} (not loaded)") if tag else "none",
-        digest[:12] or "–",
-        others or "none",
-        f"{here.gpu_percent}{NBSP}%" if here else "–",
-        f"{here.context_length:,}" if here and here.context_length else "–",
-        keep_alive_words(spec["keep_alive"]) if spec else "–",
-        f"{gb(used)}{NBSP}GB",
-    )
-
-
-def _record(row: SwitchEvent) -> dict[str, Any]:
-    """The stored facts, for who wants to read them as they are."""
-    names = (
-        "state", "actor", "source", "reason", "from_tag", "from_digest", "to_tag", "to_digest",
-        "strategy_asked", "strategy", "strategy_reason", "plan_token", "phases", "figures",
-        "before", "after", "error_code", "error", "outcome", "restored", "warnings", "degraded",
-        "created_at", "started_at", "ended_at",
-    )  # fmt: skip
-    return {"id": row.pk, "host": row.host.name} | {n: getattr(row, n) for n in names}

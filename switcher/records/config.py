@@ -109,7 +109,7 @@ def delete_profile(profile_id: int, actor: Actor, clock: Clock = system) -> None
 def _check_unused(profile: ModelProfile, clock: Clock) -> None:
     users = [h.name for h in Host.objects.filter(active_profile=profile, removed_at=None)]
     users += [h.name for h in Host.objects.filter(pinned=profile, removed_at=None)]
-    open_on = SwitchEvent.objects.filter(to_profile_id=profile.pk, state__in=sorted(OPEN))
+    open_on = SwitchEvent.objects.filter(to_profile_id=profile.pk, state__in=OPEN)
     users += [s.host.name for s in open_on.select_related("host")]
     named = GatewayName.objects.filter(profile=profile, host__removed_at=None)
     users += [n.host.name for n in named.select_related("host")]
@@ -186,7 +186,7 @@ def _leave_address(host: Host, name: str) -> None:
 
 
 def _check_not_switching(host: Host, name: str) -> None:
-    if SwitchEvent.objects.filter(host=host, state__in=sorted(OPEN)).exists():
+    if SwitchEvent.objects.filter(host=host, state__in=OPEN).exists():
         raise Conflict(f"{name} is switching. Wait for it or cancel it first.")
 
 

@@ -14,7 +14,6 @@ from switcher.domain.states import OPEN
 from switcher.models import Drift, Host, SwitchEvent
 
 WATCHER = Actor("watcher", "watcher")
-OPEN_STATES = sorted(s.value for s in OPEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ def _still_holds(host: Host, judged: Judgement) -> bool:
     if (host.active_digest, host.active_since) != (judged.active_digest, judged.active_since):
         return False
     rows = SwitchEvent.objects.filter(host=host)
-    open_now = rows.filter(state__in=OPEN_STATES)
+    open_now = rows.filter(state__in=OPEN)
     return not (open_now.exists() or rows.filter(ended_at__gte=judged.read_at).exists())
 
 

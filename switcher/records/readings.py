@@ -26,7 +26,7 @@ class WatchedHost:
 
 def watched_hosts() -> list[WatchedHost]:
     """All hosts that are to be read, in two queries."""
-    open_rows = SwitchEvent.objects.filter(state__in=sorted(OPEN))
+    open_rows = SwitchEvent.objects.filter(state__in=OPEN)
     busy = set(open_rows.values_list("host_id", flat=True))
     rows = Host.objects.filter(removed_at=None).values_list("id", "name", "base_url")
     return [WatchedHost(i, name, url, i in busy) for i, name, url in rows]

@@ -17,8 +17,6 @@ from switcher.domain.specs import Spec
 from switcher.domain.states import ENDED, OPEN, State, Strategy, can_move
 from switcher.models import FailureSeen, Host, Lease, ModelProfile, SwitchEvent
 
-OPEN_STATES = sorted(s.value for s in OPEN)
-
 
 @dataclass(frozen=True, slots=True)
 class NewSwitch:
@@ -61,7 +59,7 @@ def open_switch(new: NewSwitch, clock: Clock = system) -> tuple[SwitchEvent, boo
 
 def check_not_running(host_id: int) -> None:
     """Raises SwitchRunning, which names the switch, where one is open on the host."""
-    running = SwitchEvent.objects.filter(host_id=host_id, state__in=OPEN_STATES).first()
+    running = SwitchEvent.objects.filter(host_id=host_id, state__in=OPEN).first()
     if running is not None:
         raise SwitchRunning(
             f"{running.host.name} is already switching to {running.to_tag}, "
@@ -256,7 +254,7 @@ def claim(switch_id: int, fence: int, clock: Clock = system) -> ClaimedSwitch | 
         row = (
             SwitchEvent.objects.select_for_update(of=("self",))
             .select_related("host", "origin")
-            .filter(pk=switch_id, state__in=OPEN_STATES, fence__lt=fence)
+            .filter(pk=switch_id, state__in=OPEN, fence__lt=fence)
             .first()
         )
         if row is None:
@@ -273,13 +271,13 @@ def waiting(clock: Clock = system) -> list[tuple[int, int]]:
     """(switch, host) of open switches that no living worker holds: queued, or left behind."""
     now = clock.now()
     held = Lease.objects.filter(until__gt=now).exclude(owner="").values("host_id")
-    rows = SwitchEvent.objects.filter(state__in=OPEN_STATES).exclude(host_id__in=held)
+    rows = SwitchEvent.objects.filter(state__in=OPEN).exclude(host_id__in=held)
     return list(rows.order_by("id").values_list("id", "host_id"))
 
 
 def is_open(host_id: int) -> bool:
     """Whether a switch is open on the host."""
-    return SwitchEvent.objects.filter(host_id=host_id, state__in=OPEN_STATES).exists()
+    return SwitchEvent.objects.filter(host_id=host_id, state__in=OPEN).exists()
 
 
 def host_of(switch_id: int) -> int:

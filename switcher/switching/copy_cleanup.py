@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from switcher.audit.ledger import SERVER
 from switcher.domain.clock import Clock, system
 from switcher.domain.model_copies import copy_name, named, reaching
-from switcher.domain.observed import Installed, Resident, find_installed, full_name
+from switcher.domain.observed import Installed, Resident, full_name
 from switcher.ollama.client import Client, Ollama
 from switcher.ollama.errors import ModelMissing
-from switcher.queries.model_copies import ModelCopyRow, Upkeep, upkeep_of
+from switcher.queries.desired import WatchedHost, watched_host
+from switcher.queries.model_copies import ModelCopyRow
+from switcher.queries.readings import last_reading
 from switcher.records import model_copies
 from switcher.records.model_copies import LeaseHolder
 from switcher.switching import wake
@@ -56,17 +58,19 @@ def clean_up_copies(
     """Remove the copies of what is not resident any more, and make those of what is active,
     pinned or held, and resident.
 
-    Four queries where nothing is to be done, as the last reading tells. Else under the host's
+    Five queries where nothing is to be done, as the last reading tells. Else under the host's
     lease, after a fresh look, with at most 2 + 3 * MOST calls of QUICK_S that all end within the
     lease. Raises Conflict where something else is at work there or time runs out, OllamaError
     kinds, FenceLost; what was begun then is finished another time.
     """
-    upkeep = upkeep_of(host_id)
-    if upkeep is None or not plan_cleanup(upkeep, upkeep.resident, upkeep.installed):
+    host, seen = watched_host(host_id), last_reading(host_id)
+    if host is None or seen is None or seen.error:
+        return
+    if not plan_cleanup(host, seen.resident, seen.installed):
         return
     try:
         with lease_host(host_id, new_owner(), clock) as hold:
-            ollama = connect(upkeep.base_url)
+            ollama = connect(host.base_url)
             try:
                 _tidy_held(ollama, hold)
             finally:
@@ -76,11 +80,11 @@ def clean_up_copies(
 
 
 def _tidy_held(ollama: Ollama, hold: HostLease) -> None:
-    upkeep = upkeep_of(hold.host_id)
-    if upkeep is None:
+    host = watched_host(hold.host_id)
+    if host is None:
         return
     resident, installed = hold.call(ollama.resident), hold.call(ollama.installed)
-    todo = plan_cleanup(upkeep, resident, installed)
+    todo = plan_cleanup(host, resident, installed)
     holder = LeaseHolder(hold.host_id, hold.fence, SERVER, clock=hold.clock)
     for row in todo.remove[:MOST]:
         remove(ollama, hold, holder, row)
@@ -89,25 +93,18 @@ def _tidy_held(ollama: Ollama, hold: HostLease) -> None:
 
 
 def plan_cleanup(
-    upkeep: Upkeep, resident: tuple[Resident, ...], installed: tuple[Installed, ...]
+    host: WatchedHost, resident: tuple[Resident, ...], installed: tuple[Installed, ...]
 ) -> CleanupPlan:
     """What is to be done where a host holds this. Pure."""
     here = {r.digest for r in resident}
-    known = {h.digest: h for h in upkeep.model_copies}
-    held = {h.digest: h.tag for h in upkeep.model_copies}
-    held |= _wanted(upkeep, installed)
+    known = {h.digest: h for h in host.model_copies}
+    held = {h.digest: h.tag for h in host.model_copies}
+    held |= {w.digest: w.spec.tag for w in host.desired.wanted(installed) if w.digest}
     make = [_missing(d, tag, known.get(d), installed) for d, tag in held.items() if d in here]
     return CleanupPlan(
-        remove=tuple(h for h in upkeep.model_copies if h.digest not in here),
+        remove=tuple(h for h in host.model_copies if h.digest not in here),
         make=tuple(m for m in make if m is not None),
     )
-
-
-def _wanted(upkeep: Upkeep, installed: tuple[Installed, ...]) -> dict[str, str]:
-    """What is to be loaded: digest to tag."""
-    rows = [(find_installed(installed, tag), tag) for tag in upkeep.pinned]
-    wanted = {row.digest: tag for row, tag in rows if row is not None}
-    return wanted | ({upkeep.active_digest: upkeep.active_tag} if upkeep.active_digest else {})
 
 
 def _missing(

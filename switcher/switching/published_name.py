@@ -8,8 +8,9 @@ from switcher.audit.ledger import SERVER, Actor
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import SwitcherError
 from switcher.ollama.client import Client, Ollama
-from switcher.queries.model_copies import upkeep_of
+from switcher.queries.desired import watched_host
 from switcher.queries.published_name import published
+from switcher.queries.readings import last_reading
 from switcher.records.clients import set_published
 from switcher.records.model_copies import LeaseHolder
 from switcher.switching import wake
@@ -48,12 +49,12 @@ def settle_name(
 ) -> None:
     """Carry out which name is published on a host; with `mend` also where somebody else pointed
     it elsewhere. Raises as `tidy_handles`, and NotPublished."""
-    upkeep = upkeep_of(host_id)
-    if upkeep is None or not (mend or published(host_id).due):
+    host, seen = watched_host(host_id), last_reading(host_id)
+    if host is None or seen is None or seen.error or not (mend or host.name_is_due):
         return
     try:
         with lease_host(host_id, new_owner(), clock) as hold:
-            ollama = connect(upkeep.base_url)
+            ollama = connect(host.base_url)
             try:
                 settle(ollama, hold, LeaseHolder(host_id, hold.fence, actor, clock=clock), mend)
             finally:

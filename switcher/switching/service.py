@@ -13,7 +13,7 @@ from switcher.domain.specs import Spec, check_keep_alive, check_tag
 from switcher.domain.states import Strategy
 from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.ollama.client import Client
-from switcher.queries.api import named
+from switcher.queries.hosts import find_host, find_named
 from switcher.records import switches
 from switcher.records.switches import NewSwitch
 from switcher.switching import ghosts, wake
@@ -153,18 +153,9 @@ def _check_plan_holds(want: ResolvedRequest, token: str) -> None:
         )
 
 
-def find_host(name: str) -> Host:
-    """The named host, or the default one."""
-    hosts = Host.objects.filter(removed_at=None)
-    host = named(hosts, name) if name else hosts.filter(is_default=True).first()
-    if host is None:
-        raise NotFound(f"There is no host named {name!r}." if name else "There is no host yet.")
-    return host
-
-
 def _find_profile(wish: SwitchRequest) -> ModelProfile | None:
     if wish.profile:
-        profile = named(ModelProfile.objects.all(), wish.profile)
+        profile = find_named(ModelProfile.objects.all(), wish.profile)
         if profile is None:
             raise NotFound(f"There is no profile named {wish.profile!r}.")
         if wish.model and full_name(check_tag(wish.model)) != full_name(profile.tag):

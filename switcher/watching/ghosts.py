@@ -33,7 +33,7 @@ def _freed(verdict: Verdict, clock: Clock) -> tuple[Act, ...]:
     case = verdict.case
     if not case.repairs:
         return ()
-    ghosts = [d for d in verdict.open if d.kind is Kind.GHOST and d.digest in case.handled]
+    ghosts = [d for d in verdict.open if d.kind is Kind.GHOST and d.digest in case.copied]
     return tuple(
         Act(
             ("ghost", case.host_id, d.digest),
@@ -61,7 +61,7 @@ def _tidied(verdict: Verdict, clock: Clock) -> tuple[Act, ...]:
     case, seen = verdict.case, verdict.seen
     here = {r.digest for r in seen.resident}
     asked = {w.digest for w in case.desired.wanted(seen.installed)}
-    if not case.handled - here and not (asked & here) - case.handled:
+    if not case.copied - here and not (asked & here) - case.copied:
         return ()
     work = partial(clean_up_copies, case.host_id, clock)
     return (Act(("tidy", case.host_id), f"copies on {case.host}", TIDY_PAUSE_S, work),)

@@ -12,9 +12,9 @@ from functools import partial
 from switcher.domain.clock import Clock, system
 from switcher.domain.drift import Memory, Recorded, ending, find, judged
 from switcher.domain.observed import Observation
-from switcher.queries.api import last_reading
 from switcher.queries.change_marker import newest_entry
-from switcher.queries.desired import HostCase, host_cases
+from switcher.queries.desired import WatchedHost, watched_hosts
+from switcher.queries.readings import last_reading
 from switcher.records import drifts
 from switcher.records.drifts import Judgement
 
@@ -23,7 +23,7 @@ from switcher.records.drifts import Judgement
 class Verdict:
     """One reading of a host, judged: what it is compared with, and which drift is open now."""
 
-    case: HostCase
+    case: WatchedHost
     seen: Observation
     open: tuple[Recorded, ...]
 
@@ -34,7 +34,7 @@ class Judge:
 
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
-        self._cases: dict[int, HostCase] = {}
+        self._cases: dict[int, WatchedHost] = {}
         self._newest: int | None = None
         self._memories: dict[int, Memory] = {}
         self._open: dict[int, tuple[Recorded, ...]] = {}
@@ -45,8 +45,8 @@ class Judge:
         newest = newest_entry()
         if newest == self._newest:
             return
-        self._cases = host_cases()
-        self._open = {case.host_id: case.open for case in self._cases.values()}
+        self._cases = watched_hosts()
+        self._open = {case.host_id: case.drifts for case in self._cases.values()}
         self._newest = newest
 
     def forget(self, host_id: int) -> None:
@@ -89,7 +89,7 @@ class Judge:
         return host_id in self._unsettled
 
     def _recorded(
-        self, case: HostCase, memory: Memory, seen: Observation
+        self, case: WatchedHost, memory: Memory, seen: Observation
     ) -> tuple[Recorded, ...] | None:
         before = self._open.get(case.host_id, ())
         memory = replace(memory, open=frozenset(d.key for d in before))

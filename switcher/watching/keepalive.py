@@ -18,7 +18,7 @@ from switcher.domain.observed import Resident, find_digest, find_installed
 from switcher.domain.specs import Spec, keep_alive_s
 from switcher.ollama.calls import Call
 from switcher.ollama.client import QUICK_S, Client
-from switcher.queries.desired import HostCase
+from switcher.queries.desired import WatchedHost
 from switcher.switching import wake
 from switcher.switching.host_lease import HostLease, lease_host
 from switcher.switching.worker import new_owner
@@ -73,7 +73,7 @@ def _pause_s(spec: Spec) -> float:
     return PAUSE_S if whole_s is None else min(PAUSE_S, whole_s / 4)
 
 
-def assert_again(case: HostCase, w: Wanted, clock: Clock = system) -> None:
+def assert_again(case: WatchedHost, w: Wanted, clock: Clock = system) -> None:
     """Under the host's lease, after a fresh look. Raises Conflict where something else is at work
     there, OllamaError kinds."""
     try:

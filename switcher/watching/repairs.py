@@ -12,7 +12,7 @@ from functools import partial
 from switcher.domain.clock import Clock, system
 from switcher.domain.drift import REPAIRED, Kind, Recorded
 from switcher.domain.errors import SwitchRunning
-from switcher.queries.desired import HostCase, Repairs, repairs
+from switcher.queries.desired import Repairs, WatchedHost, repairs
 from switcher.records import drifts
 from switcher.records.drifts import WATCHER
 from switcher.switching.service import SwitchRequest, request_switch
@@ -43,7 +43,7 @@ def _means_other(verdict: Verdict, digest: str) -> bool:
 
 
 def repair(
-    case: HostCase, broken: tuple[Recorded, ...], flaps: bool, clock: Clock = system
+    case: WatchedHost, broken: tuple[Recorded, ...], flaps: bool, clock: Clock = system
 ) -> None:
     """Ask for the switch, or tell that it does not help."""
     tried = repairs(case.host_id, clock.now())
@@ -69,7 +69,9 @@ def repair(
     log.info("switch %s repairs %s: %s", row.pk, case.host, broken[0].text)
 
 
-def _tell_flap(case: HostCase, broken: tuple[Recorded, ...], tried: Repairs, clock: Clock) -> None:
+def _tell_flap(
+    case: WatchedHost, broken: tuple[Recorded, ...], tried: Repairs, clock: Clock
+) -> None:
     times = "once" if tried.count == 1 else f"{tried.count} times"
     since = f" since {tried.first_at:%H:%M:%S}" if tried.first_at else ""
     text = (

@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 
 from switcher.models import AuditEntry, Host
-from switcher.queries import api as facts
+from switcher.queries import switches as queries
 
 PROBLEM = "application/problem+json"
 WISH = "/ollama/models/switch"
@@ -63,7 +63,7 @@ def test_what_fails_unexpectedly_is_a_problem_and_stands_in_the_log(
     def fail(*_: Any) -> None:
         raise ZeroDivisionError("a secret of ours")
 
-    monkeypatch.setattr(facts, "switch", fail)
+    monkeypatch.setattr(queries, "switch_detail", fail)
     with caplog.at_level(logging.ERROR):
         response = operator.get("/ollama/switches/1")
     assert (response.status_code, response["Content-Type"]) == (500, PROBLEM)

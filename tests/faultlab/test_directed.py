@@ -11,7 +11,7 @@ from switcher.domain import drift
 from switcher.domain.drift import Kind, Memory
 from switcher.domain.observed import Installed, Observation
 from switcher.domain.states import State
-from switcher.queries.desired import host_cases
+from switcher.queries.desired import watched_hosts
 from tests.faultlab import invariants
 from tests.faultlab.lab import (
     ENDS_WHILE_CUT_S,
@@ -277,7 +277,7 @@ def test_what_comes_up_for_a_process_that_stands_still_is_named_by_the_watcher()
         assert not invariants.check(world)
         assert [e.state for e in world.ends] == [State.ROLLED_BACK]
         assert {r.name for r in world.host.resident()} == {"mid-a:latest", "mid-b:latest"}
-        found = drift.find(host_cases()[world.host_id].desired, Memory(), reading(world))
+        found = drift.find(watched_hosts()[world.host_id].desired, Memory(), reading(world))
         transaction.set_rollback(True)
     assert [(f.kind, f.model) for f in found] == [(Kind.FOREIGN, "mid-b")]
 

@@ -126,7 +126,7 @@ def test_filter_by_htmx_answers_with_the_list_alone(auditor: Client) -> None:
 
 
 def test_pages_keep_the_filter(auditor: Client, monkeypatch: Any) -> None:
-    monkeypatch.setattr("switcher.queries.listing.PAGE", 1)
+    monkeypatch.setattr("switcher.queries.switches.PAGE_SIZE", 1)
     host = make.host()
     make.ended_switch(host, "a", at=NOW - timedelta(hours=4))
     last = make.ended_switch(host, "b")

@@ -11,8 +11,8 @@ import pytest
 from switcher.domain.drift import Kind
 from switcher.domain.states import State
 from switcher.models import FailureSeen
-from switcher.queries.board import board
-from switcher.queries.hoststates import HostRow
+from switcher.presentation.board import board
+from switcher.presentation.hosts import HostView
 from switcher.records import config, drifts, readings, switches
 from tests import make
 from tests.make import ANNA, GB, NOW
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 QueryCount = Callable[[int], AbstractContextManager[Any]]
 
 
-def row(name: str = "north-1") -> HostRow:
+def row(name: str = "north-1") -> HostView:
     return next(h for h in board(NOW).hosts if h.name == name)
 
 
@@ -165,7 +165,7 @@ def test_running_switch_makes_its_host_busy_with_the_phase() -> None:
     host = activated(seen=make.seen())
     make.switch_up_to(host, State.LOADING, "gemma2:27b")
     assert (row().state, row().word) == ("busy", "Loading")
-    assert [s.to_model for s in board(NOW).open_switches] == ["gemma2:27b"]
+    assert [s.to_model for s in board(NOW).panels] == ["gemma2:27b"]
 
 
 def test_switch_that_has_just_ended_stays_in_the_panels_for_a_minute() -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from switcher.domain.errors import NotFound
 from switcher.domain.wording import came_from, keep_alive_words
-from switcher.queries.hosts import host_page, host_rows, host_values
+from switcher.presentation.hosts import host_list, host_page
+from switcher.queries.hosts import host
 from switcher.queries.profiles import profile, profile_list
 from switcher.records import config
 from tests import make
@@ -19,8 +21,7 @@ def test_host_page_tells_of_residents_profiles_and_events() -> None:
         make.profile(tag)
     make.ended_switch(host, "llama3.1:8b")
     page = host_page("north-1", NOW)
-    assert page is not None
-    assert [(r.name, r.kind) for r in page.row.residents] == [("llama3.1:8b", "active")]
+    assert [(r.name, r.kind) for r in page.residents] == [("llama3.1:8b", "active")]
     found = {p.model: (p.word, p.load_s) for p in page.profiles}
     assert found == {
         "llama3.1:8b": ("Active", 1.0),
@@ -31,11 +32,11 @@ def test_host_page_tells_of_residents_profiles_and_events() -> None:
 
 
 def test_removed_host_has_no_page_and_no_row() -> None:
-    host = make.host()
-    config.remove_host(host.pk, ANNA)
-    assert host_page("north-1", NOW) is None
-    assert host_values("north-1") is None
-    assert host_rows(NOW) == ()
+    config.remove_host(make.host().pk, ANNA)
+    for read in (lambda: host_page("north-1", NOW), lambda: host("north-1")):
+        with pytest.raises(NotFound):
+            read()
+    assert host_list(NOW) == ()
 
 
 def test_profiles_tell_where_they_are_used() -> None:
@@ -49,7 +50,8 @@ def test_profiles_tell_where_they_are_used() -> None:
     assert found["llama3.1:8b"].active_on == ("north-1",)
     assert found["embed"].pinned_on == ("north-1",)
     assert found["phi4:14b"].switching_on == ("north-1",)
-    assert profile("nothing") is None
+    with pytest.raises(NotFound):
+        profile("nothing")
 
 
 @pytest.mark.parametrize(

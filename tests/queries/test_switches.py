@@ -4,9 +4,16 @@ from datetime import timedelta
 
 import pytest
 
+from switcher.domain.errors import NotFound
 from switcher.domain.states import State, Strategy
-from switcher.queries.listing import PAGE, Filters
-from switcher.queries.switches import neighbours, open_switch_on, switch_list, switch_view
+from switcher.presentation.switches import by_day, line_of, switch_view
+from switcher.queries.switches import (
+    PAGE_SIZE,
+    Filters,
+    neighbours,
+    open_switch_on,
+    switch_page,
+)
 from switcher.records import switches
 from tests import make
 from tests.make import ANNA, NOW
@@ -16,12 +23,12 @@ pytestmark = pytest.mark.django_db
 
 def states(switch_id: int) -> dict[str, str]:
     view = switch_view(switch_id, NOW)
-    assert view is not None
     return {p.key: p.state for p in view.rail}
 
 
 def test_there_is_no_view_of_a_switch_that_does_not_exist() -> None:
-    assert switch_view(7) is None
+    with pytest.raises(NotFound):
+        switch_view(7, NOW)
 
 
 def test_rail_shows_what_is_done_under_way_and_to_come() -> None:
@@ -47,7 +54,6 @@ def test_rail_of_a_failed_switch_says_where_it_stopped() -> None:
     found = states(row.pk)
     assert (found["unloading"], found["loading"], found["warming"]) == ("done", "failed", "skipped")
     view = switch_view(row.pk, NOW)
-    assert view is not None
     assert (view.title, view.end_words) == ("Failed while loading", "Failed, restored")
 
 
@@ -55,7 +61,6 @@ def test_rail_ends_with_restoring_while_that_lasts() -> None:
     held = make.switch_up_to(make.host(), State.WARMING)
     held.move(State.RESTORING)
     view = switch_view(held.switch_id, NOW)
-    assert view is not None
     assert (view.rail[-1].key, view.rail[-1].state) == ("restoring", "now")
     assert not view.can_cancel
 
@@ -69,18 +74,15 @@ def test_overlap_without_an_old_model_needs_no_unloading() -> None:
 def test_switch_can_be_cancelled_once() -> None:
     held = make.switch_up_to(make.host(), State.LOADING)
     view = switch_view(held.switch_id, NOW)
-    assert view is not None
     assert view.can_cancel
     switches.ask_cancel(held.switch_id, ANNA)
     view = switch_view(held.switch_id, NOW)
-    assert view is not None
     assert (view.can_cancel, view.cancel_asked_by) == (False, "anna")
 
 
 def test_timeline_places_each_phase_within_the_whole() -> None:
     row = make.ended_switch(make.host(), end=State.ROLLED_BACK)
     view = switch_view(row.pk, NOW)
-    assert view is not None
     assert [(s.phase.key, s.kind) for s in view.timeline] == [
         ("checking", "b"),
         ("draining", "b"),
@@ -97,7 +99,6 @@ def test_before_and_after_tell_what_changed() -> None:
     make.ended_switch(host, "llama3.1:8b", at=NOW - timedelta(hours=2))
     row = make.ended_switch(host, before=(make.resident("llama3.1:8b", 4.0),))
     view = switch_view(row.pk, NOW)
-    assert view is not None
     found = {d.label: (d.before, d.after, d.changed) for d in view.differences}
     assert found["Active model"] == ("llama3.1:8b", "qwen2.5:14b", True)
     assert found["Context"] == ("4,096", "4,096", False)
@@ -109,7 +110,7 @@ def test_open_switch_is_found_by_its_host() -> None:
     host = make.host()
     assert open_switch_on("north-1") is None
     row = make.open_switch(host)
-    found = open_switch_on("north-1", NOW)
+    found = open_switch_on("north-1")
     assert found is not None
     assert found.id == row.pk
 
@@ -129,7 +130,7 @@ def test_list_is_filtered() -> None:
     make.open_switch(south, "phi4:14b")
 
     def found(**values: object) -> list[str]:
-        return [r.to_model for r in switch_list(Filters(**values), now=NOW).rows]  # type: ignore[arg-type]
+        return [r.model for r in switch_page(Filters(**values)).rows]  # type: ignore[arg-type]
 
     assert found() == ["phi4:14b", "gemma2:9b", "gemma2:27b", "phi4:14b"]
     assert found(host="north-1") == ["gemma2:27b", "phi4:14b"]
@@ -144,15 +145,15 @@ def test_list_is_filtered() -> None:
 
 def test_pages_go_by_key_so_that_news_moves_nothing() -> None:
     host = make.host()
-    for n in range(PAGE + 2):
-        make.ended_switch(host, f"model-{n}", at=NOW - timedelta(minutes=5 * (PAGE - n)))
-    first = switch_list(Filters(), now=NOW)
-    assert (len(first.rows), first.newer, first.total) == (PAGE, None, PAGE + 2)
+    for n in range(PAGE_SIZE + 2):
+        make.ended_switch(host, f"model-{n}", at=NOW - timedelta(minutes=5 * (PAGE_SIZE - n)))
+    first = switch_page(Filters())
+    assert (len(first.rows), first.newer, first.total) == (PAGE_SIZE, None, PAGE_SIZE + 2)
     make.ended_switch(host, "newer")
-    second = switch_list(Filters(), before_id=first.older, now=NOW)
-    assert [r.to_model for r in second.rows] == ["model-1", "model-0"]
+    second = switch_page(Filters(), before=first.older)
+    assert [r.model for r in second.rows] == ["model-1", "model-0"]
     assert second.older is None
-    back = switch_list(Filters(), after_id=second.newer, now=NOW)
+    back = switch_page(Filters(), after=second.newer)
     assert [r.id for r in back.rows] == [r.id for r in first.rows]
     assert back.newer is not None
 
@@ -161,5 +162,5 @@ def test_days_group_the_rows() -> None:
     host = make.host()
     make.ended_switch(host, "a", at=NOW - timedelta(days=1))
     make.ended_switch(host, "b")
-    days = switch_list(Filters(), now=NOW).days
+    days = by_day(line_of(r, NOW) for r in switch_page(Filters()).rows)
     assert [(d.date.day, len(d.rows)) for d in days] == [(24, 1), (23, 1)]

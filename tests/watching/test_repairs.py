@@ -10,7 +10,7 @@ from django.utils import timezone
 from switcher.domain.drift import Kind
 from switcher.domain.states import State
 from switcher.models import AuditEntry, Drift, ModelProfile, SwitchEvent
-from switcher.queries.desired import host_cases
+from switcher.queries.desired import watched_hosts
 from switcher.watching import repairs
 from switcher.watching.loop import Watcher
 from tests.until import until
@@ -108,7 +108,7 @@ def test_after_an_hour_repairs_are_tried_again(watched: Watched) -> None:
     """The counting alone: by the clock that it is given."""
     watched.set(drift_policy="repair", repairs_an_hour=1)
     watched.switch("mid-a")
-    case = host_cases()[watched.host.pk]
+    case = watched_hosts()[watched.host.pk]
     broken = _broken(watched)
     repairs.repair(case, broken, flaps=False)
     (first,) = watched.repairs()
@@ -172,7 +172,7 @@ def _readings(kept: Watched) -> int:
 def test_an_admin_who_set_the_policy_to_report_meanwhile_is_heeded(watched: Watched) -> None:
     watched.set(drift_policy="repair")
     watched.switch("mid-a")
-    case = host_cases()[watched.host.pk]
+    case = watched_hosts()[watched.host.pk]
     watched.set(drift_policy="report")
     repairs.repair(case, _broken(watched), flaps=False)
     assert watched.repairs() == []
@@ -181,7 +181,7 @@ def test_an_admin_who_set_the_policy_to_report_meanwhile_is_heeded(watched: Watc
 def test_a_repair_that_was_decided_before_another_activation_is_dropped(watched: Watched) -> None:
     watched.set(drift_policy="repair")
     watched.switch("mid-a")
-    case = host_cases()[watched.host.pk]
+    case = watched_hosts()[watched.host.pk]
     watched.switch("mid-b")
     repairs.repair(case, _broken(watched), flaps=False)
     assert watched.repairs() == []

@@ -8,7 +8,6 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from switcher.domain.errors import NotFound
 from switcher.domain.specs import check_address, check_keep_alive
 from switcher.domain.states import Strategy
 from switcher.management.terminal import (
@@ -18,8 +17,9 @@ from switcher.management.terminal import (
     size_bytes,
     size_text,
 )
-from switcher.queries import api as facts
-from switcher.queries.clients import POLICY_WORDS, ClientsPage, clients_page
+from switcher.presentation.clients import clients_page
+from switcher.presentation.wording import POLICY_WORDS
+from switcher.queries.hosts import HostSettings, host, hosts
 from switcher.records import config
 from switcher.records.clients import POLICIES, drop_name, put_name, set_clients
 from switcher.switching.published_name import publish
@@ -63,38 +63,39 @@ class Command(TerminalCommand):
         return 0
 
     def _remove(self, options: dict[str, Any]) -> None:
-        config.remove_host(facts.host(options["name"]).id, actor())
+        config.remove_host(host(options["name"]).id, actor())
         self.say(f"Removed {options['name']}. Its history stays; the host was not touched.")
 
     def _policy(self, options: dict[str, Any]) -> None:
-        host = facts.host(options["host"])
-        set_clients(host.id, actor(), policy=options["policy"])
+        set_clients(host(options["host"]).id, actor(), policy=options["policy"])
         self.say(POLICY_WORDS[options["policy"]])
 
     def _name(self, options: dict[str, Any]) -> None:
-        host = facts.host(options["host"])
-        name = put_name(host.id, options["name"], options["profile"], actor())
-        self.say(f"Clients of {host.name} that name {name} get profile {options['profile']}.")
-        if _page(host).policy == "active":
-            self.say(f"Not yet: the policy is active. Change it: hosts policy {host.name} names")
+        found = host(options["host"])
+        name = put_name(found.id, options["name"], options["profile"], actor())
+        self.say(f"Clients of {found.name} that name {name} get profile {options['profile']}.")
+        if found.gateway_policy == "active":
+            self.say(f"Not yet: the policy is active. Change it: hosts policy {found.name} names")
 
     def _unname(self, options: dict[str, Any]) -> None:
-        host = facts.host(options["host"])
-        name = drop_name(host.id, options["name"], actor())
-        self.say(f"{name} is no name of {host.name} any more.")
+        found = host(options["host"])
+        name = drop_name(found.id, options["name"], actor())
+        self.say(f"{name} is no name of {found.name} any more.")
 
     def _publish(self, options: dict[str, Any]) -> None:
-        host = facts.host(options["host"])
-        later = publish(host.id, options["name"], actor())
+        found = host(options["host"])
+        later = publish(found.id, options["name"], actor())
         if later:
             self.say(f"Saved, and done as soon as it can be. {later}")
         elif options["name"]:
-            self.say(f"{options['name']} on {host.name} itself means its active model from now on.")
+            self.say(
+                f"{options['name']} on {found.name} itself means its active model from now on."
+            )
         else:
-            self.say(f"{host.name} publishes its active model by no name any more.")
+            self.say(f"{found.name} publishes its active model by no name any more.")
 
     def _clients(self, options: dict[str, Any]) -> None:
-        page = _page(facts.host(options["host"]))
+        page = clients_page(options["host"])
         if options["json"]:
             self.say_json({"host": page.host, "policy": page.policy, "names": dict(page.names),
                            "clients": [asdict(row) for row in page.rows]})  # fmt: skip
@@ -118,13 +119,13 @@ class Command(TerminalCommand):
         self.say(f"Added {values['name']} at {values['base_url']}.")
 
     def _list(self, options: dict[str, Any]) -> None:
-        hosts = facts.hosts()
+        found = hosts()
         if options["json"]:
-            self.say_json([_json(host) for host in hosts])
-        elif not hosts:
+            self.say_json([_json(each) for each in found])
+        elif not found:
             self.say("There is no host yet. Add one: hosts add NAME http://ADDRESS:11434")
         else:
-            self.say_table(HEAD, [_row(host) for host in hosts])
+            self.say_table(HEAD, [_row(each) for each in found])
 
 
 def _add_clients_arguments(actions: Any) -> None:
@@ -150,14 +151,7 @@ def _add_publish_arguments(actions: Any) -> None:
     name.add_argument("name", metavar="NAME", nargs="?", default="", help="none: no name any more")
 
 
-def _page(host: facts.HostFacts) -> ClientsPage:
-    page = clients_page(host.name)
-    if page is None:
-        raise NotFound(f"There is no host named {host.name!r}.")
-    return page
-
-
-def _row(host: facts.HostFacts) -> tuple[str, ...]:
+def _row(host: HostSettings) -> tuple[str, ...]:
     marks = [m for m, on in (("default", host.is_default), ("simulated", host.simulated)) if on]
     return (
         host.name,
@@ -169,7 +163,7 @@ def _row(host: facts.HostFacts) -> tuple[str, ...]:
     )
 
 
-def _json(host: facts.HostFacts) -> dict[str, Any]:
+def _json(host: HostSettings) -> dict[str, Any]:
     return {
         "name": host.name,
         "base_url": host.base_url,

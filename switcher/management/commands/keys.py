@@ -12,6 +12,7 @@ from django.core.management.base import CommandParser
 from switcher.domain.clock import system
 from switcher.domain.errors import BadRequest
 from switcher.management.terminal import TerminalCommand, actor
+from switcher.presentation.wording import LIMIT_WORDS
 from switcher.queries import keys as queries
 from switcher.records import keys
 from switcher.records.keys import NewKey
@@ -34,7 +35,7 @@ class Command(TerminalCommand):
         parser.add_argument("--json", action="store_true", help="the list as JSON")
         actions = parser.add_subparsers(dest="action", metavar="make | off | usage")
         make = actions.add_parser(
-            "make", help="make a key; it is printed once", epilog=f"Limits: {queries.LIMIT_WORDS}"
+            "make", help="make a key; it is printed once", epilog=f"Limits: {LIMIT_WORDS}"
         )
         make.add_argument("name", metavar="NAME")
         make.add_argument("--host", action="append", default=[], help="only this host; repeat")

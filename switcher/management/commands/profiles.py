@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import CommandParser
@@ -10,9 +9,10 @@ from django.core.management.base import CommandParser
 from switcher.domain.errors import BadRequest
 from switcher.domain.specs import check_keep_alive, check_options, check_tag
 from switcher.management.terminal import TerminalCommand, actor, check_name
-from switcher.queries import api as facts
+from switcher.queries.profiles import ProfileRow, profile, profile_list
 from switcher.records import config
 
+JSON = ("name", "tag", "keep_alive", "options", "active_on", "pinned_on")
 HEAD = ("NAME", "MODEL", "KEEP-ALIVE", "OPTIONS", "IN USE ON")
 
 
@@ -41,7 +41,7 @@ class Command(TerminalCommand):
         if options["action"] == "add":
             self._add(options)
         elif options["action"] == "remove":
-            config.delete_profile(facts.profile_id(options["name"]), actor())
+            config.delete_profile(profile(options["name"]).id, actor())
             self.say(f"Deleted {options['name']}.")
         else:
             self._list(options["json"])
@@ -63,16 +63,16 @@ class Command(TerminalCommand):
         self.say(f"Added {values['name']} for {values['tag']}.")
 
     def _list(self, as_json: bool) -> None:
-        rows = facts.profiles()
+        rows = profile_list()
         if as_json:
-            self.say_json([asdict(row) for row in rows])
+            self.say_json([{name: getattr(row, name) for name in JSON} for row in rows])
         elif not rows:
             self.say("There is no profile yet. Add one: profiles add NAME TAG")
         else:
             self.say_table(HEAD, [_row(row) for row in rows])
 
 
-def _row(row: facts.ProfileFacts) -> tuple[str, ...]:
+def _row(row: ProfileRow) -> tuple[str, ...]:
     options = " ".join(f"{name}={value}" for name, value in row.options.items())
     return (
         row.name,

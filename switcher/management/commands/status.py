@@ -11,10 +11,10 @@ from django.core.management.base import CommandParser
 from switcher.domain.observed import Observation, Resident, find_digest, short_name
 from switcher.management.terminal import TerminalCommand, size_text, until_text
 from switcher.ollama.client import Client
-from switcher.queries import api as facts
-from switcher.queries.api import HostFacts
 from switcher.queries.drifts import open_drifts
-from switcher.queries.model_copies import as_models
+from switcher.queries.hosts import HostSettings, host, hosts
+from switcher.queries.readings import by_model_names
+from switcher.queries.switches import switch_detail
 
 HEAD = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL", "")
 
@@ -27,20 +27,20 @@ class Command(TerminalCommand):
         parser.add_argument("--json", action="store_true", help="as JSON")
 
     def run(self, **options: Any) -> int:
-        hosts = [facts.host(options["host"])] if options["host"] else facts.hosts()
+        found = [host(options["host"])] if options["host"] else hosts()
+        pairs = zip(found, read(found), strict=True)
         if options["json"]:
-            pairs = zip(hosts, read(hosts), strict=True)
-            self.say_json([status_json(host, seen) for host, seen in pairs])
-        elif not hosts:
+            self.say_json([status_json(each, seen) for each, seen in pairs])
+        elif not found:
             self.say("There is no host yet. Add one: hosts add NAME http://ADDRESS:11434")
         else:
-            for number, (host, seen) in enumerate(zip(hosts, read(hosts), strict=True)):
+            for number, (each, seen) in enumerate(pairs):
                 if number:
                     self.say()
-                self._show(host, seen)
+                self._show(each, seen)
         return 0
 
-    def _show(self, host: HostFacts, seen: Observation) -> None:
+    def _show(self, host: HostSettings, seen: Observation) -> None:
         marks = [m for m, on in (("default", host.is_default), ("simulated", host.simulated)) if on]
         about = f" ({', '.join(marks)})" if marks else ""
         version = f", Ollama {seen.version}" if seen.version else ""
@@ -53,16 +53,16 @@ class Command(TerminalCommand):
             self.say(f"Warning: {text}")
 
 
-def read(hosts: list[HostFacts]) -> list[Observation]:
+def read(hosts: list[HostSettings]) -> list[Observation]:
     """All at once: one that hangs costs its own 5 s and no more."""
     if not hosts:
         return []
     with ThreadPoolExecutor(max_workers=min(16, len(hosts))) as pool:
         seen = list(pool.map(_read, hosts))
-    return [as_models(host.id, each) for host, each in zip(hosts, seen, strict=True)]
+    return [by_model_names(host.id, each) for host, each in zip(hosts, seen, strict=True)]
 
 
-def _read(host: HostFacts) -> Observation:
+def _read(host: HostSettings) -> Observation:
     client = Client(host.base_url)
     try:
         return client.observe(datetime.now(UTC))
@@ -70,7 +70,7 @@ def _read(host: HostFacts) -> Observation:
         client.close()
 
 
-def _row(r: Resident, host: HostFacts, now: datetime) -> tuple[str, ...]:
+def _row(r: Resident, host: HostSettings, now: datetime) -> tuple[str, ...]:
     return (
         short_name(r.name),
         r.digest[:12],
@@ -89,14 +89,14 @@ def processor(r: Resident) -> str:
     return f"{100 - r.gpu_percent}%/{r.gpu_percent}% CPU/GPU"
 
 
-def warnings(host: HostFacts, seen: Observation) -> list[str]:
+def warnings(host: HostSettings, seen: Observation) -> list[str]:
     """What is not as it should be, or about to change."""
     found = []
     if host.open_switch is not None:
-        row = facts.switch(host.open_switch)
+        row = switch_detail(host.open_switch)
         found.append(f"switch {row.id} to {row.model} is under way: {row.state.value}")
-    if host.active is not None and host.active.degraded:
-        found.append(f"degraded: {host.active.degraded}")
+    if host.active is not None and host.degraded:
+        found.append(f"degraded: {host.degraded}")
     if not seen.answered:
         active = f" {host.active.model} is to be active there." if host.active else ""
         return [*found, f"{seen.error}{active}"]
@@ -108,7 +108,7 @@ def warnings(host: HostFacts, seen: Observation) -> list[str]:
     return found
 
 
-def _drift(host: HostFacts, seen: Observation) -> list[str]:
+def _drift(host: HostSettings, seen: Observation) -> list[str]:
     active = host.active
     assert active is not None
     here = find_digest(seen.resident, active.digest)
@@ -126,7 +126,7 @@ def _drift(host: HostFacts, seen: Observation) -> list[str]:
     return []
 
 
-def status_json(host: HostFacts, seen: Observation) -> dict[str, Any]:
+def status_json(host: HostSettings, seen: Observation) -> dict[str, Any]:
     active = host.active
     return {
         "host": host.name,

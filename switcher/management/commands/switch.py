@@ -18,8 +18,7 @@ from switcher.management.following import (
     switch_json,
 )
 from switcher.management.terminal import ACTIVE, REFUSED, TerminalCommand, actor
-from switcher.queries import api as facts
-from switcher.queries.api import Switch
+from switcher.queries.switches import SwitchDetail, switch_detail
 from switcher.switching import service
 from switcher.switching.service import SwitchRequest
 
@@ -70,7 +69,7 @@ class Command(TerminalCommand):
         own = OwnWorker(switch_id)
         try:
             screen = Screen(out, live=bool(out.isatty()))
-            screen.begin(facts.switch(switch_id))
+            screen.begin(switch_detail(switch_id))
             row = follow(switch_id, screen, own, _Interrupted(own, out))
         finally:
             logger.setLevel(level)
@@ -90,7 +89,7 @@ class _Interrupted:
         self._out = out
         self._asked = False
 
-    def __call__(self, row: Switch) -> bool:
+    def __call__(self, row: SwitchDetail) -> bool:
         """Whether to go on following."""
         if self._asked or row.state in ENDED:
             return False

@@ -17,10 +17,11 @@ from switcher.domain.observed import short_name
 from switcher.panel.forms import HostForm, WishForm
 from switcher.panel.page import Me, actor_of, is_htmx, me_of, operators, show, staff
 from switcher.panel.planning import NOTHING, Notice, Shown, after_start, refusal, show_plan
-from switcher.queries import switches
-from switcher.queries.board import Board
-from switcher.queries.board import board as read_board
-from switcher.queries.hosts import host_values
+from switcher.presentation.board import Board
+from switcher.presentation.board import board as read_board
+from switcher.presentation.switches import switch_view
+from switcher.queries.hosts import hosts
+from switcher.queries.switches import switch_detail
 from switcher.switching import service
 from switcher.watching.loop import latest
 
@@ -122,8 +123,7 @@ def _refuse(request: HttpRequest, form: WishForm, notice: Notice, status: int) -
 def _started(request: HttpRequest, switch_id: int) -> HttpResponse:
     """The panels with the new one, and a note in the plan's place."""
     facts = read_board(system.now(), latest(), health.problems())
-    view = switches.switch_view(switch_id)
-    assert view is not None
+    view = switch_view(switch_id, facts.now)
     shown = after_start(view.host, short_name(view.to_model), switch_id)
     context: dict[str, Any] = {"board": facts, "shown": shown, "now": facts.now}
     response = show(request, "switch_started.html", context)
@@ -132,12 +132,8 @@ def _started(request: HttpRequest, switch_id: int) -> HttpResponse:
 
 
 def _is_same(switch_id: int, request: HttpRequest, token: str) -> bool:
-    running = switches.switch_view(switch_id)
-    return (
-        running is not None
-        and running.plan_token == token
-        and running.actor == request.user.get_username()
-    )
+    running = switch_detail(switch_id)
+    return running.plan_token == token and running.actor == request.user.get_username()
 
 
 def _simulated(facts: Board, host: str) -> bool:
@@ -145,5 +141,4 @@ def _simulated(facts: Board, host: str) -> bool:
 
 
 def _host_is_simulated(name: str) -> bool:
-    values = host_values(name)
-    return values is not None and values.simulated
+    return any(host.simulated for host in hosts() if host.name == name)

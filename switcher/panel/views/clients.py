@@ -13,9 +13,9 @@ from django.views.decorators.http import require_http_methods, require_POST
 from switcher.domain.clock import system
 from switcher.domain.errors import BadRequest, SwitcherError
 from switcher.panel.clientform import ClientsForm
-from switcher.panel.page import actor_of, admins, missing, show, staff
+from switcher.panel.page import actor_of, admins, show, staff
+from switcher.presentation.clients import ClientName, ClientsPage, clients_page
 from switcher.queries import keys, profiles
-from switcher.queries.clients import ClientName, ClientsPage, clients_page
 from switcher.records.clients import set_clients
 from switcher.switching import published_name
 from switcher.watching.loop import latest
@@ -28,8 +28,6 @@ DAYS = 7
 def clients(request: HttpRequest, name: str) -> HttpResponseBase:
     """By each name what a client gets right now, how to try it, and the form that sets it."""
     page = clients_page(name, latest())
-    if page is None:
-        return missing(request, f"host {name}")
     if request.method == "POST":
         return _save(request, page)
     return _show(request, page, ClientsForm(page.policy, page.names, profiles.profile_names()))
@@ -40,8 +38,6 @@ def clients(request: HttpRequest, name: str) -> HttpResponseBase:
 def publish(request: HttpRequest, name: str) -> HttpResponseBase:
     """Publish the active model by a name on the host itself."""
     page = clients_page(name, latest())
-    if page is None:
-        return missing(request, f"host {name}")
     wanted = request.POST.get("published_name", "")[:200]
     try:
         later = published_name.publish(page.host_id, wanted, actor_of(request))

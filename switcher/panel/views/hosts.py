@@ -21,14 +21,15 @@ from switcher.panel.page import (
     actor_of,
     admins,
     is_htmx,
-    missing,
     operators,
     show,
     staff,
 )
 from switcher.panel.planning import Notice
+from switcher.presentation.hosts import host_list as present_hosts
+from switcher.presentation.hosts import host_page
 from switcher.queries import hosts, keys, profiles
-from switcher.queries.hosts import HostValues
+from switcher.queries.hosts import HostSettings
 from switcher.records import config
 from switcher.switching import service
 from switcher.watching.loop import check_now, latest
@@ -41,7 +42,7 @@ USAGE_DAYS = 7
 def host_list(request: HttpRequest) -> HttpResponse:
     """All hosts, with what they hold."""
     now = system.now()
-    context = {"hosts": hosts.host_rows(now, latest()), "now": now}
+    context = {"hosts": present_hosts(now, latest()), "now": now}
     return show(request, "hosts.html", context, here="hosts")
 
 
@@ -50,11 +51,9 @@ def host_list(request: HttpRequest) -> HttpResponse:
 def host(request: HttpRequest, name: str) -> HttpResponse:
     """One host: what is resident, its profiles, its events."""
     now = system.now()
-    page = hosts.host_page(name, now, latest())
-    if page is None:
-        return missing(request, f"host {name}")
+    page = host_page(name, now, latest())
     used = {"usage": keys.usage(USAGE_DAYS, host=name), "days": USAGE_DAYS}
-    context = {"page": page, "host": page.row, "now": now, **used}
+    context = {"page": page, "host": page, "now": now, **used}
     return show(request, "host.html", context, here="hosts")
 
 
@@ -73,9 +72,7 @@ def add(request: HttpRequest) -> HttpResponseBase:
 @admins
 def edit(request: HttpRequest, name: str) -> HttpResponseBase:
     """Change what is set for a host."""
-    values = hosts.host_values(name)
-    if values is None:
-        return missing(request, f"host {name}")
+    values = hosts.host(name)
     if request.method == "POST":
         return _save(request, values)
     form = HostForm(initial=HostForm.initial_of(values), profiles=profiles.profile_names())
@@ -86,9 +83,7 @@ def edit(request: HttpRequest, name: str) -> HttpResponseBase:
 @admins
 def remove(request: HttpRequest, name: str) -> HttpResponseBase:
     """Take a host off the board; nothing on it is touched, its history stays."""
-    values = hosts.host_values(name)
-    if values is None:
-        return missing(request, f"host {name}")
+    values = hosts.host(name)
     try:
         config.remove_host(values.id, actor_of(request))
     except SwitcherError as exc:
@@ -102,9 +97,7 @@ def remove(request: HttpRequest, name: str) -> HttpResponseBase:
 @operators
 def check(request: HttpRequest, name: str) -> HttpResponseBase:
     """Read a host at once instead of waiting for its turn."""
-    values = hosts.host_values(name)
-    if values is None:
-        return missing(request, f"host {name}")
+    values = hosts.host(name)
     seen = check_now(values.id, values.base_url)
     if seen.answered:
         text = f"{name} answered in {seen.latency_ms} ms: {len(seen.resident)} loaded."
@@ -125,9 +118,7 @@ def ghosts(request: HttpRequest, name: str) -> HttpResponseBase:
 @operators
 def free(request: HttpRequest, name: str) -> HttpResponseBase:
     """Unload a ghost through a copy of it; the answer comes when it is gone."""
-    values = hosts.host_values(name)
-    if values is None:
-        return missing(request, f"host {name}")
+    values = hosts.host(name)
     try:
         freed = service.free_ghost(name, request.POST.get("digest", ""), actor_of(request))
         said = Notice("ok", "", freed.text)
@@ -146,10 +137,8 @@ def free(request: HttpRequest, name: str) -> HttpResponseBase:
 
 def _ghosts(request: HttpRequest, name: str, freed: Notice | None = None) -> HttpResponse:
     now = system.now()
-    page = hosts.host_page(name, now, latest())
-    if page is None:
-        return missing(request, f"host {name}")
-    return show(request, "ghosts.html", {"host": page.row, "freed": freed, "now": now})
+    page = host_page(name, now, latest())
+    return show(request, "ghosts.html", {"host": page, "freed": freed, "now": now})
 
 
 @require_POST
@@ -176,7 +165,7 @@ def read_address(text: str) -> Observation:
         client.close()
 
 
-def _save(request: HttpRequest, row: HostValues | None) -> HttpResponseBase:
+def _save(request: HttpRequest, row: HostSettings | None) -> HttpResponseBase:
     names = profiles.profile_names()
     form = HostForm(request.POST, profiles=names)
     if "probe" in request.POST:
@@ -210,7 +199,7 @@ def _address_is_good(form: HostForm) -> bool:
 def _form(
     request: HttpRequest,
     form: HostForm,
-    row: HostValues | None,
+    row: HostSettings | None,
     *,
     probed: Observation | None = None,
     status: int = 200,

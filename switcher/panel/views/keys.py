@@ -12,8 +12,10 @@ from switcher.domain.clock import system
 from switcher.domain.errors import BadRequest, SwitcherError
 from switcher.panel.keyform import KeyForm
 from switcher.panel.page import actor_of, admins, show, staff
-from switcher.queries import api as facts
+from switcher.presentation.wording import LIMIT_WORDS
 from switcher.queries import keys as queries
+from switcher.queries.hosts import hosts
+from switcher.queries.profiles import profile_names
 from switcher.records import keys
 
 DAYS = 7
@@ -30,7 +32,7 @@ def key_list(request: HttpRequest) -> HttpResponse:
         "keys": [(key, key.is_valid_at(now)) for key in rows],
         "usage": queries.usage(DAYS),
         "days": DAYS,
-        "limit_words": queries.LIMIT_WORDS if any(key.is_limited for key in rows) else "",
+        "limit_words": LIMIT_WORDS if any(key.is_limited for key in rows) else "",
     }
     return show(request, "keys.html", context, here="keys")
 
@@ -42,8 +44,8 @@ def add(request: HttpRequest) -> HttpResponseBase:
     """Make a key. The answer to the form is the only page that ever shows it."""
     form = KeyForm(
         request.POST or None,
-        hosts=[host.name for host in facts.hosts()],
-        profiles=[profile.name for profile in facts.profiles()],
+        hosts=[host.name for host in hosts()],
+        profiles=list(profile_names()),
     )
     if request.method != "POST":
         return show(request, "key_form.html", {"form": form}, here="keys")

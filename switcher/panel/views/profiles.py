@@ -12,9 +12,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from switcher.domain import specs
 from switcher.domain.errors import BadRequest, SwitcherError
 from switcher.panel.forms import ProfileForm, Warmups
-from switcher.panel.page import actor_of, missing, operators, show, staff
+from switcher.panel.page import actor_of, operators, show, staff
 from switcher.queries import profiles
-from switcher.queries.board import slug_of
 from switcher.queries.profiles import ProfileRow
 from switcher.records import config
 
@@ -34,7 +33,7 @@ def add(request: HttpRequest) -> HttpResponseBase:
     if request.method == "POST":
         return _save(request, None)
     model = request.GET.get("model", "")[:200]
-    form = ProfileForm(initial={"tag": model, "name": slug_of(model)[:60]} if model else None)
+    form = ProfileForm(initial={"tag": model, "name": _slug_of(model)[:60]} if model else None)
     return _form(request, form, Warmups.of(specs.DEFAULT_WARMUPS), None)
 
 
@@ -43,8 +42,6 @@ def add(request: HttpRequest) -> HttpResponseBase:
 def edit(request: HttpRequest, name: str) -> HttpResponseBase:
     """Change a profile. What is loaded stays as it is until the next switch."""
     row = profiles.profile(name)
-    if row is None:
-        return missing(request, f"profile {name}")
     if request.method == "POST":
         return _save(request, row)
     return _form(
@@ -57,8 +54,6 @@ def edit(request: HttpRequest, name: str) -> HttpResponseBase:
 def delete(request: HttpRequest, name: str) -> HttpResponseBase:
     """Delete a profile that nothing uses."""
     row = profiles.profile(name)
-    if row is None:
-        return missing(request, f"profile {name}")
     try:
         config.delete_profile(row.id, actor_of(request))
     except SwitcherError as exc:
@@ -66,6 +61,11 @@ def delete(request: HttpRequest, name: str) -> HttpResponseBase:
         return redirect("profile-edit", name)
     messages.success(request, f"Profile {name} is deleted.", extra_tags="ok")
     return redirect("profiles")
+
+
+def _slug_of(model: str) -> str:
+    """Return the profile name that a model suggests: `qwen2.5:14b` gives `qwen2-5-14b`."""
+    return "".join(c if c.isalnum() else "-" for c in model.lower()).strip("-")
 
 
 def _save(request: HttpRequest, row: ProfileRow | None) -> HttpResponseBase:

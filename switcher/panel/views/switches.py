@@ -10,11 +10,11 @@ from django.utils.http import urlencode
 from django.views.decorators.http import require_POST, require_safe
 
 from switcher.domain.clock import system
-from switcher.domain.errors import NotFound, SwitcherError
+from switcher.domain.errors import Conflict
 from switcher.panel.forms import FilterForm
-from switcher.panel.page import actor_of, is_htmx, missing, operators, show, staff
-from switcher.queries import switches
-from switcher.queries.listing import OUTCOMES
+from switcher.panel.page import actor_of, is_htmx, operators, show, staff
+from switcher.presentation.switches import by_day, line_of, switch_view
+from switcher.queries.switches import OUTCOMES, neighbours, switch_page
 from switcher.records import switches as records
 from switcher.switching import service
 
@@ -25,12 +25,12 @@ def event_list(request: HttpRequest) -> HttpResponse:
     """All switches, narrowed by what the address says."""
     form = FilterForm(request.GET)
     filters = form.filters()
-    page = switches.switch_list(
-        filters, _number(request, "before"), _number(request, "after"), system.now()
-    )
+    page = switch_page(filters, _number(request, "before"), _number(request, "after"))
+    now = system.now()
     kept = {k: str(v) for k, v in request.GET.items() if v and k in form.fields}
     context = {
         "page": page,
+        "days": by_day(line_of(row, now) for row in page.rows),
         "filters": filters,
         "form": form,
         "outcomes": tuple(OUTCOMES),
@@ -45,10 +45,8 @@ def event_list(request: HttpRequest) -> HttpResponse:
 @staff
 def event(request: HttpRequest, switch_id: int) -> HttpResponse:
     """One switch: how it ended, its timeline, before and after, who, the record."""
-    view = switches.switch_view(switch_id)
-    if view is None:
-        return missing(request, f"switch {switch_id}")
-    earlier, later = switches.neighbours(switch_id, view.host_id)
+    view = switch_view(switch_id, system.now())
+    earlier, later = neighbours(switch_id, view.host_id)
     context = {"switch": view, "now": view.now, "earlier": earlier, "later": later}
     return show(request, "event.html", context, here="switches")
 
@@ -57,10 +55,7 @@ def event(request: HttpRequest, switch_id: int) -> HttpResponse:
 @staff
 def panel(request: HttpRequest, switch_id: int) -> HttpResponse:
     """The panel of one switch, as it stands on the board."""
-    view = switches.switch_view(switch_id)
-    if view is None:
-        return missing(request, f"switch {switch_id}")
-    return show(request, "switch_panel.html", {"switch": view, "now": view.now})
+    return panel_part(request, switch_id)
 
 
 @require_POST
@@ -69,9 +64,7 @@ def cancel(request: HttpRequest, switch_id: int) -> HttpResponseBase:
     """Ask for the end of a running switch; the old state is brought back first."""
     try:
         service.cancel(switch_id, actor_of(request))
-    except NotFound:
-        return missing(request, f"switch {switch_id}")
-    except SwitcherError as exc:
+    except Conflict as exc:
         messages.warning(request, exc.text, extra_tags="")
     return _back(request, switch_id, f"{reverse('board')}#switch-{switch_id}")
 
@@ -80,10 +73,7 @@ def cancel(request: HttpRequest, switch_id: int) -> HttpResponseBase:
 @operators
 def seen(request: HttpRequest, switch_id: int) -> HttpResponseBase:
     """Somebody looked at a failure: the board stops pointing to it."""
-    try:
-        records.mark_seen(switch_id, actor_of(request))
-    except NotFound:
-        return missing(request, f"ended switch {switch_id}")
+    records.mark_seen(switch_id, actor_of(request))
     return _back(request, switch_id, reverse("switch-event", args=[switch_id]))
 
 
@@ -92,9 +82,7 @@ def _back(request: HttpRequest, switch_id: int, address: str) -> HttpResponseBas
 
 
 def panel_part(request: HttpRequest, switch_id: int) -> HttpResponse:
-    """The panel again, after an action on it."""
-    view = switches.switch_view(switch_id)
-    assert view is not None
+    view = switch_view(switch_id, system.now())
     return show(request, "switch_panel.html", {"switch": view, "now": view.now})
 
 

@@ -72,11 +72,6 @@ def _text(title: str, parts: tuple[Part, ...], used: int, total: int | None) -> 
     return f"{head}. {', '.join(p.words for p in parts)}." if parts else f"{head}."
 
 
-def bytes_of(r: Resident) -> int:
-    """What a model takes where it matters: VRAM, or memory on a host without a GPU (fact 18)."""
-    return r.size_vram or r.size
-
-
 def plan_bars(plan: Plan) -> tuple[Bar, Bar]:
     """Before and after a plan, on one scale."""
     scale = plan.vram_bytes or max(plan.bytes_before, plan.bytes_after, 1)
@@ -99,8 +94,7 @@ def record_bars(
     total: int | None,
 ) -> tuple[Bar, Bar | None]:
     """Before and after a switch, on one scale. `active` has both digests, old and new."""
-    sums = [sum(bytes_of(r) for r in rows or ()) for rows in (before, after)]
-    scale = max(total or 0, *sums)
+    scale = max(total or 0, *(sum(_bytes(r) for r in rows or ()) for rows in (before, after)))
     gone = {r.digest for r in before} - {r.digest for r in after or ()}
     old = [
         _resident(r, "leave" if after is not None and r.digest in gone else "", active[0])
@@ -114,7 +108,12 @@ def record_bars(
 
 def _resident(r: Resident, kind: str, active: str) -> Part:
     kind = kind or ("active" if r.digest == active else "other")
-    return Part(kind, short_name(r.name), bytes_of(r))
+    return Part(kind, short_name(r.name), _bytes(r))
+
+
+def _bytes(r: Resident) -> int:
+    """Return what a model takes: VRAM, or memory on a host without a GPU (fact 18)."""
+    return r.size_vram or r.size
 
 
 def _item(kind: str, item: Item) -> Part:

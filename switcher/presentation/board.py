@@ -1,0 +1,103 @@
+"""The board: its sentence, its hosts, its switches, and the models to choose from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from switcher.domain.observed import Observation, full_name, short_name
+from switcher.presentation.hosts import HostView, present_host
+from switcher.presentation.switches import SwitchLine, SwitchView, line_of, view_of
+from switcher.queries.board import RECENT_SWITCHES, BoardFacts, board_facts
+
+# A switch that has just ended stays on the board this long, so that one sees how it went.
+SHOW_ENDED_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model to switch to. `value` is a profile's name, or `=` and a model without one."""
+
+    value: str
+    label: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The facts of the sentence at the top."""
+
+    hosts: int
+    answering: int
+    running: int
+    look_at: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """What the board shows. `panels` are the open switches, then those that have just ended;
+    `alarms` are sentences about what is wrong with the audit trail, its key or its sinks."""
+
+    now: datetime
+    hosts: tuple[HostView, ...]
+    panels: tuple[SwitchView, ...]
+    events: tuple[SwitchLine, ...]
+    profiles: tuple[Choice, ...]
+    models: tuple[Choice, ...]
+    alarms: tuple[str, ...]
+
+    @property
+    def summary(self) -> Summary:
+        return Summary(
+            hosts=len(self.hosts),
+            answering=sum(h.answers for h in self.hosts),
+            running=sum(panel.is_open for panel in self.panels),
+            look_at=tuple(h.name for h in self.hosts if h.needs_a_look),
+        )
+
+
+def board(
+    now: datetime,
+    fresh: Mapping[int, Observation] | None = None,
+    alarms: tuple[str, ...] = (),
+) -> Board:
+    """Read and present the board. `fresh` are this process's own readings by host id."""
+    facts = board_facts(fresh)
+    installed = {i.name for host in facts.hosts for i in host.reading.installed}
+    return Board(
+        now=now,
+        hosts=tuple(present_host(host, now) for host in facts.hosts),
+        panels=_panels(facts, now),
+        events=tuple(line_of(switch, now) for switch in facts.switches[:RECENT_SWITCHES]),
+        profiles=_choices(facts.profiles),
+        models=_without_profile(installed - {full_name(tag) for _, tag in facts.profiles}),
+        alarms=alarms,
+    )
+
+
+def _panels(facts: BoardFacts, now: datetime) -> tuple[SwitchView, ...]:
+    """Return the open switches, then the last of each host that is idle and has just ended one."""
+    idle = {host.last_ended.id for host in facts.hosts if host.last_ended and not host.running}
+    since = now - timedelta(seconds=SHOW_ENDED_S)
+    shown = [s for s in facts.switches if s.is_open]
+    shown += [s for s in facts.switches if s.id in idle and s.ended_at and s.ended_at > since]
+    return tuple(view_of(switch, now) for switch in shown)
+
+
+def _choices(profiles: Iterable[tuple[str, str]]) -> tuple[Choice, ...]:
+    """Return profiles by their models; where several are of one model, they are named too."""
+    counts = Counter(full_name(tag) for _, tag in profiles)
+    return tuple(
+        Choice(
+            name,
+            short_name(tag) if counts[full_name(tag)] == 1 else f"{short_name(tag)} · {name}",
+            short_name(tag),
+        )
+        for name, tag in profiles
+    )
+
+
+def _without_profile(models: Iterable[str]) -> tuple[Choice, ...]:
+    return tuple(Choice(f"={name}", name, name) for name in sorted(map(short_name, models)))

@@ -1,0 +1,87 @@
+"""What the clients of a host get right now, by each name that they may use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from switcher.domain.errors import NotFound
+from switcher.domain.observed import Observation, find_installed, full_name, short_name
+from switcher.domain.published_name import PublishedName
+from switcher.presentation.residents import loaded_words
+from switcher.presentation.wording import POLICY_WORDS
+from switcher.queries.gates import Route, routes
+from switcher.queries.hosts import host_detail
+from switcher.queries.readings import LatestReading
+
+
+@dataclass(frozen=True, slots=True)
+class ClientName:
+    """A name, and what a client that uses it gets. Without a `model` it gets a 404 or, if no model
+    is active, a 503. `state` is active (loaded), idle or none, as `word` says."""
+
+    name: str  # empty: any other name
+    model: str
+    profile: str
+    state: str
+    word: str
+    embeds: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClientsPage:
+    """What the page about the clients of a host shows. `names` are the aliases with the profiles
+    that they stand for; `rows` what a client gets now for each name."""
+
+    host_id: int
+    host: str
+    is_default: bool
+    policy: str
+    names: tuple[tuple[str, str], ...]
+    rows: tuple[ClientName, ...]
+    published: PublishedName
+    address: str
+
+    @property
+    def words(self) -> str:
+        return POLICY_WORDS[self.policy]
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Aliases that have no effect under this policy."""
+        return tuple(name for name, _ in self.names) if self.policy == "active" else ()
+
+
+def clients_page(name: str, fresh: Mapping[int, Observation] | None = None) -> ClientsPage:
+    """Read and present the clients of a host. `fresh` are readings by host id. Raises NotFound."""
+    host, route = host_detail(name, fresh), routes().by_name.get(name)
+    if route is None:
+        raise NotFound(f"There is no host named {name!r}.")
+    return ClientsPage(
+        host_id=host.id,
+        host=host.name,
+        is_default=host.is_default,
+        policy=route.policy,
+        names=tuple((short_name(n), spec.profile) for n, spec in sorted(route.names.items())),
+        rows=tuple(_row(route, host.reading, name) for name in _shown_names(route)),
+        published=host.published,
+        address=host.base_url,
+    )
+
+
+def _shown_names(route: Route) -> list[str]:
+    served = [name for name, _ in route.served_names]
+    own = sorted(short_name(name) for name in route.active_names)
+    return [*dict.fromkeys([*own, *served]), ""]
+
+
+def _row(route: Route, reading: LatestReading, name: str) -> ClientName:
+    choice = route.resolve(full_name(name) if name else "")
+    if choice is None and route.policy == "strict":
+        return ClientName(name, "", "", "none", "404: not served here")
+    if choice is None:
+        return ClientName(name, "", "", "none", "503: no model is active")
+    on_disk = find_installed(reading.installed, choice.model)
+    state, word = loaded_words(on_disk, reading)
+    embeds = on_disk is not None and "embedding" in on_disk.capabilities
+    return ClientName(name, short_name(choice.model), choice.spec.profile, state, word, embeds)

@@ -1,0 +1,346 @@
+"""Hosts as pages show them: a state, a word, a bar and notes; and the page of one host."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from switcher.domain.drift import GONE, OFFLINE_AFTER, Kind, Recorded
+from switcher.domain.observed import Installed, Observation, find_installed, short_name
+from switcher.domain.states import State
+from switcher.domain.wording import NBSP, keep_alive_words
+from switcher.presentation.bars import Bar, Part, bar
+from switcher.presentation.residents import ResidentRow, loaded_words, main_row, resident_rows
+from switcher.presentation.switches import SwitchLine, SwitchView, line_of, view_of
+from switcher.queries.drifts import DriftRow, recent_drifts
+from switcher.queries.hosts import HostDetail, host_detail, host_details, last_load_s
+from switcher.queries.profiles import keep_alives
+from switcher.queries.switches import Filters, switches
+
+STALE_AFTER_S = 15.0
+RECENT_SWITCHES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One sentence under a host's row. `names` are set in mono; `href` leads to more."""
+
+    state: str  # warning, failed, offline
+    text: str
+    names: tuple[str, ...] = ()
+    href: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class HostView(HostDetail):
+    """A host in a list. `model` is what is really loaded, never what should be."""
+
+    now: datetime
+
+    @property
+    def slug(self) -> str:
+        return self.name
+
+    @cached_property
+    def residents(self) -> tuple[ResidentRow, ...]:
+        return resident_rows(self, self.now)
+
+    @property
+    def _main(self) -> ResidentRow | None:
+        return main_row(self.residents)
+
+    @property
+    def model(self) -> str:
+        return self._main.name if self._main else ""
+
+    @property
+    def last_model(self) -> str:
+        return short_name(self.active.model) if self.active else ""
+
+    @property
+    def unloads_at(self) -> datetime | None:
+        return self._main.expires_at if self._main and not self._main.stays else None
+
+    @property
+    def stays(self) -> bool:
+        return bool(self._main and self._main.stays)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether nothing lies in VRAM: the host computes on its CPU."""
+        return bool(self.residents) and not any(r.size_vram for r in self.residents)
+
+    @property
+    def on_disk(self) -> tuple[str, ...]:
+        """Models that answer prompts, by the names that people write."""
+        return tuple(short_name(i.name) for i in self.installed if not i.embeds_only)
+
+    @property
+    def installed(self) -> tuple[Installed, ...]:
+        return self.reading.installed
+
+    @property
+    def read_at(self) -> datetime | None:
+        """When it last answered."""
+        return self.reading.answered_at
+
+    @property
+    def version(self) -> str:
+        return self.reading.version
+
+    @property
+    def latency_ms(self) -> int:
+        return self.reading.latency_ms
+
+    @cached_property
+    def switch(self) -> SwitchView | None:
+        return view_of(self.running, self.now) if self.running else None
+
+    @cached_property
+    def state_and_word(self) -> tuple[str, str]:
+        return _state(self)
+
+    @property
+    def state(self) -> str:
+        """active, idle, busy, warning, failed, offline or stale."""
+        return self.state_and_word[0]
+
+    @property
+    def word(self) -> str:
+        return self.state_and_word[1]
+
+    @property
+    def last_known(self) -> bool:
+        """Whether what is shown may no longer be so."""
+        return self.state in {"offline", "stale"}
+
+    @property
+    def answers(self) -> bool:
+        return self.state != "offline" and self.read_at is not None
+
+    @property
+    def needs_a_look(self) -> bool:
+        return self.state in {"warning", "failed", "offline", "stale"}
+
+    @cached_property
+    def bar(self) -> Bar:
+        title = f"Memory on {self.name}{', last known' if self.last_known else ''}"
+        lost = "lost" if self.last_known else ""
+        parts = [Part(lost or r.kind, r.name, r.bytes) for r in self.residents]
+        return bar(title, parts, self.vram_bytes)
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """What else there is to say of what is loaded, in a few words each."""
+        main, rest = self._main, [r for r in self.residents if r is not self._main]
+        share = []
+        if main is not None:
+            share = [f"{main.gpu_percent}{NBSP}% on GPU" if main.size_vram else "on CPU"]
+        counts = (
+            (sum(r.kind == "pin" for r in rest), "pinned"),
+            (sum(r.kind in {"other", "active"} for r in rest), "more loaded"),
+            (sum(r.kind == "ghost" for r in rest), "overdue"),
+        )
+        return (*share, *(f"{n}{NBSP}{word}" for n, word in counts if n))
+
+    @cached_property
+    def warnings(self) -> tuple[Note, ...]:
+        return _warnings(self)
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        return _notes(self)
+
+    @property
+    def ghosts(self) -> tuple[ResidentRow, ...]:
+        return tuple(r for r in self.residents if r.kind == "ghost")
+
+    @property
+    def ghosts_mark(self) -> str:
+        """Changes when what is shown of ghosts does."""
+        return _mark(f"{g.digest[:12]}-{int(g.reached)}-{g.remains}" for g in self.ghosts)
+
+    @property
+    def holds(self) -> str:
+        """Changes when a plan that was made before may no longer hold."""
+        active = self.active.digest if self.active else ""
+        return _mark([*sorted(f"{r.digest}:{r.bytes}" for r in self.residents), active])
+
+
+def present_host(detail: HostDetail, now: datetime) -> HostView:
+    return HostView(**_values(detail), now=now)
+
+
+def host_list(
+    now: datetime, fresh: Mapping[int, Observation] | None = None
+) -> tuple[HostView, ...]:
+    """Read and present every host."""
+    return tuple(present_host(detail, now) for detail in host_details(fresh))
+
+
+def _values(detail: HostDetail) -> dict[str, Any]:
+    return {field.name: getattr(detail, field.name) for field in fields(HostDetail)}
+
+
+def _mark(facts: Iterable[str]) -> str:
+    return hashlib.sha256("|".join(facts).encode()).hexdigest()[:12]
+
+
+def _state(host: HostView) -> tuple[str, str]:
+    ended, reading = host.last_ended, host.reading
+    if host.switch is not None:
+        return "busy", host.switch.word
+    if reading.failures >= OFFLINE_AFTER:
+        return "offline", "Not reachable"
+    loaded = _loaded_word(host)
+    if host.degraded:
+        lost = ended is not None and ended.state is State.ACTIVE
+        return "failed", "Not in memory" if lost else "Not restored"
+    if ended is not None and ended.needs_a_look:
+        return "failed", f"{loaded}, switch failed"
+    if reading.answered_at is None:
+        return "stale", "Not read yet"
+    age_s = (host.now - reading.answered_at) / timedelta(seconds=1)
+    if age_s > STALE_AFTER_S:
+        return "stale", f"{_age(age_s)} old"
+    if host.warnings:
+        slow = any(r.slow and r.kind == "active" for r in host.residents)
+        return "warning", f"{loaded}, slow" if slow else loaded
+    return ("active" if loaded == "Active" else "idle"), loaded
+
+
+def _loaded_word(host: HostView) -> str:
+    if any(r.kind == "active" for r in host.residents):
+        return "Active"
+    if not host.residents:
+        return "Nothing loaded"
+    return "Active model not loaded" if host.active else "None active"
+
+
+def _age(seconds: float) -> str:
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit:
+            return f"{int(seconds // unit)}{NBSP}{name}"
+    return f"{int(seconds)}{NBSP}s"
+
+
+def _warnings(host: HostView) -> tuple[Note, ...]:
+    """Return the recorded drift that the newest reading does not contradict: a moment after a
+    switch it may be over and not judged yet. None while a switch runs or the host is silent."""
+    if host.running is not None or host.reading.error or host.reading.at is None:
+        return ()
+    loaded = {r.digest for r in host.reading.resident}
+    digests = {i.name: i.digest for i in host.installed}
+    wanted = {digests.get(name, name[:80]) for name in host.pinned_models}
+    wanted.add(host.active.digest if host.active else "")
+    return tuple(
+        Note("warning", d.text, (d.model,) if d.model else ())
+        for d in host.drifts
+        if _is_still_so(d, loaded, wanted)
+    )
+
+
+def _is_still_so(d: Recorded, loaded: set[str], wanted: set[str]) -> bool:
+    match d.kind:
+        case Kind.UNREACHABLE:
+            return False  # the state of the host says so
+        case Kind.FLAPPING:
+            return True
+        case Kind.GHOST | Kind.FOREIGN:
+            return d.digest in loaded
+    return d.digest in wanted and not (d.kind in GONE and d.digest in loaded)
+
+
+def _notes(host: HostView) -> tuple[Note, ...]:
+    notes = list(host.warnings)
+    ended = host.last_ended
+    if not host.running and ended is not None and (ended.needs_a_look or host.degraded):
+        notes.insert(0, _failure(host, view_of(ended, host.now)))
+    error = host.reading.error
+    if host.state == "offline":
+        notes.append(Note("offline", f"{error} Check that Ollama runs on {host.name}."))
+    elif error and host.state != "busy":
+        notes.append(Note("offline", f"The last read failed: {error}"))
+    return tuple(notes)
+
+
+def _failure(host: HostView, ended: SwitchView) -> Note:
+    text = host.degraded or ended.outcome
+    if ended.error and not host.degraded and ended.nothing_touched:
+        text = f"The switch to {ended.to_model} failed: {ended.error} {ended.outcome}"
+    return Note("failed", text, ended.names, f"/switches/{ended.id}/", "See what happened")
+
+
+@dataclass(frozen=True, slots=True)
+class HostProfile:
+    """A profile on the page of a host. `state` is active, idle or none."""
+
+    name: str
+    model: str
+    state: str
+    word: str
+    size: int | None
+    keep_alive: str
+    load_s: float | None
+
+
+@dataclass(frozen=True)
+class HostPage(HostView):
+    """All that the page of a host shows."""
+
+    profiles: tuple[HostProfile, ...]
+    events: tuple[SwitchLine, ...]
+    recent_drifts: tuple[DriftRow, ...]  # open ones first
+
+    @property
+    def switches(self) -> tuple[SwitchView, ...]:
+        return (self.switch,) if self.switch else ()
+
+    @property
+    def keep_alive_words(self) -> str:
+        return keep_alive_words(self.keep_alive)
+
+    @property
+    def active_profile(self) -> str:
+        return self.active.profile if self.active else ""
+
+    @property
+    def active_since(self) -> datetime | None:
+        return self.active.since if self.active else None
+
+
+def host_page(name: str, now: datetime, fresh: Mapping[int, Observation] | None = None) -> HostPage:
+    """Read and present one host. Raises NotFound."""
+    host = host_detail(name, fresh)
+    load_s = last_load_s(host.id, (i.digest for i in host.reading.installed))
+    return HostPage(
+        **_values(host),
+        now=now,
+        profiles=tuple(_profile(host, load_s, *profile) for profile in keep_alives()),
+        events=tuple(line_of(s, now) for s in switches(Filters(host_id=host.id), RECENT_SWITCHES)),
+        recent_drifts=recent_drifts(host.id),
+    )
+
+
+def _profile(
+    host: HostDetail, load_s: Mapping[str, float | None], name: str, tag: str, keep_alive: str
+) -> HostProfile:
+    on_disk = find_installed(host.reading.installed, tag)
+    state, word = loaded_words(on_disk, host.reading)
+    active = host.active
+    if active and on_disk and (active.profile, active.digest) == (name, on_disk.digest):
+        word = "Active" if state == "active" else "Active, not loaded"
+    return HostProfile(
+        name=name,
+        model=short_name(tag),
+        state=state,
+        word=word,
+        size=on_disk.size if on_disk else None,
+        keep_alive=keep_alive_words(keep_alive),
+        load_s=load_s.get(on_disk.digest) if on_disk else None,
+    )

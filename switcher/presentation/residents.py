@@ -1,0 +1,92 @@
+"""What is loaded on a host, and what each model is there for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from switcher.domain.drift import GHOST_AFTER_S
+from switcher.domain.model_copies import what_remains
+from switcher.domain.observed import Installed, Resident, find_installed, short_name
+from switcher.queries.hosts import HostDetail
+from switcher.queries.readings import LatestReading
+
+ORDER = {"active": 0, "pin": 1, "other": 2, "ghost": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentRow:
+    """One line of `/api/ps`. `kind` is as in bars.Part; `slow`: part of it runs on the CPU."""
+
+    name: str
+    digest: str
+    kind: str
+    size: int
+    size_vram: int
+    gpu_percent: int
+    context_length: int
+    expires_at: datetime | None
+    stays: bool
+    slow: bool
+    ghost: str  # why it is one: overdue, replaced, deleted
+    reached: bool  # some name on the disk means it, so it can be freed
+    remains: str  # what there is to wait for where it cannot be freed
+
+    @property
+    def bytes(self) -> int:
+        """What it takes: VRAM, or memory on a host without a GPU (fact 18)."""
+        return self.size_vram or self.size
+
+
+def resident_rows(host: HostDetail, now: datetime) -> tuple[ResidentRow, ...]:
+    """Return what is loaded: the active model, then pinned ones, then the others."""
+    rows = [_row(host, resident, now) for resident in host.reading.resident]
+    return tuple(sorted(rows, key=lambda r: (ORDER[r.kind], -r.size)))
+
+
+def main_row(rows: tuple[ResidentRow, ...]) -> ResidentRow | None:
+    """Return the active model if it is loaded, else the largest that is not pinned."""
+    return next((row for row in rows if row.kind != "pin"), None)
+
+
+def loaded_words(on_disk: Installed | None, reading: LatestReading) -> tuple[str, str]:
+    """Return the state (active, idle or none) and the words for a model on a host."""
+    if on_disk is None:
+        return "none", "Not on this host" if reading.installed else "Not known"
+    if any(r.digest == on_disk.digest for r in reading.resident):
+        return "active", "Loaded"
+    return "idle", "Not loaded"
+
+
+def _row(host: HostDetail, r: Resident, now: datetime) -> ResidentRow:
+    is_active = host.active is not None and bool(r.digest) and r.digest == host.active.digest
+    ghost = "" if is_active else _ghost(host, r, now)
+    kind = "pin" if r.name in host.pinned_models else "other"
+    reached = r.digest in host.reading.reached
+    return ResidentRow(
+        name=short_name(r.name),
+        digest=r.digest,
+        kind="active" if is_active else "ghost" if ghost else kind,
+        size=r.size,
+        size_vram=r.size_vram,
+        gpu_percent=r.gpu_percent,
+        context_length=r.context_length,
+        expires_at=r.expires_at,
+        stays=r.stays,
+        slow=r.gpu_percent < 100 and bool(r.size_vram or host.vram_bytes),
+        ghost=ghost,
+        reached=reached,
+        remains="" if reached else what_remains(r, host.name, now),
+    )
+
+
+def _ghost(host: HostDetail, r: Resident, now: datetime) -> str:
+    """Return why a model is a ghost, empty if it is none (facts 23, 24)."""
+    late = r.expires_at is not None and now - r.expires_at > timedelta(seconds=GHOST_AFTER_S)
+    # An old reading says nothing of now, and a switch unloads at its own pace (fact 2).
+    if late and host.running is None and not host.reading.error:
+        return "overdue"
+    installed = find_installed(host.reading.installed, r.name)
+    if installed is None:
+        return "deleted"
+    return "" if installed.digest == r.digest else "replaced"

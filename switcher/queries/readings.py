@@ -1,0 +1,110 @@
+"""The newest reading of hosts: stored, or made since by this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from switcher.domain.model_copies import with_model_names, without, without_copies
+from switcher.domain.observed import Installed, Observation, Resident
+from switcher.models import Host, Reading
+from switcher.queries.model_copies import tags_by_host, tags_of
+
+
+@dataclass(frozen=True, slots=True)
+class LatestReading:
+    """The newest reading of a host. One that did not answer keeps what the host held before."""
+
+    at: datetime | None = None
+    answered_at: datetime | None = None
+    resident: tuple[Resident, ...] = ()
+    installed: tuple[Installed, ...] = ()
+    version: str = ""
+    latency_ms: int = 0
+    error: str = ""
+    failures: int = 0
+    reached: frozenset[str] = frozenset()  # digests that some name on the disk means
+
+
+def last_reading(host_id: int) -> Observation | None:
+    """Return what the host held when it last answered, at that time; None if it never did."""
+    row = Reading.objects.filter(host_id=host_id).exclude(answered_at=None).first()
+    if row is None or row.answered_at is None:
+        return None
+    return Observation(
+        at=row.answered_at,
+        resident=tuple(Resident.from_json(r) for r in row.resident),
+        installed=tuple(Installed.from_json(r) for r in row.installed),
+        version=row.version,
+        latency_ms=row.latency_ms,
+        error=row.error,
+    )
+
+
+def by_model_names(host_id: int, seen: Observation) -> Observation:
+    """Return a reading without model copies and published name: a resident copy goes by the name
+    of its model, and installed ones are left out."""
+    published = Host.objects.filter(pk=host_id).values_list("published_as", flat=True).first()
+    return replace(
+        seen,
+        resident=with_model_names(seen.resident, tags_of(host_id, seen.resident)),
+        installed=without(without_copies(seen.installed), published or ""),
+    )
+
+
+def latest_readings(
+    hosts: Iterable[Any], fresh: Mapping[int, Observation] | None
+) -> dict[int, LatestReading]:
+    """Return the newest reading of each host, by host id and by model names.
+
+    `hosts` are rows with their `reading`; `fresh` are this process's own readings by host id.
+    Makes a query only if a model copy is resident somewhere.
+    """
+    rows = list(hosts)
+    found = {row.pk: _latest(row, (fresh or {}).get(row.pk)) for row in rows}
+    tags = tags_by_host({host_id: reading.resident for host_id, reading in found.items()})
+    return {row.pk: _named(row, found[row.pk], tags.get(row.pk, {})) for row in rows}
+
+
+def _latest(host: Any, seen: Observation | None) -> LatestReading:
+    stored = _stored(getattr(host, "reading", None))
+    if seen is None or (stored.at is not None and stored.at >= seen.at):
+        return stored
+    return LatestReading(
+        at=seen.at,
+        answered_at=seen.at if seen.answered else stored.answered_at,
+        resident=seen.resident if seen.answered or seen.resident else stored.resident,
+        installed=seen.installed if seen.answered or seen.installed else stored.installed,
+        version=seen.version or stored.version,
+        latency_ms=seen.latency_ms,
+        error=seen.error,
+        # The first three failures are stored, and so counted, at once.
+        failures=0 if seen.answered else max(1, stored.failures),
+    )
+
+
+def _stored(row: Reading | None) -> LatestReading:
+    if row is None:
+        return LatestReading()
+    return LatestReading(
+        at=row.at,
+        answered_at=row.answered_at,
+        resident=tuple(Resident.from_json(r) for r in row.resident),
+        installed=tuple(Installed.from_json(i) for i in row.installed),
+        version=row.version,
+        latency_ms=row.latency_ms,
+        error=row.error,
+        failures=row.failures,
+    )
+
+
+def _named(host: Any, reading: LatestReading, tags: Mapping[str, str]) -> LatestReading:
+    published = {host.published_as: host.published_tag} if host.published_as else {}
+    return replace(
+        reading,
+        resident=with_model_names(reading.resident, {**tags, **published}),
+        installed=without(without_copies(reading.installed), host.published_as),
+        reached=frozenset(i.digest for i in reading.installed),
+    )
