@@ -7,7 +7,6 @@ history is made by real switches on them.
 from __future__ import annotations
 
 import ctypes
-import os
 import secrets
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.db import connections
 
+from project.environment import read_environment
 from project.first_start import ADMIN
 from switcher.access import AUDITORS
 from switcher.audit.ledger import Actor
@@ -151,9 +151,10 @@ def _end_with_parent() -> None:
 
 def people() -> dict[str, str]:
     """Make the admin and the auditor, or give them new passwords. Gives those to print."""
+    environment = read_environment()
     passwords = {
-        ADMIN: os.environ.get("SWITCHER_ADMIN_PASSWORD") or secrets.token_urlsafe(9),
-        AUDITOR: os.environ.get("SWITCHER_AUDITOR_PASSWORD") or secrets.token_urlsafe(9),
+        ADMIN: environment.admin_password or secrets.token_urlsafe(9),
+        AUDITOR: environment.auditor_password or secrets.token_urlsafe(9),
     }
     for name, password in passwords.items():
         with acting(lambda: BY_DEMO):

@@ -1,70 +1,105 @@
-"""What the environment says, with defaults that need nothing set."""
+"""The settings that come from the environment (docs/settings.md); none of them is required."""
 
 from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
+from pydantic import BeforeValidator, Field, IPvAnyNetwork, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "SWITCHER_"
+OLLAMA_HOST = "OLLAMA_HOST"  # Ollama's own variable
 
 
-def flag(name: str) -> bool:
-    """Whether the variable is set to something that means yes."""
-    return os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
+def _split(text: object) -> object:
+    """Split a comma-separated list."""
+    return [p.strip() for p in text.split(",") if p.strip()] if isinstance(text, str) else text
 
 
-def hosts(name: str, default: list[str]) -> list[str]:
-    """A comma-separated list."""
-    given = [part.strip() for part in os.environ.get(name, "").split(",") if part.strip()]
-    return given or default
+def _strip(text: object) -> object:
+    return text.strip() if isinstance(text, str) else text
+
+
+Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[list[IPvAnyNetwork], NoDecode, BeforeValidator(_split)]
+Flag = Annotated[bool, BeforeValidator(_strip)]
+Count = Annotated[int, Field(ge=1, lt=1_000_000)]
+CountOrNever = Annotated[int, Field(ge=0, lt=1_000_000)]
+
+
+class Environment(BaseSettings):
+    """One field for each variable; an empty variable counts as unset."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True)
+
+    data_dir: Path = Path("data")
+    admin_password: str = ""
+    auditor_password: str = ""
+    ollama_host: str = Field(default="", validation_alias=OLLAMA_HOST)
+    database_url: str = ""
+    secret_key: str = ""
+    allowed_hosts: Names = []
+    trusted_origins: Names = []
+    https: Flag = False
+    behind_proxy: Flag = False
+    trusted_proxies: Networks = []
+    login_failures: Count = 10
+    login_lockout_minutes: Count = 15
+    open_gateway: Flag = False
+    audit_key: Path | None = None
+    audit_origin: str = "switchboard"
+    audit_anchors: str = ""
+    audit_syslog: str = ""
+    audit_webhook: str = ""
+    audit_segments: Path | None = None
+    audit_keep_days: CountOrNever = 0
+    log_level: str = "INFO"
+
+
+def read_environment() -> Environment:
+    """Return the settings as the environment has them now. Raises ImproperlyConfigured."""
+    try:
+        return Environment()
+    except ValidationError as exc:
+        problems = [f"{_variable(str(e['loc'][0]))}: {e['msg']}." for e in exc.errors()]
+        raise ImproperlyConfigured(" ".join(problems)) from None
+
+
+def _variable(field: str) -> str:
+    return field if field == OLLAMA_HOST else f"{PREFIX}{field.upper()}"
+
+
+def variables() -> list[str]:
+    """Return the name of every variable that is read."""
+    fields = Environment.model_fields.items()
+    return [_variable(str(field.validation_alias or name)) for name, field in fields]
 
 
 def package_dir(name: str) -> Path:
-    """Where a package lies, without importing it."""
+    """Return the directory of a package, without importing it."""
     found = find_spec(name)
     if found is None or found.origin is None:
         raise ImproperlyConfigured(f"The package {name} is not installed.")
     return Path(found.origin).parent
 
 
-def number(name: str, default: int, least: int = 1) -> int:
-    """A whole number from `least` on."""
-    given = os.environ.get(name, "").strip() or str(default)
-    if not (given.isascii() and given.isdecimal() and least <= int(given) < 1_000_000):
-        raise ImproperlyConfigured(f"{name} is a number from {least} on, not {given!r}.")
-    return int(given)
-
-
-def networks(name: str, default: list[str]) -> list[str]:
-    """Addresses and networks, such as `127.0.0.1,10.0.0.0/8`."""
-    found = hosts(name, default)
-    for text in found:
-        try:
-            ip_network(text)
-        except ValueError as exc:
-            raise ImproperlyConfigured(f"{name}: {exc}.") from exc
-    return found
-
-
-def data_dir() -> Path:
-    """Where the database and the secret key are kept; made if missing, for the owner alone, as is
-    every file that is made in it: the database holds sessions and hashes of passwords."""
+def create_data_dir(path: Path) -> Path:
+    """Return the absolute path of the data directory, created if missing. Only its owner can read
+    it, and every file that is created in it: the database holds sessions and password hashes."""
     os.umask(0o077)
-    path = Path(os.environ.get("SWITCHER_DATA_DIR", "data")).resolve()
+    path = path.resolve()
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
 
-def secret_key(directory: Path) -> str:
-    """The secret key: from SWITCHER_SECRET_KEY, else made once and kept with mode 600."""
-    given = os.environ.get("SWITCHER_SECRET_KEY")
-    if given:
-        return given
+def stored_secret_key(directory: Path) -> str:
+    """Return the secret key that is kept in this directory, generated the first time."""
     path = directory / "secret_key"
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -80,19 +115,8 @@ def secret_key(directory: Path) -> str:
     return key
 
 
-def file_or_off(name: str, default: Path) -> str:
-    """A path, or nothing where the variable says `off`."""
-    given = os.environ.get(name, "").strip()
-    return "" if given.lower() == "off" else given or str(default)
-
-
-def database(directory: Path) -> dict[str, Any]:
-    """SQLite in the data directory, or what SWITCHER_DATABASE_URL (postgres://…) names."""
-    url = os.environ.get("SWITCHER_DATABASE_URL")
-    return _postgres(url) if url else _sqlite(directory)
-
-
-def _sqlite(directory: Path) -> dict[str, Any]:
+def sqlite(directory: Path) -> dict[str, Any]:
+    """Return the database settings for a file in this directory."""
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": directory / "switchboard.sqlite3",
@@ -102,7 +126,7 @@ def _sqlite(directory: Path) -> dict[str, Any]:
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
             # FULL: what is committed is on the disk, as are the files of the trail's key. After a
-            # loss of power a database that is older than they are would look like one that was cut.
+            # power loss, a database older than those files would look as if it had been truncated.
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
         },
         # A file as in real use: in memory, threads would share one cache and its table locks.
@@ -110,7 +134,8 @@ def _sqlite(directory: Path) -> dict[str, Any]:
     }
 
 
-def _postgres(url: str) -> dict[str, Any]:
+def postgres(url: str) -> dict[str, Any]:
+    """Return the database settings for `postgres://user:password@host:5432/name`."""
     parts = urlsplit(url)
     if parts.scheme not in {"postgres", "postgresql"}:
         raise ImproperlyConfigured("SWITCHER_DATABASE_URL must begin with postgres://")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from urllib.parse import urlsplit
 
 from django.contrib.auth import get_user_model
 
+from project.environment import read_environment
 from switcher.audit.ledger import SERVER
 from switcher.models import Host
 from switcher.records import config, people
@@ -21,7 +21,7 @@ def ensure_admin() -> str:
     users = get_user_model()._default_manager
     if users.filter(is_superuser=True).exists():
         return ""
-    given = os.environ.get("SWITCHER_ADMIN_PASSWORD", "")
+    given = read_environment().admin_password
     password = given or secrets.token_urlsafe(12)
     with people.acting(lambda: SERVER):
         get_user_model().objects.create_superuser(ADMIN, password=password)
@@ -33,7 +33,7 @@ def ensure_host() -> str:
     matter for the page. Returns its address where it was added."""
     if Host.objects.exists():
         return ""
-    address = ollama_address(os.environ.get("OLLAMA_HOST", ""))
+    address = ollama_address(read_environment().ollama_host)
     config.save_host(Host(name="ollama", base_url=address), SERVER)
     return address
 

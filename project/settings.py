@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from csp.constants import NONE, SELF
 
 from project.environment import (
-    data_dir,
-    database,
-    file_or_off,
-    flag,
-    hosts,
-    networks,
-    number,
+    create_data_dir,
     package_dir,
-    secret_key,
+    postgres,
+    read_environment,
+    sqlite,
+    stored_secret_key,
 )
+
+environment = read_environment()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 NINJA = package_dir("ninja")
-DATA_DIR = data_dir()
+DATA_DIR = create_data_dir(environment.data_dir)
 
-SECRET_KEY = secret_key(DATA_DIR)
+SECRET_KEY = environment.secret_key or stored_secret_key(DATA_DIR)
 DEBUG = False
-ALLOWED_HOSTS = hosts("SWITCHER_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
-CSRF_TRUSTED_ORIGINS = hosts("SWITCHER_TRUSTED_ORIGINS", [])
+ALLOWED_HOSTS = environment.allowed_hosts or ["localhost", "127.0.0.1", "[::1]"]
+CSRF_TRUSTED_ORIGINS = environment.trusted_origins
 
-# Not daphne and not ninja: they would load Twisted and Pydantic into every command, which is half
-# its memory. The server imports daphne itself; of ninja the files are served (below).
+# Not daphne and not ninja: they would load Twisted and the API into every command, which costs
+# memory and time. The server imports daphne itself; of ninja the files are served (below).
 INSTALLED_APPS = [
     "project",
     "switcher",
@@ -81,7 +79,9 @@ TEMPLATES = [
     }
 ]
 
-DATABASES = {"default": database(DATA_DIR)}
+DATABASES = {
+    "default": postgres(environment.database_url) if environment.database_url else sqlite(DATA_DIR)
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CHANNEL_LAYERS = {"default": {"BACKEND": "switcher.live.layer.MemoryLayer"}}
@@ -99,8 +99,8 @@ AXES_CLIENT_IP_CALLABLE = "switcher.access.address_of"
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_ENABLE_ADMIN = AXES_VERBOSE = False
 MIGRATION_MODULES = {"axes": None}
-SWITCHER_LOGIN_FAILURES = number("SWITCHER_LOGIN_FAILURES", 10)
-SWITCHER_LOGIN_LOCKOUT_MINUTES = number("SWITCHER_LOGIN_LOCKOUT_MINUTES", 15)
+SWITCHER_LOGIN_FAILURES = environment.login_failures
+SWITCHER_LOGIN_LOCKOUT_MINUTES = environment.login_lockout_minutes
 
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "board"
@@ -110,13 +110,11 @@ SESSION_COOKIE_NAME = "session_id"
 SESSION_COOKIE_AGE = 12 * 3600
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = flag("SWITCHER_HTTPS")
-SECURE_PROXY_SSL_HEADER = (
-    ("HTTP_X_FORWARDED_PROTO", "https") if flag("SWITCHER_BEHIND_PROXY") else None
-)
-# Whose X-Forwarded-For is believed.
-SWITCHER_TRUSTED_PROXIES = networks(
-    "SWITCHER_TRUSTED_PROXIES", ["127.0.0.1", "::1"] if flag("SWITCHER_BEHIND_PROXY") else []
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = environment.https
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if environment.behind_proxy else None
+# Peers whose X-Forwarded-For is trusted.
+SWITCHER_TRUSTED_PROXIES = [str(network) for network in environment.trusted_proxies] or (
+    ["127.0.0.1", "::1"] if environment.behind_proxy else []
 )
 CSRF_FAILURE_VIEW = "switcher.panel.views.account.csrf_failure"
 X_FRAME_OPTIONS = "DENY"
@@ -154,7 +152,7 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": os.environ.get("SWITCHER_LOG_LEVEL", "INFO")},
+    "root": {"handlers": ["stderr"], "level": environment.log_level},
     "loggers": {
         "daphne": {"level": "WARNING"},
         "django.server": {"level": "WARNING"},
@@ -163,18 +161,20 @@ LOGGING = {
 
 # Whoever has neither a key nor a signed-in session is answered only where this says so, only on
 # loopback, and never where a call changes a host.
-SWITCHER_OPEN_GATEWAY = flag("SWITCHER_OPEN_GATEWAY")
+SWITCHER_OPEN_GATEWAY = environment.open_gateway
 
 # The trail's signing key lies outside of the database, whose password must not be enough to sign.
-SWITCHER_AUDIT_KEY = os.environ.get("SWITCHER_AUDIT_KEY") or str(DATA_DIR / "audit-key.pem")
+SWITCHER_AUDIT_KEY = str(environment.audit_key or DATA_DIR / "audit-key.pem")
 SWITCHER_AUDIT_PUBLIC_KEYS = str(Path(SWITCHER_AUDIT_KEY).with_name("audit-keys.pub"))
-SWITCHER_AUDIT_ORIGIN = os.environ.get("SWITCHER_AUDIT_ORIGIN") or "switchboard"
-# Where checkpoints go to, outside of the database.
-SWITCHER_AUDIT_ANCHORS = file_or_off("SWITCHER_AUDIT_ANCHORS", DATA_DIR / "anchors.txt")
-# Where old entries go to, and after how many days; 0: never.
-SWITCHER_AUDIT_SEGMENTS = os.environ.get("SWITCHER_AUDIT_SEGMENTS") or str(
-    DATA_DIR / "audit-segments"
+SWITCHER_AUDIT_ORIGIN = environment.audit_origin
+# Where checkpoints are sent, outside of the database.
+SWITCHER_AUDIT_ANCHORS = (
+    ""
+    if environment.audit_anchors.strip().lower() == "off"
+    else environment.audit_anchors or str(DATA_DIR / "anchors.txt")
 )
-SWITCHER_AUDIT_KEEP_DAYS = number("SWITCHER_AUDIT_KEEP_DAYS", 0, least=0)
-SWITCHER_AUDIT_SYSLOG = os.environ.get("SWITCHER_AUDIT_SYSLOG", "")
-SWITCHER_AUDIT_WEBHOOK = os.environ.get("SWITCHER_AUDIT_WEBHOOK", "")
+SWITCHER_AUDIT_SYSLOG = environment.audit_syslog
+SWITCHER_AUDIT_WEBHOOK = environment.audit_webhook
+# Where old entries are moved, and after how many days; 0: never.
+SWITCHER_AUDIT_SEGMENTS = str(environment.audit_segments or DATA_DIR / "audit-segments")
+SWITCHER_AUDIT_KEEP_DAYS = environment.audit_keep_days

@@ -1,0 +1,86 @@
+"""What the environment sets, and what it answers to nonsense."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from project.environment import read_environment, stored_secret_key, variables
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in variables():
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_nothing_is_required() -> None:
+    found = read_environment()
+    assert found.data_dir == Path("data")
+    assert (found.https, found.allowed_hosts, found.login_failures) == (False, [], 10)
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWITCHER_ALLOWED_HOSTS", "a.example, b.example,")
+    monkeypatch.setenv("SWITCHER_TRUSTED_PROXIES", "127.0.0.1,10.0.0.0/8,::1")
+    found = read_environment()
+    assert found.allowed_hosts == ["a.example", "b.example"]
+    networks = [str(network) for network in found.trusted_proxies]
+    assert networks == ["127.0.0.1/32", "10.0.0.0/8", "::1/128"]
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [("1", True), ("true", True), ("YES ", True), ("on", True), ("0", False), ("off", False)],
+)
+def test_switches_are_on_or_off(text: str, meaning: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWITCHER_HTTPS", text)
+    assert read_environment().https is meaning
+
+
+def test_what_is_empty_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in variables():
+        monkeypatch.setenv(name, "")
+    assert read_environment().audit_origin == "switchboard"
+
+
+def test_passwords_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWITCHER_ADMIN_PASSWORD", " 12345, with spaces ")
+    monkeypatch.setenv("OLLAMA_HOST", "0.0.0.0:11434")
+    found = read_environment()
+    assert found.admin_password == " 12345, with spaces "
+    assert found.ollama_host == "0.0.0.0:11434"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("SWITCHER_LOGIN_FAILURES", "ten", "should be a valid integer"),
+        ("SWITCHER_LOGIN_FAILURES", "0", "should be greater than or equal to 1"),
+        ("SWITCHER_LOGIN_LOCKOUT_MINUTES", "1000000", "should be less than 1000000"),
+        ("SWITCHER_AUDIT_KEEP_DAYS", "-1", "should be greater than or equal to 0"),
+        ("SWITCHER_HTTPS", "perhaps", "should be a valid boolean"),
+        ("SWITCHER_TRUSTED_PROXIES", "127.0.0.1,here", "not a valid IPv4 or IPv6 network"),
+        ("SWITCHER_TRUSTED_PROXIES", "10.0.0.1/8", "not a valid IPv4 or IPv6 network"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_name_of_its_variable(
+    name: str, text: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, text)
+    with pytest.raises(ImproperlyConfigured, match=said) as refused:
+        read_environment()
+    assert str(refused.value).startswith(f"{name}: ")
+    assert "\n" not in str(refused.value)
+
+
+def test_the_secret_key_is_generated_once_and_must_stay_private(tmp_path: Path) -> None:
+    key = stored_secret_key(tmp_path)
+    assert stored_secret_key(tmp_path) == key
+    assert (tmp_path / "secret_key").stat().st_mode & 0o777 == 0o600
+    os.chmod(tmp_path / "secret_key", 0o644)
+    with pytest.raises(ImproperlyConfigured, match="chmod 600"):
+        stored_secret_key(tmp_path)
