@@ -39,7 +39,7 @@ from switcher.audit.paths import key_files, segment_folder, segment_name
 from switcher.audit.point_in_time import kept
 from switcher.audit.signing_keys import sync_folder
 from switcher.audit.verification import rotations
-from switcher.audit.verifier.switchboard_verify import UNREADABLE, Files, Report
+from switcher.audit.verifier.switchboard_verify import UNREADABLE, ChainReader, Report
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import Conflict, SwitcherError
 
@@ -205,7 +205,7 @@ def _place(waiting: Path, path: Path) -> None:
 def _verified(found: Due, path: Path, tell: Tell) -> Written:
     """Read it again, by itself: what is removed has to be provable from the file. Raises
     NotArchived, OSError."""
-    reader, read = Files(key_files().root(), part=True), _Read(found.count, tell)
+    reader, read = ChainReader(key_files().root(), is_part=True), _Read(found.count, tell)
     with open_regular(path) as file:
         try:
             reader.read(read.lines(file))

@@ -222,7 +222,7 @@ def _signed_head(tree: Tree) -> bytes:
 def _read_on(start: _Start) -> Verifier:
     verifier = Verifier(start.tree, start.prev)
     for rows in stored_rows(start.tree.size):
-        verifier.add_all(rows)
+        verifier.add(rows)
     report = verifier.report()
     if not report.intact:
         raise TrailBroken(report.problems[0])

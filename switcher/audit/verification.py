@@ -83,14 +83,14 @@ def verify(
     compared = Comparison(using, after) if index else None
     for rows in _rows(verifier, moved, using):
         while coming is not None and size_of(coming) <= verifier.size + len(rows):
-            verifier.expect_note(coming)
+            verifier.expect(coming)
             coming = next(notes, None)
-        verifier.add_all(rows)
+        verifier.add(rows)
         if compared is not None and rows[-1][0] > after:
             compared.add(rows)
         tell(verifier.size, total)
     while coming is not None:
-        verifier.expect_note(coming)
+        verifier.expect(coming)
         coming = next(notes, None)
     if compared is None:
         return Verified(verifier.report())
@@ -118,9 +118,9 @@ def _rows(verifier: Verifier, moved: tuple[ArchiveFile, ...], using: str) -> Ite
         read = max(read, part.last)
     for segment in met:
         root = segment.tree.root().hex()
-        if not verifier.tells_of(segment.first, segment.last, segment.sha256, root):
+        if not verifier.says_archived(segment.first, segment.last, segment.sha256, root):
             span = f"entries {segment.first} to {segment.last} were moved to {segment.name}"
-            verifier.fail("complete", f"No signed entry tells that {span}.")
+            verifier.fail("complete", f"No signed entry says that {span}.")
 
 
 def _readable(verifier: Verifier, found: tuple[ArchiveFile, ...]) -> tuple[ArchiveFile, ...]:

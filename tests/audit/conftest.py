@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from django.test import AsyncClient, Client
@@ -14,6 +14,7 @@ from django.test import AsyncClient, Client
 from switcher.access import AUDITORS
 from switcher.audit.ledger import append, writing
 from switcher.audit.signing_keys import KeyFiles
+from switcher.audit.verifier.switchboard_verify import PublicKey, Report, verify_files
 from switcher.models import AuditEntry
 from switcher.records import Actor
 from tests import make
@@ -22,6 +23,22 @@ from tests.clocks import FakeClock
 ANNA = Actor("anna", "page", ip="192.0.2.14", agent="Firefox")
 BEN = Actor("ben", "api")
 DORA = Actor("dora", "page")  # from nowhere known
+
+
+class Entry(NamedTuple):
+    """A stored row of the trail."""
+
+    seq: int
+    body: str
+    prev: bytes
+    hash: bytes
+
+
+def verify_export(
+    lines: Iterable[str], keys: list[PublicKey], anchors: Iterable[str] = ()
+) -> Report:
+    """Verify the lines of one export."""
+    return verify_files([lines], keys, anchors)
 
 
 def tell(kind: str = "host.changed", actor: Actor = ANNA, **values: Any) -> AuditEntry:

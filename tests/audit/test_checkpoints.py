@@ -12,7 +12,7 @@ from switcher.audit import checkpoints, search_index
 from switcher.audit.immutability_triggers import unseal
 from switcher.audit.signing_keys import KeyFiles, new_key
 from switcher.audit.verification import verify
-from switcher.audit.verifier.switchboard_verify import Tree, read_note
+from switcher.audit.verifier.switchboard_verify import Note, Tree, read_note
 from switcher.domain.states import ENDED, State
 from switcher.models import AuditEntry, Checkpoint, Delivery, Host, LedgerRow
 from switcher.records import config
@@ -175,8 +175,8 @@ def test_a_rotation_is_an_entry_that_both_keys_have_signed(
     checkpoints.sign(clock)
     assert kinds().count("audit.key-rotated") == 1
     assert len(proofs.public_keys()) == 2
-    keys = [read_note(c.note, proofs.public_keys()).key_id for c in Checkpoint.objects.all()]
-    first, second = (key.id for key in proofs.public_keys())
+    first, second = proofs.public_keys()
+    keys = [Note.parse(c.note).signer([first, second]) for c in Checkpoint.objects.all()]
     assert keys == [second, second, first]  # newest first
     assert verify().report.problems == []
     assert verify().ok

@@ -142,7 +142,7 @@ def test_segments_and_the_export_behind_them_verify_as_one_chain(
     assert told["entries"] == told["last_seq"]
     code, told = verify(names[0], trail, str(path))
     assert (code, told["complete"], told["intact"]) == (DOES_NOT, False, True)
-    assert "A file goes on behind entry" in told["problems"][0]
+    assert "A file begins after entry" in told["problems"][0]
     assert verify(names[0], trail)[0] == HOLDS
     code, told = verify(names[1], trail)  # what tells of the one before it came later
     assert (code, told["intact"], told["anchored"], told["complete"]) == (

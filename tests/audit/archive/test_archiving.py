@@ -29,13 +29,13 @@ from switcher.audit.point_in_time import then
 from switcher.audit.signer import Signer
 from switcher.audit.signing_keys import KeyFiles
 from switcher.audit.verification import verify
-from switcher.audit.verifier.switchboard_verify import verify_export, verify_files
+from switcher.audit.verifier.switchboard_verify import verify_files
 from switcher.domain.clock import system
 from switcher.domain.errors import Conflict
 from switcher.models import AuditEntry, LedgerRow, Origin, Segment
 from switcher.records import Actor
 from tests import make
-from tests.audit.conftest import DORA, write
+from tests.audit.conftest import DORA, verify_export, write
 from tests.clocks import FakeClock
 
 pytestmark = pytest.mark.django_db

@@ -15,8 +15,9 @@ from switcher.audit.ledger_reader import stored_rows
 from switcher.audit.paths import sinks
 from switcher.audit.signing_keys import KeyFiles, SigningKey, new_key
 from switcher.audit.sinks import deliver
-from switcher.audit.verifier.switchboard_verify import GENESIS, Entry, Tree, leaf
+from switcher.audit.verifier.switchboard_verify import GENESIS, Tree, leaf
 from switcher.models import Checkpoint, LedgerRow
+from tests.audit.conftest import Entry
 from tests.clocks import FakeClock
 
 TABLE = "switcher_ledgerrow"
@@ -116,7 +117,7 @@ class Attacker:
         """Every checkpoint once more, over what is stored now."""
         tree, sizes = Tree(), {c.size: c for c in Checkpoint.objects.all()}
         for row in self.rows():
-            tree.add(row.hash)
+            tree.extend([row.hash])
             if row.seq in sizes:
                 note = key.checkpoint(tree.size, tree.root())
                 Checkpoint.objects.filter(pk=sizes[row.seq].pk).update(

@@ -21,9 +21,10 @@ from switcher.audit.ledger_reader import newest_seq, stored_rows
 from switcher.audit.paths import segment_folder
 from switcher.audit.signing_keys import KeyFiles, new_key
 from switcher.audit.verification import verify
-from switcher.audit.verifier.switchboard_verify import Entry, Report, Tree, verify_export
+from switcher.audit.verifier.switchboard_verify import Report, Tree
 from switcher.models import LedgerRow, Segment
 from tests import make
+from tests.audit.conftest import Entry, verify_export
 from tests.audit.tamper.attacker import ANNA, Attacker, sign_and_anchor, write
 from tests.clocks import FakeClock
 
@@ -170,7 +171,7 @@ def test_entries_hidden_by_a_segment_that_nobody_made(attacker: Attacker) -> Non
     hide(attacker, entry=9)
     report = verify().report
     assert not report.complete
-    assert any("No signed entry tells that entries 1 to 5" in text for text in report.problems)
+    assert any("No signed entry says that entries 1 to 5" in text for text in report.problems)
 
 
 def test_the_verifier_elsewhere_sees_that_entries_were_hidden(attacker: Attacker) -> None:
@@ -180,7 +181,7 @@ def test_the_verifier_elsewhere_sees_that_entries_were_hidden(attacker: Attacker
     report = verify_export(exported(attacker.clock), attacker.files.root())
     assert verdicts(report) == (True, True, False)
     assert report.problems == [
-        "No signed entry here tells that entries 1 to 5 were moved. Name their files first."
+        "No signed entry here says that entries 1 to 5 were archived. Name their files first."
     ]
 
 
@@ -219,7 +220,7 @@ def test_a_whole_and_signed_entry_about_it_is_believed_only_with_the_keys_own_si
     there, here = verify_export(exported(attacker.clock), attacker.files.root()), verify().report
     assert verdicts(there) == (True, True, by == "the key")
     assert not here.complete  # the file is nowhere
-    unsigned = f"Entry {entry.seq} tells of moved entries, and the key did not sign that."
+    unsigned = f"Entry {entry.seq} says that entries were archived, without the key's signature."
     assert (unsigned in there.warnings) == (unsigned in here.warnings) == (by != "the key")
     assert ("No signed entry" in str(here.problems)) == (by != "the key")
 

@@ -20,13 +20,12 @@ from switcher.audit.filters import Filters
 from switcher.audit.signing_keys import KeyFiles
 from switcher.audit.verification import verify
 from switcher.audit.verifier.switchboard_verify import (
-    Entry,
     PublicKey,
     Report,
     read_anchors,
-    verify_export,
 )
 from switcher.models import AuditEntry, Checkpoint
+from tests.audit.conftest import Entry, verify_export
 from tests.audit.tamper.attacker import (
     ANNA,
     TABLE,
