@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import AppConfig
-from django.db.backends.signals import connection_created
 from django.db.models.signals import post_migrate, pre_migrate
 
 
@@ -13,10 +12,8 @@ class SwitcherConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from switcher.models.fields import read_any_text
         from switcher.records import people
 
-        connection_created.connect(read_any_text)
         pre_migrate.connect(lift_seals, sender=self)
         post_migrate.connect(prepare_database, sender=self)
         people.watch()

@@ -47,11 +47,13 @@ STATUS: dict[str, int] = {
     "timed-out": 504,
     "internal": 500,
     "trail-broken": 500,
+    "trail-unreadable": 500,
     "audit-key": 500,
     "not-archived": 500,
 }
 TITLES: dict[str, str] = {
     "trail-broken": "The audit trail does not follow from what was signed",
+    "trail-unreadable": "The audit trail cannot be read",
     "audit-key": "The audit trail's key cannot be used",
     "not-archived": "Old audit entries could not be moved",
     "host-busy": "Something else is at work on the host",

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -20,9 +20,11 @@ from switcher.audit.paths import segment_folder, segment_name
 from switcher.audit.verifier.switchboard_verify import UNREADABLE, Rotation, Tree
 from switcher.domain.clock import read_moment
 from switcher.models import Segment
-from switcher.models.fields import NEVER
 
 T = TypeVar("T")
+
+# What stands for a moment that cannot be read.
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)

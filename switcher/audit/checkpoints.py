@@ -21,8 +21,8 @@ from switcher.audit.ledger import SERVER, Actor, append, changed, writing
 from switcher.audit.ledger_reader import (
     index_row,
     newest_checkpoint,
+    newest_entry,
     newest_seq,
-    newest_told,
     stored_rows,
 )
 from switcher.audit.paths import key_files, sinks
@@ -273,13 +273,14 @@ class ToldKey:
 
 
 def _told_key() -> ToldKey | None:
-    told = newest_told(MADE, ROTATED, ARCHIVED)
-    if told is None:
+    newest = newest_entry(MADE, ROTATED, ARCHIVED)
+    if newest is None:
         return None
+    seq, body = newest
     try:
-        return ToldKey(told.seq, json.loads(told.body)["facts"]["new"])
+        return ToldKey(seq, json.loads(body)["facts"]["new"])
     except UNREADABLE as exc:
-        raise TrailBroken(f"Entry {told.seq} tells of no key.") from exc
+        raise TrailBroken(f"Entry {seq} names no key.") from exc
 
 
 def _key_told(files: KeyFiles) -> SigningKey:
@@ -390,8 +391,8 @@ def raise_alarm(about: str, text: str, clock: Clock = system) -> bool:
 def _said_at(text: str) -> datetime | None:
     """When that was last an alarm, as the entry itself tells it: what stands only in the columns to
     search by keeps nobody silent."""
-    told = newest_told(ALARM, reason=text)
-    row = index_row(told.body) if told is not None else None
+    newest = newest_entry(ALARM, reason=text)
+    row = index_row(newest[1]) if newest is not None else None
     if row is None or (row["kind"], row["reason"]) != (ALARM, text):
         return None
     at: datetime = row["at"]

@@ -13,8 +13,9 @@ from django.db.models import Count
 
 from switcher.audit.entry_descriptions import look, model_of, outcome_words, sentence
 from switcher.audit.filters import Filters
-from switcher.audit.ledger_reader import MAX_SEQ, REVIEWED, index_row, newest_seq, salted
+from switcher.audit.ledger_reader import MAX_SEQ, index_row, newest_seq, salted
 from switcher.audit.proofs import NoProof, Proof, proof_of
+from switcher.audit.review_marks import REVIEWED
 from switcher.audit.search import Found, distinct, find
 from switcher.audit.verifier.switchboard_verify import leaf
 from switcher.domain.states import ENDED, WORDS

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connections, transaction
 
 from switcher.domain.states import ENDED
-from switcher.models.fields import columns_of
+from switcher.models.trail import columns_of
 
 _SWITCH, _ENTRY, _SEGMENT = "switcher_switchevent", "switcher_ledgerrow", "switcher_segment"
 # What the triggers look at. A table of an older version, half-way between two, may lack it.

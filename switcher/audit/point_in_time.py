@@ -18,6 +18,7 @@ from switcher.audit.text_index import ENTRY
 from switcher.domain.clock import read_moment
 from switcher.domain.states import ENDED, OPEN, WORDS, State
 from switcher.models import AuditEntry
+from switcher.models.trail import refuse_unreadable
 
 ACTIVATED, ADDED, REMOVED = "host.activated", "host.added", "host.removed"
 # Entries of a host behind its last activation that are looked through for later switches, and how
@@ -202,7 +203,7 @@ def _each(part: str, values: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     if not values:
         return []
     parts = " UNION ALL ".join(f"SELECT * FROM ({part}) h{n}" for n in range(len(values)))
-    with connection.cursor() as cursor:
+    with refuse_unreadable(ENTRY), connection.cursor() as cursor:
         cursor.execute(parts, [value for row in values for value in row])
         rows: list[tuple[Any, ...]] = cursor.fetchall()
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from switcher.audit.ledger import Actor, append, writing
-from switcher.audit.ledger_reader import REVIEWED
+from switcher.audit.review_marks import REVIEWED
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest, Conflict, NotFound
 from switcher.models import AuditEntry, LedgerRow, Review

@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 from django.db import connection
 
 from switcher.audit.filters import GROUPS, Filters, group_of
-from switcher.audit.ledger_reader import MAX_SEQ, REVIEWED
+from switcher.audit.ledger_reader import MAX_SEQ
+from switcher.audit.review_marks import REVIEWED
 from switcher.audit.text_index import ENTRY, HAS_REASON, VECTOR, WORDS, words_of
+from switcher.models.trail import refuse_unreadable
 
 # Candidates that are looked at, step by step, until a page is full.
 STEPS = (200, 1_000, 3_000)
@@ -124,13 +126,13 @@ def distinct(column: str, most: int = 200) -> tuple[str, ...]:
     however many entries have it."""
     assert column in _COLUMNS
     step = f"SELECT min({column}) FROM {ENTRY} WHERE {column} > "
-    with connection.cursor() as cursor:
+    with refuse_unreadable(ENTRY), connection.cursor() as cursor:
         cursor.execute(
             f"WITH RECURSIVE v(value) AS (SELECT ({step} '') UNION ALL "
             f"SELECT ({step} v.value) FROM v WHERE v.value IS NOT NULL) "
             f"SELECT value FROM v WHERE value IS NOT NULL LIMIT {most}"
         )
-        return tuple(str(row[0]) for row in cursor.fetchall())  # SQLite keeps bytes there, too
+        return tuple(str(row[0]) for row in cursor.fetchall())
 
 
 # -- Where to look

@@ -1,4 +1,4 @@
-"""The columns to search by, made again from the ledger, which alone is evidence."""
+"""Rebuild the search index and the marks of review from the ledger."""
 
 from __future__ import annotations
 
@@ -9,79 +9,100 @@ from django.db import transaction
 
 from switcher.audit.archive_files import begins_behind
 from switcher.audit.ledger import Actor, append, writing
-from switcher.audit.ledger_reader import CHUNK, Marks, index_row, newest_seq, stored_rows
+from switcher.audit.ledger_reader import CHUNK, index_row, newest_seq, stored_rows
+from switcher.audit.review_marks import MarkComparison
 from switcher.audit.verifier.switchboard_verify import Row
 from switcher.domain.clock import Clock, system
+from switcher.domain.errors import TrailUnreadable
 from switcher.models import AuditEntry, Review, SwitchEvent
 
-Tell = Callable[[int, int], object]
+COLUMNS = ("at", "kind", "actor", "host", "switch_id", "model", "outcome", "reason")
+Progress = Callable[[int, int], object]
 
 
 def rebuild(
-    actor: Actor, tell: Tell = lambda done, total: None, clock: Clock = system
+    actor: Actor, progress: Progress = lambda done, total: None, clock: Clock = system
 ) -> tuple[int, int]:
-    """Make every row of the index, and every mark of review, as its entry has it. Returns how many
-    were made or changed, and how many told of no entry and were removed. Safe to run beside
-    everything else."""
+    """Make every row of the index and every mark of review what its entry says.
+
+    Returns how many rows were made or changed, and how many had no entry and were removed. Safe
+    while the server runs.
+    """
     after = begins_behind()
-    marks = Marks("default", after)
+    marks = MarkComparison("default", after)
     total = newest_seq()
-    made = removed = 0
+    changed = removed = 0
     for rows in stored_rows(after):
         with transaction.atomic():
-            made += _put(rows) + _put_marks(marks, rows)
-            removed += _remove(after, [row[0] for row in rows])
+            changed += _write_rows(rows) + _write_marks(marks, rows)
+            removed += _remove_between(after, rows)
         after = rows[-1][0]
-        tell(after, total)
+        progress(after, total)
     with writing():
-        # Not those whose entries were appended since the last look: their rows are right.
+        # Under the lock on the head, so that rows of entries appended meanwhile are kept.
         removed += AuditEntry.objects.filter(seq__gt=newest_seq()).delete()[0]
         removed += _remove_marks(marks)
-        append("audit.index-rebuilt", actor, clock=clock, changed=made, removed=removed)
-    return made, removed
+        append("audit.index-rebuilt", actor, clock=clock, changed=changed, removed=removed)
+    return changed, removed
 
 
-def _put(rows: list[Row]) -> int:
-    """Write what differs. Who it came from is kept: that is in no body."""
-    known = AuditEntry.objects.in_bulk([row[0] for row in rows])
-    wanted = {row[0]: index_row(row[1]) for row in rows}
-    switches = _switches(wanted)
-    fresh, changed = [], []
-    for seq, values in wanted.items():
-        if values is None or values["seq"] != seq:
-            continue  # a broken entry is for the verifier to tell of
+def _write_rows(rows: list[Row]) -> int:
+    """Write the rows that differ. Their origin is kept: no body holds it."""
+    expected = {seq: values for seq, body, _, _ in rows if (values := _columns(seq, body))}
+    switches = _existing_switches(expected)
+    for values in expected.values():
         if values["switch_id"] not in switches:
             values["switch_id"] = None
-        entry = known.get(seq)
-        if entry is None:
-            fresh.append(AuditEntry(**values))
-        elif any(getattr(entry, name) != value for name, value in values.items()):
-            changed.append(AuditEntry(**values, origin_id=entry.origin_id))
-    AuditEntry.objects.bulk_create(fresh)
-    fields = ("at", "kind", "actor", "host", "switch", "model", "outcome", "reason")
-    AuditEntry.objects.bulk_update(changed, fields, batch_size=50)
-    return len(fresh) + len(changed)
+    stored = AuditEntry.objects.filter(pk__in=expected)
+    seqs = set(stored.values_list("pk", flat=True))
+    same = _rows_as_expected(stored.values("pk", *COLUMNS), expected)
+    missing = [AuditEntry(**values) for seq, values in expected.items() if seq not in seqs]
+    differing = [AuditEntry(**expected[seq]) for seq in sorted(seqs - same)]
+    AuditEntry.objects.bulk_create(missing)
+    fields = [name.removesuffix("_id") for name in COLUMNS]
+    AuditEntry.objects.bulk_update(differing, fields, batch_size=50)
+    return len(missing) + len(differing)
 
 
-def _switches(wanted: dict[int, dict[str, Any] | None]) -> set[int]:
-    named = {values["switch_id"] for values in wanted.values() if values}
+def _columns(seq: int, body: str) -> dict[str, Any] | None:
+    """What an entry's row should hold; None for a broken entry, which the verifier names."""
+    values = index_row(body)
+    return values if values is not None and values["seq"] == seq else None
+
+
+def _existing_switches(expected: dict[int, dict[str, Any]]) -> set[int]:
+    named = {values["switch_id"] for values in expected.values()}
     return set(SwitchEvent.objects.filter(pk__in=named).values_list("pk", flat=True))
 
 
-def _remove(after: int, numbers: list[int]) -> int:
-    between = AuditEntry.objects.filter(seq__gt=after, seq__lte=numbers[-1])
-    return between.exclude(seq__in=numbers).delete()[0]
+def _rows_as_expected(rows: Any, expected: dict[int, dict[str, Any]]) -> set[int]:
+    """The numbers of the rows that need no change; none if one of them cannot be read."""
+    try:
+        return {
+            row["pk"]
+            for row in rows
+            if all(row[name] == expected[row["pk"]][name] for name in COLUMNS)
+        }
+    except TrailUnreadable:
+        return set()
 
 
-def _put_marks(marks: Marks, rows: list[Row]) -> int:
+def _remove_between(after: int, rows: list[Row]) -> int:
+    """Remove the rows between these entries that have no entry."""
+    seqs = [row[0] for row in rows]
+    between = AuditEntry.objects.filter(seq__gt=after, seq__lte=seqs[-1])
+    return between.exclude(seq__in=seqs).delete()[0]
+
+
+def _write_marks(marks: MarkComparison, rows: list[Row]) -> int:
     missing = marks.add(rows)
     for mark in missing:
         marks.keep(Review.objects.create(**mark._asdict()).pk)
     return len(missing)
 
 
-def _remove_marks(marks: Marks) -> int:
-    untold = [pk for pk, _ in marks.untold()]
-    for begin in range(0, len(untold), CHUNK):
-        Review.objects.filter(pk__in=untold[begin : begin + CHUNK]).delete()
-    return len(untold)
+def _remove_marks(marks: MarkComparison) -> int:
+    pks = [pk for pk, _ in marks.unrecorded()]
+    for begin in range(0, len(pks), CHUNK):
+        Review.objects.filter(pk__in=pks[begin : begin + CHUNK]).delete()
+    return len(pks)

@@ -32,7 +32,7 @@ from switcher.audit.ledger import SERVER, changed
 from switcher.audit.paths import Sink, sinks
 from switcher.audit.sinks import NotDelivered, deliver
 from switcher.domain.clock import Clock, is_within, system
-from switcher.domain.errors import SwitcherError
+from switcher.domain.errors import SwitcherError, TrailUnreadable
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ class Signer:
                 if is_due():
                     checkpoints.sign(self._clock)
                     subtrees.keep()
-        except (TrailBroken, KeyUnusable) as exc:
+        except (TrailBroken, TrailUnreadable, KeyUnusable) as exc:
             if exc.text != self._said:
                 log.error(exc.text, extra={"action": exc.code})
             said = exc.text
@@ -111,6 +111,9 @@ class Signer:
         raised on in any case: a thread has to begin anew."""
         try:
             yield
+        except TrailUnreadable as exc:
+            checkpoints.raise_alarm(exc.code, exc.text, self._clock)
+            raise
         except (SwitcherError, checking.Cut):
             raise
         except Exception as exc:

@@ -9,7 +9,12 @@ from typing import Any
 
 from django.db.models import Count, Max, Min
 
-from switcher.audit.ledger_reader import LedgerHit, newest_checkpoint, newest_seq, newest_told
+from switcher.audit.ledger_reader import (
+    index_row,
+    newest_checkpoint,
+    newest_entry,
+    newest_seq,
+)
 from switcher.audit.paths import sinks
 from switcher.audit.verifier.switchboard_verify import UNREADABLE
 from switcher.domain.clock import is_within
@@ -141,25 +146,27 @@ def _delivered_at(sink: str) -> datetime | None:
 
 
 def newest_check() -> Check | None:
-    """What the newest verification of the whole trail found."""
-    entry = newest_told(CHECKED)
-    if entry is None:
+    """Return what the newest verification of the whole trail found."""
+    newest = newest_entry(CHECKED)
+    if newest is None:
         return None
+    seq, body = newest
+    row = index_row(body)
+    if row is None:
+        return _unreadable_check(seq)
     try:
-        return _check(entry, json.loads(entry.body)["facts"])
+        return _check(row, json.loads(body)["facts"])
     except UNREADABLE:
-        # No reason to verify again before its time: the next one tells what was done to it.
-        error = f"Entry {entry.seq}, which should tell what came out, cannot be read."
-        return _failed(entry, error)
+        return _unreadable_check(seq)
 
 
-def _check(entry: LedgerHit, facts: dict[str, Any]) -> Check:
+def _check(row: dict[str, Any], facts: dict[str, Any]) -> Check:
     if facts.get("error"):
-        return _failed(entry, str(facts["error"]))
+        return _failed(row["seq"], row["at"], row["actor"], str(facts["error"]))
     return Check(
-        entry.seq,
-        entry.at,
-        entry.actor,
+        row["seq"],
+        row["at"],
+        row["actor"],
         facts["ok"],
         {name: facts["verdicts"][name] for name in ("intact", "anchored", "complete")},
         int(facts["entries"]),
@@ -168,5 +175,11 @@ def _check(entry: LedgerHit, facts: dict[str, Any]) -> Check:
     )
 
 
-def _failed(entry: LedgerHit, error: str) -> Check:
-    return Check(entry.seq, entry.at, entry.actor, False, {}, 0, None, (), error)
+def _unreadable_check(seq: int) -> Check:
+    """No reason to verify before it is due: the next verification names the entry."""
+    row = AuditEntry.objects.get(pk=seq)
+    return _failed(seq, row.at, row.actor, f"Entry {seq}, which has the result, cannot be read.")
+
+
+def _failed(seq: int, at: datetime, by: str, error: str) -> Check:
+    return Check(seq, at, by, False, {}, 0, None, (), error)

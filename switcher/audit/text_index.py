@@ -12,7 +12,7 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from switcher.models.fields import columns_of
+from switcher.models.trail import columns_of
 
 ENTRY, WORDS = "switcher_auditentry", "switcher_auditentry_words"
 

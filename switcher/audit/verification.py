@@ -14,12 +14,10 @@ from typing import Any
 
 from switcher.audit.archive_files import ArchiveFile, begins_behind, newest_segment, segments
 from switcher.audit.archive_reader import NotTheSame, rows_of, stored_behind
+from switcher.audit.index_comparison import IndexComparison
 from switcher.audit.ledger_reader import (
     BEFORE_ALL,
-    Marks,
-    index_row,
     newest_seq,
-    salted,
     stored_notes,
 )
 from switcher.audit.paths import anchors, key_files
@@ -80,7 +78,7 @@ def verify(
     moved = _readable(verifier, segments(using))
     after = moved[-1].last if moved else BEFORE_ALL
     total = newest_seq(using)
-    compared = Comparison(using, after) if index else None
+    compared = IndexComparison(using, after) if index else None
     for rows in _rows(verifier, moved, using):
         while coming is not None and size_of(coming) <= verifier.size + len(rows):
             verifier.expect(coming)
@@ -227,68 +225,3 @@ def rotations(upto: int) -> Iterator[dict[str, str]]:
         for body in LedgerRow.objects.filter(pk=seq).values_list("body", flat=True):
             with suppress(*UNREADABLE):  # what tells of none is for the verifier to name
                 yield Rotation.from_json(json.loads(body)["facts"]).to_json()
-
-
-# -- The index
-
-COLUMNS = ("seq", "at", "kind", "actor", "host", "switch_id", "model", "outcome", "reason")
-ORIGIN = ("origin__ip", "origin__agent", "origin__salt", "origin__erased_at")
-
-
-class Comparison:
-    """The rows to search by, and the marks of review, beside the bodies that they were made from.
-    They prove nothing; but who looks only at pages sees only them."""
-
-    def __init__(self, using: str, after: int) -> None:
-        self._rows = AuditEntry.objects.using(using)
-        self._marks = Marks(using, after)
-        self._last = after
-        self._count = 0
-        self._first: list[int] = []
-
-    def add(self, rows: list[Row]) -> None:
-        """Compare what lies between the entries before and the last of these."""
-        upto = max(row[0] for row in rows)
-        found = self._rows.filter(seq__gt=self._last, seq__lte=upto)
-        told = {row["seq"]: row for row in found.values(*COLUMNS, *ORIGIN)}
-        differing = []
-        for seq, body, _, _ in rows:
-            row = told.pop(seq, None)
-            if row is None or not _same(row, body):
-                differing.append(seq)
-        differing += told
-        # Moved meanwhile: their rows to search by go with them.
-        moved = begins_behind(self._rows.db) if differing else 0
-        for seq in differing:
-            if seq > moved:
-                self._differs(seq)
-        for mark in self._marks.add(rows):
-            if mark.seq > moved:
-                self._differs(mark.seq)
-        self._last = upto
-
-    def result(self) -> tuple[int, tuple[int, ...]]:
-        """How many differ, and the first of them. Entries that came meanwhile are left out."""
-        behind = self._rows.filter(seq__gt=self._last).order_by("seq")
-        for seq in behind.values_list("seq", flat=True)[:WINDOW]:
-            if not LedgerRow.objects.using(self._rows.db).filter(pk=seq).exists():
-                self._differs(seq)
-        for _, seq in self._marks.untold():
-            self._differs(seq)
-        return self._count, tuple(sorted(self._first))
-
-    def _differs(self, seq: int) -> None:
-        self._count += 1
-        if len(self._first) < 10:
-            self._first.append(seq)
-
-
-def _same(row: dict[str, Any], body: str) -> bool:
-    wanted = index_row(body)
-    if wanted is None or any(row[name] != value for name, value in wanted.items()):
-        return False
-    if row["origin__salt"] is None or row["origin__erased_at"] is not None:
-        return True  # unknown, or erased: the body alone keeps what it can
-    salt = bytes(row["origin__salt"])
-    kept: dict[str, str] = json.loads(body)["from"]
-    return not kept or kept == salted(row["origin__ip"], row["origin__agent"], salt)

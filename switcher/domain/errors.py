@@ -74,3 +74,9 @@ class FenceLost(SwitcherError):
     """Another worker took this host over: stop touching it."""
 
     code = "fence-lost"
+
+
+class TrailUnreadable(SwitcherError):
+    """A row of the audit trail's tables cannot be read: somebody changed the database."""
+
+    code = "trail-unreadable"

@@ -5,17 +5,17 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 
-from switcher.models.fields import Bytes, Chars, Moment
+from switcher.models.trail import TrailRow
 
 
-class Origin(models.Model):
+class Origin(TrailRow):
     """From where someone acted. A row of its own, so that it can be erased for a person
     without touching a sealed record, which holds SHA-256(salt || value) of each."""
 
     ip = models.GenericIPAddressField(null=True)
-    agent = Chars(max_length=300, blank=True)
-    salt = Bytes(max_length=16, default=bytes)
-    erased_at = Moment(null=True)
+    agent = models.CharField(max_length=300, blank=True)
+    salt = models.BinaryField(max_length=16, default=bytes)
+    erased_at = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return self.ip or "unknown"

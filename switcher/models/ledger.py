@@ -9,40 +9,42 @@ from django.db import models
 from django.db.models import Q
 
 from switcher.models.accounts import Origin
-from switcher.models.fields import Bytes, Chars, Moment, Number, Reference, Text
 from switcher.models.switches import SwitchEvent
+from switcher.models.trail import TrailRow
 
 
-class LedgerRow(models.Model):
+class LedgerRow(TrailRow):
     """The evidence: one entry of the trail as it was written and hashed. Append only, by trigger.
 
     `hash` is SHA-256(0x00 || prev || body): the link of the chain and an RFC 6962 leaf.
     """
 
-    seq = Number(primary_key=True)
+    seq = models.BigIntegerField(primary_key=True)
     # Canonical JSON: sorted keys, no spaces, no floats. The text is what is hashed, so it is
     # never a JSON column, which a database re-orders.
-    body = Text()
-    prev = Bytes(max_length=32)
-    hash = Bytes(max_length=32)
+    body = models.TextField()
+    prev = models.BinaryField(max_length=32)
+    hash = models.BinaryField(max_length=32)
 
     def __str__(self) -> str:
         return f"entry {self.seq}"
 
 
-class AuditEntry(models.Model):
+class AuditEntry(TrailRow):
     """An entry's columns to search by. Made from the ledger, and can be made again from it."""
 
-    seq = Number(primary_key=True)
-    at = Moment()
-    kind = Chars(max_length=40)
-    actor = Chars(max_length=150)
-    host = Chars(max_length=40, blank=True)
-    model = Chars(max_length=200, blank=True)
-    outcome = Chars(max_length=12, blank=True)
-    reason = Chars(max_length=500, blank=True)
-    switch = Reference(SwitchEvent, null=True, on_delete=models.PROTECT, related_name="entries")
-    origin = Reference(Origin, null=True, on_delete=models.PROTECT)
+    seq = models.BigIntegerField(primary_key=True)
+    at = models.DateTimeField()
+    kind = models.CharField(max_length=40)
+    actor = models.CharField(max_length=150)
+    host = models.CharField(max_length=40, blank=True)
+    model = models.CharField(max_length=200, blank=True)
+    outcome = models.CharField(max_length=12, blank=True)
+    reason = models.CharField(max_length=500, blank=True)
+    switch = models.ForeignKey(
+        SwitchEvent, null=True, on_delete=models.PROTECT, related_name="entries"
+    )
+    origin = models.ForeignKey(Origin, null=True, on_delete=models.PROTECT)
 
     class Meta:
         ordering = ["-seq"]
@@ -77,15 +79,15 @@ class AuditEntry(models.Model):
         return facts
 
 
-class Checkpoint(models.Model):
+class Checkpoint(TrailRow):
     """A signed note over the first `size` entries."""
 
-    size = Number()
-    note = Text()
+    size = models.BigIntegerField()
+    note = models.TextField()
     # The tree at that size, so that the next one need not read all entries again. Not believed
     # by itself: its root is in the note, which is signed.
-    tree = Text()
-    at = Moment()
+    tree = models.TextField()
+    at = models.DateTimeField()
 
     class Meta:
         ordering = ["-id"]
@@ -95,29 +97,29 @@ class Checkpoint(models.Model):
         return f"checkpoint over {self.size}"
 
 
-class Subtree(models.Model):
+class Subtree(TrailRow):
     """The hash of a full subtree of the trail's Merkle tree, so that a proof need not read all
     entries. It is believed by nobody: a proof made with it leads to what was signed, or not.
 
     `id` is the subtree's number in an in-order walk, `(2 * index + 1) << level`.
     """
 
-    id = Number(primary_key=True)
-    hash = Bytes(max_length=32)
+    id = models.BigIntegerField(primary_key=True)
+    hash = models.BinaryField(max_length=32)
 
     def __str__(self) -> str:
         return f"subtree {self.id}"
 
 
-class Delivery(models.Model):
+class Delivery(TrailRow):
     """A checkpoint on its way to a sink outside of this database."""
 
-    checkpoint = Reference(Checkpoint, on_delete=models.CASCADE, related_name="deliveries")
-    sink = Chars(max_length=20)  # file, syslog, webhook
+    checkpoint = models.ForeignKey(Checkpoint, on_delete=models.CASCADE, related_name="deliveries")
+    sink = models.CharField(max_length=20)  # file, syslog, webhook
     tries = models.PositiveIntegerField(default=0)
-    next_at = Moment()
-    error = Chars(max_length=300, blank=True)
-    delivered_at = Moment(null=True)
+    next_at = models.DateTimeField()
+    error = models.CharField(max_length=300, blank=True)
+    delivered_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [
@@ -131,13 +133,13 @@ class Delivery(models.Model):
         return f"{self.checkpoint} to {self.sink}"
 
 
-class Segment(models.Model):
+class Segment(TrailRow):
     """Old entries that were moved out of the database into a sealed file. Sealed by triggers, and
     each follows from the one before."""
 
     first = models.BigIntegerField()
     last = models.BigIntegerField(unique=True)
-    last_at = Moment()
+    last_at = models.DateTimeField()
     name = models.CharField(max_length=100)
     size = models.BigIntegerField()
     sha256 = models.CharField(max_length=64)
@@ -148,7 +150,7 @@ class Segment(models.Model):
     rotations = models.JSONField(default=list)
     # The entry that tells of it.
     entry = models.BigIntegerField()
-    at = Moment()
+    at = models.DateTimeField()
 
     class Meta:
         ordering = ["first"]
@@ -157,13 +159,13 @@ class Segment(models.Model):
         return f"entries {self.first} to {self.last}"
 
 
-class Review(models.Model):
+class Review(TrailRow):
     """An auditor has looked at an entry. The mark is an entry of its own, too."""
 
-    seq = Number(db_index=True)
-    by = Chars(max_length=150)
-    at = Moment()
-    note = Chars(max_length=500, blank=True)
+    seq = models.BigIntegerField(db_index=True)
+    by = models.CharField(max_length=150)
+    at = models.DateTimeField()
+    note = models.CharField(max_length=500, blank=True)
 
     class Meta:
         ordering = ["-id"]

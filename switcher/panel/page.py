@@ -18,7 +18,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from switcher import access
 from switcher.domain.clock import system
-from switcher.domain.errors import NotFound
+from switcher.domain.errors import NotFound, TrailUnreadable
 from switcher.records import Actor
 
 THEMES = (("system", "Same as this device"), ("light", "Light"), ("dark", "Dark"))
@@ -150,6 +150,9 @@ def _only(may: Callable[[Any], bool], why_not: str, view: View) -> View:
             return view(request, *args, **kwargs)
         except NotFound as exc:
             return _not_found(request, exc.text.rstrip("."))
+        except TrailUnreadable as exc:
+            context = {"title": "The audit trail cannot be read", "text": exc.text}
+            return show(request, "message.html", context, status=500)
 
     return guarded
 

@@ -1,5 +1,7 @@
-"""A single cell that holds what it never should: SQLite keeps whatever it is given, and PostgreSQL
-moments that Python has no name for."""
+"""A value that is not of its column's type: it is refused and named, and nothing stops for it.
+
+SQLite keeps a value of any type in any column; PostgreSQL keeps times that Python cannot represent.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +12,16 @@ from django.db import connection, models
 from django.test import Client
 
 from switcher.access import AUDITORS
-from switcher.audit import checking, checkpoints, health, reviews, subtrees
-from switcher.audit.export import CSV, JSONL, begin
-from switcher.audit.filters import Filters
+from switcher.audit import checking, health, reviews, subtrees
 from switcher.audit.ledger import append, writing
 from switcher.audit.ledger_reader import newest_seq
 from switcher.audit.paths import sinks
-from switcher.audit.point_in_time import then
-from switcher.audit.signer import CheckpointDelivery, Signer
+from switcher.audit.search_index import rebuild
+from switcher.audit.signer import ALARM_AFTER, CheckpointDelivery, Signer
 from switcher.audit.signing_keys import KeyFiles
 from switcher.audit.verification import size_of, verify
-from switcher.models import (
-    AuditEntry,
-    Checkpoint,
-    Delivery,
-    Origin,
-    Review,
-    Subtree,
-)
+from switcher.domain.errors import TrailUnreadable
+from switcher.models import AuditEntry, Checkpoint, Delivery, Origin, Review, Subtree
 from switcher.records import Actor
 from tests import make
 from tests.audit.tamper.attacker import Attacker, write
@@ -35,44 +29,36 @@ from tests.clocks import FakeClock
 
 pytestmark = pytest.mark.django_db
 
-NO_UTF8, BLOB = "CAST(x'ff' AS TEXT)", "x'ff'"
-NO_TEXTS = [NO_UTF8, BLOB]
-NO_NUMBERS = ["'x'", "1.5", BLOB, "NULL"]
-NUMBERS = ["0", "-5", str(10**9), str(2**62), str(2**63 - 1)]
-NO_MOMENTS = ["'0001-01-01 00:00:00+10:00'", "'9999-12-31 23:59:59-10:00'"]
-NO_MOMENTS += {
-    "sqlite": ["5", "'x'", BLOB, NO_UTF8, "9e99", "'2026-99-99'", "'2026-01-01T25:00:00'"],
-    "postgresql": ["'infinity'", "'-infinity'", "'0044-03-15 BC'", "'12000-01-01'"],
+NOT_UTF8 = "CAST(x'ff' AS TEXT)"
+MAX_BIGINT = str(2**63 - 1)
+BAD_TIMES = {
+    "sqlite": ["'x'", NOT_UTF8, "'0001-01-01 00:00:00+10:00'"],
+    "postgresql": ["'infinity'", "'0044-03-15 BC'"],
 }[connection.vendor]
-TO_COME = "'9000-01-01 00:00:00'"
-ARNO = Actor("arno", "page")
+NOTE = {"sqlite": "CAST(note AS BLOB)", "postgresql": "convert_to(note, 'UTF8')"}[connection.vendor]
 TABLES = (AuditEntry, Checkpoint, Delivery, Origin, Review, Subtree)
+ARNO = Actor("arno", "page")
 
 
-def odd_values(field: models.Field) -> list[str]:  # type: ignore[type-arg]
+def bad_values(field: models.Field) -> list[str]:  # type: ignore[type-arg]
     if isinstance(field, models.DateTimeField):
-        return [*NO_MOMENTS, TO_COME]
-    numbers = NUMBERS if isinstance(field, models.BigIntegerField) else []
+        return BAD_TIMES
+    numbers = [MAX_BIGINT] if isinstance(field, models.BigIntegerField) else []
     if connection.vendor == "postgresql":
-        return numbers  # all else it keeps out
+        return numbers  # it keeps nothing else of another type
     if isinstance(field, models.BinaryField):
-        return ["'x'", "5"]
-    if isinstance(field, models.CharField | models.TextField | models.GenericIPAddressField):
-        return NO_TEXTS
-    if isinstance(field, models.ForeignKey):
-        numbers = NUMBERS
-    return [*numbers, *(value for value in NO_NUMBERS if value != "NULL" or field.null)]
+        return ["5"]
+    if isinstance(field, models.IntegerField | models.ForeignKey):
+        return [*numbers, "'x'"]
+    return [NOT_UTF8]
 
 
 def cells() -> Iterator[tuple[str, str, str]]:
     for table in TABLES:
         for field in table._meta.concrete_fields:
-            if not isinstance(field, models.AutoField):  # SQLite's own numbers are numbers
-                for value in odd_values(field):
+            if not isinstance(field, models.AutoField):  # SQLite's own keys are always numbers
+                for value in bad_values(field):
                     yield table._meta.db_table, str(field.column), value
-
-
-CELLS = list(cells())
 
 
 @pytest.fixture
@@ -91,10 +77,10 @@ def written(proofs: KeyFiles, clock: FakeClock) -> Attacker:
 
 
 def spoil(attacker: Attacker, table: str, column: str, value: str) -> None:
-    """All rows, or where no two may have the same, the newest."""
+    """All rows, or the newest where no two may have the same value."""
     key = "seq" if table == AuditEntry._meta.db_table else "id"
-    last = f"{key} = (SELECT max({key}) FROM {table})"
-    where = last if column in (key, "checkpoint_id") else "1 = 1"
+    newest = f"{key} = (SELECT max({key}) FROM {table})"
+    where = newest if column in (key, "checkpoint_id") else "1 = 1"
     attacker.sql(f"UPDATE {table} SET {column} = {value} WHERE {where}")
 
 
@@ -103,68 +89,76 @@ def _no_leftovers() -> Iterator[None]:
     """References that lead nowhere would fail the end of the test's transaction."""
     yield
     for table in (Delivery, Review, AuditEntry):
-        table.objects.all().delete()
+        with connection.cursor() as cursor:
+            cursor.execute(f"DELETE FROM {table._meta.db_table}")
+
+
+def alarms() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM switcher_auditentry WHERE kind = 'audit.alarm'")
+        return int(cursor.fetchone()[0])
+
+
+def signed_size() -> int:
+    """The number of entries that a checkpoint signs, whatever its row says."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {NOTE} FROM switcher_checkpoint")
+        return max(size_of(bytes(note).decode(errors="replace")) for (note,) in cursor.fetchall())
+
+
+def keep_trying(act: object) -> None:
+    """As often as the signer's threads do before they raise an alarm for what they cannot do."""
+    for _ in range(ALARM_AFTER):
+        try:
+            act()  # type: ignore[operator]
+        except Exception:
+            continue
 
 
 @pytest.mark.usefixtures("_no_leftovers")
-@pytest.mark.parametrize(("table", "column", "value"), CELLS)
-def test_nobody_is_made_blind_by_it(
+@pytest.mark.parametrize(("table", "column", "value"), list(cells()))
+def test_the_trail_is_signed_or_an_alarm_is_raised(
     written: Attacker, clock: FakeClock, client: Client, table: str, column: str, value: str
 ) -> None:
     spoil(written, table, column, value)
     clock.pass_time(50)
     signer = Signer(clock)
-    signer.tick()
+    keep_trying(signer.tick)
     for sink in sinks():
-        CheckpointDelivery(sink, clock).tick()
-    signer.look()
-    signed = max(size_of(note) for note in Checkpoint.objects.values_list("note", flat=True))
-    assert signed >= 10 or AuditEntry.objects.filter(kind=checkpoints.ALARM).exists()
-    assert checkpoints.raise_alarm("seal", "Something is wrong.", clock)
-    assert health.health(clock).trail.entries == newest_seq()
-    verify(index=True)
-    every_page(client)
-    then(clock.now())
-    exports(clock)
-
-
-def every_page(client: Client) -> None:
+        keep_trying(CheckpointDelivery(sink, clock).tick)
+    keep_trying(signer.look)
+    assert signed_size() >= 10 or alarms()
+    answer = client.get("/health").json()
+    assert answer["ok"] is False or answer["audit"]["entries"] == newest_seq()
     client.force_login(make.user("arno", AUDITORS))
-    for page in (
-        "/audit/",
-        "/audit/?actor=anna&unreviewed=1",
-        "/audit/people/anna/",
-        "/audit/hosts/north-1/",
-        "/audit/when/?at=2026-11-27",
-        "/audit/5/",
-        "/audit/5/proof.json",
-        "/audit/verify/",
-        "/health",
-    ):
-        assert client.get(page).status_code in (200, 404, 503), page
+    for page in ("/audit/", "/audit/people/anna/", "/audit/5/", "/audit/when/", "/audit/verify/"):
+        response = client.get(page)
+        unreadable = "The audit trail cannot be read" in response.content.decode()
+        assert response.status_code in (200, 404) or unreadable, page
 
 
-def exports(clock: FakeClock) -> None:
-    for form in (CSV, JSONL):
-        for filters in (Filters(), Filters(host="north-1")):
-            list(begin(form, filters, ARNO, clock).chunks)
-
-
-@pytest.mark.parametrize("value", NO_MOMENTS)
-def test_an_entrys_page_says_that_it_is_not_what_was_written(
-    written: Attacker, client: Client, value: str
+@pytest.mark.parametrize("value", BAD_TIMES)
+@pytest.mark.parametrize("table", ["switcher_auditentry", "switcher_review"])
+def test_verifying_names_the_entry_and_rebuilding_mends_it(
+    written: Attacker, table: str, value: str
 ) -> None:
-    spoil(written, "switcher_auditentry", "at", value)
-    client.force_login(make.user("arno", AUDITORS))
-    assert "not what was written" in client.get("/audit/5/").content.decode()
-    assert verify(index=True).index_first[:3] == (1, 2, 3)
+    spoil(written, table, "at", value)
+    first = verify(index=True).index_first
+    assert first[0] == (1 if table == "switcher_auditentry" else 2)
+    rebuild(ARNO)
+    assert verify(index=True).ok
 
 
-@pytest.mark.parametrize("value", NO_MOMENTS)
-def test_a_checkpoint_without_a_time_is_signed_behind(
-    written: Attacker, clock: FakeClock, value: str
+@pytest.mark.parametrize("value", BAD_TIMES)
+def test_a_checkpoint_without_a_time_is_an_alarm_and_health_says_so(
+    written: Attacker, clock: FakeClock, client: Client, value: str
 ) -> None:
     spoil(written, "switcher_checkpoint", "at", value)
-    Signer(clock).sign()
-    assert Checkpoint.objects.order_by("-size").first().size == newest_seq()  # type: ignore[union-attr]
-    assert verify().ok
+    signer = Signer(clock)
+    signer.sign()
+    signer.sign()
+    assert alarms() == 1
+    with pytest.raises(TrailUnreadable, match="table switcher_checkpoint"):
+        health.health(clock)
+    answer = client.get("/health")
+    assert (answer.status_code, answer.json()["ok"]) == (200, False)

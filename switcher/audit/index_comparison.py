@@ -1,0 +1,93 @@
+"""Compare the search index and the marks of review with the entries that they are made from.
+
+They prove nothing, but whoever reads only the pages sees only them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from switcher.audit.archive_files import begins_behind
+from switcher.audit.ledger_reader import CHUNK, MAX_SEQ, index_row, salted
+from switcher.audit.review_marks import MarkComparison
+from switcher.audit.verifier.switchboard_verify import UNREADABLE, Row
+from switcher.domain.errors import TrailUnreadable
+from switcher.models import AuditEntry, LedgerRow
+
+COLUMNS = ("seq", "at", "kind", "actor", "host", "switch_id", "model", "outcome", "reason")
+ORIGIN = ("origin__ip", "origin__agent", "origin__salt", "origin__erased_at")
+MAX_NAMED = 10
+
+
+class IndexComparison:
+    """Count the entries whose index row or mark of review differs: `add` every entry above number
+    `after` in order, then ask for the `result`."""
+
+    def __init__(self, using: str, after: int) -> None:
+        self._rows = AuditEntry.objects.using(using)
+        self._ledger = LedgerRow.objects.using(using)
+        self._marks = MarkComparison(using, after)
+        self._last = after
+        self._count = 0
+        self._first: list[int] = []
+
+    def add(self, rows: list[Row]) -> None:
+        """Compare what lies between the last entry that was added and the last of these."""
+        upto = max(row[0] for row in rows)
+        stored = self._stored(upto)
+        differing = [seq for seq, body, _, _ in rows if not _is_same(stored.pop(seq, None), body)]
+        differing += stored  # rows without an entry
+        differing += [mark.seq for mark in self._marks.add(rows)]
+        # Entries that were moved to an archive file meanwhile have taken their rows with them.
+        archived = begins_behind(self._rows.db) if differing else 0
+        for seq in differing:
+            if seq > archived:
+                self._differs(seq)
+        self._last = upto
+
+    def _stored(self, upto: int) -> dict[int, dict[str, Any]]:
+        """The rows between the last entry and `upto`, without those that cannot be read."""
+        rows = self._rows.filter(seq__gt=self._last, seq__lte=upto).values(*COLUMNS, *ORIGIN)
+        try:
+            return {row["seq"]: row for row in rows}
+        except TrailUnreadable:
+            seqs = list(rows.values_list("seq", flat=True))
+        found = {}
+        for seq in seqs:
+            try:
+                found[seq] = rows.get(seq=seq)
+            except TrailUnreadable:
+                continue
+        return found
+
+    def result(self) -> tuple[int, tuple[int, ...]]:
+        """Return how many entries differ, and the first of them. Entries that were appended
+        meanwhile are left out."""
+        rows = self._rows.filter(seq__gt=self._last, seq__lt=MAX_SEQ).order_by("seq")
+        for seq in rows.values_list("seq", flat=True)[:CHUNK]:
+            if not self._ledger.filter(pk=seq).exists():
+                self._differs(seq)
+        for _, seq in self._marks.unrecorded():
+            self._differs(seq)
+        return self._count, tuple(sorted(self._first))
+
+    def _differs(self, seq: int) -> None:
+        self._count += 1
+        if len(self._first) < MAX_NAMED:
+            self._first.append(seq)
+
+
+def _is_same(row: dict[str, Any] | None, body: str) -> bool:
+    expected = index_row(body)
+    if row is None or expected is None:
+        return False
+    if any(row[name] != value for name, value in expected.items()):
+        return False
+    if row["origin__salt"] is None or row["origin__erased_at"] is not None:
+        return True  # unknown or erased: only the body has its hashes
+    try:
+        salt, hashes = bytes(row["origin__salt"]), json.loads(body)["from"]
+        return not hashes or hashes == salted(row["origin__ip"], row["origin__agent"], salt)
+    except UNREADABLE:
+        return False

@@ -1,0 +1,97 @@
+"""Compare the rows of reviews with the entries that record them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from django.db.models import Max
+
+from switcher.audit.ledger_reader import BEFORE_ALL, CHUNK, MAX_SEQ
+from switcher.audit.verifier.switchboard_verify import UNREADABLE, Row
+from switcher.domain.clock import read_moment
+from switcher.domain.errors import TrailUnreadable
+from switcher.models import Review
+
+REVIEWED = "audit.reviewed"
+# Earlier versions stamped a mark a moment before its entry.
+_MAX_APART = timedelta(seconds=10)
+
+
+class ReviewMark(NamedTuple):
+    """An auditor has looked at an entry: recorded by an entry, and kept as a row to search by."""
+
+    seq: int
+    by: str
+    at: datetime
+    note: str
+
+    def is_same(self, other: ReviewMark) -> bool:
+        """Whether a row is what an entry records."""
+        apart = abs(self.at - other.at)
+        return self[:2] == other[:2] and self.note == other.note and apart <= _MAX_APART
+
+
+def marks_in(body: str) -> list[ReviewMark]:
+    """Return the marks that an entry's body records; none if it is not the entry of a review."""
+    if f'"kind":"{REVIEWED}"' not in body:
+        return []
+    try:
+        recorded = json.loads(body)
+        if recorded["kind"] != REVIEWED:
+            return []
+        by, at, note = recorded["actor"], read_moment(recorded["at"]), recorded["reason"]
+        seqs = [int(entry["seq"]) for entry in recorded["facts"]["entries"]]
+    except UNREADABLE:
+        return []  # The verifier names such an entry.
+    return [ReviewMark(seq, str(by), at, str(note)) for seq in seqs]
+
+
+class MarkComparison:
+    """Find the rows of reviews that differ from the entries: `add` every entry above `after` in
+    order, then ask for `unrecorded`. Marks that are made meanwhile are left out.
+
+    A mark on an entry in an archive file is not judged: the entry that records it may be there.
+    """
+
+    def __init__(self, using: str, after: int) -> None:
+        self._rows = Review.objects.using(using)
+        self._after = after
+        self._newest = self._rows.aggregate(newest=Max("pk"))["newest"] or 0
+        self._recorded: set[int] = set()  # keys of rows that an entry records
+
+    def add(self, rows: Iterable[Row]) -> list[ReviewMark]:
+        """Look for the marks that these entries record, and return those without a row."""
+        marks = [mark for row in rows for mark in marks_in(row[1]) if mark.seq > self._after]
+        missing = {mark[:2]: mark for mark in marks}
+        for pk, row in self._rows_of({seq for seq, _ in missing}):
+            mark = missing.get(row[:2])
+            if mark is not None and mark.is_same(row):
+                self._recorded.add(pk)
+                del missing[row[:2]]
+        return list(missing.values())
+
+    def _rows_of(self, seqs: set[int]) -> list[tuple[int, ReviewMark]]:
+        if not seqs:
+            return []
+        rows = self._rows.filter(seq__in=seqs).order_by("pk")
+        try:
+            return [(row.pk, ReviewMark(row.seq, row.by, row.at, row.note)) for row in rows]
+        except TrailUnreadable:
+            return []  # The same as missing: `rebuild` makes them again.
+
+    def keep(self, pk: int) -> None:
+        """Count a row that was just made from an entry as recorded."""
+        self._recorded.add(pk)
+
+    def unrecorded(self) -> Iterator[tuple[int, int]]:
+        """Yield the keys of rows that no entry records, and the entries that they mark."""
+        last = BEFORE_ALL
+        rows = self._rows.filter(
+            seq__gt=self._after, seq__lt=MAX_SEQ, pk__lte=self._newest
+        ).order_by("pk")
+        while chunk := list(rows.filter(pk__gt=last).values_list("pk", "seq")[:CHUNK]):
+            yield from ((pk, seq) for pk, seq in chunk if pk not in self._recorded)
+            last = chunk[-1][0]
