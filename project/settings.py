@@ -41,7 +41,6 @@ INSTALLED_APPS = [
     "django_htmx",
     "template_partials",
     "csp",
-    "axes",
 ]
 
 MIDDLEWARE = [
@@ -55,8 +54,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "switcher.panel.signin.Acting",
-    "axes.middleware.AxesMiddleware",
+    "switcher.panel.signin.SignInMiddleware",
 ]
 
 ROOT_URLCONF = "project.urls"
@@ -86,19 +84,14 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CHANNEL_LAYERS = {"default": {"BACKEND": "switcher.live.layer.MemoryLayer"}}
 
-AUTHENTICATION_BACKENDS = ["switcher.access.RoleBackend"]
+AUTHENTICATION_BACKENDS = [
+    "switcher.panel.signin.PasswordBackend",
+    "switcher.access.RoleBackend",
+]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
 ]
-# Lockouts: axes asks and answers, what it counts is kept by us. Its own tables, which would keep
-# names, addresses and forms in clear, are never made.
-AXES_HANDLER = "switcher.panel.signin.Lockouts"
-AXES_LOCKOUT_CALLABLE = "switcher.panel.signin.locked_out"
-AXES_CLIENT_IP_CALLABLE = "switcher.access.address_of"
-AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
-AXES_ENABLE_ADMIN = AXES_VERBOSE = False
-MIGRATION_MODULES = {"axes": None}
 SWITCHER_LOGIN_FAILURES = environment.login_failures
 SWITCHER_LOGIN_LOCKOUT_MINUTES = environment.login_lockout_minutes
 

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from axes.backends import AxesStandaloneBackend
-from axes.exceptions import AxesBackendPermissionDenied
-from axes.handlers.proxy import AxesProxyHandler
-from axes.helpers import get_credentials
 from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import AnonymousUser, Group
@@ -23,27 +19,15 @@ AUDITORS = "auditors"
 NOBODY = AnonymousUser()
 
 
-class RoleBackend(AxesStandaloneBackend, ModelBackend):  # type: ignore[misc]  # axes has no types
-    """Refuses logins that are locked out, and loads a user with role and theme in one query.
+class RoleBackend(ModelBackend):
+    """Loads a user with role and theme in one query.
 
-    Sessions store this class by its path `switcher.access.RoleBackend`.
+    Sessions store their backend by its path. Those of today store that of PasswordBackend, which
+    checks passwords; older ones store `switcher.access.RoleBackend`.
     """
 
-    def authenticate(  # type: ignore[override]
-        self,
-        request: HttpRequest,
-        username: str | None = None,
-        password: str | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Return the user, or None. Raises PermissionDenied if the name or address is locked."""
-        AxesStandaloneBackend.authenticate(self, request, username, password, **kwargs)
-        user = ModelBackend.authenticate(self, request, username, password, **kwargs)
-        # Check again: of many guesses at once, all passed the first check before one had failed.
-        if user is not None and not AxesProxyHandler.is_allowed(request, get_credentials(username)):
-            request.axes_locked_out = True  # type: ignore[attr-defined]
-            raise AxesBackendPermissionDenied("locked while the password was checked")
-        return user
+    def authenticate(self, request: HttpRequest | None, **_: Any) -> None:  # type: ignore[override]
+        """Sign nobody in."""
 
     def get_user(self, user_id: int) -> Any:
         users = get_user_model()._default_manager.select_related("preference")

@@ -1,5 +1,7 @@
-"""Signing in, on our page and on the Django admin's alike: what axes asks, what it answers, and who
-acts in a request."""
+"""Signing in, on our page and in the Django admin alike: passwords, lockouts, and their entries.
+
+Also the middleware that says who makes the changes of a request.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from axes.handlers.base import AxesHandler
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -17,17 +21,80 @@ from switcher import access
 from switcher.domain.clock import system
 from switcher.panel.page import actor_of
 from switcher.records import Actor, logins, people
-from switcher.records.logins import Lock
+from switcher.records.logins import Lockout
+
+SCOPES = {
+    logins.PAIR: "under this name from your address",
+    logins.ADDRESS: "from your address",
+    logins.NAME: "under this name",
+}
 
 
-def actor_in(request: HttpRequest, user: Any = None) -> Actor:
-    """Who acts in a request of a person: `user`, or who is signed in."""
+class LockedOut(Exception):
+    """The name or the address is locked: whether the password was right is not said."""
+
+    def __init__(self, lockout: Lockout) -> None:
+        super().__init__(lockout)
+        self.lockout = lockout
+
+
+class PasswordBackend(access.RoleBackend):
+    """Checks a password, unless the name or the address is locked out."""
+
+    def authenticate(
+        self,
+        request: HttpRequest | None,
+        username: str | None = None,
+        password: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Return the user, or None. Raises LockedOut."""
+        _check_not_locked(request, username)
+        user = ModelBackend.authenticate(self, request, username, password, **kwargs)
+        if user is not None:
+            # Again: of many guesses at once, all passed the first check before one had failed.
+            _check_not_locked(request, username)
+        return user
+
+
+def _check_not_locked(request: HttpRequest | None, name: str | None) -> None:
+    address = access.address_of(request) if request is not None else None
+    lockout = logins.lockout_of(name or "", address)
+    if lockout is not None:
+        raise LockedOut(lockout)
+
+
+@receiver(user_login_failed)
+def _record_failure(
+    credentials: dict[str, Any], request: HttpRequest | None = None, **_: Any
+) -> None:
+    if request is None:
+        return
+    actor = _actor_in(request, access.NOBODY)
+    lockout = logins.failed(credentials.get("username") or "", actor)
+    if lockout is not None:
+        raise LockedOut(lockout)
+
+
+@receiver(user_logged_in)
+def _record_login(request: HttpRequest, user: Any, **_: Any) -> None:
+    logins.succeeded(_actor_in(request, user))
+
+
+@receiver(user_logged_out)
+def _record_logout(request: HttpRequest, user: Any, **_: Any) -> None:
+    if user is not None:
+        logins.ended(_actor_in(request, user))
+
+
+def _actor_in(request: HttpRequest, user: Any = None) -> Actor:
+    """Return who acts in a person's request: `user`, or who is signed in."""
     in_admin = request.path.startswith(reverse("admin:index"))
     return actor_of(request, user, "admin" if in_admin else "page")
 
 
-class Acting:
-    """Middleware: who is signed in makes the changes that a request makes to people."""
+class SignInMiddleware:
+    """Attributes changes of accounts to who is signed in, and answers LockedOut with a page."""
 
     async_capable = True
     sync_capable = True
@@ -40,65 +107,25 @@ class Acting:
     def __call__(self, request: HttpRequest) -> Any:
         if iscoroutinefunction(self):
             return self._answer(request)
-        with people.acting(lambda: actor_in(request)):
+        with people.acting(lambda: _actor_in(request)):
             return self._get_response(request)
 
     async def _answer(self, request: HttpRequest) -> Any:
-        with people.acting(lambda: actor_in(request)):
+        with people.acting(lambda: _actor_in(request)):
             return await self._get_response(request)
 
-
-class Lockouts(AxesHandler):  # type: ignore[misc]  # axes has no types
-    """What axes asks: whether to let somebody try, and what to note."""
-
-    def is_locked(self, request: Any, credentials: dict[str, Any] | None = None) -> bool:
-        name = (credentials or {}).get("username") or ""
-        request.lock = logins.lock_of(name, access.address_of(request))
-        return request.lock is not None
-
-    def user_login_failed(
-        self, sender: Any, credentials: dict[str, Any], request: Any = None, **_: Any
-    ) -> None:
-        if request is None or request.axes_locked_out:
-            return  # it was not tried
-        nobody = actor_in(request, access.NOBODY)
-        request.lock = logins.failed(credentials.get("username") or "", nobody)
-        request.axes_locked_out = request.lock is not None
-
-    def user_logged_in(self, sender: Any, request: Any, user: Any, **_: Any) -> None:
-        logins.succeeded(actor_in(request, user))
-
-    def user_logged_out(self, sender: Any, request: Any, user: Any, **_: Any) -> None:
-        if user is not None:
-            logins.ended(actor_in(request, user))
-
-    def reset_attempts(
-        self,
-        *,
-        ip_address: str | None = None,
-        username: str | None = None,
-        ip_or_username: bool = False,
-    ) -> int:
-        actor = people.at_this_terminal()
-        return logins.unlock(username, ip_address, actor, either=ip_or_username)
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        return locked_out(request, exception.lockout) if isinstance(exception, LockedOut) else None
 
 
-WHAT = {
-    logins.PAIR: "under this name from your address",
-    logins.ADDRESS: "from your address",
-    logins.NAME: "under this name",
-}
-
-
-def locked_out(request: HttpRequest, *_: object) -> HttpResponse:
-    """429, with when it ends. The same for a name that is no account: whether it is one, nobody
-    learns here."""
-    lock: Lock = request.lock  # type: ignore[attr-defined]
-    left_s = max(1, math.ceil((lock.until - system.now()).total_seconds()))
+def locked_out(request: HttpRequest, lockout: Lockout) -> HttpResponse:
+    """Return 429 with the time at which the lockout ends. It is the same for a name without an
+    account, so that nobody learns whether there is one."""
+    left_s = max(1, math.ceil((lockout.until - system.now()).total_seconds()))
     minutes = math.ceil(left_s / 60)
     context = {
-        "what": WHAT[lock.rule],
-        "until": lock.until,
+        "what": SCOPES[lockout.rule],
+        "until": lockout.until,
         "minutes": f"{minutes} minute{'' if minutes == 1 else 's'}",
     }
     response = render(request, "locked.html", context, status=429)

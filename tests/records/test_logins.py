@@ -30,7 +30,7 @@ def limits(settings: Any) -> None:
 
 def fail(
     name: str = "olga", ip: str | None = HERE, clock: Any = None, times: int = 1
-) -> logins.Lock | None:
+) -> logins.Lockout | None:
     lock = None
     for _ in range(times):
         lock = logins.failed(name, Actor("", "page", ip=ip, agent="Firefox"), clock or FakeClock())
@@ -76,14 +76,14 @@ def test_so_many_failures_lock_the_name_at_that_address_until_a_time() -> None:
     make.user("olga")
     assert fail(clock=clock, times=2) is None
     lock = fail(clock=clock)
-    assert lock == logins.Lock(clock.now() + timedelta(minutes=15), "name and address")
+    assert lock == logins.Lockout(clock.now() + timedelta(minutes=15), "name and address")
     assert kinds() == ["login.failed"] * 3 + ["login.locked-out"]
     (told,) = bodies(kind="login.locked-out")
     assert told["actor"] == "olga"
     assert told["locked"] == "name and address"
-    assert logins.lock_of("olga", HERE, clock) == lock
-    assert logins.lock_of("olga", THERE, clock) is None
-    assert logins.lock_of("otto", HERE, clock) is None
+    assert logins.lockout_of("olga", HERE, clock) == lock
+    assert logins.lockout_of("olga", THERE, clock) is None
+    assert logins.lockout_of("otto", HERE, clock) is None
 
 
 def test_what_is_tried_while_it_is_locked_neither_counts_nor_fills_the_trail() -> None:
@@ -93,7 +93,7 @@ def test_what_is_tried_while_it_is_locked_neither_counts_nor_fills_the_trail() -
     assert fail(clock=clock, times=5) == lock
     assert len(kinds()) == 4
     clock.sleep(300)
-    assert logins.lock_of("olga", HERE, clock) is None
+    assert logins.lockout_of("olga", HERE, clock) is None
     assert fail(clock=clock) is None, "it counts from one again"
 
 
@@ -111,8 +111,8 @@ def test_one_address_is_locked_for_all_names_after_five_times_as_many() -> None:
     lock = fail("name-14", clock=clock)
     assert lock is not None
     assert lock.rule == "address"
-    assert logins.lock_of("olga", HERE, clock) == lock
-    assert logins.lock_of("olga", THERE, clock) is None
+    assert logins.lockout_of("olga", HERE, clock) == lock
+    assert logins.lockout_of("olga", THERE, clock) is None
     # The first one ceases to count 15 minutes after it, and then one may be tried again.
     assert lock.until == clock.now() - timedelta(seconds=14) + timedelta(minutes=15)
 
@@ -125,7 +125,7 @@ def test_one_name_is_locked_from_everywhere_after_ten_times_as_many() -> None:
     lock = fail("olga", "198.51.100.201", clock)
     assert lock is not None
     assert lock.rule == "name"
-    assert logins.lock_of("olga", "203.0.113.5", clock) == lock
+    assert logins.lockout_of("olga", "203.0.113.5", clock) == lock
 
 
 def test_addresses_of_one_ipv6_network_count_together() -> None:
@@ -135,7 +135,7 @@ def test_addresses_of_one_ipv6_network_count_together() -> None:
     lock = fail("olga", "2001:db8::ffff:1", clock)
     assert lock is not None
     assert lock.rule == "name and address"
-    assert logins.lock_of("olga", "2001:db8:0:1::1", clock) is None
+    assert logins.lockout_of("olga", "2001:db8:0:1::1", clock) is None
 
 
 def test_without_an_address_people_do_not_lock_each_other_out() -> None:
@@ -143,7 +143,7 @@ def test_without_an_address_people_do_not_lock_each_other_out() -> None:
     for n in range(20):
         assert fail(f"name-{n}", None, clock) is None
     assert fail("olga", None, clock, times=3) is not None
-    assert logins.lock_of("otto", None, clock) is None
+    assert logins.lockout_of("otto", None, clock) is None
 
 
 def test_getting_in_forgets_ones_own_failures_and_no_others() -> None:
@@ -163,8 +163,8 @@ def test_an_admin_ends_a_lockout_and_that_is_an_entry() -> None:
     fail("olga", HERE, clock, times=3)
     fail(TYPED, HERE, clock, times=3)
     assert logins.unlock("olga", None, make.ANNA) == 1
-    assert logins.lock_of("olga", HERE, clock) is None
-    assert logins.lock_of(TYPED, HERE, clock) is not None
+    assert logins.lockout_of("olga", HERE, clock) is None
+    assert logins.lockout_of(TYPED, HERE, clock) is not None
     assert logins.unlock(TYPED, HERE, make.ANNA) == 1
     told, secret = bodies(kind="login.unlocked")
     assert (told["actor"], told["account"]) == ("anna", "olga")
