@@ -81,6 +81,7 @@ class Ollama:
         assert response.status_code == 200, response.text
         answer: dict[str, Any] = response.json()
         assert answer["done"] is True
+        self.wait_settled()
         return answer
 
     def unload(self, model: str) -> requests.Response:
@@ -142,6 +143,26 @@ class Ollama:
 
     def wait_gone(self, model: str, seconds: float = 20.0) -> None:
         wait_until(lambda: full(model) not in self.names(), f"{model} gone", seconds)
+
+    def wait_settled(self) -> None:
+        """Wait until `/api/ps` stands still: a server fixes the expiry a moment after it answers,
+        and until then computes it anew for each reading."""
+        wait_until(lambda: self.ps() == self.ps(), "expiries that stand still")
+
+    def wait_expiry_after(self, model: str, before: str) -> str:
+        """Wait until the model expires later than `before`; return the new expiry."""
+        later: str = wait_until(
+            lambda: (found := self.row(model)["expires_at"]) > before and found, "a later expiry"
+        )
+        return later
+
+    def wait_minutes_left(self, model: str, more_than: float, at_most: float) -> None:
+        """Wait until the model expires within these bounds."""
+        wait_until(
+            lambda: more_than < self.minutes_left(model) <= at_most,
+            f"an expiry in {more_than} to {at_most} minutes",
+            seconds=20.0,
+        )
 
     def wait_loaded(self, model: str) -> None:
         wait_until(lambda: full(model) in self.names(), f"{model} loaded")

@@ -37,7 +37,9 @@ def test_the_one_that_stays_longest_is_listed_first(ollama: Ollama) -> None:
     ollama.load(second, keep_alive="10m")
     assert [row["name"] for row in ollama.ps()] == [full(first), full(second)]
     ollama.generate(second, keep_alive="30m")
-    assert [row["name"] for row in ollama.ps()] == [full(second), full(first)]
+    wait_until(
+        lambda: [row["name"] for row in ollama.ps()] == [full(second), full(first)], "another order"
+    )
 
 
 @pytest.mark.fact(18)
@@ -48,7 +50,7 @@ def test_the_expiry_stands_still_while_a_request_runs(ollama: Ollama) -> None:
     before = ollama.row(model)["expires_at"]
     with ollama.talking(model):
         assert ollama.row(model)["expires_at"] == before
-    wait_until(lambda: ollama.row(model)["expires_at"] > before, "a later expiry")
+    ollama.wait_expiry_after(model, before)
 
 
 @pytest.mark.fact(19)

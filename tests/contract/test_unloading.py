@@ -45,7 +45,7 @@ def test_another_request_with_a_keep_alive_cancels_the_unload(ollama: Ollama) ->
         assert not second.done()
     answer = second.result().json()
     assert answer["load_duration"] < load["load_duration"] / 2  # it was never gone
-    assert 9 < ollama.minutes_left(model) <= 10
+    ollama.wait_minutes_left(model, more_than=9, at_most=10)
 
 
 @pytest.mark.fact(4)
