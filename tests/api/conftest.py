@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -94,13 +93,6 @@ def auditor(transactional_db: None) -> Client:
 @pytest.fixture
 def outsider(transactional_db: None) -> Client:
     return _client("otto")
-
-
-def wait_for(look: Callable[[], Any]) -> Any:
-    """Poll until it gives something; pytest's own timeout bounds it."""
-    while not (found := look()):
-        time.sleep(0.005)
-    return found
 
 
 def open_switch() -> SwitchEvent | None:

@@ -11,7 +11,8 @@ from django.http import HttpResponse
 from django.test import Client
 
 from switcher.models import Host, ModelProfile, SwitchEvent
-from tests.api.conftest import NEW, URL, Ollama, fail, finish, open_switch, refuse, wait_for
+from tests.api.conftest import NEW, URL, Ollama, fail, finish, open_switch, refuse
+from tests.until import until
 
 SWITCH = "/ollama/models/switch"
 Begin = Callable[..., Any]
@@ -40,7 +41,7 @@ def test_the_answer_comes_when_the_model_is_active(
     host: Host, operator: Client, begin: Begin
 ) -> None:
     waiting = begin(operator, '{"model": "qwen2.5:14b", "reason": "better at code"}')
-    row = wait_for(open_switch)
+    row = until(open_switch)
     assert not waiting.done()
     finish(row)
     response = waiting.result(timeout=10)
@@ -76,7 +77,7 @@ def test_it_says_that_the_model_was_active_already(
     host: Host, operator: Client, begin: Begin
 ) -> None:
     waiting = begin(operator, '{"model": "qwen2.5:7b"}')
-    row = wait_for(open_switch)
+    row = until(open_switch)
     from switcher.domain.states import State
     from switcher.records import leases, switches
 
@@ -94,7 +95,7 @@ def test_a_failed_load_names_what_is_active_and_what_was_restored(
     host: Host, operator: Client, begin: Begin
 ) -> None:
     waiting = begin(operator, '{"model": "qwen2.5:14b"}')
-    row = wait_for(open_switch)
+    row = until(open_switch)
     fail(row, "refused", "Ollama answered 500: out of memory")
     response = waiting.result(timeout=10)
     assert response.status_code == 502
@@ -132,7 +133,7 @@ def test_why_a_switch_ended_decides_the_status(
     host: Host, operator: Client, begin: Begin, code: str, status: int
 ) -> None:
     waiting = begin(operator, '{"model": "qwen2.5:14b"}')
-    refuse(wait_for(open_switch), code, "It did not work.")
+    refuse(until(open_switch), code, "It did not work.")
     response = waiting.result(timeout=10)
     assert response.status_code == status
     assert ("Retry-After" in response) is (status == 503)
@@ -285,7 +286,7 @@ def test_a_profile_and_a_keep_alive_reach_the_record(
 def test_many_may_wait_for_one_switch(host: Host, operator: Client, begin: Begin) -> None:
     body = '{"model": "qwen2.5:14b"}'
     waiting = [begin(operator, body, **{"Idempotency-Key": "one"}) for _ in range(3)]
-    finish(wait_for(open_switch))
+    finish(until(open_switch))
     answers = [w.result(timeout=10) for w in waiting]
     assert [a.status_code for a in answers] == [200, 200, 200]
     assert len({a.json()["event"]["id"] for a in answers}) == 1

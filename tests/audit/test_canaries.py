@@ -24,9 +24,10 @@ import aiohttp
 import pytest
 import requests
 
-from tests.journeys.product import PASSWORDS, Process, Simulator, seed, sign_in, wait_until
+from tests.journeys.product import PASSWORDS, Process, Simulator, seed, sign_in
 from tests.server import process
 from tests.server.process import environment, python
+from tests.until import until
 
 PROMPT = "canary-prompt-6f1d"
 WARM_UP = "canary-warm-up-90ab"
@@ -126,7 +127,7 @@ class Listener:
 
     def __enter__(self) -> Listener:
         self._thread.start()
-        wait_until(lambda: self.told)
+        until(lambda: self.told)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -246,7 +247,7 @@ def told_by(planted: Planted) -> Iterator[tuple[str, str]]:
     assert done.returncode == 0, done.stderr
     yield "audit export", done.stdout + done.stderr + out.read_text()
     anchors = planted.data / "anchors.txt"
-    wait_until(anchors.exists)
+    until(anchors.exists)
     yield "anchors", anchors.read_text()
     yield "the log", planted.server.output
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.server.process import Process, python, seed, wait_until
+from tests.server.process import Process, python, seed
+from tests.until import until
 
 # 20 MB: more than what lies between a server and a client of this machine.
 FILL = """
@@ -41,7 +42,7 @@ def test_a_client_that_leaves_is_told_in_the_trail(data: tuple[Path, dict[str, s
         with requests.get(url, cookies=cookies, stream=True, timeout=10) as answer:
             assert answer.status_code == 200
             assert next(answer.iter_content(1000))
-        wait_until(lambda: "was cut off after" in ends(server, cookies), 20)
+        until(lambda: "was cut off after" in ends(server, cookies), 20)
         assert server.end() == 0
     assert "Traceback" not in server.output
 
@@ -60,6 +61,6 @@ def test_a_slow_client_gets_all_of_it(data: tuple[Path, dict[str, str]]) -> None
             )
             lines = (first + b"".join(parts)).splitlines()
         assert sum(line.startswith(b'{"type":"entry"') for line in lines) > 2000
-        wait_until(lambda: "Exported 2," in ends(server, cookies), 20)
+        until(lambda: "Exported 2," in ends(server, cookies), 20)
         assert server.end() == 0
     assert "Traceback" not in server.output

@@ -6,7 +6,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,22 +16,10 @@ from urllib.parse import urlsplit
 
 import requests
 
+from tests.until import until
+
 COPIES = "contract-"  # what all names that tests make begin with
 PATIENCE_S = 90.0
-
-
-class NeverHappened(AssertionError):
-    """What was waited for did not come."""
-
-
-def wait_until(happened: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:
-    """Ask again and again until it is true; gives what it then was."""
-    ends_at = time.monotonic() + seconds
-    while time.monotonic() < ends_at:
-        if value := happened():
-            return value
-        time.sleep(0.005)
-    raise NeverHappened(f"{what}, not within {seconds:.0f} s")
 
 
 @dataclass(frozen=True)
@@ -142,30 +129,31 @@ class Ollama:
         return rows[0]
 
     def wait_gone(self, model: str, seconds: float = 20.0) -> None:
-        wait_until(lambda: full(model) not in self.names(), f"{model} gone", seconds)
+        until(lambda: full(model) not in self.names(), seconds, f"{model} leaving")
 
     def wait_settled(self) -> None:
         """Wait until `/api/ps` stands still: a server fixes the expiry a moment after it answers,
         and until then computes it anew for each reading."""
-        wait_until(lambda: self.ps() == self.ps(), "expiries that stand still")
+        until(lambda: self.ps() == self.ps(), what="a fixed expiry")
 
     def wait_expiry_after(self, model: str, before: str) -> str:
         """Wait until the model expires later than `before`; return the new expiry."""
-        later: str = wait_until(
-            lambda: (found := self.row(model)["expires_at"]) > before and found, "a later expiry"
-        )
-        return later
+
+        def later() -> str:
+            found: str = self.row(model)["expires_at"]
+            return found if found > before else ""
+
+        return until(later, what="a later expiry")
 
     def wait_minutes_left(self, model: str, more_than: float, at_most: float) -> None:
         """Wait until the model expires within these bounds."""
-        wait_until(
+        until(
             lambda: more_than < self.minutes_left(model) <= at_most,
-            f"an expiry in {more_than} to {at_most} minutes",
-            seconds=20.0,
+            what=f"an expiry in {more_than} to {at_most} minutes",
         )
 
     def wait_loaded(self, model: str) -> None:
-        wait_until(lambda: full(model) in self.names(), f"{model} loaded")
+        until(lambda: full(model) in self.names(), PATIENCE_S, f"loading {model}")
 
     def digest(self, model: str) -> str:
         """What the name means, by `/api/tags`."""
@@ -221,7 +209,7 @@ class Ollama:
                     self.unload(name)
             return not rows
 
-        wait_until(nothing_left, "nothing loaded")
+        until(nothing_left, PATIENCE_S, "unloading everything")
 
     def close(self) -> None:
         self._pool.shutdown()

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.contract.server import Ollama, full, wait_until
+from tests.contract.server import Ollama, full
+from tests.until import until
 
 
 @pytest.mark.fact(18)
@@ -37,9 +38,7 @@ def test_the_one_that_stays_longest_is_listed_first(ollama: Ollama) -> None:
     ollama.load(second, keep_alive="10m")
     assert [row["name"] for row in ollama.ps()] == [full(first), full(second)]
     ollama.generate(second, keep_alive="30m")
-    wait_until(
-        lambda: [row["name"] for row in ollama.ps()] == [full(second), full(first)], "another order"
-    )
+    until(lambda: [row["name"] for row in ollama.ps()] == [full(second), full(first)])
 
 
 @pytest.mark.fact(18)
@@ -73,7 +72,7 @@ def test_a_reply_during_which_the_runner_dies_is_a_500(faulty: Ollama) -> None:
     faulty.load(model)
     options = {"num_predict": 400}
     reply = faulty.begin(faulty.generate, model, options=options)
-    wait_until(lambda: faulty.state()["in_flight"], "a reply under way")
+    until(lambda: faulty.state()["in_flight"])
     faulty.fault("kill_runner", tag=model)
     text = "an error was encountered while running the model: unexpected EOF"
     assert (reply.result().status_code, reply.result().json()) == (500, {"error": text})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from switcher.gateway.asgi import app
 from switcher.models import Host
 from tests.gateway.conftest import HELLO, Exchange, Upstream, ask, set_active
 from tests.gateway.test_api_styles import EVENTS, NDJSON
+from tests.until import until_async
 
 EVENT = b'data: {"choices":[{"delta":{"content":"%s"}}]}\n\n' % (b"x" * 16_000)
 LINE = b'{"message":{"content":"%s"},"done":false}\n' % (b"x" * 16_000)
@@ -102,19 +102,13 @@ async def test_what_nobody_reads_is_not_asked_of_the_host(
     stopped_at = await fast.held_up()
     assert stopped_at < MOST, "the host was let on though nobody read"
     reader.take(400)
-    await until(lambda: fast.sent > stopped_at)
+    await until_async(lambda: fast.sent > stopped_at)
     reader.leave()
     async with asyncio.timeout(10):
         await reader.task
         await fast.left.wait()
     assert fast.sent < MOST + 400 * 70_000
     assert inflight.in_flight(host.pk) == 0
-
-
-async def until(look: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not look():
-            await asyncio.sleep(0.01)
 
 
 async def test_an_event_that_never_ends_is_not_waited_for_in_memory(

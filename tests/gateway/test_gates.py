@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,6 +22,7 @@ from switcher.records import leases, switches
 from switcher.records.switches import ClaimedSwitch, NewSwitch
 from switcher.switching import waiting as waiting_room
 from tests.gateway.conftest import ADMIN, Upstream, ask, set_active
+from tests.until import until_async
 
 
 def begin(host: Host, strategy: str = "swap") -> ClaimedSwitch:
@@ -46,19 +46,13 @@ def activate(held: ClaimedSwitch) -> None:
     held.activate(State.ACTIVE, "sha-mid-b")
 
 
-async def until(look: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
-        while not look():
-            await asyncio.sleep(0.002)
-
-
 async def test_requests_wait_while_a_swap_lasts_and_go_to_the_new_model(
     host: Host, upstream: Upstream
 ) -> None:
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     waiting = [ask() for _ in range(5)]
-    await until(lambda: routing.held(host.pk) == 5)
+    await until_async(lambda: routing.held(host.pk) == 5)
     assert inflight.in_flight(host.pk) == 0, "who waits is not in flight: draining would not end"
     assert not upstream.asked
     await in_thread(activate, held)
@@ -75,7 +69,7 @@ async def test_after_a_swap_that_failed_they_go_to_the_old_model(
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING, State.UNLOADING, State.LOADING, State.RESTORING)
     got = ask()
-    await until(lambda: routing.held(host.pk))
+    await until_async(lambda: routing.held(host.pk))
     await in_thread(held.end, State.ROLLED_BACK, outcome="mid-a is active again.")
     assert (await got.end()).headers["x-switchboard-model"] == "mid-a"
 
@@ -93,7 +87,7 @@ async def test_nothing_waits_while_the_old_model_still_answers(
 async def test_who_leaves_gives_the_place_up(host: Host, upstream: Upstream) -> None:
     await in_thread(go, await in_thread(begin, host), State.DRAINING)
     got = ask()
-    await until(lambda: routing.held(host.pk))
+    await until_async(lambda: routing.held(host.pk))
     got.leave()
     async with asyncio.timeout(10):
         await got.task
@@ -108,7 +102,7 @@ async def test_only_so_many_wait(
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     waiting = [ask(), ask()]
-    await until(lambda: routing.held(host.pk) == 2)
+    await until_async(lambda: routing.held(host.pk) == 2)
     got = await ask().end()
     assert got.status == 503
     assert got.json()["error"]["code"] == "switching"
@@ -134,9 +128,9 @@ async def test_a_wait_is_counted_whatever_became_of_it(
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     patient, leaving = ask(), ask()
-    await until(lambda: routing.held(host.pk) == 2)
+    await until_async(lambda: routing.held(host.pk) == 2)
     leaving.leave()
-    await until(lambda: routing.held(host.pk) == 1)
+    await until_async(lambda: routing.held(host.pk) == 1)
     monkeypatch.setattr(routing, "GATE_TIMEOUT_S", 0.05)
     assert (await ask().end()).status == 503
     await in_thread(activate, held)
@@ -155,7 +149,7 @@ async def test_who_waits_is_sent_away_with_a_time_when_the_server_ends(
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     got = ask()
-    await until(lambda: routing.held(host.pk) == 1)
+    await until_async(lambda: routing.held(host.pk) == 1)
     waiting_room.release_waiters()
     await got.end()
     assert (got.status, got.headers["retry-after"]) == (503, "10")
@@ -173,6 +167,13 @@ async def gate_status_of(host: Host, held: ClaimedSwitch) -> GateStatus:
     return await in_thread(queries.gate_status, host.pk, held.switch_id)
 
 
+async def until_gate_status(host: Host, held: ClaimedSwitch, expected: GateStatus) -> None:
+    async def is_expected() -> bool:
+        return (await gate_status_of(host, held)) == expected
+
+    await until_async(is_expected)
+
+
 async def test_a_switch_learns_what_is_still_under_way(host: Host, upstream: Upstream) -> None:
     go_on = asyncio.Event()
 
@@ -182,18 +183,14 @@ async def test_a_switch_learns_what_is_still_under_way(host: Host, upstream: Ups
 
     upstream.answer = answer
     early = ask()
-    await until(lambda: upstream.asked)
+    await until_async(lambda: upstream.asked)
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
-    async with asyncio.timeout(10):
-        while (await gate_status_of(host, held)) != GateStatus(1, 0, 1, 0):
-            await asyncio.sleep(0.01)
+    await until_gate_status(host, held, GateStatus(1, 0, 1, 0))
     late = ask()
     go_on.set()
     assert (await early.end()).status == 200
-    async with asyncio.timeout(10):
-        while (await gate_status_of(host, held)) != GateStatus(1, 0, 0):
-            await asyncio.sleep(0.01)
+    await until_gate_status(host, held, GateStatus(1, 0, 0))
     assert len(upstream.asked) == 1, "who came after the gate was closed waits"
     await in_thread(activate, held)
     assert (await late.end()).headers["x-switchboard-model"] == "mid-b"
@@ -215,14 +212,12 @@ async def test_nothing_slips_through_once_the_process_has_said_that_it_knows(
                 await asking.task
 
     clients = [asyncio.create_task(keep_asking()) for _ in range(8)]
-    await until(lambda: len(upstream.asked) > 20)
+    await until_async(lambda: len(upstream.asked) > 20)
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
-    async with asyncio.timeout(10):
-        while (await gate_status_of(host, held)) != GateStatus(1, 0, 0):
-            await asyncio.sleep(0.005)
+    await until_gate_status(host, held, GateStatus(1, 0, 0))
     count = len(upstream.asked)
-    await until(lambda: routing.held(host.pk) == 8)
+    await until_async(lambda: routing.held(host.pk) == 8)
     assert len(upstream.asked) == count
     stop.set()
     await asyncio.gather(*clients)
@@ -235,11 +230,9 @@ async def test_an_overlap_holds_requests_only_while_the_configuration_changes(
     await in_thread(go, held, State.LOADING, State.WARMING, State.VERIFYING)
     assert (await ask().end()).headers["x-switchboard-model"] == "mid-a"
     await in_thread(go, held, State.ACTIVATING)
-    async with asyncio.timeout(10):
-        while (await gate_status_of(host, held)) != GateStatus(1, 0, 0):
-            await asyncio.sleep(0.005)
+    await until_gate_status(host, held, GateStatus(1, 0, 0))
     got = ask()
-    await until(lambda: routing.held(host.pk))
+    await until_async(lambda: routing.held(host.pk))
     await in_thread(held.activate, State.UNLOADING, "sha-mid-b")
     assert (await got.end()).headers["x-switchboard-model"] == "mid-b"
 
@@ -269,16 +262,12 @@ async def test_what_still_connects_when_the_gate_closes_waits_and_goes_to_the_ne
         await in_thread(go, held, State.LOADING, State.WARMING, State.VERIFYING)
     go_on = connecting_slowly(monkeypatch)
     early = ask()
-    await until(lambda: inflight.unsent(host.pk))
+    await until_async(lambda: inflight.unsent(host.pk))
     closing = State.ACTIVATING if strategy == "overlap" else State.DRAINING
     await in_thread(go, held, closing)
-    async with asyncio.timeout(10):
-        while (await gate_status_of(host, held)) != GateStatus(1, 0, 1, 1):
-            await asyncio.sleep(0.005)
+    await until_gate_status(host, held, GateStatus(1, 0, 1, 1))
     go_on.set()
-    async with asyncio.timeout(10):
-        while (await gate_status_of(host, held)) != GateStatus(1, 0, 0, 0):
-            await asyncio.sleep(0.005)
+    await until_gate_status(host, held, GateStatus(1, 0, 0, 0))
     assert not upstream.asked
     if strategy == "overlap":
         await in_thread(held.activate, State.UNLOADING, "sha-mid-b")
@@ -295,7 +284,7 @@ async def test_a_process_that_was_paused_while_it_connected_asks_the_table_again
     assert (await ask().end()).status == 200
     go_on = connecting_slowly(monkeypatch)
     early = ask()
-    await until(lambda: inflight.unsent(host.pk))
+    await until_async(lambda: inflight.unsent(host.pk))
     route_cache.current()._expire()
     await in_thread(set_active, host, Spec("", "mid-b"))
     route_cache.current()._newest_entry = -1  # as if an entry had told of it
@@ -318,7 +307,7 @@ async def test_the_second_try_goes_to_whatever_is_active_by_then(
 
     upstream.answer = answer
     got = ask()
-    await until(lambda: upstream.asked)
+    await until_async(lambda: upstream.asked)
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     await in_thread(activate, held)
@@ -334,7 +323,7 @@ async def test_bodies_that_wait_have_a_bound_together(
     held = await in_thread(begin, host)
     await in_thread(go, held, State.DRAINING)
     first = ask({"messages": [], "pad": "x" * 60})
-    await until(lambda: routing.held(host.pk) == 1)
+    await until_async(lambda: routing.held(host.pk) == 1)
     second = await ask({"messages": [], "pad": "x" * 60}).end()
     assert (second.status, second.headers["retry-after"]) == (503, "10")
     assert second.json()["error"]["code"] == "switching"

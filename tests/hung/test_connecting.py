@@ -24,7 +24,7 @@ from tests.hung import server
 from tests.hung.conftest import ANNA
 from tests.hung.server import Ollama, full_backlog
 from tests.ollama.rawserver import OK, answering, raw_server
-from tests.until import until
+from tests.until import seconds_until, until
 
 SEEN_S = 2.0  # a cancel is seen within
 
@@ -162,7 +162,7 @@ def worker() -> Iterator[Worker]:
 def seen_after(row: SwitchEvent) -> float:
     """Seconds from the cancel until the record shows its end."""
     switches.ask_cancel(row.pk, ANNA)
-    return until(lambda: SwitchEvent.objects.get(pk=row.pk).ended_at)
+    return seconds_until(lambda: SwitchEvent.objects.get(pk=row.pk).ended_at)
 
 
 @pytest.fixture

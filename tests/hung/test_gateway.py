@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from tests.hung import server
 from tests.hung.conftest import add_host
 from tests.hung.server import ALL, HUGE, Bad, Ollama, drips, pours, says
 from tests.ollama.rawserver import json_answer
+from tests.until import until_async
 
 SILENT_S = 0.5
 STREAM = {"messages": [{"role": "user", "content": "Hello"}], "stream": True}
@@ -33,6 +33,7 @@ _PASSED = (
     *("sizes", "names", "a time", "invalid", "half a surr", "no models", "models that"),
     *("nested deeply in", "millions", "500 with JSON", "503", "an error that is no text"),
 )
+
 PASSED = {name: bad for name, bad in ALL.items() if name.startswith(_PASSED)}
 REFUSED = {n: b for n, b in ALL.items() if n not in DRIPPING and n not in PASSED}
 
@@ -86,12 +87,12 @@ async def test_what_drips_ends_when_its_client_leaves(
     monkeypatch.setattr(relay, "SILENCE_TIMEOUT_S", 60.0)
     ollama.bad = ALL[name]
     exchange = ask()
-    await _until(ollama.raw.dripping.is_set)
+    await until_async(ollama.raw.dripping.is_set)
     exchange.leave()
     await exchange.end()
     assert exchange.status in (0, 200)
     assert inflight.in_flight(host.pk) == 0
-    await _until(ollama.raw.client_went.is_set)
+    await until_async(ollama.raw.client_went.is_set)
 
 
 async def test_a_hung_host_is_a_504_that_says_so(host: Host, ollama: Ollama) -> None:
@@ -201,9 +202,3 @@ async def test_after_a_wrong_line_nothing_more_is_waited_for(
     ollama.bad = drips(LINES + b"<html>\n", b" ")
     exchange = await ask(STREAM).end()
     assert exchange.status == 502
-
-
-async def _until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.01)

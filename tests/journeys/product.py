@@ -9,7 +9,7 @@ from typing import Any
 
 import requests
 
-from tests.server.process import ROOT, Process, environment, python, wait_until
+from tests.server.process import ROOT, Process, environment, python
 
 PASSWORDS = {name: f"the password of {name}" for name in ("admin", "ben", "auditor")}
 
@@ -97,4 +97,4 @@ def sign_in(address: str, name: str = "admin") -> requests.Session:
     return session
 
 
-__all__ = ["PASSWORDS", "Process", "Simulator", "environment", "seed", "sign_in", "wait_until"]
+__all__ = ["PASSWORDS", "Process", "Simulator", "environment", "seed", "sign_in"]

@@ -9,7 +9,8 @@ import requests
 from playwright.sync_api import Page, Route, expect
 
 from tests.journeys.conftest import Product
-from tests.journeys.product import sign_in, wait_until
+from tests.journeys.product import sign_in
+from tests.until import until
 
 pytestmark = pytest.mark.journey
 
@@ -158,8 +159,8 @@ def test_without_script_plain_forms_do_it_all(product: Product, visit: Visit) ->
     expect(page.locator("#plan-go")).to_contain_text("Switch north-1 to mid-a")
     page.click("#plan-go")
     expect(page.locator("#switches")).to_contain_text("north-1")
-    wait_until(lambda: product.hosts["north-1"].resident() == {"mid-a"}, 15)
-    wait_until(lambda: _reload(page).locator("#host-north-1-state").inner_text() == "Active", 15)
+    until(lambda: product.hosts["north-1"].resident() == {"mid-a"}, 15)
+    until(lambda: _reload(page).locator("#host-north-1-state").inner_text() == "Active", 15)
     expect(page.locator("#events")).to_contain_text("mid-a active after")
 
 

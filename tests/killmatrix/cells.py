@@ -24,7 +24,8 @@ from switcher.audit.verifier.switchboard_verify import Verifier
 from switcher.domain.states import ENDED, OPEN, TRANSITIONS, State, Strategy
 from tests.journeys.product import Simulator, sign_in
 from tests.killmatrix.engines import Database
-from tests.server.process import ROOT, Process, wait_until
+from tests.server.process import ROOT, Process
+from tests.until import until
 
 PHASE_WITHIN_S = 20.0
 TRUTH_WITHIN_S = 60.0  # of the lease's end (rule 7)
@@ -166,7 +167,7 @@ class Stage:
             return reached == [state]
 
         try:
-            wait_until(shows, PHASE_WITHIN_S)
+            until(shows, PHASE_WITHIN_S)
         except AssertionError as exc:
             raise AssertionError(f"never seen {state}: last {reached[0]}. {exc}") from exc
 
@@ -177,7 +178,7 @@ class Stage:
             state = requests.get(f"{self.host.url}/_sim/state", timeout=5).json()
             return str(state["loading"] or "").removesuffix(":latest") == model
 
-        wait_until(loads, PHASE_WITHIN_S)
+        until(loads, PHASE_WITHIN_S)
 
     def client_asks(self) -> None:
         """A client's request through the gateway, which lasts. Whoever asks dies with it."""
@@ -196,7 +197,7 @@ class Stage:
             state = requests.get(f"{self.host.url}/_sim/state", timeout=5).json()
             return not state["faults"]  # it has struck
 
-        wait_until(arrived, 5)
+        until(arrived, 5)
 
 
 Hold = Callable[[Stage], None]
@@ -215,7 +216,7 @@ def held(stage: Stage) -> Iterator[None]:
             to_release.enter_context(stage.database.activation_held())
         stage.until(state)
         if state is State.ACTIVATING and strategy is _OVERLAP:
-            wait_until(stage.database.inside_activation, 5)
+            until(stage.database.inside_activation, 5)
         if state is State.RESTORING and strategy is _SWAP:
             stage.until_host_loads("mid-a")
         yield
@@ -299,7 +300,7 @@ def _play(stage: Stage, result: Result) -> None:
         meanwhile = stage.ask("mid-a", Strategy.AUTO, wait=False)
         within = result.lease_s + TRUTH_WITHIN_S
         try:
-            wait_until(lambda: stage.state in ENDED, within)
+            until(lambda: stage.state in ENDED, within)
         except AssertionError:
             raise AssertionError(
                 f"still {stage.state} after {within:.0f} s.\n{second.output[-2000:]}"

@@ -15,6 +15,7 @@ from switcher.live import consumer, feed, socket
 from switcher.live.consumer import LiveConsumer
 from switcher.live.feed import Feed
 from tests.live.doubles import FakeSource
+from tests.until import until_async
 
 Connect = Callable[..., Coroutine[Any, Any, WebsocketCommunicator]]
 
@@ -81,12 +82,6 @@ async def read_close(page: WebsocketCommunicator) -> int:
     while (message := await page.receive_output(timeout=5))["type"] != "websocket.close":
         pass
     return int(message["code"])
-
-
-async def until(state: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
-        while not state():
-            await asyncio.sleep(0.005)
 
 
 async def test_the_whole_state_comes_first(connect: Connect) -> None:
@@ -163,7 +158,7 @@ async def test_a_page_that_falls_behind_is_closed_and_reads_the_state_again(
     for n in range(5):
         source.change("board", "a", f"<p>{n}</p>")
         running.notify()
-        await until(lambda n=n: len(source.renders) == n + 2)
+        await until_async(lambda n=n: len(source.renders) == n + 2)
         await asyncio.sleep(0.05)
     assert layer.groups[feed.group("board")] == {}
     may_go_on.set()
@@ -216,7 +211,7 @@ async def test_a_database_that_is_away_turns_nobody_out(
         raise ConnectionError("the database is away")
 
     monkeypatch.setattr(consumer, "may_view", away)
-    await until(lambda: len(asked) > 3)
+    await until_async(lambda: len(asked) > 3)
     await read(page, "beat")
 
 
@@ -248,7 +243,7 @@ async def test_pages_that_have_gone_are_not_counted(connect: Connect, running: F
     await read(page, "state")
     assert running._subscribers == {"board": 1}
     await page.disconnect()
-    await until(lambda: not running._subscribers)
+    await until_async(lambda: not running._subscribers)
     layer: Any = get_channel_layer()
     assert not layer.groups.get(feed.group("board"))
     assert layer.channels == {}

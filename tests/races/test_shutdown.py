@@ -8,7 +8,8 @@ from typing import Any
 
 import requests
 
-from tests.journeys.product import Process, Simulator, seed, sign_in, wait_until
+from tests.journeys.product import Process, Simulator, seed, sign_in
+from tests.until import until
 
 
 def test_who_waits_for_a_switch_is_told_where_to_ask_when_the_server_stops(tmp_path: Path) -> None:
@@ -25,7 +26,7 @@ def test_who_waits_for_a_switch_is_told_where_to_ask_when_the_server_stops(tmp_p
             body = {"model": "mid-b", "strategy": "swap"}
             waiting = threading.Thread(target=wait, args=("/ollama/models/switch", body))
             waiting.start()
-            wait_until(lambda: session.get(f"{address}/ollama/switches").json()["switches"])
+            until(lambda: session.get(f"{address}/ollama/switches").json()["switches"])
             assert server.end(within_s=12) == 0
             waiting.join(5)
         (answer,) = answers
@@ -38,5 +39,5 @@ def test_who_waits_for_a_switch_is_told_where_to_ask_when_the_server_stops(tmp_p
         with Process(data) as server:
             session = sign_in(server.address)
             url = f"{server.address}{told['event']['url']}"
-            wait_until(lambda: session.get(url, timeout=5).json()["ended"], 20)
+            until(lambda: session.get(url, timeout=5).json()["ended"], 20)
             assert session.get(url, timeout=5).json()["state"] == "rolled_back"

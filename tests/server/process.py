@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+from tests.until import until
 
 ROOT = Path(__file__).resolve().parents[2]
 WITH_EXTRAS = "tests/server/with_extras.py"
@@ -32,14 +32,6 @@ store[HASH_SESSION_KEY] = user.get_session_auth_hash()
 store.save()
 print("session", store.session_key)
 """
-
-
-def wait_until(state: Callable[[], object], seconds: float = 10.0) -> None:
-    """Return when `state()` is true; fail after `seconds`."""
-    until = time.monotonic() + seconds
-    while not state():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def environment(data: Path) -> dict[str, str]:
@@ -105,7 +97,7 @@ class Process:
                 self.address = found[1]
 
     def __enter__(self) -> Process:
-        wait_until(lambda: self.address or self.popen.poll() is not None, 20)
+        until(lambda: self.address or self.popen.poll() is not None, 20)
         assert self.address, self.output
         return self
 

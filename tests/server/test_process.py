@@ -18,7 +18,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.server.process import WITH_EXTRAS, Process, python, wait_until
+from tests.server.process import WITH_EXTRAS, Process, python
+from tests.until import until
 
 LIVE = "/ws/live/?topics=board"
 
@@ -214,7 +215,7 @@ async def test_what_a_client_does_not_take_is_not_kept_in_memory(data: Path) -> 
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(flood)
         # The reader stops taking at 128 kB; the system's own buffers hold some MB.
-        wait_until(lambda: "sent 1 MB" in server.output)
+        until(lambda: "sent 1 MB" in server.output)
         for _ in range(5):
             async with request("GET", server.address + "/extra/body") as answer:
                 assert answer.status == 200  # the others are served meanwhile
@@ -279,7 +280,7 @@ def test_headers_have_a_largest_size(data: Path) -> None:
 
 def test_the_log_of_an_ordinary_run_has_no_warnings(data: Path) -> None:
     with Process(data) as server:
-        wait_until(lambda: "the worker runs" in server.output)
+        until(lambda: "the worker runs" in server.output)
         server.end()
     assert not [line for line in server.lines if "WARNING" in line or "ERROR" in line]
 

@@ -10,7 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 from switcher import __version__
-from tests.server.process import ROOT, Process, environment, wait_until
+from tests.server.process import ROOT, Process, environment
+from tests.until import until
 
 
 def told(data: Path) -> list[str]:
@@ -25,15 +26,15 @@ def told(data: Path) -> list[str]:
 
 def test_the_server_tells_its_start_its_stop_and_that_it_was_killed(data: Path) -> None:
     with Process(data) as server:
-        wait_until(lambda: told(data))
+        until(lambda: told(data))
         assert server.end() == 0
     assert told(data) == ["server.started server", "server.stopped server"]
     with Process(data) as server:
-        wait_until(lambda: len(told(data)) == 3)
+        until(lambda: len(told(data)) == 3)
         server.popen.kill()
         server.popen.wait(10)
     with Process(data) as server:
-        wait_until(lambda: len(told(data)) == 5)
+        until(lambda: len(told(data)) == 5)
         server.end()
     assert told(data)[2:] == [
         "server.started server",
@@ -45,7 +46,7 @@ def test_the_server_tells_its_start_its_stop_and_that_it_was_killed(data: Path) 
 
 def test_the_stop_is_signed_before_the_process_ends(data: Path) -> None:
     with Process(data) as server:
-        wait_until(lambda: told(data))
+        until(lambda: told(data))
         server.end()
     with closing(sqlite3.connect(data / "switchboard.sqlite3")) as database:
         (signed,) = database.execute("SELECT max(size) FROM switcher_checkpoint").fetchone()
@@ -63,7 +64,7 @@ def test_each_process_of_the_gateway_tells_its_own(data: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: len(told(data)) == 2, 30)
+        until(lambda: len(told(data)) == 2, 30)
         gateway.terminate()
         gateway.wait(20)
     finally:

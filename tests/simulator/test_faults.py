@@ -6,7 +6,8 @@ import pytest
 import requests
 
 from ollama_simulator.faults import ACTS, FAULTS, BadFault, read_fault
-from tests.contract.server import Ollama, full, wait_until
+from tests.contract.server import Ollama, full
+from tests.until import until
 
 
 @pytest.mark.parametrize(
@@ -142,10 +143,10 @@ def test_done_false_ends_a_stream_without_its_last_part(ollama: Ollama) -> None:
 def test_restart_empties_the_server_and_breaks_what_runs(ollama: Ollama) -> None:
     ollama.load("tiny-a")
     reply = ollama.begin(ollama.generate, "tiny-a", options={"num_predict": 4000})
-    wait_until(lambda: ollama.state()["in_flight"], "a reply under way")
+    until(lambda: ollama.state()["in_flight"])
     ollama.fault("restart")
     assert isinstance(reply.exception(), requests.ConnectionError)
-    wait_until(lambda: ollama.ps() == [], "nothing loaded")
+    until(lambda: ollama.ps() == [])
     assert full("tiny-a") in ollama.digests()
 
 
@@ -161,7 +162,7 @@ def test_refuse_lets_nobody_in_for_a_while(ollama: Ollama) -> None:
         except requests.ConnectionError:
             return False
 
-    wait_until(back, "listening again", seconds=10)
+    until(back, 10)
 
 
 def test_evict_takes_a_model_away(ollama: Ollama) -> None:

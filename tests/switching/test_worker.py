@@ -25,7 +25,7 @@ from tests.clocks import FakeClock
 from tests.records.conftest import at_once
 from tests.switching.conftest import ANNA
 from tests.switching.fakehost import GB, FakeHost
-from tests.until import until
+from tests.until import seconds_until, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -756,11 +756,11 @@ def test_a_switch_that_breaks_off_again_and_again_is_not_tried_in_a_hot_loop(
     ask(host, profile("mid-a"))
     monkeypatch.setattr(working, "LOOK_EVERY_S", 0.3)
     workers().start()
-    assert until(lambda: len(tries) >= 4) > 0.5  # the first may be rung for
+    assert seconds_until(lambda: len(tries) >= 4) > 0.5  # the first may be rung for
     assert "broke off" in caplog.text
 
 
 def _timed(act: Callable[[], object]) -> float:
     over = threading.Event()
     threading.Thread(target=lambda: (act(), over.set())).start()
-    return until(over.is_set)
+    return seconds_until(over.is_set)
