@@ -20,8 +20,8 @@ class SwitcherConfig(AppConfig):
 
 
 def lift_seals(using: str = "default", plan: Any = (), **_: Any) -> None:
-    """Before tables change: SQLite renames none that a trigger of another one looks at. Who crashes
-    in between finds them missing at the next start, which makes them again and says so."""
+    """Drop the seals before a migration: SQLite cannot rename a table that another one's trigger
+    names. If the process dies before they are back, the next start recreates and reports them."""
     from switcher.audit.immutability_triggers import unseal
 
     if any(migration.app_label == "switcher" for migration, _ in plan):
@@ -29,7 +29,7 @@ def lift_seals(using: str = "default", plan: Any = (), **_: Any) -> None:
 
 
 def prepare_database(using: str = "default", **_: Any) -> None:
-    """After every migrate: the seals, the index of words, and the groups that roles are made of."""
+    """Create the seals, the word index and the groups of the roles, after every migration."""
     from django.contrib.auth.models import Group
 
     from switcher.access import AUDITORS, OPERATORS
@@ -38,7 +38,7 @@ def prepare_database(using: str = "default", **_: Any) -> None:
 
     seal(using)
     index_words(using)
-    # In bulk: what the product itself brings along is no change that somebody made.
+    # In bulk, which leaves no entry: nobody has made this change.
     groups = Group.objects.using(using)
     there = set(groups.values_list("name", flat=True))
     groups.bulk_create(Group(name=n) for n in (OPERATORS, AUDITORS) if n not in there)

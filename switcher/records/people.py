@@ -1,8 +1,10 @@
-"""Accounts and roles: each change leaves its entry, whatever the entrance.
+"""Accounts and roles: each change leaves its entry, whatever the entry point.
 
-Django itself saves people: its admin, `createsuperuser`, `changepassword`. So the entries hang on
-the models. A save alone is no transaction there; here it is one, with its entry. What is written
-past the models (SQL, `QuerySet.update`, `loaddata`) leaves none.
+Django itself saves accounts: its admin, `createsuperuser`, `changepassword`. So the entries are
+written by the models: `save` is wrapped, the rest are signals. (A signal alone would not do for
+`save`: without a transaction around it, the change is committed before `post_save` is sent, and an
+entry that fails would not undo it.) Changes past the models (SQL, `QuerySet.update`, `loaddata`)
+leave no entry.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ _acting: ContextVar[Callable[[], Actor] | None] = ContextVar("acting", default=N
 
 @contextmanager
 def acting(who: Callable[[], Actor]) -> Iterator[None]:
-    """Whoever `who` gives, if it is asked at all, makes the changes in here."""
+    """Attribute the changes in this block to the actor that `who` returns; it is only called when
+    there is a change."""
     before = _acting.set(who)
     try:
         yield
@@ -39,7 +42,7 @@ def acting(who: Callable[[], Actor]) -> Iterator[None]:
 
 
 def at_this_terminal() -> Actor:
-    """Who runs this process, by the system's own book: $USER may say anything."""
+    """Return who runs this process, by its user id: $USER may say anything."""
     uid = os.getuid()
     try:
         name = pwd.getpwuid(uid).pw_name
@@ -53,10 +56,10 @@ def _actor() -> Actor:
 
 
 def watch() -> None:
-    """From now on changes leave entries; once in a process."""
+    """Record changes from now on. Call it once in a process."""
     user = get_user_model()
-    user.add_to_class("save", _watched(user.save, (*USER_FIELDS, "password"), _tell_user))
-    Group.add_to_class("save", _watched(Group.save, ("name",), _tell_group))
+    user.add_to_class("save", _recorded(user.save, (*USER_FIELDS, "password"), _record_user))
+    Group.add_to_class("save", _recorded(Group.save, ("name",), _record_group))
     pre_delete.connect(_user_deleted, sender=user)
     pre_delete.connect(_group_deleted, sender=Group)
     m2m_changed.connect(_groups_changed, sender=user.groups.through)
@@ -64,14 +67,14 @@ def watch() -> None:
     m2m_changed.connect(_permissions_changed, sender=Group.permissions.through)
 
 
-def _watched(
-    save: Callable[..., None], fields: tuple[str, ...], tell: Callable[[Any, Facts, Facts], None]
+def _recorded(
+    save: Callable[..., None], fields: tuple[str, ...], record: Callable[[Any, Facts, Facts], None]
 ) -> Callable[..., None]:
-    """`save` with what it changed in one transaction. Saving other fields, such as the time of the
-    last login, is none of this."""
+    """Return `save` in one transaction with the entry for what it changed of these fields. Saving
+    only other fields, such as the time of the last login, is not recorded."""
 
     @wraps(save)
-    def saved(self: Any, *args: Any, **kwargs: Any) -> None:
+    def save_and_record(self: Any, *args: Any, **kwargs: Any) -> None:
         only = kwargs.get("update_fields")
         if (only is not None and not set(only) & set(fields)) or _is_rehash(self, only):
             save(self, *args, **kwargs)
@@ -79,14 +82,13 @@ def _watched(
         with writing():
             before = _stored(self, fields)
             save(self, *args, **kwargs)
-            tell(self, before, _stored(self, fields))
+            record(self, before, _stored(self, fields))
 
-    return saved
+    return save_and_record
 
 
 def _is_rehash(user: Any, only: Any) -> bool:
-    """Django stores a password anew, at a login, where the way to hash it has changed: it is the
-    same password."""
+    """Return whether Django only hashes the same password in a newer way, as it does at a login."""
     return only is not None and set(only) == {"password"} and user._password is None
 
 
@@ -95,7 +97,7 @@ def _stored(row: Any, fields: tuple[str, ...]) -> Facts:
     return (rows.values(*fields).first() or {}) if rows is not None else {}
 
 
-def _tell_user(user: Any, before: Facts, after: Facts) -> None:
+def _record_user(user: Any, before: Facts, after: Facts) -> None:
     name = after["username"]
     old, new = before.pop("password", ""), after.pop("password", "")
     if not before:
@@ -109,7 +111,7 @@ def _tell_user(user: Any, before: Facts, after: Facts) -> None:
         append("user.password-changed", _actor(), user=name, usable=is_password_usable(new))
 
 
-def _tell_group(group: Any, before: Facts, after: Facts) -> None:
+def _record_group(group: Any, before: Facts, after: Facts) -> None:
     if before != after:
         kind = "group.changed" if before else "group.added"
         append(kind, _actor(), group=after["name"], before=before, after=after)
@@ -130,46 +132,46 @@ def _group_deleted(instance: Group, **_: Any) -> None:
         append("group.deleted", _actor(), group=instance.name, before=before)
 
 
-# -- Groups of people, permissions of both. Django tells of such a change before and after.
+# --- groups of users, permissions of both: Django sends m2m_changed before and after a change -----
 
 
 def _groups(user: Any) -> list[str]:
     return sorted(user.groups.values_list("name", flat=True))
 
 
-def _permissions(holder: Any) -> list[str]:
-    held = holder.permissions if isinstance(holder, Group) else holder.user_permissions
-    return sorted(held.values_list("codename", flat=True))
+def _permissions(owner: Any) -> list[str]:
+    rows = owner.permissions if isinstance(owner, Group) else owner.user_permissions
+    return sorted(rows.values_list("codename", flat=True))
 
 
-def _groups_changed(**told: Any) -> None:
-    _follow("groups", _groups, **told)
+def _groups_changed(**signal: Any) -> None:
+    _record_relation("groups", _groups, **signal)
 
 
-def _permissions_changed(**told: Any) -> None:
-    _follow("permissions", _permissions, **told)
+def _permissions_changed(**signal: Any) -> None:
+    _record_relation("permissions", _permissions, **signal)
 
 
-def _follow(field: str, read: Callable[[Any], list[str]], **told: Any) -> None:
-    instance, moment = told["instance"], told["action"].partition("_")[0]
-    kept = instance.__dict__.setdefault("_before_change", {})
+def _record_relation(field: str, read: Callable[[Any], list[str]], **signal: Any) -> None:
+    """Before the change, remember what each owner has; after it, record what differs."""
+    remembered = signal["instance"].__dict__.setdefault("_before_change", {})
     with writing():
-        if moment == "pre":
-            kept[field] = [(who, read(who)) for who in _holders(**told)]
+        if signal["action"].startswith("pre_"):
+            remembered[field] = [(owner, read(owner)) for owner in _owners(**signal)]
             return
-        for who, before in kept.pop(field, []):
-            after = read(who)
+        for owner, before in remembered.pop(field, []):
+            after = read(owner)
             if before != after:
-                what = "group" if isinstance(who, Group) else "user"
-                name = who.name if isinstance(who, Group) else who.get_username()
+                what = "group" if isinstance(owner, Group) else "user"
+                name = owner.name if isinstance(owner, Group) else owner.get_username()
                 facts: Facts = {what: name, "before": {field: before}, "after": {field: after}}
                 append(f"{what}.changed", _actor(), **facts)
 
 
-def _holders(
+def _owners(
     *, instance: Any, reverse: bool, model: Any, pk_set: Any, sender: Any, **_: Any
 ) -> list[Any]:
-    """Whose groups or permissions change: the one that was asked, or all on the other side."""
+    """Return whose groups or permissions change: the instance, or all on the other side."""
     if not reverse:
         return [instance]
     rows = model._base_manager.all()
