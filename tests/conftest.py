@@ -16,6 +16,36 @@ from switcher.audit.immutability_triggers import unseal
 from switcher.audit.paths import key_files
 from switcher.audit.signing_keys import KeyFiles
 from switcher.watching import loop
+from tests import databases
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    databases.parametrize(metafunc)
+
+
+@pytest.fixture(scope="session")
+def postgresql_settings(
+    tmp_path_factory: pytest.TempPathFactory, django_db_setup: None, django_db_blocker: Any
+) -> Iterator[databases.Settings]:
+    with django_db_blocker.unblock(), databases.postgresql(tmp_path_factory.mktemp("pg")) as found:
+        yield found
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, django_db_blocker: Any) -> Iterator[str]:
+    """The database that this test runs on; see `both_databases`."""
+    name: str = getattr(request, "param", "sqlite")
+    if name == "sqlite":
+        yield name
+        return
+    settings = request.getfixturevalue("postgresql_settings")
+    with django_db_blocker.unblock(), databases.using(settings):
+        yield name
+
+
+@pytest.fixture
+def _django_db_helper(database: str, _django_db_helper: None) -> None:
+    """The database is chosen before pytest-django opens its transaction there."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

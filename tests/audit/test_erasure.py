@@ -24,7 +24,7 @@ from tests import make
 from tests.audit.conftest import DORA
 from tests.clocks import FakeClock
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.both_databases]
 
 ADDRESS, BROWSER = "192.0.2.14", "Firefox 999 of Ben"
 BEN = Actor("ben", "page", ip=ADDRESS, agent=BROWSER)

@@ -30,7 +30,7 @@ from switcher.records import Actor
 from tests import make
 from tests.audit.conftest import ANNA, lines_of, tell, tell_many
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.both_databases]
 
 ARNO = Actor("arno", "page")
 HOLDS, DOES_NOT, SELECTION = 0, 1, 3

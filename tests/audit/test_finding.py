@@ -29,7 +29,7 @@ from switcher.records import Actor
 from tests import make
 from tests.audit.conftest import tell, tell_at, tell_many
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.both_databases]
 
 KINDS = ("switch.queued", "switch.loading", "switch.active", "host.changed", "host.activated",
          "profile.changed", "login.failed", "audit.checked", "odd.thing")  # fmt: skip

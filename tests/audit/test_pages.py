@@ -28,7 +28,7 @@ from switcher.records import Actor, config
 from tests import make
 from tests.audit.conftest import ANNA, BEN, numbers, tell, tell_at, tell_many
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.both_databases]
 
 AREAS = ("switch", "host", "profile", "policy", "drift", "repair", "user", "group", "login", "key",
          "audit", "server")  # fmt: skip

@@ -17,7 +17,7 @@ from switcher.models import LedgerRow, Segment, Subtree
 from tests import make
 from tests.audit.conftest import tell
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.both_databases]
 
 
 def leaves(count: int) -> list[bytes]:

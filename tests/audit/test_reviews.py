@@ -19,7 +19,7 @@ from switcher.records import Actor
 from tests import make
 from tests.audit.conftest import tell, tell_many
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.both_databases]
 
 ARNO = Actor("arno", "page")
 

@@ -249,6 +249,11 @@ class PostgreSQL:
             self._create(name, like="template")
         return PostgresDatabase(data, self._url(name))
 
+    def new_empty(self, name: str) -> str:
+        """Create a database without tables, and return its URL."""
+        self._create(name)
+        return self._url(name)
+
     def _url(self, name: str) -> str:
         return f"postgres://switchboard:{self._own}@127.0.0.1:{self._port}/switchboard-{name}"
 

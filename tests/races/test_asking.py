@@ -20,7 +20,7 @@ from switcher.switching.worker import Worker
 from tests.races.conftest import ANNA, BEN, World
 from tests.records.conftest import at_once
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.both_databases]
 
 SignIn = Callable[[str], Client]
 SWITCH = "/ollama/models/switch"

@@ -24,7 +24,7 @@ from tests.races.conftest import ANNA, BEN, World
 from tests.records.conftest import at_once
 from tests.until import until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.both_databases]
 
 SignIn = Callable[[str], Client]
 SEEN_S = 2.0

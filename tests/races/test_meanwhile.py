@@ -29,7 +29,7 @@ from tests.records.conftest import at_once
 from tests.server.process import ROOT, environment
 from tests.until import until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.both_databases]
 
 SignIn = Callable[[str], Client]
 

@@ -16,7 +16,7 @@ from tests import make
 from tests.clocks import FakeClock
 from tests.records.conftest import at_once, bodies
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.both_databases]
 
 HERE, THERE = "192.0.2.7", "198.51.100.9"
 TYPED = "canary-typed-as-name-81fc"

@@ -14,7 +14,7 @@ from switcher.records import people
 from tests import make
 from tests.records.conftest import bodies
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.both_databases]
 
 SECRET = "canary-Password-b2f7"
 

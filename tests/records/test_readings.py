@@ -14,7 +14,7 @@ from switcher.records import config, readings
 from tests import make
 from tests.records.conftest import ANNA, at_once
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.both_databases]
 
 SEEN = make.seen(make.resident("mid-a"), version="0.12.6")
 SILENT = Observation(at=make.NOW, error="It does not answer.", resident=(), installed=())

@@ -38,7 +38,7 @@ from tests import make
 from tests.audit.conftest import DORA, verify_export, write
 from tests.clocks import FakeClock
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.both_databases]
 
 BEN = Actor("ben", "page", ip="192.0.2.14", agent="Firefox")
 
@@ -274,7 +274,7 @@ def test_of_two_who_move_the_same_entries_one_is_refused(old: FakeClock) -> None
     assert verify(index=True).ok
 
 
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="there servers share a database")
+@pytest.mark.both_databases(on=["postgresql"])  # there servers share a database
 def test_who_moves_entries_on_another_machine_is_seen_by_the_database(
     old: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ from tests.audit.conftest import Entry, verify_export
 from tests.audit.tamper.attacker import ANNA, Attacker, sign_and_anchor, write
 from tests.clocks import FakeClock
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.both_databases]
 
 SEGMENT = "switcher_segment"
 
@@ -270,9 +270,19 @@ ON_SQLITE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("change", DAMAGE + (ON_SQLITE if connection.vendor == "sqlite" else []))
+@pytest.mark.parametrize("change", DAMAGE)
 def test_a_damaged_row_is_a_verdict_and_no_page_fails_of_it(moved: Attacker, change: str) -> None:
-    """One that names the file, where the row still says which it is."""
+    check_damage(moved, change)
+
+
+@pytest.mark.parametrize("change", ON_SQLITE)
+@pytest.mark.both_databases(on=["sqlite"])  # PostgreSQL keeps types
+def test_a_value_of_another_type_is_a_verdict_too(moved: Attacker, change: str) -> None:
+    check_damage(moved, change)
+
+
+def check_damage(moved: Attacker, change: str) -> None:
+    """The verdict names the file, where the row still says which it is."""
     name = names()[1]
     moved.sql(f"UPDATE {SEGMENT} SET {change} WHERE first = 6")
     report = verify(index=True).report

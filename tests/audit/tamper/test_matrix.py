@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from django.db import connection
 
 from switcher.audit import checkpoints
 from switcher.audit.export import JSONL, begin
@@ -37,7 +36,7 @@ from tests.audit.tamper.attacker import (
 )
 from tests.clocks import FakeClock
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.both_databases]
 
 Attack = Callable[[Attacker], object]
 SIGNED, LAST = 9, 12
@@ -99,7 +98,7 @@ def test_every_byte_of_a_body_counts(attacker: Attacker) -> None:
     assert verify().ok
 
 
-@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL keeps types and encodings")
+@pytest.mark.both_databases(on=["sqlite"])  # PostgreSQL keeps types and encodings
 @pytest.mark.parametrize(
     "change",
     [

@@ -11,9 +11,8 @@ from switcher.audit.verification import verify
 from switcher.models import AuditEntry, LedgerRow
 from tests.audit.tamper.attacker import TABLE
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.both_databases]
 
-SQLITE = connection.vendor == "sqlite"
 COLUMNS = "(seq, body, prev, hash)"
 LAST = f"(SELECT max(seq) FROM {TABLE})"
 COPY = f"SELECT {{seq}}, body, prev, hash FROM {TABLE} WHERE seq = 7"
@@ -45,8 +44,24 @@ ON_POSTGRESQL = [
 ]
 
 
-@pytest.mark.parametrize("sql", ON_BOTH + (ON_SQLITE if SQLITE else ON_POSTGRESQL))
+@pytest.mark.parametrize("sql", ON_BOTH)
 def test_the_past_is_not_changed(trail: KeyFiles, sql: str) -> None:
+    check_refused(sql)
+
+
+@pytest.mark.parametrize("sql", ON_SQLITE)
+@pytest.mark.both_databases(on=["sqlite"])
+def test_the_past_is_not_changed_in_the_words_of_sqlite(trail: KeyFiles, sql: str) -> None:
+    check_refused(sql)
+
+
+@pytest.mark.parametrize("sql", ON_POSTGRESQL)
+@pytest.mark.both_databases(on=["postgresql"])
+def test_the_past_is_not_changed_in_the_words_of_postgresql(trail: KeyFiles, sql: str) -> None:
+    check_refused(sql)
+
+
+def check_refused(sql: str) -> None:
     before = list(LedgerRow.objects.order_by("seq").values_list())
     with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
         with connection.cursor() as cursor:
@@ -59,31 +74,40 @@ ALTERED = (
     "DROP TRIGGER sealed_entry_delete",
     f"CREATE TRIGGER sealed_entry_delete BEFORE DELETE ON {TABLE} WHEN 0 BEGIN SELECT 1; END",
 )
-NAME = "sealed_entry_delete" if SQLITE else "sealed_entry"
-WAYS = (
-    {"dropped": ALTERED[:1], "altered": ALTERED}
-    if SQLITE
-    else {
-        "dropped": (f"DROP TRIGGER sealed_entry ON {TABLE}",),
-        "switched off": (f"ALTER TABLE {TABLE} DISABLE TRIGGER sealed_entry",),
-        "not always on": (f"ALTER TABLE {TABLE} ENABLE TRIGGER sealed_entry",),
-        "hollowed out": (
-            "CREATE OR REPLACE FUNCTION switcher_follows() RETURNS trigger AS $$ "
-            "BEGIN RETURN NEW; END $$ LANGUAGE plpgsql",
-        ),
-    }
-)
+ON_SQLITE_WAYS = {"dropped": ALTERED[:1], "altered": ALTERED}
+ON_POSTGRESQL_WAYS = {
+    "dropped": (f"DROP TRIGGER sealed_entry ON {TABLE}",),
+    "switched off": (f"ALTER TABLE {TABLE} DISABLE TRIGGER sealed_entry",),
+    "not always on": (f"ALTER TABLE {TABLE} ENABLE TRIGGER sealed_entry",),
+    "hollowed out": (
+        "CREATE OR REPLACE FUNCTION switcher_follows() RETURNS trigger AS $$ "
+        "BEGIN RETURN NEW; END $$ LANGUAGE plpgsql",
+    ),
+}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_seal_that_is_missing_or_altered_is_found_and_made_again(
+@pytest.mark.parametrize("way", ON_SQLITE_WAYS)
+@pytest.mark.both_databases(on=["sqlite"])
+def test_a_trigger_that_is_missing_or_altered_is_found_and_recreated(
     trail: KeyFiles, way: str
 ) -> None:
+    check_recreated(ON_SQLITE_WAYS[way], "sealed_entry_delete")
+
+
+@pytest.mark.parametrize("way", ON_POSTGRESQL_WAYS)
+@pytest.mark.both_databases(on=["postgresql"])
+def test_on_postgresql_a_trigger_that_is_missing_or_altered_is_found_and_recreated(
+    trail: KeyFiles, way: str
+) -> None:
+    name = "sealed_entry_insert" if way == "hollowed out" else "sealed_entry"
+    check_recreated(ON_POSTGRESQL_WAYS[way], name)
+
+
+def check_recreated(statements: tuple[str, ...], name: str) -> None:
     assert immutability_triggers.reseal() == []
     with connection.cursor() as cursor:
-        for sql in WAYS[way]:
+        for sql in statements:
             cursor.execute(sql)
-    name = "sealed_entry_insert" if way == "hollowed out" else NAME
     assert immutability_triggers.differing() == [name]
     assert immutability_triggers.reseal() == [name]
     assert immutability_triggers.differing() == []

@@ -1,0 +1,73 @@
+"""Run a test on SQLite and again on PostgreSQL: `@pytest.mark.both_databases`."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import connections
+
+from tests.killmatrix.engines import Missing, PostgreSQL
+
+Settings = dict[str, Any]
+
+
+def parametrize(metafunc: pytest.Metafunc) -> None:
+    """Give a marked test both databases, or those that the mark names in `on`. Coroutines stay on
+    SQLite: the threads of a test's event loop leave connections open, of which PostgreSQL's
+    driver warns."""
+    mark = metafunc.definition.get_closest_marker("both_databases")
+    if mark is None:
+        return
+    names = mark.kwargs.get("on", ["sqlite", "postgresql"])
+    if inspect.iscoroutinefunction(metafunc.function):
+        names = ["sqlite"]
+    metafunc.fixturenames.insert(0, "database")
+    metafunc.parametrize("database", names, indirect=True)
+
+
+@contextmanager
+def postgresql(work: Path) -> Iterator[Settings]:
+    """Start a PostgreSQL of our own, and give Django's settings for a migrated database on it.
+    Skips the test where PostgreSQL is missing, unless no test may be skipped."""
+    try:
+        engine = PostgreSQL(work / "work", "a demo password")
+    except Missing as exc:
+        if os.environ.get("SWITCHER_NO_SKIPS"):
+            pytest.fail(f"{exc}, and here no test may be skipped.")
+        pytest.skip(str(exc))
+    with engine:
+        settings = _settings(engine.new_empty("suite"))
+        with using(settings):
+            call_command("migrate", verbosity=0, run_syncdb=True)  # as for the test database
+        yield settings
+
+
+def _settings(url: str) -> Settings:
+    from project import environment
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWITCHER_DATABASE_URL", url)
+        found = environment.database(Path())
+    return connections.configure_settings({"default": found})["default"]
+
+
+@contextmanager
+def using(settings: Settings) -> Iterator[None]:
+    """Let Django's default connection lead to this database while the block lasts, in every
+    thread that opens one."""
+    before, connection = connections.settings["default"], connections["default"]
+    connections.settings["default"] = settings
+    connections["default"] = connections.create_connection("default")
+    try:
+        yield
+    finally:
+        connections["default"].close()
+        connections.settings["default"] = before
+        connections["default"] = connection
