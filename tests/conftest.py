@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from django.test import TransactionTestCase
 
 from switcher.apps import prepare_database
-from switcher.audit import checking, health
+from switcher.audit import checking, health, immutability_triggers
 from switcher.audit.immutability_triggers import unseal
 from switcher.audit.paths import key_files
 from switcher.audit.signing_keys import KeyFiles
@@ -32,13 +32,16 @@ def postgresql_settings(
 
 
 @pytest.fixture
-def database(request: pytest.FixtureRequest, django_db_blocker: Any) -> Iterator[str]:
+def database(
+    request: pytest.FixtureRequest, django_db_blocker: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     """The database that this test runs on; see `both_databases`."""
     name: str = getattr(request, "param", "sqlite")
     if name == "sqlite":
         yield name
         return
     settings = request.getfixturevalue("postgresql_settings")
+    monkeypatch.setattr(immutability_triggers, "_expected", {})  # those of the other database
     with django_db_blocker.unblock(), databases.using(settings):
         yield name
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.local import Local
 from django.core.management import call_command
 from django.db import connections
 
@@ -60,14 +61,14 @@ def _settings(url: str) -> Settings:
 
 @contextmanager
 def using(settings: Settings) -> Iterator[None]:
-    """Let Django's default connection lead to this database while the block lasts, in every
-    thread that opens one."""
-    before, connection = connections.settings["default"], connections["default"]
+    """Let Django's default connection lead to this database while the block lasts, also in threads
+    that have a connection to the other one."""
+    before, opened = connections.settings["default"], connections._connections  # type: ignore[attr-defined]
     connections.settings["default"] = settings
-    connections["default"] = connections.create_connection("default")
+    connections._connections = Local(thread_critical=True)  # type: ignore[attr-defined]
     try:
         yield
     finally:
         connections["default"].close()
         connections.settings["default"] = before
-        connections["default"] = connection
+        connections._connections = opened  # type: ignore[attr-defined]
