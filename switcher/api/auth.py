@@ -1,8 +1,9 @@
-"""Who calls: the signed-in person behind the session cookie, and whether a browser was misled."""
+"""Authentication: the signed-in person behind the session cookie."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -19,7 +20,7 @@ SIGN_IN = "Sign in at /login/ and send the session_id cookie."
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who is signed in, and what they may do."""
+    """A signed-in person, and what they may do."""
 
     id: int
     name: str
@@ -29,8 +30,8 @@ class Person:
 
 
 class SessionCookie(AuthBase):
-    """The cookie of a signed-in session. It suffices, since a request that a browser marks as
-    another site's is refused before the cookie is looked at."""
+    """Lets in whoever sends the cookie of a signed-in session. That suffices, since a request that
+    a browser marks as another site's is refused first."""
 
     openapi_type = "apiKey"
     openapi_in = "cookie"
@@ -45,18 +46,18 @@ class SessionCookie(AuthBase):
         return await self.authenticate(request)
 
     async def authenticate(self, request: HttpRequest) -> Person:
-        _check_own(request)
+        _check_same_site(request)
         person = await in_thread(_person, request)
         if person is None:
-            raise Problem("not-signed-in", 401, SIGN_IN)
+            raise Problem("not-signed-in", SIGN_IN)
         if not person.may_view:
-            raise Problem("not-allowed", 403, f"{person.name} is no member of the staff.")
+            raise Problem("not-allowed", f"{person.name} is not staff.")
         if self._to_switch and not person.may_switch:
-            text = f"{person.name} may look at everything here, but not switch models."
-            raise Problem("not-allowed", 403, text)
+            text = f"{person.name} may not switch models."
+            raise Problem("not-allowed", text)
         if self._to_export and not person.may_export:
-            text = f"{person.name} may look at the audit trail here, but not export it."
-            raise Problem("not-allowed", 403, text)
+            text = f"{person.name} may not export the audit trail."
+            raise Problem("not-allowed", text)
         return person
 
 
@@ -65,17 +66,17 @@ operator = SessionCookie(to_switch=True)
 exporter = SessionCookie(to_export=True)
 
 
-def _check_own(request: HttpRequest) -> None:
+def _check_same_site(request: HttpRequest) -> None:
     if request.method in SAFE_METHODS:
         return
     headers = {name.lower(): value for name, value in request.headers.items()}
     if access.is_cross_site(headers, request.get_host(), request.is_secure()):
         text = "A browser marked this request as sent by another site's page. Nothing was done."
-        raise Problem("foreign", 403, text)
+        raise Problem("foreign", text)
 
 
 def _person(request: HttpRequest) -> Person | None:
-    """In a thread: the session and the user are read from the database on first use."""
+    """Return who is signed in. Reads the session and the user from the database."""
     user = request.user
     if not user.is_authenticated:
         return None
@@ -88,6 +89,7 @@ def _person(request: HttpRequest) -> Person | None:
     )
 
 
-def actor_of(request: HttpRequest, person: Person) -> Actor:
-    """Who acts, for the record."""
+def actor_of(request: HttpRequest) -> Actor:
+    """Return the signed-in person as the one who acts, for the record."""
+    person: Person = cast(Any, request).auth
     return Actor(person.name, "api", person.id, *access.origin_of(request))

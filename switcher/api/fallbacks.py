@@ -1,4 +1,4 @@
-"""What no operation answers: other methods, other addresses, and what fails on the way to one."""
+"""What no operation answers: other methods, unknown addresses, and failures on the way there."""
 
 from __future__ import annotations
 
@@ -12,58 +12,59 @@ from django.views.decorators.csrf import csrf_exempt
 from switcher.api import problems
 from switcher.api.problems import Problem
 
-# An export leaves an entry in the trail, which looking whether there is one must not.
+# An export is recorded in the trail, which a HEAD request must not cause.
 _NO_HEAD = frozenset({"export"})
 
 
-def with_edges(pattern: URLPattern) -> URLPattern:
-    """The same address: HEAD is answered wherever GET is (RFC 9110, 9.3.2), and a method that
-    is not is told in a problem document."""
+def with_fallbacks(pattern: URLPattern) -> URLPattern:
+    """Wrap an address: HEAD is answered wherever GET is (RFC 9110, 9.3.2), a wrong method gets a
+    problem document, and no answer is cached."""
     view = pattern.callback
 
-    @csrf_exempt  # as ninja's own are: their way of signing in does not rest on the cookie alone
+    @csrf_exempt  # as ninja's own views are: they check the origin of a request themselves
     @wraps(view)
-    async def edged(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    async def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         is_head = request.method == "HEAD" and pattern.name not in _NO_HEAD
         if is_head:
             request.method = "GET"
         response: HttpResponse = await view(request, *args, **kwargs)
-        if is_head and response.status_code != 405:
+        response.setdefault("Cache-Control", "no-store")
+        if response.status_code == 405:
+            return _not_allowed(request, response["Allow"])
+        if is_head:
             response["Content-Length"] = str(len(response.content))
             response.content = b""
-        return _not_allowed(request, response) if response.status_code == 405 else response
+        return response
 
-    return URLPattern(pattern.pattern, edged, pattern.default_args, pattern.name)
+    return URLPattern(pattern.pattern, wrapped, pattern.default_args, pattern.name)
 
 
-def _not_allowed(request: HttpRequest, plain: HttpResponse) -> HttpResponse:
-    allowed = sorted(plain["Allow"].split(", "))
-    told = problems.render(
-        request,
-        Problem("method-not-allowed", 405, f"This address takes {' or '.join(allowed)}."),
-    )
-    told["Allow"] = ", ".join(allowed)
-    return told
+def _not_allowed(request: HttpRequest, allow: str) -> HttpResponse:
+    allowed = sorted(allow.split(", "))
+    text = f"This address takes {' or '.join(allowed)}."
+    response = problems.render(request, Problem("method-not-allowed", text))
+    response["Allow"] = ", ".join(allowed)
+    return response
 
 
 @csrf_exempt
 def unknown(request: HttpRequest, **_: Any) -> HttpResponse:
-    """404 for an address of the API's that is none."""
+    """404 for an unknown address below the API's."""
     text = f"There is no {request.path} here. The API is described at /api/docs."
-    return problems.render(request, Problem("no-such-address", 404, text))
+    return problems.render(request, Problem("no-such-address", text))
 
 
 def is_ours(request: HttpRequest) -> bool:
-    """Whether a program asks, and not a browser for a page."""
+    """Whether the request is one to the API, and not for a page."""
     return request.path.startswith("/ollama/") or request.path in {"/health", "/audit/export"}
 
 
 def bad_request(request: HttpRequest) -> HttpResponse:
-    """400 for what Django itself refuses, as a host name that is not ours."""
-    text = "The request cannot be used: see whether its Host header names this server."
-    return problems.render(request, Problem("bad-request", 400, text))
+    """400 for what Django itself refuses, such as an unknown host name."""
+    text = "The request is not valid. Check that its Host header names this server."
+    return problems.render(request, Problem("bad-request", text, 400))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """500 for what failed before an operation began."""
-    return problems.render(request, Problem("internal", 500, problems.INTERNAL))
+    """500 for a failure before an operation began."""
+    return problems.render(request, Problem("internal", problems.INTERNAL_TEXT))

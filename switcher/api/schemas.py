@@ -1,69 +1,368 @@
-"""The JSON of the API: what is read from a request, and how facts are written in an answer."""
+"""The JSON of the API's answers."""
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
 
-from switcher.domain.observed import Installed, Observation, Resident, find_digest
-from switcher.domain.plans import Plan
-from switcher.domain.states import State
+from switcher.domain import observed
+from switcher.domain.observed import Observation, find_digest
+from switcher.domain.states import State, Strategy
+from switcher.queries import hosts, switches
 from switcher.queries.drifts import DriftRow
-from switcher.queries.hosts import ActiveModel as Active
-from switcher.queries.hosts import HostSettings
-from switcher.queries.switches import SwitchDetail, SwitchSummary
-from switcher.switching.service import Freed, SwitchRequest
 
 SWITCHED = "Model physically unloaded and reloaded in Ollama. No server restart needed."
 
+# A time as an answer holds it: ISO 8601, in UTC.
+Moment = Annotated[
+    datetime,
+    PlainSerializer(datetime.isoformat, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]
+# Text that is stored as an empty string if there is none, and is null in an answer.
+Text = Annotated[str | None, BeforeValidator(lambda text: text or None)]
 
-class Given(BaseModel):
-    """What clients send: unknown members and wrong types are refused, not guessed at."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+def switch_url(switch_id: int) -> str:
+    """Return the address of a switch."""
+    return f"/ollama/switches/{switch_id}"
 
 
-class SwitchBody(Given):
-    """A wish for a switch. One of `model` and `profile` is needed."""
+class Answer(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
 
-    model: str | None = Field(None, description="Tag as Ollama lists it.", examples=["qwen2.5:14b"])
-    host: str | None = Field(None, description="Name of a host; without it the default host.")
-    profile: str | None = Field(None, description="Name of a profile.")
-    reason: str | None = Field(None, description="Why; kept in the record. At most 500 characters.")
-    strategy: str | None = Field(None, description="auto, overlap or swap.", examples=["auto"])
-    keep_alive: str | int | None = Field(
-        None, description="How long it stays loaded when idle: 30m, 2h, forever (or -1), 0."
-    )
-    dry_run: bool = Field(False, description="Only the plan: nothing is done.")
-    wait: bool | None = Field(None, description="false: 202 at once, with an address to poll.")
 
-    def wish(self) -> SwitchRequest:
-        return SwitchRequest(
-            model=self.model or "",
-            profile=self.profile or "",
-            host=self.host or "",
-            reason=self.reason or "",
-            strategy=self.strategy or "",
-            keep_alive=_keep_alive(self.keep_alive),
+class EventRef(Answer):
+    """Where a switch is recorded."""
+
+    id: int
+    url: str
+
+    @classmethod
+    def to(cls, switch_id: int) -> Self:
+        return cls(id=switch_id, url=switch_url(switch_id))
+
+
+class ActiveModel(Answer):
+    """The model that clients of a host get. `resident`: whether it was seen loaded; null if that
+    is not known. `degraded`: why the host does not hold it, if so."""
+
+    model: str
+    digest: str
+    profile: Text
+    since: Moment | None
+    resident: bool | None
+    degraded: Text
+
+    @classmethod
+    def of(
+        cls, host: hosts.HostSettings | None, seen: tuple[observed.Resident, ...] | None
+    ) -> Self | None:
+        """Return what is active on a host; `seen` is what was last seen loaded there, if known."""
+        if host is None or host.active is None:
+            return None
+        active = host.active
+        return cls(
+            model=active.model,
+            digest=active.digest,
+            profile=active.profile,
+            since=active.since,
+            resident=None if seen is None else find_digest(seen, active.digest) is not None,
+            degraded=host.degraded,
         )
 
 
-def _keep_alive(given: str | int | None) -> str:
-    """A bare number is seconds, as in Ollama's own API; below zero is for ever (fact 7)."""
-    if isinstance(given, int):
-        return "forever" if given < 0 else f"{given}s"
-    return given or ""
+class Resident(Answer):
+    """A model that was loaded. Sizes are bytes."""
+
+    name: str
+    digest: str
+    size: int
+    size_vram: int
+    context_length: int
+    expires_at: Moment | None
+
+    @classmethod
+    def all_of(cls, rows: tuple[observed.Resident, ...] | None) -> list[Self] | None:
+        return None if rows is None else [cls.model_validate(row.to_json()) for row in rows]
 
 
-class UsageQuery(BaseModel):
-    host: str = Field("", description="Name of a host; without it all.")
-    key: int | None = Field(None, description="Id of a key; without it all, and what had none.")
-    days: int = Field(7, ge=1, le=3660, description="How far back, in days.")
+class ResidentModel(Resident):
+    """A loaded model. `expires_at` is null if it stays until it is unloaded (`stays`)."""
+
+    model: str
+    stays: bool
+    gpu_percent: int
+    active: bool
+
+    @classmethod
+    def of(cls, row: observed.Resident, active: hosts.ActiveModel | None) -> Self:
+        known = row.to_json()
+        if row.stays:
+            known["expires_at"] = None  # Ollama lists it with the year 2319 (fact 7)
+        return cls(
+            **known,
+            model=known["name"],
+            stays=row.stays,
+            gpu_percent=row.gpu_percent,
+            active=active is not None and find_digest((row,), active.digest) is not None,
+        )
 
 
-class UsageCount(BaseModel):
-    """Of one key, host and model; `key` is null for what was asked without a key."""
+class InstalledModel(Answer):
+    """A model on the host's disk. `size` is that of its files."""
+
+    name: str
+    digest: str
+    size: int
+    capabilities: list[str]
+    model: str
+
+
+class Drift(Answer):
+    """A difference between what the host holds and what is desired, with its evidence."""
+
+    kind: str
+    model: Text
+    digest: Text
+    text: str
+    since: Moment
+    repair: EventRef | None
+    evidence: dict[str, Any]
+
+    @classmethod
+    def of(cls, row: DriftRow) -> Self:
+        return cls(
+            kind=row.kind,
+            model=row.model,
+            digest=row.digest,
+            text=row.text,
+            since=row.since,
+            repair=EventRef.to(row.repair) if row.repair else None,
+            evidence=dict(row.evidence),
+        )
+
+
+class Models(Answer):
+    """What is active on a host, what is loaded and what is on its disk. With `error` it is what
+    the host held when it last answered, at `observed_at`."""
+
+    host: str
+    active: ActiveModel | None
+    resident: list[ResidentModel]
+    installed: list[InstalledModel]
+    observed_at: Moment | None
+    error: Text
+    drift: list[Drift] = Field(description="Open differences from what is desired of the host.")
+
+    @classmethod
+    def of(
+        cls,
+        host: hosts.HostSettings,
+        seen: Observation,
+        known: Observation | None,
+        drifts: tuple[DriftRow, ...],
+    ) -> Self:
+        """`seen` is a reading just made, `known` the last one that was answered."""
+        facts = seen if seen.answered else known
+        installed = [i.to_json() for i in facts.installed] if facts else []
+        return cls(
+            host=host.name,
+            active=ActiveModel.of(host, seen.resident if seen.answered else None),
+            resident=[
+                ResidentModel.of(row, host.active) for row in (facts.resident if facts else ())
+            ],
+            installed=[InstalledModel(**row, model=row["name"]) for row in installed],
+            observed_at=facts.at if facts else None,
+            error=seen.error,
+            drift=[Drift.of(row) for row in drifts],
+        )
+
+
+class FreedModel(Answer):
+    """A ghost that was unloaded; `bytes` is what it held."""
+
+    freed: bool = True
+    host: str
+    model: str
+    digest: str
+    bytes: int
+
+
+class Phase(Answer):
+    """A phase of a switch. `seconds` is null while it lasts; `expected_s` is what the plan
+    expected, null if nothing was measured yet."""
+
+    phase: State = Field(validation_alias="state")
+    at: Moment
+    seconds: float | None
+    note: Text
+    expected_s: float | None
+
+
+class SwitchSummary(Answer):
+    """A switch in a list."""
+
+    id: int
+    url: Annotated[str, BeforeValidator(switch_url)] = Field(validation_alias="id")
+    host: str
+    state: State
+    ended: bool
+    model: str
+    profile: Text
+    previous_model: Text
+    strategy: str
+    actor: str
+    source: str
+    reason: str
+    created_at: Moment
+    started_at: Moment | None
+    ended_at: Moment | None
+    duration_s: float | None = Field(description="From the request to the end.")
+    outcome: str
+    error_code: Text
+    error: Text
+    restored: Text
+    degraded: bool
+    warnings: list[str]
+
+
+class SwitchDetail(SwitchSummary):
+    """A switch with its phases, its plan, and what was loaded before and after."""
+
+    digest: Text
+    previous_digest: Text
+    strategy_asked: str
+    strategy_reason: str
+    already_active: bool
+    cancel_asked_by: Text
+    phases: list[Phase]
+    plan: dict[str, Any] | None = Field(description="As a dry run shows it.")
+    before: Annotated[list[Resident] | None, BeforeValidator(Resident.all_of)]
+    after: Annotated[list[Resident] | None, BeforeValidator(Resident.all_of)]
+    figures: dict[str, Any] = Field(description="What was measured.")
+
+
+class SwitchList(Answer):
+    """Newest first; `next` is the address of the page that follows."""
+
+    switches: list[SwitchSummary]
+    next: str | None
+
+
+class Done(Answer):
+    """The model is active: it was seen loaded, and it answered."""
+
+    success: bool
+    model: str
+    previous_model: Text
+    host: str
+    strategy: str
+    event: EventRef
+    duration_s: float | None
+    phases: list[Phase]
+    note: str
+    already_active: bool = Field(False, description="Present if the model was active already.")
+    warnings: list[str] = Field([], description="Present if there are any.")
+
+    @classmethod
+    def of(cls, row: switches.SwitchDetail) -> Self:
+        more: dict[str, Any] = {"warnings": list(row.warnings)} if row.warnings else {}
+        note = SWITCHED
+        if row.already_active:
+            more["already_active"] = True
+            note = f"{row.model} was active already, and answered. Nothing was unloaded or loaded."
+        return cls(
+            success=True,
+            model=row.model,
+            previous_model=row.previous_model,
+            host=row.host,
+            strategy=row.strategy,
+            event=EventRef.to(row.id),
+            duration_s=row.duration_s,
+            phases=[Phase.model_validate(phase) for phase in row.phases],
+            note=note,
+            **more,
+        )
+
+
+class PlanItem(Answer):
+    """A model in a plan. `role` is active, pinned, former, foreign or new."""
+
+    name: str
+    digest: str
+    bytes: int
+    role: str
+    why: str
+
+
+class ExpectedTime(Answer):
+    """How long a phase usually takes, and what that was measured on."""
+
+    seconds: float
+    source: str
+
+
+class Plan(Answer):
+    """What a switch will do. Sizes are bytes; what is not known is null."""
+
+    host: str
+    model: str
+    profile: str
+    digest: str
+    strategy: Strategy
+    strategy_reason: str
+    unload: list[PlanItem]
+    load: PlanItem
+    keep: list[PlanItem]
+    reload: list[PlanItem] = Field(description="Pinned models that are loaded as well.")
+    bytes_before: int
+    bytes_after: int
+    bytes_peak: int
+    vram_bytes: int | None
+    fits: bool | None
+    short_bytes: int
+    blocked: str = Field(description="Why the switch cannot work; empty if it can.")
+    expected: dict[str, ExpectedTime] = Field(description="By phase.")
+    already_active: bool
+    stays: bool
+    restore: str = Field(description="The model that comes back if the switch fails.")
+    warmups: int
+    published: str
+    cannot_publish: str
+    token: str
+    expected_s: float | None
+    without_model_s: float | None
+
+
+class Planned(Answer):
+    """What a switch would do."""
+
+    dry_run: bool
+    plan: Plan
+
+
+class Accepted(Answer):
+    """The switch is recorded and runs by itself; `event.url` says how it goes."""
+
+    accepted: bool
+    model: str
+    host: str
+    state: State
+    event: EventRef
+
+
+class UsageCount(Answer):
+    """Of one key, host and model; `key` is null for requests without a key."""
 
     key: int | None
     key_name: str | None
@@ -77,289 +376,32 @@ class UsageCount(BaseModel):
     tokens_out: int
 
 
-class UsageList(BaseModel):
+class UsageList(Answer):
     days: int
     usage: list[UsageCount]
 
 
-class ModelsQuery(BaseModel):
-    host: str = Field("", description="Name of a host; without it the default host.")
+class FieldError(Answer):
+    """What is wrong with a field of the request; empty for the request as a whole."""
+
+    field: str
+    message: str
 
 
-class ExportQuery(BaseModel):
-    """What of the audit trail is exported; empty means any."""
-
-    format: str = Field("jsonl", description="jsonl or csv.")
-    host: str = Field("", description="Name of a host.")
-    model: str = Field("", description="Tag of a model.")
-    actor: str = Field("", description="Who did it.")
-    kind: str = Field("", description="A kind, or switches, configuration, people, audit, ….")
-    outcome: str = Field("", description="How a switch ended.")
-    since: str = Field("", description="A date, or a date and a time; UTC.")
-    until: str = Field("", description="The same; it belongs to the range.")
-    text: str = Field("", description="Words that are all in the reason.")
-    unreviewed: str = Field("", description="yes: only what no auditor has reviewed.")
-
-
-class SwitchesQuery(BaseModel):
-    host: str = Field("", description="Only switches of this host.")
-    state: list[State] = Field([], description="Only switches in one of these states.")
-    before: int | None = Field(None, ge=1, le=2**63 - 1, description="Only ids below this one.")
-    limit: int = Field(50, ge=1, le=200)
-
-
-class EventRef(BaseModel):
-    """Where a switch is recorded."""
-
-    id: int
-    url: str
-
-
-class ActiveModel(BaseModel):
-    """What the host is to serve. `resident`: whether it was seen loaded; null if not known."""
-
-    model: str
-    digest: str
-    profile: str | None
-    since: str | None
-    resident: bool | None
-    degraded: str | None
-
-
-class Done(BaseModel):
-    """The model is active: it was seen loaded, and it answered."""
-
-    success: bool
-    model: str
-    previous_model: str | None
-    host: str
-    strategy: str
-    event: EventRef
-    duration_s: float | None
-    phases: list[dict[str, Any]]
-    note: str
-    already_active: bool = False
-
-
-class Planned(BaseModel):
-    """What a switch would do. `blocked` says why it could not work."""
-
-    dry_run: bool
-    plan: dict[str, Any]
-
-
-class Accepted(BaseModel):
-    """The switch is recorded and runs by itself; ask at `event.url` how it goes."""
-
-    accepted: bool
-    model: str
-    host: str
-    state: str
-    event: EventRef
-
-
-class Models(BaseModel):
-    """What a host is to serve, holds and has. With `error` it is what it held when it last
-    answered, at `observed_at`."""
-
-    host: str
-    active: ActiveModel | None
-    resident: list[dict[str, Any]]
-    installed: list[dict[str, Any]]
-    observed_at: str | None
-    error: str | None
-    drift: list[dict[str, Any]] = Field(
-        [], description="What the watcher sees that is not as desired, with its evidence."
-    )
-
-
-class FreedModel(BaseModel):
-    """A ghost that is gone; `bytes` is what it held."""
-
-    freed: bool
-    host: str
-    model: str
-    digest: str
-    bytes: int
-
-
-class SwitchList(BaseModel):
-    """Newest first; `next` is the address of the page that follows."""
-
-    switches: list[dict[str, Any]]
-    next: str | None
-
-
-class ProblemDocument(BaseModel):
-    """RFC 9457, with what is active now and what was restored where that applies."""
+class ProblemDocument(Answer):
+    """RFC 9457. Members beyond `instance` are present where they apply: after a switch, how it
+    ended, what is active now and what was restored; after an invalid request, its fields."""
 
     type: str
     title: str
     status: int
     detail: str
     instance: str
+    errors: list[FieldError] = []
+    host: str = ""
+    state: State | None = None
     active: ActiveModel | None = None
-    restored: str | None = None
+    restored: Text = None
+    degraded: bool = False
     event: EventRef | None = None
-
-
-def event_json(switch_id: int) -> dict[str, Any]:
-    return {"id": switch_id, "url": f"/ollama/switches/{switch_id}"}
-
-
-def active_json(host: HostSettings, seen: tuple[Resident, ...] | None) -> dict[str, Any] | None:
-    active = host.active
-    if active is None:
-        return None
-    return {
-        "model": active.model,
-        "digest": active.digest,
-        "profile": active.profile or None,
-        "since": active.since.isoformat() if active.since else None,
-        "resident": None if seen is None else find_digest(seen, active.digest) is not None,
-        "degraded": host.degraded or None,
-    }
-
-
-def done_json(row: SwitchDetail) -> dict[str, Any]:
-    """A switch that ended well. The note is the record's own where nothing was loaded."""
-    answer: dict[str, Any] = {
-        "success": True,
-        "model": row.model,
-        "previous_model": row.previous_model or None,
-        "host": row.host,
-        "strategy": row.strategy,
-        "event": event_json(row.id),
-        "duration_s": row.duration_s,
-        "phases": _phases(row),
-        "note": SWITCHED,
-    }
-    if row.already_active:
-        note = f"{row.model} was active already, and answered. Nothing was unloaded or loaded."
-        answer |= {"already_active": True, "note": note}
-    if row.warnings:
-        answer["warnings"] = list(row.warnings)
-    return answer
-
-
-def accepted_json(row: SwitchDetail) -> dict[str, Any]:
-    return {
-        "accepted": True,
-        "model": row.model,
-        "host": row.host,
-        "state": row.state.value,
-        "event": event_json(row.id),
-    }
-
-
-def planned_json(plan: Plan) -> dict[str, Any]:
-    return {"dry_run": True, "plan": plan.to_json()}
-
-
-def models_json(
-    host: HostSettings,
-    seen: Observation,
-    known: Observation | None,
-    drifts: tuple[DriftRow, ...] = (),
-) -> dict[str, Any]:
-    """`seen` is a reading just made; where it failed, `known` is the last one that did not."""
-    facts = seen if seen.answered else known
-    resident = facts.resident if facts else ()
-    return {
-        "host": host.name,
-        "active": active_json(host, seen.resident if seen.answered else None),
-        "resident": [_resident(r, host.active) for r in resident],
-        "installed": [_installed(i) for i in (facts.installed if facts else ())],
-        "observed_at": facts.at.isoformat() if facts else None,
-        "error": seen.error or None,
-        "drift": [drift_json(d) for d in drifts],
-    }
-
-
-def freed_json(freed: Freed) -> dict[str, Any]:
-    return {"freed": True, "host": freed.host, "model": freed.model} | {
-        "digest": freed.digest,
-        "bytes": freed.bytes,
-    }
-
-
-def drift_json(row: DriftRow) -> dict[str, Any]:
-    return {
-        "kind": row.kind,
-        "model": row.model or None,
-        "digest": row.digest or None,
-        "text": row.text,
-        "since": row.since.isoformat(),
-        "repair": event_json(row.repair) if row.repair else None,
-        "evidence": dict(row.evidence),
-    }
-
-
-def _resident(row: Resident, active: Active | None) -> dict[str, Any]:
-    facts = row.to_json()
-    facts["model"] = facts["name"]
-    if row.stays:
-        facts["expires_at"] = None  # fact 7: the server says the year 2319
-    facts |= {
-        "stays": row.stays,
-        "gpu_percent": row.gpu_percent,
-        "active": active is not None and bool(row.digest) and row.digest == active.digest,
-    }
-    return facts
-
-
-def _installed(row: Installed) -> dict[str, Any]:
-    return row.to_json() | {"model": row.name}
-
-
-def switch_json(row: SwitchSummary) -> dict[str, Any]:
-    """A switch in a list."""
-    return {
-        "id": row.id,
-        "url": event_json(row.id)["url"],
-        "host": row.host,
-        "state": row.state.value,
-        "ended": row.ended,
-        "model": row.model,
-        "profile": row.profile or None,
-        "previous_model": row.previous_model or None,
-        "strategy": row.strategy,
-        "actor": row.actor,
-        "source": row.source,
-        "reason": row.reason,
-        "created_at": row.created_at.isoformat(),
-        "started_at": row.started_at.isoformat() if row.started_at else None,
-        "ended_at": row.ended_at.isoformat() if row.ended_at else None,
-        "duration_s": row.duration_s,
-        "outcome": row.outcome,
-        "error_code": row.error_code or None,
-        "error": row.error or None,
-        "restored": row.restored or None,
-        "degraded": row.degraded,
-        "warnings": list(row.warnings),
-    }
-
-
-def switch_detail_json(row: SwitchDetail) -> dict[str, Any]:
-    """A switch with its phases, its plan, and what was resident before and after."""
-    return switch_json(row) | {
-        "digest": row.digest or None,
-        "previous_digest": row.previous_digest or None,
-        "strategy_asked": row.strategy_asked,
-        "strategy_reason": row.strategy_reason,
-        "already_active": row.already_active,
-        "cancel_asked_by": row.cancel_asked_by or None,
-        "phases": _phases(row),
-        "plan": row.plan,
-        "before": _set(row.before),
-        "after": _set(row.after),
-        "figures": dict(row.figures),
-    }
-
-
-def _phases(row: SwitchDetail) -> list[dict[str, Any]]:
-    return [{**p, "expected_s": row.expected_phase_s(p["phase"])} for p in row.phases]
-
-
-def _set(rows: tuple[Resident, ...] | None) -> list[dict[str, Any]] | None:
-    return None if rows is None else [r.to_json() for r in rows]
+    duration_s: float | None = None

@@ -7,52 +7,55 @@ from typing import Any
 
 from csp.decorators import csp_update
 from django.contrib.auth.views import redirect_to_login
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import URLPattern, include, path, re_path, reverse
 from django.views.decorators.http import require_safe
 
 from switcher import access
 from switcher.api import export as export  # its operation is one of the API's
-from switcher.api import usage as usage  # and its
 from switcher.api.auth import SIGN_IN
-from switcher.api.fallbacks import unknown, with_edges
+from switcher.api.fallbacks import unknown, with_fallbacks
 from switcher.api.health import health
 from switcher.api.problems import MEDIA_TYPE, Problem
 from switcher.api.problems import render as render_problem
-from switcher.api.views import answer, api
+from switcher.api.views import api
 
-NO_STAFF = Problem("not-allowed", 403, "The API is for staff.")
+NO_STAFF = Problem("not-allowed", "The API is for staff.")
 
 
 @require_safe
 def openapi(request: HttpRequest) -> HttpResponse:
-    """The description of the API, for who may use it."""
+    """Describe the API to those who may use it."""
     if not request.user.is_authenticated:
-        return render_problem(request, Problem("not-signed-in", 401, SIGN_IN))
+        return render_problem(request, Problem("not-signed-in", SIGN_IN))
     if not access.can_view(request.user):
         return render_problem(request, NO_STAFF)
-    described = api.get_openapi_schema(path_prefix="")
-    for operations in described["paths"].values():
+    return JsonResponse(description(), headers={"Cache-Control": "no-store"})
+
+
+def description() -> dict[str, Any]:
+    """Return the OpenAPI document."""
+    document: dict[str, Any] = api.get_openapi_schema(path_prefix="")
+    for operations in document["paths"].values():
         for operation in operations.values():
             _name_problems(operation["responses"])
-    return answer(described)
+    return document
 
 
 def _name_problems(responses: dict[Any, Any]) -> None:
-    """Ninja knows one media type for all answers; errors have their own (RFC 9457)."""
+    """Give errors their own media type (RFC 9457). Ninja knows one for all answers."""
     for status, response in responses.items():
         content = response.get("content")
         if int(status) >= 400 and content and "application/json" in content:
             response["content"] = {MEDIA_TYPE: content["application/json"]}
 
 
-# Swagger UI draws its icons from data: addresses in its own style sheet. Its page is the only one
-# that may, and nothing else of the policy is loosened.
+# Swagger UI draws its icons from data: addresses in its own style sheet. No other page may.
 @require_safe
 @csp_update({"img-src": ["data:"]})  # type: ignore[untyped-decorator]  # csp has no types
 def docs(request: HttpRequest) -> HttpResponse:
-    """Swagger UI over it, all of it served from here."""
+    """Show the description in Swagger UI, which is served from here."""
     if not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path())
     if not access.can_view(request.user):
@@ -68,9 +71,10 @@ def docs(request: HttpRequest) -> HttpResponse:
 
 
 def _operations() -> list[URLPattern]:
-    """Ninja's own addresses but its root, which would stand in the way of the page at `/`."""
+    """Return ninja's addresses without its root, which would hide the page at `/`."""
     patterns, _, _ = api.urls
-    return [with_edges(p) for p in patterns if isinstance(p, URLPattern) and p.name != "api-root"]
+    operations = (p for p in patterns if isinstance(p, URLPattern) and p.name != "api-root")
+    return [with_fallbacks(p) for p in operations]
 
 
 urlpatterns = [

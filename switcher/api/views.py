@@ -1,29 +1,29 @@
-"""The control API: parse, call one service or query, answer."""
+"""The operations of the control API: parse, call one service or query, answer."""
 
 from __future__ import annotations
 
-import json
 import logging
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlencode
 
 from django.core.exceptions import RequestDataTooBig
-from django.core.serializers.json import DjangoJSONEncoder
 from django.http import HttpRequest, HttpResponse
-from ninja import NinjaAPI, Query
+from ninja import NinjaAPI, Query, Status
 from ninja.errors import HttpError, ValidationError
+from ninja.renderers import JSONRenderer
 from pydantic import BaseModel
 
 from switcher.api import problems, schemas
 from switcher.api.auth import actor_of, operator, viewer
-from switcher.api.problems import Problem
-from switcher.api.sentences import explain
+from switcher.api.parameters import ModelsQuery, SwitchBody, SwitchesQuery, UsageQuery
+from switcher.api.problems import EXAMPLE, Problem
 from switcher.concurrency.threads import in_host_thread, in_thread
 from switcher.domain.errors import BadRequest, NotFound, SwitcherError
 from switcher.domain.states import State
+from switcher.queries import hosts, keys
 from switcher.queries import switches as queries
 from switcher.queries.drifts import open_drifts
-from switcher.queries.hosts import HostSettings, host, hosts
+from switcher.queries.hosts import HostSettings
 from switcher.queries.readings import by_model_names, last_reading
 from switcher.queries.switches import Filters, SwitchDetail
 from switcher.records import Actor
@@ -36,25 +36,24 @@ log = logging.getLogger(__name__)
 
 PROBLEM = schemas.ProblemDocument
 
+
+class Renderer(JSONRenderer):
+    json_dumps_params = {"ensure_ascii": False}
+
+
 api = NinjaAPI(
     title="Switchboard",
     version="1",
-    description="Switch the model that an Ollama server really holds, and see what it holds.",
+    description="Switch the model that an Ollama server has loaded, and see what it has loaded.",
     urls_namespace="api",
     openapi_url=None,
     docs_url=None,
+    renderer=Renderer(),
 )
 
 
 def _header(name: str, text: str) -> dict[str, Any]:
     return {"in": "header", "name": name, "description": text, "schema": {"type": "string"}}
-
-
-def answer(body: dict[str, Any], status: int = 200) -> HttpResponse:
-    content = json.dumps(body, cls=DjangoJSONEncoder, ensure_ascii=False)
-    response = HttpResponse(content, status=status, content_type="application/json")
-    response["Cache-Control"] = "no-store"
-    return response
 
 
 @api.post(
@@ -65,48 +64,52 @@ def answer(body: dict[str, Any], status: int = 200) -> HttpResponse:
         202: schemas.Accepted,
         (400, 401, 403, 404, 409, 422, 502, 503, 504): PROBLEM,
     },
+    exclude_unset=True,
     summary="Switch the active model",
     openapi_extra={
         "parameters": [
             _header("Idempotency-Key", "The same key gets the same switch again."),
-            _header("Prefer", "`respond-async`: 202 at once, with an address to poll."),
+            _header("Prefer", "`respond-async`: answer 202 at once, with an address to poll."),
         ]
     },
 )
-async def switch(request: HttpRequest, wanted: schemas.SwitchBody) -> HttpResponse:
+async def switch(request: HttpRequest, body: SwitchBody, response: HttpResponse) -> Any:
     """Load the model, verify it on the host, make it the active one, unload the old one.
 
-    Answers when it is over; `wait: false` or `Prefer: respond-async` answer at once. The switch
-    belongs to the server: it goes on whatever becomes of this request. A server that is stopped
-    meanwhile answers 202, and the next one brings the switch to its end. With an `Idempotency-Key`
+    Answers when the switch has ended; `wait: false` or `Prefer: respond-async` answer at once. The
+    switch belongs to the server: it goes on if the client disconnects. If the server is stopped
+    meanwhile, it answers 202, and the next start completes the switch. With an `Idempotency-Key`
     the same request gets the same switch again.
     """
-    wish = wanted.wish()
-    actor = actor_of(request, cast(Any, request).auth)
+    wanted, actor = body.to_request(), actor_of(request)
     key = request.headers.get("Idempotency-Key", "").strip()
     try:
-        if wanted.dry_run:
-            return answer(schemas.planned_json(await in_host_thread(_plan, wish)))
-        row = await in_thread(_ask, wish, actor, key)
+        if body.dry_run:
+            plan = await in_host_thread(_plan, wanted)
+            return schemas.Planned(dry_run=True, plan=schemas.Plan(**plan.to_json()))
+        row = await in_thread(_request, wanted, actor, key)
     except SwitcherError as exc:
-        raise problems.from_error(exc, await in_thread(_host_or_none, wish.host)) from exc
-    if not _waits(request, wanted):
-        return await _outcome(row) if row.ended else _accepted(row, asked=True)
-    row = await _until_ended(row)
-    return await _outcome(row) if row.ended else _accepted(row)
+        raise problems.from_error(exc, await in_thread(_host_or_none, wanted.host)) from exc
+    if _waits(request, body):
+        row = await _until_ended(row)
+    elif not row.ended:
+        response["Preference-Applied"] = "respond-async"
+    if row.ended and row.state is not State.ACTIVE:
+        raise problems.from_switch(row, await in_thread(_host_of, row))
+    return schemas.Done.of(row) if row.ended else _accepted(row, response)
 
 
 @api.get(
     "/ollama/models",
     auth=viewer,
     response={200: schemas.Models, (401, 403, 404, 422): PROBLEM},
-    summary="What a host is to serve, holds and has",
+    summary="What is active on a host, loaded, and on its disk",
 )
-async def models(request: HttpRequest, query: Query[schemas.ModelsQuery]) -> HttpResponse:
-    """Read freshly from the host. Where it does not answer, `error` says so, and the rest is what
-    it held when it last did, at `observed_at`."""
-    check_names(request, schemas.ModelsQuery)
-    return answer(await in_host_thread(_models, query.host))
+async def models(request: HttpRequest, query: Query[ModelsQuery]) -> Any:
+    """Read from the host now. If it does not answer, `error` says why, and the rest is what it
+    held when it last answered, at `observed_at`."""
+    check_names(request, ModelsQuery)
+    return await in_host_thread(_models, query.host)
 
 
 @api.delete(
@@ -115,82 +118,90 @@ async def models(request: HttpRequest, query: Query[schemas.ModelsQuery]) -> Htt
     response={200: schemas.FreedModel, (401, 403, 404, 409, 422, 502, 503, 504): PROBLEM},
     summary="Free a ghost",
 )
-async def free(
-    request: HttpRequest, digest: str, query: Query[schemas.ModelsQuery]
-) -> HttpResponse:
-    """Unload a resident model that its own name does not reach any more, or whose time is over.
+async def free(request: HttpRequest, digest: str, query: Query[ModelsQuery]) -> Any:
+    """Unload a resident model that its own name no longer reaches, or that is overdue.
 
-    By 12 digits of its digest or more. Answers when it is gone. 409 says why not: it is no ghost,
-    it is busy, no name reaches it (then what remains), or something else is at work on the host.
+    It is named by at least 12 digits of its digest. Answers when it is gone. 409 says why it
+    cannot be freed: it is no ghost, it is busy, no name reaches it, or something else is at work
+    on the host.
     """
-    check_names(request, schemas.ModelsQuery)
-    actor = actor_of(request, cast(Any, request).auth)
-    return answer(await in_host_thread(_free, query.host, digest, actor))
+    check_names(request, ModelsQuery)
+    freed = await in_host_thread(_free, query.host, digest, actor_of(request))
+    return schemas.FreedModel.model_validate(freed)
 
 
 @api.get(
     "/ollama/switches",
     auth=viewer,
     response={200: schemas.SwitchList, (401, 403, 422): PROBLEM},
-    summary="Switches, newest first",
+    summary="List switches",
 )
-async def switches(request: HttpRequest, query: Query[schemas.SwitchesQuery]) -> HttpResponse:
-    """One page. `next` holds the address of the one that follows, or null."""
-    check_names(request, schemas.SwitchesQuery)
-    rows = await in_thread(
-        queries.switches,
-        Filters(host=query.host, states=tuple(query.state)),
-        query.limit + 1,
-        query.before,
-    )
-    page = rows[: query.limit]
+async def switches(request: HttpRequest, query: Query[SwitchesQuery]) -> Any:
+    """Return one page, newest first. `next` is the address of the next one, or null."""
+    check_names(request, SwitchesQuery)
+    filters = Filters(host=query.host, states=tuple(query.state))
+    rows = await in_thread(queries.switches, filters, query.limit + 1, query.before)
+    page = [schemas.SwitchSummary.model_validate(row) for row in rows[: query.limit]]
     more = len(rows) > query.limit
-    return answer(
-        {
-            "switches": [schemas.switch_json(row) for row in page],
-            "next": _next_page(request, page[-1].id) if more else None,
-        }
+    return schemas.SwitchList(
+        switches=page, next=_next_page(request, page[-1].id) if more else None
     )
 
 
 @api.get(
     "/ollama/switches/{int:switch_id}",
     auth=viewer,
-    response={200: dict[str, Any], (401, 403, 404): PROBLEM},
+    response={200: schemas.SwitchDetail, (401, 403, 404): PROBLEM},
     summary="One switch",
 )
-async def switch_detail(request: HttpRequest, switch_id: int) -> HttpResponse:
-    """Its phases, its plan, what was resident before and after, its outcome."""
-    return answer(schemas.switch_detail_json(await in_thread(queries.switch_detail, switch_id)))
+async def switch_detail(request: HttpRequest, switch_id: int) -> Any:
+    """Return its phases, its plan, what was loaded before and after, and how it ended."""
+    return schemas.SwitchDetail.model_validate(await in_thread(queries.switch_detail, switch_id))
 
 
 @api.delete(
     "/ollama/switches/{int:switch_id}",
     auth=operator,
-    response={202: dict[str, Any], (401, 403, 404, 409): PROBLEM},
+    response={202: schemas.SwitchDetail, (401, 403, 404, 409): PROBLEM},
     summary="Cancel a switch",
 )
-async def cancel(request: HttpRequest, switch_id: int) -> HttpResponse:
+async def cancel(request: HttpRequest, switch_id: int, response: HttpResponse) -> Any:
     """Ask for it: the worker stops at the next safe point and restores what was there before."""
-    actor = actor_of(request, cast(Any, request).auth)
-    row = await in_thread(_cancel, switch_id, actor)
-    response = answer(schemas.switch_detail_json(row), 202)
-    response["Location"] = schemas.event_json(row.id)["url"]
-    return response
+    row = await in_thread(_cancel, switch_id, actor_of(request))
+    response["Location"] = schemas.switch_url(row.id)
+    return Status(202, schemas.SwitchDetail.model_validate(row))
 
 
-# In threads: short calls that read and write rows.
+@api.get(
+    "/ollama/usage",
+    auth=viewer,
+    response={200: schemas.UsageList, (401, 403, 422): PROBLEM},
+    summary="Usage of the gateway",
+)
+async def usage(request: HttpRequest, query: Query[UsageQuery]) -> Any:
+    """Return requests, errors, waits and tokens by key, host and model, most requests first.
+
+    Only counts: no prompt and no response is kept. What was counted in the last seconds may be
+    missing.
+    """
+    check_names(request, UsageQuery)
+    rows = await in_thread(keys.usage, query.days, query.host, query.key)
+    counts = [schemas.UsageCount.model_validate(row) for row in rows]
+    return schemas.UsageList(days=query.days, usage=counts)
 
 
-def _plan(wish: SwitchRequest) -> Any:
-    plan = service.plan(wish)
+# In threads: short calls that read and write rows or ask a host.
+
+
+def _plan(wanted: SwitchRequest) -> Any:
+    plan = service.plan(wanted)
     if not plan.digest:
-        raise Problem("no-such-model", 404, plan.blocked, {"host": plan.host})
+        raise Problem("no-such-model", plan.blocked, host=plan.host)
     return plan
 
 
-def _ask(wish: SwitchRequest, actor: Actor, key: str) -> SwitchDetail:
-    row, _ = service.request_switch(wish, actor, idempotency_key=key)
+def _request(wanted: SwitchRequest, actor: Actor, key: str) -> SwitchDetail:
+    row, _ = service.request_switch(wanted, actor, idempotency_key=key)
     return queries.switch_detail(row.pk)
 
 
@@ -199,31 +210,35 @@ def _cancel(switch_id: int, actor: Actor) -> SwitchDetail:
     return queries.switch_detail(switch_id)
 
 
-def _models(name: str) -> dict[str, Any]:
-    found = host(name)
-    seen = by_model_names(found.id, check_now(found.id, found.base_url))
-    last = last_reading(found.id)
-    known = by_model_names(found.id, last) if last else None
-    return schemas.models_json(found, seen, known, open_drifts(found.id))
+def _models(name: str) -> schemas.Models:
+    host = hosts.host(name)
+    seen = by_model_names(host.id, check_now(host.id, host.base_url))
+    last = last_reading(host.id)
+    known = by_model_names(host.id, last) if last else None
+    return schemas.Models.of(host, seen, known, open_drifts(host.id))
 
 
-def _free(name: str, digest: str, actor: Actor) -> dict[str, Any]:
-    found = host(name)
-    freed = service.free_ghost(found.name, digest, actor)
-    check_now(found.id, found.base_url)  # for who looks at the host
-    return schemas.freed_json(freed)
+def _free(name: str, digest: str, actor: Actor) -> Any:
+    host = hosts.host(name)
+    freed = service.free_ghost(host.name, digest, actor)
+    check_now(host.id, host.base_url)  # so that pages show it at once
+    return freed
 
 
 def _host_or_none(name: str) -> HostSettings | None:
     try:
-        return host(name)
+        return hosts.host(name)
     except NotFound:
         return None
 
 
+def _host_of(row: SwitchDetail) -> HostSettings | None:
+    return next((h for h in hosts.hosts() if h.id == row.host_id), None)
+
+
 async def _until_ended(row: SwitchDetail) -> SwitchDetail:
-    """Wait for its end, or until this server ends and leaves the switch to the next one. Whoever
-    waited and went away has waited; the switch does not notice."""
+    """Wait until the switch has ended, or until this server stops and leaves it to the next one.
+    A client that disconnects ends the waiting only."""
     with news_of(row.host) as news:
         while True:
             news.expect()
@@ -233,35 +248,27 @@ async def _until_ended(row: SwitchDetail) -> SwitchDetail:
             await news.wait()
 
 
-async def _outcome(row: SwitchDetail) -> HttpResponse:
-    if row.state is State.ACTIVE:
-        return answer(schemas.done_json(row))
-    raise problems.from_switch(row, await in_thread(_host_of, row))
+def _accepted(row: SwitchDetail, response: HttpResponse) -> Any:
+    """Answer with the address that says how the switch goes."""
+    event = schemas.EventRef.to(row.id)
+    response["Location"] = event.url
+    accepted = schemas.Accepted(
+        accepted=True, model=row.model, host=row.host, state=row.state, event=event
+    )
+    return Status(202, accepted)
 
 
-def _host_of(row: SwitchDetail) -> HostSettings | None:
-    return next((h for h in hosts() if h.id == row.host_id), None)
-
-
-def _accepted(row: SwitchDetail, asked: bool = False) -> HttpResponse:
-    """It runs by itself: where to ask how it goes. `asked`: the client did not want to wait."""
-    response = answer(schemas.accepted_json(row), 202)
-    response["Location"] = schemas.event_json(row.id)["url"]
-    if asked:
-        response["Preference-Applied"] = "respond-async"
-    return response
-
-
-def _waits(request: HttpRequest, wanted: schemas.SwitchBody) -> bool:
-    """The body's own word goes before the header's, which is a preference (RFC 7240)."""
-    if wanted.wait is not None:
-        return wanted.wait
+def _waits(request: HttpRequest, body: SwitchBody) -> bool:
+    """Whether to wait for the end. The body's `wait` goes before the header, which is only a
+    preference (RFC 7240)."""
+    if body.wait is not None:
+        return body.wait
     preferred = request.headers.get("Prefer", "").lower().split(",")
     return "respond-async" not in {p.split(";")[0].strip() for p in preferred}
 
 
 def check_names(request: HttpRequest, query: type[BaseModel]) -> None:
-    """Ninja leaves out what it does not know; a misspelt filter would then seem to match all."""
+    """Refuse unknown filters. Ninja ignores them, and a misspelt one would seem to match all."""
     unknown = next((name for name in request.GET if name not in query.model_fields), None)
     if unknown is not None:
         known = ", ".join(query.model_fields)
@@ -275,40 +282,30 @@ def _next_page(request: HttpRequest, last: int) -> str:
     return f"{request.path}?{urlencode(pairs)}"
 
 
-# What was raised on the way, as problem documents.
+# Errors, as problem documents.
 
 
-@api.exception_handler(Problem)
-def _on_problem(request: HttpRequest, exc: Problem) -> HttpResponse:
-    return problems.render(request, exc)
+def _to_problem(exc: object) -> Problem:
+    match exc:
+        case Problem():
+            return exc
+        case SwitcherError():
+            return problems.from_error(exc)
+        case ValidationError():
+            return problems.from_invalid(exc.errors, tuple(SwitchBody.model_fields))
+        case RequestDataTooBig():
+            return Problem("too-large", "The body is too large.")
+        case HttpError(status_code=400):
+            return Problem("bad-json", f"The body is not JSON. Send for example {EXAMPLE}.")
+        case HttpError():
+            return Problem("error", str(exc), exc.status_code)
+    log.error("the API failed", exc_info=exc, extra={"action": "api-failed"})  # type: ignore[arg-type]
+    return Problem("internal", problems.INTERNAL_TEXT)
 
 
-@api.exception_handler(SwitcherError)
-def _on_error(request: HttpRequest, exc: SwitcherError) -> HttpResponse:
-    return problems.render(request, problems.from_error(exc))
+def _on_error(request: HttpRequest, exc: Exception | type[Exception]) -> HttpResponse:
+    return problems.render(request, _to_problem(exc))
 
 
-@api.exception_handler(ValidationError)
-def _on_invalid(request: HttpRequest, exc: ValidationError) -> HttpResponse:
-    errors = explain(exc.errors, tuple(schemas.SwitchBody.model_fields))
-    detail = " ".join(e["message"] for e in errors)
-    return problems.render(request, Problem("bad-request", 422, detail, {"errors": errors}))
-
-
-@api.exception_handler(HttpError)
-def _on_http_error(request: HttpRequest, exc: HttpError) -> HttpResponse:
-    if exc.status_code == 400:
-        text = 'The body is not JSON. Send for example {"model": "qwen2.5:14b"}.'
-        return problems.render(request, Problem("bad-json", 400, text))
-    return problems.render(request, Problem("error", exc.status_code, str(exc)))
-
-
-@api.exception_handler(Exception)
-def _on_any(request: HttpRequest, exc: Exception) -> HttpResponse:
-    log.error("the API failed on %s", request.path, exc_info=exc, extra={"action": "api-failed"})
-    return problems.render(request, Problem("internal", 500, problems.INTERNAL))
-
-
-@api.exception_handler(RequestDataTooBig)
-def _on_too_big(request: HttpRequest, exc: RequestDataTooBig) -> HttpResponse:
-    return problems.render(request, Problem("too-large", 413, "The body is too large."))
+for kind in (Problem, SwitcherError, ValidationError, HttpError, RequestDataTooBig, Exception):
+    api.add_exception_handler(kind, _on_error)

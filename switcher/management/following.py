@@ -13,7 +13,7 @@ from switcher.concurrency.loop import Loop
 from switcher.domain.observed import short_name
 from switcher.domain.states import State
 from switcher.management.terminal import ACTIVE, FAILED, REFUSED, ROLLED_BACK
-from switcher.queries.switches import SwitchDetail, switch_detail
+from switcher.queries.switches import RecordedPhase, SwitchDetail, switch_detail
 from switcher.records import changed
 from switcher.switching.worker import run_once
 
@@ -73,12 +73,17 @@ class Screen:
         """What is new since the last time."""
         self._wipe()
         for phase in row.phases[self._shown :]:
-            if phase["seconds"] is None:
+            if phase.seconds is None:
                 break
-            self._line(_phase_line(row, phase["phase"], phase["seconds"], phase.get("note", "")))
+            note = f"   {phase.note}" if phase.note else ""
+            self._line(_phase_line(phase.state, phase.seconds, "", phase.expected_s) + note)
             self._shown += 1
         if self._live and not row.ended:
-            self._out.write(f"\r{_now_line(row)}", ending="")
+            began_at, expected_s = row.created_at, None
+            if row.phases and row.phases[-1].seconds is None:
+                began_at, expected_s = row.phases[-1].at, row.phases[-1].expected_s
+            seconds = max(0.0, (datetime.now(UTC) - began_at).total_seconds())
+            self._out.write(f"\r{_phase_line(row.state, seconds, ' …', expected_s)}", ending="")
         self._out.flush()
 
     def end(self, row: SwitchDetail) -> None:
@@ -98,22 +103,9 @@ class Screen:
             self._out.write("\r\x1b[2K", ending="")
 
 
-def _phase_line(row: SwitchDetail, phase: str, seconds: float, note: str) -> str:
-    line = f"  {phase:<11}{seconds:7.1f} s{_usually(row, phase)}"
-    return f"{line}   {note}" if note else line
-
-
-def _now_line(row: SwitchDetail) -> str:
-    phase, began = row.state.value, row.created_at
-    if row.phases and row.phases[-1]["seconds"] is None:
-        phase, began = row.phases[-1]["phase"], datetime.fromisoformat(row.phases[-1]["at"])
-    seconds = max(0.0, (datetime.now(UTC) - began).total_seconds())
-    return f"  {phase:<11}{seconds:7.1f} s …{_usually(row, phase)}"
-
-
-def _usually(row: SwitchDetail, phase: str) -> str:
-    expected = row.expected_phase_s(phase)
-    return "" if expected is None else f"   usually {expected:.1f} s"
+def _phase_line(state: State, seconds: float, mark: str, expected_s: float | None) -> str:
+    usually = "" if expected_s is None else f"   usually {expected_s:.1f} s"
+    return f"  {state.value:<11}{seconds:7.1f} s{mark}{usually}"
 
 
 def follow(
@@ -155,6 +147,11 @@ def exit_code(row: SwitchDetail) -> int:
     return REFUSED if row.error_code in _REFUSED else FAILED
 
 
+def _phase_json(phase: RecordedPhase) -> dict[str, Any]:
+    times = {"phase": phase.state.value, "at": phase.at.isoformat(), "seconds": phase.seconds}
+    return times | ({"note": phase.note} if phase.note else {})
+
+
 def switch_json(row: SwitchDetail) -> dict[str, Any]:
     """The object that `--json` prints."""
     return {
@@ -167,7 +164,7 @@ def switch_json(row: SwitchDetail) -> dict[str, Any]:
         "strategy": row.strategy,
         "already_active": row.already_active,
         "duration_s": row.duration_s,
-        "phases": list(row.phases),
+        "phases": [_phase_json(phase) for phase in row.phases],
         "outcome": row.outcome,
         "error_code": row.error_code or None,
         "error": row.error or None,

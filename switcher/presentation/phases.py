@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from switcher.domain.states import ENDED, PHASES, WORDS, State, Strategy
-from switcher.queries.switches import SwitchDetail
-
-Row = Mapping[str, Any]
+from switcher.queries.switches import RecordedPhase, SwitchDetail
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +47,31 @@ def timeline(switch: SwitchDetail, now: datetime) -> tuple[Stretch, ...]:
     """Return every phase that was entered, in order, each with its place in the whole."""
     if not switch.phases:
         return ()
-    began = _began(switch.phases[0])
-    end = max(_ended(row, now) for row in switch.phases)
+    began = switch.phases[0].at
+    end = max(phase.ended_at or now for phase in switch.phases)
     whole = max(end - began, timedelta(milliseconds=1))
-    return tuple(_stretch(switch, row, began, whole, now) for row in switch.phases)
+    return tuple(_stretch(switch, phase, began, whole, now) for phase in switch.phases)
 
 
 def stopped_in(switch: SwitchDetail) -> State | None:
     """Return the phase that a switch stopped in; None if it succeeded or is still going on."""
     if not _is_over(switch) or switch.state is State.ACTIVE:
         return None
-    entered = [State(row["phase"]) for row in switch.phases]
-    return next((state for state in reversed(entered) if state is not State.RESTORING), None)
+    entered = [phase.state for phase in switch.phases if phase.state is not State.RESTORING]
+    return entered[-1] if entered else None
 
 
 def without_model_s(switch: SwitchDetail) -> float | None:
     """Return the seconds in which the host had no active model; None while that goes on."""
     if _order(switch) is Strategy.OVERLAP:
         return 0.0
-    entered = [row["phase"] for row in switch.phases]
-    if State.UNLOADING.value not in entered:
-        return 0.0
-    seconds = [row["seconds"] for row in switch.phases[entered.index(State.UNLOADING.value) :]]
-    return None if None in seconds else sum(seconds)
+    total, unloaded = 0.0, False
+    for phase in switch.phases:
+        unloaded = unloaded or phase.state is State.UNLOADING
+        if unloaded and phase.seconds is None:
+            return None
+        total += phase.seconds or 0.0 if unloaded else 0.0
+    return total
 
 
 def _order(switch: SwitchDetail) -> Strategy:
@@ -87,16 +85,16 @@ def _is_over(switch: SwitchDetail) -> bool:
 
 
 def _step(switch: SwitchDetail, state: State) -> Phase:
-    row = next((r for r in reversed(switch.phases) if r["phase"] == state.value), None)
-    if row is None:
-        reached = "skipped" if _is_over(switch) else "todo"
-        expected_s = switch.expected_phase_s(state.value)
-        return Phase(state.value, WORDS[state], reached, expected_s=expected_s)
-    return _entered(switch, row)
+    entered = next((p for p in reversed(switch.phases) if p.state is state), None)
+    if entered is not None:
+        return _entered(switch, entered)
+    reached = "skipped" if _is_over(switch) else "todo"
+    expected_s = switch.expected_phase_s(state)
+    return Phase(state.value, WORDS[state], reached, expected_s=expected_s)
 
 
-def _entered(switch: SwitchDetail, row: Row) -> Phase:
-    state = State(row["phase"])
+def _entered(switch: SwitchDetail, phase: RecordedPhase) -> Phase:
+    state = phase.state
     if switch.state is state:
         reached = "now"
     else:
@@ -105,38 +103,30 @@ def _entered(switch: SwitchDetail, row: Row) -> Phase:
         key=state.value,
         word=WORDS[state],
         state=reached,
-        began_at=_began(row),
-        seconds=row["seconds"],
-        expected_s=switch.expected_phase_s(state.value),
-        note=row.get("note", ""),
+        began_at=phase.at,
+        seconds=phase.seconds,
+        expected_s=phase.expected_s,
+        note=phase.note,
     )
 
 
 def _last_step(switch: SwitchDetail, last: State) -> Phase:
     if switch.restoring:
-        began_at = _began(switch.phases[-1])
+        began_at = switch.phases[-1].at
         return Phase(State.RESTORING.value, WORDS[State.RESTORING], "now", began_at)
     if switch.state is State.ACTIVE:
         return Phase("active", WORDS[State.ACTIVE], "done")
-    if last is State.ACTIVATING and any(r["phase"] == last.value for r in switch.phases):
+    if last is State.ACTIVATING and any(p.state is last for p in switch.phases):
         return _step(switch, last)
     return Phase("active", WORDS[State.ACTIVE], "skipped" if switch.ended else "todo")
 
 
-def _began(row: Row) -> datetime:
-    return datetime.fromisoformat(row["at"])
-
-
-def _ended(row: Row, now: datetime) -> datetime:
-    return now if row["seconds"] is None else _began(row) + timedelta(seconds=row["seconds"])
-
-
 def _stretch(
-    switch: SwitchDetail, row: Row, began: datetime, whole: timedelta, now: datetime
+    switch: SwitchDetail, entered: RecordedPhase, began: datetime, whole: timedelta, now: datetime
 ) -> Stretch:
-    phase = _entered(switch, row)
-    start = 100 * ((_began(row) - began) / whole)
-    width = 100 * ((_ended(row, now) - _began(row)) / whole)
+    phase = _entered(switch, entered)
+    start = 100 * ((entered.at - began) / whole)
+    width = 100 * (((entered.ended_at or now) - entered.at) / whole)
     usual_x = ""
     if phase.expected_s:
         usual_x = f"{min(start + 100 * (timedelta(seconds=phase.expected_s) / whole), 100):.1f}%"

@@ -128,8 +128,7 @@ class SwitchView(SwitchLine, SwitchDetail):
 
     @property
     def sample(self) -> str:
-        """What the expected seconds of the load were measured on."""
-        return str(self.expected.get(State.LOADING.value, {}).get("source", ""))
+        return self.expected_source
 
     @cached_property
     def rail(self) -> tuple[Phase, ...]:

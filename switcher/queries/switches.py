@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Q, QuerySet
@@ -73,6 +73,22 @@ class SwitchSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedPhase:
+    """A phase that a switch entered. `seconds` is None while it lasts; `expected_s` is what the
+    plan expected."""
+
+    state: State
+    at: datetime
+    seconds: float | None
+    note: str
+    expected_s: float | None
+
+    @property
+    def ended_at(self) -> datetime | None:
+        return None if self.seconds is None else self.at + timedelta(seconds=self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
 class SwitchDetail(SwitchSummary):
     """All that is recorded of a switch, and the memory that its host has."""
 
@@ -84,7 +100,7 @@ class SwitchDetail(SwitchSummary):
     strategy_reason: str
     plan_token: str
     plan: Mapping[str, Any] | None
-    phases: tuple[Mapping[str, Any], ...]
+    phases: tuple[RecordedPhase, ...]
     before: tuple[Resident, ...] | None
     after: tuple[Resident, ...] | None
     figures: Mapping[str, Any]
@@ -108,7 +124,7 @@ class SwitchDetail(SwitchSummary):
     @property
     def nothing_touched(self) -> bool:
         """Whether it ended before anything was changed on the host."""
-        restored = any(p["phase"] == State.RESTORING.value for p in self.phases)
+        restored = any(phase.state is State.RESTORING for phase in self.phases)
         return self.ended and not self.degraded and not restored
 
     @property
@@ -121,15 +137,14 @@ class SwitchDetail(SwitchSummary):
         """Seconds that the plan expected it to take."""
         return (self.plan or {}).get("expected_s")
 
-    @property
-    def expected(self) -> Mapping[str, Mapping[str, Any]]:
-        """What the plan expected of each phase: `seconds`, and the `source` of that number."""
-        return (self.plan or {}).get("expected") or {}
+    def expected_phase_s(self, state: State) -> float | None:
+        """Return the seconds that the plan expected a phase to take."""
+        return _expected(self.plan).get(state.value, {}).get("seconds")
 
-    def expected_phase_s(self, phase: str) -> float | None:
-        """Seconds that the plan expected a phase to take."""
-        expected = self.expected.get(phase)
-        return expected["seconds"] if expected else None
+    @property
+    def expected_source(self) -> str:
+        """What the expected seconds of the load were measured on."""
+        return str(_expected(self.plan).get(State.LOADING.value, {}).get("source", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +312,7 @@ def _detail(row: SwitchEvent) -> SwitchDetail:
         strategy_reason=row.strategy_reason,
         plan_token=row.plan_token,
         plan=row.plan,
-        phases=tuple(row.phases),
+        phases=tuple(_phase(phase, row.plan) for phase in row.phases),
         before=_residents(row.before),
         after=_residents(row.after),
         figures=row.figures,
@@ -305,6 +320,21 @@ def _detail(row: SwitchEvent) -> SwitchDetail:
         seen_by=seen.by if seen is not None else "",
         vram_bytes=row.host.vram_bytes,
     )
+
+
+def _phase(phase: Mapping[str, Any], plan: Mapping[str, Any] | None) -> RecordedPhase:
+    return RecordedPhase(
+        state=State(phase["phase"]),
+        at=datetime.fromisoformat(phase["at"]),
+        seconds=phase["seconds"],
+        note=phase.get("note", ""),
+        expected_s=_expected(plan).get(phase["phase"], {}).get("seconds"),
+    )
+
+
+def _expected(plan: Mapping[str, Any] | None) -> Mapping[str, Mapping[str, Any]]:
+    """Return what a plan expected of each phase: `seconds`, and the `source` of that number."""
+    return (plan or {}).get("expected") or {}
 
 
 def _residents(rows: list[dict[str, Any]] | None) -> tuple[Resident, ...] | None:

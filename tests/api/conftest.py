@@ -13,6 +13,7 @@ from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.records import Actor, leases, switches
 from switcher.records.config import save_host, save_profile
 from tests import make
+from tests.api.declared import check_declared, document
 
 URL = "http://ollama.test:11434"
 ADMIN = Actor("anna", "page")
@@ -69,8 +70,22 @@ def profile(transactional_db: None) -> ModelProfile:
     return save_profile(ModelProfile(name="coder", tag="qwen2.5:14b", keep_alive="2h"), ADMIN)
 
 
+class DeclaredClient(Client):
+    """Compares every answer with what the OpenAPI document declares for it."""
+
+    def request(self, **request: Any) -> Any:
+        response = super().request(**request)
+        check_declared(document(), response)
+        return response
+
+
+@pytest.fixture
+def client() -> Client:
+    return DeclaredClient()
+
+
 def _client(name: str, **fields: Any) -> Client:
-    client = Client()
+    client = DeclaredClient()
     make.sign_in(client, make.user(name, role="", **fields))
     return client
 

@@ -82,7 +82,7 @@ def test_a_trusted_origin_may(host: Host, operator: Client, settings: Any) -> No
 def test_every_kind_of_error_has_a_status() -> None:
     import switcher.ollama.errors
     import switcher.switching.effects  # noqa: F401
-    from switcher.api.problems import STATUS
+    from switcher.api.problems import KINDS
     from switcher.domain.errors import SwitcherError
 
     kinds, found = [SwitcherError], set()
@@ -90,4 +90,4 @@ def test_every_kind_of_error_has_a_status() -> None:
         kind = kinds.pop()
         kinds += kind.__subclasses__()
         found.add(kind.code)
-    assert found - {SwitcherError.code, "ollama"} <= STATUS.keys()
+    assert found - {SwitcherError.code, "ollama"} <= KINDS.keys()
