@@ -1,13 +1,17 @@
-"""A clock that stands still until a test moves it."""
+"""A clock that stands still until a test advances it."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+MONDAY_MORNING = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+
 
 class FakeClock:
-    def __init__(self) -> None:
-        self._now = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+    """A `switcher.domain.clock.Clock` whose sleeps pass at once."""
+
+    def __init__(self, at: datetime = MONDAY_MORNING) -> None:
+        self._now = at
         self._monotonic = 1000.0
 
     def now(self) -> datetime:

@@ -1,4 +1,4 @@
-"""Things that tests need, made the way the product makes them."""
+"""Hosts, profiles, switches and people for tests, made the way the product makes them."""
 
 from __future__ import annotations
 
@@ -27,37 +27,22 @@ from switcher.records import Actor, config, drifts, leases, readings, switches
 from switcher.records.drifts import Judgement
 from switcher.records.switches import ClaimedSwitch, NewSwitch, plan_facts, snapshot
 from switcher.switching.jobs import situation, spec_of
+from tests.clocks import FakeClock
 
 GB = 1_000_000_000
 NOW = datetime(2026, 11, 24, 14, 32, 7, tzinfo=UTC)
-# After whatever a test writes, be it at NOW or while it runs.
+# Later than anything that a test writes, at NOW or while it runs.
 AFTER_ALL = datetime(2100, 1, 1, tzinfo=UTC)
 ANNA = Actor("anna", "page", ip="192.0.2.14", agent="Firefox")
 
 
-class FixedClock:
-    """A clock that stands still until it is told to go on."""
-
-    def __init__(self, at: datetime = NOW) -> None:
-        self.at = at
-
-    def now(self) -> datetime:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at.timestamp()
-
-    def sleep(self, seconds: float) -> None:
-        self.at += timedelta(seconds=seconds)
-
-
 def digest(name: str) -> str:
-    """A digest that is told from every other model's."""
+    """Return a digest that no other model has."""
     return name.encode().hex().ljust(64, "0")[:64]
 
 
 def resident(name: str, gb: float = 5.0, **values: Any) -> Resident:
-    """A row of `/api/ps`: all on the GPU, for 24 minutes more."""
+    """Return a row of `/api/ps`: all on the GPU, with 24 minutes left."""
     size = round(gb * GB)
     facts: dict[str, Any] = {
         "name": name,
@@ -71,19 +56,19 @@ def resident(name: str, gb: float = 5.0, **values: Any) -> Resident:
 
 
 def installed(name: str, gb: float = 5.0, **values: Any) -> Installed:
-    """A row of `/api/tags`."""
+    """Return a row of `/api/tags`."""
     return Installed(name, digest(name), round(gb * GB), ("completion",), **values)
 
 
 def seen(*rows: Resident, on_disk: tuple[Installed, ...] = (), **values: Any) -> Observation:
-    """A reading; what is resident is on the disk too."""
+    """Return a reading. Resident models are also installed."""
     disk = {i.name: i for i in (*(Installed(r.name, r.digest, r.size) for r in rows), *on_disk)}
     facts: dict[str, Any] = {"at": NOW - timedelta(seconds=2), "version": "0.12.6"}
     return Observation(resident=rows, installed=tuple(disk.values()), **facts | values)
 
 
 def host(name: str = "north-1", seen: Observation | None = None, **values: Any) -> Host:
-    """A host of 24 GB; with `seen`, it was read."""
+    """Save a host of 24 GB; `seen` is its last reading."""
     facts: dict[str, Any] = {"base_url": f"http://{name}.test:11434", "vram_bytes": 24 * GB}
     row = config.save_host(Host(name=name, **facts | values), ANNA)
     if seen is not None:
@@ -97,9 +82,9 @@ def profile(tag: str = "qwen2.5:14b", name: str = "", **values: Any) -> ModelPro
 
 
 def open_switch(
-    to: Host, tag: str = "qwen2.5:14b", *, clock: FixedClock | None = None, **values: Any
+    to: Host, tag: str = "qwen2.5:14b", *, clock: FakeClock | None = None, **values: Any
 ) -> SwitchEvent:
-    """A switch that was asked for; nothing has taken it up."""
+    """Request a switch that no worker has claimed."""
     found = ModelProfile.objects.filter(tag=tag).first()
     facts: dict[str, Any] = {
         "host_id": to.pk,
@@ -109,17 +94,17 @@ def open_switch(
         "actor": ANNA,
         "reason": "Better answers",
     }
-    row, _ = switches.open_switch(NewSwitch(**facts | values), clock or FixedClock())
+    row, _ = switches.open_switch(NewSwitch(**facts | values), clock or FakeClock(NOW))
     return row
 
 
-def held_switch(row: SwitchEvent, clock: FixedClock) -> ClaimedSwitch:
-    """Take it into a worker's hands."""
+def claim(row: SwitchEvent, clock: FakeClock) -> ClaimedSwitch:
+    """Claim a switch for a worker."""
     fence = leases.take(row.host_id, "test", clock)
     assert fence is not None
-    held = switches.claim(row.pk, fence, clock)
-    assert held is not None
-    return held
+    claimed = switches.claim(row.pk, fence, clock)
+    assert claimed is not None
+    return claimed
 
 
 def switch_up_to(
@@ -129,25 +114,25 @@ def switch_up_to(
     *,
     before: tuple[Resident, ...] = (),
     strategy: Strategy = Strategy.SWAP,
-    clock: FixedClock | None = None,
+    clock: FakeClock | None = None,
     step_s: float = 1.0,
     **values: Any,
 ) -> ClaimedSwitch:
-    """A switch that was walked up to a state of the good way; each phase took `step_s`."""
-    clock = clock or FixedClock(NOW - timedelta(seconds=10))
+    """Claim a switch and move it to a state on its way to success; each phase takes `step_s`."""
+    clock = clock or FakeClock(NOW - timedelta(seconds=10))
     row = open_switch(to, tag, clock=clock, **values)
-    held = held_switch(row, clock)
+    claimed = claim(row, clock)
     spec = Spec.from_json(row.to_spec)
     disk = (installed(spec.name), *(Installed(r.name, r.digest, r.size) for r in before))
     plan = make_plan(situation(to, spec, strategy, before, disk))
     for phase in PHASES[strategy]:
-        held.move(phase)
+        claimed.move(phase)
         if phase is State.CHECKING:
-            held.note(before=snapshot(before), **plan_facts(plan))
+            claimed.note(before=snapshot(before), **plan_facts(plan))
         if phase is state:
             break
         clock.sleep(step_s)
-    return held
+    return claimed
 
 
 def ended_switch(
@@ -159,31 +144,31 @@ def ended_switch(
     at: datetime = NOW - timedelta(hours=1),
     **values: Any,
 ) -> SwitchEvent:
-    """A switch that has ended: `active`, or `rolled back` and its kind, while loading."""
-    clock = FixedClock(at)
+    """Return a switch that ended as `active`, or that failed or was stopped while loading."""
+    clock = FakeClock(at)
     last = PHASES[Strategy.SWAP][-1] if end is State.ACTIVE else State.LOADING
-    held = switch_up_to(on, last, tag, before=before, clock=clock, **values)
-    row = SwitchEvent.objects.get(pk=held.switch_id)
+    claimed = switch_up_to(on, last, tag, before=before, clock=clock, **values)
+    row = SwitchEvent.objects.get(pk=claimed.switch_id)
     if end is State.ACTIVE:
         facts: dict[str, Any] = {
             "after": snapshot((resident(row.to_spec["tag"]),)),
             "outcome": f"{tag} is active on {on.name}.",
             "figures": {"tokens_per_s": 23.1},
         }
-        held.activate(State.ACTIVE, digest(tag), **facts)
+        claimed.activate(State.ACTIVE, digest(tag), **facts)
     else:
         text = "Ollama answered 500: cudaMalloc failed: out of memory"
-        held.move(State.RESTORING, note="stopped here", error_code="refused", error=text)
+        claimed.move(State.RESTORING, note="stopped here", error_code="refused", error=text)
         clock.sleep(2.0)
         outcome = f"{tag} did not become active. The old model is active again."
-        held.end(end, after=snapshot(before), restored="llama3.1:8b", outcome=outcome)
-    leases.give_back(on.pk, held.fence)
+        claimed.end(end, after=snapshot(before), restored="llama3.1:8b", outcome=outcome)
+    leases.give_back(on.pk, claimed.fence)
     on.refresh_from_db()
-    return SwitchEvent.objects.get(pk=held.switch_id)
+    return SwitchEvent.objects.get(pk=claimed.switch_id)
 
 
 def drift(on: Host, kind: Kind, tag: str = "", text: str = "", **values: Any) -> Drift:
-    """A drift that the watcher has seen; other ones that are open stay so."""
+    """Record a drift, as the watcher does. Other open drifts stay open."""
     found = Found(
         kind,
         tag,
@@ -200,15 +185,15 @@ def drift(on: Host, kind: Kind, tag: str = "", text: str = "", **values: Any) ->
         found=(found,),
         ending=lambda kind, digest: "",
     )
-    assert drifts.record(judged, FixedClock()) is not None
+    assert drifts.record(judged, FakeClock(NOW)) is not None
     return Drift.objects.get(host=on, kind=kind.value, digest=found.digest, ended_at=None)
 
 
 def user(name: str = "olga", role: str = OPERATORS, password: str = "", **values: Any) -> Any:
-    """A member of the staff in a role; `role="admin"` is a superuser, empty is nobody's.
+    """Create an account with a role; `role="admin"` makes a superuser, an empty one a plain user.
 
-    Without a password unless one is given: hashing it takes longer than most tests. The account
-    has been there for long: its making is no entry of the trail.
+    It has no password unless one is given, since hashing takes longer than most tests. Creating it
+    writes no audit entry.
     """
     users = get_user_model()
     admin = role == "admin"
@@ -225,7 +210,7 @@ def user(name: str = "olga", role: str = OPERATORS, password: str = "", **values
 
 
 def sign_in(client: Any, person: Any) -> None:
-    """A session that has been open for long: no entry of the trail tells of it."""
+    """Give the client a session. This writes no audit entry."""
     session = import_module(settings.SESSION_ENGINE).SessionStore()
     session[SESSION_KEY] = str(person.pk)
     session[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]

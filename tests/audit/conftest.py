@@ -49,7 +49,7 @@ def tell(kind: str = "host.changed", actor: Actor = ANNA, **values: Any) -> Audi
 
 def tell_at(at: datetime, kind: str = "host.changed", actor: Actor = ANNA, **values: Any) -> int:
     """The same at a moment; gives its number."""
-    clock = make.FixedClock(at)
+    clock = FakeClock(at)
     return tell(kind, actor, clock=clock, **values).seq
 
 

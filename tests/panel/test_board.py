@@ -14,7 +14,7 @@ from switcher.domain.states import State
 from switcher.models import SwitchEvent
 from switcher.records import config
 from tests import make
-from tests.make import FixedClock
+from tests.clocks import FakeClock
 from tests.panel.conftest import FakeOllama
 
 pytestmark = pytest.mark.django_db
@@ -48,7 +48,7 @@ def token_of(response: Any) -> str:
 
 
 def test_board_takes_at_most_six_queries(operator: Client, north: Any) -> None:
-    make.switch_up_to(north, State.LOADING, clock=FixedClock(datetime.now(UTC)))
+    make.switch_up_to(north, State.LOADING, clock=FakeClock(datetime.now(UTC)))
     operator.get("/")
     with CaptureQueriesContext(
         connection,
@@ -203,7 +203,7 @@ def test_switch_without_a_plan_is_refused(operator: Client, north: Any) -> None:
 def test_conflict_names_who_switches_and_leads_there(operator: Client, north: Any) -> None:
     wish = {"host": "north-1", "profile": "qwen2-5-14b"}
     token = token_of(operator.get("/plan", wish))
-    other = make.open_switch(north, "phi4:14b", clock=FixedClock(datetime.now(UTC)))
+    other = make.open_switch(north, "phi4:14b", clock=FakeClock(datetime.now(UTC)))
     response = operator.post("/switch", wish | {"plan": token})
     assert response.status_code == 409
     assert "north-1 is already switching to phi4:14b, started by anna" in text_of(response)
@@ -215,7 +215,7 @@ def test_host_that_switches_by_now_is_said_to_switch_not_just_to_have_changed(
 ) -> None:
     wish = {"host": "north-1", "profile": "qwen2-5-14b"}
     token = token_of(operator.get("/plan", wish))
-    make.open_switch(north, "phi4:14b", clock=FixedClock(datetime.now(UTC)))
+    make.open_switch(north, "phi4:14b", clock=FakeClock(datetime.now(UTC)))
     ollama.holds(on_disk=DISK)
     response = operator.post("/switch", wish | {"plan": token})
     assert response.status_code == 409
@@ -260,7 +260,7 @@ def test_wrong_keep_alive_is_said_in_the_plan(operator: Client, north: Any) -> N
 
 
 def test_auditor_sees_the_plan_but_no_action(auditor: Client, north: Any) -> None:
-    make.switch_up_to(north, State.LOADING, clock=FixedClock(datetime.now(UTC)))
+    make.switch_up_to(north, State.LOADING, clock=FakeClock(datetime.now(UTC)))
     response = auditor.get("/plan", {"host": "north-1", "profile": "qwen2-5-14b"})
     shown = text_of(response)
     assert "Your account may look, but not switch." in shown
@@ -276,7 +276,7 @@ def test_posts_need_their_token(sign_in: Callable[..., Client], north: Any) -> N
 
 
 def test_times_are_there_without_script(operator: Client, north: Any) -> None:
-    clock = FixedClock(datetime.now(UTC) - timedelta(seconds=8))
+    clock = FakeClock(datetime.now(UTC) - timedelta(seconds=8))
     make.switch_up_to(north, State.LOADING, clock=clock)
     page = operator.get("/").content.decode()
     assert re.search(r"<time data-elapsed datetime=\"[^\"]+\">\d+\u00a0s</time> elapsed", page)

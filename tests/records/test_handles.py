@@ -9,14 +9,15 @@ from switcher.models import AuditEntry, ModelCopy
 from switcher.records import leases, model_copies
 from switcher.records.model_copies import LeaseHolder
 from tests import make
-from tests.make import ANNA, FixedClock
+from tests.clocks import FakeClock
+from tests.make import ANNA
 
 pytestmark = pytest.mark.django_db
 
 
 def holder() -> LeaseHolder:
     host = make.host()
-    clock = FixedClock()
+    clock = FakeClock()
     fence = leases.take(host.pk, "test", clock)
     assert fence is not None
     return LeaseHolder(host.pk, fence, ANNA, clock=clock)

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ollama_simulator.faults import read_fault
 from ollama_simulator.runner import Ask
-from tests.simulator.conftest import World
+from tests.ollama_simulator.conftest import World
 
 MODELS = st.sampled_from(["a", "b", "c", "huge"])
 

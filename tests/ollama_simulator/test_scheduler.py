@@ -10,7 +10,7 @@ from ollama_simulator.durations import FOREVER_S
 from ollama_simulator.faults import Fault, read_fault
 from ollama_simulator.runner import Config, resident_bytes
 from ollama_simulator.server import Refused, Server
-from tests.simulator.conftest import GB, World
+from tests.ollama_simulator.conftest import GB, World
 
 MakeWorld = Callable[..., World]
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from ollama_simulator.command import make_host, size_bytes
-from tests.simulator.conftest import MODELS, Ollama, simulator
+from tests.ollama_simulator.conftest import MODELS, Ollama, simulator
 
 COMMAND = [sys.executable, "-m", "ollama_simulator"]
 
