@@ -1,4 +1,4 @@
-"""The project as an app: for its commands, which come before daphne's."""
+"""The project as an app, so that its commands take precedence over daphne's."""
 
 from django.apps import AppConfig
 

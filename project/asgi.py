@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Serve one connection. Daphne has no lifespan: there `project.server` starts the parts."""
+    """Serve one connection. (Daphne has no lifespan: there `project.server` starts the parts.)"""
     if scope["type"] == "http":
         app = _gateway() if is_gateway(scope["path"]) else django_app
         await app(scope, receive, send)
@@ -32,7 +32,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 def is_gateway(path: str) -> bool:
-    """Whether a path is one of OpenAI's or Ollama's, which never go through Django."""
+    """Return whether a path is the gateway's, which never goes through Django."""
     return is_gateway_path(path)
 
 
@@ -58,7 +58,7 @@ async def end_gateway() -> None:
 
 
 async def _lifespan(receive: Any, send: Any) -> None:
-    """Under uvicorn and its like: the parts live as long as the server."""
+    """Run the parts as long as the server, under uvicorn and the like."""
     await receive()
     parts = Background(assemble())
     try:

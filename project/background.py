@@ -1,7 +1,6 @@
-"""What runs beside the requests in a server process: the worker, the watcher and the auditor.
+"""The background work of a server process: the worker, the watcher and the audit work.
 
-Here is the assembly. Each part has threads of its own, all of them daemons: a thread of an executor
-would keep the process from ending.
+Each part has its own daemon threads: an executor's threads would keep the process from exiting.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from functools import partial
 
 log = logging.getLogger(__name__)
 
-# How long a running switch gets to end, before it is handed to the next start.
-PATIENCE_S = 5.0
-# What stops last is not kept from it for longer by what does not end.
-LAST_AFTER_S = 5.5
+# How long a running switch has to end before it is left to the next start.
+SWITCH_TIMEOUT_S = 5.0
+# How long the parts that stop last wait for the others.
+FIRST_TIMEOUT_S = 5.5
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Something that runs until it is told to stop. `stop` may take its time. Those that are `last`
-    stop one after the other, once the rest has ended: they write down how it did."""
+    """Something that runs until `stop`, which may take a while. Parts that are `last` stop one by
+    one after the others have ended: they record how that went."""
 
     name: str
     start: Callable[[], None]
@@ -34,7 +33,7 @@ class Part:
 
 
 def assemble(*, worker: bool = True, watcher: bool = True, auditor: bool = True) -> list[Part]:
-    """The parts of a whole server, in the order of their start."""
+    """Return the parts of a server, in the order in which they start."""
     from switcher.audit.server_processes import ProcessRun
     from switcher.audit.signer import Auditor
     from switcher.switching.worker import Worker
@@ -50,12 +49,12 @@ def assemble(*, worker: bool = True, watcher: bool = True, auditor: bool = True)
         parts.append(Part("watcher", watches.start, watches.stop))
     if worker:
         works = Worker()
-        parts.append(Part("worker", works.start, lambda: works.stop(PATIENCE_S)))
+        parts.append(Part("worker", works.start, lambda: works.stop(SWITCH_TIMEOUT_S)))
     return parts
 
 
 class Background:
-    """The parts of one server process: `start` once, `stop` as often as you like."""
+    """The parts of one server process. Call `start` once, `stop` any number of times."""
 
     def __init__(self, parts: list[Part]) -> None:
         self._parts = parts
@@ -69,9 +68,9 @@ class Background:
             log.info("the %s runs", part.name, extra={"action": "part-started"})
 
     async def stop(self, seconds: float) -> bool:
-        """Tell all parts to stop and wait for them, `seconds` at most. False: one still runs.
+        """Stop all parts and wait for them, at most `seconds`. Return whether they have ended.
 
-        Waiting is polling: joining in an executor would leave a thread that holds up the exit.
+        It polls: joining in an executor would leave a thread that delays the exit.
         """
         if self._stopping is None:
             self._stopping = self._stop_all()
@@ -87,7 +86,7 @@ class Background:
         first = [_in_thread(partial(_stop, part)) for part in parts if not part.last]
 
         def stop_last() -> None:
-            until = time.monotonic() + LAST_AFTER_S
+            until = time.monotonic() + FIRST_TIMEOUT_S
             for thread in first:
                 thread.join(max(0.0, until - time.monotonic()))
             for part in parts:
@@ -101,7 +100,7 @@ def _stop(part: Part) -> None:
     try:
         part.stop()
     except Exception:
-        log.exception("the %s did not stop well", part.name, extra={"action": "stop-failed"})
+        log.exception("the %s failed to stop", part.name, extra={"action": "stop-failed"})
 
 
 def _in_thread(act: Callable[[], None]) -> threading.Thread:

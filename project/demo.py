@@ -1,7 +1,7 @@
-"""The demo: two simulated hosts, an admin, an auditor, profiles and a little history.
+"""The demo: two simulated hosts, an admin, an auditor, profiles and a short history.
 
-The hosts are simulators in processes of their own, met by their address like any other server; the
-history is made by real switches on them.
+Each host is a simulator in a process of its own, addressed like any other server. The history comes
+from real switches on them.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ PROFILES: dict[str, dict[str, object]] = {
     "qwen-32b": {
         "tag": "qwen2.5:32b",
         "min_gpu_percent": 95,
-        "notes": "Wants nearly all of the card: not beside anything large.",
+        "notes": "Needs nearly all of the card: not together with another large model.",
     },
     "mistral-24b": {"tag": "mistral-small:24b", "keep_alive": "forever"},
     "llama-70b": {"tag": "llama3.3:70b", "load_timeout_s": 600},
@@ -110,8 +110,8 @@ HISTORY = {
 
 
 def start_simulators(first_port: int) -> list[tuple[SimulatedHost, str]]:
-    """Start one simulator for each host, at the same time; gives their addresses. They end with
-    this process. A port in use is no reason to fail: any other will do."""
+    """Start one simulator for each host and return their addresses. If a port is in use, take
+    another. They end with this process."""
     started = [_spawn(host, first_port + n) for n, host in enumerate(HOSTS)]
     found = []
     for host, process in zip(HOSTS, started, strict=True):
@@ -137,24 +137,24 @@ def _spawn(host: SimulatedHost, port: int) -> subprocess.Popen[str]:
 
 
 def _address_of(process: subprocess.Popen[str]) -> str:
-    """What it says when it listens; empty if it ended instead."""
+    """Return the address at which it listens; empty if it has ended instead."""
     assert process.stdout is not None
     line = process.stdout.readline()
     return line[line.index("http://") :].strip() if "http://" in line else ""
 
 
 def _end_with_parent() -> None:
-    """Linux: send SIGTERM to the child when its parent dies, however it dies."""
+    """Have Linux send SIGTERM to the child when its parent dies, however it dies."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def people() -> dict[str, str]:
-    """Make the admin and the auditor, or give them new passwords. Gives those to print."""
-    environment = read_environment()
+    """Create the admin and the auditor, or give them new passwords. Return those by name."""
+    given = read_environment()
     passwords = {
-        ADMIN: environment.admin_password or secrets.token_urlsafe(9),
-        AUDITOR: environment.auditor_password or secrets.token_urlsafe(9),
+        ADMIN: given.admin_password or secrets.token_urlsafe(9),
+        AUDITOR: given.auditor_password or secrets.token_urlsafe(9),
     }
     for name, password in passwords.items():
         with acting(lambda: BY_DEMO):
@@ -174,7 +174,7 @@ def _ensure_person(name: str, password: str) -> None:
 
 
 def set_up(simulators: Iterable[tuple[SimulatedHost, str]]) -> None:
-    """Hosts and profiles, where they are not there yet; a host's address as it is now."""
+    """Create missing hosts and profiles, and update the hosts' addresses."""
     for name, values in PROFILES.items():
         if not ModelProfile.objects.filter(name=name).exists():
             config.save_profile(ModelProfile(name=name, **values), BY_DEMO)
@@ -188,7 +188,7 @@ def set_up(simulators: Iterable[tuple[SimulatedHost, str]]) -> None:
 
 
 def make_history(say: Callable[[str], None]) -> None:
-    """A few real switches, both hosts at once; one of them fails and rolls back."""
+    """Run a few real switches, on both hosts at once; one of them fails and rolls back."""
     threads = [
         threading.Thread(target=_switch_through, args=(name, steps, say))
         for name, steps in HISTORY.items()
@@ -205,8 +205,8 @@ def _switch_through(name: str, steps: tuple[Step, ...], say: Callable[[str], Non
         for step in steps:
             if step.fails:
                 _refuse_next_load(host.base_url, PROFILES[step.profile]["tag"])
-            wish = SwitchRequest(profile=step.profile, host=name, reason=step.reason)
-            row, _ = request_switch(wish, BY_DEMO)
+            request = SwitchRequest(profile=step.profile, host=name, reason=step.reason)
+            row, _ = request_switch(request, BY_DEMO)
             run_once(row.pk)
             say(f"  {name}: {SwitchEvent.objects.get(pk=row.pk).outcome}")
     finally:
@@ -214,13 +214,13 @@ def _switch_through(name: str, steps: tuple[Step, ...], say: Callable[[str], Non
 
 
 def _refuse_next_load(base_url: str, tag: object) -> None:
-    """Only a simulator has this: the next load of `tag` runs out of memory."""
+    """Have the next load of `tag` run out of memory. Only a simulator can do this."""
     fault = {"kind": "fail_load", "tag": tag, "times": 1, "message": OUT_OF_MEMORY}
     requests.post(f"{base_url}/_sim/faults", json=fault, timeout=5).raise_for_status()
 
 
 def reload_active(say: Callable[[str], None]) -> None:
-    """After a new start the simulators hold nothing: load what was active, as a client would."""
+    """Load the active models again, as a client would: new simulators have nothing loaded."""
     for host in Host.objects.filter(simulated=True, removed_at=None).exclude(active_tag=""):
         if host.active_spec:
             thread = threading.Thread(
@@ -235,6 +235,6 @@ def _load(base_url: str, spec: Spec) -> None:
     try:
         client.load(spec, embeds=False, timeout_s=60, call=Call())
     except OllamaError:
-        pass  # the page shows it as what it is: nothing loaded
+        pass  # the page shows that nothing is loaded
     finally:
         client.close()

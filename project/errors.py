@@ -1,4 +1,4 @@
-"""What Django answers by itself: for programs a problem document, for people a page."""
+"""Django's own error responses: a problem document for programs, a page for people."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from switcher.panel.views import account
 
 
 def bad_request(request: HttpRequest, exception: Exception, **_: Any) -> HttpResponse:
-    """400."""
+    """Return 400."""
     if fallbacks.is_ours(request):
         return fallbacks.bad_request(request)
     return defaults.bad_request(request, exception)
 
 
 def server_error(request: HttpRequest, **_: Any) -> HttpResponse:
-    """500. The reason is in the log: Django wrote it there."""
+    """Return 500. Django has logged the reason."""
     return (
         fallbacks.server_error(request)
         if fallbacks.is_ours(request)

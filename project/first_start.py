@@ -1,4 +1,4 @@
-"""What the first start makes: an admin, and a host where Ollama is expected."""
+"""What the first start creates: an admin, and a host where Ollama is expected."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ADMIN = "admin"
 
 
 def ensure_admin() -> str:
-    """Make the first admin, if there is no superuser yet. Returns the password to print: only
-    where it was made up here; one from SWITCHER_ADMIN_PASSWORD is never shown."""
+    """Create the first admin if there is no superuser. Return the password if it was generated;
+    one from SWITCHER_ADMIN_PASSWORD is never shown."""
     users = get_user_model()._default_manager
     if users.filter(is_superuser=True).exists():
         return ""
@@ -29,8 +29,8 @@ def ensure_admin() -> str:
 
 
 def ensure_host() -> str:
-    """Add the host at OLLAMA_HOST or 127.0.0.1:11434, if there is none. Whether it answers is a
-    matter for the page. Returns its address where it was added."""
+    """Add the host at OLLAMA_HOST or 127.0.0.1:11434 if there is no host, without asking whether
+    it answers. Return its address if it was added."""
     if Host.objects.exists():
         return ""
     address = ollama_address(read_environment().ollama_host)
@@ -39,8 +39,8 @@ def ensure_host() -> str:
 
 
 def ollama_address(text: str) -> str:
-    """OLLAMA_HOST as Ollama's own clients read it: scheme and port may be left out, and the
-    wildcard address of a server means this machine."""
+    """Return the address that Ollama's own clients read from OLLAMA_HOST: scheme and port are
+    optional, and a server's wildcard address means this machine."""
     text = text.strip()
     if "://" not in text:
         text = f"http://{text or '127.0.0.1'}"

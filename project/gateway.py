@@ -1,8 +1,8 @@
-"""The gateway alone: for more processes of it than the one inside of the server, on one database.
+"""The gateway alone, for more processes than the one inside the server, on the same database.
 
     uvicorn project.gateway:application --workers 4
 
-It runs no switch and watches no host; the server does, which may be on another machine.
+It runs no switches and watches no hosts; the server does, which may be on another machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from switcher.ollama import relay  # noqa: E402
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Serve one connection. Sockets are the server's business."""
+    """Serve one connection, and refuse WebSockets, which the server has."""
     if scope["type"] == "http":
         await app(scope, receive, send)
     elif scope["type"] == "lifespan":

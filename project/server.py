@@ -1,6 +1,6 @@
-"""The server process: daphne with the background work, and an end that is clean.
+"""The server process: daphne with the background work, request limits and a clean shutdown.
 
-What daphne leaves to do was measured; each trap is named where it is met.
+Each measured trap of daphne is named where it is avoided.
 """
 
 from __future__ import annotations
@@ -26,68 +26,69 @@ from switcher.switching import waiting
 
 log = logging.getLogger(__name__)
 
-# A chat with a few pictures in it. Django itself reads 2.5 MB at most (of forms and API calls).
+# A chat with a few pictures. (Django itself limits forms and API calls to 2.5 MB.)
 MAX_BODY_BYTES = 32 * 2**20
-# A page sends nothing. The limit for a message holds for what we send, too: a state with every host
-# in it has to fit.
+# A page sends nothing. The limit for a message also applies to what we send: a state with all hosts
+# has to fit.
 MAX_FRAME_BYTES = 4096
 MAX_MESSAGE_BYTES = 8 * 2**20
 SERVICE_RESTART = 1012
-# The time that a page gets to answer a close before its connection is aborted. Autobahn asks for
-# 1 s, which txaio rounds down to a whole second of the clock: one in thirty pages got some
-# milliseconds, and saw a broken line instead of the code.
-CLOSE_ANSWER_S = 3
+# How long a page has to answer a close before its connection is aborted. Autobahn's default is 1 s,
+# which txaio rounds down to a whole second of the clock: one page in thirty got some milliseconds,
+# and saw a broken connection instead of the code.
+CLOSE_TIMEOUT_S = 3
 
-# The end, step by step; all in all less than 10 s.
-GRACE_S = 6.5
-LAST_ANSWERS_S = 0.5
-LEFTOVERS_S = 0.5
-LAST_WORDS_S = 1.0
-GIVE_UP_S = 9.0
+# The steps of the shutdown, less than 10 s in all.
+BACKGROUND_TIMEOUT_S = 6.5
+RESPONSES_TIMEOUT_S = 0.5
+CANCEL_TIMEOUT_S = 0.5
+AT_END_TIMEOUT_S = 1.0
+SHUTDOWN_TIMEOUT_S = 9.0
 
 
-class Flow:
-    """Whether the client takes what is sent: twisted says stop at 64 kB that wait, and go on."""
+class Backpressure:
+    """A twisted producer: twisted pauses it while the client leaves 64 kB unread."""
 
     def __init__(self) -> None:
-        self._goes_on = asyncio.Event()
-        self._goes_on.set()
+        self._may_send = asyncio.Event()
+        self._may_send.set()
 
     async def wait(self) -> None:
-        await self._goes_on.wait()
+        """Wait until there is room for more."""
+        await self._may_send.wait()
 
     def pauseProducing(self) -> None:  # noqa: N802 - twisted's name
-        self._goes_on.clear()
+        self._may_send.clear()
 
     def resumeProducing(self) -> None:  # noqa: N802 - twisted's name
-        self._goes_on.set()
+        self._may_send.set()
 
-    def stopProducing(self) -> None:  # noqa: N802 - twisted's name
-        self._goes_on.set()
+    stopProducing = resumeProducing  # noqa: N815 - twisted's name
 
 
 class BoundedRequest(WebRequest):
-    """Refuses a body that is too large while it comes: daphne would store all of it, and then
-    hand it on in memory. (The headers are bounded by twisted: 16 kB, 500 lines.) And knows when a
-    client does not take its answer: daphne would keep all of a stream in memory."""
+    """A request that takes limited memory. (Twisted limits the headers: 16 kB, 500 lines.)
+
+    A body that is too large is refused while it arrives: daphne would store all of it. A response
+    waits until the client reads it: daphne would keep a whole stream in memory.
+    """
 
     _received = 0
     _refused = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.flow = Flow()
+        self.backpressure = Backpressure()
 
     def handle_reply(self, message: dict[str, Any]) -> None:
         super().handle_reply(message)
         if message["type"] == "http.response.start" and self.channel is not None:
-            self.registerProducer(self.flow, True)
+            self.registerProducer(self.backpressure, True)
 
     def handle_exception(self, exception: Exception) -> None:
-        """An answer that has begun and cannot go on is cut off, not only ended, so that each client
-        sees that it is not whole: HTTP/1.0 has no other sign. Daphne would begin another answer,
-        which fails: the client would wait for ever, and the check that has found it would never run
-        again."""
+        """Abort the connection of a response that has begun, so that the client sees that it is
+        incomplete: HTTP/1.0 has no other sign. (Daphne would start a second response, which fails:
+        the client would wait for ever, and so would daphne's check for such failures.)"""
         if not self._response_started:
             super().handle_exception(exception)
         elif self.channel is not None:
@@ -126,7 +127,7 @@ class BoundedRequest(WebRequest):
 
 
 class BoundedFactory(HTTPFactory):
-    """Makes connections whose requests are bounded."""
+    """Creates connections whose requests are bounded."""
 
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802 - twisted's name
         protocol = super().buildProtocol(addr)
@@ -135,10 +136,10 @@ class BoundedFactory(HTTPFactory):
 
 
 class Server(DaphneServer):
-    """Daphne's server, with parts beside it that start when it listens and end before it does.
+    """Daphne's server with background parts, which start once it listens and stop before it does.
 
-    `announce` gets the address once it listens. `at_end` is awaited once no request is left. If
-    `run` could not listen, `failure` says why.
+    `announce` is called with the address once it listens. `at_end` is awaited once no request is
+    left. If `run` could not listen, `failure` says why.
     """
 
     def __init__(
@@ -151,7 +152,7 @@ class Server(DaphneServer):
     ) -> None:
         kwargs["websocket_max_message_size"] = MAX_MESSAGE_BYTES
         kwargs["websocket_max_frame_size"] = MAX_FRAME_BYTES
-        # A switch that is waited for answers after minutes: no time limit for an answer.
+        # A caller may wait minutes for a switch: no time limit for a response.
         kwargs["http_timeout"] = None
         kwargs["server_name"] = "switchboard"
         super().__init__(*args, **kwargs)
@@ -163,7 +164,7 @@ class Server(DaphneServer):
 
     @property
     def http_factory(self) -> HTTPFactory:
-        """The one that `run` makes, replaced by one that bounds."""
+        """Return a bounded one, whatever `run` sets."""
         return self._http_factory
 
     @http_factory.setter
@@ -171,31 +172,31 @@ class Server(DaphneServer):
         self._http_factory = BoundedFactory(self)
 
     def run(self) -> None:
-        """Serve until a signal ends it, or until it finds that it cannot listen."""
-        # Not before: a server that cannot listen must not touch a host.
+        """Serve until a signal ends it, or return at once if it cannot listen."""
+        # Not earlier: a server that cannot listen must not touch a host.
         reactor.callWhenRunning(self._start_parts)
         super().run()
         if not self.abort_start:
             _end_tasks(twisted_loop)
 
     def _start_parts(self) -> None:
-        self.ws_factory.setProtocolOptions(closeHandshakeTimeout=CLOSE_ANSWER_S)
+        self.ws_factory.setProtocolOptions(closeHandshakeTimeout=CLOSE_TIMEOUT_S)
         self._background = Background(self._make_parts() if self._make_parts else [])
         self._background.start()
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
-        """Send, and return once there is room for more."""
+        """Send, and return once the client has room for more."""
         await super().handle_reply(protocol, message)
         if message.get("more_body") and isinstance(protocol, BoundedRequest):
-            await protocol.flow.wait()
+            await protocol.backpressure.wait()
 
     def listen_success(self, port: Any) -> None:
         super().listen_success(port)
         if self._announce is not None:
             host, number = self.listening_addresses[-1]
             shown = f"[{host}]" if ":" in host else host
-            # It listens before the reactor has put in its signal handlers: who hears of the
-            # address may send a SIGTERM at once, and that would kill the process.
+            # It listens before the reactor has installed its signal handlers: a SIGTERM that
+            # comes at once would kill the process. So the address is announced after that.
             reactor.callWhenRunning(self._announce, f"http://{shown}:{number}/")
 
     def listen_error(self, failure: Any) -> None:
@@ -204,29 +205,31 @@ class Server(DaphneServer):
         self.stop()
 
     def kill_all_applications(self) -> Any:
-        """Called by the reactor before it ends, which waits for what this returns."""
-        exit_within(GIVE_UP_S)
-        ended = defer.Deferred.fromFuture(asyncio.ensure_future(self._end(), loop=twisted_loop))
-        ended.addErrback(lambda failure: log.error("The end went wrong: %s", failure))
-        return ended
+        """Shut down. The reactor calls this before it stops, and waits for the result."""
+        exit_within(SHUTDOWN_TIMEOUT_S)
+        done = defer.Deferred.fromFuture(
+            asyncio.ensure_future(self._shut_down(), loop=twisted_loop)
+        )
+        done.addErrback(lambda failure: log.error("The shutdown failed: %s", failure))
+        return done
 
-    async def _end(self) -> None:
+    async def _shut_down(self) -> None:
         log.info("stopping", extra={"action": "stopping"})
         await self._stop_listening()
         self._close_sockets()
         feed.stop_all()
-        if self._background is not None and not await self._background.stop(GRACE_S):
-            log.warning("not ended in time, left to the next start", extra={"action": "cut"})
+        if self._background is not None and not await self._background.stop(BACKGROUND_TIMEOUT_S):
+            log.warning("not stopped in time, left to the next start", extra={"action": "cut"})
         waiting.release_waiters()
-        await self._let_answer(LAST_ANSWERS_S)
+        await self._wait_for_responses(RESPONSES_TIMEOUT_S)
         left = self._applications()
         for application in left:
             application.cancel()
         if left:
-            await asyncio.wait(left, timeout=LEFTOVERS_S)
+            await asyncio.wait(left, timeout=CANCEL_TIMEOUT_S)
         if self._at_end is not None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._at_end(), LAST_WORDS_S)
+                await asyncio.wait_for(self._at_end(), AT_END_TIMEOUT_S)
         log.info("stopped, %d connections were cut", len(left), extra={"action": "stopped"})
 
     async def _stop_listening(self) -> None:
@@ -236,20 +239,20 @@ class Server(DaphneServer):
                 await defer.maybeDeferred(port.stopListening).asFuture(twisted_loop)
 
     def _close_sockets(self) -> None:
-        """1012, service restart: pages come again at once. `sendClose` refuses that code."""
+        """Send 1012, service restart: pages connect again. (`sendClose` refuses that code.)"""
         for protocol in list(self.connections):
             if isinstance(protocol, WebSocketProtocol) and protocol.state == protocol.STATE_OPEN:
                 protocol.sendCloseFrame(code=SERVICE_RESTART)
 
-    async def _let_answer(self, seconds: float) -> None:
-        """Who waited for the switch that has just ended, or was handed over, gets the answer."""
+    async def _wait_for_responses(self, seconds: float) -> None:
+        """Let callers that waited for a switch get the response about how it ended."""
         until = twisted_loop.time() + seconds
         while self._applications(of=WebRequest) and twisted_loop.time() < until:
             await asyncio.sleep(0.02)
 
     def _applications(self, of: type = object) -> list[asyncio.Future[Any]]:
-        """What is still at work. A request that was half read has no application yet: the stock
-        method fails with a KeyError on it, and then nothing at all is ended."""
+        """Return the applications that still run. A request that was half read has none yet: on it
+        the stock method fails with a KeyError, and then ends nothing at all."""
         known = [
             c.get("application_instance") for p, c in self.connections.items() if isinstance(p, of)
         ]
@@ -257,20 +260,21 @@ class Server(DaphneServer):
 
 
 def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """CPython 3.11 crashes at exit where a task is pending (10 of 10 with an open stream)."""
+    """Cancel all tasks: with one pending, CPython 3.11 crashes at exit (10 of 10 with an open
+    stream)."""
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
     if tasks:
-        loop.run_until_complete(asyncio.wait(tasks, timeout=LEFTOVERS_S))
+        loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_TIMEOUT_S))
     loop.run_until_complete(loop.shutdown_asyncgens())
 
 
 def exit_within(seconds: float) -> None:
-    """Whatever hangs, the process has ended by then, with code 0.
+    """Have the process exit with code 0 within this time, whatever hangs.
 
-    What may hang is a thread of an executor, such as one that waits for a switch: Python joins
-    those at its exit. What is cut is in the database as far as it came; the next start goes on.
+    An executor's thread may hang, such as one that waits for a switch: Python joins those at exit.
+    What is cut off is in the database as far as it got, and the next start continues it.
     """
     timer = threading.Timer(seconds, _exit_now)
     timer.daemon = True
@@ -278,7 +282,7 @@ def exit_within(seconds: float) -> None:
 
 
 def _exit_now() -> None:
-    log.info("not waited for any longer", extra={"action": "cut"})
+    log.info("something still runs and is cut off", extra={"action": "cut"})
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

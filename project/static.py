@@ -11,11 +11,11 @@ from whitenoise.middleware import WhiteNoiseMiddleware
 
 
 class StaticMiddleware(WhiteNoiseMiddleware):
-    """WhiteNoise with whole answers: its streamed ones are synchronous iterators, which Django
-    collects under ASGI with a warning for each file. Ours are small.
+    """WhiteNoise with whole responses, in an asynchronous chain of middleware.
 
-    Asynchronous where the rest is: a synchronous one in the chain would hold a thread for every
-    request that waits, and keep a client that leaves from ending its request.
+    WhiteNoise streams with synchronous iterators, which Django collects under ASGI with a warning
+    for each file; our files are small. And a synchronous middleware in the chain would hold a
+    thread for every request that waits, and keep it after the client has left.
     """
 
     sync_capable = True
@@ -42,7 +42,7 @@ class StaticMiddleware(WhiteNoiseMiddleware):
 
     @staticmethod
     def serve(static_file: Any, request: HttpRequest) -> HttpResponseBase:
-        """The whole file in one answer; read in place, as it is some 50 kB from the page cache."""
+        """Return the whole file, read here: some 50 kB from the page cache."""
         response = static_file.get_response(request.method, request.META)
         content = response.file.read() if response.file is not None else b""
         if response.file is not None:

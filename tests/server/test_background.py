@@ -1,4 +1,4 @@
-"""What runs beside the requests: its start, its end, and who starts it where daphne does not."""
+"""The background work: its start, its end, and what starts it under servers other than daphne."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_a_part_that_fails_at_its_end_is_logged(caplog: pytest.LogCaptureF
     background = Background([Fake("bad", [], fails=True).part()])
     background.start()
     assert await background.stop(5)
-    assert "the bad did not stop well" in caplog.text
+    assert "the bad failed to stop" in caplog.text
 
 
 def test_a_server_can_do_without_the_worker() -> None:

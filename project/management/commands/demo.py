@@ -19,7 +19,7 @@ class Command(BaseCommand):
         from project import demo
         from switcher.models import SwitchEvent
 
-        # The gateway has no keys yet; here it serves whoever is on this machine.
+        # The gateway has no keys yet: let it serve everyone on this machine.
         settings.SWITCHER_OPEN_GATEWAY = True
         call_command("migrate", verbosity=0, interactive=False)
         simulators = demo.start_simulators(options["port"] + 1)
@@ -29,7 +29,7 @@ class Command(BaseCommand):
         if SwitchEvent.objects.exists():
             demo.reload_active(self._say)
         else:
-            self._say("Making a little history, by real switches (some 10 s, only this once):")
+            self._say("Creating a short history with real switches (about 10 s, only this once):")
             demo.make_history(self._say)
         for name, password in demo.people().items():
             self._say(f"Sign in as {name} with the password {password}")

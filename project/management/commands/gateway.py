@@ -11,7 +11,7 @@ from project.management.commands.serve import check_migrated
 
 
 class Command(BaseCommand):
-    help = "Pass clients' requests on, beside a server that uses the same database."
+    help = "Serve the gateway alone, next to a server that uses the same database."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -33,7 +33,7 @@ class Command(BaseCommand):
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # whom to believe is a setting of ours
-            # A stream gets so long to end when the process is told to.
+            proxy_headers=False,  # which proxies are trusted is a setting of ours
+            # How long a stream has to end when the process stops.
             timeout_graceful_shutdown=10,
         )

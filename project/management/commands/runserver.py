@@ -1,4 +1,4 @@
-"""`runserver`: daphne's, for development, with our server and what runs beside it."""
+"""`runserver`: daphne's, for development, with our server and its background work."""
 
 from __future__ import annotations
 

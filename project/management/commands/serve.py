@@ -12,8 +12,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.migrations.executor import MigrationExecutor
 
-# What is left after the end of the server; a thread that still waits is not waited for.
-EXIT_WITHIN_S = 1.0
+# After the server has ended, for threads that still wait for something.
+EXIT_TIMEOUT_S = 1.0
 
 
 class Command(BaseCommand):
@@ -53,8 +53,8 @@ class Command(BaseCommand):
         server.run()
         if server.failure:
             raise CommandError(f"Cannot listen on {host} port {port}: {server.failure}")
-        sign_the_rest()  # an export that is cut off writes so last of all
-        exit_within(EXIT_WITHIN_S)
+        sign_the_rest()  # the last entry may be that of an export that was cut off
+        exit_within(EXIT_TIMEOUT_S)
 
     def _announce(self, address: str) -> None:
         self.stdout.write(f"Switchboard listens on {address}")

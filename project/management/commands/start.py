@@ -1,4 +1,4 @@
-"""`start`: what `script/server` runs: prepare what the first start needs, then serve."""
+"""`start`: what `script/server` runs: creates what the first start needs, then serves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 
 class Command(BaseCommand):
-    help = "Start for real use: prepare what the first start needs, then serve."
+    help = "Start for real use: create what the first start needs, then serve."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
