@@ -1,4 +1,4 @@
-"""Facts in words, where several pages say the same."""
+"""Words for facts that several pages show."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SOURCES = {
 
 
 def came_from(source: str, ip: str | None) -> str:
-    """From where somebody acted: `web, 192.0.2.14`."""
+    """Return where somebody acted from: `web, 192.0.2.14`."""
     where = SOURCES.get(source, source)
     return f"{where}, {ip}" if ip else where
 
 
 def keep_alive_words(text: str) -> str:
-    """A checked keep-alive for people: `30 min`, `for ever`, `unloads after each use`."""
+    """Return a checked keep-alive in words: `30 min`, `forever`, `unloads after each use`."""
     if text == FOREVER:
-        return "for ever"
+        return "forever"
     seconds = keep_alive_s(text) or 0.0
     if not seconds:
         return "unloads after each use"

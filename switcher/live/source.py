@@ -16,7 +16,7 @@ from switcher.presentation.board import Board
 from switcher.presentation.board import board as read_board
 from switcher.presentation.hosts import HostPage, HostView, host_page
 from switcher.presentation.switches import SwitchView, switch_view
-from switcher.queries.change_marker import pulse
+from switcher.queries.change_marker import change_marker
 from switcher.watching.loop import latest
 
 ROW_PARTS = ("state", "model", "vram", "meta", "note")
@@ -38,7 +38,7 @@ class PanelSource:
 
     def change_marker(self) -> object:
         """Return a value that differs once any process has changed something. One query."""
-        return pulse()
+        return change_marker()
 
     def render(self, topics: frozenset[str]) -> Rendered:
         """All topics from one reading of the board; a switch's own page needs one query more."""

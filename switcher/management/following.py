@@ -1,4 +1,4 @@
-"""Following one switch from a terminal: its phases as lines, and whoever runs it."""
+"""Following a switch from a terminal, and running it there if no server does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLAIM_INTERVAL_S = 1.5
 FINISH_TIMEOUT_S = 10.0
 HAND_OVER_TIMEOUT_S = 5.0
 LOOK_INTERVAL_S = 0.2
-# Ended before anything was touched, because it could not be done as things are.
+# Errors that end a switch before anything is touched.
 _REFUSED = frozenset({"plan-blocked", "plan-outdated", "no-such-model"})
 
 
@@ -57,7 +57,7 @@ class OwnWorker:
 
 
 class Screen:
-    """One line for each phase, and on a terminal one that counts."""
+    """Prints one line for each phase, and on a terminal one that counts the seconds."""
 
     def __init__(self, out: OutputWrapper, live: bool) -> None:
         self._out = out
@@ -65,12 +65,12 @@ class Screen:
         self._shown = 0
 
     def begin(self, row: SwitchDetail) -> None:
-        """From what to what, and by which number it can be found again."""
+        """Print from which model to which it is, and its number."""
         left = f"{short_name(row.previous_model)} → " if row.previous_model else ""
         self._line(f"{left}{short_name(row.model)} on {row.host} (switch {row.id})")
 
     def show(self, row: SwitchDetail) -> None:
-        """What is new since the last time."""
+        """Print what is new since the last call."""
         self._wipe()
         for phase in row.phases[self._shown :]:
             if phase.seconds is None:
@@ -87,7 +87,7 @@ class Screen:
         self._out.flush()
 
     def end(self, row: SwitchDetail) -> None:
-        """How it ended, and what to know of it."""
+        """Print how it ended, with its warnings."""
         for text in row.warnings:
             self._line(f"Warning: {text}")
         if row.error:
@@ -139,7 +139,7 @@ def follow(
 
 
 def exit_code(row: SwitchDetail) -> int:
-    """0 active, 3 the old set is back, 4 failed, 5 it could not be done as things are."""
+    """Return 0 for active, 3 for rolled back or cancelled, 4 for failed, 5 for refused."""
     if row.state is State.ACTIVE:
         return ACTIVE
     if row.state in (State.ROLLED_BACK, State.CANCELLED):
@@ -153,7 +153,7 @@ def _phase_json(phase: RecordedPhase) -> dict[str, Any]:
 
 
 def switch_json(row: SwitchDetail) -> dict[str, Any]:
-    """The object that `--json` prints."""
+    """Return the object that `--json` prints."""
     return {
         "success": row.state is State.ACTIVE,
         "state": row.state.value,

@@ -1,4 +1,4 @@
-"""What the commands share: who acts, how errors leave, how facts look in columns."""
+"""What the commands share: exit codes, errors, tables, sizes and times in words."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from switcher.records import Actor
 from switcher.records.people import at_this_terminal
 
 ACTIVE, USAGE, ROLLED_BACK, FAILED, REFUSED = 0, 1, 3, 4, 5
+NO_HOSTS = "There is no host yet. Add one: hosts add NAME http://ADDRESS:11434"
 
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?$", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -25,7 +26,7 @@ _NAME = re.compile(r"^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$")
 
 
 class TerminalCommand(BaseCommand):
-    """A command whose exit code says how it went; wrong use is 1, as everywhere here."""
+    """A command whose exit code says how it went; wrong usage is 1."""
 
     requires_system_checks: list[str] = []
 
@@ -33,12 +34,12 @@ class TerminalCommand(BaseCommand):
         try:
             super().run_from_argv(argv)
         except SystemExit as exc:
-            if exc.code == 2:  # argparse's own code for wrong use
+            if exc.code == 2:  # argparse's own code for wrong usage
                 raise SystemExit(USAGE) from exc
             raise
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run, and leave with the code. Errors are one line on stderr."""
+        """Run, and exit with the code. An error is one line on stderr."""
         try:
             code = self.run(**options)
         except SwitcherError as exc:
@@ -53,7 +54,7 @@ class TerminalCommand(BaseCommand):
             sys.exit(code)
 
     def run(self, **options: Any) -> int:
-        """Do it; gives the exit code."""
+        """Carry the command out and return the exit code."""
         raise NotImplementedError
 
     def say(self, text: str = "") -> None:
@@ -64,7 +65,7 @@ class TerminalCommand(BaseCommand):
         self.say(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
     def say_table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Columns as wide as they need, three blanks between, as `ollama ps` has them."""
+        """Print columns as wide as they need, three spaces apart, as `ollama ps` does."""
         widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
         for row in (head, *rows):
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -72,30 +73,28 @@ class TerminalCommand(BaseCommand):
 
 
 def code_of(exc: SwitcherError) -> int:
-    """The exit code for what a service raised."""
+    """Return the exit code for an error of a service."""
     if isinstance(exc, BadRequest | NotFound):
         return USAGE
-    if isinstance(exc, Conflict | PlanBlocked):
-        return REFUSED
-    return FAILED
+    return REFUSED if isinstance(exc, Conflict | PlanBlocked) else FAILED
 
 
 def actor() -> Actor:
-    """The person at this terminal."""
+    """Return the person at this terminal."""
     return at_this_terminal()
 
 
 def size_bytes(text: str) -> int:
-    """`24GB` (decimal), `24GiB` or a bare number of bytes. For argparse."""
+    """Read `24GB` (decimal), `24GiB` or a bare number of bytes. For argparse."""
     match = _SIZE.match(text.strip())
     if match is None or not float(match[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write for example 24GB")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write for example 24GB")
     base = 1024 if match[3] else 1000
     return round(float(match[1]) * float(base ** _POWERS[match[2].upper()]))
 
 
 def check_name(text: str) -> str:
-    """A host's or profile's name."""
+    """Return a host's or profile's name if it is valid. Raises BadRequest."""
     if not _NAME.match(text):
         raise BadRequest(
             "A name has lower-case letters, digits and hyphens, for example north-1.", "name"
@@ -104,14 +103,19 @@ def check_name(text: str) -> str:
 
 
 def size_text(count: int) -> str:
-    """Decimal, as Ollama shows sizes: `5.1 GB`, `574 MB`."""
+    """Return a size in decimal units, as Ollama shows it: `5.1 GB`, `574 MB`."""
     if count >= 1_000_000_000:
         return f"{count / 1e9:.1f} GB"
     return f"{count / 1e6:.0f} MB"
 
 
+def marks_text(is_default: bool, simulated: bool) -> str:
+    """Return what is special about a host: `default, simulated`."""
+    return ", ".join(w for w, on in (("default", is_default), ("simulated", simulated)) if on)
+
+
 def until_text(expires: datetime | None, stays: bool, now: datetime) -> str:
-    """When it leaves if nobody uses it, in Ollama's own words."""
+    """Return when an idle model unloads, in Ollama's own words."""
     if stays:
         return "Forever"
     if expires is None:
@@ -122,6 +126,6 @@ def until_text(expires: datetime | None, stays: bool, now: datetime) -> str:
     if seconds < 90:
         return f"{seconds:.0f} seconds from now"
     minutes = seconds / 60
-    return (
-        f"{minutes:.0f} minutes from now" if minutes < 90 else f"{minutes / 60:.0f} hours from now"
-    )
+    if minutes < 90:
+        return f"{minutes:.0f} minutes from now"
+    return f"{minutes / 60:.0f} hours from now"

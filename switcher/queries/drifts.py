@@ -1,4 +1,4 @@
-"""Recorded drift, as pages, the API and commands show it."""
+"""Recorded drift, for pages, the API and commands."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ RECENT = 6
 
 @dataclass(frozen=True, slots=True)
 class DriftRow:
-    """One drift with its evidence. `repair` is the switch that was to mend it."""
+    """One drift with its evidence. `repair` is the switch that is to end it."""
 
     id: int
     kind: str
-    word: str
     model: str
     digest: str
     text: str
@@ -33,12 +32,16 @@ class DriftRow:
     repair: int | None
 
     @property
+    def word(self) -> str:
+        return WORDS[Kind(self.kind)]
+
+    @property
     def is_open(self) -> bool:
         return self.ended_at is None
 
 
 def open_by_host(hosts: Iterable[int]) -> dict[int, tuple[Recorded, ...]]:
-    """What is open on these hosts, the oldest first. One query."""
+    """Return the open drifts of these hosts, oldest first, in one query."""
     found: dict[int, list[Recorded]] = defaultdict(list)
     rows = Drift.objects.filter(host_id__in=list(hosts), ended_at=None).order_by("id")
     for row in rows.defer("evidence"):
@@ -47,13 +50,13 @@ def open_by_host(hosts: Iterable[int]) -> dict[int, tuple[Recorded, ...]]:
 
 
 def open_drifts(host_id: int) -> tuple[DriftRow, ...]:
-    """What is open on a host, the oldest first."""
+    """Return the open drifts of a host, oldest first."""
     rows = Drift.objects.filter(host_id=host_id, ended_at=None).order_by("id")
     return tuple(_row(row) for row in rows)
 
 
 def recent_drifts(host_id: int) -> tuple[DriftRow, ...]:
-    """Return the open drifts of a host and the last ones that ended, open ones first."""
+    """Return the open drifts of a host, then the last ones that ended; each newest first."""
     drifts = Drift.objects.filter(host_id=host_id).order_by("-id")
     ended = drifts.filter(ended_at__isnull=False).values("id")[:RECENT]
     rows = [_row(row) for row in drifts.filter(Q(ended_at=None) | Q(pk__in=ended))]
@@ -64,7 +67,6 @@ def _row(row: Drift) -> DriftRow:
     return DriftRow(
         id=row.pk,
         kind=row.kind,
-        word=WORDS[Kind(row.kind)],
         model=row.model,
         digest=row.digest,
         text=row.text,

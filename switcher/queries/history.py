@@ -1,6 +1,6 @@
-"""How long it usually takes and how much it usually is, from this host's own past.
+"""How long the phases of a switch and how much memory a model take, from a host's own past.
 
-Nothing is claimed without a sample, and each figure names its own.
+Nothing is estimated without a sample, and each number names its own.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ from switcher.domain.specs import Spec
 from switcher.domain.states import State, Strategy
 from switcher.models import SwitchEvent
 
-LAST = 5
-LOOK_BACK = 60
+MAX_SAMPLES = 5
+MAX_SWITCHES = 60
+MAX_LOADS = 20
+MIN_LOAD_S = 0.2  # shorter ones say nothing about the disk
 
 
 def expected_phases(host_id: int, target: Installed | None) -> dict[Strategy, dict[str, Expected]]:
-    """Seconds by phase, for each strategy: the median of the last few switches to this digest on
-    this host in this order; for the load else from its bytes over the host's own measured rate."""
+    """Return the expected seconds by phase, for each strategy.
+
+    That is the median of the last switches to this digest on this host with this strategy. If
+    there are none, a load is estimated from the model's size and the host's measured rate.
+    """
     if target is None:
         return {}
     rows = [r for r in _past(host_id) if not _loaded_nothing(r["figures"])]
@@ -34,24 +39,24 @@ def _loaded_nothing(figures: dict[str, Any]) -> bool:
 def _by_phase(
     rows: list[dict[str, Any]], target: Installed, strategy: Strategy
 ) -> dict[str, Expected]:
-    to_it = [r for r in rows if r["to_digest"] == target.digest]
-    same = [r for r in to_it if r["strategy"] == strategy.value][:LAST]
-    found = {p: e for p in State if (e := _median(same, p.value)) is not None}
+    to_target = [r for r in rows if r["to_digest"] == target.digest]
+    same_strategy = [r for r in to_target if r["strategy"] == strategy.value]
+    found = {p: e for p in State if (e := _median(same_strategy, p))}
     for phase in (State.LOADING, State.WARMING, State.VERIFYING):
-        if phase not in found and (e := _median(to_it[:LAST], phase.value)):
-            found[phase] = e  # in the other order: nearer than no figure
+        if phase not in found and (e := _median(to_target, phase)):
+            found[phase] = e  # with the other strategy: closer than no number
     for phase in (State.CHECKING, State.DRAINING, State.UNLOADING, State.ACTIVATING):
-        if phase not in found and (e := _median(rows[:LAST], phase.value)):
+        if phase not in found and (e := _median(rows, phase)):
             found[phase] = Expected(e.seconds, "other models here")
-    if State.LOADING not in found and (rate := _rate(rows)):
-        found[State.LOADING] = Expected(
-            target.size / rate, f"its size at {rate / 1e9:.1f} GB/s, as measured here"
-        )
+    if State.LOADING not in found and (rate := _bytes_per_s(rows)):
+        source = f"its size at {rate / 1e9:.1f} GB/s, as measured here"
+        found[State.LOADING] = Expected(target.size / rate, source)
     return {p.value: e for p, e in found.items()}
 
 
 def expected_size(host_id: int, target: Installed | None, spec: Spec) -> Size:
-    """Bytes when loaded: as last seen here with the same context, else from the file."""
+    """Return the bytes of a loaded model: as last seen here with the same context, else estimated
+    from its file."""
     if target is None:
         return Size(0, "")
     for row in _past(host_id):
@@ -63,7 +68,7 @@ def expected_size(host_id: int, target: Installed | None, spec: Spec) -> Size:
 
 
 def usual_gpu_percent(host_id: int, digest: str) -> int | None:
-    """The share of this model that lay on the GPU when it was last activated here."""
+    """Return the share of a model that was on the GPU when it was last activated here."""
     for row in _past(host_id):
         if row["to_digest"] == digest and "gpu_percent" in row["figures"]:
             return int(row["figures"]["gpu_percent"])
@@ -72,28 +77,29 @@ def usual_gpu_percent(host_id: int, digest: str) -> int | None:
 
 def _past(host_id: int) -> list[dict[str, Any]]:
     rows = SwitchEvent.objects.filter(host_id=host_id, state=State.ACTIVE.value)
-    wanted = rows.values("to_digest", "strategy", "phases", "figures", "to_spec")[:LOOK_BACK]
-    return [dict(row) for row in wanted]
+    columns = rows.values("to_digest", "strategy", "phases", "figures", "to_spec")
+    return [dict(row) for row in columns[:MAX_SWITCHES]]
 
 
-def _median(rows: list[dict[str, Any]], phase: str) -> Expected | None:
-    took = [
-        p["seconds"]
-        for row in rows
-        for p in row["phases"]
-        if p["phase"] == phase and p["seconds"] is not None
+def _median(rows: list[dict[str, Any]], state: State) -> Expected | None:
+    seconds = [
+        phase["seconds"]
+        for row in rows[:MAX_SAMPLES]
+        for phase in row["phases"]
+        if phase["phase"] == state.value and phase["seconds"] is not None
     ]
-    if not took:
+    if not seconds:
         return None
-    times = "the last switch to it here" if len(took) == 1 else f"the last {len(took)} here"
-    return Expected(round(median(took), 3), times)
+    many = f"the last {len(seconds)} here"
+    source = "the last switch to it here" if len(seconds) == 1 else many
+    return Expected(round(median(seconds), 3), source)
 
 
-def _rate(rows: list[dict[str, Any]]) -> float:
-    """Bytes a second of this host's past loads that were long enough to measure."""
+def _bytes_per_s(rows: list[dict[str, Any]]) -> float:
+    """Return the rate of this host's past loads that were long enough to measure; 0 if none."""
     rates = [
         row["figures"]["file_bytes"] / row["figures"]["load_s"]
         for row in rows
-        if row["figures"].get("load_s", 0) > 0.2 and row["figures"].get("file_bytes")
+        if row["figures"].get("load_s", 0) > MIN_LOAD_S and row["figures"].get("file_bytes")
     ]
-    return median(rates[:20]) if rates else 0.0
+    return median(rates[:MAX_LOADS]) if rates else 0.0

@@ -7,5 +7,5 @@ from switcher.models import Host
 
 
 def published(host_id: int) -> PublishedName:
-    """Of one host, as it is stored now. Raises Host.DoesNotExist."""
+    """Return the published name of a host as it is stored now. Raises Host.DoesNotExist."""
     return PublishedName.of(Host.objects.get(pk=host_id))

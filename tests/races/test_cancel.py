@@ -96,7 +96,7 @@ def test_ctrl_c_in_the_command_asks_once_and_cancels(
     (loading,) = [p for p in row.phases if p["phase"] == "loading"]
     left = loading["seconds"] - (pressed[0] - _began(loading))
     assert left < SEEN_S
-    assert "what was there before comes back" in out.getvalue()
+    assert "the old model is being restored" in out.getvalue()
     check_cancelled(world, row, by=row.actor)
 
 

@@ -1,4 +1,4 @@
-"""`hosts`: list, add, remove, and what their clients get."""
+"""`hosts`: list, add and remove hosts; set what their clients get."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from django.core.management.base import CommandParser
 from switcher.domain.specs import check_address, check_keep_alive
 from switcher.domain.states import Strategy
 from switcher.management.terminal import (
+    NO_HOSTS,
     TerminalCommand,
     actor,
     check_name,
+    marks_text,
     size_bytes,
     size_text,
 )
@@ -24,47 +26,87 @@ from switcher.records import config
 from switcher.records.clients import POLICIES, drop_name, put_name, set_clients
 from switcher.switching.published_name import publish
 
-CLIENTS_HEAD = ("A CLIENT THAT NAMES", "GETS", "PROFILE", "ON THE HOST")
 HEAD = ("NAME", "ADDRESS", "VRAM", "STRATEGY", "ACTIVE", "")
+CLIENTS_HEAD = ("A CLIENT THAT NAMES", "GETS", "PROFILE", "ON THE HOST")
 
 
 class Command(TerminalCommand):
-    help = "List hosts, add and remove them; `hosts clients` says what their clients get."
+    help = "List hosts, add and remove them, and set what their clients get."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help="the list as JSON")
-        ways = "add | remove | clients | policy | name | unname | publish"
-        actions = parser.add_subparsers(dest="action", metavar=ways)
-        add = actions.add_parser("add", help="add a host")
-        add.add_argument("name", metavar="NAME")
-        add.add_argument("url", metavar="URL")
-        add.add_argument("--vram", type=size_bytes, default=None, metavar="24GB")
+        parser.add_argument("--json", action="store_true", help="print the list as JSON")
+        parser.set_defaults(action=self._list)
+        words = "add | remove | clients | policy | name | unname | publish"
+        actions = parser.add_subparsers(metavar=words)
+
+        def action(name: str, run: Any, text: str, *arguments: str) -> CommandParser:
+            added: CommandParser = actions.add_parser(name, help=text)
+            added.set_defaults(action=run)
+            for argument in arguments:
+                added.add_argument(argument, metavar=argument.upper())
+            return added
+
+        add = action("add", self._add, "add a host", "name", "url")
+        add.add_argument("--vram", type=size_bytes, metavar="24GB")
         add.add_argument("--simulated", action="store_true")
-        add.add_argument(
-            "--strategy", default=Strategy.AUTO.value, choices=[s.value for s in Strategy]
-        )
+        strategies = [strategy.value for strategy in Strategy]
+        add.add_argument("--strategy", default=Strategy.AUTO.value, choices=strategies)
         add.add_argument("--keep-alive", default="30m", metavar="30m")
-        remove = actions.add_parser("remove", help="take a host off the board; it is not touched")
-        remove.add_argument("name", metavar="NAME")
-        _add_clients_arguments(actions)
-        _add_publish_arguments(actions)
+        action("remove", self._remove, "remove a host; the server is not touched", "name")
+        clients = action("clients", self._clients, "what clients get for each name now", "host")
+        # SUPPRESS, so that it does not undo a `--json` before the word.
+        clients.add_argument("--json", action="store_true", default=SUPPRESS, help="as JSON")
+        policy = action("policy", self._policy, "what clients get: active, names, strict", "host")
+        policy.add_argument("policy", choices=POLICIES)
+        action("name", self._name, "let a name stand for a profile", "host", "name", "profile")
+        action("unname", self._unname, "let a name stand for nothing", "host", "name")
+        text = "set a name on the Ollama server itself that follows the active model"
+        name = action("publish", self._publish, text, "host")
+        name.add_argument("name", metavar="NAME", nargs="?", default="", help="without it: none")
 
     def run(self, **options: Any) -> int:
-        acts = {
-            "add": self._add,
-            "remove": self._remove,
-            "clients": self._clients,
-            "policy": self._policy,
-            "name": self._name,
-            "unname": self._unname,
-            "publish": self._publish,
-        }
-        acts.get(options["action"], self._list)(options)
+        options["action"](options)
         return 0
+
+    def _list(self, options: dict[str, Any]) -> None:
+        found = hosts()
+        if options["json"]:
+            self.say_json([_json(each) for each in found])
+        elif not found:
+            self.say(NO_HOSTS)
+        else:
+            self.say_table(HEAD, [_row(each) for each in found])
+
+    def _add(self, options: dict[str, Any]) -> None:
+        values = {
+            "name": check_name(options["name"]),
+            "base_url": check_address(options["url"]),
+            "vram_bytes": options["vram"],
+            "simulated": options["simulated"],
+            "strategy": options["strategy"],
+            "keep_alive": check_keep_alive(options["keep_alive"]),
+        }
+        config.put_host(values, actor())
+        self.say(f"Added {values['name']} at {values['base_url']}.")
 
     def _remove(self, options: dict[str, Any]) -> None:
         config.remove_host(host(options["name"]).id, actor())
         self.say(f"Removed {options['name']}. Its history stays; the host was not touched.")
+
+    def _clients(self, options: dict[str, Any]) -> None:
+        page = clients_page(options["host"])
+        if options["json"]:
+            clients = [asdict(row) for row in page.rows]
+            names = dict(page.names)
+            self.say_json(
+                {"host": page.host, "policy": page.policy, "names": names, "clients": clients}
+            )
+            return
+        self.say(f"{page.host}, policy {page.policy}. {page.words}")
+        rows = [(r.name or "anything else", r.model, r.profile, r.word) for r in page.rows]
+        self.say_table(CLIENTS_HEAD, rows)
+        if page.unused:
+            self.say(f"Names without effect under this policy: {', '.join(page.unused)}.")
 
     def _policy(self, options: dict[str, Any]) -> None:
         set_clients(host(options["host"]).id, actor(), policy=options["policy"])
@@ -80,86 +122,27 @@ class Command(TerminalCommand):
     def _unname(self, options: dict[str, Any]) -> None:
         found = host(options["host"])
         name = drop_name(found.id, options["name"], actor())
-        self.say(f"{name} is no name of {found.name} any more.")
+        self.say(f"{name} is no longer a name on {found.name}.")
 
     def _publish(self, options: dict[str, Any]) -> None:
-        found = host(options["host"])
-        later = publish(found.id, options["name"], actor())
-        if later:
-            self.say(f"Saved, and done as soon as it can be. {later}")
-        elif options["name"]:
-            self.say(
-                f"{options['name']} on {found.name} itself means its active model from now on."
-            )
+        found, name = host(options["host"]), options["name"]
+        delayed = publish(found.id, name, actor())
+        if delayed:
+            self.say(f"Saved; it will be carried out as soon as possible. {delayed}")
+        elif name:
+            self.say(f"On {found.name} itself, {name} now means the active model.")
         else:
-            self.say(f"{found.name} publishes its active model by no name any more.")
-
-    def _clients(self, options: dict[str, Any]) -> None:
-        page = clients_page(options["host"])
-        if options["json"]:
-            self.say_json({"host": page.host, "policy": page.policy, "names": dict(page.names),
-                           "clients": [asdict(row) for row in page.rows]})  # fmt: skip
-            return
-        self.say(f"{page.host}, policy {page.policy}. {page.words}")
-        rows = [(r.name or "anything else", r.model, r.profile, r.word) for r in page.rows]
-        self.say_table(CLIENTS_HEAD, rows)
-        if page.unused:
-            self.say(f"Names that mean nothing under this policy: {', '.join(page.unused)}.")
-
-    def _add(self, options: dict[str, Any]) -> None:
-        values = {
-            "name": check_name(options["name"]),
-            "base_url": check_address(options["url"]),
-            "vram_bytes": options["vram"],
-            "simulated": options["simulated"],
-            "strategy": options["strategy"],
-            "keep_alive": check_keep_alive(options["keep_alive"]),
-        }
-        config.put_host(values, actor())
-        self.say(f"Added {values['name']} at {values['base_url']}.")
-
-    def _list(self, options: dict[str, Any]) -> None:
-        found = hosts()
-        if options["json"]:
-            self.say_json([_json(each) for each in found])
-        elif not found:
-            self.say("There is no host yet. Add one: hosts add NAME http://ADDRESS:11434")
-        else:
-            self.say_table(HEAD, [_row(each) for each in found])
-
-
-def _add_clients_arguments(actions: Any) -> None:
-    clients = actions.add_parser("clients", help="what a client gets by each name right now")
-    # Its value must not undo a `--json` that stands before the word.
-    clients.add_argument("--json", action="store_true", default=SUPPRESS, help="as JSON")
-    clients.add_argument("host", metavar="HOST")
-    policy = actions.add_parser("policy", help="what a client gets: active, names or strict")
-    policy.add_argument("host", metavar="HOST")
-    policy.add_argument("policy", choices=POLICIES)
-    name = actions.add_parser("name", help="let a name stand for a profile")
-    name.add_argument("host", metavar="HOST")
-    name.add_argument("name", metavar="NAME")
-    name.add_argument("profile", metavar="PROFILE")
-    unname = actions.add_parser("unname", help="let a name stand for nothing any more")
-    unname.add_argument("host", metavar="HOST")
-    unname.add_argument("name", metavar="NAME")
-
-
-def _add_publish_arguments(actions: Any) -> None:
-    name = actions.add_parser("publish", help="a name on Ollama itself that means the active model")
-    name.add_argument("host", metavar="HOST")
-    name.add_argument("name", metavar="NAME", nargs="?", default="", help="none: no name any more")
+            self.say(f"{found.name} no longer publishes its active model.")
 
 
 def _row(host: HostSettings) -> tuple[str, ...]:
-    marks = [m for m, on in (("default", host.is_default), ("simulated", host.simulated)) if on]
     return (
         host.name,
         host.base_url,
         size_text(host.vram_bytes) if host.vram_bytes else "not set",
         host.strategy,
         host.active.model if host.active else "",
-        ", ".join(marks),
+        marks_text(host.is_default, host.simulated),
     )
 
 

@@ -1,4 +1,4 @@
-"""`keys`: list with what was counted, make, turn off."""
+"""`keys`: list API keys with their usage, make keys, turn them off."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from switcher.domain.errors import BadRequest
 from switcher.management.terminal import TerminalCommand, actor
 from switcher.presentation.wording import LIMIT_WORDS
 from switcher.queries import keys as queries
+from switcher.queries.keys import KeyFacts, UsageRow
 from switcher.records import keys
 from switcher.records.keys import NewKey
 
-DAYS = 7
+DAYS, MAX_DAYS = 7, 3660
 HEAD = (
     *("ID", "NAME", "KEY", "STATE", "HOSTS", "PROFILES", "MANAGE", "LAST USED"),
     *("REQUESTS", "ERRORS", "WAITED", "TOKENS"),
@@ -26,42 +27,34 @@ USAGE_HEAD = ("KEY", "HOST", "MODEL", "REQUESTS", "ERRORS", "WAITED", "TOKENS IN
 
 
 class Command(TerminalCommand):
-    help = (
-        f"List keys to the gateway with their use in {DAYS} days; `keys make` and `keys off` "
-        "change the list, `keys usage` tells it by host and model."
-    )
+    help = f"List API keys with their usage of the last {DAYS} days, make keys, turn them off."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help="the list as JSON")
-        actions = parser.add_subparsers(dest="action", metavar="make | off | usage")
-        make = actions.add_parser(
-            "make", help="make a key; it is printed once", epilog=f"Limits: {LIMIT_WORDS}"
-        )
+        parser.add_argument("--json", action="store_true", help="print the list as JSON")
+        parser.set_defaults(action=self._list)
+        actions = parser.add_subparsers(metavar="make | off | usage")
+        limits = f"Limits: {LIMIT_WORDS}"
+        make = actions.add_parser("make", help="make a key; it is printed once", epilog=limits)
+        make.set_defaults(action=self._make)
         make.add_argument("name", metavar="NAME")
-        make.add_argument("--host", action="append", default=[], help="only this host; repeat")
+        make.add_argument("--host", action="append", default=[], help="only this host; repeatable")
         make.add_argument("--profile", action="append", default=[], help="only this profile")
-        make.add_argument("--manage", action="store_true", help="may change hosts")
-        make.add_argument("--a-minute", type=int, metavar="N", help="requests a minute")
+        make.add_argument("--manage", action="store_true", help="may pull and delete models")
+        make.add_argument("--a-minute", type=int, metavar="N", help="requests per minute")
         make.add_argument("--at-once", type=int, metavar="N", help="requests at once")
-        make.add_argument("--days", type=int, metavar="N", help="works for so many days")
-        off = actions.add_parser("off", help="let nobody in with it any more")
+        make.add_argument("--days", type=int, metavar="N", help="days until it expires")
+        off = actions.add_parser("off", help="turn a key off")
+        off.set_defaults(action=self._turn_off)
         off.add_argument("id", type=int, metavar="ID")
         usage = actions.add_parser("usage", help="requests and tokens by key, host and model")
-        # Its value must not undo a `--json` that stands before the word.
+        usage.set_defaults(action=self._usage)
+        # SUPPRESS, so that it does not undo a `--json` before the word.
         usage.add_argument("--json", action="store_true", default=SUPPRESS, help="as JSON")
         usage.add_argument("--days", type=int, default=DAYS, metavar="N")
-        usage.add_argument("--host", default="", help="of this host alone")
+        usage.add_argument("--host", default="", help="only this host")
 
     def run(self, **options: Any) -> int:
-        if options["action"] == "make":
-            self._make(options)
-        elif options["action"] == "off":
-            keys.turn_off(options["id"], actor())
-            self.say("The key is off.")
-        elif options["action"] == "usage":
-            self._usage(options)
-        else:
-            self._list(options["json"])
+        options["action"](options)
         return 0
 
     def _make(self, options: dict[str, Any]) -> None:
@@ -77,48 +70,49 @@ class Command(TerminalCommand):
         )
         _, token = keys.make_key(new, actor())
         self.say(token)
-        self.stderr.write("Keep it: it is shown this once.")
+        self.stderr.write("Keep it: it is not shown again.")
 
-    def _list(self, as_json: bool) -> None:
-        rows = queries.all_keys()
-        used = queries.totals(queries.usage(DAYS))
-        if as_json:
-            counts = {row.id: used.get(row.id) for row in rows}
-            self.say_json([asdict(row) | {"usage": _counts(counts[row.id])} for row in rows])
+    def _turn_off(self, options: dict[str, Any]) -> None:
+        keys.turn_off(options["id"], actor())
+        self.say("The key is off.")
+
+    def _list(self, options: dict[str, Any]) -> None:
+        rows, used = queries.all_keys(), queries.totals(queries.usage(DAYS))
+        if options["json"]:
+            self.say_json([asdict(row) | {"usage": _counts(used.get(row.id))} for row in rows])
         elif not rows:
             self.say("There is no key yet. Make one: keys make NAME")
         else:
-            self.say_table(HEAD, [_row(row) + _use(used.get(row.id)) for row in rows])
+            self.say_table(HEAD, [_row(row) + _totals(used.get(row.id)) for row in rows])
 
     def _usage(self, options: dict[str, Any]) -> None:
-        if not 1 <= options["days"] <= 3660:
-            raise BadRequest("Count from 1 to 3660 days back.", "days")
+        if not 1 <= options["days"] <= MAX_DAYS:
+            raise BadRequest(f"The days are a number from 1 to {MAX_DAYS}.", "days")
         rows = queries.usage(options["days"], host=options["host"])
         if options["json"]:
             self.say_json([asdict(row) for row in rows])
         elif not rows:
-            self.say("Nothing was asked of the gateway.")
+            self.say("The gateway was not used.")
         else:
             self.say_table(USAGE_HEAD, [_usage_row(row) for row in rows])
 
 
-def _counts(row: queries.UsageRow | None) -> dict[str, int]:
+def _counts(row: UsageRow | None) -> dict[str, int]:
     return {name: getattr(row, name) if row else 0 for name in queries.COUNTS}
 
 
-def _use(row: queries.UsageRow | None) -> tuple[str, ...]:
-    if row is None:
-        return ("0", "0", "0", "0")
-    counts = (row.requests, row.errors, row.waits, row.tokens_in + row.tokens_out)
-    return tuple(map(str, counts))
+def _totals(row: UsageRow | None) -> tuple[str, ...]:
+    n = _counts(row)
+    tokens = n["tokens_in"] + n["tokens_out"]
+    return str(n["requests"]), str(n["errors"]), str(n["waits"]), str(tokens)
 
 
-def _usage_row(row: queries.UsageRow) -> tuple[str, ...]:
+def _usage_row(row: UsageRow) -> tuple[str, ...]:
     counts = (row.requests, row.errors, row.waits, row.tokens_in, row.tokens_out)
     return (row.key_name or "no key", row.host, row.model, *map(str, counts))
 
 
-def _row(row: queries.KeyFacts) -> tuple[str, ...]:
+def _row(row: KeyFacts) -> tuple[str, ...]:
     state = "works" if row.is_valid_at(system.now()) else "off" if row.off_at else "expired"
     used = f"{row.last_used_at:%Y-%m-%d %H:%M}" if row.last_used_at else "never"
     hosts = "all" if row.all_hosts else ", ".join(row.hosts) or "none left"

@@ -1,4 +1,4 @@
-"""`profiles`: list, add, remove."""
+"""`profiles`: list, add and remove profiles."""
 
 from __future__ import annotations
 
@@ -17,40 +17,32 @@ HEAD = ("NAME", "MODEL", "KEEP-ALIVE", "OPTIONS", "IN USE ON")
 
 
 class Command(TerminalCommand):
-    help = "List profiles; `profiles add` and `profiles remove` change the list."
+    help = "List profiles, add and remove them."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help="the list as JSON")
-        actions = parser.add_subparsers(dest="action", metavar="add | remove")
+        parser.add_argument("--json", action="store_true", help="print the list as JSON")
+        parser.set_defaults(action=self._list)
+        actions = parser.add_subparsers(metavar="add | remove")
         add = actions.add_parser("add", help="add a profile")
+        add.set_defaults(action=self._add)
         add.add_argument("name", metavar="NAME")
         add.add_argument("tag", metavar="TAG")
         add.add_argument("--keep-alive", default="30m", metavar="30m")
-        add.add_argument(
-            "--num-ctx",
-            type=int,
-            default=None,
-            metavar="8192",
-            help="a runner option: with any, clients of /v1/responses are refused",
-        )
-        add.add_argument("--min-gpu", type=int, default=None, metavar="PERCENT")
+        text = "a runner option: while it applies, /v1/responses is refused"
+        add.add_argument("--num-ctx", type=int, metavar="8192", help=text)
+        add.add_argument("--min-gpu", type=int, metavar="PERCENT")
         remove = actions.add_parser("remove", help="delete a profile that nothing uses")
+        remove.set_defaults(action=self._remove)
         remove.add_argument("name", metavar="NAME")
 
     def run(self, **options: Any) -> int:
-        if options["action"] == "add":
-            self._add(options)
-        elif options["action"] == "remove":
-            config.delete_profile(profile(options["name"]).id, actor())
-            self.say(f"Deleted {options['name']}.")
-        else:
-            self._list(options["json"])
+        options["action"](options)
         return 0
 
     def _add(self, options: dict[str, Any]) -> None:
         floor = options["min_gpu"]
         if floor is not None and not 1 <= floor <= 100:
-            raise BadRequest("The share on the GPU lies between 1 and 100 %.", "min_gpu_percent")
+            raise BadRequest("The GPU share is a number from 1 to 100.", "min_gpu_percent")
         runner = {} if options["num_ctx"] is None else {"num_ctx": options["num_ctx"]}
         values = {
             "name": check_name(options["name"]),
@@ -62,9 +54,13 @@ class Command(TerminalCommand):
         config.put_profile(values, actor())
         self.say(f"Added {values['name']} for {values['tag']}.")
 
-    def _list(self, as_json: bool) -> None:
+    def _remove(self, options: dict[str, Any]) -> None:
+        config.delete_profile(profile(options["name"]).id, actor())
+        self.say(f"Deleted {options['name']}.")
+
+    def _list(self, options: dict[str, Any]) -> None:
         rows = profile_list()
-        if as_json:
+        if options["json"]:
             self.say_json([{name: getattr(row, name) for name in JSON} for row in rows])
         elif not rows:
             self.say("There is no profile yet. Add one: profiles add NAME TAG")
@@ -74,10 +70,5 @@ class Command(TerminalCommand):
 
 def _row(row: ProfileRow) -> tuple[str, ...]:
     options = " ".join(f"{name}={value}" for name, value in row.options.items())
-    return (
-        row.name,
-        row.tag,
-        row.keep_alive,
-        options,
-        ", ".join(sorted({*row.active_on, *row.pinned_on})),
-    )
+    used_on = ", ".join(sorted({*row.active_on, *row.pinned_on}))
+    return row.name, row.tag, row.keep_alive, options, used_on

@@ -1,4 +1,4 @@
-"""`statediagram`: docs/states.md, from the transition table."""
+"""`statediagram`: print docs/states.md, made from the transition table."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from django.core.management.base import BaseCommand
 from switcher.domain.states import ENDED, OPEN, PHASES, TRANSITIONS, WORDS, State
 
 MEANING = {
-    State.QUEUED: "asked for and recorded; no worker has it yet",
-    State.CHECKING: "the host is read and the plan made; nothing is touched",
-    State.DRAINING: "swap: clients wait, running requests end (30 s at most)",
+    State.QUEUED: "requested and recorded; no worker has claimed it yet",
+    State.CHECKING: "the host is read and the plan is made; nothing is touched",
+    State.DRAINING: "swap: new requests wait, running ones end (30 s at most)",
     State.LOADING: "the new model is being loaded",
     State.WARMING: "the warm-up prompts are being answered",
-    State.VERIFYING: "a fresh reading: right digest, enough on the GPU, the old one gone",
+    State.VERIFYING: "a fresh reading: right digest, enough on the GPU, the old model gone",
     State.ACTIVATING: "the configuration changes, in one transaction",
-    State.UNLOADING: "the old model leaves: before the load in swap, after activation in overlap",
-    State.RESTORING: "something failed or was cancelled: the old resident set comes back",
+    State.UNLOADING: "the old model is unloaded: before the load in a swap, else after activation",
+    State.RESTORING: "something failed or was cancelled: the old models are brought back",
     State.ACTIVE: "the new model is what everyone gets",
-    State.ROLLED_BACK: "the old resident set is back, and that was verified",
-    State.FAILED: "nothing was touched; or the restore failed too, and the host is degraded",
-    State.CANCELLED: "cancelled by a person; the old resident set is back, verified",
+    State.ROLLED_BACK: "the old models are back, and that was verified",
+    State.FAILED: "nothing was touched; or restoring failed too, and the host is degraded",
+    State.CANCELLED: "cancelled by a person; the old models are back, verified",
 }
 
 
 def document() -> str:
-    """The whole page as text."""
+    """Return the whole page."""
     lines = [
         "# The states of a switch",
         "",
-        "Made by `manage.py statediagram` from `switcher/states.py`; a test compares the two.",
+        "Made by `manage.py statediagram` from `switcher/domain/states.py`; a test compares them.",
         "",
         "```mermaid",
         "stateDiagram-v2",

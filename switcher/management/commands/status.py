@@ -1,4 +1,4 @@
-"""`status`: what each host holds now, as `ollama ps` shows it, and what is to be known of it."""
+"""`status`: what each host holds now, as `ollama ps` shows it, and what is wrong."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from switcher.domain.observed import Observation, Resident, find_digest, short_name
-from switcher.management.terminal import TerminalCommand, size_text, until_text
+from switcher.management.terminal import (
+    NO_HOSTS,
+    TerminalCommand,
+    marks_text,
+    size_text,
+    until_text,
+)
 from switcher.ollama.client import Client
 from switcher.queries.drifts import open_drifts
-from switcher.queries.hosts import HostSettings, host, hosts
+from switcher.queries.hosts import ActiveModel, HostSettings, host, hosts
 from switcher.queries.readings import by_model_names
 from switcher.queries.switches import switch_detail
 
 HEAD = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL", "")
+MAX_READERS = 16
 
 
 class Command(TerminalCommand):
@@ -24,27 +31,26 @@ class Command(TerminalCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="", help="name of a host; else all")
-        parser.add_argument("--json", action="store_true", help="as JSON")
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, **options: Any) -> int:
         found = [host(options["host"])] if options["host"] else hosts()
-        pairs = zip(found, read(found), strict=True)
+        readings = zip(found, read(found), strict=True)
         if options["json"]:
-            self.say_json([status_json(each, seen) for each, seen in pairs])
+            self.say_json([status_json(each, seen) for each, seen in readings])
         elif not found:
-            self.say("There is no host yet. Add one: hosts add NAME http://ADDRESS:11434")
+            self.say(NO_HOSTS)
         else:
-            for number, (each, seen) in enumerate(pairs):
+            for number, (each, seen) in enumerate(readings):
                 if number:
                     self.say()
                 self._show(each, seen)
         return 0
 
     def _show(self, host: HostSettings, seen: Observation) -> None:
-        marks = [m for m, on in (("default", host.is_default), ("simulated", host.simulated)) if on]
-        about = f" ({', '.join(marks)})" if marks else ""
+        marks = marks_text(host.is_default, host.simulated)
         version = f", Ollama {seen.version}" if seen.version else ""
-        self.say(f"{host.name}{about} at {host.base_url}{version}")
+        self.say(f"{host.name}{f' ({marks})' if marks else ''} at {host.base_url}{version}")
         if seen.answered and seen.resident:
             self.say_table(HEAD, [_row(r, host, seen.at) for r in seen.resident])
         elif seen.answered:
@@ -54,10 +60,10 @@ class Command(TerminalCommand):
 
 
 def read(hosts: list[HostSettings]) -> list[Observation]:
-    """All at once: one that hangs costs its own 5 s and no more."""
+    """Read all hosts at once, so that one that hangs costs no more than its own 5 s."""
     if not hosts:
         return []
-    with ThreadPoolExecutor(max_workers=min(16, len(hosts))) as pool:
+    with ThreadPoolExecutor(min(MAX_READERS, len(hosts))) as pool:
         seen = list(pool.map(_read, hosts))
     return [by_model_names(host.id, each) for host, each in zip(hosts, seen, strict=True)]
 
@@ -83,46 +89,44 @@ def _row(r: Resident, host: HostSettings, now: datetime) -> tuple[str, ...]:
 
 
 def processor(r: Resident) -> str:
-    """In Ollama's own words."""
+    """Return where a model computes, in Ollama's own words."""
     if r.gpu_percent in (0, 100):
         return f"100% {'GPU' if r.gpu_percent else 'CPU'}"
     return f"{100 - r.gpu_percent}%/{r.gpu_percent}% CPU/GPU"
 
 
 def warnings(host: HostSettings, seen: Observation) -> list[str]:
-    """What is not as it should be, or about to change."""
-    found = []
+    """Return what is wrong with a host, or about to change."""
+    found, active = [], host.active
     if host.open_switch is not None:
         row = switch_detail(host.open_switch)
         found.append(f"switch {row.id} to {row.model} is under way: {row.state.value}")
-    if host.active is not None and host.degraded:
+    if active is not None and host.degraded:
         found.append(f"degraded: {host.degraded}")
     if not seen.answered:
-        active = f" {host.active.model} is to be active there." if host.active else ""
-        return [*found, f"{seen.error}{active}"]
-    if host.active is None:
+        should = f" {active.model} should be active there." if active else ""
+        return [*found, f"{seen.error}{should}"]
+    if active is None:
         return [*found, "no model is active"]
     if host.open_switch is None:
-        # What the watcher has recorded; without one, what this reading alone tells.
-        found += [d.text for d in open_drifts(host.id)] or _drift(host, seen)
+        # What the watcher has recorded; if none runs, what this reading alone shows.
+        found += [d.text for d in open_drifts(host.id)] or _drift(active, seen)
     return found
 
 
-def _drift(host: HostSettings, seen: Observation) -> list[str]:
-    active = host.active
-    assert active is not None
-    here = find_digest(seen.resident, active.digest)
-    if here is None:
+def _drift(active: ActiveModel, seen: Observation) -> list[str]:
+    loaded = find_digest(seen.resident, active.digest)
+    if loaded is None:
         other = next((r for r in seen.resident if r.name == active.name), None)
         if other is not None:  # fact 23
             return [f"{active.model} is loaded with other content ({other.digest[:12]})"]
         return [f"{active.model} is active, but not loaded"]
-    wanted = active.spec.num_ctx
-    if wanted is not None and here.context_length != wanted:  # fact 12
-        return [f"{active.model} is loaded with context {here.context_length}, not {wanted}"]
-    floor = active.spec.min_gpu_percent
-    if floor and here.gpu_percent < floor:
-        return [f"{here.gpu_percent} % of {active.model} is on the GPU; it should be {floor} %"]
+    context, floor = active.spec.num_ctx, active.spec.min_gpu_percent
+    if context is not None and loaded.context_length != context:  # fact 12
+        return [f"{active.model} is loaded with context {loaded.context_length}, not {context}"]
+    if floor and loaded.gpu_percent < floor:
+        share = f"{loaded.gpu_percent} % of {active.model} is on the GPU"
+        return [f"{share}; it should be {floor} %"]
     return []
 
 

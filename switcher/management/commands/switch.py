@@ -1,4 +1,4 @@
-"""`switch`: the model that a host really holds, from a terminal."""
+"""`switch`: switch the active model of a host."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from switcher.queries.switches import SwitchDetail, switch_detail
 from switcher.switching import service
 from switcher.switching.service import SwitchRequest
 
-INTERRUPTED = 130  # as shells call what Ctrl-C ended
+INTERRUPTED = 130  # what shells report after Ctrl-C
 
 
 class Command(TerminalCommand):
     help = (
-        "Switch the active model of a host. Exit codes: 0 active, 1 wrong use, "
+        "Switch the active model of a host. Exit codes: 0 active, 1 wrong usage, "
         "3 rolled back, 4 failed, 5 refused."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("model", nargs="?", default="", metavar="MODEL")
-        parser.add_argument("--host", default="", help="name of a host; else the default one")
+        parser.add_argument("--host", default="", help="name of a host; else the default host")
         parser.add_argument("--profile", default="", help="name of a profile")
-        parser.add_argument("--reason", default="", help="why; kept in the record")
+        parser.add_argument("--reason", default="", help="kept in the record")
         parser.add_argument("--strategy", default="", choices=[s.value for s in Strategy])
         parser.add_argument("--keep-alive", default="", metavar="30m")
         parser.add_argument("--dry-run", action="store_true", help="only show the plan")
-        parser.add_argument("--json", action="store_true", help="one JSON object at the end")
+        parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
     def run(self, **options: Any) -> int:
         names = ("model", "profile", "host", "reason", "strategy", "keep_alive")
-        wish = SwitchRequest(**{name: options[name] for name in names})
+        wanted = SwitchRequest(**{name: options[name] for name in names})
         if options["dry_run"]:
-            return self._show_plan(service.plan(wish), options["json"])
-        row, _ = service.request_switch(wish, actor())
+            return self._show_plan(service.plan(wanted), options["json"])
+        row, _ = service.request_switch(wanted, actor())
         return self._follow(row.pk, options["json"])
 
     def _show_plan(self, plan: Plan, as_json: bool) -> int:
@@ -58,14 +58,14 @@ class Command(TerminalCommand):
         return REFUSED if plan.blocked else ACTIVE
 
     def _follow(self, switch_id: int, as_json: bool) -> int:
-        # With --json standard output is the object's alone.
+        # With --json, standard output holds only the object.
         out = self.stderr if as_json else self.stdout
         if as_json:
             out.style_func = None
-        # What it does is told by the lines of the screen; the log would run into them.
-        quiet, logger = logging.WARNING, logging.getLogger("switcher")
+        # The screen shows the phases; log lines would run into it.
+        logger = logging.getLogger("switcher")
         level = logger.level
-        logger.setLevel(quiet)
+        logger.setLevel(logging.WARNING)
         own = OwnWorker(switch_id)
         try:
             screen = Screen(out, live=bool(out.isatty()))
@@ -82,7 +82,7 @@ class Command(TerminalCommand):
 
 
 class _Interrupted:
-    """What Ctrl-C does: the first time it asks, the second time it stops following."""
+    """Handles Ctrl-C: the first time it asks what to do, the second time it stops following."""
 
     def __init__(self, own: OwnWorker, out: OutputWrapper) -> None:
         self._own = own
@@ -90,19 +90,19 @@ class _Interrupted:
         self._asked = False
 
     def __call__(self, row: SwitchDetail) -> bool:
-        """Whether to go on following."""
+        """Return whether to go on following."""
         if self._asked or row.state in ENDED:
             return False
         self._asked = True
         if self._answer() == "c":
             service.cancel(row.id, actor())
-            self._out.write("Cancelling: what was there before comes back.")
+            self._out.write("Cancelling: the old model is being restored.")
             return True
-        # With the worker in this process, leaving would stop the switch in its middle.
+        # If the worker is in this process, leaving would interrupt the switch.
         return self._own.running
 
     def _answer(self) -> str:
-        """`c` or something else. Nobody there to be asked: then it is to stop."""
+        """Ask, and return `c` or something else. If there is nobody to ask, cancel."""
         other = "go on (g)" if self._own.running else "leave it running (l)"
         if not sys.stdin.isatty():
             return "c"
@@ -113,7 +113,7 @@ class _Interrupted:
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """A plan in words and numbers."""
+    """Return a plan in words and numbers."""
     if plan.already_active:
         return [f"{plan.load.short} is active on {plan.host} already. It would be verified."]
     lines = [f"Plan for {plan.host}: {plan.strategy.value}, because {plan.strategy_reason}."]
@@ -127,9 +127,9 @@ def plan_lines(plan: Plan) -> list[str]:
     if plan.expected_s is not None:
         lines.append(f"  usually {plan.expected_s:.1f} s")
     if plan.strategy is Strategy.SWAP:
-        lines.append("  requests wait while it lasts")
+        lines.append("  requests wait meanwhile")
     if plan.blocked:
-        lines.append(f"It cannot work: {plan.blocked}")
+        lines.append(f"This cannot work: {plan.blocked}")
     elif plan.cannot_publish:
         lines.append(f"  the published name stays as it is: {plan.cannot_publish}")
     return lines

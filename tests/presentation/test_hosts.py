@@ -3,10 +3,8 @@ from __future__ import annotations
 import pytest
 
 from switcher.domain.errors import NotFound
-from switcher.domain.wording import came_from, keep_alive_words
 from switcher.presentation.hosts import host_list, host_page
 from switcher.queries.hosts import host
-from switcher.queries.profiles import profile, profile_list
 from switcher.records import config
 from tests import make
 from tests.make import ANNA, NOW
@@ -37,38 +35,3 @@ def test_removed_host_has_no_page_and_no_row() -> None:
         with pytest.raises(NotFound):
             read()
     assert host_list(NOW) == ()
-
-
-def test_profiles_tell_where_they_are_used() -> None:
-    host = make.host()
-    make.profile("llama3.1:8b")
-    embed, _ = make.profile("embed"), make.profile("phi4:14b")
-    make.ended_switch(host, "llama3.1:8b")
-    config.set_pinned(host, [embed], ANNA)
-    make.open_switch(host, "phi4:14b")
-    found = {p.model: p for p in profile_list()}
-    assert found["llama3.1:8b"].active_on == ("north-1",)
-    assert found["embed"].pinned_on == ("north-1",)
-    assert found["phi4:14b"].switching_on == ("north-1",)
-    with pytest.raises(NotFound):
-        profile("nothing")
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("30m", "30\u00a0min"),
-        ("2h", "2\u00a0h"),
-        ("90m", "90\u00a0min"),
-        ("forever", "for ever"),
-        ("0", "unloads after each use"),
-        ("1h30s", "1h30s"),
-    ],
-)
-def test_keep_alive_is_told_in_words(text: str, words: str) -> None:
-    assert keep_alive_words(text) == words
-
-
-def test_from_where_names_the_way_and_the_address() -> None:
-    assert came_from("page", "192.0.2.14") == "web, 192.0.2.14"
-    assert came_from("command", None) == "command line"

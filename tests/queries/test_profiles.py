@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from switcher.domain.errors import NotFound
+from switcher.queries.profiles import profile, profile_list
+from switcher.records import config
+from tests import make
+from tests.make import ANNA
+
+pytestmark = pytest.mark.django_db
+
+
+def test_profiles_tell_where_they_are_used() -> None:
+    host = make.host()
+    make.profile("llama3.1:8b")
+    embed, _ = make.profile("embed"), make.profile("phi4:14b")
+    make.ended_switch(host, "llama3.1:8b")
+    config.set_pinned(host, [embed], ANNA)
+    make.open_switch(host, "phi4:14b")
+    found = {p.model: p for p in profile_list()}
+    assert found["llama3.1:8b"].active_on == ("north-1",)
+    assert found["embed"].pinned_on == ("north-1",)
+    assert found["phi4:14b"].switching_on == ("north-1",)
+    with pytest.raises(NotFound):
+        profile("nothing")
