@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from switcher.concurrency.threads import in_thread
+from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest, NotFound
 from switcher.domain.specs import Spec
 from switcher.gateway import route_cache
@@ -27,8 +28,8 @@ from tests.gateway.conftest import ADMIN, Exchange, Upstream, add_host, ask, set
 from tests.until import until_async
 
 
-def make_key(**facts: Any) -> str:
-    return keys.make_key(NewKey("bot", **facts), ADMIN)[1]
+def make_key(clock: Clock = system, **facts: Any) -> str:
+    return keys.make_key(NewKey("bot", **facts), ADMIN, clock)[1]
 
 
 def with_key(token: str, **values: Any) -> Exchange:
@@ -60,8 +61,9 @@ async def test_a_word_that_is_no_key_of_ours_is_as_none(host: Host, upstream: Up
 async def test_a_wrong_expired_or_turned_off_key_does_not(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    soon = datetime.now(UTC) + timedelta(seconds=0.2)
-    expiring = await in_thread(make_key, expires_at=soon)
+    now = datetime.now(UTC)
+    earlier = FakeClock(now - timedelta(minutes=1))  # however long it takes to get there
+    expiring = await in_thread(make_key, earlier, expires_at=now + timedelta(seconds=0.2))
     token = await in_thread(make_key)
     assert (await with_key(token + "x").end()).json()["error"]["code"] == "invalid_api_key"
     await until_refused(expiring)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from switcher.domain.drift import Kind
 from switcher.models import AuditEntry, Drift, ModelCopy
-from switcher.watching.loop import Watcher
+from switcher.watching.loop import Watcher, latest
 from tests.until import until
 from tests.watching.conftest import Simulator, Watched
 
@@ -18,7 +19,15 @@ CTX = {"num_ctx": 8192}
 
 
 def expire(ollama: Simulator) -> None:
-    ollama.load("mid-a", keep_alive="5s")  # long enough to be seen by a reading
+    """Once a reading has seen that its time is short: else nobody can tell it from an eviction."""
+
+    def is_seen_to_expire_soon() -> bool:
+        ollama.load("mid-a", keep_alive="5s")
+        soon = datetime.now(UTC) + timedelta(seconds=10)
+        rows = [row for seen in latest().values() for row in seen.resident]
+        return any(row.expires_at is not None and row.expires_at < soon for row in rows)
+
+    until(is_seen_to_expire_soon)
     until(lambda: not ollama.resident())
 
 
