@@ -72,7 +72,11 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
             ],
-            "builtins": ["switcher.panel.filters"],
+            "builtins": [
+                "switcher.panel.filters",
+                "switcher.panel.components",
+                "switcher.panel.wording",
+            ],
         },
     }
 ]

@@ -34,10 +34,10 @@
     if ("relative" in time.dataset) return `${coarse(passed)} ago`;
     if ("countdown" in time.dataset) return coarse(-passed);
     if ("left" in time.dataset) return left(Number(time.dataset.left), passed);
-    return span(passed); // elapsed, since
+    return span(passed); // elapsed
   }
 
-  const TICKING = "time[data-relative], time[data-countdown], time[data-left], time[data-elapsed], time[data-since]";
+  const TICKING = "time[data-relative], time[data-countdown], time[data-left], time[data-elapsed]";
 
   function tick() {
     const at = now();

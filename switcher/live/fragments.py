@@ -58,10 +58,10 @@ def whole(panel: str, unless: str) -> Part:
 
 def with_attributes(panel: str, attributes: str) -> str:
     """Return the panel, which is one `section`, with further attributes."""
-    start, tag, rest = panel.partition("<section ")
+    start, tag, rest = panel.partition("<section")
     assert tag
     assert not start.strip()
-    return f"{tag}{attributes} {rest}"
+    return f"{tag} {attributes}{rest}"
 
 
 def essence(html: str) -> str:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django import template
-from django.utils.html import escape
+from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
 register = template.Library()
@@ -119,8 +119,10 @@ def day(moment: Any) -> str:
 
 
 @register.filter
-def mono(text: str, names: Iterable[str]) -> SafeString:
-    """A sentence with the model names in it set in mono."""
+def mono(text: str, names: Iterable[str] | None = None) -> SafeString:
+    """A model's name in the monospaced font; or a sentence, with the model names in it so set."""
+    if names is None:
+        return format_html('<span class="mono">{}</span>', text)
     found = sorted({n for n in names if n}, key=len, reverse=True)
     return mark_safe("".join(_set(part, found) for part in _split(text, found)))  # noqa: S308
 
@@ -152,10 +154,3 @@ def _set(part: str, names: list[str]) -> str:
 def as_json(value: Any) -> str:
     """A record as indented JSON, for reading."""
     return json.dumps(value, indent=2, default=str, ensure_ascii=False)
-
-
-@register.simple_tag
-def icon(name: str) -> SafeString:
-    """One of the pictures of `icons.html`. Hidden from readers: the word beside it is read."""
-    use = f'<use href="#s-{escape(name)}"/>'
-    return mark_safe(f'<svg class="ic" aria-hidden="true">{use}</svg>')  # noqa: S308

@@ -136,7 +136,7 @@ def test_enter_refreshes_the_plan_and_never_switches(operator: Client, north: An
     form = page[page.index('id="quick-switch-body"') :]
     first = re.search(r'<button[^>]*type="submit"[^>]*>([^<]*)', form)
     assert first is not None
-    assert first.group(1) == "Refresh plan"
+    assert first.group(1).strip() == "Refresh plan"
 
 
 def test_switch_runs_the_plan_that_was_shown(operator: Client, north: Any) -> None:

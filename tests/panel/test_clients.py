@@ -53,12 +53,13 @@ def test_it_shows_what_a_client_gets_for_each_name_and_how_to_try_it(
 ) -> None:
     save(admin, "names", ("quick", "small"), ("vec", "vectors"))
     response = admin.get(PATH)
-    rows = re.findall(r"<tr role=\"row\"><th role=\"rowheader\".*?</tr>", response.content.decode())
-    told = [re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", row)).strip() for row in rows]
-    assert told[0].startswith("mid-a mid-a – Loaded")
-    assert told[1].startswith("quick tiny-a small Not loaded")
-    assert told[3].startswith("anything else mid-a – Loaded")
-    curl = html.unescape(told[2])
+    row_html = r'<tr role="row">\s*<th role="rowheader".*?</tr>'
+    rows = re.findall(row_html, response.content.decode(), flags=re.DOTALL)
+    texts = [re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", row)).strip() for row in rows]
+    assert texts[0].startswith("mid-a mid-a – Loaded")
+    assert texts[1].startswith("quick tiny-a small Not loaded")
+    assert texts[3].startswith("anything else mid-a – Loaded")
+    curl = html.unescape(texts[2])
     assert "/v1/embeddings -H" in curl
     body = re.search(r"-d '(.*)'", curl)
     assert body is not None

@@ -107,7 +107,7 @@ def _plan_of(form: WishForm, me: Me, notice: Notice | None = None) -> Shown:
 
 
 def _plan_fragment(request: HttpRequest, shown: Shown) -> HttpResponse:
-    return show(request, "plan_fragment.html", {"shown": shown})
+    return show(request, "plan.html#refreshed", {"shown": shown})
 
 
 def _refuse(request: HttpRequest, form: WishForm, notice: Notice, status: int) -> HttpResponseBase:
@@ -126,7 +126,7 @@ def _started(request: HttpRequest, switch_id: int) -> HttpResponse:
     view = switch_view(switch_id, facts.now)
     shown = after_start(view.host, short_name(view.to_model), switch_id)
     context: dict[str, Any] = {"board": facts, "shown": shown, "now": facts.now}
-    response = show(request, "switch_started.html", context)
+    response = show(request, "board.html#started", context)
     heading = {"id": f"switch-{switch_id}-h"}
     return trigger_client_event(response, "focus-on", heading, after="swap")
 

@@ -1,0 +1,206 @@
+"""Elements that repeat on the pages, as template tags. Built in: no `load` is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
+from django.utils.safestring import SafeString
+
+from switcher.panel.filters import ago, clock, day, iso, mono, since_s, span, until
+
+register = template.Library()
+
+# Most statuses have an icon of their own name.
+STATUS_ICONS = {"ok": "active", "none": "x"}
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    """A symbol of `icons.html`. Hidden from screen readers, which read the word next to it."""
+    return format_html('<svg class="ic" aria-hidden="true"><use href="#s-{}"/></svg>', name)
+
+
+@register.simple_tag
+def switch_icon(status_style: str, restored: Any = False) -> SafeString:
+    """The icon of a switch; `restored` marks a failed one after which the old model came back."""
+    if restored and status_style == "failed":
+        return icon("back")
+    return icon(STATUS_ICONS.get(status_style, status_style))
+
+
+@register.simple_tag
+def badge(kind: str, words: str, icon_name: str = "") -> SafeString:
+    """A small label, for example for a pinned or an overdue model."""
+    symbol = icon(icon_name) if icon_name else ""
+    return format_html('<span class="tag" data-kind="{}">{}{}</span>', kind, symbol, words)
+
+
+@register.simple_tag
+def simulated_badge() -> SafeString:
+    """The label that every mention of a simulated host carries."""
+    return badge("sim", "simulated host", "sim")
+
+
+@register.simple_tag
+def state(style: str, words: str, icon_name: str = "") -> SafeString:
+    """A state in colour, with its icon and its word."""
+    symbol = icon(icon_name or style)
+    return format_html('<span class="state" data-state="{}">{}{}</span>', style, symbol, words)
+
+
+@register.simple_tag
+def disk_state(style: str, words: str) -> SafeString:
+    """Where a model is: active, loaded, on the disk or nowhere."""
+    return state(style, words, "idle" if style == "none" else style)
+
+
+@register.simple_tag
+def column(words: str = "", *, numeric: bool = False, hidden: bool = False) -> SafeString:
+    """The head of a table's column. `hidden` heads are read by screen readers only."""
+    kind = SafeString(' class="num"') if numeric else ""
+    shown = format_html('<span class="vh">{}</span>', words) if hidden else words
+    return format_html('<th role="columnheader" scope="col"{}>{}</th>', kind, shown)
+
+
+@register.simple_tag
+def legend(kind: str, words: str) -> SafeString:
+    """One line of the key to the VRAM bars."""
+    swatch = "free" if kind == "free" else f"seg seg-{kind}"
+    return format_html(
+        '<li><svg aria-hidden="true"><rect class="{}" width="12" height="12"/></svg>{}</li>',
+        swatch,
+        words,
+    )
+
+
+@register.simple_tag
+def time_at(moment: datetime | None) -> SafeString:
+    """A time of day: 14:31:54, UTC."""
+    return _time("", moment, clock(moment))
+
+
+@register.simple_tag
+def time_at_and_ago(moment: datetime, now: datetime) -> SafeString:
+    """A time of day, and how long ago that was: 14:31:54 (4 min ago)."""
+    words = format_html("{} (<span>{}</span>)", clock(moment), ago(moment, now))
+    return _time("", moment, words)
+
+
+@register.simple_tag
+def day_and_time(moment: datetime) -> SafeString:
+    """Tue 24 Nov 2026, 14:31:54."""
+    return _time("", moment, f"{day(moment)}, {clock(moment)}")
+
+
+@register.simple_tag
+def time_ago(moment: datetime | None, now: datetime) -> SafeString:
+    """How long ago a moment was. `switchboard.js` keeps it up to date."""
+    return _time("data-relative", moment, ago(moment, now))
+
+
+@register.simple_tag
+def time_left_until(moment: datetime | None, now: datetime) -> SafeString:
+    """How long it is until a moment. `switchboard.js` counts it down."""
+    return _time("data-countdown", moment, until(moment, now))
+
+
+@register.simple_tag
+def time_since(moment: datetime | None, now: datetime) -> SafeString:
+    """How long something has been going on. `switchboard.js` counts it up."""
+    return _time("data-elapsed", moment, span(since_s(moment, now)))
+
+
+def _time(attribute: str, moment: datetime | None, words: str) -> SafeString:
+    marker = format_html("{} ", attribute) if attribute else ""
+    return format_html('<time {}datetime="{}">{}</time>', marker, iso(moment), words)
+
+
+@register.simple_block_tag
+def notice(content: str, style: str, icon_name: str = "", *, focus_id: str = "") -> SafeString:
+    """A sentence next to its cause. With `focus_id` it stands alone and can take the focus."""
+    return format_html(
+        '<div class="notice{}" data-state="{}"{}>{}<p>{}</p></div>',
+        " said" if focus_id else "",
+        style,
+        format_html(' id="{}" tabindex="-1"', focus_id) if focus_id else "",
+        icon(icon_name or style),
+        SafeString(content.strip()),
+    )
+
+
+@register.simple_tag
+def model_change(before: str, after: str) -> SafeString:
+    """One model, an arrow, and the model that follows it."""
+    return format_html(
+        '<span class="change">{}{}<span class="vh"> to </span>{}</span>',
+        mono(before or "nothing"),
+        icon("arrow"),
+        mono(after),
+    )
+
+
+@register.simple_tag
+def plan_url(host: str, *, profile: str = "", model: str = "") -> str:
+    """The board with a plan for a host: for a profile, or for a model without one."""
+    query = {"host": host}
+    if profile or model:
+        query["profile"] = profile or f"={model}"
+    return f"{reverse('plan')}?{urlencode(query)}#quick-switch"
+
+
+@register.simple_tag
+def model_names(models: Iterable[Any], otherwise: str = "") -> SafeString:
+    """Names of models with commas between; `otherwise` if there is none."""
+    names = [getattr(model, "name", model) for model in models]
+    return format_html_join(", ", "{}", ((mono(name),) for name in names)) or SafeString(otherwise)
+
+
+@register.inclusion_tag("components/select.html")
+def filter_select(
+    name: str, label: str, choices: Iterable[str], chosen: str, otherwise: str = "Any"
+) -> dict[str, Any]:
+    """A filter with one of the values that occur, or any."""
+    return {
+        "id": f"q-{name}",
+        "name": name,
+        "label": label,
+        "choices": choices,
+        "chosen": chosen,
+        "otherwise": otherwise,
+    }
+
+
+@register.inclusion_tag("components/form_errors.html")
+def form_errors(form: Any, headline: str = "Nothing was saved.") -> dict[str, Any]:
+    """Above a form that was not accepted: what to do about it."""
+    return {"form": form, "headline": headline}
+
+
+@register.inclusion_tag("components/field.html")
+def field(bound: Any) -> dict[str, Any]:
+    """A form's field with its label, its errors and its help text."""
+    return {"field": bound}
+
+
+@register.inclusion_tag("components/checkboxes.html")
+def checkboxes(bound: Any) -> dict[str, Any]:
+    """A form's field of which several values can be chosen."""
+    return {"field": bound}
+
+
+@register.inclusion_tag("components/check.html")
+def check(bound: Any) -> dict[str, Any]:
+    """A form's checkbox with its label and its help text."""
+    return {"field": bound}
+
+
+@register.inclusion_tag("components/bar.html")
+def vram_bar(bar: Any, *, large: bool = False) -> dict[str, Any]:
+    """A host's memory as a bar of models."""
+    return {"bar": bar, "large": large}
