@@ -93,6 +93,13 @@ def time_at_and_ago(moment: datetime, now: datetime) -> SafeString:
 
 
 @register.simple_tag
+def day_time_and_ago(moment: datetime, now: datetime) -> SafeString:
+    """Tue 24 Nov 2026, 14:31:54 (4 min ago)."""
+    words = format_html("{}, {} (<span>{}</span>)", day(moment), clock(moment), ago(moment, now))
+    return _time("", moment, words)
+
+
+@register.simple_tag
 def day_and_time(moment: datetime) -> SafeString:
     """Tue 24 Nov 2026, 14:31:54."""
     return _time("", moment, f"{day(moment)}, {clock(moment)}")

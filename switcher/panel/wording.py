@@ -18,7 +18,7 @@ from switcher.panel.components import (
     time_left_until,
     time_since,
 )
-from switcher.panel.filters import NBSP, clock, gb, iso, mono, span, thousands, took
+from switcher.panel.filters import NBSP, clock, day, gb, iso, mono, span, thousands, took
 
 register = template.Library()
 
@@ -236,3 +236,33 @@ def key_scope(key: Any) -> str:
     """Which models a key may use, and whether it may change hosts."""
     models = "any model" if key.all_profiles else ", ".join(key.profiles) or "no model any more"
     return f"{models}; may change hosts" if key.manage else models
+
+
+@register.filter
+def bounded_count(counted: Any) -> str:
+    """A count that may have stopped early: more than 10,000."""
+    return f"{'' if counted.all else 'more than '}{thousands(counted.number)}"
+
+
+@register.filter
+def filter_words(filters: dict[str, str]) -> str:
+    """What a printed list was narrowed to."""
+    if not filters:
+        return "No filter."
+    return f"Filter: {', '.join(f'{name} {value}' for name, value in filters.items())}."
+
+
+@register.filter
+def history_words(history: Any) -> str:
+    """How many entries a person or a host has, from when, and how their switches ended."""
+    entries = history.entries
+    noun = "entry" if entries.number == 1 else "entries"
+    last = f"{day(history.last)} at {clock(history.last)}"
+    words = (
+        f"{bounded_count(entries)} {noun}, the first on {day(history.first)}, the last on {last}."
+    )
+    if history.ended:
+        among = "" if entries.all else f" among the last {thousands(entries.number)}"
+        ends = (f"{thousands(number)} {end.lower()}" for end, number in history.ended)
+        words += f" Switches{among}: {', '.join(ends)}."
+    return words[0].upper() + words[1:]
