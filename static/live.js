@@ -163,7 +163,7 @@
       .some((panel) => !ids.has(`${panel.id}-rail`) && !ids.has(panel.id));
   }
 
-  const PLACES = ["board-summary", "hosts", "switches", "events", "audit-new"];
+  const PLACES = ["board-summary", "hosts", "switches", "recent-switches", "new-switches"];
   const PARTS = /^(host-.+-(state|sentence|warnings|vramsum|bar|resident)|switch-\d+-(rail|clock))$/;
 
   /* Read the page over plain HTTP, and copy the content of its live places. */

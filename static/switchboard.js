@@ -123,13 +123,13 @@
 
   // ---- lists and pages that say when there is something newer ----
 
-  function checkNewEvents() {
-    const list = document.getElementById("event-list");
-    const link = document.getElementById("audit-new-go");
+  function checkNewSwitches() {
+    const list = document.getElementById("switch-list");
+    const link = document.getElementById("new-switches-go");
     if (!list || !link) return;
     const count = Number(link.dataset.newest) - Number(list.dataset.shownNewest);
     if (count <= 0) return;
-    const text = `${count} new event${count === 1 ? "" : "s"}. Show ${count === 1 ? "it" : "them"}`;
+    const text = `${count} new switch${count === 1 ? "" : "es"}. Show ${count === 1 ? "it" : "them"}`;
     if (link.textContent !== text) link.textContent = text;
     if (link.hidden) link.hidden = false;
   }
@@ -148,7 +148,7 @@
   function look() {
     restoreFocus();
     checkPlan();
-    checkNewEvents();
+    checkNewSwitches();
     checkEnded();
   }
 

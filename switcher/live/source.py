@@ -79,7 +79,7 @@ def board_parts(board: Board) -> Parts:
     """All that changes on the board, by a key of its own."""
     parts = {
         "summary": fragments.inner("board-summary", _render("board.html#summary", board=board)),
-        "events": fragments.inner("events", _render("board.html#events", board=board)),
+        "recent": fragments.inner("recent-switches", _render("board.html#recent", board=board)),
     }
     for host in board.hosts:
         parts |= {
@@ -93,22 +93,22 @@ def board_parts(board: Board) -> Parts:
 
 def events_parts(board: Board) -> Parts:
     """For the list of all: which is the newest. Rows are never pushed into it."""
-    newest = max((e.id for e in board.events), default=0)
-    return {"new": fragments.inner("audit-new", _render("events.html#new", newest=newest))}
+    newest = max((e.id for e in board.recent_switches), default=0)
+    return {"new": fragments.inner("new-switches", _render("switches.html#new", newest=newest))}
 
 
 def host_page_parts(page: HostPage, panels: tuple[SwitchView, ...]) -> Parts:
     """All that changes on a host's own page."""
     host = page
     state = fragments.inner(f"host-{host.slug}-state", _render("host_row.html#state", host=host))
-    events = fragments.inner("events", _render("host.html#events", page=page, host=host))
+    recent = fragments.inner("recent-switches", _render("host.html#recent", page=page, host=host))
     parts = {
         part: fragments.inner(
             f"host-{host.slug}-{part}", _render(f"host.html#{part}", page=page, host=host)
         )
         for part in PAGE_PARTS
     }
-    more = {"state": state, "events": events, "ghosts": ghosts_part(host)}
+    more = {"state": state, "recent": recent, "ghosts": ghosts_part(host)}
     return parts | more | panels_parts(panels)
 
 

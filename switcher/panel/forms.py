@@ -347,7 +347,7 @@ def _number(text: str) -> int | str:
 
 
 class FilterForm(forms.Form):
-    """What the list of events is narrowed to; it lives in the address."""
+    """What the list of switches is narrowed to; it lives in the address."""
 
     host = forms.CharField(required=False)
     model = forms.CharField(required=False)

@@ -100,7 +100,7 @@ def nav(me: Me) -> tuple[NavItem, ...]:
         NavItem("board", "Board", reverse("board")),
         NavItem("hosts", "Hosts", reverse("hosts")),
         NavItem("profiles", "Profiles", reverse("profiles")),
-        NavItem("switches", "Events", reverse("switches")),
+        NavItem("switches", "Switches", reverse("switches")),
         NavItem("keys", "Keys", reverse("keys")),
         NavItem("audit", "Audit", reverse("audit")),
         NavItem("api", "API", "/api/docs"),

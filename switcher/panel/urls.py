@@ -22,9 +22,9 @@ from switcher.panel.views import (
 urlpatterns = [
     path("", board.board, name="board"),
     path("plan", board.plan, name="plan"),
-    path("switch", board.switch, name="switch"),
-    path("switches/", switches.event_list, name="switches"),
-    path("switches/<int:switch_id>/", switches.event, name="switch-event"),
+    path("switch", board.switch, name="switch-start"),
+    path("switches/", switches.switch_list, name="switches"),
+    path("switches/<int:switch_id>/", switches.switch, name="switch"),
     path("switches/<int:switch_id>/panel", switches.panel, name="switch-panel"),
     path("switches/<int:switch_id>/cancel", switches.cancel, name="switch-cancel"),
     path("switches/<int:switch_id>/seen", switches.seen, name="switch-seen"),

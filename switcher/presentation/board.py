@@ -43,7 +43,7 @@ class Board:
     now: datetime
     hosts: tuple[HostView, ...]
     panels: tuple[SwitchView, ...]
-    events: tuple[SwitchLine, ...]
+    recent_switches: tuple[SwitchLine, ...]
     profiles: tuple[Choice, ...]
     models: tuple[Choice, ...]
     alarms: tuple[str, ...]
@@ -70,7 +70,7 @@ def board(
         now=now,
         hosts=tuple(present_host(host, now) for host in facts.hosts),
         panels=_panels(facts, now),
-        events=tuple(line_of(switch, now) for switch in facts.switches[:RECENT_SWITCHES]),
+        recent_switches=tuple(line_of(switch, now) for switch in facts.switches[:RECENT_SWITCHES]),
         profiles=_choices(facts.profiles),
         models=_without_profile(installed - {full_name(tag) for _, tag in facts.profiles}),
         alarms=alarms,

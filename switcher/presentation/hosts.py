@@ -294,7 +294,7 @@ class HostPage(HostView):
     """All that the page of a host shows."""
 
     profiles: tuple[HostProfile, ...]
-    events: tuple[SwitchLine, ...]
+    recent_switches: tuple[SwitchLine, ...]
     recent_drifts: tuple[DriftRow, ...]  # open ones first
 
     @property
@@ -322,7 +322,7 @@ def host_page(name: str, now: datetime, fresh: Mapping[int, Observation] | None 
         **_values(host),
         now=now,
         profiles=tuple(_profile(host, load_s, *profile) for profile in keep_alives()),
-        events=tuple(line_of(s, now) for s in switches(Filters(host_id=host.id), RECENT_SWITCHES)),
+        recent_switches=tuple(line_of(s, now) for s in switches(Filters(host_id=host.id), RECENT_SWITCHES)),
         recent_drifts=recent_drifts(host.id),
     )
 

@@ -471,7 +471,7 @@ def test_all_staff_read_and_nobody_else(
 
 def test_an_auditor_switches_nothing(auditor: Client) -> None:
     host = make.host("north-1")
-    assert auditor.post(reverse("switch"), {"host": host.name, "plan": "x"}).status_code == 403
+    assert auditor.post(reverse("switch-start"), {"host": host.name, "plan": "x"}).status_code == 403
     assert not AuditEntry.objects.filter(kind__startswith="switch.").exists()
 
 
@@ -479,7 +479,7 @@ def test_who_is_an_operator_too_switches_nothing_as_an_auditor(auditor: Client) 
     host = make.host("north-1")
     operators, _ = Group.objects.get_or_create(name=OPERATORS)
     User.objects.get(username="arno").groups.add(operators)
-    assert auditor.post(reverse("switch"), {"host": host.name, "plan": "x"}).status_code == 403
+    assert auditor.post(reverse("switch-start"), {"host": host.name, "plan": "x"}).status_code == 403
 
 
 def test_a_page_is_made_for_paper(auditor: Client) -> None:

@@ -203,7 +203,7 @@ def test_a_switch_appears_and_ends_without_a_reload(
         expect(panel.locator("button")).to_contain_text("Cancel", timeout=5000)
         expect(page.locator("#announcer")).to_contain_text("switch to mid-b asked for by anna")
         expect(page.locator("#host-north-1-state")).to_contain_text("Queued")
-        expect(page.locator("#events")).to_contain_text("mid-b")
+        expect(page.locator("#recent-switches")).to_contain_text("mid-b")
         run(data, CANCEL.format(number))
         expect(panel).to_have_attribute("data-state", "none", timeout=5000)
         expect(panel).to_contain_text("Nothing was touched.")
@@ -227,8 +227,8 @@ def test_other_pages_are_live_too(path: str, data: Path, open_page: Callable[...
         page = open_page(server.port, path)
         is_live(page)
         run(data, SWITCH.format("mid-b:latest"))
-        expect(page.locator("#events, #audit-new").first).to_contain_text(
-            "mid-b" if "hosts" in path else "1 new event", timeout=5000
+        expect(page.locator("#recent-switches, #new-switches").first).to_contain_text(
+            "mid-b" if "hosts" in path else "1 new switch", timeout=5000
         )
 
 
@@ -245,9 +245,9 @@ def test_pushes_never_move_the_focus(data: Path, open_page: Callable[..., Page])
         number = run(data, SWITCH.format("mid-b:latest"))
         page = open_page(server.port)
         is_live(page)
-        page.locator(f"#ev-{number}-go").focus()
+        page.locator(f"#recent-{number}-go").focus()
         run(data, CANCEL.format(number))
-        expect(page.locator("#events")).to_contain_text("cancelled", timeout=5000)
+        expect(page.locator("#recent-switches")).to_contain_text("cancelled", timeout=5000)
         assert page.evaluate("document.activeElement.id") == f"ev-{number}-go"
 
 

@@ -44,7 +44,7 @@ def test_a_click_switches_and_every_phase_appears_without_a_reload(
     expect(panel).to_have_attribute("data-state", "ok", timeout=15_000)
     expect(page.locator("#host-north-1-state")).to_contain_text("Active")
     expect(page.locator("#host-north-1-model")).to_contain_text("mid-a")
-    expect(page.locator("#events")).to_contain_text("mid-a active after")
+    expect(page.locator("#recent-switches")).to_contain_text("mid-a active after")
     assert page.evaluate("window.stillTheSamePage") is True
     assert product.hosts["north-1"].resident() == {"mid-a"}
 
@@ -161,7 +161,7 @@ def test_without_script_plain_forms_do_it_all(product: Product, visit: Visit) ->
     expect(page.locator("#switches")).to_contain_text("north-1")
     until(lambda: product.hosts["north-1"].resident() == {"mid-a"}, 15)
     until(lambda: _reload(page).locator("#host-north-1-state").inner_text() == "Active", 15)
-    expect(page.locator("#events")).to_contain_text("mid-a active after")
+    expect(page.locator("#recent-switches")).to_contain_text("mid-a active after")
 
 
 def _reload(page: Page) -> Page:

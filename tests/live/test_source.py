@@ -103,7 +103,7 @@ def test_a_look_sees_what_another_process_read(source: PanelSource, host: Host, 
 
 def test_an_empty_database_can_be_looked_at(source: PanelSource) -> None:
     assert source.change_marker() == (0, None)
-    assert "No switch yet" in board(source)["events"]
+    assert "No switch yet" in board(source)["recent"]
 
 
 def test_all_topics_come_from_few_queries(

@@ -107,22 +107,22 @@ def test_events_are_filtered_by_the_address(auditor: Client) -> None:
     make.ended_switch(host, "gemma2:27b", State.ROLLED_BACK, at=NOW - timedelta(hours=4))
     make.ended_switch(host, "qwen2.5:14b")
     shown = text_of(auditor.get("/switches/?outcome=failed&q=gemma&since=2026-11-01"))
-    assert "1 event " in shown
+    assert "1 switch " in shown
     assert "Failed, restored" in shown
     none = text_of(auditor.get("/switches/?host=north-1&outcome=cancelled"))
-    assert "No events match. 0 of 2. Clear the filter" in none
+    assert "No switches match. 0 of 2. Clear the filter" in none
 
 
 @pytest.mark.parametrize("query", ["before=x", "since=yesterday", "outcome=odd", "before=-1"])
 def test_odd_filters_count_as_any(auditor: Client, query: str) -> None:
     make.ended_switch(make.host())
-    assert "1 event " in text_of(auditor.get(f"/switches/?{query}"))
+    assert "1 switch " in text_of(auditor.get(f"/switches/?{query}"))
 
 
 def test_filter_by_htmx_answers_with_the_list_alone(auditor: Client) -> None:
-    headers = {"HX-Request": "true", "HX-Target": "event-list"}
+    headers = {"HX-Request": "true", "HX-Target": "switch-list"}
     response = auditor.get("/switches/", headers=headers)
-    assert response.content.decode().lstrip().startswith('<section class="panel" id="event-list"')
+    assert response.content.decode().lstrip().startswith('<section class="panel" id="switch-list"')
 
 
 def test_pages_keep_the_filter(auditor: Client, monkeypatch: Any) -> None:

@@ -179,7 +179,7 @@ def test_events_are_the_six_newest() -> None:
     host = make.host()
     for hour in range(8, 0, -1):
         make.ended_switch(host, f"model-{hour}", at=NOW - timedelta(hours=hour))
-    names = [e.to_model for e in board(NOW).events]
+    names = [e.to_model for e in board(NOW).recent_switches]
     assert names == [f"model-{n}" for n in range(1, 7)]
 
 

@@ -26,7 +26,7 @@ def test_host_page_tells_of_residents_profiles_and_events() -> None:
         "phi4:14b": ("Not loaded", None),
         "gemma2:9b": ("Not on this host", None),
     }
-    assert [e.to_model for e in page.events] == ["llama3.1:8b"]
+    assert [e.to_model for e in page.recent_switches] == ["llama3.1:8b"]
 
 
 def test_removed_host_has_no_page_and_no_row() -> None:

@@ -35,7 +35,7 @@ STRATEGIES = (
 @require_safe
 @staff
 def board(request: HttpRequest) -> HttpResponse:
-    """Hosts, running switches, the form, the last events."""
+    """Hosts, running switches, the form, the last switches."""
     return show_board(request, WishForm(request.GET or None))
 
 

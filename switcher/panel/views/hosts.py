@@ -49,7 +49,7 @@ def host_list(request: HttpRequest) -> HttpResponse:
 @require_safe
 @staff
 def host(request: HttpRequest, name: str) -> HttpResponse:
-    """One host: what is resident, its profiles, its events."""
+    """One host: what is resident, its profiles, its switches."""
     now = system.now()
     page = host_page(name, now, latest())
     used = {"usage": keys.usage(USAGE_DAYS, host=name), "days": USAGE_DAYS}
@@ -89,7 +89,7 @@ def remove(request: HttpRequest, name: str) -> HttpResponseBase:
     except SwitcherError as exc:
         messages.error(request, f"Nothing was removed. {exc.text}", extra_tags="failed")
         return redirect("host-edit", name)
-    messages.success(request, f"Host {name} is removed. Its events stay.", extra_tags="ok")
+    messages.success(request, f"Host {name} is removed. Its switches stay on record.", extra_tags="ok")
     return redirect("hosts")
 
 

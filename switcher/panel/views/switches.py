@@ -21,7 +21,7 @@ from switcher.switching import service
 
 @require_safe
 @staff
-def event_list(request: HttpRequest) -> HttpResponse:
+def switch_list(request: HttpRequest) -> HttpResponse:
     """All switches, narrowed by what the address says."""
     form = FilterForm(request.GET)
     filters = form.filters()
@@ -37,18 +37,18 @@ def event_list(request: HttpRequest) -> HttpResponse:
         "query": urlencode(kept),
         "first_page": not (request.GET.get("before") or request.GET.get("after")),
     }
-    part = "events.html#list" if request.headers.get("HX-Target") == "event-list" else "events.html"
+    part = "switches.html#list" if request.headers.get("HX-Target") == "switch-list" else "switches.html"
     return show(request, part, context, here="switches")
 
 
 @require_safe
 @staff
-def event(request: HttpRequest, switch_id: int) -> HttpResponse:
+def switch(request: HttpRequest, switch_id: int) -> HttpResponse:
     """One switch: how it ended, its timeline, before and after, who, the record."""
     view = switch_view(switch_id, system.now())
     earlier, later = neighbours(switch_id, view.host_id)
     context = {"switch": view, "now": view.now, "earlier": earlier, "later": later}
-    return show(request, "event.html", context, here="switches")
+    return show(request, "switch.html", context, here="switches")
 
 
 @require_safe
@@ -74,7 +74,7 @@ def cancel(request: HttpRequest, switch_id: int) -> HttpResponseBase:
 def seen(request: HttpRequest, switch_id: int) -> HttpResponseBase:
     """Somebody looked at a failure: the board stops pointing to it."""
     records.mark_seen(switch_id, actor_of(request))
-    return _back(request, switch_id, reverse("switch-event", args=[switch_id]))
+    return _back(request, switch_id, reverse("switch", args=[switch_id]))
 
 
 def _back(request: HttpRequest, switch_id: int, address: str) -> HttpResponseBase:
