@@ -89,7 +89,8 @@ def remove(request: HttpRequest, name: str) -> HttpResponseBase:
     except SwitcherError as exc:
         messages.error(request, f"Nothing was removed. {exc.text}", extra_tags="failed")
         return redirect("host-edit", name)
-    messages.success(request, f"Host {name} is removed. Its switches stay on record.", extra_tags="ok")
+    text = f"Host {name} is removed. Its switches stay on record."
+    messages.success(request, text, extra_tags="ok")
     return redirect("hosts")
 
 

@@ -37,8 +37,9 @@ def switch_list(request: HttpRequest) -> HttpResponse:
         "query": urlencode(kept),
         "first_page": not (request.GET.get("before") or request.GET.get("after")),
     }
-    part = "switches.html#list" if request.headers.get("HX-Target") == "switch-list" else "switches.html"
-    return show(request, part, context, here="switches")
+    list_only = request.headers.get("HX-Target") == "switch-list"
+    template = "switches.html#list" if list_only else "switches.html"
+    return show(request, template, context, here="switches")
 
 
 @require_safe
