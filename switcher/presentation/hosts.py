@@ -322,9 +322,16 @@ def host_page(name: str, now: datetime, fresh: Mapping[int, Observation] | None 
         **_values(host),
         now=now,
         profiles=tuple(_profile(host, load_s, *profile) for profile in keep_alives()),
-        recent_switches=tuple(line_of(s, now) for s in switches(Filters(host_id=host.id), RECENT_SWITCHES)),
+        recent_switches=tuple(
+            line_of(s, now) for s in switches(Filters(host_id=host.id), RECENT_SWITCHES)
+        ),
         recent_drifts=recent_drifts(host.id),
     )
+
+
+def _recent_switches(host_id: int, now: datetime) -> tuple[SwitchLine, ...]:
+    recent = switches(Filters(host_id=host_id), RECENT_SWITCHES)
+    return tuple(line_of(switch, now) for switch in recent)
 
 
 def _profile(
