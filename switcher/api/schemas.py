@@ -51,6 +51,10 @@ class EventRef(Answer):
     def to(cls, switch_id: int) -> Self:
         return cls(id=switch_id, url=switch_url(switch_id))
 
+    @classmethod
+    def of(cls, switch_id: int | None) -> Self | None:
+        return None if switch_id is None else cls.to(switch_id)
+
 
 class ActiveModel(Answer):
     """The model that clients of a host get. `resident`: whether it was seen loaded; null if that
@@ -136,20 +140,8 @@ class Drift(Answer):
     digest: Text
     text: str
     since: Moment
-    repair: EventRef | None
+    repair: Annotated[EventRef | None, BeforeValidator(EventRef.of)]
     evidence: dict[str, Any]
-
-    @classmethod
-    def of(cls, row: DriftRow) -> Self:
-        return cls(
-            kind=row.kind,
-            model=row.model,
-            digest=row.digest,
-            text=row.text,
-            since=row.since,
-            repair=EventRef.to(row.repair) if row.repair else None,
-            evidence=dict(row.evidence),
-        )
 
 
 class Models(Answer):
@@ -184,7 +176,7 @@ class Models(Answer):
             installed=[InstalledModel(**row, model=row["name"]) for row in installed],
             observed_at=facts.at if facts else None,
             error=seen.error,
-            drift=[Drift.of(row) for row in drifts],
+            drift=[Drift.model_validate(row) for row in drifts],
         )
 
 

@@ -1,4 +1,4 @@
-"""Bars of VRAM as numbers: the templates put them into SVG attributes, never into `style`."""
+"""Bars of memory as numbers: templates put them into SVG attributes, never into `style`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,6 @@ from dataclasses import dataclass
 from switcher.domain.observed import Resident, short_name
 from switcher.domain.plans import Item, Plan, gb
 from switcher.domain.wording import NBSP
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One model in a bar. `kind` is active, pin, other, ghost, leave, arrive or lost."""
-
-    kind: str
-    name: str
-    bytes: int
-
-    @property
-    def words(self) -> str:
-        return f"{self.name} {gb(self.bytes)}{NBSP}GB {KINDS[self.kind]}"
-
 
 KINDS = {
     "active": "active",
@@ -35,6 +21,19 @@ KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One model in a bar; `kind` is a key of KINDS."""
+
+    kind: str
+    name: str
+    bytes: int
+
+    @property
+    def words(self) -> str:
+        return f"{self.name} {gb(self.bytes)}{NBSP}GB {KINDS[self.kind]}"
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A part with its place. `x` and `width` are percentages, as SVG takes them."""
 
@@ -45,7 +44,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What is used of how much. `total` is None where nobody has set it: Ollama never says."""
+    """How much is used of how much. `total` is None if nobody has set it: Ollama never says."""
 
     segments: tuple[Segment, ...]
     used: int
@@ -58,31 +57,28 @@ def bar(title: str, parts: Iterable[Part], total: int | None, scale: int | None 
     rows = tuple(p for p in parts if p.bytes)
     used = sum(p.bytes for p in rows)
     whole = max(scale or total or 0, used) or 1
-    at, segments = 0.0, []
+    left, segments = 0.0, []
     for part in rows:
         width = 100 * part.bytes / whole
-        segments.append(Segment(part, f"{at:.2f}%", f"{width:.2f}%"))
-        at += width
-    return Bar(tuple(segments), used, total, _text(title, rows, used, total))
-
-
-def _text(title: str, parts: tuple[Part, ...], used: int, total: int | None) -> str:
+        segments.append(Segment(part, f"{left:.2f}%", f"{width:.2f}%"))
+        left += width
     of = f" of {gb(total)}" if total else ""
-    head = f"{title}: {gb(used)}{of}{NBSP}GB"
-    return f"{head}. {', '.join(p.words for p in parts)}." if parts else f"{head}."
+    names = f" {', '.join(p.words for p in rows)}." if rows else ""
+    return Bar(tuple(segments), used, total, f"{title}: {gb(used)}{of}{NBSP}GB.{names}")
 
 
 def plan_bars(plan: Plan) -> tuple[Bar, Bar]:
-    """Before and after a plan, on one scale."""
+    """Return the memory before and after a plan, on one scale."""
     scale = plan.vram_bytes or max(plan.bytes_before, plan.bytes_after, 1)
     kept = [_item("pin" if i.role == "pinned" else "other", i) for i in plan.keep]
     leaving = [_item("leave", i) for i in plan.unload]
-    here = plan.bytes_before - sum(p.bytes for p in [*kept, *leaving])
-    now = [*leaving, *([Part("active", plan.load.short, here)] if here > 0 else []), *kept]
+    # What is loaded now and neither leaves nor is kept is the model itself.
+    loaded = plan.bytes_before - sum(p.bytes for p in [*kept, *leaving])
+    active = [Part("active", plan.load.short, loaded)] if loaded > 0 else []
     pinned = [_item("arrive", i) for i in plan.reload]
-    after = [_item("active" if here > 0 else "arrive", plan.load), *kept, *pinned]
+    after = [_item("active" if loaded > 0 else "arrive", plan.load), *kept, *pinned]
     return (
-        bar("VRAM now", now, plan.vram_bytes, scale),
+        bar("VRAM now", [*leaving, *active, *kept], plan.vram_bytes, scale),
         bar("VRAM after", after, plan.vram_bytes, scale),
     )
 
@@ -93,21 +89,19 @@ def record_bars(
     active: tuple[str, str],
     total: int | None,
 ) -> tuple[Bar, Bar | None]:
-    """Before and after a switch, on one scale. `active` has both digests, old and new."""
+    """Return the memory before and after a switch, on one scale. `active` are the digests of the
+    active model before and after."""
     scale = max(total or 0, *(sum(_bytes(r) for r in rows or ()) for rows in (before, after)))
-    gone = {r.digest for r in before} - {r.digest for r in after or ()}
-    old = [
-        _resident(r, "leave" if after is not None and r.digest in gone else "", active[0])
-        for r in before
-    ]
+    stayed = {r.digest for r in (before if after is None else after)}
+    old = [_resident(r, active[0], leaves=r.digest not in stayed) for r in before]
     first = bar("Before", old, total, scale)
     if after is None:
         return first, None
-    return first, bar("After", [_resident(r, "", active[1]) for r in after], total, scale)
+    return first, bar("After", [_resident(r, active[1]) for r in after], total, scale)
 
 
-def _resident(r: Resident, kind: str, active: str) -> Part:
-    kind = kind or ("active" if r.digest == active else "other")
+def _resident(r: Resident, active: str, leaves: bool = False) -> Part:
+    kind = "leave" if leaves else "active" if r.digest == active else "other"
     return Part(kind, short_name(r.name), _bytes(r))
 
 

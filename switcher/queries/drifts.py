@@ -12,6 +12,7 @@ from django.db.models import Q
 
 from switcher.domain.drift import WORDS, Kind, Recorded
 from switcher.models import Drift
+from switcher.queries.from_rows import from_row
 
 RECENT = 6
 
@@ -64,15 +65,4 @@ def recent_drifts(host_id: int) -> tuple[DriftRow, ...]:
 
 
 def _row(row: Drift) -> DriftRow:
-    return DriftRow(
-        id=row.pk,
-        kind=row.kind,
-        model=row.model,
-        digest=row.digest,
-        text=row.text,
-        evidence=row.evidence,
-        since=row.since,
-        ended_at=row.ended_at,
-        ending=row.ending,
-        repair=row.repair_id,
-    )
+    return from_row(DriftRow, row, repair=row.repair_id)

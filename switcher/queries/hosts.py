@@ -17,6 +17,7 @@ from switcher.domain.specs import Spec
 from switcher.domain.states import OPEN, State
 from switcher.models import Host, ModelProfile, Pin, SwitchEvent
 from switcher.queries.drifts import open_by_host
+from switcher.queries.from_rows import from_row
 from switcher.queries.readings import LatestReading, latest_readings
 from switcher.queries.switches import SwitchDetail, switch_details
 
@@ -95,14 +96,16 @@ def hosts() -> list[HostSettings]:
     rows = Host.objects.filter(removed_at=None).select_related("active_profile")
     running = dict(SwitchEvent.objects.filter(state__in=OPEN).values_list("host_id", "id"))
     pins = pins_by_host()
-    return [HostSettings(**_settings(row, pins, running.get(row.pk))) for row in rows]
+    return [
+        from_row(HostSettings, row, **_settings(row, pins, running.get(row.pk))) for row in rows
+    ]
 
 
 def host(name: str = "") -> HostSettings:
     """Return one host by its name, or the default one. Raises NotFound."""
     row = find_host(name)
     running = SwitchEvent.objects.filter(host=row, state__in=OPEN).values_list("id", flat=True)
-    return HostSettings(**_settings(row, pins_by_host(row.pk), running.first()))
+    return from_row(HostSettings, row, **_settings(row, pins_by_host(row.pk), running.first()))
 
 
 def host_rows() -> QuerySet[Any]:
@@ -158,7 +161,9 @@ def details_of(
     running = {switch.host_id: switch for switch in by_id.values() if switch.is_open}
     readings, drifts = latest_readings(rows, fresh), open_by_host(row.pk for row in rows)
     return tuple(
-        HostDetail(
+        from_row(
+            HostDetail,
+            row,
             **_settings(row, pins, running[row.pk].id if row.pk in running else None),
             reading=readings[row.pk],
             pinned_models=frozenset(full_name(tag) for _, tag in pins.get(row.pk, ())),
@@ -183,6 +188,11 @@ def last_load_s(host_id: int, digests: Iterable[str]) -> dict[str, float | None]
     }
 
 
+def published_name(host_id: int) -> PublishedName:
+    """Return the published name of a host as it is stored now. Raises Host.DoesNotExist."""
+    return PublishedName.of(Host.objects.get(pk=host_id))
+
+
 def active_of(row: Host) -> ActiveModel | None:
     """Return what is recorded as active on a host, if anything is."""
     if not row.active_tag:
@@ -199,21 +209,10 @@ def active_of(row: Host) -> ActiveModel | None:
 
 
 def _settings(row: Host, pins: Pins, open_switch: int | None) -> dict[str, Any]:
+    """Return what a host's row alone does not hold."""
     return {
-        "id": row.pk,
-        "name": row.name,
-        "base_url": row.base_url,
-        "vram_bytes": row.vram_bytes,
-        "simulated": row.simulated,
-        "is_default": row.is_default,
-        "strategy": row.strategy,
-        "keep_alive": row.keep_alive,
-        "drift_policy": row.drift_policy,
-        "repairs_an_hour": row.repairs_an_hour,
-        "gateway_policy": row.gateway_policy,
         "published": PublishedName.of(row),
         "active": active_of(row),
-        "degraded": row.degraded,
         "pinned": tuple(sorted(name for name, _ in pins.get(row.pk, ()))),
         "open_switch": open_switch,
     }

@@ -10,6 +10,7 @@ from django.db.models import QuerySet, Sum
 
 from switcher.domain.clock import Clock, system
 from switcher.models import ApiKey, Usage
+from switcher.queries.from_rows import from_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,21 +117,10 @@ def _rows() -> QuerySet[ApiKey]:
 
 
 def _facts(row: ApiKey) -> KeyFacts:
-    return KeyFacts(
-        id=row.pk,
-        name=row.name,
-        prefix=row.prefix,
-        all_hosts=row.all_hosts,
+    return from_row(
+        KeyFacts,
+        row,
         # Another host may have taken the name of one that was removed.
         hosts=tuple(h.name for h in row.hosts.all() if h.removed_at is None),
-        all_profiles=row.all_profiles,
         profiles=tuple(p.name for p in row.profiles.all()),
-        manage=row.manage,
-        requests_a_minute=row.requests_a_minute,
-        at_once=row.at_once,
-        made_at=row.made_at,
-        made_by=row.made_by,
-        expires_at=row.expires_at,
-        off_at=row.off_at,
-        last_used_at=row.last_used_at,
     )

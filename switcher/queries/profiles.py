@@ -1,4 +1,4 @@
-"""Profiles, as a list and as values for a form."""
+"""Profiles and what uses them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from switcher.domain.specs import WarmUp, check_warmups
 from switcher.domain.states import OPEN
 from switcher.domain.wording import keep_alive_words
 from switcher.models import ApiKey, GatewayName, Host, ModelProfile, Pin, SwitchEvent
+from switcher.queries.from_rows import from_row
 from switcher.queries.hosts import find_named
 
 
@@ -78,26 +79,28 @@ def profile_names() -> tuple[str, ...]:
 
 
 def _rows(profiles: Iterable[ModelProfile], clock: Clock) -> tuple[ProfileRow, ...]:
-    active = _grouped(
-        Host.objects.filter(removed_at=None)
-        .exclude(active_profile=None)
-        .values_list("active_profile_id", "name")
-    )
-    pinned = _grouped(
-        Pin.objects.filter(host__removed_at=None).values_list("profile_id", "host__name")
-    )
-    switching = _grouped(
-        SwitchEvent.objects.filter(state__in=OPEN)
-        .exclude(to_profile_id=None)
-        .values_list("to_profile_id", "host__name")
-    )
-    named = _grouped(
-        GatewayName.objects.filter(host__removed_at=None).values_list("profile_id", "host__name")
-    )
+    hosts = Host.objects.filter(removed_at=None).exclude(active_profile=None)
+    pins = Pin.objects.filter(host__removed_at=None)
+    switches = SwitchEvent.objects.filter(state__in=OPEN).exclude(to_profile_id=None)
+    names = GatewayName.objects.filter(host__removed_at=None)
     working = ApiKey.working(clock.now()).order_by("name", "id").prefetch_related("profiles")
-    keys = _grouped((p.pk, str(key)) for key in working for p in key.profiles.all())
-    uses = (active, pinned, switching, named, keys)
-    return tuple(_row(p, *(use.get(p.pk, ()) for use in uses)) for p in profiles)
+    uses = {
+        "active_on": _grouped(hosts.values_list("active_profile_id", "name")),
+        "pinned_on": _grouped(pins.values_list("profile_id", "host__name")),
+        "switching_on": _grouped(switches.values_list("to_profile_id", "host__name")),
+        "named_on": _grouped(names.values_list("profile_id", "host__name")),
+        "keys": _grouped((p.pk, str(key)) for key in working for p in key.profiles.all()),
+    }
+    return tuple(
+        from_row(
+            ProfileRow,
+            row,
+            options=dict(row.options),
+            warmups=check_warmups(row.warmups),
+            **{name: used.get(row.pk, ()) for name, used in uses.items()},
+        )
+        for row in profiles
+    )
 
 
 def _grouped(rows: Iterable[tuple[Any, str]]) -> dict[int, tuple[str, ...]]:
@@ -105,32 +108,3 @@ def _grouped(rows: Iterable[tuple[Any, str]]) -> dict[int, tuple[str, ...]]:
     for key, name in rows:
         found[key] = (*found.get(key, ()), name)
     return found
-
-
-def _row(
-    p: ModelProfile,
-    active_on: tuple[str, ...],
-    pinned_on: tuple[str, ...],
-    switching_on: tuple[str, ...],
-    named_on: tuple[str, ...],
-    keys: tuple[str, ...],
-) -> ProfileRow:
-    return ProfileRow(
-        id=p.pk,
-        name=p.name,
-        tag=p.tag,
-        keep_alive=p.keep_alive,
-        options=dict(p.options),
-        warmups=check_warmups(p.warmups),
-        load_timeout_s=p.load_timeout_s,
-        min_gpu_percent=p.min_gpu_percent,
-        min_tokens_per_s=p.min_tokens_per_s,
-        floor_fails=p.floor_fails,
-        notes=p.notes,
-        changed_at=p.changed_at,
-        active_on=active_on,
-        pinned_on=pinned_on,
-        switching_on=switching_on,
-        named_on=named_on,
-        keys=keys,
-    )

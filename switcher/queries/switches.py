@@ -13,6 +13,7 @@ from switcher.domain.errors import NotFound
 from switcher.domain.observed import Resident
 from switcher.domain.states import ENDED, OPEN, State
 from switcher.models import SwitchEvent
+from switcher.queries.from_rows import from_row
 from switcher.queries.paging import newest_first
 
 PAGE_SIZE = 50
@@ -241,8 +242,9 @@ def neighbours(switch_id: int, host_id: int) -> tuple[int | None, int | None]:
 def _page(
     matching: QuerySet[SwitchEvent], limit: int, before: int | None, after: int | None
 ) -> list[SwitchSummary]:
-    rows = matching.select_related("host", "origin").defer(*_DETAILS)
-    return [SwitchSummary(**_summary(row)) for row in newest_first(rows, limit, before, after)]
+    matching = matching.select_related("host", "origin").defer(*_DETAILS)
+    rows = newest_first(matching, limit, before, after)
+    return [from_row(SwitchSummary, row, **_summary(row)) for row in rows]
 
 
 def _matching(f: Filters) -> QuerySet[SwitchEvent]:
@@ -273,9 +275,8 @@ def _distinct(field: str) -> tuple[str, ...]:
 
 
 def _summary(row: SwitchEvent) -> dict[str, Any]:
+    """Return what the row of a switch does not hold under the same name."""
     return {
-        "id": row.pk,
-        "host_id": row.host_id,
         "host": row.host.name,
         "host_removed": row.host.removed_at is not None,
         "simulated": row.host.simulated,
@@ -284,39 +285,24 @@ def _summary(row: SwitchEvent) -> dict[str, Any]:
         "profile": str(row.to_spec.get("profile", "")),
         "previous_model": row.from_tag,
         "strategy": row.strategy or row.strategy_asked,
-        "actor": row.actor,
-        "source": row.source,
         "ip": row.origin.ip if row.origin else None,
-        "reason": row.reason,
-        "created_at": row.created_at,
-        "started_at": row.started_at,
-        "ended_at": row.ended_at,
-        "outcome": row.outcome,
-        "error_code": row.error_code,
-        "error": row.error,
-        "restored": row.restored,
-        "degraded": row.degraded,
         "warnings": tuple(row.warnings),
     }
 
 
 def _detail(row: SwitchEvent) -> SwitchDetail:
     seen = getattr(row, "seen", None)
-    return SwitchDetail(
+    return from_row(
+        SwitchDetail,
+        row,
         **_summary(row),
         digest=row.to_digest,
         previous_digest=row.from_digest,
         keep_alive=row.to_spec.get("keep_alive", ""),
         previous_keep_alive=(row.from_spec or {}).get("keep_alive", ""),
-        strategy_asked=row.strategy_asked,
-        strategy_reason=row.strategy_reason,
-        plan_token=row.plan_token,
-        plan=row.plan,
         phases=tuple(_phase(phase, row.plan) for phase in row.phases),
         before=_residents(row.before),
         after=_residents(row.after),
-        figures=row.figures,
-        cancel_asked_by=row.cancel_asked_by,
         seen_by=seen.by if seen is not None else "",
         vram_bytes=row.host.vram_bytes,
     )

@@ -9,7 +9,7 @@ from switcher.domain.clock import Clock, system
 from switcher.domain.errors import SwitcherError
 from switcher.ollama.client import Client, Ollama
 from switcher.queries.desired import watched_host
-from switcher.queries.published_name import published
+from switcher.queries.hosts import published_name as published
 from switcher.queries.readings import last_reading
 from switcher.records.clients import set_published
 from switcher.records.model_copies import LeaseHolder

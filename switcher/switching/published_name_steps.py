@@ -14,7 +14,7 @@ from switcher.domain.observed import Installed, full_name
 from switcher.domain.published_name import PublishedName, plan_published_name, unreached_text
 from switcher.ollama.client import Ollama
 from switcher.ollama.errors import ModelMissing, OllamaError
-from switcher.queries.published_name import published
+from switcher.queries.hosts import published_name as published
 from switcher.records import published_name
 from switcher.records.model_copies import LeaseHolder
 from switcher.records.switches import ClaimedSwitch

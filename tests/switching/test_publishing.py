@@ -13,7 +13,7 @@ from switcher.domain.errors import BadRequest
 from switcher.domain.observed import Observation
 from switcher.models import AuditEntry, Host, ModelProfile, SwitchEvent
 from switcher.ollama.errors import Refused, Unreachable
-from switcher.queries.published_name import published as published_name
+from switcher.queries.hosts import published_name
 from switcher.records import config, leases, readings
 from switcher.records import published_name as records
 from switcher.switching.effects import NotPublished
