@@ -1,4 +1,4 @@
-"""What is said to who listens: one sentence a phase, never seconds."""
+"""Sentences that screen readers announce: one for each phase of a switch, never seconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from switcher.domain.states import State
 from switcher.live.fragments import inner
 from switcher.presentation.switches import SwitchView
 
-Said = dict[int, str]
+States = dict[int, str]
 
 _PHASES = {
     State.QUEUED: "{host}: switch to {model} asked for by {actor}.",
@@ -23,21 +23,21 @@ _PHASES = {
 }
 
 
-def states_of(views: tuple[SwitchView, ...]) -> Said:
-    """What there is to say of these switches, by id, to compare with the next time."""
+def states_of(views: tuple[SwitchView, ...]) -> States:
+    """Return the states of these switches by id, to compare with next time."""
     return {v.id: v.state for v in views}
 
 
-def sentences(before: Said, views: tuple[SwitchView, ...]) -> str:
-    """What pages are told aloud: the changes of phase since `before`, as fragments."""
+def announce(before: States, views: tuple[SwitchView, ...]) -> str:
+    """Return fragments that announce the changes of state since `before`."""
     changed = [v for v in views if before.get(v.id) != v.state and (v.is_open or v.id in before)]
-    calm = [sentence(v) for v in changed if not _alarms(v)]
-    alarms = [sentence(v) for v in changed if _alarms(v)]
-    return _spoken("announcer", calm) + _spoken("alarm", alarms)
+    polite = [sentence(v) for v in changed if not _is_alarm(v)]
+    alarms = [sentence(v) for v in changed if _is_alarm(v)]
+    return _fragment("announcer", polite) + _fragment("alarm", alarms)
 
 
 def sentence(view: SwitchView) -> str:
-    """One sentence for the state that a switch is in now."""
+    """Return one sentence for the state that a switch is in."""
     if not view.is_open:
         return _end(view)
     text = _PHASES[view.state]
@@ -54,9 +54,9 @@ def _end(view: SwitchView) -> str:
     )
 
 
-def _alarms(view: SwitchView) -> bool:
+def _is_alarm(view: SwitchView) -> bool:
     return view.look == "failed" or view.restoring
 
 
-def _spoken(element_id: str, said: list[str]) -> str:
-    return inner(element_id, f"<p>{escape(' '.join(said))}</p>").html if said else ""
+def _fragment(element_id: str, sentences: list[str]) -> str:
+    return inner(element_id, f"<p>{escape(' '.join(sentences))}</p>").html if sentences else ""

@@ -16,8 +16,7 @@ _live = AllowedHostsOriginValidator(CookieMiddleware(LiveConsumer.as_asgi()))
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Serve a WebSocket; another path than PATH, and a page of another origin, is refused (HTTP
-    403)."""
+    """Serve a WebSocket. Refuse another path than PATH and pages of another origin (HTTP 403)."""
     if scope["path"] != PATH or _is_from_elsewhere(scope):
         await receive()
         await send({"type": "websocket.close"})

@@ -1,4 +1,4 @@
-"""Where the feed gets its text from: the same queries and templates as the pages."""
+"""Renders what the feed pushes, with the same queries and templates as the pages."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from switcher.watching.loop import latest
 
 ROW_PARTS = ("state", "model", "vram", "meta", "note")
 PAGE_PARTS = ("sentence", "warnings", "vramsum", "bar", "resident", "drifts")
-# Who asked for the switch gets the panel by the answer to that; the others wait a moment for
-# theirs, so that the two do not cross.
+# The person who asked for the switch gets the panel in the response to that. All others wait a
+# moment before they fetch theirs, so that the two do not cross.
 PANEL_AFTER = "load delay:250ms"
 
 Parts = dict[str, Part]
@@ -30,25 +30,25 @@ Shown = tuple[Parts, tuple[SwitchView, ...]]
 
 
 class PanelSource:
-    """Renders once what everybody sees. Buttons depend on who looks: pages fetch those."""
+    """Renders once what everybody sees. Buttons depend on the user: pages fetch those."""
 
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
-        self._said: dict[str, announcements.Said] = {}
+        self._states: dict[str, announcements.States] = {}
 
     def change_marker(self) -> object:
         """Return a value that differs once any process has changed something. One query."""
         return change_marker()
 
     def render(self, topics: frozenset[str]) -> Rendered:
-        """All topics from one reading of the board; a switch's own page needs one query more."""
+        """Return all topics from one reading of the board. A switch's page needs one more query."""
         board = read_board(self._clock.now(), latest(), health.problems())
         shown = {t: s for t in topics if (s := self._shown(t, board)) is not None}
-        said = {t: self._announcements(t, views) for t, (_, views) in shown.items()}
-        self._said = {t: announcements.states_of(views) for t, (_, views) in shown.items()}
+        texts = {t: self._announcements(t, views) for t, (_, views) in shown.items()}
+        self._states = {t: announcements.states_of(views) for t, (_, views) in shown.items()}
         return Rendered(
             fragments={t: parts for t, (parts, _) in shown.items()},
-            announcements={t: text for t, text in said.items() if text},
+            announcements={t: text for t, text in texts.items() if text},
             shape={"board": " ".join(h.slug for h in board.hosts)},
         )
 
@@ -71,12 +71,12 @@ class PanelSource:
         return switch_page_parts(view), (view,)
 
     def _announcements(self, topic: str, views: tuple[SwitchView, ...]) -> str:
-        before = self._said.get(topic)
-        return "" if before is None else announcements.sentences(before, views)
+        before = self._states.get(topic)
+        return "" if before is None else announcements.announce(before, views)
 
 
 def board_parts(board: Board) -> Parts:
-    """All that changes on the board, by a key of its own."""
+    """Return the changing parts of the board, by key."""
     parts = {
         "summary": fragments.inner("board-summary", _render("board.html#summary", board=board)),
         "recent": fragments.inner("recent-switches", _render("board.html#recent", board=board)),
@@ -92,13 +92,13 @@ def board_parts(board: Board) -> Parts:
 
 
 def events_parts(board: Board) -> Parts:
-    """For the list of all: which is the newest. Rows are never pushed into it."""
+    """Return the number of the newest switch, for the list of all. Rows are not pushed into it."""
     newest = max((e.id for e in board.recent_switches), default=0)
     return {"new": fragments.inner("new-switches", _render("switches.html#new", newest=newest))}
 
 
 def host_page_parts(page: HostPage, panels: tuple[SwitchView, ...]) -> Parts:
-    """All that changes on a host's own page."""
+    """Return the changing parts of a host's page, by key."""
     host = page
     state = fragments.inner(f"host-{host.slug}-state", _render("host_row.html#state", host=host))
     recent = fragments.inner("recent-switches", _render("host.html#recent", page=page, host=host))
@@ -108,22 +108,22 @@ def host_page_parts(page: HostPage, panels: tuple[SwitchView, ...]) -> Parts:
         )
         for part in PAGE_PARTS
     }
-    more = {"state": state, "recent": recent, "ghosts": ghosts_part(host)}
-    return parts | more | panels_parts(panels)
+    parts |= {"state": state, "recent": recent, "ghosts": ghosts_part(host)}
+    return parts | panels_parts(panels)
 
 
 def ghosts_part(host: HostView) -> Part:
-    """The ghosts of a host, without buttons: a page that does not show the same ones fetches those
-    of who looks."""
+    """Return the ghosts of a host without buttons. A page that does not show the same ghosts
+    fetches them with its user's buttons."""
     html = _render("ghosts.html", host=host, pushed=True)
     element_id = f"host-{host.slug}-ghosts"
-    there = f'#{element_id} [data-ghosts="{host.ghosts_mark}"]'
-    return fragments.inner(element_id, html, unless=there)
+    shown = f'#{element_id} [data-ghosts="{host.ghosts_mark}"]'
+    return fragments.inner(element_id, html, unless=shown)
 
 
 def panels_parts(views: Iterable[SwitchView]) -> Parts:
-    """The panels under `#switches`: a new one comes first; a known one changes; an ended one is
-    replaced as a whole."""
+    """Return the panels under `#switches`: a new one is inserted first, a running one is updated,
+    an ended one is replaced."""
     parts: Parts = {}
     for view in reversed(tuple(views)):  # each comes first, so the newest is the last to come
         parts[f"switch-{view.id}"] = _start(view) if view.is_open else _end(view)
@@ -133,7 +133,7 @@ def panels_parts(views: Iterable[SwitchView]) -> Parts:
 
 
 def running_parts(view: SwitchView) -> Parts:
-    """Rail and clock of one switch."""
+    """Return rail and clock of one switch."""
     ids = {part: f"switch-{view.id}-{part}" for part in ("rail", "clock")}
     return {
         each: fragments.inner(each, _render(f"switch_panel.html#{part}", switch=view))
@@ -146,7 +146,7 @@ def switch_page_parts(view: SwitchView) -> Parts:
 
 
 def _start(view: SwitchView) -> Part:
-    """The panel without buttons, at once; it fetches the one for who looks."""
+    """Return the panel without buttons, which then fetches the one with its user's buttons."""
     own = f'hx-get="{panel_url(view.id)}" hx-trigger="{PANEL_AFTER}" hx-swap="outerHTML"'
     panel = fragments.with_attributes(_panel(view), own)
     return fragments.first_in("switches", panel, unless=f"#switch-{view.id}")
@@ -157,12 +157,12 @@ def _end(view: SwitchView) -> Part:
     if view.needs_a_look:  # there is a button for some
         own = f'hx-get="{panel_url(view.id)}" hx-trigger="load" hx-swap="outerHTML"'
         panel = fragments.with_attributes(panel, own)
-    # Where it is not under way it has been told already; its own page shows it in another way.
+    # Where it does not show as running, the page knows already; its own page shows it differently.
     return fragments.whole(panel, unless=f'#switch-{view.id}:not([data-state="busy"])')
 
 
 def panel_url(switch_id: int) -> str:
-    """Where a page gets a panel for who looks."""
+    """Return the address of a panel with its user's buttons."""
     return reverse("switch-panel", args=[switch_id])
 
 

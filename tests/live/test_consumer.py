@@ -1,4 +1,4 @@
-"""The socket of one page, without a server: who may listen, what comes first, what is bounded."""
+"""The socket of one page, without a server: who may listen, what comes first, how it closes."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ async def test_a_page_that_falls_behind_is_closed_and_reads_the_state_again(
     assert (await read(again, "state"))["html"] == "<p>4</p><p>1</p>"
 
 
-async def test_the_heartbeat_says_that_the_line_is_alive(
+async def test_heartbeats_follow_the_state(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer, "HEARTBEAT_INTERVAL_S", 0.02)
@@ -178,7 +178,7 @@ async def test_the_heartbeat_says_that_the_line_is_alive(
 
 
 @pytest.mark.parametrize("key", ["", "somebody-else"])
-async def test_who_may_not_view_is_turned_away(
+async def test_a_user_who_may_not_view_is_turned_away(
     key: str, connect: Connect, source: FakeSource
 ) -> None:
     page = await connect(key=key)
@@ -186,7 +186,7 @@ async def test_who_may_not_view_is_turned_away(
     assert source.renders == []
 
 
-async def test_who_signs_out_is_turned_away_later(
+async def test_a_user_who_signs_out_is_turned_away_later(
     connect: Connect, allowed: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer, "HEARTBEAT_INTERVAL_S", 0.01)
@@ -198,7 +198,7 @@ async def test_who_signs_out_is_turned_away_later(
     assert await read_close(page) == 4401
 
 
-async def test_a_database_that_is_away_turns_nobody_out(
+async def test_nobody_is_signed_out_because_the_database_is_away(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer, "HEARTBEAT_INTERVAL_S", 0.01)
@@ -227,12 +227,14 @@ async def test_a_database_that_is_away_turns_nobody_out(
         "topics=host-" + "x" * 41,
     ],
 )
-async def test_what_is_no_topic_is_refused(query: str, connect: Connect) -> None:
+async def test_an_unknown_topic_is_refused(query: str, connect: Connect) -> None:
     assert await read_close(await connect(query)) == 4400
 
 
 @pytest.mark.parametrize("said", [{"text_data": "{}"}, {"bytes_data": b"x"}])
-async def test_pages_have_nothing_to_say(said: dict[str, Any], connect: Connect) -> None:
+async def test_a_page_that_sends_something_is_refused(
+    said: dict[str, Any], connect: Connect
+) -> None:
     page = await connect()
     await page.send_to(**said)
     assert await read_close(page) == 4400

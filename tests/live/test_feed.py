@@ -1,4 +1,4 @@
-"""The feed, looked at one round at a time: what it renders, publishes, answers."""
+"""The feed, one tick at a time: what it renders, pushes and answers."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ async def ask(feed: Feed, *topics: str) -> dict[str, Any]:
     return dict(json.loads(await asked))
 
 
-async def test_nothing_is_read_while_nobody_looks(feed: Feed, source: FakeSource) -> None:
+async def test_nothing_is_read_without_subscribers(feed: Feed, source: FakeSource) -> None:
     feed.notify()
     feed.tick()
     assert (source.looks, source.renders) == (0, [])
 
 
-async def test_without_a_change_one_cheap_query_a_look(feed: Feed, source: FakeSource) -> None:
+async def test_a_look_without_a_change_is_one_cheap_query(feed: Feed, source: FakeSource) -> None:
     feed.subscribe(["board"])
     feed.tick()
     feed.tick()
@@ -67,7 +67,7 @@ async def test_without_a_change_one_cheap_query_a_look(feed: Feed, source: FakeS
     assert source.renders == [frozenset({"board"})]
 
 
-async def test_only_what_differs_is_published(
+async def test_only_what_differs_is_pushed(
     feed: Feed, source: FakeSource, layer: KeepingLayer
 ) -> None:
     feed.subscribe(["board"])
@@ -80,7 +80,7 @@ async def test_only_what_differs_is_published(
     assert layer.sent[0][0] == group("board")
 
 
-async def test_each_change_is_published_in_its_order(
+async def test_changes_are_pushed_in_order(
     feed: Feed, source: FakeSource, layer: KeepingLayer
 ) -> None:
     feed.subscribe(["board", "events"])
@@ -93,7 +93,7 @@ async def test_each_change_is_published_in_its_order(
     assert [m["html"] for m in await settle(layer, 3)] == ["<p>0</p>", "<p>1</p>", "<p>2</p>"]
 
 
-async def test_news_that_are_only_in_memory_are_looked_at(
+async def test_a_notification_pushes_what_changed_only_in_memory(
     feed: Feed, source: FakeSource, layer: KeepingLayer
 ) -> None:
     feed.subscribe(["board"])
@@ -106,7 +106,7 @@ async def test_news_that_are_only_in_memory_are_looked_at(
     await settle(layer, 1)
 
 
-async def test_a_state_contains_what_was_published_before_it(
+async def test_a_state_contains_what_was_pushed_before_it(
     feed: Feed, source: FakeSource, layer: KeepingLayer
 ) -> None:
     feed.subscribe(["board"])
@@ -138,7 +138,7 @@ async def test_another_topic_is_rendered_with_its_first_page(
     await settle(layer, 0)
 
 
-async def test_what_nobody_shows_any_more_is_not_rendered(feed: Feed, source: FakeSource) -> None:
+async def test_a_topic_without_pages_is_not_rendered(feed: Feed, source: FakeSource) -> None:
     feed.subscribe(["board", "events"])
     feed.subscribe(["events"])
     feed.tick()
@@ -148,7 +148,7 @@ async def test_what_nobody_shows_any_more_is_not_rendered(feed: Feed, source: Fa
     assert source.renders[-1] == frozenset({"events"})
 
 
-async def test_speech_is_said_once_and_never_to_who_comes_later(
+async def test_announcements_are_made_once_and_not_to_later_pages(
     feed: Feed, source: FakeSource, layer: KeepingLayer
 ) -> None:
     feed.subscribe(["board"])
@@ -163,7 +163,7 @@ async def test_speech_is_said_once_and_never_to_who_comes_later(
     assert "loading" not in answer["html"]
 
 
-async def test_another_shape_is_told_as_a_whole(
+async def test_another_shape_pushes_the_whole_state(
     feed: Feed, source: FakeSource, layer: KeepingLayer
 ) -> None:
     """A page without a place for the new host has to see all that there is, to know it."""
@@ -177,7 +177,7 @@ async def test_another_shape_is_told_as_a_whole(
     assert message["html"] == "<p>1</p><p>1</p><p>new</p>"
 
 
-async def test_words_that_age_are_rendered_again(source: FakeSource, layer: KeepingLayer) -> None:
+async def test_relative_times_are_rendered_again(source: FakeSource, layer: KeepingLayer) -> None:
     clock = FakeClock()
     feed = Feed(source, layer, asyncio.get_running_loop(), clock)
     feed.subscribe(["board"])
@@ -211,7 +211,7 @@ async def test_a_page_whose_state_could_not_be_read_gets_the_next_one(
     assert (await ask(feed, "board"))["html"] == "<p>2</p><p>1</p>"
 
 
-async def test_a_database_that_is_away_is_asked_again(
+async def test_after_a_failure_the_feed_goes_on(
     source: FakeSource, layer: KeepingLayer, caplog: pytest.LogCaptureFixture
 ) -> None:
     feed = Feed(source, layer, asyncio.get_running_loop())
@@ -245,7 +245,9 @@ async def test_a_commit_wakes_the_thread_at_once(
         feed.stop()
 
 
-async def test_the_end_answers_who_still_asks(source: FakeSource, layer: KeepingLayer) -> None:
+async def test_a_page_that_waits_for_a_state_is_answered_at_the_end(
+    source: FakeSource, layer: KeepingLayer
+) -> None:
     feed = Feed(source, layer, asyncio.get_running_loop())
     feed.start()
     assert feed.running

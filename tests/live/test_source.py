@@ -1,4 +1,4 @@
-"""What pages are told, from real rows and the pages' own templates."""
+"""What is pushed to pages, from real rows and the pages' own templates."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def marks(source: PanelSource) -> dict[str, str]:
     return {key: part.mark for key, part in rendered.fragments["board"].items()}
 
 
-def spoken(source: PanelSource, topic: str = "board") -> str:
+def announced(source: PanelSource, topic: str = "board") -> str:
     return source.render(frozenset({topic})).announcements.get(topic, "")
 
 
@@ -195,32 +195,32 @@ def test_a_failure_fetches_the_panel_with_the_button(
     assert "<button" not in text
 
 
-def test_each_phase_is_said_once_and_failures_alarm(
+def test_each_phase_is_announced_once_and_failures_as_alarms(
     source: PanelSource, host: Host, wall: Wall
 ) -> None:
-    assert spoken(source) == ""
+    assert announced(source) == ""
     held = start(host, wall)
-    assert "north-1: switch to mid-b asked for by anna." in spoken(source)
-    assert spoken(source) == ""
+    assert "north-1: switch to mid-b asked for by anna." in announced(source)
+    assert announced(source) == ""
     held.move(State.CHECKING)
-    said = spoken(source)
+    said = announced(source)
     assert 'id="announcer"' in said
     assert "north-1: checking." in said
     assert "alarm" not in said
     held.end(State.FAILED, error="No room.", error_code="no-room", outcome="Nothing was touched.")
-    said = spoken(source)
+    said = announced(source)
     assert 'id="alarm"' in said
     assert "mid-b did not become active. No room. Nothing was touched." in said
-    assert spoken(source) == ""
+    assert announced(source) == ""
 
 
-def test_what_was_already_so_is_not_said(source: PanelSource, host: Host, wall: Wall) -> None:
+def test_a_state_from_before_is_not_announced(source: PanelSource, host: Host, wall: Wall) -> None:
     start(host, wall)
-    assert spoken(source) == ""
+    assert announced(source) == ""
 
 
 def test_what_people_typed_is_escaped(source: PanelSource, host: Host, wall: Wall) -> None:
-    assert spoken(source) == ""
+    assert announced(source) == ""
     spec = Spec(profile="", tag="mid-b:latest", keep_alive="30m")
     actor = Actor("<b>anna</b>", "page")
     switches.open_switch(NewSwitch(host.pk, spec, None, Strategy.SWAP, actor, "<i>why</i>"), wall)
@@ -242,7 +242,7 @@ def test_a_host_of_its_own_page(source: PanelSource, host: Host, wall: Wall) -> 
     assert "south-1" not in text
 
 
-def test_the_list_of_events_hears_of_new_ones_alone(
+def test_the_list_of_switches_gets_only_the_newest_number(
     source: PanelSource, host: Host, wall: Wall
 ) -> None:
     held = start(host, wall)
