@@ -45,9 +45,9 @@ def sentence(view: SwitchView) -> str:
 
 
 def _end(view: SwitchView) -> str:
-    if view.look == "ok":
+    if view.status_style == "ok":
         return f"{view.host}: {view.to_model} is active."
-    if view.look == "none":
+    if view.status_style == "none":
         return f"{view.host}: the switch was cancelled. {view.outcome}".strip()
     return (
         f"{view.host}: {view.to_model} did not become active. {view.error} {view.outcome}".strip()
@@ -55,7 +55,7 @@ def _end(view: SwitchView) -> str:
 
 
 def _is_alarm(view: SwitchView) -> bool:
-    return view.look == "failed" or view.restoring
+    return view.status_style == "failed" or view.restoring
 
 
 def _fragment(element_id: str, sentences: list[str]) -> str:

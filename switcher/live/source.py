@@ -49,7 +49,7 @@ class PanelSource:
         return Rendered(
             fragments={t: parts for t, (parts, _) in shown.items()},
             announcements={t: text for t, text in texts.items() if text},
-            shape={"board": " ".join(h.slug for h in board.hosts)},
+            shape={"board": " ".join(h.name for h in board.hosts)},
         )
 
     def _shown(self, topic: str, board: Board) -> Shown | None:
@@ -83,11 +83,11 @@ def board_parts(board: Board) -> Parts:
     }
     for host in board.hosts:
         parts |= {
-            f"{host.slug}-{part}": fragments.inner(
-                f"host-{host.slug}-{part}", _render(f"host_row.html#{part}", host=host)
+            f"{host.name}-{part}": fragments.inner(
+                f"host-{host.name}-{part}", _render(f"host_row.html#{part}", host=host)
             )
             for part in ROW_PARTS
-        } | {f"{host.slug}-ghosts": ghosts_part(host)}
+        } | {f"{host.name}-ghosts": ghosts_part(host)}
     return parts | panels_parts(board.panels)
 
 
@@ -100,11 +100,11 @@ def events_parts(board: Board) -> Parts:
 def host_page_parts(page: HostPage, panels: tuple[SwitchView, ...]) -> Parts:
     """Return the changing parts of a host's page, by key."""
     host = page
-    state = fragments.inner(f"host-{host.slug}-state", _render("host_row.html#state", host=host))
+    state = fragments.inner(f"host-{host.name}-state", _render("host_row.html#state", host=host))
     recent = fragments.inner("recent-switches", _render("host.html#recent", page=page, host=host))
     parts = {
         part: fragments.inner(
-            f"host-{host.slug}-{part}", _render(f"host.html#{part}", page=page, host=host)
+            f"host-{host.name}-{part}", _render(f"host.html#{part}", page=page, host=host)
         )
         for part in PAGE_PARTS
     }
@@ -116,7 +116,7 @@ def ghosts_part(host: HostView) -> Part:
     """Return the ghosts of a host without buttons. A page that does not show the same ghosts
     fetches them with its user's buttons."""
     html = _render("ghosts.html", host=host, pushed=True)
-    element_id = f"host-{host.slug}-ghosts"
+    element_id = f"host-{host.name}-ghosts"
     shown = f'#{element_id} [data-ghosts="{host.ghosts_mark}"]'
     return fragments.inner(element_id, html, unless=shown)
 
@@ -154,7 +154,7 @@ def _start(view: SwitchView) -> Part:
 
 def _end(view: SwitchView) -> Part:
     panel = _panel(view)
-    if view.needs_a_look:  # there is a button for some
+    if view.needs_attention:  # there is a button for some
         own = f'hx-get="{panel_url(view.id)}" hx-trigger="load" hx-swap="outerHTML"'
         panel = fragments.with_attributes(panel, own)
     # Where it does not show as running, the page knows already; its own page shows it differently.

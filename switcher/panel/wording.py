@@ -37,12 +37,12 @@ PHASE_STATUS = {
 def switch_news(switch: Any) -> SafeString:
     """What happened in a switch: gemma2:27b active after 24.4 s."""
     model = mono(switch.to_model)
-    match switch.look:
+    match switch.status_style:
         case "busy":
             return format_html("switch to {} started", model)
         case "ok":
             lost = ", then lost" if switch.degraded else ""
-            return format_html("{} active after {}{}", model, took(switch.took_s), lost)
+            return format_html("{} active after {}{}", model, took(switch.elapsed_s), lost)
         case "none":
             return format_html("switch to {} cancelled{}", model, _old_model(switch))
     lost = ", not restored" if switch.degraded else ""
@@ -79,7 +79,7 @@ def host_outlook(host: Any) -> SafeString:
 def _switch_outlook(host: Any) -> SafeString:
     if host.switch.left_s and host.switch.left_s > 0:
         return time_left(host.switch)
-    return format_html("{} elapsed", time_since(host.switch.began_at, host.now))
+    return format_html("{} elapsed", time_since(host.switch.created_at, host.now))
 
 
 @register.simple_tag
@@ -91,7 +91,7 @@ def time_left(switch: Any) -> SafeString:
     return format_html(
         '<time data-left="{}" datetime="{}">{}</time>',
         f"{switch.expected_s:.1f}",
-        iso(switch.began_at),
+        iso(switch.created_at),
         words,
     )
 
@@ -134,14 +134,14 @@ def board_summary(board: Any) -> SafeString:
     if facts.running:
         verb = "is" if facts.running == 1 else "are"
         sentences.append(f"{_counted(facts.running, 'switch', 'es')} {verb} running.")
-    if facts.look_at:
-        need = f"need{'s' if len(facts.look_at) == 1 else ''}"
+    if facts.need_attention:
+        need = f"need{'s' if len(facts.need_attention) == 1 else ''}"
         links = format_html_join(
             ", ",
             '<a id="look-{}" href="#h-{}">{}</a>',
-            ((name, name, name) for name in facts.look_at),
+            ((name, name, name) for name in facts.need_attention),
         )
-        count = _counted(len(facts.look_at), "host")
+        count = _counted(len(facts.need_attention), "host")
         sentences.append(format_html("{} {} a look: {}.", count, need, links))
     elif not facts.running and not board.alarms:
         sentences.append("Nothing needs a look.")

@@ -32,7 +32,7 @@ class Summary:
     hosts: int
     answering: int
     running: int
-    look_at: tuple[str, ...]
+    need_attention: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Board:
             hosts=len(self.hosts),
             answering=sum(h.answers for h in self.hosts),
             running=sum(panel.is_open for panel in self.panels),
-            look_at=tuple(h.name for h in self.hosts if h.needs_a_look),
+            need_attention=tuple(h.name for h in self.hosts if h.needs_attention),
         )
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from switcher.domain.drift import GONE, OFFLINE_AFTER, Kind, Recorded
-from switcher.domain.observed import Installed, Observation, find_installed, short_name
+from switcher.domain.observed import Observation, find_installed, short_name
 from switcher.domain.states import State
 from switcher.domain.wording import NBSP, keep_alive_words
 from switcher.presentation.bars import Bar, Part, bar
@@ -41,10 +41,6 @@ class HostView(HostDetail):
     """A host in a list. `model` is what is really loaded, never what should be."""
 
     now: datetime
-
-    @property
-    def slug(self) -> str:
-        return self.name
 
     @cached_property
     def residents(self) -> tuple[ResidentRow, ...]:
@@ -78,24 +74,12 @@ class HostView(HostDetail):
     @property
     def on_disk(self) -> tuple[str, ...]:
         """Models that answer prompts, by the names that people write."""
-        return tuple(short_name(i.name) for i in self.installed if not i.embeds_only)
-
-    @property
-    def installed(self) -> tuple[Installed, ...]:
-        return self.reading.installed
+        return tuple(short_name(i.name) for i in self.reading.installed if not i.embeds_only)
 
     @property
     def read_at(self) -> datetime | None:
         """When it last answered."""
         return self.reading.answered_at
-
-    @property
-    def version(self) -> str:
-        return self.reading.version
-
-    @property
-    def latency_ms(self) -> int:
-        return self.reading.latency_ms
 
     @cached_property
     def switch(self) -> SwitchView | None:
@@ -124,7 +108,7 @@ class HostView(HostDetail):
         return self.state != "offline" and self.read_at is not None
 
     @property
-    def needs_a_look(self) -> bool:
+    def needs_attention(self) -> bool:
         return self.state in {"warning", "failed", "offline", "stale"}
 
     @cached_property
@@ -201,7 +185,7 @@ def _state(host: HostView) -> tuple[str, str]:
     if host.degraded:
         lost = ended is not None and ended.state is State.ACTIVE
         return "failed", "Not in memory" if lost else "Not restored"
-    if ended is not None and ended.needs_a_look:
+    if ended is not None and ended.needs_attention:
         return "failed", f"{loaded}, switch failed"
     if reading.answered_at is None:
         return "stale", "Not read yet"
@@ -235,7 +219,7 @@ def _warnings(host: HostView) -> tuple[Note, ...]:
     if host.running is not None or host.reading.error or host.reading.at is None:
         return ()
     loaded = {r.digest for r in host.reading.resident}
-    digests = {i.name: i.digest for i in host.installed}
+    digests = {i.name: i.digest for i in host.reading.installed}
     wanted = {digests.get(name, name[:80]) for name in host.pinned_models}
     wanted.add(host.active.digest if host.active else "")
     return tuple(
@@ -259,7 +243,7 @@ def _is_still_so(d: Recorded, loaded: set[str], wanted: set[str]) -> bool:
 def _notes(host: HostView) -> tuple[Note, ...]:
     notes = list(host.warnings)
     ended = host.last_ended
-    if not host.running and ended is not None and (ended.needs_a_look or host.degraded):
+    if not host.running and ended is not None and (ended.needs_attention or host.degraded):
         notes.insert(0, _failure(host, view_of(ended, host.now)))
     error = host.reading.error
     if host.state == "offline":
@@ -322,9 +306,7 @@ def host_page(name: str, now: datetime, fresh: Mapping[int, Observation] | None 
         **_values(host),
         now=now,
         profiles=tuple(_profile(host, load_s, *profile) for profile in keep_alives()),
-        recent_switches=tuple(
-            line_of(s, now) for s in switches(Filters(host_id=host.id), RECENT_SWITCHES)
-        ),
+        recent_switches=_recent_switches(host.id, now),
         recent_drifts=recent_drifts(host.id),
     )
 

@@ -30,8 +30,8 @@ class SwitchLine(SwitchSummary):
         return WORDS[self.state]
 
     @property
-    def look(self) -> str:
-        """How it is styled: busy, ok, failed or none."""
+    def status_style(self) -> str:
+        """How its state is styled: busy, ok, failed or none."""
         if self.is_open:
             return "busy"
         return {State.ACTIVE: "ok", State.CANCELLED: "none"}.get(self.state, "failed")
@@ -65,10 +65,6 @@ class SwitchLine(SwitchSummary):
         return came_from(self.source, self.ip)
 
     @property
-    def began_at(self) -> datetime:
-        return self.created_at
-
-    @property
     def at(self) -> datetime:
         """When it ended; until then, when it began."""
         return self.ended_at or self.created_at
@@ -78,13 +74,11 @@ class SwitchLine(SwitchSummary):
         return ((self.ended_at or self.now) - self.created_at) / timedelta(seconds=1)
 
     @property
-    def took_s(self) -> float:
-        return self.elapsed_s
-
-    @property
     def old_stays(self) -> str:
         """The old model, where it is active after a switch that did not succeed."""
-        return self.from_model if self.look in ("failed", "none") and not self.degraded else ""
+        return (
+            self.from_model if self.status_style in ("failed", "none") and not self.degraded else ""
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +100,6 @@ class SwitchView(SwitchLine, SwitchDetail):
     """A switch on its panel and on its page."""
 
     @property
-    def host_there(self) -> bool:
-        return not self.host_removed
-
-    @property
     def title(self) -> str:
         """The heading of its panel."""
         if self.is_open:
@@ -125,10 +115,6 @@ class SwitchView(SwitchLine, SwitchDetail):
     def left_s(self) -> float | None:
         """About how long it still takes: None if not known, negative if it takes longer."""
         return None if self.expected_s is None else self.expected_s - self.elapsed_s
-
-    @property
-    def sample(self) -> str:
-        return self.expected_source
 
     @cached_property
     def rail(self) -> tuple[Phase, ...]:

@@ -129,7 +129,7 @@ class SwitchDetail(SwitchSummary):
         return self.ended and not self.degraded and not restored
 
     @property
-    def needs_a_look(self) -> bool:
+    def needs_attention(self) -> bool:
         """Whether it failed and nobody has marked it as seen."""
         return self.state in OUTCOMES["failed"] and not self.seen_by
 

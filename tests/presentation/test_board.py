@@ -84,7 +84,7 @@ def test_host_with_nothing_loaded_is_idle_and_no_warning() -> None:
     activated(seen=make.seen())
     host = row()
     assert (host.state, host.word, host.model) == ("idle", "Nothing loaded", "")
-    assert not host.needs_a_look
+    assert not host.needs_attention
 
 
 def test_pinned_models_alone_are_no_drift() -> None:
