@@ -17,10 +17,10 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
-from switcher.ollama.errors import BadAnswer, BrokeOff, CallCut, TimedOut
-from switcher.ollama.http_errors import CONNECT_TIMEOUT_S, REQUEST_ERRORS, explain
-from switcher.ollama.name_lookup import NameLookup
+from switcher.ollama.errors import BadAnswer, BrokeOff, CallCut, TimedOut, Unreachable
 
+CONNECT_TIMEOUT_S = 3.0
+NAME_LOOKUP_TIMEOUT_S = 2.0  # on top of it
 # Between two reads. A reply that is not streamed comes when all of it was generated.
 SILENCE_TIMEOUT_S = 1800.0
 MAX_REPLY_BYTES = 32_000_000  # of a reply that is kept in memory
@@ -46,9 +46,12 @@ class _Connections:
 
     def __init__(self) -> None:
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, resolver=NameLookup()),
+            connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(
-                total=None, connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S
+                total=None,
+                connect=CONNECT_TIMEOUT_S + NAME_LOOKUP_TIMEOUT_S,
+                sock_connect=CONNECT_TIMEOUT_S,
+                sock_read=SILENCE_TIMEOUT_S,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -110,7 +113,7 @@ class Upstream:
                 yield part
         except TimeoutError as exc:
             raise _silent(self._url) from exc
-        except REQUEST_ERRORS as exc:
+        except (aiohttp.ClientError, OSError) as exc:
             raise BrokeOff(f"The answer of {self._url} broke off.") from exc
 
     async def read(self) -> bytes:
@@ -173,8 +176,9 @@ async def ask(
     Leaving the block before the whole reply was read closes the connection, which ends the host's
     work (fact 9).
 
-    Raises Unreachable if the connection fails, CallCut if the permit has ended once it is made,
-    TimedOut if no head comes within `head_timeout_s`, BadAnswer for something that is not Ollama's.
+    Raises Unreachable if there is no connection, CallCut if the permit has ended by then, BrokeOff
+    if the host closes the connection, TimedOut if no head comes within `head_timeout_s`, BadAnswer
+    for a redirect.
     """
     url = base_url.rstrip("/")
     payload: Body = body
@@ -202,14 +206,14 @@ async def _send(url: str, method: str, path: str, body: Body) -> aiohttp.ClientR
         return await _session().request(
             method, url + path, data=body or None, headers=_HEADERS, allow_redirects=False
         )
-    except aiohttp.ConnectionTimeoutError as exc:
-        raise explain(exc, url) from exc
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
+        raise Unreachable(f"No connection to {url}.") from exc
     except TimeoutError as exc:
         raise _silent(url) from exc
-    except REQUEST_ERRORS as exc:
+    except (aiohttp.ClientError, OSError) as exc:
         if isinstance(body, _GuardedPayload) and body.is_withheld:
             raise CallCut("It was not sent: its permit had ended.") from exc
-        raise explain(exc, url) from exc
+        raise BrokeOff(f"{url} closed the connection before it had answered.") from exc
 
 
 def _silent(url: str) -> TimedOut:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import responses
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
@@ -13,7 +14,6 @@ from switcher.records import Actor, leases, switches
 from switcher.records.config import save_host, save_profile
 from tests import make
 from tests.api.declared import check_declared, document
-from tests.ollama.stub import StubServers, stub_servers
 
 URL = "http://ollama.test:11434"
 ADMIN = Actor("anna", "page")
@@ -40,20 +40,20 @@ def tag_row(name: str, digest: str, size: int = 4 * GB) -> dict[str, Any]:
 class Ollama:
     """What the fake server of a test lists."""
 
-    def __init__(self, mock: StubServers) -> None:
+    def __init__(self, mock: responses.RequestsMock) -> None:
         self.mock = mock
         self.resident = [ps_row("qwen2.5:7b", OLD)]
         self.installed = [tag_row("qwen2.5:7b", OLD), tag_row("qwen2.5:14b", NEW, 9 * GB)]
 
     def serve(self) -> None:
-        self.mock.add("GET", f"{URL}/api/ps", json={"models": self.resident})
-        self.mock.add("GET", f"{URL}/api/tags", json={"models": self.installed})
-        self.mock.add("GET", f"{URL}/api/version", json={"version": "0.12.0"})
+        self.mock.get(f"{URL}/api/ps", json={"models": self.resident})
+        self.mock.get(f"{URL}/api/tags", json={"models": self.installed})
+        self.mock.get(f"{URL}/api/version", json={"version": "0.12.0"})
 
 
 @pytest.fixture
 def ollama() -> Iterator[Ollama]:
-    with stub_servers() as mock:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         yield Ollama(mock)
 
 

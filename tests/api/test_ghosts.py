@@ -9,7 +9,6 @@ import pytest
 from django.test import Client
 
 from switcher.models import AuditEntry, Host, ModelCopy
-from switcher.ollama.calls import Answer
 from tests.api.conftest import NEW, OLD, URL, Ollama, ps_row, tag_row
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -34,14 +33,14 @@ def ghost(host: Host, ollama: Ollama) -> Ollama:
 def leaves(ollama: Ollama) -> None:
     """The unload through the copy is the one that works."""
 
-    def unload(body: Any) -> Answer:
-        assert body["model"] == HANDLE
+    def unload(request: Any) -> tuple[int, dict[str, str], str]:
+        assert HANDLE in request.body.decode()
         ollama.resident[:] = [r for r in ollama.resident if r["digest"] != GHOST]
-        ollama.mock.replace("GET", f"{URL}/api/ps", json={"models": ollama.resident})
-        return Answer(200, b'{"done": true, "done_reason": "unload"}')
+        ollama.mock.upsert("GET", f"{URL}/api/ps", json={"models": ollama.resident})
+        return 200, {}, '{"done": true, "done_reason": "unload"}'
 
-    ollama.mock.add_reply("POST", f"{URL}/api/generate", unload)
-    ollama.mock.add("DELETE", f"{URL}/api/delete")
+    ollama.mock.add_callback("POST", f"{URL}/api/generate", unload)
+    ollama.mock.delete(f"{URL}/api/delete", body=b"")
 
 
 def test_a_ghost_is_freed(operator: Client, ghost: Ollama) -> None:
@@ -76,7 +75,7 @@ def test_why_not_is_a_problem_document(operator: Client, ghost: Ollama) -> None:
 def test_nothing_reaches_it(operator: Client, ghost: Ollama) -> None:
     ghost.installed.pop()
     ghost.serve()
-    ghost.mock.replace("GET", f"{URL}/api/tags", json={"models": ghost.installed})
+    ghost.mock.upsert("GET", f"{URL}/api/tags", json={"models": ghost.installed})
     response = operator.delete(OURS)
     assert response.status_code == 409
     assert "No name on tower reaches gemma2 any more" in response.json()["detail"]
@@ -91,7 +90,7 @@ def test_models_are_listed_without_copies_and_by_their_own_names(
     operator: Client, ghost: Ollama
 ) -> None:
     ghost.resident[-1] = ps_row(HANDLE, GHOST)
-    ghost.mock.replace("GET", f"{URL}/api/ps", json={"models": ghost.resident})
+    ghost.mock.upsert("GET", f"{URL}/api/ps", json={"models": ghost.resident})
     said = operator.get("/ollama/models").json()
     assert [m["name"] for m in said["installed"]] == ["qwen2.5:7b", "qwen2.5:14b", "gemma2:latest"]
     assert [m["name"] for m in said["resident"]] == ["qwen2.5:7b", "gemma2:latest"]

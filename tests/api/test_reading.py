@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+import requests
 from django.test import Client
 
 from switcher.api import schemas
@@ -11,7 +12,6 @@ from switcher.domain.observed import Installed, Observation, Resident
 from switcher.domain.specs import Spec
 from switcher.domain.states import Strategy
 from switcher.models import Host, Reading, SwitchEvent
-from switcher.ollama.errors import Unreachable
 from switcher.records import readings, switches
 from switcher.records.switches import NewSwitch
 from tests import make
@@ -66,7 +66,7 @@ def test_a_host_that_does_not_answer_shows_what_it_last_held_with_its_date(
     resident = (Resident("qwen2.5:7b", OLD, 5, 5, 4096, None),)
     seen = Observation(at, resident, (Installed("qwen2.5:7b", OLD, 4),))
     readings.store(host.pk, seen, 0)
-    ollama.mock.add("GET", f"{URL}/api/ps", Unreachable(f"No connection to {URL}."))
+    ollama.mock.get(f"{URL}/api/ps", body=requests.ConnectionError("Connection refused"))
     body = auditor.get("/ollama/models?host=tower").json()
     assert "ollama.test" in body["error"]
     assert body["observed_at"] == at.isoformat()
@@ -77,7 +77,7 @@ def test_a_host_that_does_not_answer_shows_what_it_last_held_with_its_date(
 def test_a_host_that_never_answered_has_no_date(
     host: Host, auditor: Client, ollama: Ollama
 ) -> None:
-    ollama.mock.add("GET", f"{URL}/api/ps", Unreachable(f"No connection to {URL}."))
+    ollama.mock.get(f"{URL}/api/ps", body=requests.ConnectionError("Connection refused"))
     body = auditor.get("/ollama/models").json()
     assert body["observed_at"] is None
     assert body["resident"] == []

@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import requests
 from django.db import connections
 from django.http import HttpResponse
 from django.test import Client
 
 from switcher.models import Host, ModelProfile, SwitchEvent
-from switcher.ollama.errors import Unreachable
 from tests.api.conftest import NEW, URL, Ollama, fail, finish, open_switch, refuse
 from tests.until import until
 
@@ -233,7 +233,7 @@ def test_a_dry_run_says_that_the_published_name_is_taken(
 def test_a_dry_run_on_an_unreachable_host_is_503(
     host: Host, operator: Client, ollama: Ollama
 ) -> None:
-    ollama.mock.add("GET", f"{URL}/api/ps", Unreachable(f"No connection to {URL}."))
+    ollama.mock.get(f"{URL}/api/ps", body=requests.ConnectionError("Connection refused"))
     response = operator.post(
         SWITCH, '{"model": "qwen2.5:14b", "dry_run": true}', "application/json"
     )

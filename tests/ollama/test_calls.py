@@ -1,10 +1,10 @@
-"""HTTP calls to servers that behave badly, over real sockets on loopback."""
+"""One HTTP call against servers that behave badly, over real sockets on loopback."""
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import gzip
+import os
 import socket
 import ssl
 import subprocess
@@ -39,7 +39,7 @@ def send(
     own = session or calls.Session()
     try:
         method = "POST" if body is not None else "GET"
-        return own.send(method, url, body, timeout_s, call or Call())
+        return calls.send(own, method, url, body, timeout_s, call or Call())
     finally:
         if session is None:
             own.close()
@@ -137,14 +137,17 @@ def test_a_cut_before_the_call_sends_nothing() -> None:
 
 
 def test_a_cut_while_the_connection_is_made_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def cut_before_it_is_sent(_: object, context: Any, __: object) -> None:
-        context.trace_request_ctx.cut()
-        await asyncio.sleep(0)
+    call = Call()
+    connect = calls._HeldConnection.connect
 
-    monkeypatch.setattr(calls, "_note_connection", cut_before_it_is_sent)
+    def connect_and_be_cut(self: Any) -> None:
+        connect(self)
+        call.cut()
+
+    monkeypatch.setattr(calls._HeldConnection, "connect", connect_and_be_cut)
     with raw_server(answering(OK)) as server:
         with pytest.raises(CallCut):
-            send(server.url + "/api/generate", 5.0, Call(), {"model": "mid-a"})
+            send(server.url + "/api/generate", 5.0, call, {"model": "mid-a"})
         assert server.requests == []
 
 
@@ -189,30 +192,37 @@ def test_one_cut_ends_all_requests_that_share_a_call() -> None:
         session.close()
 
 
-def test_a_late_cut_does_not_hit_the_next_call_on_the_same_connection() -> None:
-    with raw_server(answering(OK, OK)) as server:
-        session, first = calls.Session(), Call()
+def test_what_comes_after_a_call_is_over_cannot_hit_the_next_one_on_its_connection() -> None:
+    with raw_server(answering(OK, OK, OK)) as server:
+        session, first, late = calls.Session(), Call(), Call()
         send(server.url + "/api/ps", 5.0, first, session=session)
+        send(server.url + "/api/ps", 5.0, late, session=session)
         first.cut()
+        late.expire()
         assert send(server.url + "/api/ps", session=session).status == 200
         assert server.connections == 1
         session.close()
 
 
-def test_a_call_that_was_cut_before_its_deadline_was_cut() -> None:
+def test_a_call_that_was_cut_first_and_ran_out_then_was_cut() -> None:
     with raw_server(hang) as server:
         call = Call()
         call.cut()
+        call.expire()
         with pytest.raises(CallCut):
-            send(server.url + "/api/ps", 0.0, call)
+            send(server.url + "/api/ps", 5.0, call)
 
 
-def test_a_call_leaves_neither_a_thread_nor_a_task_behind() -> None:
-    for _ in range(3):
-        with raw_server(answering(OK)) as server:
-            send(server.url + "/api/ps")
-    assert [t.name for t in threading.enumerate()].count("ollama-calls") == 1
-    until(lambda: not asyncio.all_tasks(calls._calls_loop()), 5)
+def test_a_call_leaves_neither_a_thread_nor_a_deadline_behind() -> None:
+    with raw_server(answering(OK)) as server:
+        send(server.url + "/api/ps")  # the first one begins the thread that keeps all deadlines
+    with raw_server(answering(OK)) as server:
+        call, began = Call(), time.monotonic()
+        send(server.url + "/api/ps", 0.2, call)
+        assert not [d for _, _, d in list(calls.deadlines._heap) if d.act is not None]
+        assert [t.name for t in threading.enumerate()].count("deadlines") == 1
+        until(lambda: time.monotonic() > began + 0.3)
+        assert not call.was_cut
 
 
 # --- connections ---------------------------------------------------------------------------
@@ -290,6 +300,16 @@ def test_a_reading_of_a_server_that_always_hangs_up_ends() -> None:
         assert len(server.requests) <= 2
 
 
+def _open_sockets() -> int:
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+        except OSError:
+            continue
+    return count
+
+
 @pytest.mark.parametrize(
     "serve",
     [
@@ -306,18 +326,13 @@ def test_no_socket_is_left_open_after_a_call_that_failed(serve: Serve) -> None:
         for _ in range(3):
             with pytest.raises(OllamaError):
                 send(server.url + "/api/ps", timeout_s=0.3, session=session)
-    gc.disable()  # it would close sockets that were forgotten
-    try:
-        session.close()
-        until(lambda: not _sockets_to(server.url), 5)
-    finally:
-        gc.enable()
-
-
-def _sockets_to(url: str) -> list[socket.socket]:
-    """Open sockets of this process that lead to this server."""
-    found = [s for s in gc.get_objects() if issubclass(type(s), socket.socket)]
-    return [s for s in found if _peer(s) == url.removeprefix("http://")]
+    gc.collect()
+    session.close()
+    before = _open_sockets()
+    gc.collect()
+    assert _open_sockets() == before, "nothing was left for the garbage collector to close"
+    peers = [s for s in gc.get_objects() if issubclass(type(s), socket.socket) and s.fileno() >= 0]
+    assert not [s for s in peers if _peer(s) == server.url.removeprefix("http://")]
 
 
 def _peer(sock: socket.socket) -> str:
@@ -473,7 +488,7 @@ def test_the_body_of_a_redirect_is_not_read() -> None:
 )
 def test_what_is_no_json_object_is_a_bad_answer(body: bytes) -> None:
     with pytest.raises(BadAnswer):
-        Answer(200, body).json()
+        Answer(200, "application/json", body).json()
 
 
 # --- addresses -----------------------------------------------------------------------------
@@ -523,7 +538,7 @@ def test_a_name_that_is_not_known_says_so(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_server_that_takes_no_connection_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(calls, "CONNECT_S", 0.2)
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -590,8 +605,8 @@ open(sys.argv[1], "wb").write(
 def test_a_cut_ends_the_wait_over_tls_too(tls: tuple[ssl.SSLContext, str], serve: Serve) -> None:
     context, pem = tls
     with raw_server(serve, context) as server, ThreadPoolExecutor(1) as pool:
-        trusted = ssl.create_default_context(cafile=pem)
-        session, call = calls.Session(trusted), Call()
+        session, call = calls.Session(), Call()
+        session.verify = pem
         waiting = pool.submit(send, server.url + "/api/ps", 30.0, call, None, session)
         assert server.dripping.wait(5)
         began = time.monotonic()
@@ -615,7 +630,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tls: tuple[ssl.SSLCont
 def test_a_reading_that_is_drawn_out_ends_after_the_short_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("switcher.ollama.client.QUICK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("switcher.ollama.client.QUICK_S", 0.3)
     with raw_server(drip_body) as server:
         client = Client(server.url)
         with pytest.raises(TimedOut):

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+import responses
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +28,6 @@ from switcher.ollama.errors import (
     Unreachable,
 )
 from tests.ollama.rawserver import Peer, json_answer, raw_server
-from tests.ollama.stub import StubServers, stub_servers
 
 URL = "http://tower.test:11434"
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
@@ -85,8 +86,8 @@ RECORDINGS = Path("/work/shared/ollama/recordings")
 
 
 @pytest.fixture
-def http() -> Iterator[StubServers]:
-    with stub_servers() as mock:
+def http() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         yield mock
 
 
@@ -101,19 +102,18 @@ def spec(**values: Any) -> Spec:
     return Spec(**{"profile": "a", "tag": "mid-a", **values})
 
 
-def sent(http: StubServers, n: int = -1) -> dict[str, Any]:
-    body = http.sent[n].body
-    assert body is not None
+def sent(http: responses.RequestsMock, n: int = -1) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(http.calls[n].request.body)
     return body
 
 
 def answer(
-    http: StubServers, path: str, body: Any, status: int = 200, method: str = "POST"
+    http: responses.RequestsMock, path: str, body: Any, status: int = 200, method: str = "POST"
 ) -> None:
     http.add(method, URL + path, json=body, status=status)
 
 
-def read_ps(http: StubServers, client: Client, **changes: Any) -> Resident:
+def read_ps(http: responses.RequestsMock, client: Client, **changes: Any) -> Resident:
     row = {k: v for k, v in (PS_ROW | changes).items() if v is not ...}
     answer(http, "/api/ps", {"models": [row]}, method="GET")
     return client.resident()[0]
@@ -128,7 +128,7 @@ def read_ps(http: StubServers, client: Client, **changes: Any) -> Resident:
 )
 @pytest.mark.parametrize("act", ["load", "warm", "load embed", "warm embed"])
 def test_a_keep_alive_goes_out_as_the_server_takes_it(
-    http: StubServers, client: Client, keep_alive: str, wire: object, act: str
+    http: responses.RequestsMock, client: Client, keep_alive: str, wire: object, act: str
 ) -> None:
     answer(http, "/api/generate", WARMED)
     answer(http, "/api/embed", EMBEDDED)
@@ -145,7 +145,7 @@ def test_a_keep_alive_goes_out_as_the_server_takes_it(
 @pytest.mark.fact(11)
 @pytest.mark.parametrize("limit", [1, 8, 512])
 def test_every_warm_up_bounds_how_long_the_model_may_talk(
-    http: StubServers, client: Client, limit: int
+    http: responses.RequestsMock, client: Client, limit: int
 ) -> None:
     answer(http, "/api/generate", WARMED)
     client.warm(spec(options={"num_ctx": 4096}), WarmUp("Hello", limit), False, 5, Call())
@@ -156,7 +156,7 @@ def test_every_warm_up_bounds_how_long_the_model_may_talk(
 @pytest.mark.fact(12)
 @pytest.mark.parametrize("embeds", [False, True])
 def test_the_runners_options_go_with_every_call_about_a_model(
-    http: StubServers, client: Client, embeds: bool
+    http: responses.RequestsMock, client: Client, embeds: bool
 ) -> None:
     answer(http, "/api/generate", WARMED)
     answer(http, "/api/embed", EMBEDDED)
@@ -174,7 +174,7 @@ def test_the_runners_options_go_with_every_call_about_a_model(
 
 @pytest.mark.fact(12)
 def test_a_model_without_runner_options_is_asked_for_without_any(
-    http: StubServers, client: Client
+    http: responses.RequestsMock, client: Client
 ) -> None:
     answer(http, "/api/generate", LOADED)
     client.load(spec(options={"temperature": 0.5}), False, 5, Call())
@@ -183,7 +183,7 @@ def test_a_model_without_runner_options_is_asked_for_without_any(
 
 @pytest.mark.fact(6)
 def test_an_unload_says_the_number_nought_and_nothing_of_options(
-    http: StubServers, client: Client
+    http: responses.RequestsMock, client: Client
 ) -> None:
     answer(http, "/api/generate", UNLOADED)
     client.unload("mid-a:latest")
@@ -192,16 +192,16 @@ def test_an_unload_says_the_number_nought_and_nothing_of_options(
 
 @pytest.mark.fact(1)
 def test_an_unload_takes_its_answer_for_nothing_more_than_an_answer(
-    http: StubServers, client: Client
+    http: responses.RequestsMock, client: Client
 ) -> None:
     answer(http, "/api/generate", UNLOADED)
     client.unload("mid-a")
-    assert len(http.sent) == 1, "whether it has left only /api/ps tells"
+    assert len(http.calls) == 1, "whether it has left only /api/ps tells"
 
 
 @pytest.mark.fact(16)
 def test_an_embedding_model_is_loaded_and_warmed_by_embed(
-    http: StubServers, client: Client
+    http: responses.RequestsMock, client: Client
 ) -> None:
     answer(http, "/api/generate", {"error": '"embed" does not support generate'}, 400)
     answer(http, "/api/embed", EMBEDDED)
@@ -214,18 +214,18 @@ def test_an_embedding_model_is_loaded_and_warmed_by_embed(
 
 
 def test_a_slash_at_the_end_of_an_address_changes_nothing(
-    http: StubServers, client: Client
+    http: responses.RequestsMock, client: Client
 ) -> None:
     answer(http, "/api/ps", {"models": []}, method="GET")
     assert client.resident() == ()
-    assert http.sent[0].url == URL + "/api/ps"
+    assert http.calls[0].request.url == URL + "/api/ps"
 
 
 # --- what is made of answers -----------------------------------------------------------------
 
 
 @pytest.mark.fact(17)
-def test_durations_are_nanoseconds(http: StubServers, client: Client) -> None:
+def test_durations_are_nanoseconds(http: responses.RequestsMock, client: Client) -> None:
     answer(http, "/api/generate", WARMED | {"load_duration": 510832826})
     assert client.load(spec(), False, 5, Call()).load_s == pytest.approx(0.510832826)
     warmed = client.warm(spec(), HELLO, False, 5, Call())
@@ -234,7 +234,9 @@ def test_durations_are_nanoseconds(http: StubServers, client: Client) -> None:
     assert warmed.seconds == pytest.approx(0.286789144)
 
 
-def test_a_load_that_tells_no_figures_is_a_load(http: StubServers, client: Client) -> None:
+def test_a_load_that_tells_no_figures_is_a_load(
+    http: responses.RequestsMock, client: Client
+) -> None:
     answer(http, "/api/generate", LOADED)
     assert 0 < client.load(spec(), False, 5, Call()).load_s < 5, "what was waited"
 
@@ -252,7 +254,7 @@ def test_a_load_that_tells_no_figures_is_a_load(http: StubServers, client: Clien
 )
 @pytest.mark.parametrize("act", ["load", "warm"])
 def test_a_200_without_done_true_is_no_success(
-    http: StubServers, client: Client, body: dict[str, Any], act: str
+    http: responses.RequestsMock, client: Client, body: dict[str, Any], act: str
 ) -> None:
     answer(http, "/api/generate", body)
     with pytest.raises(NotDone, match="mid-a ended early"):
@@ -264,7 +266,7 @@ def test_a_200_without_done_true_is_no_success(
 
 @pytest.mark.parametrize("embeddings", [None, [], [[]], "text", 5, {"a": 1}, ...])
 def test_a_warm_up_without_an_embedding_is_no_success(
-    http: StubServers, client: Client, embeddings: Any
+    http: responses.RequestsMock, client: Client, embeddings: Any
 ) -> None:
     body = EMBEDDED | {"embeddings": embeddings}
     answer(http, "/api/embed", {k: v for k, v in body.items() if v is not ...})
@@ -287,7 +289,7 @@ def test_a_warm_up_without_an_embedding_is_no_success(
     ],
 )
 def test_an_error_keeps_the_servers_own_words(
-    http: StubServers, client: Client, status: int, message: str, kind: type[Refused]
+    http: responses.RequestsMock, client: Client, status: int, message: str, kind: type[Refused]
 ) -> None:
     answer(http, "/api/generate", {"error": message}, status)
     with pytest.raises(Refused) as caught:
@@ -298,7 +300,9 @@ def test_an_error_keeps_the_servers_own_words(
 
 
 @pytest.mark.fact(5)
-def test_unloading_what_does_not_exist_is_told_apart(http: StubServers, client: Client) -> None:
+def test_unloading_what_does_not_exist_is_told_apart(
+    http: responses.RequestsMock, client: Client
+) -> None:
     answer(http, "/api/generate", {"error": "model 'doomed' not found"}, 404)
     with pytest.raises(ModelMissing):
         client.unload("doomed")
@@ -310,7 +314,7 @@ def test_unloading_what_does_not_exist_is_told_apart(http: StubServers, client: 
     "text", ["", "404 page not found", "<html>Bad Gateway</html>", "[]", "{}", '{"error": null}']
 )
 def test_an_error_without_words_is_no_answer_of_ollama(
-    http: StubServers, client: Client, status: int, text: str
+    http: responses.RequestsMock, client: Client, status: int, text: str
 ) -> None:
     http.add("GET", URL + "/api/ps", body=text, status=status)
     with pytest.raises(BadAnswer, match=f"answered {status} without saying why"):
@@ -319,7 +323,7 @@ def test_an_error_without_words_is_no_answer_of_ollama(
 
 @pytest.mark.parametrize("error", ["half \ud800 a pair", "nul \x00", "two\nlines", "x" * 100_000])
 def test_words_of_the_server_can_be_stored_and_shown(
-    http: StubServers, client: Client, error: str
+    http: responses.RequestsMock, client: Client, error: str
 ) -> None:
     http.add("GET", URL + "/api/ps", body=json.dumps({"error": error}), status=500)
     with pytest.raises(Refused) as caught:
@@ -330,7 +334,7 @@ def test_words_of_the_server_can_be_stored_and_shown(
 
 
 @pytest.mark.fact(18)
-def test_a_row_of_ps_is_read(http: StubServers, client: Client) -> None:
+def test_a_row_of_ps_is_read(http: responses.RequestsMock, client: Client) -> None:
     assert read_ps(http, client) == Resident(
         name="mid-a:latest",
         digest=DIGEST,
@@ -342,7 +346,7 @@ def test_a_row_of_ps_is_read(http: StubServers, client: Client) -> None:
 
 
 @pytest.mark.fact(7)
-def test_for_ever_lies_some_290_years_ahead(http: StubServers, client: Client) -> None:
+def test_for_ever_lies_some_290_years_ahead(http: responses.RequestsMock, client: Client) -> None:
     row = read_ps(http, client, expires_at="2319-03-05T08:44:36.997115614Z")
     assert row.stays
     assert row.expires_at is not None
@@ -352,7 +356,7 @@ def test_for_ever_lies_some_290_years_ahead(http: StubServers, client: Client) -
 @pytest.mark.parametrize("digits", range(1, 10))
 @pytest.mark.parametrize(("zone", "hours"), [("Z", 0), ("+02:00", -2), ("-05:30", 5.5)])
 def test_a_time_has_up_to_nine_digits_of_a_second_and_any_zone(
-    http: StubServers, client: Client, digits: int, zone: str, hours: float
+    http: responses.RequestsMock, client: Client, digits: int, zone: str, hours: float
 ) -> None:
     fraction = "123456789"[:digits]
     row = read_ps(http, client, expires_at=f"2026-11-23T09:02:19.{fraction}{zone}")
@@ -363,19 +367,25 @@ def test_a_time_has_up_to_nine_digits_of_a_second_and_any_zone(
 
 
 @pytest.mark.parametrize("missing", [None, "", ...])
-def test_a_row_without_a_time_has_none(http: StubServers, client: Client, missing: Any) -> None:
+def test_a_row_without_a_time_has_none(
+    http: responses.RequestsMock, client: Client, missing: Any
+) -> None:
     row = read_ps(http, client, expires_at=missing)
     assert row.expires_at is None
     assert not row.stays
 
 
-def test_an_older_server_names_neither_vram_nor_context(http: StubServers, client: Client) -> None:
+def test_an_older_server_names_neither_vram_nor_context(
+    http: responses.RequestsMock, client: Client
+) -> None:
     row = read_ps(http, client, size_vram=..., context_length=...)
     assert (row.size_vram, row.context_length, row.gpu_percent) == (0, 0, 0)
 
 
 @pytest.mark.fact(16)
-def test_a_row_of_tags_says_what_the_model_can(http: StubServers, client: Client) -> None:
+def test_a_row_of_tags_says_what_the_model_can(
+    http: responses.RequestsMock, client: Client
+) -> None:
     both = TAGS_ROW | {"name": "both:latest", "capabilities": ["completion", "embedding"]}
     bare = {k: v for k, v in TAGS_ROW.items() if k != "capabilities"}
     answer(http, "/api/tags", {"models": [TAGS_ROW, both, bare]}, method="GET")
@@ -385,14 +395,18 @@ def test_a_row_of_tags_says_what_the_model_can(http: StubServers, client: Client
 
 
 @pytest.mark.parametrize("path", ["/api/ps", "/api/tags"])
-def test_a_list_that_comes_as_null_is_empty(http: StubServers, client: Client, path: str) -> None:
+def test_a_list_that_comes_as_null_is_empty(
+    http: responses.RequestsMock, client: Client, path: str
+) -> None:
     answer(http, path, {"models": None}, method="GET")
     assert (client.resident() if path == "/api/ps" else client.installed()) == ()
 
 
 @pytest.mark.skipif(not RECORDINGS.is_dir(), reason="the recordings lie beside the repository")
 @pytest.mark.parametrize("path", ["/api/ps", "/api/tags", "/api/generate", "/api/embed"])
-def test_every_recorded_answer_is_understood(http: StubServers, client: Client, path: str) -> None:
+def test_every_recorded_answer_is_understood(
+    http: responses.RequestsMock, client: Client, path: str
+) -> None:
     read = 0
     for file in sorted(RECORDINGS.glob("*.json")):
         for step in json.loads(file.read_text()):
@@ -439,7 +453,7 @@ def test_every_recorded_answer_is_understood(http: StubServers, client: Client, 
 )
 @pytest.mark.parametrize("path", ["/api/ps", "/api/tags"])
 def test_what_lists_no_models_is_not_ollama(
-    http: StubServers, client: Client, path: str, body: str
+    http: responses.RequestsMock, client: Client, path: str, body: str
 ) -> None:
     http.add("GET", URL + path, body=body, status=200)
     with pytest.raises(BadAnswer):
@@ -484,7 +498,7 @@ def test_what_lists_no_models_is_not_ollama(
     ids=repr,
 )
 def test_a_row_in_another_shape_is_a_bad_answer(
-    http: StubServers, client: Client, changes: dict[str, Any]
+    http: responses.RequestsMock, client: Client, changes: dict[str, Any]
 ) -> None:
     row = {k: v for k, v in (PS_ROW | changes).items() if v is not ...}
     http.add("GET", URL + "/api/ps", body=json.dumps({"models": [row]}))
@@ -492,14 +506,16 @@ def test_a_row_in_another_shape_is_a_bad_answer(
         client.resident()
 
 
-def test_no_model_is_more_than_wholly_on_the_gpu(http: StubServers, client: Client) -> None:
+def test_no_model_is_more_than_wholly_on_the_gpu(
+    http: responses.RequestsMock, client: Client
+) -> None:
     assert read_ps(http, client, size=100, size_vram=900).gpu_percent == 100
     assert read_ps(http, client, size=0, size_vram=0).gpu_percent == 0
 
 
 @pytest.mark.parametrize("capabilities", ["completion", {"a": 1}, [5], [None], 7])
 def test_capabilities_that_are_no_list_of_words_do_no_harm(
-    http: StubServers, client: Client, capabilities: Any
+    http: responses.RequestsMock, client: Client, capabilities: Any
 ) -> None:
     answer(http, "/api/tags", {"models": [TAGS_ROW | {"capabilities": capabilities}]}, method="GET")
     try:
@@ -515,7 +531,7 @@ NONSENSE = [10**400, 1e999, float("nan"), -5, True, "5", None, [], {}]
 @pytest.mark.parametrize("value", NONSENSE, ids=repr)
 @pytest.mark.parametrize("key", ["load_duration", "total_duration", "eval_count", "eval_duration"])
 def test_figures_that_cannot_be_are_not_shown(
-    http: StubServers, client: Client, key: str, value: Any
+    http: responses.RequestsMock, client: Client, key: str, value: Any
 ) -> None:
     http.add("POST", URL + "/api/generate", body=json.dumps(WARMED | {key: value}))
     loaded = client.load(spec(), False, 5, Call())
@@ -526,14 +542,16 @@ def test_figures_that_cannot_be_are_not_shown(
 
 @pytest.mark.parametrize("version", [None, 5, [], {}, ...])
 def test_a_server_without_a_version_is_not_ollama(
-    http: StubServers, client: Client, version: Any
+    http: responses.RequestsMock, client: Client, version: Any
 ) -> None:
     answer(http, "/api/version", {} if version is ... else {"version": version}, method="GET")
     with pytest.raises(BadAnswer, match="names no version"):
         client.version()
 
 
-def test_a_version_is_kept_short_and_printable(http: StubServers, client: Client) -> None:
+def test_a_version_is_kept_short_and_printable(
+    http: responses.RequestsMock, client: Client
+) -> None:
     answer(http, "/api/version", {"version": "0.12\x00" + "9" * 100}, method="GET")
     assert client.version() == "0.12 " + "9" * 35
 
@@ -550,7 +568,7 @@ JSON = st.recursive(
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(row=st.fixed_dictionaries({}, optional={k: JSON | st.just(v) for k, v in PS_ROW.items()}))
 def test_any_row_is_read_or_refused_in_our_own_words(row: dict[str, Any]) -> None:
-    with stub_servers() as http:
+    with responses.RequestsMock() as http:
         http.add("GET", URL + "/api/ps", body=json.dumps({"models": [row]}))
         client = Client(URL)
         try:
@@ -564,7 +582,7 @@ def test_any_row_is_read_or_refused_in_our_own_words(row: dict[str, Any]) -> Non
 @given(body=st.dictionaries(st.sampled_from([*WARMED, "embeddings", "error"]), JSON))
 def test_any_answer_to_a_warm_up_is_a_result_or_an_error_of_ours(body: dict[str, Any]) -> None:
     for path, embeds in (("/api/generate", False), ("/api/embed", True)):
-        with stub_servers() as http:
+        with responses.RequestsMock() as http:
             http.add("POST", URL + path, body=json.dumps(body))
             try:
                 warmed = Client(URL).warm(spec(), HELLO, embeds, 5, Call())
@@ -576,7 +594,9 @@ def test_any_answer_to_a_warm_up_is_a_result_or_an_error_of_ours(body: dict[str,
 # --- observing -------------------------------------------------------------------------------
 
 
-def test_an_observation_holds_all_that_a_server_tells(http: StubServers, client: Client) -> None:
+def test_an_observation_holds_all_that_a_server_tells(
+    http: responses.RequestsMock, client: Client
+) -> None:
     answer(http, "/api/ps", {"models": [PS_ROW]}, method="GET")
     answer(http, "/api/tags", {"models": [TAGS_ROW]}, method="GET")
     answer(http, "/api/version", {"version": "0.12.3"}, method="GET")
@@ -588,19 +608,19 @@ def test_an_observation_holds_all_that_a_server_tells(http: StubServers, client:
 
 @pytest.mark.parametrize("broken", ["/api/ps", "/api/tags", "/api/version"])
 def test_an_observation_that_fails_is_an_error_with_its_time_and_no_facts(
-    http: StubServers, client: Client, broken: str
+    http: responses.RequestsMock, client: Client, broken: str
 ) -> None:
     answer(http, "/api/ps", {"models": []}, method="GET")
     answer(http, "/api/tags", {"models": []}, method="GET")
     answer(http, "/api/version", {"version": "0.12.3"}, method="GET")
-    http.replace("GET", URL + broken, Unreachable("The connection to http://tower.test broke."))
+    http.replace("GET", URL + broken, body=requests.ConnectionError("Connection reset"))
     seen = client.observe(NOW)
     assert (seen.at, seen.answered, seen.resident, seen.installed) == (NOW, False, (), ())
     assert "tower.test" in seen.error
 
 
 def test_a_quick_look_renews_what_is_loaded_and_keeps_the_rest(
-    http: StubServers, client: Client
+    http: responses.RequestsMock, client: Client
 ) -> None:
     answer(http, "/api/ps", {"models": [PS_ROW]}, method="GET")
     disk = (Installed("mid-a:latest", DIGEST, 5),)
@@ -611,7 +631,7 @@ def test_a_quick_look_renews_what_is_loaded_and_keeps_the_rest(
 
 
 def test_an_answer_that_says_the_same_again_is_not_read_again(
-    http: StubServers, client: Client, monkeypatch: pytest.MonkeyPatch
+    http: responses.RequestsMock, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer(http, "/api/ps", {"models": [PS_ROW]}, method="GET")
     first = client.resident()
@@ -619,7 +639,9 @@ def test_an_answer_that_says_the_same_again_is_not_read_again(
     assert client.resident() is first
 
 
-def test_an_answer_that_says_something_else_is_read(http: StubServers, client: Client) -> None:
+def test_an_answer_that_says_something_else_is_read(
+    http: responses.RequestsMock, client: Client
+) -> None:
     other = PS_ROW | {"name": "mid-b:latest"}
     for rows in ([PS_ROW], [other], [PS_ROW], []):
         http.add("GET", URL + "/api/ps", json={"models": rows})
@@ -628,7 +650,7 @@ def test_an_answer_that_says_something_else_is_read(http: StubServers, client: C
 
 
 def test_an_answer_that_is_none_is_refused_each_time_it_comes(
-    http: StubServers, client: Client
+    http: responses.RequestsMock, client: Client
 ) -> None:
     http.add("GET", URL + "/api/ps", body="{}")
     for _ in range(2):
@@ -637,7 +659,7 @@ def test_an_answer_that_is_none_is_refused_each_time_it_comes(
 
 
 def test_the_same_words_at_another_path_are_not_taken_for_it(
-    http: StubServers, client: Client
+    http: responses.RequestsMock, client: Client
 ) -> None:
     for path in ("/api/ps", "/api/tags"):
         answer(http, path, {"models": [PS_ROW]}, method="GET")
@@ -647,7 +669,7 @@ def test_the_same_words_at_another_path_are_not_taken_for_it(
 
 @pytest.mark.parametrize("again", ["a new connection", "a minute later"])
 def test_the_version_is_asked_for_again_where_it_may_be_another(
-    http: StubServers, client: Client, monkeypatch: pytest.MonkeyPatch, again: str
+    http: responses.RequestsMock, client: Client, monkeypatch: pytest.MonkeyPatch, again: str
 ) -> None:
     for path in ("/api/ps", "/api/tags"):
         answer(http, path, {"models": []}, method="GET")
@@ -687,12 +709,18 @@ def test_a_closed_connection_is_told_whichever_call_meets_it(closes_after: int) 
     assert told == [False, closes_after == 3, closes_after == 4, False]
 
 
+def test_a_connection_error_ends_as_ours(http: responses.RequestsMock, client: Client) -> None:
+    http.add("GET", URL + "/api/ps", body=requests.ConnectionError("boom"))
+    with pytest.raises(Unreachable, match="The connection to http://tower.test:11434 broke"):
+        client.resident()
+
+
 # --- names -----------------------------------------------------------------------------------
 
 
 @pytest.mark.fact(21)
 def test_a_copy_names_source_and_destination_and_needs_no_words_in_the_answer(
-    http: StubServers, client: Client
+    http: responses.RequestsMock, client: Client
 ) -> None:
     http.add("POST", f"{URL}/api/copy", body=b"", status=200)
     client.copy("mid-a", "switchboard-holds/mid-a:1a2b")
@@ -700,21 +728,21 @@ def test_a_copy_names_source_and_destination_and_needs_no_words_in_the_answer(
 
 
 @pytest.mark.fact(21)
-def test_a_copy_of_nothing_is_a_missing_model(http: StubServers, client: Client) -> None:
+def test_a_copy_of_nothing_is_a_missing_model(http: responses.RequestsMock, client: Client) -> None:
     answer(http, "/api/copy", {"error": 'model "nope" not found'}, 404)
     with pytest.raises(ModelMissing):
         client.copy("nope", "x", Call())
 
 
 @pytest.mark.fact(24)
-def test_a_name_is_deleted(http: StubServers, client: Client) -> None:
+def test_a_name_is_deleted(http: responses.RequestsMock, client: Client) -> None:
     http.add("DELETE", f"{URL}/api/delete", body=b"", status=200)
     client.delete("mid-a", Call())
     assert sent(http) == {"model": "mid-a"}
 
 
 @pytest.mark.fact(24)
-def test_deleting_what_is_gone_is_told_apart(http: StubServers, client: Client) -> None:
+def test_deleting_what_is_gone_is_told_apart(http: responses.RequestsMock, client: Client) -> None:
     answer(http, "/api/delete", {"error": "model 'mid-a' not found"}, 404, "DELETE")
     with pytest.raises(ModelMissing):
         client.delete("mid-a")

@@ -4,18 +4,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import responses
 from django.test import Client
 
 from switcher.access import AUDITORS
 from switcher.domain.observed import Installed, Resident
 from tests import make
-from tests.ollama.stub import StubServers, stub_servers
 
 
 class FakeOllama:
     """What the addresses of an Ollama server answer, in the shapes of the recordings."""
 
-    def __init__(self, mocked: StubServers) -> None:
+    def __init__(self, mocked: responses.RequestsMock) -> None:
         self.mocked = mocked
 
     def holds(
@@ -30,7 +30,7 @@ class FakeOllama:
         self._answer(f"{url}/api/version", {"version": "0.12.6"})
 
     def _answer(self, url: str, body: dict[str, Any]) -> None:
-        self.mocked.replace("GET", url, json=body)
+        self.mocked.upsert("GET", url, json=body)
 
 
 def _loaded(r: Resident) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def _file(i: Installed) -> dict[str, Any]:
 
 @pytest.fixture
 def ollama() -> Iterator[FakeOllama]:
-    with stub_servers() as mocked:
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mocked:
         yield FakeOllama(mocked)
 
 
