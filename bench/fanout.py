@@ -80,6 +80,7 @@ def reading(name: str) -> str:
     """What the watcher does after a reading of the first host: models of this name."""
     from datetime import UTC, datetime
 
+    from switcher.domain.model_names import ModelName
     from switcher.domain.observed import Observation, Resident
     from switcher.models import Host
     from switcher.records import changed
@@ -87,7 +88,10 @@ def reading(name: str) -> str:
 
     host = Host.objects.earliest("pk")
     now = datetime.now(UTC)
-    rows = tuple(Resident(f"{name}-{n}", f"d{n}", 10**9, 10**9, 4096, None) for n in range(3))
+    rows = tuple(
+        Resident(ModelName.parse(f"{name}-{n}"), f"d{n}", 10**9, 10**9, 4096, None)
+        for n in range(3)
+    )
     loop._latest[host.pk] = Observation(now, resident=rows)
     changed.send(sender="reading", host=host.name)
     return name

@@ -67,13 +67,15 @@ def by_us(strategy: str) -> Callable[[str, str, str], None]:
 
 def clean(url: str, tags: tuple[str, str]) -> None:
     """Both models out, and really gone."""
+    from switcher.domain.model_names import ModelName
     from switcher.ollama.client import Client
 
     client = Client(url)
     for tag in tags:
         client.unload(tag)
     until = time.monotonic() + 60
-    while any(r.name.split(":")[0] in tags or r.name in tags for r in client.resident()):
+    names = {ModelName.parse(tag) for tag in tags}
+    while any(r.name in names for r in client.resident()):
         if time.monotonic() > until:
             raise SystemExit("the models do not leave")
         time.sleep(0.02)

@@ -18,6 +18,7 @@ from django.contrib.auth.models import Group
 
 from switcher.access import AUDITORS, OPERATORS
 from switcher.domain.drift import Found, Kind
+from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident
 from switcher.domain.plans import make_plan
 from switcher.domain.specs import Spec
@@ -41,12 +42,12 @@ def digest(name: str) -> str:
     return name.encode().hex().ljust(64, "0")[:64]
 
 
-def resident(name: str, gb: float = 5.0, **values: Any) -> Resident:
+def resident(name: str | ModelName, gb: float = 5.0, **values: Any) -> Resident:
     """Return a row of `/api/ps`: all on the GPU, with 24 minutes left."""
     size = round(gb * GB)
     facts: dict[str, Any] = {
-        "name": name,
-        "digest": digest(name),
+        "name": ModelName.parse(str(name)),
+        "digest": digest(str(name)),
         "size": size,
         "size_vram": size,
         "context_length": 4096,
@@ -55,9 +56,10 @@ def resident(name: str, gb: float = 5.0, **values: Any) -> Resident:
     return Resident(**facts | values)
 
 
-def installed(name: str, gb: float = 5.0, **values: Any) -> Installed:
+def installed(name: str | ModelName, gb: float = 5.0, **values: Any) -> Installed:
     """Return a row of `/api/tags`."""
-    return Installed(name, digest(name), round(gb * GB), ("completion",), **values)
+    model = ModelName.parse(str(name))
+    return Installed(model, digest(str(name)), round(gb * GB), ("completion",), **values)
 
 
 def seen(*rows: Resident, on_disk: tuple[Installed, ...] = (), **values: Any) -> Observation:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from switcher.audit.entry_sentences import SENTENCES, changed_list
-from switcher.domain.observed import short_name
+from switcher.domain.model_names import ModelName
 from switcher.domain.states import ENDED, WORDS, State
 
 Facts = dict[str, Any]
@@ -41,7 +41,7 @@ def look(kind: str, outcome: str) -> str:
 
 def model_of(name: Any) -> str:
     """A model as people write it."""
-    return short_name(str(name or ""))
+    return ModelName.parse(str(name or "")).short
 
 
 _STATES = {state.value for state in State}

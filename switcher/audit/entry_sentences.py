@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from switcher.domain.observed import short_name
+from switcher.domain.model_names import ModelName
 
 Facts = dict[str, Any]
 Sentence = Callable[[str, str, Facts], str]
@@ -89,15 +89,15 @@ def _key_refused(kind: str, host: str, facts: Facts) -> str:
 
 def _about_model(text: str) -> Sentence:
     def tell(kind: str, host: str, facts: Facts) -> str:
-        return text.format(model=short_name(str(facts.get("model") or "a model")), host=host)
+        return text.format(model=ModelName.parse(str(facts.get("model") or "a model")), host=host)
 
     return tell
 
 
 def _pointed(kind: str, host: str, facts: Facts) -> str:
-    before = short_name(str(facts.get("previous") or ""))
+    before = ModelName.parse(str(facts.get("previous") or ""))
     instead = f", instead of {before}" if before else ""
-    model = short_name(str(facts.get("model") or "?"))
+    model = ModelName.parse(str(facts.get("model") or "?"))
     return f"Pointed {_published(facts)} on {host} at {model}{instead}"
 
 
@@ -106,7 +106,7 @@ def _withdrawn(kind: str, host: str, facts: Facts) -> str:
 
 
 def _published(facts: Facts) -> str:
-    return f"the published name {short_name(str(facts.get('name') or '?'))}"
+    return f"the published name {ModelName.parse(str(facts.get('name') or '?'))}"
 
 
 SENTENCES: dict[str, Sentence] = {

@@ -13,14 +13,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from switcher.domain.model_copies import named
+from switcher.domain.model_names import ModelName
 from switcher.domain.observed import (
     Installed,
     Observation,
     Resident,
     find_digest,
     find_installed,
-    short_name,
 )
 from switcher.domain.plans import gb, gpu_fall
 from switcher.domain.published_name import PublishedName, is_taken, taken_text
@@ -87,8 +86,8 @@ class Wanted:
     context_length: int = 0
 
     @property
-    def short(self) -> str:
-        return short_name(self.spec.name)
+    def name(self) -> ModelName:
+        return self.spec.name
 
     @property
     def context(self) -> int:
@@ -105,7 +104,7 @@ class Desired:
     host: str
     active: Wanted | None = None
     pinned: tuple[Wanted, ...] = ()
-    model_copies: Mapping[str, str] = field(default_factory=dict)
+    model_copies: Mapping[ModelName, ModelName] = field(default_factory=dict)
     verified: Mapping[str, Resident] = field(default_factory=dict)
     published: PublishedName | None = None  # the name that is to mean the active model
 
@@ -114,9 +113,9 @@ class Desired:
         found = {self.active.digest: self.active} if self.active else {}
         rows = list(installed)
         for each in self.pinned:
-            row = find_installed(rows, each.spec.tag)
+            row = find_installed(rows, each.name)
             if row is None:
-                found.setdefault(f"={each.spec.name}", each)
+                found.setdefault(f"={each.name.full}", each)
             else:
                 found.setdefault(row.digest, self._as_verified(each, row.digest))
         return tuple(found.values())
@@ -249,7 +248,7 @@ def ending(desired: Desired, now: Observation, kind: Kind, digest: str) -> str:
         return "What came back again and again is over."
     if kind is Kind.PUBLISHED:
         return "The published name is right again, or none is wanted."
-    wanted = {w.digest or w.spec.name[:80] for w in desired.wanted(now.installed)}
+    wanted = {w.digest or w.name.full[:80] for w in desired.wanted(now.installed)}
     here = find_digest(now.resident, digest) is not None
     if kind in (Kind.GHOST, Kind.FOREIGN):
         return "It is to be loaded now." if here and digest in wanted else "It is not loaded now."
@@ -270,7 +269,7 @@ def _of_published(desired: Desired, now: Observation) -> list[Found]:
     active, name = desired.active, desired.published
     if active is None or name is None or not name.wanted:
         return []
-    there = named(now.installed, name.wanted)
+    there = find_installed(now.installed, name.wanted)
     means = there.digest if there else None
     if name.is_ours and means == active.digest:
         return []
@@ -279,14 +278,14 @@ def _of_published(desired: Desired, now: Observation) -> list[Found]:
     if is_taken(name, now.installed):
         text = taken_text(name)
     elif there is None:
-        text = f"{name.short} is to mean {active.short}, and is not on the host."
+        text = f"{name.wanted} is to mean {active.name}, and is not on the host."
     else:
-        text = f"{name.short} is to mean {active.short}, and means other content."
+        text = f"{name.wanted} is to mean {active.name}, and means other content."
     evidence = {
-        "wanted": {"name": name.wanted, "digest": active.digest},
+        "wanted": {"name": name.wanted.full, "digest": active.digest},
         "now": {"at": now.at.isoformat(), "name_means": means},
     }
-    return [Found(Kind.PUBLISHED, name.wanted, active.digest, text, evidence)]
+    return [Found(Kind.PUBLISHED, name.wanted.full, active.digest, text, evidence)]
 
 
 # --- one wanted model --------------------------------------------------------------------------
@@ -307,7 +306,7 @@ def _of_wanted(
 
 def _other_content(w: Wanted, memory: Memory, now: Observation) -> Found | None:
     """Its name means other content than the one that was activated, or nothing (facts 23, 24)."""
-    row = find_installed(now.installed, w.spec.tag)
+    row = find_installed(now.installed, w.name)
     if w.active and row is not None and row.digest == w.digest:
         return None
     if not w.active and row is not None:
@@ -315,10 +314,10 @@ def _other_content(w: Wanted, memory: Memory, now: Observation) -> Found | None:
     last = memory.last.get(w.digest)
     means = "is not on the host any more" if row is None else "means other content now"
     if w.active:
-        text = f"{w.short} {means} than the one that was activated."
-        text = text if row else f"{w.short} is active, and {means}."
+        text = f"{w.name} {means} than the one that was activated."
+        text = text if row else f"{w.name} is active, and {means}."
     else:
-        text = f"{w.short} is to be kept loaded, and is not on the host."
+        text = f"{w.name} is to be kept loaded, and is not on the host."
     found = _found(Kind.OTHER_CONTENT, w, text, last, now, find_digest(now.resident, w.digest))
     found.evidence["now"]["name_means"] = row.digest if row else None
     return found
@@ -341,19 +340,17 @@ def _gone(w: Wanted, desired: Desired, memory: Memory, now: Observation) -> Foun
 def _why_gone(w: Wanted, last: Seen | None, memory: Memory, now: Observation) -> tuple[Kind, str]:
     to_be = "active" if w.active else "to be kept loaded"
     if last is None:
-        return Kind.MISSING, f"{w.short} is {to_be}, and is not loaded."
+        return Kind.MISSING, f"{w.name} is {to_be}, and is not loaded."
     expires = last.row.expires_at
     if expires is not None and not last.row.stays and _server_time(now) >= expires - _TOLERANCE:
-        return Kind.EXPIRED, f"{w.short} expired: its keep-alive ran out at {_clock(expires)}."
+        return Kind.EXPIRED, f"{w.name} expired: its keep-alive ran out at {_clock(expires)}."
     restarted = _restarted(memory, now)
     if restarted:
-        return Kind.RESTARTED, f"{w.short} is not loaded any more. {restarted}"
+        return Kind.RESTARTED, f"{w.name} is not loaded any more. {restarted}"
     since = _newcomers(memory, now)
     more = f" Since then {since} was loaded." if since else ""
     due = "to stay for ever" if last.row.stays else f"due to unload at {_clock(expires)}"
-    return Kind.EVICTED, (
-        f"{w.short} was evicted: at {_clock(last.at)} it was loaded, {due}.{more}"
-    )
+    return Kind.EVICTED, (f"{w.name} was evicted: at {_clock(last.at)} it was loaded, {due}.{more}")
 
 
 def _restarted(memory: Memory, now: Observation) -> str:
@@ -379,7 +376,7 @@ def _restarted(memory: Memory, now: Observation) -> str:
 
 def _newcomers(memory: Memory, now: Observation) -> str:
     before = {r.digest for r in memory.previous.resident} if memory.previous else set()
-    return ", ".join(short_name(r.name) for r in now.resident if r.digest not in before)
+    return ", ".join(r.name.short for r in now.resident if r.digest not in before)
 
 
 def _reloaded(w: Wanted, here: Resident, memory: Memory, now: Observation) -> Found | None:
@@ -387,7 +384,7 @@ def _reloaded(w: Wanted, here: Resident, memory: Memory, now: Observation) -> Fo
     if not w.context or here.context_length in (0, w.context):
         return None
     text = (
-        f"{w.short} was reloaded with other options: its context is {here.context_length:,}, "
+        f"{w.name} was reloaded with other options: its context is {here.context_length:,}, "
         f"it is to be {w.context:,}."
     )
     return _found(Kind.RELOADED, w, text, memory.last.get(w.digest), now, here)
@@ -406,7 +403,7 @@ def _shortened(w: Wanted, here: Resident, memory: Memory, now: Observation) -> F
         return None
     says = "for ever" if w.spec.keep_alive == FOREVER else w.spec.keep_alive
     text = (
-        f"The keep-alive of {w.short} was shortened: it unloads at {_clock(here.expires_at)}, "
+        f"The keep-alive of {w.name} was shortened: it unloads at {_clock(here.expires_at)}, "
         f"though it is to stay {says}."
     )
     return _found(Kind.SHORTENED, w, text, last, now, here)
@@ -430,7 +427,7 @@ def _on_cpu(w: Wanted, here: Resident, memory: Memory, now: Observation) -> Foun
     why = gpu_fall(here.gpu_percent, w.spec.min_gpu_percent, w.gpu_percent)
     if not why:
         return None
-    text = f"{w.short} fell to the CPU: {why}."
+    text = f"{w.name} fell to the CPU: {why}."
     return _found(Kind.ON_CPU, w, text, memory.last.get(w.digest), now, here)
 
 
@@ -457,14 +454,14 @@ def ghost_text(
     r: Resident,
     installed: Iterable[Installed],
     at: datetime,
-    model_copies: Mapping[str, str],
+    model_copies: Mapping[ModelName, ModelName],
     clock_ahead_s: float = 0.0,
 ) -> str:
     """Why a resident model is a ghost: its name does not reach it any more (facts 23, 24), or its
     time is over and it is still there. Empty if it is none."""
     size = f"{gb(_bytes(r))} GB"
-    name = short_name(model_copies.get(r.name, r.name))
-    row = find_installed(installed, model_copies.get(r.name, r.name))
+    name = model_copies.get(r.name, r.name)
+    row = find_installed(installed, name)
     if row is None:
         return f"{name} was deleted while it was loaded, and still holds {size}."
     if row.digest != r.digest:
@@ -500,7 +497,7 @@ def _found(
     kind: Kind, w: Wanted, text: str, last: Seen | None, now: Observation, here: Resident | None
 ) -> Found:
     wanted = {
-        "model": w.short,
+        "model": w.name.short,
         "digest": w.digest,
         "role": "active" if w.active else "pinned",
         "keep_alive": w.spec.keep_alive,
@@ -511,7 +508,7 @@ def _found(
     seen = _facts(Seen(here, now.at)) if here else {"at": now.at.isoformat(), "resident": []}
     evidence = {"wanted": wanted, "before": _facts(last), "now": seen}
     # What is not on the disk has no digest: its name stands for it.
-    return Found(kind, w.short, w.digest or w.spec.name[:80], text, evidence)
+    return Found(kind, w.name.short, w.digest or w.name.full[:80], text, evidence)
 
 
 def _facts(seen: Seen | None) -> dict[str, Any] | None:
@@ -523,7 +520,7 @@ def _facts(seen: Seen | None) -> dict[str, Any] | None:
 def _reading(seen: Observation | None) -> dict[str, Any] | None:
     if seen is None:
         return None
-    return {"at": seen.at.isoformat(), "resident": [short_name(r.name) for r in seen.resident]}
+    return {"at": seen.at.isoformat(), "resident": [r.name.short for r in seen.resident]}
 
 
 def _server_time(now: Observation) -> datetime:
@@ -533,7 +530,7 @@ def _server_time(now: Observation) -> datetime:
 
 def _name(r: Resident, desired: Desired) -> str:
     """What people know it as: a copy of ours goes by the name of what it is a copy of."""
-    return short_name(desired.model_copies.get(r.name, r.name))
+    return desired.model_copies.get(r.name, r.name).short
 
 
 def _bytes(r: Resident) -> int:

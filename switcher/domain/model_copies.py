@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from switcher.domain.observed import Installed, Resident, full_name, short_name
+from switcher.domain.model_names import NO_NAME, ModelName
+from switcher.domain.observed import Installed, Resident
 
 # A namespace of its own, so that whoever reads `ollama list` sees what it is.
 NAMESPACE = "switchboard-holds"
@@ -21,12 +22,13 @@ SHORT_DIGEST = 12  # as `ollama list` shows digests
 _NOT_OF_A_PART = re.compile(r"[^a-z0-9_.-]+")
 
 
-def copy_name(tag: str, digest: str) -> str:
-    """The name of the copy of `tag` with this digest: `qwen2.5:14b` gives
+def copy_name(model: ModelName, digest: str) -> ModelName:
+    """The name of the copy of a model with this digest: `qwen2.5:14b` gives
     `switchboard-holds/qwen2.5-14b:1a2b3c4d5e6f`. In lower case, as the server tells no case apart.
     """
-    model = _part(short_name(tag))[:MAX_OF_MODEL]
-    return f"{NAMESPACE}/{model}:{_part(digest.removeprefix('sha256:'))[:SHORT_DIGEST]}"
+    part = _part(model.short)[:MAX_OF_MODEL]
+    tag = _part(digest.removeprefix("sha256:"))[:SHORT_DIGEST]
+    return ModelName.parse(f"{NAMESPACE}/{part}:{tag}")
 
 
 def _part(text: str) -> str:
@@ -34,9 +36,9 @@ def _part(text: str) -> str:
     return _NOT_OF_A_PART.sub("-", text.lower()).lstrip(".-") or "_"
 
 
-def is_copy_name(name: str) -> bool:
-    """Whether the name is one of a handle, ours or not: nothing to switch to."""
-    return name.lower().startswith(f"{NAMESPACE}/")
+def is_copy_name(name: ModelName) -> bool:
+    """Whether the name is one of a model copy, ours or not: nothing to switch to."""
+    return name.key.startswith(f"{NAMESPACE}/")
 
 
 def without_copies(installed: Iterable[Installed]) -> tuple[Installed, ...]:
@@ -44,29 +46,24 @@ def without_copies(installed: Iterable[Installed]) -> tuple[Installed, ...]:
     return tuple(i for i in installed if not is_copy_name(i.name))
 
 
-def with_model_names(resident: Iterable[Resident], tags: Mapping[str, str]) -> tuple[Resident, ...]:
+def with_model_names(
+    resident: Iterable[Resident], models: Mapping[ModelName, ModelName]
+) -> tuple[Resident, ...]:
     """What is resident, by the names people know. Who calls a handle has its name listed
-    (fact 21); `tags` has what each handle is a copy of."""
-    return tuple(replace(r, name=tags[r.name]) if r.name in tags else r for r in resident)
+    (fact 21); `models` has what each handle is a copy of."""
+    return tuple(replace(r, name=models.get(r.name, r.name)) for r in resident)
 
 
-def without(installed: Iterable[Installed], name: str) -> tuple[Installed, ...]:
-    """What is on a disk but for one name, whatever its case; all of it where there is none."""
-    full = full_name(name).lower() if name else ""
-    return tuple(i for i in installed if i.name.lower() != full)
+def without(installed: Iterable[Installed], name: ModelName) -> tuple[Installed, ...]:
+    """Return what is on a disk except for one name."""
+    return tuple(i for i in installed if i.name != name)
 
 
-def reaching(digest: str, name: str, installed: Iterable[Installed]) -> str:
+def reaching(digest: str, name: ModelName, installed: Iterable[Installed]) -> ModelName:
     """A name by which the resident model of this digest is reached: its own while that means its
     content, else any other that does. Empty where none does (facts 23, 24)."""
     names = [i.name for i in installed if i.digest == digest]
-    return name if name in names else next(iter(names), "")
-
-
-def named(installed: Iterable[Installed], name: str) -> Installed | None:
-    """What bears this name; to the server upper and lower case are the same."""
-    full = full_name(name).lower()
-    return next((i for i in installed if i.name.lower() == full), None)
+    return name if name in names else next(iter(names), NO_NAME)
 
 
 def what_remains(r: Resident, host: str, now: datetime) -> str:
@@ -79,4 +76,4 @@ def what_remains(r: Resident, host: str, now: datetime) -> str:
         far = (r.expires_at - now).days > 0
         at = f"{r.expires_at:%Y-%m-%d %H:%M}" if far else f"{r.expires_at:%H:%M:%S}"
         when = f"it leaves at {at} by itself, or when Ollama on {host} restarts"
-    return f"No name on {host} reaches {short_name(r.name)} any more: {when}."
+    return f"No name on {host} reaches {r.name} any more: {when}."

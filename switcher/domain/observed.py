@@ -10,25 +10,16 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from switcher.domain.model_names import ModelName
+
 FOREVER_YEAR = 2200  # fact 7: "for ever" comes back as a date some 290 years ahead
-
-
-def full_name(tag: str) -> str:
-    """`mid-a` means `mid-a:latest`, and the server always lists the full name (fact 20)."""
-    last = tag.rsplit("/", 1)[-1]
-    return tag if ":" in last else f"{tag}:latest"
-
-
-def short_name(tag: str) -> str:
-    """The name as people write it: without `:latest`."""
-    return tag.removesuffix(":latest")
 
 
 @dataclass(frozen=True, slots=True)
 class Resident:
     """One row of `/api/ps`. Told apart by digest, never by name (facts 21, 23)."""
 
-    name: str
+    name: ModelName
     digest: str
     size: int
     size_vram: int
@@ -46,15 +37,14 @@ class Resident:
         return self.expires_at is not None and self.expires_at.year >= FOREVER_YEAR
 
     def to_json(self) -> dict[str, Any]:
-        row = asdict(self)
-        row["expires_at"] = self.expires_at.isoformat() if self.expires_at else None
-        return row
+        expires_at = self.expires_at.isoformat() if self.expires_at else None
+        return asdict(self) | {"name": self.name.full, "expires_at": expires_at}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Resident:
         expires = row.get("expires_at")
         return cls(
-            name=row["name"],
+            name=ModelName.parse(row["name"]),
             digest=row["digest"],
             size=row["size"],
             size_vram=row["size_vram"],
@@ -67,7 +57,7 @@ class Resident:
 class Installed:
     """One row of `/api/tags`: a model on the host's disk. `size` is that of its files."""
 
-    name: str
+    name: ModelName
     digest: str
     size: int
     capabilities: tuple[str, ...] = ()
@@ -78,11 +68,12 @@ class Installed:
         return "embedding" in self.capabilities and "completion" not in self.capabilities
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"capabilities": list(self.capabilities)}
+        return asdict(self) | {"name": self.name.full, "capabilities": list(self.capabilities)}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Installed:
-        return cls(row["name"], row["digest"], row["size"], tuple(row.get("capabilities", ())))
+        name, capabilities = ModelName.parse(row["name"]), tuple(row.get("capabilities", ()))
+        return cls(name, row["digest"], row["size"], capabilities)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +116,8 @@ def find_digest(resident: Iterable[Resident], digest: str) -> Resident | None:
     return next((r for r in resident if digest and r.digest == digest), None)
 
 
-def find_installed(installed: Iterable[Installed], tag: str) -> Installed | None:
-    """The installed model that `tag` names, if it is there."""
-    name = full_name(tag)
+def find_installed(installed: Iterable[Installed], name: ModelName) -> Installed | None:
+    """Return the installed model of this name, if there is one."""
     return next((i for i in installed if i.name == name), None)
 
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from switcher.domain.observed import Installed, Resident, short_name
+from switcher.domain.model_names import NO_NAME, ModelName
+from switcher.domain.observed import Installed, Resident
 from switcher.domain.specs import Spec
 from switcher.domain.states import PHASES, State, Strategy
 
@@ -53,7 +54,7 @@ class Item:
     """One model in a plan. `role` is active, pinned, former (loaded by a switch, and not to be
     loaded any more), foreign or new."""
 
-    name: str
+    name: ModelName
     digest: str
     bytes: int
     role: str
@@ -61,7 +62,10 @@ class Item:
 
     @property
     def short(self) -> str:
-        return short_name(self.name)
+        return self.name.short
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"name": self.name.full}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class Situation:
     missing: tuple[Item, ...] = ()  # pinned models on the disk that are not loaded
     ours: frozenset[str] = frozenset()  # digests that switches loaded here
     usual_gpu_percent: int | None = None  # of the target, when it was last activated here
-    published: str = ""  # the name on the server that is to mean the active model
+    published: ModelName = NO_NAME  # the name on the server that is to mean the active model
     cannot_publish: str = ""  # why that name cannot be pointed at the target
 
 
@@ -92,7 +96,7 @@ class Plan:
     """What a switch will do. `token` names the state of the host that it was made for."""
 
     host: str
-    model: str
+    model: ModelName
     profile: str
     digest: str
     strategy: Strategy
@@ -111,7 +115,7 @@ class Plan:
     expected: dict[str, Expected]
     already_active: bool
     stays: bool  # the model is active already and stays loaded, whatever else comes and goes
-    restore: str
+    restore: ModelName  # the old active model, which comes back if the switch fails
     warmups: int
     published: str  # the name that is pointed at the model before it becomes active
     cannot_publish: str  # why that which is set is not; a bar, unless the model is active already
@@ -137,9 +141,16 @@ class Plan:
         return None if self.vram_bytes is None else self.vram_bytes - self.bytes_after
 
     def to_json(self) -> dict[str, Any]:
-        row = asdict(self)
-        row |= {"expected_s": self.expected_s, "without_model_s": self.without_model_s}
-        return row
+        return asdict(self) | {
+            "model": self.model.full,
+            "unload": [i.to_json() for i in self.unload],
+            "load": self.load.to_json(),
+            "keep": [i.to_json() for i in self.keep],
+            "reload": [i.to_json() for i in self.reload],
+            "restore": self.restore.full,
+            "expected_s": self.expected_s,
+            "without_model_s": self.without_model_s,
+        }
 
 
 def plan_token(s: Situation) -> str:
@@ -215,9 +226,9 @@ def make_plan(s: Situation) -> Plan:
         expected={} if in_place else _expected(strategy, s.history.get(strategy, {})),
         already_active=already,
         stays=in_place,
-        restore=next((i.name for i in old if i.role == "active"), ""),
+        restore=next((i.name for i in old if i.role == "active"), NO_NAME),
         warmups=len(s.spec.warmups),
-        published="" if s.cannot_publish else short_name(s.published),
+        published="" if s.cannot_publish else s.published.short,
         cannot_publish=s.cannot_publish,
         token=plan_token(s),
     )
@@ -262,7 +273,7 @@ def _order(
     if fallen:
         return Strategy.SWAP, f"it leaves and is loaded anew: {fallen}"
     if in_place:
-        return Strategy.OVERLAP, f"{short_name(s.spec.name)} is active already and stays loaded"
+        return Strategy.OVERLAP, f"{s.spec.name} is active already and stays loaded"
     return _choose(s, size, _sum(others), _sum(reload))
 
 
@@ -325,7 +336,7 @@ def _blocked(s: Situation, short: int) -> str:
     """Why this cannot work, or nothing. Too large alone is no bar: the rest goes to the CPU,
     unless the profile says how much of it has to lie on the GPU."""
     if s.target is None:
-        name = short_name(s.spec.tag)
+        name = s.spec.name
         return f"{name} is not on {s.host}. Pull it there first: ollama pull {name}"
     if short > 0 and s.spec.min_gpu_percent and s.spec.floor_fails:
         return (

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from switcher.domain.model_copies import named, reaching, without, without_copies
-from switcher.domain.observed import Installed, full_name, short_name
+from switcher.domain.model_copies import reaching, without, without_copies
+from switcher.domain.model_names import NO_NAME, ModelName
+from switcher.domain.observed import Installed, find_installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +24,11 @@ class PublishedName:
     model then."""
 
     host: str
-    wanted: str
-    name: str
-    tag: str
+    wanted: ModelName
+    name: ModelName
+    tag: ModelName
     digest: str
-    active_tag: str
+    active_tag: ModelName
     active_digest: str
 
     @classmethod
@@ -35,27 +36,31 @@ class PublishedName:
         """From the row of its host."""
         return cls(
             host=row.name,
-            wanted=row.published_name,
-            name=row.published_as,
-            tag=row.published_tag,
+            wanted=ModelName.parse(row.published_name),
+            name=ModelName.parse(row.published_as),
+            tag=ModelName.parse(row.published_tag),
             digest=row.published_digest,
-            active_tag=row.active_tag,
+            active_tag=ModelName.parse(row.active_tag),
             active_digest=row.active_digest,
         )
 
-    def with_active(self, tag: str, digest: str) -> PublishedName:
+    def with_active(self, tag: ModelName, digest: str) -> PublishedName:
         """As it will be when this model is the active one."""
         return replace(self, active_tag=tag, active_digest=digest)
 
     @property
     def short(self) -> str:
-        """The wanted name as people write it."""
-        return short_name(self.wanted)
+        return self.wanted.short
 
     @property
     def means(self) -> str:
         """What it was pointed at, as people write it."""
-        return short_name(self.tag)
+        return self.tag.short
+
+    @property
+    def copied(self) -> dict[ModelName, ModelName]:
+        """The model that the recorded name is a copy of, by that name; empty if there is none."""
+        return {self.name: self.tag} if self.name else {}
 
     @property
     def is_ours(self) -> bool:
@@ -76,25 +81,25 @@ class PublishedNamePlan:
     `delete` it on the host before that, copy `source` to the wanted name. `barred` says why the
     wanted name cannot be pointed; without it and without a source it means what it should."""
 
-    withdraw: str = ""
+    withdraw: ModelName = NO_NAME
     delete: bool = False
-    source: str = ""
+    source: ModelName = NO_NAME
     barred: str = ""
 
 
 def plan_published_name(p: PublishedName, installed: Iterable[Installed]) -> PublishedNamePlan:
     """What is to be done with the name where this is on the host's disk."""
     rows = tuple(installed)
-    wanted = p.wanted if p.active_digest else ""
-    withdraw = p.name if p.name != wanted else ""
+    wanted = p.wanted if p.active_digest else NO_NAME
+    withdraw = p.name if p.name != wanted else NO_NAME
     todo = PublishedNamePlan(withdraw, _is_to_go(p, withdraw, rows))
-    there = named(rows, wanted) if wanted else None
+    there = find_installed(rows, wanted)
     if not wanted or (p.is_ours and there is not None and there.digest == p.active_digest):
         return todo
     if is_taken(p, rows):
         return replace(todo, barred=taken_text(p))
     # What is about to be deleted is no source.
-    source = reaching(p.active_digest, full_name(p.active_tag), without(rows, withdraw))
+    source = reaching(p.active_digest, p.active_tag, without(rows, withdraw))
     return replace(todo, source=source, barred="" if source else unreached_text(p))
 
 
@@ -102,7 +107,7 @@ def is_taken(p: PublishedName, installed: Iterable[Installed]) -> bool:
     """Whether a model lies under the wanted name that is not ours to write over: any, before the
     name is ours; later one that somebody has put there and that has no other name."""
     rows = tuple(installed)
-    there = named(rows, p.wanted) if p.wanted else None
+    there = find_installed(rows, p.wanted)
     if there is None:
         return False
     if not p.is_ours:
@@ -110,10 +115,10 @@ def is_taken(p: PublishedName, installed: Iterable[Installed]) -> bool:
     return there.digest not in (p.digest, p.active_digest) and not _is_elsewhere(there, rows)
 
 
-def _is_to_go(p: PublishedName, name: str, rows: tuple[Installed, ...]) -> bool:
+def _is_to_go(p: PublishedName, name: ModelName, rows: tuple[Installed, ...]) -> bool:
     """Whether a name that is not wanted any more still is our copy. One that was cut off while it
     was pointed may mean either model: it goes where nothing is lost."""
-    there = named(rows, name) if name else None
+    there = find_installed(rows, name)
     if there is None:
         return False
     return there.digest == p.digest if p.digest else _is_elsewhere(there, rows)
@@ -129,11 +134,11 @@ def _is_elsewhere(there: Installed, rows: tuple[Installed, ...]) -> bool:
 def taken_text(p: PublishedName) -> str:
     """Why the name is not written, and what to do."""
     return (
-        f"{p.host} has a model {p.short} that is not Switchboard's. "
+        f"{p.host} has a model {p.wanted} that is not Switchboard's. "
         "Choose another published name, or remove that model."
     )
 
 
 def unreached_text(p: PublishedName) -> str:
     """Why there is nothing to copy: the model's name means other content by now (fact 23)."""
-    return f"No name on {p.host} means {short_name(p.active_tag)} as it was loaded."
+    return f"No name on {p.host} means {p.active_tag} as it was loaded."

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from switcher.domain.errors import BadRequest
 from switcher.domain.model_copies import is_copy_name
-from switcher.domain.observed import full_name
+from switcher.domain.model_names import ModelName
 
 Option = int | float | bool | str
 
@@ -42,8 +42,6 @@ FOREVER = "forever"
 _DURATION = re.compile(r"^(?:\d+(?:\.\d+)?(?:h|m|s|ms))+$", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)", re.ASCII)
 _UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-# The server's own rule for names: host/namespace/model:tag (fact: `invalid model name`).
-_TAG = re.compile(r"^\w[\w.-]*(?:/\w[\w.-]*){0,3}(?::\w[\w.-]*)?$", re.ASCII)
 # What a Go duration can hold, and the shortest that is not nought there.
 _LONGEST_S = 2_562_047 * 3600.0
 _SHORTEST_S = 0.001
@@ -53,12 +51,13 @@ def check_tag(tag: str) -> str:
     """The tag itself, or BadRequest: where the server would answer `invalid model name`, and for
     a copy that Switchboard keeps."""
     tag = tag.strip()
-    if len(tag) > 200 or not _TAG.match(tag):
+    name = ModelName.parse(tag)
+    if len(tag) > 200 or not name.is_valid:
         raise BadRequest(
             "That is not a model name. Write it as Ollama lists it, for example qwen2.5:14b.",
             "model",
         )
-    if is_copy_name(tag):
+    if is_copy_name(name):
         raise BadRequest(
             f"{tag} is a copy that Switchboard keeps to be able to unload a model. "
             "Name the model itself.",
@@ -70,7 +69,7 @@ def check_tag(tag: str) -> str:
 def check_published(name: str) -> str:
     """A name for the active model on the server itself, in full as the server lists it; empty for
     none. Or BadRequest."""
-    return full_name(check_tag(name).lower()) if name.strip() else ""
+    return ModelName.parse(check_tag(name)).key if name.strip() else ""
 
 
 def check_address(text: str) -> str:
@@ -205,9 +204,9 @@ class Spec:
     floor_fails: bool = True
 
     @property
-    def name(self) -> str:
-        """The full name that the server lists it by."""
-        return full_name(self.tag)
+    def name(self) -> ModelName:
+        """The model's name."""
+        return ModelName.parse(self.tag)
 
     @property
     def runner_options(self) -> dict[str, Option]:

@@ -9,7 +9,7 @@ import asyncio
 import json
 from typing import Any
 
-from switcher.domain.observed import full_name
+from switcher.domain.model_names import ModelName
 from switcher.gateway.body import ParsedRequest
 from switcher.gateway.endpoints import ONE_MODEL_PREFIX, SHOW_PATH
 from switcher.gateway.errors import GatewayError, Headers
@@ -32,7 +32,7 @@ async def send_list(
         body: dict[str, Any] = {"object": "list", "data": [_model(route, n) for n, _ in names]}
     elif path.startswith(ONE_MODEL_PREFIX):
         name = path.removeprefix(ONE_MODEL_PREFIX)
-        if full_name(name) not in {full_name(served) for served, _ in names}:
+        if ModelName.parse(name) not in {ModelName.parse(served) for served, _ in names}:
             text = f"There is no model {name!r} here."
             raise GatewayError(404, "model_not_found", text, "model")
         body = _model(route, name)
@@ -58,20 +58,20 @@ async def send_show(
 async def _installed(route: Route, names: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """Return the host's own rows of the served models, under the names that clients may use."""
     rows = await _host_rows(route, "/api/tags")
-    found = [(full_name(name), rows.get(full_name(tag))) for name, tag in names]
+    found = [(ModelName.parse(name).full, rows.get(ModelName.parse(tag))) for name, tag in names]
     return [row | {"name": name, "model": name} for name, row in found if row is not None]
 
 
 async def _resident(route: Route, names: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """Return the host's own rows of those served models that are loaded under their own name."""
-    tags = {full_name(tag) for _, tag in names}
+    tags = {ModelName.parse(tag) for _, tag in names}
     return [row for name, row in (await _host_rows(route, "/api/ps")).items() if name in tags]
 
 
-async def _host_rows(route: Route, path: str) -> dict[str, dict[str, Any]]:
+async def _host_rows(route: Route, path: str) -> dict[ModelName, dict[str, Any]]:
     body, _ = await _ask(route, "GET", path, b"")
     try:
-        return {row["name"]: row for row in json.loads(body)["models"]}
+        return {ModelName.parse(row["name"]): row for row in json.loads(body)["models"]}
     except (ValueError, KeyError, TypeError) as exc:
         text = f"{route.host} answers, but not as Ollama."
         raise GatewayError(502, "upstream_failed", text) from exc

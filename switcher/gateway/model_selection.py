@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from switcher.domain.observed import full_name
+from switcher.domain.model_names import ModelName
 from switcher.gateway.errors import GatewayError
 from switcher.queries.gates import ModelChoice, Route
 from switcher.queries.keys import KeyFacts
@@ -19,7 +19,7 @@ def select_model(route: Route, requested: object, key: KeyFacts | None = None) -
     Raises GatewayError 404 or 503 if there is none, 403 if the key is not for it.
     """
     name = requested if isinstance(requested, str) else ""
-    choice = route.resolve(full_name(name) if name else "")
+    choice = route.resolve(ModelName.parse(name))
     if choice is None:
         raise _no_model(route, name, key)
     if key is not None and not key.is_for_profile(choice.spec.profile):
@@ -36,7 +36,7 @@ def served_names(route: Route, key: KeyFacts | None) -> list[tuple[str, str]]:
 
 
 def _may_use(key: KeyFacts, route: Route, name: str) -> bool:
-    choice = route.resolve(full_name(name))
+    choice = route.resolve(ModelName.parse(name))
     return choice is not None and key.is_for_profile(choice.spec.profile)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import OutputWrapper
 
 from switcher.concurrency.loop import Loop
-from switcher.domain.observed import short_name
+from switcher.domain.model_names import ModelName
 from switcher.domain.states import State
 from switcher.management.terminal import ACTIVE, FAILED, REFUSED, ROLLED_BACK
 from switcher.queries.switches import RecordedPhase, SwitchDetail, switch_detail
@@ -66,8 +66,8 @@ class Screen:
 
     def begin(self, row: SwitchDetail) -> None:
         """Print from which model to which it is, and its number."""
-        left = f"{short_name(row.previous_model)} → " if row.previous_model else ""
-        self._line(f"{left}{short_name(row.model)} on {row.host} (switch {row.id})")
+        left = f"{ModelName.parse(row.previous_model)} → " if row.previous_model else ""
+        self._line(f"{left}{ModelName.parse(row.model)} on {row.host} (switch {row.id})")
 
     def show(self, row: SwitchDetail) -> None:
         """Print what is new since the last call."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from switcher.domain.clock import system
 from switcher.domain.errors import SwitcherError, SwitchRunning
-from switcher.domain.observed import short_name
+from switcher.domain.model_names import ModelName
 from switcher.domain.plans import Item, Plan
 from switcher.domain.states import State, Strategy
 from switcher.ollama.errors import OllamaError, TimedOut, Unreachable
@@ -69,7 +69,7 @@ class Shown:
 
     @property
     def restore(self) -> str:
-        return short_name(self.plan.restore) if self.plan else ""
+        return self.plan.restore.short if self.plan else ""
 
     @property
     def strategy_word(self) -> str:
@@ -88,7 +88,7 @@ def show_plan(
     except SwitcherError as exc:
         return Shown(
             host=wish.host,
-            model=short_name(wish.model),
+            model=ModelName.parse(wish.model).short,
             notice=notice or _why(exc),
             why_not="There is no plan to run.",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from switcher.domain.observed import Resident, short_name
+from switcher.domain.observed import Resident
 from switcher.domain.plans import Item, Plan, gb
 from switcher.domain.wording import NBSP
 
@@ -102,7 +102,7 @@ def record_bars(
 
 def _resident(r: Resident, active: str, leaves: bool = False) -> Part:
     kind = "leave" if leaves else "active" if r.digest == active else "other"
-    return Part(kind, short_name(r.name), _bytes(r))
+    return Part(kind, r.name.short, _bytes(r))
 
 
 def _bytes(r: Resident) -> int:

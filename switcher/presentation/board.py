@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from switcher.domain.observed import Observation, full_name, short_name
+from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Observation
 from switcher.presentation.hosts import HostView, present_host
 from switcher.presentation.switches import SwitchLine, SwitchView, line_of, view_of
 from switcher.queries.board import RECENT_SWITCHES, BoardFacts, board_facts
@@ -72,7 +73,7 @@ def board(
         panels=_panels(facts, now),
         recent_switches=tuple(line_of(switch, now) for switch in facts.switches[:RECENT_SWITCHES]),
         profiles=_choices(facts.profiles),
-        models=_without_profile(installed - {full_name(tag) for _, tag in facts.profiles}),
+        models=_without_profile(installed - {ModelName.parse(tag) for _, tag in facts.profiles}),
         alarms=alarms,
     )
 
@@ -88,16 +89,13 @@ def _panels(facts: BoardFacts, now: datetime) -> tuple[SwitchView, ...]:
 
 def _choices(profiles: Iterable[tuple[str, str]]) -> tuple[Choice, ...]:
     """Return profiles by their models; where several are of one model, they are named too."""
-    counts = Counter(full_name(tag) for _, tag in profiles)
+    models = [(name, ModelName.parse(tag)) for name, tag in profiles]
+    counts = Counter(model for _, model in models)
     return tuple(
-        Choice(
-            name,
-            short_name(tag) if counts[full_name(tag)] == 1 else f"{short_name(tag)} · {name}",
-            short_name(tag),
-        )
-        for name, tag in profiles
+        Choice(name, f"{model} · {name}" if counts[model] > 1 else model.short, model.short)
+        for name, model in models
     )
 
 
-def _without_profile(models: Iterable[str]) -> tuple[Choice, ...]:
-    return tuple(Choice(f"={name}", name, name) for name in sorted(map(short_name, models)))
+def _without_profile(models: Iterable[ModelName]) -> tuple[Choice, ...]:
+    return tuple(Choice(f"={name}", name, name) for name in sorted(model.short for model in models))

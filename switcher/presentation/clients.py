@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from switcher.domain.errors import NotFound
-from switcher.domain.observed import Observation, find_installed, full_name, short_name
+from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Observation, find_installed
 from switcher.domain.published_name import PublishedName
 from switcher.presentation.residents import loaded_words
 from switcher.presentation.wording import POLICY_WORDS
@@ -62,7 +63,7 @@ def clients_page(name: str, fresh: Mapping[int, Observation] | None = None) -> C
         host=host.name,
         is_default=host.is_default,
         policy=route.policy,
-        names=tuple((short_name(n), spec.profile) for n, spec in sorted(route.names.items())),
+        names=tuple(sorted((name.short, spec.profile) for name, spec in route.names.items())),
         rows=tuple(_row(route, host.reading, name) for name in _shown_names(route)),
         published=host.published,
         address=host.base_url,
@@ -71,17 +72,18 @@ def clients_page(name: str, fresh: Mapping[int, Observation] | None = None) -> C
 
 def _shown_names(route: Route) -> list[str]:
     served = [name for name, _ in route.served_names]
-    own = sorted(short_name(name) for name in route.active_names)
+    own = sorted(name.short for name in route.active_names)
     return [*dict.fromkeys([*own, *served]), ""]
 
 
 def _row(route: Route, reading: LatestReading, name: str) -> ClientName:
-    choice = route.resolve(full_name(name) if name else "")
+    choice = route.resolve(ModelName.parse(name))
     if choice is None and route.policy == "strict":
         return ClientName(name, "", "", "none", "404: not served here")
     if choice is None:
         return ClientName(name, "", "", "none", "503: no model is active")
-    on_disk = find_installed(reading.installed, choice.model)
+    model = ModelName.parse(choice.model)
+    on_disk = find_installed(reading.installed, model)
     state, word = loaded_words(on_disk, reading)
     embeds = on_disk is not None and "embedding" in on_disk.capabilities
-    return ClientName(name, short_name(choice.model), choice.spec.profile, state, word, embeds)
+    return ClientName(name, model.short, choice.spec.profile, state, word, embeds)

@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from switcher.domain.drift import GONE, OFFLINE_AFTER, Kind, Recorded
-from switcher.domain.observed import Observation, find_installed, short_name
+from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Observation, find_installed
 from switcher.domain.states import State
 from switcher.domain.wording import NBSP, keep_alive_words
 from switcher.presentation.bars import Bar, Part, bar
@@ -56,7 +57,7 @@ class HostView(HostDetail):
 
     @property
     def last_model(self) -> str:
-        return short_name(self.active.model) if self.active else ""
+        return self.active.name.short if self.active else ""
 
     @property
     def unloads_at(self) -> datetime | None:
@@ -74,7 +75,7 @@ class HostView(HostDetail):
     @property
     def on_disk(self) -> tuple[str, ...]:
         """Models that answer prompts, by the names that people write."""
-        return tuple(short_name(i.name) for i in self.reading.installed if not i.embeds_only)
+        return tuple(i.name.short for i in self.reading.installed if not i.embeds_only)
 
     @property
     def read_at(self) -> datetime | None:
@@ -220,7 +221,7 @@ def _warnings(host: HostView) -> tuple[Note, ...]:
         return ()
     loaded = {r.digest for r in host.reading.resident}
     digests = {i.name: i.digest for i in host.reading.installed}
-    wanted = {digests.get(name, name[:80]) for name in host.pinned_models}
+    wanted = {digests.get(name, name.full[:80]) for name in host.pinned_models}
     wanted.add(host.active.digest if host.active else "")
     return tuple(
         Note("warning", d.text, (d.model,) if d.model else ())
@@ -319,14 +320,15 @@ def _recent_switches(host_id: int, now: datetime) -> tuple[SwitchLine, ...]:
 def _profile(
     host: HostDetail, load_s: Mapping[str, float | None], name: str, tag: str, keep_alive: str
 ) -> HostProfile:
-    on_disk = find_installed(host.reading.installed, tag)
+    model = ModelName.parse(tag)
+    on_disk = find_installed(host.reading.installed, model)
     state, word = loaded_words(on_disk, host.reading)
     active = host.active
     if active and on_disk and (active.profile, active.digest) == (name, on_disk.digest):
         word = "Active" if state == "active" else "Active, not loaded"
     return HostProfile(
         name=name,
-        model=short_name(tag),
+        model=model.short,
         state=state,
         word=word,
         size=on_disk.size if on_disk else None,

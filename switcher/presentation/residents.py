@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from switcher.domain.drift import GHOST_AFTER_S
 from switcher.domain.model_copies import what_remains
-from switcher.domain.observed import Installed, Resident, find_installed, short_name
+from switcher.domain.observed import Installed, Resident, find_installed
 from switcher.queries.hosts import HostDetail
 from switcher.queries.readings import LatestReading
 
@@ -64,7 +64,7 @@ def _row(host: HostDetail, r: Resident, now: datetime) -> ResidentRow:
     kind = "pin" if r.name in host.pinned_models else "other"
     reached = r.digest in host.reading.reached
     return ResidentRow(
-        name=short_name(r.name),
+        name=r.name.short,
         digest=r.digest,
         kind="active" if is_active else "ghost" if ghost else kind,
         size=r.size,

@@ -9,7 +9,8 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-from switcher.domain.observed import Resident, find_digest, short_name
+from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Resident, find_digest
 from switcher.domain.plans import gb
 from switcher.domain.states import WORDS, State
 from switcher.domain.wording import NBSP, came_from, keep_alive_words
@@ -49,11 +50,11 @@ class SwitchLine(SwitchSummary):
 
     @property
     def from_model(self) -> str:
-        return short_name(self.previous_model)
+        return ModelName.parse(self.previous_model).short
 
     @property
     def to_model(self) -> str:
-        return short_name(self.model)
+        return ModelName.parse(self.model).short
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -176,7 +177,7 @@ def _side(
 ) -> tuple[str, ...]:
     """Return the values of LABELS for one side of the comparison."""
     active = find_digest(resident, digest)
-    others = ", ".join(short_name(r.name) for r in resident if r is not active)
+    others = ", ".join(r.name.short for r in resident if r is not active)
     used = sum(r.size_vram or r.size for r in resident)
     return (
         (model if active else f"{model} (not loaded)") if model else "none",

@@ -11,7 +11,8 @@ from typing import Any
 from django.db.models import OuterRef, QuerySet, Subquery
 
 from switcher.domain.drift import Desired, Recorded, Wanted
-from switcher.domain.observed import Resident, full_name
+from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Resident
 from switcher.domain.published_name import PublishedName
 from switcher.domain.specs import Spec, check_warmups
 from switcher.domain.states import State
@@ -94,10 +95,9 @@ def _by_host(rows: Iterable[Any]) -> dict[int, list[Any]]:
 
 
 def _host(row: Any, copies: list[ModelCopy], pins: list[Pin], drifts: list[Drift]) -> WatchedHost:
-    names = {full_name(copy.name): full_name(copy.tag) for copy in copies}
-    if row.published_as:
-        names[row.published_as] = row.published_tag
+    kept = tuple(map(copy_of, copies))
     published = PublishedName.of(row)
+    names = {copy.name: copy.tag for copy in kept} | published.copied
     return WatchedHost(
         host_id=row.pk,
         host=row.name,
@@ -113,7 +113,7 @@ def _host(row: Any, copies: list[ModelCopy], pins: list[Pin], drifts: list[Drift
         active_since=row.active_since,
         policy=row.drift_policy,
         repairs_an_hour=row.repairs_an_hour,
-        model_copies=tuple(map(copy_of, copies)),
+        model_copies=kept,
         name_is_due=published.due,
         drifts=tuple(map(Recorded.of, drifts)),
     )
@@ -173,7 +173,7 @@ def repairs(host_id: int, now: datetime) -> Repairs | None:
     tried = list(ours.order_by("id").values_list("created_at", "outcome"))
     profile = host.active_profile
     # A profile whose model has been edited since is not what is active.
-    same = profile is not None and full_name(profile.tag) == full_name(host.active_tag)
+    same = profile is not None and ModelName.parse(profile.tag) == ModelName.parse(host.active_tag)
     return Repairs(
         host=host.name,
         allowed=host.drift_policy == "repair",

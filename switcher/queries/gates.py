@@ -9,7 +9,7 @@ from datetime import timedelta
 from django.db.models.functions import Now
 
 from switcher.domain.inflight import DEAD_AFTER_S
-from switcher.domain.observed import full_name, short_name
+from switcher.domain.model_names import ModelName
 from switcher.domain.specs import Spec
 from switcher.domain.states import OPEN, State, Strategy, holds_requests
 from switcher.models import GatewayName, GatewayProcess, Host, SwitchEvent
@@ -31,7 +31,7 @@ class Route:
     """A host as the gateway sees it.
 
     `gate` is the id of the switch that holds requests back, 0 while the gate is open. `names` are
-    the profiles of the aliases that clients may use, by full name.
+    the profiles of the aliases that clients may use, by name.
     """
 
     host_id: int
@@ -40,17 +40,17 @@ class Route:
     active: ActiveModel | None
     gate: int = 0
     policy: str = "active"
-    names: Mapping[str, Spec] = field(default_factory=dict)
+    names: Mapping[ModelName, Spec] = field(default_factory=dict)
     published: str = ""
 
     @property
-    def active_names(self) -> set[str]:
-        """The active model's own full name, and the one that it is published by."""
-        names = {full_name(self.active.model)} if self.active else set()
-        return names | ({full_name(self.published)} if self.published else set())
+    def active_names(self) -> set[ModelName]:
+        """The active model's own name, and the one that it is published by."""
+        names = {self.active.name} if self.active else set()
+        return names | ({ModelName.parse(self.published)} if self.published else set())
 
-    def resolve(self, name: str) -> ModelChoice | None:
-        """Return the model for a request that names `name`, in full; None if it gets none.
+    def resolve(self, name: ModelName) -> ModelChoice | None:
+        """Return the model for a request that names `name`; None if it gets none.
 
         By policy:
         - active: the active model, whatever the name.
@@ -74,7 +74,7 @@ class Route:
         own comes first."""
         rows = [(self.active.model, self.active.model)] if self.active else []
         if self.policy != "active":
-            rows += [(short_name(name), spec.tag) for name, spec in sorted(self.names.items())]
+            rows += sorted((name.short, spec.tag) for name, spec in self.names.items())
         return list(dict(rows).items())
 
 
@@ -108,9 +108,9 @@ class GateStatus:
 def routes() -> Routes:
     """Return the routes as of now, in six queries."""
     gates = _gates()
-    names: dict[int, dict[str, Spec]] = {}
+    names: dict[int, dict[ModelName, Spec]] = {}
     for row in GatewayName.objects.select_related("profile"):
-        names.setdefault(row.host_id, {})[full_name(row.name)] = spec_of(row.profile)
+        names.setdefault(row.host_id, {})[ModelName.parse(row.name)] = spec_of(row.profile)
     found: dict[str, Route] = {}
     default = None
     for host in Host.objects.filter(removed_at=None).select_related("active_profile"):

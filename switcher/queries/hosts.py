@@ -11,7 +11,8 @@ from django.db.models import Max, OuterRef, Q, QuerySet, Subquery
 
 from switcher.domain.drift import Recorded
 from switcher.domain.errors import NotFound
-from switcher.domain.observed import Observation, full_name
+from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Observation
 from switcher.domain.published_name import PublishedName
 from switcher.domain.specs import Spec
 from switcher.domain.states import OPEN, State
@@ -37,8 +38,8 @@ class ActiveModel:
     spec: Spec
 
     @property
-    def name(self) -> str:
-        return full_name(self.model)
+    def name(self) -> ModelName:
+        return ModelName.parse(self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class HostDetail(HostSettings):
     names; `last_ended` is the newest of the switches that have ended."""
 
     reading: LatestReading
-    pinned_models: frozenset[str]
+    pinned_models: frozenset[ModelName]
     running: SwitchDetail | None
     last_ended: SwitchDetail | None
     drifts: tuple[Recorded, ...]
@@ -166,7 +167,7 @@ def details_of(
             row,
             **_settings(row, pins, running[row.pk].id if row.pk in running else None),
             reading=readings[row.pk],
-            pinned_models=frozenset(full_name(tag) for _, tag in pins.get(row.pk, ())),
+            pinned_models=frozenset(ModelName.parse(tag) for _, tag in pins.get(row.pk, ())),
             running=running.get(row.pk),
             last_ended=by_id.get(row.last_ended),
             drifts=drifts.get(row.pk, ()),

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from switcher.domain.model_copies import is_copy_name
+from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Resident
+from switcher.domain.published_name import PublishedName
 from switcher.models import Host, ModelCopy
 
 
@@ -16,8 +18,8 @@ class ModelCopyRow:
     """A copy of the model `tag`, under a name that is Switchboard's."""
 
     digest: str
-    tag: str
-    name: str
+    tag: ModelName
+    name: ModelName
     made_at: datetime
 
 
@@ -28,22 +30,26 @@ def model_copies_of(host_id: int) -> tuple[ModelCopyRow, ...]:
 
 
 def copy_of(row: ModelCopy) -> ModelCopyRow:
-    return ModelCopyRow(row.digest, row.tag, row.name, row.made_at)
+    return ModelCopyRow(
+        row.digest, ModelName.parse(row.tag), ModelName.parse(row.name), row.made_at
+    )
 
 
-def tags_of(host_id: int, resident: Iterable[Resident]) -> Mapping[str, str]:
+def tags_of(host_id: int, resident: Iterable[Resident]) -> Mapping[ModelName, ModelName]:
     """Return by name what the resident copies and the published name of a host are copies of."""
-    row = Host.objects.filter(pk=host_id).values_list("published_as", "published_tag").first()
-    published = dict([row]) if row and row[0] else {}
+    host = Host.objects.filter(pk=host_id).first()
+    published = PublishedName.of(host).copied if host else {}
     return {**tags_by_host({host_id: resident}).get(host_id, {}), **published}
 
 
-def tags_by_host(resident: Mapping[int, Iterable[Resident]]) -> Mapping[int, Mapping[str, str]]:
+def tags_by_host(
+    resident: Mapping[int, Iterable[Resident]],
+) -> Mapping[int, Mapping[ModelName, ModelName]]:
     """Return the same for many hosts, without the published names, in one query at most."""
     asked = [i for i, rows in resident.items() if any(is_copy_name(r.name) for r in rows)]
-    found: dict[int, dict[str, str]] = {}
+    found: dict[int, dict[ModelName, ModelName]] = {}
     if asked:
-        rows = ModelCopy.objects.filter(host_id__in=asked).values_list("host_id", "name", "tag")
-        for host_id, name, tag in rows:
-            found.setdefault(host_id, {})[name] = tag
+        for row in ModelCopy.objects.filter(host_id__in=asked):
+            copy = copy_of(row)
+            found.setdefault(row.host_id, {})[copy.name] = copy.tag
     return found

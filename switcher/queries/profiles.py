@@ -9,7 +9,7 @@ from typing import Any
 
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import NotFound
-from switcher.domain.observed import short_name
+from switcher.domain.model_names import ModelName
 from switcher.domain.specs import WarmUp, check_warmups
 from switcher.domain.states import OPEN
 from switcher.domain.wording import keep_alive_words
@@ -43,7 +43,7 @@ class ProfileRow:
 
     @property
     def model(self) -> str:
-        return short_name(self.tag)
+        return ModelName.parse(self.tag).short
 
     @property
     def keep_alive_words(self) -> str:

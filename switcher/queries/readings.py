@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from switcher.domain.model_copies import with_model_names, without, without_copies
+from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident
+from switcher.domain.published_name import PublishedName
 from switcher.models import Host, Reading
 from switcher.queries.model_copies import tags_by_host, tags_of
 
@@ -50,7 +52,7 @@ def by_model_names(host_id: int, seen: Observation) -> Observation:
     return replace(
         seen,
         resident=with_model_names(seen.resident, tags_of(host_id, seen.resident)),
-        installed=without(without_copies(seen.installed), published or ""),
+        installed=without(without_copies(seen.installed), ModelName.parse(published or "")),
     )
 
 
@@ -100,11 +102,11 @@ def _stored(row: Reading | None) -> LatestReading:
     )
 
 
-def _named(host: Any, reading: LatestReading, tags: Mapping[str, str]) -> LatestReading:
-    published = {host.published_as: host.published_tag} if host.published_as else {}
+def _named(host: Any, reading: LatestReading, tags: Mapping[ModelName, ModelName]) -> LatestReading:
+    published = PublishedName.of(host)
     return replace(
         reading,
-        resident=with_model_names(reading.resident, {**tags, **published}),
-        installed=without(without_copies(reading.installed), host.published_as),
+        resident=with_model_names(reading.resident, {**tags, **published.copied}),
+        installed=without(without_copies(reading.installed), published.name),
         reached=frozenset(i.digest for i in reading.installed),
     )

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from switcher.audit.ledger import Actor, append, writing
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest, NotFound
-from switcher.domain.observed import Installed, full_name, short_name
+from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Installed
 from switcher.domain.published_name import PublishedName, is_taken, taken_text
 from switcher.domain.specs import check_published, check_tag
 from switcher.models import GatewayName, Host, ModelProfile, Reading
@@ -69,8 +70,7 @@ def put_name(host_id: int, name: str, profile: str, actor: Actor, clock: Clock =
     ((short, _),) = check_names({name: profile}).items()
     with writing():
         host = _host(host_id)
-        names = check_names({**_names(host), short: profile})
-        _set_names(host, names, actor, clock)
+        _set_names(host, check_names({**_others(host, short), short: profile}), actor, clock)
     return short
 
 
@@ -79,10 +79,10 @@ def drop_name(host_id: int, name: str, actor: Actor, clock: Clock = system) -> s
     (short,) = check_names({name: ""})
     with writing():
         host = _host(host_id)
-        names = _names(host)
-        if names.pop(short, None) is None:
+        others = _others(host, short)
+        if others == _names(host):
             raise NotFound(f"{host.name} has no name {short}.")
-        _set_names(host, names, actor, clock)
+        _set_names(host, others, actor, clock)
     return short
 
 
@@ -98,17 +98,23 @@ def _names(host: Host) -> dict[str, str]:
     return dict(rows.values_list("name", "profile__name"))
 
 
+def _others(host: Host, name: str) -> dict[str, str]:
+    """Return the names of a host except for this one, in whatever case it is stored."""
+    this = ModelName.parse(name)
+    return {n: profile for n, profile in _names(host).items() if ModelName.parse(n) != this}
+
+
 def check_names(names: Mapping[str, str]) -> dict[str, str]:
     """The same names as they are kept: without `:latest`, which `small` means anyway (fact 20)."""
     if len(names) > MAX_NAMES:
         raise BadRequest(f"A host has at most {MAX_NAMES} names.", "names")
-    kept: dict[str, str] = {}
-    for name, profile in names.items():
-        short = short_name(full_name(_checked(name)))
-        if short in kept:
-            raise BadRequest(TWICE.format(name=short), "names")
-        kept[short] = profile
-    return kept
+    kept: dict[ModelName, str] = {}
+    for text, profile in names.items():
+        name = ModelName.parse(_checked(text))
+        if name in kept:
+            raise BadRequest(TWICE.format(name=name), "names")
+        kept[name] = profile
+    return {name.short: profile for name, profile in kept.items()}
 
 
 def _checked(name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from switcher.audit.ledger import Actor, append, writing
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import FenceLost
+from switcher.domain.model_names import ModelName
 from switcher.models import Host, Lease, ModelCopy, SwitchEvent
 
 
@@ -26,17 +27,17 @@ class LeaseHolder:
     clock: Clock = system
 
 
-def claim(holder: LeaseHolder, digest: str, tag: str, name: str) -> bool:
+def claim(holder: LeaseHolder, digest: str, tag: ModelName, name: ModelName) -> bool:
     """This name on the host is to be a copy of `tag` with this digest. False where it stands for
     another digest. Raises FenceLost."""
     with writing():
         host = check_fence(holder)
-        if ModelCopy.objects.filter(host=host, name=name).exclude(digest=digest).exists():
+        if ModelCopy.objects.filter(host=host, name=name.full).exclude(digest=digest).exists():
             return False
-        values = {"tag": tag, "name": name, "made_at": holder.clock.now()}
+        values = {"tag": tag.full, "name": name.full, "made_at": holder.clock.now()}
         _, made = ModelCopy.objects.get_or_create(host=host, digest=digest, defaults=values)
         if made:
-            _entry("handle.claimed", holder, host, digest, model=tag, name=name)
+            _entry("handle.claimed", holder, host, digest, model=tag.full, name=name.full)
     return True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from switcher.domain.errors import BadRequest
-from switcher.domain.observed import full_name, short_name
+from switcher.domain.model_names import ModelName
 from switcher.domain.specs import runner_options
 from switcher.models import GatewayName, ModelProfile
 
@@ -11,10 +11,10 @@ from switcher.models import GatewayName, ModelProfile
 def check_one_way(host_id: int, field: str) -> None:
     """Raises BadRequest where two names of this host mean the same model with other runner options:
     each request by the one would load anew what the other has loaded (fact 12)."""
-    seen: dict[str, GatewayName] = {}
+    seen: dict[ModelName, GatewayName] = {}
     rows = GatewayName.objects.filter(host_id=host_id).select_related("host", "profile")
     for row in rows.order_by("name"):
-        first = seen.setdefault(full_name(row.profile.tag), row)
+        first = seen.setdefault(ModelName.parse(row.profile.tag), row)
         if runner_options(first.profile.options) != runner_options(row.profile.options):
             raise BadRequest(_text(first, row), field)
 
@@ -27,7 +27,7 @@ def check_profile(profile: ModelProfile) -> None:
 
 
 def _text(one: GatewayName, other: GatewayName) -> str:
-    model, profiles = short_name(one.profile.tag), f"{one.profile} and {other.profile}"
+    model, profiles = ModelName.parse(one.profile.tag), f"{one.profile} and {other.profile}"
     return (
         f"{one.name} and {other.name} both mean {model} on {one.host}, by the profiles {profiles}, "
         "whose runner options are not the same: each request by the one name would load it anew "

@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 from switcher.audit.ledger import append, writing
+from switcher.domain.model_names import NO_NAME, ModelName
 from switcher.models import Host, SwitchEvent
 from switcher.records.model_copies import LeaseHolder, check_fence
 
 POINTED, WITHDRAWN = "name.pointed", "name.withdrawn"
 
 
-def claim(holder: LeaseHolder, name: str, tag: str, digest: str) -> None:
+def claim(holder: LeaseHolder, name: ModelName, tag: ModelName, digest: str) -> None:
     """This name on the host is ours, and is about to be a copy of `tag` with this digest. Raises
     FenceLost."""
     with writing():
@@ -25,7 +26,7 @@ def claim(holder: LeaseHolder, name: str, tag: str, digest: str) -> None:
         _set(host, name, tag, "")
 
 
-def seen(holder: LeaseHolder, name: str, tag: str, digest: str) -> None:
+def seen(holder: LeaseHolder, name: ModelName, tag: ModelName, digest: str) -> None:
     """This name on the host, ours, was seen to be such a copy. Raises FenceLost."""
     with writing():
         host = check_fence(holder)
@@ -40,20 +41,29 @@ def release(holder: LeaseHolder) -> None:
         if host.published_as:
             facts = {"name": host.published_as, "model": host.published_tag}
             _entry(WITHDRAWN, holder, host, facts)
-            _set(host, "", "", "")
+            _set(host, NO_NAME, NO_NAME, "")
 
 
-def _tell(holder: LeaseHolder, host: Host, name: str, tag: str, digest: str) -> None:
+def _tell(holder: LeaseHolder, host: Host, name: ModelName, tag: ModelName, digest: str) -> None:
     """Once for each pointing, however often it is tried."""
     known = host.published_digest == digest
-    begun = not host.published_digest and host.published_tag == tag
-    if host.published_as != name or not (known or begun):
-        facts = {"name": name, "model": tag, "digest": digest, "previous": host.published_tag}
+    begun = not host.published_digest and host.published_tag == tag.full
+    if host.published_as != name.full or not (known or begun):
+        facts = {
+            "name": name.full,
+            "model": tag.full,
+            "digest": digest,
+            "previous": host.published_tag,
+        }
         _entry(POINTED, holder, host, facts)
 
 
-def _set(host: Host, name: str, tag: str, digest: str) -> None:
-    values = {"published_as": name, "published_tag": tag, "published_digest": digest}
+def _set(host: Host, name: ModelName, tag: ModelName, digest: str) -> None:
+    values = {
+        "published_as": name.full,
+        "published_tag": tag.full,
+        "published_digest": digest,
+    }
     Host.objects.filter(pk=host.pk).update(**values)
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from switcher.audit.ledger import SERVER
 from switcher.domain.clock import Clock, system
-from switcher.domain.model_copies import copy_name, named, reaching
-from switcher.domain.observed import Installed, Resident, full_name
+from switcher.domain.model_copies import copy_name, reaching
+from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Installed, Resident, find_installed
 from switcher.ollama.client import Client, Ollama
 from switcher.ollama.errors import ModelMissing
 from switcher.queries.desired import WatchedHost, watched_host
@@ -35,9 +36,9 @@ MOST = 4  # copies at a time, so that it fits into one lease; the rest waits for
 class Missing:
     """A copy that is to be made, from a name that means its content now."""
 
-    source: str
-    name: str
-    tag: str
+    source: ModelName
+    name: ModelName
+    tag: ModelName
     digest: str
 
 
@@ -99,7 +100,7 @@ def plan_cleanup(
     here = {r.digest for r in resident}
     known = {h.digest: h for h in host.model_copies}
     held = {h.digest: h.tag for h in host.model_copies}
-    held |= {w.digest: w.spec.tag for w in host.desired.wanted(installed) if w.digest}
+    held |= {w.digest: w.name for w in host.desired.wanted(installed) if w.digest}
     make = [_missing(d, tag, known.get(d), installed) for d, tag in held.items() if d in here]
     return CleanupPlan(
         remove=tuple(h for h in host.model_copies if h.digest not in here),
@@ -108,20 +109,20 @@ def plan_cleanup(
 
 
 def _missing(
-    digest: str, tag: str, known: ModelCopyRow | None, installed: tuple[Installed, ...]
+    digest: str, tag: ModelName, known: ModelCopyRow | None, installed: tuple[Installed, ...]
 ) -> Missing | None:
     name = known.name if known else copy_name(tag, digest)
-    there = named(installed, name)
+    there = find_installed(installed, name)
     if there is not None and (known is None or there.digest == digest):
         return None  # it is there; or somebody else's is, which is not ours to touch
-    source = reaching(digest, full_name(tag), installed)
-    return Missing(source, name, full_name(tag), digest) if source else None
+    source = reaching(digest, tag, installed)
+    return Missing(source, name, tag, digest) if source else None
 
 
 def remove(ollama: Ollama, hold: HostLease, holder: LeaseHolder, row: ModelCopyRow) -> None:
     """Take a copy of ours off the host, then out of the record. Raises as `Hold.call`."""
     try:
-        hold.call(ollama.delete, row.name)
+        hold.call(ollama.delete, row.name.full)
     except ModelMissing:
         pass  # it was never made, or somebody else was first
     model_copies.release(holder, row.digest)
@@ -130,8 +131,8 @@ def remove(ollama: Ollama, hold: HostLease, holder: LeaseHolder, row: ModelCopyR
 def _make(ollama: Ollama, hold: HostLease, holder: LeaseHolder, missing: Missing) -> None:
     if not model_copies.claim(holder, missing.digest, missing.tag, missing.name):
         return
-    hold.call(ollama.copy, missing.source, missing.name)
-    made = named(hold.call(ollama.installed), missing.name)
+    hold.call(ollama.copy, missing.source.full, missing.name.full)
+    made = find_installed(hold.call(ollama.installed), missing.name)
     if made is not None and made.digest == missing.digest:
         return
     log.warning("%s was pulled again while it was copied: no copy is held", missing.tag)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from switcher.domain.clock import Clock
+from switcher.domain.model_names import ModelName
 from switcher.ollama.calls import Call
 from switcher.ollama.client import Ollama
 from switcher.ollama.errors import CallCut, ModelMissing, OllamaError, Refused
@@ -83,7 +84,7 @@ class Driver:
             case ListInstalled():
                 return self._ollama.installed(call)
             case ShowModel(name):
-                return self._ollama.capabilities(name, call)
+                return self._ollama.capabilities(name.full, call)
             case Load(spec, embeds, timeout_s):
                 return self._ollama.load(spec, embeds, timeout_s, call)
             case Warm(spec, warmup, embeds, timeout_s):
@@ -91,7 +92,7 @@ class Driver:
             case Unload(names):
                 return self._unload_all(names, call)
             case Copy(source, destination):
-                return self._ollama.copy(source, destination, call)
+                return self._ollama.copy(source.full, destination.full, call)
             case Delete(name):
                 return self._delete(name, call)
             case InFlight():
@@ -99,7 +100,7 @@ class Driver:
             case Pause(seconds):
                 return self._clock.sleep(seconds)
 
-    def _unload_all(self, names: tuple[str, ...], call: Call) -> dict[str, str]:
+    def _unload_all(self, names: tuple[ModelName, ...], call: Call) -> dict[ModelName, str]:
         """All at once; what the server refused comes back as text by name."""
         if len(names) == 1:
             texts = [self._unload(names[0], call)]
@@ -108,15 +109,15 @@ class Driver:
                 texts = list(pool.map(lambda name: self._unload(name, call), names))
         return {name: text for name, text in zip(names, texts, strict=True) if text}
 
-    def _delete(self, name: str, call: Call) -> None:
+    def _delete(self, name: ModelName, call: Call) -> None:
         try:
-            self._ollama.delete(name, call)
+            self._ollama.delete(name.full, call)
         except ModelMissing:
             pass  # somebody else was first
 
-    def _unload(self, name: str, call: Call) -> str:
+    def _unload(self, name: ModelName, call: Call) -> str:
         try:
-            self._ollama.unload(name, call)
+            self._ollama.unload(name.full, call)
         except ModelMissing as exc:
             # Fact 24: gone from the disk, it stays loaded and no name reaches it.
             return exc.text

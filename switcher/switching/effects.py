@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from switcher.domain.errors import SwitcherError
+from switcher.domain.model_names import ModelName
 from switcher.domain.specs import Spec, WarmUp
 
 
@@ -29,7 +30,7 @@ class ListInstalled:
 class ShowModel:
     """Read what a model can do (`/api/show`); gives tuple[str, …]."""
 
-    name: str
+    name: ModelName
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +57,22 @@ class Unload:
     """Ask for the unload of several models at once; gives {name: error text}, empty if all took
     the request. Whether they leave only Look tells (fact 1)."""
 
-    names: tuple[str, ...]
+    names: tuple[ModelName, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
     """Point a name at another one's content (fact 21)."""
 
-    source: str
-    destination: str
+    source: ModelName
+    destination: ModelName
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
     """Take a name off the disk; that it was gone already is fine."""
 
-    name: str
+    name: ModelName
 
 
 @dataclass(frozen=True, slots=True)

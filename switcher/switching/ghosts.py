@@ -13,7 +13,8 @@ from switcher.domain.clock import Clock, system
 from switcher.domain.drift import ghost_text
 from switcher.domain.errors import BadRequest, Conflict, NotFound, SwitcherError
 from switcher.domain.model_copies import SHORT_DIGEST, reaching, what_remains, with_model_names
-from switcher.domain.observed import Installed, Resident, find_digest, find_installed, short_name
+from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Installed, Resident, find_digest, find_installed
 from switcher.domain.plans import gb
 from switcher.models import Host
 from switcher.ollama.client import Client, Ollama
@@ -83,11 +84,11 @@ def _free_held(host_id: int, digest: str, actor: Actor, hold: HostLease, ollama:
     way = reaching(here.digest, here.name, installed)
     if not way:
         raise Conflict(what_remains(here, host.name, hold.clock.now()))
-    freed = Freed(host.name, short_name(here.name), here.digest, here.size_vram or here.size)
+    freed = Freed(host.name, here.name.short, here.digest, here.size_vram or here.size)
     holder = LeaseHolder(host_id, hold.fence, actor, clock=hold.clock)
-    facts = {"model": here.name, "name": way, "bytes": freed.bytes}
+    facts = {"model": here.name.full, "name": way.full, "bytes": freed.bytes}
     model_copies.tell("ghost.unload-asked", holder, here.digest, **facts)
-    hold.call(ollama.unload, way)
+    hold.call(ollama.unload, way.full)
     if not _has_left(ollama, hold, here.digest):
         raise Conflict(f"{freed.model} is busy: it leaves when its requests have ended.")
     model_copies.tell("ghost.freed", holder, here.digest, **facts)
@@ -110,14 +111,16 @@ def _find(resident: tuple[Resident, ...], digest: str, host: Host) -> Resident:
 def _check_is_ghost(
     here: Resident, host: Host, installed: tuple[Installed, ...], clock: Clock
 ) -> None:
-    short = short_name(here.name)
     if here.digest == host.active_digest:
-        raise Conflict(f"{short} is active on {host.name}. Switch to another model instead.")
-    pins = [find_installed(installed, tag) for tag in host.pinned.values_list("tag", flat=True)]
+        raise Conflict(f"{here.name} is active on {host.name}. Switch to another model instead.")
+    tags = host.pinned.values_list("tag", flat=True)
+    pins = [find_installed(installed, ModelName.parse(tag)) for tag in tags]
     if any(pin is not None and pin.digest == here.digest for pin in pins):
-        raise Conflict(f"{short} is pinned on {host.name}. Unpin it first.")
+        raise Conflict(f"{here.name} is pinned on {host.name}. Unpin it first.")
     if not ghost_text(here, installed, clock.now(), {}):
-        raise Conflict(f"{short} is no ghost: its name still reaches it, and its time is not over.")
+        raise Conflict(
+            f"{here.name} is no ghost: its name still reaches it, and its time is not over."
+        )
 
 
 def _has_left(ollama: Ollama, hold: HostLease, digest: str) -> bool:

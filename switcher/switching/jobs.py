@@ -8,6 +8,7 @@ from datetime import datetime
 
 from switcher.domain.errors import SwitcherError
 from switcher.domain.model_copies import with_model_names
+from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident, find_installed
 from switcher.domain.plans import Item, Plan, Situation, make_plan
 from switcher.domain.published_name import PublishedName, plan_published_name
@@ -26,7 +27,7 @@ class Course:
     before: tuple[Resident, ...]
     strategy: Strategy
     digest: str  # of the new model
-    leaving: dict[str, str]  # digest to name, of what this switch itself unloads
+    leaving: dict[str, ModelName]  # digest to name, of what this switch itself unloads
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ def _course(row: SwitchEvent) -> Course | None:
         before=tuple(Resident.from_json(r) for r in row.before),
         strategy=Strategy(row.strategy),
         digest=row.to_digest,
-        leaving={i["digest"]: i["name"] for i in row.plan["unload"]},
+        leaving={i["digest"]: ModelName.parse(i["name"]) for i in row.plan["unload"]},
     )
 
 
@@ -111,12 +112,13 @@ def situation(
     installed: tuple[Installed, ...],
 ) -> Situation:
     """All that a plan is made from: what the host holds now, and what is known of the past."""
-    target = next((i for i in installed if i.name == spec.name), None)
+    target = find_installed(installed, spec.name)
     model_copies = list(host.model_copies.all())
-    ours = {host.published_as: host.published_tag} if host.published_as else {}
-    resident = with_model_names(resident, {h.name: h.tag for h in model_copies} | ours)
+    published = PublishedName.of(host)
+    names = {ModelName.parse(c.name): ModelName.parse(c.tag) for c in model_copies}
+    resident = with_model_names(resident, names | published.copied)
     pinned = _pinned(host, installed)
-    named = PublishedName.of(host).with_active(spec.tag, target.digest if target else "")
+    named = published.with_active(spec.name, target.digest if target else "")
     return Situation(
         host=host.name,
         vram_bytes=host.vram_bytes,
@@ -141,7 +143,7 @@ def situation(
 def _pinned(host: Host, installed: tuple[Installed, ...]) -> dict[str, tuple[Spec, Installed]]:
     """The pinned profiles whose models are on the disk, by digest."""
     specs = [spec_of(p) for p in host.pinned.all()]
-    found = [(s, row) for s in specs if (row := find_installed(installed, s.tag)) is not None]
+    found = [(s, row) for s in specs if (row := find_installed(installed, s.name)) is not None]
     return {row.digest: (spec, row) for spec, row in found}
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 
-from switcher.domain.model_copies import copy_name, named, reaching
-from switcher.domain.observed import Installed, Resident, find_digest, full_name, short_name
+from switcher.domain.model_copies import copy_name, reaching
+from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Installed, Resident, find_digest, find_installed
 from switcher.domain.states import State
 from switcher.ollama.errors import OllamaError
 from switcher.queries.model_copies import ModelCopyRow, model_copies_of
@@ -23,32 +24,32 @@ log = logging.getLogger(__name__)
 
 
 def make_copy(
-    held: ClaimedSwitch, job: Job, tag: str, digest: str, installed: tuple[Installed, ...]
+    held: ClaimedSwitch, job: Job, model: ModelName, digest: str, installed: tuple[Installed, ...]
 ) -> Steps[None]:
     """Have a copy that means this digest, before it is loaded. `installed` is a fresh catalogue.
     What comes in the way is a warning."""
     known = next((h for h in model_copies_of(held.host_id) if h.digest == digest), None)
-    name = known.name if known else copy_name(tag, digest)
-    there = named(installed, name)
+    name = known.name if known else copy_name(model, digest)
+    there = find_installed(installed, name)
     if known and there and there.digest == digest:
         return
     if not known and there:
-        held.note(warning=f"No copy of {short_name(tag)} is held: {name} is not Switchboard's.")
+        held.note(warning=f"No copy of {model} is held: {name.full} is not Switchboard's.")
         return
-    if not model_copies.claim(holder_of(held), digest, full_name(tag), name):
+    if not model_copies.claim(holder_of(held), digest, model, name):
         return
     try:
-        yield Copy(reaching(digest, full_name(tag), installed) or tag, name)
+        yield Copy(reaching(digest, model, installed) or model, name)
         now: tuple[Installed, ...] = yield ListInstalled()
-        made = named(now, name)
+        made = find_installed(now, name)
         if made is None or made.digest != digest:
             # Pulled again in between: a copy of other content is no way to this one.
             yield Delete(name)
             model_copies.release(holder_of(held), digest)
-            held.note(warning=f"No copy of {short_name(tag)} is held: it means other content now.")
+            held.note(warning=f"No copy of {model} is held: it means other content now.")
     except OllamaError as exc:
         # The name stays claimed: whether it was made is not known.
-        held.note(warning=f"No copy of {short_name(tag)} is held: {exc.text}")
+        held.note(warning=f"No copy of {model} is held: {exc.text}")
 
 
 def remove_unused_copies(held: ClaimedSwitch, job: Job) -> Steps[None]:

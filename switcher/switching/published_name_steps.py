@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from switcher.domain.observed import Installed, full_name
+from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Installed
 from switcher.domain.published_name import PublishedName, plan_published_name, unreached_text
 from switcher.ollama.client import Ollama
 from switcher.ollama.errors import ModelMissing, OllamaError
@@ -27,11 +28,11 @@ log = logging.getLogger(__name__)
 MAX_COPIES = 2
 
 
-def point(held: ClaimedSwitch, tag: str, digest: str) -> Steps[None]:
+def point(held: ClaimedSwitch, model: ModelName, digest: str) -> Steps[None]:
     """Have the published name mean this model, which is about to be the active one. Raises
     NotPublished and OllamaError kinds."""
     if published(held.host_id).wanted:
-        yield from _arrange(holder_of(held), (tag, digest))
+        yield from _arrange(holder_of(held), (model, digest))
 
 
 def put_back(held: ClaimedSwitch) -> Steps[None]:
@@ -66,16 +67,16 @@ def _perform(effect: Effect, ollama: Ollama, hold: HostLease) -> Any:
         case ListInstalled():
             return hold.call(ollama.installed)
         case Copy(source, destination):
-            return hold.call(ollama.copy, source, destination)
+            return hold.call(ollama.copy, source.full, destination.full)
         case Delete(name):
             try:
-                return hold.call(ollama.delete, name)
+                return hold.call(ollama.delete, name.full)
             except ModelMissing:
                 return None  # somebody else was first
     raise AssertionError(f"a name is not arranged by {effect}")
 
 
-def _arrange(holder: LeaseHolder, becoming: tuple[str, str] | None = None) -> Steps[None]:
+def _arrange(holder: LeaseHolder, becoming: tuple[ModelName, str] | None = None) -> Steps[None]:
     """Look, decide, act, until the name means what it should: the active model, or with `becoming`
     the model of this tag and digest. So what a dead process has left is found, and what somebody
     changes in between: a source that is pulled again would give the name other content."""
@@ -93,11 +94,11 @@ def _arrange(holder: LeaseHolder, becoming: tuple[str, str] | None = None) -> St
         if not todo.source:
             _write_down(holder, now)
             return
-        published_name.claim(holder, now.wanted, full_name(now.active_tag), now.active_digest)
+        published_name.claim(holder, now.wanted, now.active_tag, now.active_digest)
         yield Copy(todo.source, now.wanted)
 
 
 def _write_down(holder: LeaseHolder, now: PublishedName) -> None:
     if now.due and now.wanted and now.active_digest:
-        published_name.seen(holder, now.wanted, full_name(now.active_tag), now.active_digest)
+        published_name.seen(holder, now.wanted, now.active_tag, now.active_digest)
         log.info("%s means %s now", now.wanted, now.active_tag)

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from switcher.domain.model_copies import reaching
-from switcher.domain.observed import Installed, Resident, find_digest, find_installed, short_name
+from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Installed, Resident, find_digest, find_installed
 from switcher.domain.plans import gb
 from switcher.domain.specs import Spec, load_timeout_s
 from switcher.ollama.errors import OllamaError, ServerBusy, TimedOut, Unreachable
@@ -39,7 +40,7 @@ FIRST_POLLS_S = (0.02, 0.04, 0.08)  # an idle model is gone some 20 ms after the
 
 def load_spec(spec: Spec, installed: tuple[Installed, ...]) -> Steps[None]:
     """Load a model and have it answer its first warm-up."""
-    row = find_installed(installed, spec.tag)
+    row = find_installed(installed, spec.name)
     embeds = row is not None and (yield from learned(row)).embeds_only
     timeout_s = load_timeout_s(spec, row.size if row else 0)
     yield Load(spec, embeds, timeout_s)
@@ -55,7 +56,7 @@ def learned(row: Installed) -> Steps[Installed]:
     return replace(row, capabilities=capabilities)
 
 
-def ask_to_leave(models: Mapping[str, str]) -> Steps[dict[str, str]]:
+def ask_to_leave(models: Mapping[str, ModelName]) -> Steps[dict[str, str]]:
     """Ask for the unload of these, digest to name, each by a name that means its content now: its
     own may mean another one, which is not to leave (fact 23). Gives, by digest, why one did not
     take the request."""
@@ -64,7 +65,7 @@ def ask_to_leave(models: Mapping[str, str]) -> Steps[dict[str, str]]:
     errors = {digest: UNREACHED for digest, way in ways.items() if not way}
     used = {way: digest for digest, way in ways.items() if way}
     if used:
-        refused: dict[str, str] = yield Unload(tuple(used))
+        refused: dict[ModelName, str] = yield Unload(tuple(used))
         errors |= {used[way]: text for way, text in refused.items()}
     return errors
 
@@ -93,7 +94,7 @@ def wait_gone(digests: frozenset[str]) -> Steps[str]:
 
 
 def _still_there(left: list[Resident], why: str) -> str:
-    names = ", ".join(short_name(r.name) for r in left)
+    names = ", ".join(r.name.short for r in left)
     return f"{names} is still in memory ({gb(sum(r.size for r in left))} GB): {why}."
 
 
@@ -107,14 +108,13 @@ def load_pinned(held: ClaimedSwitch, job: Job, before: tuple[Resident, ...]) -> 
         if spec.name == job.spec.name:
             continue
         installed = installed or (yield ListInstalled())
-        row = find_installed(installed, spec.tag)
+        row = find_installed(installed, spec.name)
         digest = row.digest if row else ""
         if find_digest(now, digest) is not None:
             continue
         evicted = find_digest(before, digest) is not None
-        short = short_name(spec.name)
         if row is not None:
-            yield from make_copy(held, job, spec.tag, row.digest, installed)
+            yield from make_copy(held, job, spec.name, row.digest, installed)
         try:
             yield from load_spec(spec, installed)
         except OllamaError as exc:
@@ -123,10 +123,10 @@ def load_pinned(held: ClaimedSwitch, job: Job, before: tuple[Resident, ...]) -> 
                 if evicted
                 else ("{} is to be kept loaded, and could not be loaded")
             )
-            held.note(warning=f"{what.format(short)}: {exc.text}")
+            held.note(warning=f"{what.format(spec.name)}: {exc.text}")
         else:
             if evicted:
-                held.note(warning=f"The server evicted {short}; it was loaded again.")
+                held.note(warning=f"The server evicted {spec.name}; it was loaded again.")
 
 
 def patiently(held: ClaimedSwitch, act: Callable[[], Steps[T]]) -> Steps[T]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from switcher.domain.errors import SwitcherError
-from switcher.domain.observed import Installed, Resident, find_digest, find_installed, short_name
+from switcher.domain.observed import Installed, Resident, find_digest, find_installed
 from switcher.domain.specs import DEFAULT_WARMUPS, FOREVER, Spec
 from switcher.domain.states import State, Strategy
 from switcher.ollama.errors import OllamaError, TimedOut, Unreachable
@@ -94,14 +94,14 @@ def _bring_back(
                 if _needed(job, old):
                     raise
                 lost.add(old.digest)
-                held.note(warning=f"{short_name(old.name)} did not come back: {exc.text}")
+                held.note(warning=f"{old.name} did not come back: {exc.text}")
             else:
-                back[short_name(old.name)] = None
+                back[old.name.short] = None
         doubted = frozenset()
     now = yield ListResident()
     extra, missing = _difference(held, job, now, doubted, lost)
     if missing:
-        names = ", ".join(short_name(r.name) for r in missing)
+        names = ", ".join(r.name.short for r in missing)
         raise NotResident(f"{names} did not stay loaded.")
     return now
 
@@ -164,7 +164,7 @@ def _load_again(job: Job, old: Resident, installed: tuple[Installed, ...]) -> St
     row = find_installed(installed, old.name)
     if row is None or row.digest != old.digest:
         what = "is not on the host any more" if row is None else "means other content now"
-        raise NotResident(f"{short_name(old.name)} cannot come back: the name {what}.")
+        raise NotResident(f"{old.name} cannot come back: the name {what}.")
     yield from load_spec(_spec_for(job, old), installed)
 
 
@@ -173,27 +173,27 @@ def _spec_for(job: Job, old: Resident) -> Spec:
         if spec is not None and spec.name == old.name:
             return spec
     keep_alive = FOREVER if old.stays else "30m"
-    return Spec(profile="", tag=old.name, keep_alive=keep_alive, warmups=DEFAULT_WARMUPS)
+    return Spec(profile="", tag=old.name.full, keep_alive=keep_alive, warmups=DEFAULT_WARMUPS)
 
 
 def _old_active(job: Job) -> str:
-    return short_name(job.from_spec.name) if job.from_spec else ""
+    return job.from_spec.name.short if job.from_spec else ""
 
 
 def _restored_text(job: Job, why: SwitcherError, back: Container[str]) -> str:
-    new, old = short_name(job.spec.name), _old_active(job)
+    new, old = job.spec.name, _old_active(job)
     what = "was cancelled" if isinstance(why, Cancelled) else "did not become active"
     was = find_digest(job.known.before, job.from_digest)
     if not old or was is None:
         before = f": {old} was not in memory" if old else ""
         return f"{new} {what}. {job.host} is as it was before{before}."
-    if short_name(was.name) in back:
+    if was.name.short in back:
         return f"{new} {what}. {old} is active again."
     return f"{new} {what}. {old} stays active; it was not touched."
 
 
 def _degraded_text(job: Job, after: tuple[Resident, ...] | None, exc: SwitcherError) -> str:
-    new, old = short_name(job.spec.name), _old_active(job) or "what was loaded before"
+    new, old = job.spec.name, _old_active(job) or "what was loaded before"
     cause = exc.text.rstrip(".")
     what = f"{new} did not become active, and {old} did not come back: {cause}."
     return f"{what} {held_text(job, after)}"
@@ -204,5 +204,5 @@ def held_text(job: Job, after: tuple[Resident, ...] | None) -> str:
     if after is None:
         return f"{job.host} does not answer, so what it holds is not known."
     if after:
-        return f"{job.host} holds {', '.join(short_name(r.name) for r in after)}."
+        return f"{job.host} holds {', '.join(r.name.short for r in after)}."
     return f"{job.host} holds no model."

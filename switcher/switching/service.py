@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from switcher.audit.ledger import Actor
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest, NotFound, PlanBlocked, PlanOutdated
-from switcher.domain.observed import full_name
+from switcher.domain.model_names import ModelName
 from switcher.domain.plans import Plan, make_plan
+from switcher.domain.published_name import PublishedName
 from switcher.domain.specs import Spec, check_keep_alive, check_tag
 from switcher.domain.states import Strategy
 from switcher.models import Host, ModelProfile, SwitchEvent
@@ -58,7 +59,7 @@ def check(wish: SwitchRequest) -> ResolvedRequest:
         spec = spec_of(profile)
     else:
         spec = Spec(profile="", tag=check_tag(wish.model), keep_alive=host.keep_alive)
-    _check_no_alias(host, spec.tag)
+    _check_no_alias(host, spec.name)
     if wish.keep_alive:
         spec = replace(spec, keep_alive=check_keep_alive(wish.keep_alive))
     _check_reason(wish.reason)
@@ -67,12 +68,13 @@ def check(wish: SwitchRequest) -> ResolvedRequest:
     )
 
 
-def _check_no_alias(host: Host, tag: str) -> None:
+def _check_no_alias(host: Host, model: ModelName) -> None:
     """The published name is the active model's, whatever that is: nothing to switch to; nor is
     the one before it, which is about to go."""
-    if full_name(tag).lower() in {host.published_name, host.published_as}:
+    published = PublishedName.of(host)
+    if model in {published.wanted, published.name}:
         raise BadRequest(
-            f"{tag} is the name by which {host.name} publishes its active model. "
+            f"{model} is the name by which {host.name} publishes its active model. "
             "Name the model itself.",
             "model",
         )
@@ -158,15 +160,15 @@ def _find_profile(wish: SwitchRequest) -> ModelProfile | None:
         profile = find_named(ModelProfile.objects.all(), wish.profile)
         if profile is None:
             raise NotFound(f"There is no profile named {wish.profile!r}.")
-        if wish.model and full_name(check_tag(wish.model)) != full_name(profile.tag):
+        if wish.model and ModelName.parse(check_tag(wish.model)) != ModelName.parse(profile.tag):
             raise BadRequest(
                 f"Profile {profile.name} is of {profile.tag}, not of {wish.model}.", "model"
             )
         return profile
     if not wish.model:
         raise BadRequest("Name a model or a profile.", "model")
-    name = full_name(check_tag(wish.model))
-    rows = [p for p in ModelProfile.objects.all() if full_name(p.tag) == name]
+    name = ModelName.parse(check_tag(wish.model))
+    rows = [p for p in ModelProfile.objects.all() if ModelName.parse(p.tag) == name]
     return rows[0] if len(rows) == 1 else None
 
 

@@ -10,7 +10,7 @@ import logging
 
 from switcher.domain.errors import PlanBlocked, PlanOutdated, SwitcherError
 from switcher.domain.model_copies import with_model_names
-from switcher.domain.observed import Installed, Resident, find_digest, find_installed, short_name
+from switcher.domain.observed import Installed, Resident, find_digest, find_installed
 from switcher.domain.plans import Plan
 from switcher.domain.specs import load_timeout_s
 from switcher.domain.states import State, Strategy
@@ -96,7 +96,7 @@ def _from_the_start(held: ClaimedSwitch, job: Job) -> Steps[None]:
     plan = job.plan(before, installed)
     job.course = Course(before, plan.strategy, plan.digest, {i.digest: i.name for i in plan.unload})
     held.note(before=snapshot(before), **plan_facts(plan))
-    target = _check_plan(job, plan, find_installed(installed, job.spec.tag))
+    target = _check_plan(job, plan, find_installed(installed, job.spec.name))
     target = yield from learned(target)
     if plan.already_active:
         yield from _confirm_active(held, job, plan, target, installed)
@@ -106,7 +106,7 @@ def _from_the_start(held: ClaimedSwitch, job: Job) -> Steps[None]:
         held.move(State.LOADING)
     else:
         held.move(State.LOADING)
-        yield from make_copy(held, job, job.spec.tag, plan.digest, installed)
+        yield from make_copy(held, job, job.spec.name, plan.digest, installed)
     yield from _load_and_warm(held, job, target)
     held.move(State.VERIFYING)
     yield from _verify(held, job)
@@ -132,7 +132,7 @@ def _confirm_active(
     after: tuple[Resident, ...] = yield ListResident()
     if find_digest(after, plan.digest) is None:
         raise NotResident(f"{job.host} does not list {plan.load.short}, though it answered.")
-    yield from make_copy(held, job, job.spec.tag, plan.digest, installed)
+    yield from make_copy(held, job, job.spec.name, plan.digest, installed)
     yield from _point(held, job)
     held.end(
         State.ACTIVE,
@@ -146,7 +146,7 @@ def _point(held: ClaimedSwitch, job: Job) -> Steps[None]:
     """Who follows the name is to find the new model. Where it is the active one already nothing
     changes for them, so nothing is taken back either."""
     try:
-        yield from point(held, job.spec.tag, job.known.digest)
+        yield from point(held, job.spec.name, job.known.digest)
     except (OllamaError, NotPublished) as exc:
         if job.known.digest != job.from_digest:
             raise
@@ -158,25 +158,25 @@ def _make_way(held: ClaimedSwitch, job: Job, installed: tuple[Installed, ...]) -
     for right after: the server makes it wait for the room (fact 14), which costs nothing."""
     held.move(State.DRAINING)
     # Before the old model leaves: nothing is to stand between that and the load.
-    yield from make_copy(held, job, job.spec.tag, job.known.digest, installed)
+    yield from make_copy(held, job, job.spec.name, job.known.digest, installed)
     running = yield from _drain()
     held.move(State.UNLOADING, note=f"{running} requests run on" if running else "")
     if job.known.leaving:
         _log_leaving(job)
         errors = yield from ask_to_leave(job.known.leaving)
         for digest, text in sorted(errors.items()):
-            name = short_name(job.known.leaving[digest])
+            name = job.known.leaving[digest]
             held.note(warning=f"{name} did not take the unload: {text}")
     if job.known.digest in job.known.leaving:
         # To be loaded anew: a load that comes before it has left would only revive it (fact 3).
         text = yield from wait_gone(frozenset({job.known.digest}))
         if text:
-            raise NotResident(f"{short_name(job.spec.name)} could not be loaded anew: {text}")
+            raise NotResident(f"{job.spec.name} could not be loaded anew: {text}")
 
 
 def _log_leaving(job: Job) -> None:
     for name in job.known.leaving.values():
-        log.info("Unloading old model %s from %s", short_name(name), job.host)
+        log.info("Unloading old model %s from %s", name, job.host)
 
 
 def _drain() -> Steps[int]:
@@ -271,7 +271,7 @@ def _verify(held: ClaimedSwitch, job: Job) -> Steps[None]:
 
 
 def _check_listed(job: Job, now: tuple[Resident, ...]) -> Resident:
-    digest, short = job.known.digest, short_name(job.spec.name)
+    digest, short = job.known.digest, job.spec.name
     here = find_digest(now, digest)
     if here is not None:
         return here
@@ -287,7 +287,7 @@ def _check_listed(job: Job, now: tuple[Resident, ...]) -> Resident:
 def _check_gpu(held: ClaimedSwitch, job: Job, here: Resident) -> None:
     """The offload gate: a model that came up on the CPU is not what was asked for."""
     floor, usual = job.spec.min_gpu_percent, job.usual_gpu_percent(job.known.digest)
-    share = f"{here.gpu_percent} % of {short_name(here.name)} is on the GPU"
+    share = f"{here.gpu_percent} % of {here.name} is on the GPU"
     if floor and here.gpu_percent < floor:
         _fail_or_warn(held, job, f"{share}; the profile wants {floor} %.")
     elif usual is not None and here.gpu_percent < usual - 5:
@@ -305,7 +305,7 @@ def _finish_activating(held: ClaimedSwitch, job: Job) -> Steps[None]:
     now: tuple[Resident, ...] = yield ListResident()
     _check_listed(job, now)
     installed: tuple[Installed, ...] = yield ListInstalled()
-    row = find_installed(installed, job.spec.tag)
+    row = find_installed(installed, job.spec.name)
     embeds = row is not None and (yield from learned(row)).embeds_only
     # A dead runner is still listed (fact 19): then this loads it, which takes its time (fact 9).
     timeout_s = load_timeout_s(job.spec, row.size if row else 0)
@@ -371,8 +371,8 @@ def _have_new(held: ClaimedSwitch, job: Job) -> Steps[tuple[Resident, ...]]:
     if find_digest(now, job.known.digest) is not None:
         return now
     installed: tuple[Installed, ...] = yield ListInstalled()
-    row = find_installed(installed, job.spec.tag)
-    short = short_name(job.spec.name)
+    row = find_installed(installed, job.spec.name)
+    short = job.spec.name
     if row is None or row.digest != job.known.digest:
         raise NotResident(f"the name {short} does not mean it any more")
     yield from load_spec(job.spec, installed)
@@ -394,7 +394,7 @@ def _end_in_doubt(held: ClaimedSwitch, job: Job, exc: SwitcherError) -> Steps[No
 
 
 def _lost_text(job: Job, after: tuple[Resident, ...] | None, exc: SwitcherError) -> str:
-    new, cause = short_name(job.spec.name), exc.text.rstrip(".")
+    new, cause = job.spec.name, exc.text.rstrip(".")
     return (
         f"{new} was activated, left the memory again, and could not be loaded anew: {cause}. "
         f"{held_text(job, after)}"
@@ -406,7 +406,7 @@ def _rows(resident: tuple[Resident, ...] | None) -> list[dict[str, object]] | No
 
 
 def _active_text(job: Job) -> str:
-    return f"{short_name(job.spec.name)} is active on {job.host}."
+    return f"{job.spec.name} is active on {job.host}."
 
 
 def _untouched_text(job: Job, exc: SwitcherError) -> str:

@@ -44,7 +44,7 @@ def wanted(verdict: Verdict, clock: Clock = system) -> tuple[Act, ...]:
         if here is None or w.spec.keep_alive == "0" or not loaded_so(w, here):
             continue
         if w.digest in shortened or runs_out(w.spec, here, server_time):
-            what = f"keep-alive of {w.short} on {case.host}"
+            what = f"keep-alive of {w.name} on {case.host}"
             work = partial(assert_again, case, w, clock)
             acts.append(Act(("keep", case.host_id, w.digest), what, _pause_s(w.spec), work))
     return tuple(acts)
@@ -85,14 +85,14 @@ def assert_again(case: WatchedHost, w: Wanted, clock: Clock = system) -> None:
                 client.close()
     finally:
         wake.worker()  # a switch that was asked for meanwhile waits for the lease
-    log.info("keep-alive of %s on %s asserted", w.short, case.host)
+    log.info("keep-alive of %s on %s asserted", w.name, case.host)
 
 
 def _assert_held(client: Client, hold: HostLease, w: Wanted) -> None:
     here = find_digest(hold.call(client.resident), w.digest)
-    row = find_installed(hold.call(client.installed), w.spec.tag)
+    row = find_installed(hold.call(client.installed), w.name)
     if here is None or not loaded_so(w, here) or row is None or row.digest != w.digest:
-        raise Conflict(f"{w.short} is not loaded as it was; that is no matter of its keep-alive.")
-    capabilities = row.capabilities or hold.call(client.capabilities, row.name)
+        raise Conflict(f"{w.name} is not loaded as it was; that is no matter of its keep-alive.")
+    capabilities = row.capabilities or hold.call(client.capabilities, row.name.full)
     embeds = replace(row, capabilities=capabilities).embeds_only
     hold.call(client.load, w.spec, embeds, QUICK_S, Call())

@@ -8,6 +8,7 @@ from django.test import Client
 
 from switcher.api import schemas
 from switcher.domain.drift import Kind
+from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident
 from switcher.domain.specs import Spec
 from switcher.domain.states import Strategy
@@ -63,8 +64,8 @@ def test_a_host_that_does_not_answer_shows_what_it_last_held_with_its_date(
     host: Host, auditor: Client, ollama: Ollama
 ) -> None:
     at = datetime(2026, 11, 1, 12, tzinfo=UTC)
-    resident = (Resident("qwen2.5:7b", OLD, 5, 5, 4096, None),)
-    seen = Observation(at, resident, (Installed("qwen2.5:7b", OLD, 4),))
+    resident = (Resident(ModelName.parse("qwen2.5:7b"), OLD, 5, 5, 4096, None),)
+    seen = Observation(at, resident, (Installed(ModelName.parse("qwen2.5:7b"), OLD, 4),))
     readings.store(host.pk, seen, 0)
     ollama.mock.get(f"{URL}/api/ps", body=requests.ConnectionError("Connection refused"))
     body = auditor.get("/ollama/models?host=tower").json()

@@ -23,6 +23,7 @@ from switcher.domain.drift import (
     find,
     judged,
 )
+from switcher.domain.model_names import NO_NAME, ModelName
 from switcher.domain.observed import Installed, Observation, Resident
 from switcher.domain.published_name import PublishedName
 from switcher.domain.specs import FOREVER, Spec
@@ -38,12 +39,12 @@ def after(seconds: float) -> datetime:
 
 def row(tag: str = "mid-a", at: datetime = T0, **values: Any) -> Resident:
     """Loaded for half an hour more, all on the GPU."""
-    made = Resident(f"{tag}:latest", f"sha-{tag}", 5 * GB, 5 * GB, 4096, at + HALF_HOUR)
+    made = Resident(ModelName.parse(tag), f"sha-{tag}", 5 * GB, 5 * GB, 4096, at + HALF_HOUR)
     return replace(made, **values)
 
 
 DISK = tuple(
-    Installed(f"{t}:latest", f"sha-{t}", 5 * GB) for t in ("mid-a", "mid-b", "embed", "other")
+    Installed(ModelName.parse(t), f"sha-{t}", 5 * GB) for t in ("mid-a", "mid-b", "embed", "other")
 )
 
 
@@ -103,9 +104,8 @@ def test_a_name_under_which_it_was_loaded_counts_for_nothing() -> None:
 
 # --- the published name ------------------------------------------------------------------------
 
-NAME = PublishedName(
-    "north-1", "pub:latest", "pub:latest", "mid-a", "sha-mid-a", "mid-a", "sha-mid-a"
-)
+PUB, MID_A = ModelName.parse("pub"), ModelName.parse("mid-a")
+NAME = PublishedName("north-1", PUB, PUB, MID_A, "sha-mid-a", MID_A, "sha-mid-a")
 NOT_OURS = (
     "north-1 has a model pub that is not Switchboard's. "
     "Choose another published name, or remove that model."
@@ -115,9 +115,9 @@ NAME_CASES: dict[str, tuple[PublishedName, str, list[str]]] = {
     "removed": (NAME, "", ["pub is to mean mid-a, and is not on the host."]),
     "pointed elsewhere": (NAME, "sha-mid-b", ["pub is to mean mid-a, and means other content."]),
     "written over by somebody": (NAME, "sha-strange", [NOT_OURS]),
-    "only now to be made": (replace(NAME, name=""), "", []),
-    "taken before it was ours": (replace(NAME, name=""), "sha-mid-b", [NOT_OURS]),
-    "none wanted": (replace(NAME, wanted=""), "sha-mid-b", []),
+    "only now to be made": (replace(NAME, name=NO_NAME), "", []),
+    "taken before it was ours": (replace(NAME, name=NO_NAME), "sha-mid-b", [NOT_OURS]),
+    "none wanted": (replace(NAME, wanted=NO_NAME), "sha-mid-b", []),
 }
 
 
@@ -125,7 +125,7 @@ NAME_CASES: dict[str, tuple[PublishedName, str, list[str]]] = {
 def test_a_published_name_is_drift_unless_it_means_the_active_model(
     name: PublishedName, means: str, told: list[str]
 ) -> None:
-    disk = (*DISK, Installed("pub:latest", means, GB)) if means else DISK
+    disk = (*DISK, Installed(ModelName.parse("pub"), means, GB)) if means else DISK
     _, found = after_all([seen(row(), installed=disk)], replace(WISH, published=name))
     assert [f.text for f in found] == told
 
@@ -326,11 +326,13 @@ def test_less_on_the_gpu_than_it_was_or_should_be_is_a_fall(
 
 
 def other_content(tag: str = "mid-a") -> tuple[Installed, ...]:
-    return tuple(replace(i, digest="sha-new") if i.name == f"{tag}:latest" else i for i in DISK)
+    return tuple(
+        replace(i, digest="sha-new") if i.name == ModelName.parse(tag) else i for i in DISK
+    )
 
 
 def without(tag: str = "mid-a") -> tuple[Installed, ...]:
-    return tuple(i for i in DISK if i.name != f"{tag}:latest")
+    return tuple(i for i in DISK if i.name != ModelName.parse(tag))
 
 
 @pytest.mark.fact(23)
@@ -381,8 +383,8 @@ def test_a_foreign_model_is_named_with_what_it_takes() -> None:
 
 
 def test_a_copy_that_we_made_goes_by_the_name_of_its_model() -> None:
-    handle = Installed("switchboard/mid-b:1", "sha-mid-b", 5 * GB)
-    desired = replace(WISH, model_copies={handle.name: "mid-b:latest"})
+    handle = Installed(ModelName.parse("switchboard/mid-b:1"), "sha-mid-b", 5 * GB)
+    desired = replace(WISH, model_copies={handle.name: ModelName.parse("mid-b")})
     loaded = row("mid-b", name=handle.name)
     found = one(seen(row(), loaded, installed=(*DISK, handle)), desired=desired)
     assert (found.kind, found.model) == (Kind.FOREIGN, "mid-b")

@@ -13,12 +13,13 @@ from switcher.domain.errors import BadRequest
 from switcher.domain.model_copies import (
     copy_name,
     is_copy_name,
-    named,
     reaching,
     what_remains,
     with_model_names,
     without_copies,
 )
+from switcher.domain.model_names import NO_NAME, ModelName
+from switcher.domain.observed import find_installed
 from switcher.domain.specs import check_tag
 from tests import make
 from tests.make import NOW
@@ -38,20 +39,22 @@ DIGEST = "1a2b3c4d5e6f" + "0" * 52
     ],
 )
 def test_a_name_says_what_it_is_a_copy_of(tag: str, name: str) -> None:
-    assert copy_name(tag, DIGEST) == name
+    assert copy_name(ModelName.parse(tag), DIGEST).full == name
 
 
 @given(st.from_regex(r"\A\w[\w.-]{0,90}(/\w[\w.-]{0,90}){0,3}(:\w[\w.-]{0,90})?\Z"))
 def test_whatever_the_tag_the_server_takes_the_name(tag: str) -> None:
-    name = copy_name(tag, DIGEST)
-    assert valid_name(name)
+    model = ModelName.parse(tag)
+    name = copy_name(model, DIGEST)
+    assert valid_name(name.full)
+    assert name.is_valid
     assert is_copy_name(name)
-    assert len(name) <= 200
-    assert name != copy_name(tag, "f" + DIGEST[1:])
+    assert len(name.full) <= 200
+    assert name != copy_name(model, "f" + DIGEST[1:])
 
 
 def test_a_name_that_is_no_part_of_one_still_is_valid() -> None:
-    assert valid_name(copy_name("...", "sha256:" + DIGEST))
+    assert copy_name(ModelName.parse("..."), "sha256:" + DIGEST).is_valid
 
 
 def test_a_handle_is_nothing_to_switch_to() -> None:
@@ -60,17 +63,16 @@ def test_a_handle_is_nothing_to_switch_to() -> None:
 
 
 def test_a_model_of_somebody_else_with_a_similar_name_is_none() -> None:
-    assert not is_copy_name("switchboard-holds")
-    assert not is_copy_name("anna/switchboard-holds")
+    assert not is_copy_name(ModelName.parse("switchboard-holds"))
+    assert not is_copy_name(ModelName.parse("anna/switchboard-holds"))
 
 
 def test_models_are_listed_without_handles_and_by_their_own_names() -> None:
     model, copy = make.installed("mid-a:latest"), make.installed("switchboard-holds/mid-a:1")
     assert without_copies((copy, model)) == (model,)
     loaded = make.resident(copy.name)
-    assert [r.name for r in with_model_names((loaded,), {copy.name: "mid-a:latest"})] == [
-        "mid-a:latest"
-    ]
+    shown = with_model_names((loaded,), {copy.name: model.name})
+    assert [r.name for r in shown] == [model.name]
     assert with_model_names((loaded,), {}) == (loaded,), "one that is not ours keeps its name"
 
 
@@ -80,13 +82,13 @@ def test_a_model_is_reached_by_its_own_name_else_by_any_that_means_it() -> None:
     copy = type(copy)(copy.name, own.digest, copy.size)
     assert reaching(own.digest, own.name, (copy, own, other)) == own.name
     assert reaching(own.digest, own.name, (copy, other)) == copy.name
-    assert reaching(own.digest, own.name, (other,)) == ""
+    assert reaching(own.digest, own.name, (other,)) == NO_NAME
 
 
 def test_a_name_is_found_in_any_case() -> None:
     row = make.installed("Mid-A:latest")
-    assert named((row,), "mid-a") is row
-    assert named((row,), "mid-b") is None
+    assert find_installed((row,), ModelName.parse("mid-a")) is row
+    assert find_installed((row,), ModelName.parse("mid-b")) is None
 
 
 @pytest.mark.parametrize(

@@ -10,24 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from switcher.domain.model_names import ModelName
 from switcher.domain.observed import (
     Installed,
     Observation,
     Resident,
     find_digest,
     find_installed,
-    full_name,
-    short_name,
     total_vram,
 )
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
-A = Resident("mid-a:latest", "sha-a", 1000, 1000, 4096, NOW)
-B = Resident("mid-b:latest", "sha-b", 3000, 1500, 4096, NOW)
+A = Resident(ModelName.parse("mid-a"), "sha-a", 1000, 1000, 4096, NOW)
+B = Resident(ModelName.parse("mid-b"), "sha-b", 3000, 1500, 4096, NOW)
 
 RESIDENTS = st.builds(
     Resident,
-    name=st.text(max_size=8),
+    name=st.text(max_size=8).map(ModelName.parse),
     digest=st.text(max_size=8),
     size=st.integers(0, 2**63 - 1),
     size_vram=st.integers(0, 2**63 - 1),
@@ -43,7 +42,11 @@ def test_a_resident_model_is_the_same_after_it_was_written_down(row: Resident) -
 
 @given(
     st.builds(
-        Installed, st.text(), st.text(), st.integers(0), st.lists(st.text(max_size=4)).map(tuple)
+        Installed,
+        st.text().map(ModelName.parse),
+        st.text(),
+        st.integers(0),
+        st.lists(st.text(max_size=4)).map(tuple),
     )
 )
 def test_an_installed_model_is_the_same_after_it_was_written_down(row: Installed) -> None:
@@ -63,17 +66,6 @@ def test_the_share_on_the_gpu_is_of_the_models_bytes(size: int, vram: int, perce
     assert replace(A, size=size, size_vram=vram).gpu_percent == percent
 
 
-@given(st.from_regex(r"[a-z]{1,5}(/[a-z]{1,5}){0,2}(:[a-z0-9]{1,4})?", fullmatch=True))
-def test_a_full_name_is_full_already(tag: str) -> None:
-    assert full_name(full_name(tag)) == full_name(tag)
-    assert full_name(short_name(full_name(tag))) == full_name(tag)
-
-
-@pytest.mark.fact(20)
-def test_a_port_in_a_name_is_no_tag() -> None:
-    assert full_name("tower:5000/lib/mid-a") == "tower:5000/lib/mid-a:latest"
-
-
 @pytest.mark.fact(21)
 def test_models_are_told_apart_by_digest_and_an_empty_one_is_nobody() -> None:
     same_name = replace(A, digest="sha-other")
@@ -84,16 +76,16 @@ def test_models_are_told_apart_by_digest_and_an_empty_one_is_nobody() -> None:
 
 
 def test_an_installed_model_is_found_by_either_spelling() -> None:
-    row = Installed("mid-a:latest", "sha-a", 5)
-    assert find_installed([row], "mid-a") is row
-    assert find_installed([row], "mid-a:latest") is row
-    assert find_installed([row], "mid-a:14b") is None
+    row = Installed(ModelName.parse("mid-a"), "sha-a", 5)
+    assert find_installed([row], ModelName.parse("mid-a")) is row
+    assert find_installed([row], ModelName.parse("library/Mid-A:latest")) is row
+    assert find_installed([row], ModelName.parse("mid-a:14b")) is None
 
 
 @pytest.mark.fact(16)
 def test_only_what_cannot_complete_embeds_only() -> None:
     def row(*capabilities: str) -> Installed:
-        return Installed("m", "d", 1, capabilities)
+        return Installed(ModelName.parse("m"), "d", 1, capabilities)
 
     assert row("embedding").embeds_only
     assert not row("embedding", "completion").embeds_only
@@ -115,7 +107,7 @@ def test_memory_counts_where_there_is_no_gpu() -> None:
 
 # --- observations ----------------------------------------------------------------------------
 
-SEEN = Observation(NOW, (A,), (Installed("mid-a:latest", "sha-a", 5),), "0.12.3", 7)
+SEEN = Observation(NOW, (A,), (Installed(ModelName.parse("mid-a"), "sha-a", 5),), "0.12.3", 7)
 
 
 @pytest.mark.parametrize(

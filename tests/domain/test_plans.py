@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from switcher.domain.model_names import NO_NAME, ModelName
 from switcher.domain.observed import Installed, Resident
 from switcher.domain.plans import Expected, Item, Plan, Situation, Size, gb, make_plan
 from switcher.domain.specs import Spec
@@ -24,11 +25,11 @@ LATER = datetime(2026, 11, 23, 11, 0, tzinfo=UTC)
 def here(tag: str, gigabytes: float, vram: float | None = None, ctx: int = 4096) -> Resident:
     size = round(gigabytes * GB)
     in_vram = size if vram is None else round(vram * GB)
-    return Resident(f"{tag}:latest", f"sha-{tag}", size, in_vram, ctx, SOON)
+    return Resident(ModelName.parse(tag), f"sha-{tag}", size, in_vram, ctx, SOON)
 
 
 def disk(tag: str, gigabytes: float) -> Installed:
-    return Installed(f"{tag}:latest", f"sha-{tag}", round(gigabytes * GB), ("completion",))
+    return Installed(ModelName.parse(tag), f"sha-{tag}", round(gigabytes * GB), ("completion",))
 
 
 def in_both(phases: dict[str, Expected]) -> dict[Strategy, dict[str, Expected]]:
@@ -100,7 +101,7 @@ def test_an_empty_host_has_nothing_to_wait_for() -> None:
     plan = make_plan(situation(need=20))
     assert plan.strategy is Strategy.OVERLAP
     assert plan.strategy_reason == "nothing is loaded, so nothing has to leave first"
-    assert plan.restore == ""
+    assert not plan.restore
 
 
 def test_an_unknown_vram_swaps_and_claims_nothing() -> None:
@@ -163,7 +164,7 @@ def test_where_the_vram_is_unknown_only_the_old_model_leaves() -> None:
 
 def test_an_active_model_that_is_not_there_cannot_leave() -> None:
     plan = make_plan(situation(resident=(here("theirs", 4),)))
-    assert (left(plan), plan.restore) == ([], "")
+    assert (left(plan), plan.restore) == ([], NO_NAME)
 
 
 @pytest.mark.fact(23)
@@ -355,7 +356,7 @@ def situations(draw: st.DrawFn) -> Situation:
     sizes = st.integers(0, 40 * GB)
     rows = tuple(
         Resident(
-            f"{n}:latest",
+            ModelName.parse(n),
             f"sha-{n}",
             draw(sizes),
             draw(sizes | st.just(0)),
@@ -395,7 +396,7 @@ def situations(draw: st.DrawFn) -> Situation:
             )
         ),
         missing=tuple(
-            Item(f"{n}:latest", f"sha-{n}", draw(sizes), "pinned")
+            Item(ModelName.parse(n), f"sha-{n}", draw(sizes), "pinned")
             for n in draw(st.sets(st.sampled_from(["pin-a", "pin-b"])))
         ),
         ours=frozenset(draw(st.lists(st.sampled_from(digests), max_size=3))),
@@ -476,7 +477,7 @@ def test_no_plan_depends_on_when_things_expire(s: Situation, at: datetime | None
 
 # --- pinned models that are missing, former ones, a fall to the CPU ------------------------
 
-PIN = Item("embed:latest", "sha-embed", 2 * GB, "pinned", "as last loaded here")
+PIN = Item(ModelName.parse("embed"), "sha-embed", 2 * GB, "pinned", "as last loaded here")
 AS_ACTIVE: dict[str, Any] = {
     "tag": "old",
     "spec": Spec("old", "old"),

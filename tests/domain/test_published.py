@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from switcher.domain.observed import Installed, full_name
+from switcher.domain.model_names import NO_NAME, ModelName
+from switcher.domain.observed import Installed
 from switcher.domain.published_name import (
     PublishedName,
     PublishedNamePlan,
@@ -22,7 +23,7 @@ TAKEN = (
 
 def disk(**means: str) -> tuple[Installed, ...]:
     """What lies there: name to the model whose content it has."""
-    return tuple(Installed(full_name(name), f"sha-{tag}", GB) for name, tag in means.items())
+    return tuple(Installed(ModelName.parse(name), f"sha-{tag}", GB) for name, tag in means.items())
 
 
 MODELS = disk(a="a", b="b")
@@ -34,17 +35,18 @@ def name(
     """`ours` is recorded, and was seen to mean `means`."""
     return PublishedName(
         host="north-1",
-        wanted=full_name(wanted) if wanted else "",
-        name=full_name(ours) if ours else "",
-        tag=full_name(means or "b") if ours else "",
+        wanted=ModelName.parse(wanted),
+        name=ModelName.parse(ours),
+        tag=ModelName.parse((means or "b") if ours else ""),
         digest=f"sha-{means}" if means else "",
-        active_tag=active,
+        active_tag=ModelName.parse(active),
         active_digest=f"sha-{active}" if active else "",
     )
 
 
-MOVED = PublishedNamePlan(source="b:latest")
-OLD = "old:latest"
+B = ModelName.parse("b")
+MOVED = PublishedNamePlan(source=B)
+OLD = ModelName.parse("old")
 CASES: dict[str, tuple[PublishedName, tuple[Installed, ...], PublishedNamePlan]] = {
     "nothing is wanted and nothing is ours": (name(""), disk(active="x"), PublishedNamePlan()),
     "nothing is active yet": (name(active=""), (), PublishedNamePlan()),
@@ -78,7 +80,7 @@ CASES: dict[str, tuple[PublishedName, tuple[Installed, ...], PublishedNamePlan]]
     "another name is wanted": (
         name(ours="old", means="a"),
         disk(old="a"),
-        PublishedNamePlan(OLD, True, "b:latest"),
+        PublishedNamePlan(OLD, True, B),
     ),
     "another is wanted, and taken": (
         name(ours="old", means="a"),
@@ -88,12 +90,12 @@ CASES: dict[str, tuple[PublishedName, tuple[Installed, ...], PublishedNamePlan]]
     "the old name is somebody else's by now": (
         name(ours="old", means="a"),
         disk(old="x"),
-        PublishedNamePlan(OLD, False, "b:latest"),
+        PublishedNamePlan(OLD, False, B),
     ),
     "somebody copied another to the old name": (
         name(ours="old", means="a"),
         disk(old="b"),
-        PublishedNamePlan(OLD, False, "b:latest"),
+        PublishedNamePlan(OLD, False, B),
     ),
     "the old name was cut off": (name("", "old"), disk(old="a"), PublishedNamePlan(OLD, True)),
     "the old name was cut off, and is another's": (
@@ -105,7 +107,7 @@ CASES: dict[str, tuple[PublishedName, tuple[Installed, ...], PublishedNamePlan]]
     "nothing is active any more": (
         name("active", "active", "a", active=""),
         disk(active="a"),
-        PublishedNamePlan("active:latest", True),
+        PublishedNamePlan(ModelName.parse("active"), True),
     ),
 }
 
@@ -124,7 +126,7 @@ def test_where_no_name_means_the_model_any_more_it_says_so() -> None:
 
 def test_what_is_about_to_be_deleted_is_no_source() -> None:
     todo = plan_published_name(name(ours="old", means="b"), disk(old="b", b="pulled-again"))
-    assert (todo.withdraw, todo.delete, todo.source) == (OLD, True, "")
+    assert (todo.withdraw, todo.delete, todo.source) == (OLD, True, NO_NAME)
     assert "No name on north-1 means b" in todo.barred
 
 

@@ -90,7 +90,7 @@ def test_what_the_server_would_refuse_is_refused_before(tag: str) -> None:
 )
 @pytest.mark.fact(20)
 def test_a_bare_name_means_latest(tag: str, full: str) -> None:
-    assert Spec("p", tag).name == full
+    assert Spec("p", tag).name.full == full
 
 
 # --- keep-alives -----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 from ollama_simulator import server as simulated
 from ollama_simulator.faults import read_fault
 from ollama_simulator.runner import Ask, Config, Runner
+from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident
 from switcher.domain.specs import Spec, wire_keep_alive
 from switcher.ollama.client import QUICK_S, Loaded, Warmed
@@ -96,8 +97,21 @@ class LabHost:
 
     def resident(self) -> tuple[Resident, ...]:
         return tuple(
-            Resident(r.name, r.digest, r.size, r.size_vram, r.context_length, wall(r.expires_at))
+            Resident(
+                ModelName.parse(r.name),
+                r.digest,
+                r.size,
+                r.size_vram,
+                r.context_length,
+                wall(r.expires_at),
+            )
             for r in self.server.ps()
+        )
+
+    def installed(self) -> tuple[Installed, ...]:
+        return tuple(
+            Installed(ModelName.parse(name), m.digest, m.size, tuple(m.capabilities))
+            for name, m in self.server.catalog.listed()
         )
 
     def digests(self) -> set[str]:
@@ -163,9 +177,9 @@ class LabHost:
             case ListResident():
                 self._answer(exchange, self.resident())
             case ListInstalled():
-                self._answer(exchange, self._installed())
+                self._answer(exchange, self.installed())
             case ShowModel(name):
-                self._answer(exchange, tuple(self.server.resolve(name).capabilities))
+                self._answer(exchange, tuple(self.server.resolve(name.full).capabilities))
             case Load(spec, embeds):
                 self._submit(exchange, _request(spec, "embed" if embeds else "generate", True))
             case Warm(spec, warmup, embeds):
@@ -174,25 +188,21 @@ class LabHost:
             case Unload(names):
                 self._answer(exchange, self._unload(names))
             case Copy(source, destination):
-                self.server.copy(source, destination)
+                self.server.copy(source.full, destination.full)
                 self._answer(exchange)
             case Delete(name):
-                if self.server.catalog.find(name) is not None:  # as the driver: gone is fine
-                    self.server.delete(name)
+                if self.server.catalog.find(name.full) is not None:  # as the driver: gone is fine
+                    self.server.delete(name.full)
                 self._answer(exchange)
             case _:
                 raise AssertionError(f"{exchange.effect} is nothing to send")
 
-    def _installed(self) -> tuple[Installed, ...]:
-        rows = self.server.catalog.listed()
-        return tuple(Installed(n, m.digest, m.size, tuple(m.capabilities)) for n, m in rows)
-
-    def _unload(self, names: Iterable[str]) -> dict[str, str]:
+    def _unload(self, names: Iterable[ModelName]) -> dict[ModelName, str]:
         """As the driver does: a refusal comes back as text."""
         texts = {}
         for name in names:
             try:
-                self.server.submit(simulated.Request(name, empty=True, keep_alive=0))
+                self.server.submit(simulated.Request(name.full, empty=True, keep_alive=0))
             except simulated.Refused as exc:
                 texts[name] = refusal(exc.text, exc.status).text
         return texts

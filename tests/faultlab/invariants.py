@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 from switcher.domain.model_copies import is_copy_name
-from switcher.domain.observed import Resident, find_digest, full_name
+from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Resident, find_digest
 from switcher.domain.states import ENDED, State, can_move
 from switcher.models import AuditEntry, Host, ModelCopy, SwitchEvent
 from tests.faultlab.world import LATE_S, Violation, World
@@ -94,7 +95,7 @@ def _check_published(world: World, rows: list[SwitchEvent]) -> None:
         world.violate("the published name means what is recorded of it", text)
     if any(row.state not in ENDED for row in rows) or host.degraded or rows[-1].warnings:
         return
-    name = full_name(host.published_name)
+    name = ModelName.parse(host.published_name).full
     means = found.get(name, "")
     if means != host.active_digest:
         text = f"it means {means[:12] or 'nothing'}; {host.active_tag or 'no model'} is active"

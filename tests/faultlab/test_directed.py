@@ -9,7 +9,7 @@ from django.db import transaction
 
 from switcher.domain import drift
 from switcher.domain.drift import Kind, Memory
-from switcher.domain.observed import Installed, Observation
+from switcher.domain.observed import Observation
 from switcher.domain.states import State
 from switcher.queries.desired import watched_hosts
 from tests.faultlab import invariants
@@ -276,16 +276,14 @@ def test_what_comes_up_for_a_process_that_stands_still_is_named_by_the_watcher()
         world.run()
         assert not invariants.check(world)
         assert [e.state for e in world.ends] == [State.ROLLED_BACK]
-        assert {r.name for r in world.host.resident()} == {"mid-a:latest", "mid-b:latest"}
+        assert {r.name.short for r in world.host.resident()} == {"mid-a", "mid-b"}
         found = drift.find(watched_hosts()[world.host_id].desired, Memory(), reading(world))
         transaction.set_rollback(True)
     assert [(f.kind, f.model) for f in found] == [(Kind.FOREIGN, "mid-b")]
 
 
 def reading(world: World) -> Observation:
-    rows = world.host.server.catalog.listed()
-    installed = tuple(Installed(n, m.digest, m.size, tuple(m.capabilities)) for n, m in rows)
-    return Observation(world.clock.now(), world.host.resident(), installed)
+    return Observation(world.clock.now(), world.host.resident(), world.host.installed())
 
 
 def test_of_two_processes_only_one_touches_the_host() -> None:

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from switcher.concurrency.threads import in_thread
-from switcher.domain.observed import full_name
+from switcher.domain.model_names import ModelName
 from switcher.gateway import route_cache
 from switcher.models import Host, ModelProfile
 from switcher.queries.desired import spec_of
@@ -104,7 +104,7 @@ async def test_lists_have_only_what_the_key_gets(
     token = await in_thread(serves_by_name, host)
     listed = names_of((await with_key(token, target=path, method="GET").end()).json())
     name = "tiny-a" if path == "/api/ps" else "quick"
-    assert [full_name(n) for n in listed] == [full_name(name)]
+    assert [ModelName.parse(n) for n in listed] == [ModelName.parse(name)]
     wide = await in_thread(make_key)
     assert len(names_of((await with_key(wide, target=path, method="GET").end()).json())) > 1
 

@@ -9,6 +9,7 @@ import pytest
 from pytest_django import DjangoAssertNumQueries
 
 from switcher.audit.ledger import SERVER, Actor
+from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Observation, Resident
 from switcher.domain.specs import Spec
 from switcher.domain.states import State, Strategy
@@ -57,7 +58,9 @@ def host() -> Host:
 
 def read(host: Host, wall: Wall, *models: str) -> None:
     """As the watcher does after a reading: kept in memory, not stored."""
-    rows = tuple(Resident(m, f"digest-{m}", 10**9, 10**9, 4096, None) for m in models)
+    rows = tuple(
+        Resident(ModelName.parse(m), f"digest-{m}", 10**9, 10**9, 4096, None) for m in models
+    )
     loop._latest[host.pk] = Observation(wall.now(), resident=rows)
 
 

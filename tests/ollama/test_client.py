@@ -14,6 +14,7 @@ import responses
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident
 from switcher.domain.specs import Spec, WarmUp
 from switcher.ollama.calls import Call
@@ -336,7 +337,7 @@ def test_words_of_the_server_can_be_stored_and_shown(
 @pytest.mark.fact(18)
 def test_a_row_of_ps_is_read(http: responses.RequestsMock, client: Client) -> None:
     assert read_ps(http, client) == Resident(
-        name="mid-a:latest",
+        name=ModelName.parse("mid-a"),
         digest=DIGEST,
         size=574535761,
         size_vram=0,
@@ -390,7 +391,7 @@ def test_a_row_of_tags_says_what_the_model_can(
     bare = {k: v for k, v in TAGS_ROW.items() if k != "capabilities"}
     answer(http, "/api/tags", {"models": [TAGS_ROW, both, bare]}, method="GET")
     first, second, third = client.installed()
-    assert first == Installed("embed:latest", TAGS_ROW["digest"], 834578, ("embedding",))
+    assert first == Installed(ModelName.parse("embed"), TAGS_ROW["digest"], 834578, ("embedding",))
     assert [i.embeds_only for i in (first, second, third)] == [True, False, False]
 
 
@@ -623,7 +624,7 @@ def test_a_quick_look_renews_what_is_loaded_and_keeps_the_rest(
     http: responses.RequestsMock, client: Client
 ) -> None:
     answer(http, "/api/ps", {"models": [PS_ROW]}, method="GET")
-    disk = (Installed("mid-a:latest", DIGEST, 5),)
+    disk = (Installed(ModelName.parse("mid-a"), DIGEST, 5),)
     known = Observation(NOW, (), disk, "0.12.3", 9, "")
     seen = client.observe_resident(NOW + timedelta(seconds=5), known)
     assert (seen.installed, seen.version, seen.at) == (disk, "0.12.3", NOW + timedelta(seconds=5))
@@ -645,7 +646,7 @@ def test_an_answer_that_says_something_else_is_read(
     other = PS_ROW | {"name": "mid-b:latest"}
     for rows in ([PS_ROW], [other], [PS_ROW], []):
         http.add("GET", URL + "/api/ps", json={"models": rows})
-    names = [[r.name for r in client.resident()] for _ in range(4)]
+    names = [[r.name.full for r in client.resident()] for _ in range(4)]
     assert names == [["mid-a:latest"], ["mid-b:latest"], ["mid-a:latest"], []]
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import pytest
 
 from switcher.domain.errors import FenceLost
+from switcher.domain.model_names import ModelName
 from switcher.models import AuditEntry, ModelCopy
 from switcher.records import leases, model_copies
 from switcher.records.model_copies import LeaseHolder
 from tests import make
 from tests.clocks import FakeClock
 from tests.make import ANNA
+
+A, B = ModelName.parse("mid-a"), ModelName.parse("mid-b")
+COPY = ModelName.parse("holds/mid-a:d1")
 
 pytestmark = pytest.mark.django_db
 
@@ -31,9 +35,9 @@ def told() -> list[tuple[str, str, int]]:
 
 def test_a_claim_and_a_release_are_a_row_and_two_entries() -> None:
     who = holder()
-    assert model_copies.claim(who, "d1", "mid-a:latest", "holds/mid-a:d1")
+    assert model_copies.claim(who, "d1", A, COPY)
     assert ModelCopy.objects.get().tag == "mid-a:latest"
-    assert model_copies.claim(who, "d1", "mid-a:latest", "holds/mid-a:d1"), "again changes nothing"
+    assert model_copies.claim(who, "d1", A, COPY), "again changes nothing"
     model_copies.release(who, "d1")
     model_copies.release(who, "d1")
     assert not ModelCopy.objects.exists()
@@ -43,18 +47,18 @@ def test_a_claim_and_a_release_are_a_row_and_two_entries() -> None:
 
 def test_a_name_stands_for_one_digest() -> None:
     who = holder()
-    assert model_copies.claim(who, "d1", "mid-a:latest", "holds/mid-a:d")
-    assert not model_copies.claim(who, "d2", "mid-a:latest", "holds/mid-a:d")
+    assert model_copies.claim(who, "d1", A, COPY)
+    assert not model_copies.claim(who, "d2", A, COPY)
     assert ModelCopy.objects.get().digest == "d1"
 
 
 def test_with_an_old_fence_nothing_is_written() -> None:
     who = holder()
-    model_copies.claim(who, "d1", "mid-a:latest", "holds/mid-a:d1")
+    model_copies.claim(who, "d1", A, COPY)
     leases.give_back(who.host_id, who.fence)
     leases.take(who.host_id, "another", who.clock)
     with pytest.raises(FenceLost):
-        model_copies.claim(who, "d2", "mid-b:latest", "holds/mid-b:d2")
+        model_copies.claim(who, "d2", B, ModelName.parse("holds/mid-b:d2"))
     with pytest.raises(FenceLost):
         model_copies.release(who, "d1")
     with pytest.raises(FenceLost):

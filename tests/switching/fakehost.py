@@ -8,13 +8,18 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from switcher.domain.model_copies import is_copy_name
-from switcher.domain.observed import Installed, Resident, full_name
+from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Installed, Resident
 from switcher.domain.specs import Spec, WarmUp
 from switcher.ollama.calls import Call
 from switcher.ollama.client import Loaded, Warmed
 from switcher.ollama.errors import CallCut, ModelMissing, OllamaError
 
 GB = 1_000_000_000
+
+
+def full(name: str) -> str:
+    return ModelName.parse(name).full
 
 
 @dataclass
@@ -38,15 +43,15 @@ class FakeHost:
     leaving: dict[str, int] = field(default_factory=dict)
 
     def add(self, tag: str, gb: float = 5, embeds: bool = False) -> Installed:
-        name = full_name(tag)
+        name = ModelName.parse(tag)
         row = Installed(
             name, f"sha-{tag}", round(gb * GB), ("embedding",) if embeds else ("completion",)
         )
-        self.models[name] = row
+        self.models[name.full] = row
         return row
 
     def hold(self, tag: str, num_ctx: int = 4096) -> Resident:
-        row = self.models[full_name(tag)]
+        row = self.models[full(tag)]
         here = Resident(
             row.name,
             row.digest,
@@ -60,7 +65,7 @@ class FakeHost:
 
     @property
     def names(self) -> set[str]:
-        return {r.name.removesuffix(":latest") for r in self.loaded.values()}
+        return {r.name.short for r in self.loaded.values()}
 
     def _act(self, act: str, call: Call | None = None) -> None:
         self.journal.append(act)
@@ -97,15 +102,15 @@ class FakeHost:
 
     def capabilities(self, name: str, call: Call | None = None) -> tuple[str, ...]:
         self._act(f"show {name.removesuffix(':latest')}")
-        return self.told.get(self._row(name).name, ())
+        return self.told.get(self._row(name).name.full, ())
 
     def load(self, spec: Spec, embeds: bool, timeout_s: float, call: Call) -> Loaded:
         self._act(f"load {spec.tag}", call)
-        row = self._row(spec.name)
+        row = self._row(spec.tag)
         self.leaving.pop(row.digest, None)  # a request that names a keep-alive revives it (fact 3)
         here = self.loaded.get(row.digest)
         if here is None or spec.num_ctx not in (None, here.context_length):
-            self.hold(row.name, spec.num_ctx or 4096)
+            self.hold(row.name.full, spec.num_ctx or 4096)
         self.after_act(f"load {spec.tag}")
         return Loaded(1.5)
 
@@ -113,16 +118,16 @@ class FakeHost:
         self, spec: Spec, warmup: WarmUp, embeds: bool, timeout_s: float, call: Call
     ) -> Warmed:
         self._act(f"warm {spec.tag}", call)
-        row = self._row(spec.name)
+        row = self._row(spec.tag)
         if row.digest not in self.loaded:
-            self.hold(row.name, spec.num_ctx or 4096)
+            self.hold(row.name.full, spec.num_ctx or 4096)
         self.after_act(f"warm {spec.tag}")
         return Warmed(0 if embeds else 8, 0.0 if embeds else self.tokens_per_s, 0.2)
 
     def unload(self, name: str, call: Call | None = None) -> None:
         self._act(f"unload {name.removesuffix(':latest')}")
-        row = self._row(full_name(name))
-        if row.name not in self.sticky and row.digest in self.loaded:
+        row = self._row(name)
+        if row.name.full not in self.sticky and row.digest in self.loaded:
             self.leaving[row.digest] = self.lingers
             if not self.lingers:
                 del self.leaving[row.digest], self.loaded[row.digest]
@@ -130,28 +135,30 @@ class FakeHost:
 
     def copy(self, source: str, destination: str, call: Call | None = None) -> None:
         self._act(f"copy {destination}", call)
-        row = self._row(full_name(source))
-        self.models[full_name(destination)] = replace(row, name=full_name(destination))
+        row = self._row(source)
+        name = ModelName.parse(destination)
+        self.models[name.full] = replace(row, name=name)
         self.after_act(f"copy {destination}")
 
     def delete(self, name: str, call: Call | None = None) -> None:
         self._act(f"delete {name}", call)
-        del self.models[self._row(full_name(name)).name]
+        del self.models[self._row(name).name.full]
         self.after_act(f"delete {name}")
 
     @property
     def model_copies(self) -> set[str]:
-        return {name for name in self.models if is_copy_name(name)}
+        return {i.name.full for i in self.models.values() if is_copy_name(i.name)}
 
     def repoint(self, tag: str, digest: str) -> None:
         """What a re-pull does: the name means other content, the old runner stays (fact 23)."""
-        name = full_name(tag)
+        name = full(tag)
         self.models[name] = replace(self.models[name], digest=digest)
 
     def _row(self, name: str) -> Installed:
-        if name not in self.models:
+        row = self.models.get(full(name))
+        if row is None:
             raise ModelMissing(f"Ollama answered 404: model '{name}' not found", 404, "not found")
-        return self.models[name]
+        return row
 
     def close(self) -> None:
         pass

@@ -10,6 +10,7 @@ import pytest
 
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest
+from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Observation
 from switcher.models import AuditEntry, Host, ModelProfile, SwitchEvent
 from switcher.ollama.errors import Refused, Unreachable
@@ -228,7 +229,9 @@ def test_a_switch_that_is_taken_back_deletes_no_model_of_somebody_else(
 
 def _move_in(fake: FakeHost) -> None:
     """What `ollama create active` does."""
-    fake.models[NAME] = replace(fake.models[MID_A], name=NAME, digest="sha-strange")
+    fake.models[NAME] = replace(
+        fake.models[MID_A], name=ModelName.parse(NAME), digest="sha-strange"
+    )
 
 
 def test_an_already_active_model_is_published_too(

@@ -158,7 +158,7 @@ def test_a_plan_reads_the_host_freshly_and_does_nothing(
     fake.hold("mid-b")
     plan = service.plan(SwitchRequest("mid-a"))
     assert fake.journal == ["ps", "tags"]
-    assert (plan.model, plan.strategy, plan.fits) == ("mid-a:latest", Strategy.OVERLAP, True)
+    assert (plan.model.full, plan.strategy, plan.fits) == ("mid-a:latest", Strategy.OVERLAP, True)
     assert plan.load.why == "about, from the size of its file"
     assert not SwitchEvent.objects.exists()
 

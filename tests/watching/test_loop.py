@@ -14,6 +14,7 @@ import pytest
 from django.db import OperationalError, connections
 
 from switcher.audit.ledger import Actor
+from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident
 from switcher.domain.specs import Spec
 from switcher.domain.states import State, Strategy
@@ -28,9 +29,9 @@ from tests.until import until
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ANNA = Actor("anna", "page")
-A = Resident("mid-a:latest", "sha-a", 5, 5, 4096, datetime(2026, 11, 23, 10, tzinfo=UTC))
+A = Resident(ModelName.parse("mid-a"), "sha-a", 5, 5, 4096, datetime(2026, 11, 23, 10, tzinfo=UTC))
 B = replace(A, name="mid-b:latest", digest="sha-b")
-DISK = (Installed("mid-a:latest", "sha-a", 5),)
+DISK = (Installed(ModelName.parse("mid-a"), "sha-a", 5),)
 NORTH, SOUTH = "http://127.0.0.1:9", "http://127.0.0.1:8"
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from switcher.domain.drift import Kind
+from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Resident
 from switcher.domain.specs import Spec
 from switcher.models import Drift
@@ -110,10 +111,10 @@ NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
     ],
 )
 def test_when_a_keep_alive_is_about_to_run_out(keep_alive: str, left_s: float, due: bool) -> None:
-    here = Resident("a", "sha", 1, 1, 4096, NOW + timedelta(seconds=left_s))
+    here = Resident(ModelName.parse("a"), "sha", 1, 1, 4096, NOW + timedelta(seconds=left_s))
     assert keepalive.runs_out(Spec("", "a", keep_alive), here, NOW) is due
 
 
 def test_what_stays_for_ever_never_runs_out() -> None:
-    here = Resident("a", "sha", 1, 1, 4096, datetime(2319, 1, 1, tzinfo=UTC))
+    here = Resident(ModelName.parse("a"), "sha", 1, 1, 4096, datetime(2319, 1, 1, tzinfo=UTC))
     assert not keepalive.runs_out(Spec("", "a", "forever"), here, NOW)

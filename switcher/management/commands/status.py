@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from switcher.domain.observed import Observation, Resident, find_digest, short_name
+from switcher.domain.observed import Observation, Resident, find_digest
 from switcher.management.terminal import (
     NO_HOSTS,
     TerminalCommand,
@@ -78,7 +78,7 @@ def _read(host: HostSettings) -> Observation:
 
 def _row(r: Resident, host: HostSettings, now: datetime) -> tuple[str, ...]:
     return (
-        short_name(r.name),
+        r.name.short,
         r.digest[:12],
         size_text(r.size),
         processor(r),

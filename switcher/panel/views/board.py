@@ -13,7 +13,7 @@ from django_htmx.http import reswap, retarget, trigger_client_event
 from switcher.audit import health
 from switcher.domain.clock import system
 from switcher.domain.errors import SwitcherError, SwitchRunning
-from switcher.domain.observed import short_name
+from switcher.domain.model_names import ModelName
 from switcher.panel.forms import HostForm, WishForm
 from switcher.panel.page import Me, actor_of, is_htmx, me_of, operators, show, staff
 from switcher.panel.planning import NOTHING, Notice, Shown, after_start, refusal, show_plan
@@ -124,7 +124,7 @@ def _started(request: HttpRequest, switch_id: int) -> HttpResponse:
     """The panels with the new one, and a note in the plan's place."""
     facts = read_board(system.now(), latest(), health.problems())
     view = switch_view(switch_id, facts.now)
-    shown = after_start(view.host, short_name(view.to_model), switch_id)
+    shown = after_start(view.host, ModelName.parse(view.to_model).short, switch_id)
     context: dict[str, Any] = {"board": facts, "shown": shown, "now": facts.now}
     response = show(request, "board.html#started", context)
     heading = {"id": f"switch-{switch_id}-h"}
