@@ -603,8 +603,8 @@ def test_an_observation_holds_all_that_a_server_tells(
     answer(http, "/api/version", {"version": "0.12.3"}, method="GET")
     seen = client.observe(NOW)
     assert (seen.at, seen.version, seen.error, seen.answered) == (NOW, "0.12.3", "", True)
-    assert [r.name for r in seen.resident] == ["mid-a:latest"]
-    assert [i.name for i in seen.installed] == ["embed:latest"]
+    assert [r.name.full for r in seen.resident] == ["mid-a:latest"]
+    assert [i.name.full for i in seen.installed] == ["embed:latest"]
 
 
 @pytest.mark.parametrize("broken", ["/api/ps", "/api/tags", "/api/version"])
