@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from hashlib import blake2b
 from typing import Any, Protocol, TypeVar
 
+from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident
 from switcher.domain.specs import Spec, WarmUp, wire_keep_alive
 from switcher.ollama import calls
@@ -302,7 +303,7 @@ def _rows(answer: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> tuple[
 
 def _resident(row: dict[str, Any]) -> Resident:
     return Resident(
-        name=_word(row["name"], 200),
+        name=ModelName.parse(_word(row["name"], 200)),
         digest=_word(row["digest"], 80),
         size=_number(row["size"]),
         size_vram=_number(row.get("size_vram") or 0),
@@ -314,7 +315,7 @@ def _resident(row: dict[str, Any]) -> Resident:
 def _installed(row: dict[str, Any]) -> Installed:
     capabilities = row.get("capabilities") or ()
     return Installed(
-        name=_word(row["name"], 200),
+        name=ModelName.parse(_word(row["name"], 200)),
         digest=_word(row["digest"], 80),
         size=_number(row["size"]),
         capabilities=tuple(_word(c, 40) for c in capabilities),
