@@ -110,14 +110,14 @@ def build(count: int) -> float:
     checkpoints.sign()
     auditor = User.objects.create_user("auditor", is_staff=True)
     auditor.groups.add(Group.objects.get(name="auditors"))
-    immutability_triggers.unseal()
+    immutability_triggers.drop_triggers()
     with connection.cursor() as cursor:
         for name in ("words_insert",) if connection.vendor == "sqlite" else ():
             cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
     _fill(count - LedgerRow.objects.count())
     text_index.rebuild_words()
     text_index.index_words()
-    immutability_triggers.seal()
+    immutability_triggers.make_triggers()
     _settle(connection)
     checkpoints.sign()
     while subtrees.keep():

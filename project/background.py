@@ -35,13 +35,13 @@ class Part:
 def assemble(*, worker: bool = True, watcher: bool = True, auditor: bool = True) -> list[Part]:
     """Return the parts of a server, in the order in which they start."""
     from switcher.audit.server_processes import ProcessRun
-    from switcher.audit.signer import Auditor
+    from switcher.audit.signer import AuditLoops
     from switcher.switching.worker import Worker
     from switcher.watching.loop import Watcher
 
     parts = []
     if auditor:
-        audits, run = Auditor(), ProcessRun("server")
+        audits, run = AuditLoops(), ProcessRun("server")
         parts.append(Part("auditor", audits.start, audits.stop, last=True))
         parts.append(Part("run", run.start, run.stop, last=True))
     if watcher:

@@ -14,29 +14,29 @@ class SwitcherConfig(AppConfig):
     def ready(self) -> None:
         from switcher.records import people
 
-        pre_migrate.connect(lift_seals, sender=self)
+        pre_migrate.connect(drop_triggers_before_migrate, sender=self)
         post_migrate.connect(prepare_database, sender=self)
         people.watch()
 
 
-def lift_seals(using: str = "default", plan: Any = (), **_: Any) -> None:
-    """Drop the seals before a migration: SQLite cannot rename a table that another one's trigger
-    names. If the process dies before they are back, the next start recreates and reports them."""
-    from switcher.audit.immutability_triggers import unseal
+def drop_triggers_before_migrate(using: str = "default", plan: Any = (), **_: Any) -> None:
+    """Drop the triggers before a migration: SQLite cannot rename a table that another one's trigger
+    reads. If the process dies before they are back, the next start recreates and reports them."""
+    from switcher.audit.immutability_triggers import drop_triggers
 
     if any(migration.app_label == "switcher" for migration, _ in plan):
-        unseal(using)
+        drop_triggers(using)
 
 
 def prepare_database(using: str = "default", **_: Any) -> None:
-    """Create the seals, the word index and the groups of the roles, after every migration."""
+    """Create the triggers, the word index and the groups of the roles, after every migration."""
     from django.contrib.auth.models import Group
 
     from switcher.access import AUDITORS, OPERATORS
-    from switcher.audit.immutability_triggers import seal
+    from switcher.audit.immutability_triggers import make_triggers
     from switcher.audit.text_index import index_words
 
-    seal(using)
+    make_triggers(using)
     index_words(using)
     # In bulk, which leaves no entry: nobody has made this change.
     groups = Group.objects.using(using)

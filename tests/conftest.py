@@ -11,8 +11,8 @@ from django.db import connection, transaction
 from django.test import TransactionTestCase
 
 from switcher.apps import prepare_database
-from switcher.audit import checking, health, immutability_triggers
-from switcher.audit.immutability_triggers import unseal
+from switcher.audit import health, immutability_triggers, verification
+from switcher.audit.immutability_triggers import drop_triggers
 from switcher.audit.paths import key_files
 from switcher.audit.signing_keys import KeyFiles
 from switcher.watching import loop
@@ -68,7 +68,7 @@ def _no_reading_outlives_its_test() -> Iterator[None]:
     yield
     loop.forget()
     health.forget()
-    checking.forget()
+    verification.forget()
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def _tables_are_emptied_between_tests() -> Iterator[None]:
     teardown = TransactionTestCase._fixture_teardown
 
     def empty(_: TransactionTestCase) -> None:
-        unseal()
+        drop_triggers()
         try:
             with transaction.atomic(), connection.cursor() as cursor:
                 for table in set(connection.introspection.django_table_names()) - KEPT:

@@ -1,10 +1,10 @@
-"""Old entries go to sealed files. Each step leaves what is true if the process dies behind it:
+"""Move old entries to sealed archive files. Each step leaves a true state if the process dies:
 
-1. the file is written beside its place, and flushed to the disk;
-2. it is verified there, by the verifier that an auditor has;
-3. it takes its place, where no other file may be; the next try uses one that nothing tells of;
-4. one transaction tells of it, from which on these entries count as moved;
-5. the moved entries are removed, some at a time; who finds some left goes on.
+1. the file is written under a temporary name, and flushed to the disk;
+2. it is verified there, with the verifier that an auditor has;
+3. it gets its name, if no file has it; a later attempt uses a file that no row is about;
+4. one transaction records it, from which on these entries count as archived;
+5. the archived entries are removed from the database in steps; the next run continues that.
 """
 
 from __future__ import annotations
@@ -17,248 +17,310 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from switcher.audit.archive_files import last_moved, newest_segment, open_regular, segments
-from switcher.audit.archive_reader import holds_more_than, movable
-from switcher.audit.archive_records import (
-    ANOTHER_MOVES,
-    Busy,
-    Written,
-    alone,
-    close,
-    is_moved_left,
-    remove_moved,
+from django.db import connection, transaction
+
+from switcher.audit.archive_files import (
+    archive_files,
+    last_archived,
+    newest_archive_file,
+    rotations,
 )
+from switcher.audit.checkpoints import vouch_for_archive
 from switcher.audit.export import JSONL, Export, chunks
 from switcher.audit.filters import Filters
-from switcher.audit.ledger import Actor
-from switcher.audit.paths import key_files, segment_folder, segment_name
+from switcher.audit.ledger import Actor, append, writing
+from switcher.audit.paths import archive_folder, key_files
 from switcher.audit.point_in_time import kept
 from switcher.audit.signing_keys import sync_folder
-from switcher.audit.verification import rotations
-from switcher.audit.verifier.switchboard_verify import UNREADABLE, ChainReader, Report
+from switcher.audit.verifier.switchboard_verify import ARCHIVED, UNREADABLE, ChainReader
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import Conflict, SwitcherError
+from switcher.domain.states import OPEN
+from switcher.models import (
+    ArchiveFile,
+    AuditEntry,
+    Checkpoint,
+    LedgerRow,
+    Origin,
+    SwitchEvent,
+)
 
 log = logging.getLogger(__name__)
 
-# In one segment: a file of some 400 MB, made in some ten seconds.
-MOST = 500_000
+# In one file: some 400 MB, written in some ten seconds.
+MAX_ENTRIES = 500_000
+PROGRESS_LINES = 1000
+# Removed in one transaction; others write between two.
+REMOVE_ENTRIES = 2000
 
-TELL_EVERY = 1000  # lines
+# The schedule makes one file a day, and none of entries that the trail's own upkeep wrote: that a
+# file was made is an entry, which would be a reason to make the next.
+SCHEDULE_INTERVAL = timedelta(days=1)
+UPKEEP_KINDS = (ARCHIVED, "audit.checked", "audit.alarm", "audit.seal-remade")
 
-# Those that are made by themselves.
-EVERY = timedelta(days=1)
-UPKEEP = ("audit.archived", "audit.checked", "audit.alarm", "audit.seal-remade")
+# Any number that nothing else in this database locks by.
+_ARCHIVE_LOCK = 0x5377_6172_6368
 
-Tell = Callable[[int, int], object]
+OnProgress = Callable[[int, int], object]
 
 
 class NotArchived(SwitcherError):
-    """Nothing was moved; the text says why."""
+    """Nothing was archived; the text says why."""
 
     code = "not-archived"
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
-    """What would be moved: entries up to a number, the newest of them from `at`."""
-
-    first: int
-    last: int
-    at: datetime
-
-    @property
-    def count(self) -> int:
-        return self.last - self.first + 1
-
-    @property
-    def name(self) -> str:
-        return segment_name(self.first, self.last)
+class Busy(Conflict):
+    """Another process is archiving entries. Nothing else was done."""
 
 
-def due(before: datetime, most: int = MOST) -> Due | None:
-    """What could be moved now, of the entries from before a moment."""
-    found = movable(before, most)
-    return Due(last_moved() + 1, *found) if found is not None else None
+def find_due(before: datetime, max_entries: int = MAX_ENTRIES) -> ArchiveFile | None:
+    """Return the next file that could be made of entries from before a moment, unsaved.
+
+    It has `max_entries` at most if there are checkpoints as close as that: a file ends where a
+    checkpoint does, so that it proves itself. A switch that is open keeps its entries here.
+    """
+    begin = last_archived()
+    size = _last_movable(begin, before, max_entries)
+    rows = AuditEntry.objects.filter(seq__lte=size).order_by("-seq")
+    newest_at = rows.values_list("at", flat=True).first() if size else None
+    if newest_at is None:
+        return None
+    name = ArchiveFile.name_for(begin + 1, size)
+    return ArchiveFile(first=begin + 1, last=size, last_at=newest_at, name=name)
+
+
+def _last_movable(begin: int, before: datetime, max_entries: int) -> int:
+    entries = AuditEntry.objects.filter(seq__gt=begin).order_by("seq")
+    open_switches = SwitchEvent.objects.filter(state__in=sorted(OPEN))
+    checkpoints = Checkpoint.objects.filter(size__gt=begin).order_by("size")
+    for staying in (entries.filter(at__gte=before), entries.filter(switch__in=open_switches)):
+        first = staying.values_list("seq", flat=True).first()
+        if first is not None:
+            checkpoints = checkpoints.filter(size__lt=first)
+    sizes = checkpoints.values_list("size", flat=True)
+    return sizes.filter(size__lte=begin + max_entries).last() or sizes.first() or 0
 
 
 def archive(
     before: datetime,
     actor: Actor,
     clock: Clock = system,
-    most: int = MOST,
-    tell: Tell = lambda done, total: None,
-) -> Due | None:
-    """Move the next segment of entries from before a moment; None where there is none. Raises
-    NotArchived, TrailBroken, KeyUnusable, OSError, Conflict; then nothing was moved.
+    max_entries: int = MAX_ENTRIES,
+    on_progress: OnProgress = lambda done, total: None,
+) -> ArchiveFile | None:
+    """Archive the next file of entries from before a moment; None if there is none. Raises
+    NotArchived, TrailBroken, KeyUnusable, OSError, Conflict; then nothing was archived.
 
-    `tell` is called with the entries done and how many there are, and once more before the
-    file takes its place; what it raises leaves all as it was.
+    `on_progress` is called with the entries done and their total, and once more before the file
+    gets its name. If it raises, everything stays as it was.
     """
-    if due(before, most) is None and not is_moved_left():
+    if find_due(before, max_entries) is None and not _is_archived_left():
         return None
     with _alone():
-        remove_all_moved()  # what a process that died has left
-        found = due(before, most)
-        if found is not None:
-            _move(found, actor, clock, tell)
-    return found
+        remove_all_archived()  # what a process that died has left
+        file = find_due(before, max_entries)
+        if file is not None:
+            _archive(file, actor, clock, on_progress)
+    return file
 
 
 def archive_on_schedule(
     before: datetime,
     actor: Actor,
     clock: Clock = system,
-    tell: Tell = lambda done, total: None,
-) -> Due | None:
-    """The same where it is worth a file, and where nobody else is at it: for who asks often."""
-    if not is_moved_left() and not _is_worth_it(before, clock):
+    on_progress: OnProgress = lambda done, total: None,
+) -> ArchiveFile | None:
+    """Archive what is worth a file, unless another process is at it. May be called often."""
+    if not _is_archived_left() and not _is_worth_a_file(before, clock):
         return None
     try:
-        return archive(before, actor, clock, tell=tell)
+        return archive(before, actor, clock, on_progress=on_progress)
     except Busy:
         return None
 
 
-def _is_worth_it(before: datetime, clock: Clock) -> bool:
-    """A segment a day, unless a full one is due; none of what the trail tells of its own upkeep:
-    that a segment was made is an entry, which would be a reason to make the next."""
-    newest = newest_segment()
-    recent = newest is not None and abs(clock.now() - newest.at) < EVERY
-    found = due(before, most=sys.maxsize if recent else MOST)
-    if found is None or (recent and found.count < MOST):
+def _is_worth_a_file(before: datetime, clock: Clock) -> bool:
+    newest = newest_archive_file()
+    is_recent = newest is not None and abs(clock.now() - newest.at) < SCHEDULE_INTERVAL
+    due = find_due(before, sys.maxsize if is_recent else MAX_ENTRIES)
+    if due is None or (is_recent and due.count < MAX_ENTRIES):
         return False
-    return holds_more_than(UPKEEP, found.first, found.last)
+    rows = AuditEntry.objects.filter(seq__gte=due.first, seq__lte=due.last)
+    return rows.exclude(kind__in=UPKEEP_KINDS).exists()
 
 
-def _move(found: Due, actor: Actor, clock: Clock, tell: Tell) -> None:
-    folder = segment_folder()
-    path = folder / found.name
-    if os.path.lexists(path):
-        written = _verified(found, path, tell)  # of a try that was cut off here
-    else:
-        waiting = folder / f".{found.name}.{secrets.token_hex(4)}.part"
-        try:
-            _write(found, waiting, actor, clock, tell)
-            written = _verified(found, waiting, tell)
-            tell(found.count, found.count)
-            _place(waiting, path)
-        finally:
-            waiting.unlink(missing_ok=True)
-    sync_folder(folder)
-    close(written, kept(found.at), actor, clock)
-    remove_all_moved()
-    log.info("entries %d to %d were moved to %s", found.first, found.last, found.name)
-
-
-def remove_all_moved() -> None:
-    """Remove what lies in segments."""
-    while remove_moved():
-        pass
+def orphans() -> list[str]:
+    """Return the names of files that no row is about: of an attempt that was cut off, or from
+    before the database was restored."""
+    known = {file.file_name for file in archive_files()}
+    return sorted({path.name for path in archive_folder().glob("audit-*.jsonl")} - known)
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Whoever moves entries is alone: on this folder, and in this database. Raises Conflict."""
-    folder = segment_folder()
+    """Archive alone on this folder and on this database. Raises Busy."""
+    folder = archive_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600), "rb") as lock, alone():
+    with open(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600), "rb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            raise Busy(ANOTHER_MOVES) from exc
-        for left in folder.glob(".audit-*.part"):
-            left.unlink(missing_ok=True)
+            raise Busy from exc
+        with _alone_on_postgresql():
+            for leftover in folder.glob(".audit-*.part"):
+                leftover.unlink(missing_ok=True)
+            yield
+
+
+@contextmanager
+def _alone_on_postgresql() -> Iterator[None]:
+    """Other machines may share that database, but not the lock on this folder."""
+    if connection.vendor != "postgresql":
         yield
-
-
-def _write(found: Due, path: Path, actor: Actor, clock: Clock, tell: Tell) -> None:
-    """Write the file, for its owner to read alone."""
-    export = Export(JSONL, Filters(), newest_segment(), found.last, actor.name, clock.now())
-    done = 0
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "wb") as file:
-        for chunk in chunks(export):
-            file.write(chunk.data)
-            done += chunk.entries
-            tell(done, found.count)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _place(waiting: Path, path: Path) -> None:
-    """Give the file its name, unless there is one. A link never replaces a file; where there are
-    no links, nobody else should be here anyway."""
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_ARCHIVE_LOCK])
+        if not cursor.fetchone()[0]:
+            raise Busy
     try:
-        os.link(waiting, path)
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [_ARCHIVE_LOCK])
+
+
+# -- The file
+
+
+def _archive(file: ArchiveFile, actor: Actor, clock: Clock, on_progress: OnProgress) -> None:
+    path = file.path
+    if path.exists():
+        _verify(file, path, on_progress)  # of an attempt that was cut off here
+    else:
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        try:
+            _write(file, draft, actor, clock, on_progress)
+            _verify(file, draft, on_progress)
+            on_progress(file.count, file.count)
+            _give_name(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    record_archived(file, kept(file.last_at), actor, clock)
+    remove_all_archived()
+    log.info("entries %d to %d were moved to %s", file.first, file.last, file.file_name)
+
+
+def _write(
+    file: ArchiveFile, path: Path, actor: Actor, clock: Clock, on_progress: OnProgress
+) -> None:
+    """Write the file, readable by its owner alone."""
+    previous = newest_archive_file()
+    export = Export(JSONL, Filters(), previous, file.last, actor.name, clock.now())
+    done = 0
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "wb") as written:
+        for chunk in chunks(export):
+            written.write(chunk.data)
+            done += chunk.entries
+            on_progress(done, file.count)
+        written.flush()
+        os.fsync(written.fileno())
+
+
+def _give_name(draft: Path, path: Path) -> None:
+    """Give the file its name; a link never replaces another file. Raises Conflict."""
+    try:
+        os.link(draft, path)
     except FileExistsError as exc:
         raise Conflict(f"{path.name} appeared meanwhile.") from exc
-    except OSError:
-        if os.path.lexists(path):
-            raise Conflict(f"{path.name} appeared meanwhile.") from None
-        waiting.rename(path)
 
 
-def _verified(found: Due, path: Path, tell: Tell) -> Written:
-    """Read it again, by itself: what is removed has to be provable from the file. Raises
-    NotArchived, OSError."""
-    reader, read = ChainReader(key_files().root(), is_part=True), _Read(found.count, tell)
-    with open_regular(path) as file:
-        try:
-            reader.read(read.lines(file))
-        except UNREADABLE as exc:
-            raise NotArchived(f"{path.name} is there, and is no segment. Move it away.") from exc
-    report = reader.report()
-    _check(report, found, path)
-    return Written(
-        first=found.first,
-        last=found.last,
-        last_at=found.at,
-        name=found.name,
-        size=read.size,
-        sha256=read.digest.hexdigest(),
-        prev=reader.prev.hex(),
-        tree=reader.tree.to_text(),
-        root=report.root,
-        rotations=list(rotations(found.last)),
-    )
+def _verify(file: ArchiveFile, path: Path, on_progress: OnProgress) -> None:
+    """Verify the file by itself, as what is removed must be provable from it, and set what the
+    entries after it continue from. Raises NotArchived, OSError."""
+    reader, digest = ChainReader(key_files().root(), is_part=True), hashlib.sha256()
 
-
-class _Read:
-    """What was read: how many bytes, and their SHA-256. `tell` hears now and then of `count`, which
-    were written by then."""
-
-    def __init__(self, count: int, tell: Tell) -> None:
-        self.size, self.digest = 0, hashlib.sha256()
-        self._count, self._tell = count, tell
-
-    def lines(self, file: Iterable[bytes]) -> Iterator[str]:
-        for number, line in enumerate(file):
-            if number % TELL_EVERY == 0:
-                self._tell(self._count, self._count)
-            self.size += len(line)
-            self.digest.update(line)
+    def digested(lines: Iterable[bytes]) -> Iterator[str]:
+        for number, line in enumerate(lines):
+            if number % PROGRESS_LINES == 0:
+                on_progress(file.count, file.count)
+            digest.update(line)
             yield line.decode()
 
-
-def _check(report: Report, found: Due, path: Path) -> None:
+    with path.open("rb") as opened:
+        try:
+            reader.read(digested(opened))
+        except UNREADABLE as exc:
+            text = f"{path.name} exists, and is no archive file. Move it away."
+            raise NotArchived(text) from exc
+    report = reader.report()
     if not report.ok:
-        what = "What is stored" if path.name != found.name else f"{path.name}, which is there,"
+        what = "What is stored" if path != file.path else f"{path.name}, which exists,"
         raise NotArchived(f"{what} does not verify: {report.problems[0]}")
     if (report.first_seq, report.last_seq, report.last_checkpoint) != (
-        found.first,
-        found.last,
-        found.last,
+        *(file.first, file.last),
+        file.last,
     ):
-        raise NotArchived(f"{path.name} has not entries {found.first} to {found.last}.")
+        raise NotArchived(f"{path.name} does not hold entries {file.first} to {file.last}.")
+    file.size = path.stat().st_size
+    file.sha256 = digest.hexdigest()
+    file.prev, file.tree = reader.prev.hex(), reader.tree.to_text()
+    file.rotations = [rotation.to_json() for rotation in rotations(file.last)]
 
 
-def orphans() -> tuple[str, ...]:
-    """Files in the folder that no segment tells of: of a try that was cut off, or from before the
-    database was restored."""
-    known = {segment.name for segment in segments()}
-    names = {path.name for path in segment_folder().glob("audit-*.jsonl")}
-    return tuple(sorted(names - known))
+# -- The database
+
+
+def record_archived(file: ArchiveFile, hosts: dict[str, Any], actor: Actor, clock: Clock) -> None:
+    """Record the file: from here on its entries count as archived. Raises Conflict, KeyUnusable,
+    TrailBroken.
+
+    `hosts` is what was active on each host when the last of them was written. The entry holds it,
+    as the entries that say so leave the database.
+    """
+    with writing():
+        if last_archived() != file.first - 1:
+            raise Conflict("Another process has archived these entries.")
+        entry = append(
+            ARCHIVED,
+            actor,
+            clock=clock,
+            until=file.last_at,
+            file=file.file_name,
+            bytes=file.size,
+            hosts=hosts,
+            **vouch_for_archive(file),
+        )
+        file.entry, file.at = entry.seq, clock.now()
+        file.save(force_insert=True)
+
+
+def _is_archived_left() -> bool:
+    """Whether archived entries are still in the database."""
+    return LedgerRow.objects.filter(seq__lte=last_archived()).exists()
+
+
+def remove_all_archived() -> None:
+    """Remove archived entries from the database, and the addresses and browsers that nothing else
+    refers to: what is kept for long holds no personal data but names."""
+    while _remove_some():
+        pass
+
+
+def _remove_some() -> bool:
+    with transaction.atomic():
+        rows = LedgerRow.objects.filter(seq__lte=last_archived()).order_by("seq")
+        seqs = list(rows.values_list("seq", flat=True)[:REMOVE_ENTRIES])
+        if not seqs:
+            return False
+        entries = AuditEntry.objects.filter(seq__lte=seqs[-1])
+        origins = set(entries.exclude(origin=None).values_list("origin", flat=True))
+        entries.delete()
+        LedgerRow.objects.filter(seq__lte=seqs[-1]).delete()
+        Origin.objects.filter(pk__in=origins, auditentry=None, switchevent=None).delete()
+    return True

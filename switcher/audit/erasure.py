@@ -1,4 +1,4 @@
-"""A person's addresses and browsers are erased; what they did stays."""
+"""Erase a person's addresses and browsers; what they did stays."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from switcher.models import AuditEntry, Origin, SwitchEvent
 
 ERASED = "audit.erased"
 WAITS = (
-    "The database's file still has them while somebody reads older rows; a server tries again, "
-    "every few seconds, until that has ended."
+    "The database's file still has them, because somebody is reading older rows. The server tries "
+    "again every few seconds until they are gone."
 )
-# The person waits for it, and so does all that writes.
-PATIENCE_MS = 1000
+# The person waits for this, and so does everything that writes.
+EMPTY_LOG_TIMEOUT_MS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What is held of a person. `places` are rows with an address and a browser."""
+    """What is held about a person. `origins` counts rows with an address and a browser."""
 
     entries: int
     switches: int
-    places: int
+    origins: int
 
     @property
     def known(self) -> bool:
@@ -36,85 +36,93 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """How many addresses and browsers were erased, and whether no byte of them is left in the
-    database: where somebody still reads older rows, its file has them until that has ended."""
+    """How many addresses and browsers were erased, and whether the database's files hold no byte of
+    them any more. They do as long as somebody reads older rows."""
 
-    places: int
+    origins: int
     gone: bool
 
 
 def held_of(name: str) -> Held:
-    """What the database holds of a person, by the name of their account."""
+    """Return what the database holds about a person, by account name."""
     if "\0" in name:
-        return Held(0, 0, 0)  # no database holds that, and PostgreSQL does not even look
+        return Held(0, 0, 0)  # No database holds it, and PostgreSQL refuses to look.
     return Held(
         AuditEntry.objects.filter(actor=name).count(),
         SwitchEvent.objects.filter(actor=name).count(),
-        _places(name).count(),
+        _origins(name).count(),
     )
 
 
 def erase(name: str, actor: Actor, reason: str = "", clock: Clock = system) -> Erased:
     """Erase the addresses and browsers that a person acted from, and the salts that hide them in
-    the entries: nobody can find out any more what is behind a hash.
+    the entries: without its salt, a hash cannot be traced back.
 
-    No entry changes, so the chain still verifies. Raises BadRequest where nobody of this name
-    acted, or all of it lies in segments: with the entries the addresses went.
+    No entry changes, so the chain still verifies. Raises BadRequest if nobody of this name acted,
+    or if all of it was archived: the addresses left with the entries.
     """
     if "\0" in reason:
         raise BadRequest("A reason is plain text.", "reason")
     if not held_of(name).known:
-        text = f"Nobody named {name} stands in an entry or a switch that is in the database."
+        text = f"No entry and no switch in the database is by {name}."
         raise BadRequest(f"{text} Nothing was erased.", "user")
-    _overwrite_what_is_freed()
+    _overwrite_freed_pages()
     with writing():
         values = {"ip": None, "agent": "", "salt": b"", "erased_at": clock.now()}
-        erased = _places(name).update(**values)
+        erased = _origins(name).update(**values)
         append(ERASED, actor, clock=clock, reason=reason, person=name, places=erased)
-    return Erased(erased, forget_older_versions(PATIENCE_MS))
+    return Erased(erased, forget_older_versions(EMPTY_LOG_TIMEOUT_MS))
 
 
-def newest_erasing() -> int:
-    """The number of the newest entry that tells of one; 0 if there is none."""
+def newest_erasure() -> int:
+    """Return the number of the newest entry about an erasure, or 0."""
     entries = AuditEntry.objects.filter(kind=ERASED).order_by("-seq")
     return entries.values_list("seq", flat=True).first() or 0
 
 
-def _places(name: str) -> QuerySet[Origin]:
+def _origins(name: str) -> QuerySet[Origin]:
     of_entries = AuditEntry.objects.filter(actor=name).exclude(origin=None).values("origin")
     of_switches = SwitchEvent.objects.filter(actor=name).exclude(origin=None).values("origin")
     theirs = Q(pk__in=of_entries) | Q(pk__in=of_switches)
     return Origin.objects.filter(theirs, erased_at=None)
 
 
-def _overwrite_what_is_freed() -> None:
-    """SQLite leaves what was deleted in its pages until they are used again."""
+def _overwrite_freed_pages() -> None:
+    """SQLite otherwise leaves what was deleted in its pages until they are used again."""
     if connection.vendor == "sqlite":
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA secure_delete = ON")
 
 
-def forget_older_versions(patience_ms: int = 0) -> bool:
-    """The old rows stand in SQLite's log until it is emptied, in PostgreSQL's table until a
-    vacuum. Neither can be done inside a transaction. False: somebody reads what is older."""
+def forget_older_versions(timeout_ms: int = 0) -> bool:
+    """Remove older versions of rows: SQLite keeps them in its log, PostgreSQL in its table. Return
+    False if somebody still reads them, or in a transaction, where neither can be done."""
     if connection.in_atomic_block:
         return False
+    return _empty_log(timeout_ms) if connection.vendor == "sqlite" else _vacuum()
+
+
+def _vacuum() -> bool:
     with connection.cursor() as cursor:
-        if connection.vendor != "sqlite":
-            cursor.execute("VACUUM switcher_origin")
-            # What somebody's snapshot still sees, or whose page was in use, it left and counted.
-            cursor.execute(
-                "SELECT n_dead_tup FROM pg_stat_user_tables "
-                "WHERE relid = to_regclass('switcher_origin')"
-            )
-            return not cursor.fetchone()[0]
+        cursor.execute("VACUUM switcher_origin")
+        # Rows that a snapshot still sees, or whose page was in use, stay and are counted.
+        cursor.execute(
+            "SELECT n_dead_tup FROM pg_stat_user_tables "
+            "WHERE relid = to_regclass('switcher_origin')"
+        )
+        return not cursor.fetchone()[0]
+
+
+def _empty_log(timeout_ms: int) -> bool:
+    with connection.cursor() as cursor:
         cursor.execute("PRAGMA busy_timeout")
         before = cursor.fetchone()[0]
-        cursor.execute(f"PRAGMA busy_timeout = {patience_ms:d}")
+        cursor.execute(f"PRAGMA busy_timeout = {timeout_ms:d}")
         try:
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            return not cursor.fetchone()[0]  # busy
+            is_busy = cursor.fetchone()[0]
+            return not is_busy
         except OperationalError:
-            return False  # locked by who writes
+            return False  # locked by a writer
         finally:
             cursor.execute(f"PRAGMA busy_timeout = {before:d}")

@@ -23,8 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from switcher.audit import checkpoints, subtrees
-from switcher.audit.archive_files import ArchiveFile, begins_behind, newest_segment
-from switcher.audit.archive_reader import all_behind
+from switcher.audit.archive_files import (
+    all_after,
+    begins_after,
+    newest_archive_file,
+    rotations,
+    rotations_before_end,
+)
 from switcher.audit.checkpoints import KeyUnusable, TrailBroken
 from switcher.audit.entries import facts_of, read_body
 from switcher.audit.entry_descriptions import model_of, outcome_words, sentence
@@ -39,12 +44,11 @@ from switcher.audit.ledger_reader import (
 )
 from switcher.audit.proofs import NoProof, Prover
 from switcher.audit.search import find
-from switcher.audit.verification import rotations
 from switcher.audit.verifier.switchboard_verify import Row
 from switcher.concurrency.threads import in_thread
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest, Conflict
-from switcher.models import LedgerRow
+from switcher.models import ArchiveFile, LedgerRow
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +147,7 @@ def begin(form: str, filters: Filters, actor: Actor, clock: Clock = system) -> R
         log.error("exported without a new checkpoint: %s", exc.text, extra={"action": exc.code})
     last = newest_checkpoint()
     upto = last.size if last is not None and last.size >= began else newest_seq()
-    export = Export(form, filters, newest_segment(), upto, actor.name, clock.now())
+    export = Export(form, filters, newest_archive_file(), upto, actor.name, clock.now())
     which = "selection" if filters.active else "trail"
     name = f"audit-{which}-{export.made_at:%Y%m%dT%H%M%SZ}.{form}"
     return RecordedExport(chunks(export), name, form, filters.to_dict(), began, actor, clock)
@@ -217,11 +221,10 @@ def chunks(export: Export) -> Iterator[Chunk]:
 def _chain(export: Export) -> Iterator[Chunk]:
     """Yield all entries, and each checkpoint behind the last entry that it covers."""
     archived, head = export.archived, [_head(export)]
-    # Where the archive file's row is damaged, the verifier misses the entries before.
-    if archived is not None and archived.tree.size and archived.prev:
-        first, prev = archived.last + 1, archived.prev.hex()
-        head.append(_line("segment", first=first, prev=prev, tree=archived.tree.to_text()))
-        head += [_line("rotation", **row) for row in archived.rotations]
+    if archived is not None:
+        begin = {"first": archived.last + 1, "prev": archived.prev, "tree": archived.tree}
+        head.append(_line("segment", **begin))
+        head += [_line("rotation", **row.to_json()) for row in rotations_before_end(archived)]
     yield Chunk("".join(head).encode(), 0)
     notes = stored_notes(max(0, export.behind), export.upto)
     note = next(notes, None)
@@ -240,7 +243,7 @@ def _selection(export: Export) -> Iterator[Chunk]:
     last = newest_checkpoint(export.upto)
     head = [_head(export)]
     if last is not None:
-        head += [_line("rotation", **row) for row in rotations(last.size)]
+        head += [_line("rotation", **row.to_json()) for row in rotations(last.size)]
         head.append(_line("checkpoint", note=last.note))
     yield Chunk("".join(head).encode(), 0)
     size = last.size if last is not None else 0
@@ -285,7 +288,7 @@ def _line(kind: str, **members: Any) -> str:
 
 
 def _stored(export: Export) -> Iterator[list[Row]]:
-    for rows in all_behind(export.behind):
+    for rows in all_after(export.behind):
         fit = [row for row in rows if row[0] <= export.upto]
         if fit:
             yield fit
@@ -301,7 +304,7 @@ def _selected(export: Export) -> Iterator[list[Row]]:
         found = find(export.filters, wanted, after=after, upto=export.upto, steps=_STEPS)
         stored = LedgerRow.objects.filter(pk__in=found.seqs).order_by("seq")
         rows = [(row.seq, row.body, bytes(row.prev), bytes(row.hash)) for row in stored]
-        if begins_behind() != export.behind:
+        if begins_after() != export.behind:
             raise Conflict("Old entries were archived while these were read. Export again.")
         if rows:
             yield rows

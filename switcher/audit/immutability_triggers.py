@@ -1,9 +1,9 @@
-"""What no code path may do, refused by the database itself.
+"""Triggers by which the database itself refuses to change the past.
 
-An ended switch is never changed or removed; an audit entry neither, until it was moved to a sealed
-file. The triggers are dropped before tables are migrated, and made after every migrate, not by one
-migration: on SQLite a migration that rebuilds a table drops its triggers without a word, and fails
-where those of another table look at it.
+An ended switch is never changed or deleted, and neither is an audit entry until it was moved to an
+archive file. The triggers are dropped before tables are migrated and made after every migrate, not
+by one migration: on SQLite a migration that rebuilds a table silently drops the table's triggers,
+and fails if the trigger of another table reads it.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from switcher.domain.states import ENDED
 from switcher.models.trail import columns_of
 
 _SWITCH, _ENTRY, _SEGMENT = "switcher_switchevent", "switcher_ledgerrow", "switcher_segment"
-# What the triggers look at. A table of an older version, half-way between two, may lack it.
-_LOOKED_AT = {
+# The columns that the triggers read. A table of an older version may lack some.
+_COLUMNS = {
     _SWITCH: {"id", "state", "actor", "idempotency_key"},
     _ENTRY: {"seq", "body", "prev", "hash"},
     _SEGMENT: {"id", "first", "last", "entry", "sha256"},
 }
 _ENDED = ", ".join(f"'{s.value}'" for s in sorted(ENDED))
-# An entry follows from the one before it, whoever writes it.
+# An entry follows from the one before it.
 _LAST = f"(SELECT MAX(seq) FROM {_ENTRY})"
 _FOLLOWS = (
     f"NEW.seq = COALESCE({_LAST}, 0) + 1 "
     f"AND (NEW.seq = 1 OR NEW.prev = (SELECT hash FROM {_ENTRY} WHERE seq = {_LAST}))"
 )
-# What was moved to a sealed file, and only that, may leave the database.
+# Only what was moved to an archive file may be deleted. A file follows the one before it,
 _MOVED = f"(SELECT COALESCE(MAX(last), 0) FROM {_SEGMENT})"
 _NEXT = f"NEW.first = {_MOVED} + 1 AND NEW.last >= NEW.first AND NEW.last < NEW.entry"
-# And an entry tells of it.
-_TOLD_SQLITE = (
+# and an entry records it.
+_RECORDED_SQLITE = (
     f"EXISTS (SELECT 1 FROM {_ENTRY} WHERE seq = NEW.entry "
     "AND json_extract(body, '$.kind') = 'audit.archived' "
     "AND json_extract(body, '$.facts.first') = NEW.first "
     "AND json_extract(body, '$.facts.last') = NEW.last "
     "AND json_extract(body, '$.facts.sha256') = NEW.sha256)"
 )
-_TOLD_POSTGRES = (
+_RECORDED_POSTGRES = (
     f"EXISTS (SELECT 1 FROM {_ENTRY} WHERE seq = NEW.entry "
     "AND body::json ->> 'kind' = 'audit.archived' "
     "AND body::json #>> '{facts,first}' = NEW.first::text "
@@ -52,8 +52,8 @@ _TOLD_POSTGRES = (
 SQLITE = {
     "sealed_switch_update": f"BEFORE UPDATE ON {_SWITCH} WHEN OLD.state IN ({_ENDED})",
     "sealed_switch_delete": f"BEFORE DELETE ON {_SWITCH} WHEN OLD.state IN ({_ENDED})",
-    # OR REPLACE deletes what is in the way, by its id or its idempotency key, without firing a
-    # DELETE trigger, unless these stop it.
+    # INSERT OR REPLACE deletes a row with the same id or idempotency key without firing a DELETE
+    # trigger; these two refuse it.
     "sealed_switch_insert": (
         f"BEFORE INSERT ON {_SWITCH} WHEN EXISTS (SELECT 1 FROM {_SWITCH} WHERE id = NEW.id "
         "OR (NEW.idempotency_key <> '' AND idempotency_key = NEW.idempotency_key "
@@ -65,12 +65,12 @@ SQLITE = {
     ),
     "sealed_entry_update": f"BEFORE UPDATE ON {_ENTRY}",
     "sealed_entry_delete": f"BEFORE DELETE ON {_ENTRY} WHEN OLD.seq > {_MOVED}",
-    # Also what stops INSERT OR REPLACE: a number that is there already is not the next one.
+    # This also refuses INSERT OR REPLACE: a number that exists is not the next one.
     "sealed_entry_insert": f"BEFORE INSERT ON {_ENTRY} WHEN NOT ({_FOLLOWS})",
     "sealed_segment_update": f"BEFORE UPDATE ON {_SEGMENT}",
     "sealed_segment_delete": f"BEFORE DELETE ON {_SEGMENT}",
     "sealed_segment_insert": (
-        f"BEFORE INSERT ON {_SEGMENT} WHEN NOT ({_NEXT} AND {_TOLD_SQLITE}) "
+        f"BEFORE INSERT ON {_SEGMENT} WHEN NOT ({_NEXT} AND {_RECORDED_SQLITE}) "
         f"OR EXISTS (SELECT 1 FROM {_SEGMENT} WHERE id = NEW.id)"
     ),
 }
@@ -87,7 +87,7 @@ _FUNCTIONS = (
     "RAISE EXCEPTION 'sealed: this record is kept as it is'; END IF; RETURN OLD; END $$ "
     "LANGUAGE plpgsql",
     "CREATE OR REPLACE FUNCTION switcher_next_segment() RETURNS trigger AS $$ "
-    f"BEGIN IF ({_NEXT} AND {_TOLD_POSTGRES}) IS NOT TRUE THEN "
+    f"BEGIN IF ({_NEXT} AND {_RECORDED_POSTGRES}) IS NOT TRUE THEN "
     "RAISE EXCEPTION 'sealed: a segment follows from the last one, and an entry tells of it'; "
     "END IF; RETURN NEW; END $$ LANGUAGE plpgsql",
 )
@@ -127,12 +127,12 @@ POSTGRES = {
 }
 
 
-def seal(using: str = "default", **_: Any) -> None:
-    """Make the triggers, as they are here: an older version's give way. Safe to run at any time;
-    connected to post_migrate. Nothing is done over tables that are not those of this version."""
+def make_triggers(using: str = "default", **_: Any) -> None:
+    """Make the triggers, in place of those of an older version. Safe to call at any time; connected
+    to post_migrate. Does nothing if the tables are not those of this version."""
     connection = connections[using]
     with connection.cursor() as cursor:
-        if any(not looked_at <= columns_of(cursor, t) for t, looked_at in _LOOKED_AT.items()):
+        if any(not columns <= columns_of(cursor, table) for table, columns in _COLUMNS.items()):
             return
     with transaction.atomic(using), connection.cursor() as cursor:
         if connection.vendor == "sqlite":
@@ -147,26 +147,26 @@ def seal(using: str = "default", **_: Any) -> None:
                 cursor.execute(function)
             for name, (table, when) in POSTGRES.items():
                 cursor.execute(f"CREATE OR REPLACE TRIGGER {name} {when}")
-                # ALWAYS: session_replication_role is no way round it.
+                # ALWAYS: session_replication_role does not switch it off.
                 cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
 
 
-def reseal(using: str = "default") -> list[str]:
-    """Make the seals again and say which were missing or altered: the start check.
+def remake(using: str = "default") -> list[str]:
+    """Make the triggers again, and return which were missing or altered.
 
-    What should be there is what making them leaves behind, so that nothing has to know how a
-    database writes them down.
+    What should be there is what making them leaves behind, so nothing has to know how a database
+    stores a trigger.
     """
     with transaction.atomic(using):
         before = stored(using)
-        seal(using)
+        make_triggers(using)
         after = stored(using)
     _expected[using] = after
     return sorted(name for name, text in after.items() if before.get(name) != text)
 
 
 def differing(using: str = "default") -> list[str]:
-    """Seals that are missing or altered since `reseal` of this process. Changes nothing."""
+    """Return the triggers that are missing or were altered since this process called `remake`."""
     now = stored(using)
     names: Iterable[str] = SQLITE if connections[using].vendor == "sqlite" else POSTGRES
     expected = _expected.get(using)
@@ -180,7 +180,7 @@ _expected: dict[str, dict[str, str]] = {}
 _STORED_SQLITE = (
     "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN (%s, %s, %s)"
 )
-# How a trigger is switched on belongs to it, and so does the text of the function behind it.
+# Whether a trigger is enabled is part of it, and so is the text of the function that it calls.
 _STORED_POSTGRES = (
     "SELECT t.tgname, pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::text || ' ' || p.prosrc "
     "FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid "
@@ -189,15 +189,16 @@ _STORED_POSTGRES = (
 
 
 def stored(using: str = "default") -> dict[str, str]:
-    """The seals as the database has them: name and text."""
-    sqlite = connections[using].vendor == "sqlite"
-    ours = SQLITE if sqlite else POSTGRES
+    """Return our triggers as the database stores them, by name."""
+    is_sqlite = connections[using].vendor == "sqlite"
+    ours = SQLITE if is_sqlite else POSTGRES
+    sql = _STORED_SQLITE if is_sqlite else _STORED_POSTGRES
     with connections[using].cursor() as cursor:
-        cursor.execute(_STORED_SQLITE if sqlite else _STORED_POSTGRES, [_SWITCH, _ENTRY, _SEGMENT])
+        cursor.execute(sql, [_SWITCH, _ENTRY, _SEGMENT])
         return {name: text for name, text in cursor.fetchall() if name in ours}
 
 
-def unseal(using: str = "default") -> None:
+def drop_triggers(using: str = "default") -> None:
     """Drop the triggers: before tables are migrated, and for tests that empty them."""
     connection = connections[using]
     with connection.cursor() as cursor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from switcher.audit.archive_files import begins_behind
+from switcher.audit.archive_files import begins_after
 from switcher.audit.ledger_reader import CHUNK, MAX_SEQ, index_row, salted
 from switcher.audit.review_marks import MarkComparison
 from switcher.audit.verifier.switchboard_verify import UNREADABLE, Row
@@ -40,7 +40,7 @@ class IndexComparison:
         differing += stored  # rows without an entry
         differing += [mark.seq for mark in self._marks.add(rows)]
         # Entries that were moved to an archive file meanwhile have taken their rows with them.
-        archived = begins_behind(self._rows.db) if differing else 0
+        archived = begins_after() if differing else 0
         for seq in differing:
             if seq > archived:
                 self._differs(seq)

@@ -36,17 +36,18 @@ def stored_rows(after: int = BEFORE_ALL, using: str = "default") -> Iterator[lis
     Each chunk is a query of its own: one long query would hold back SQLite's WAL checkpoints and
     PostgreSQL's vacuum. Entries that are appended meanwhile are included.
     """
-    connection = connections[using]
-    sql = f"{_ROWS[connection.vendor]} FROM switcher_ledgerrow WHERE seq > %s ORDER BY seq LIMIT %s"
+    vendor = connections[using].vendor
+    sql = f"{_ROWS[vendor]} FROM switcher_ledgerrow WHERE seq > %s ORDER BY seq LIMIT %s"
     last: Any = after
     while True:
-        with connection.cursor() as cursor:
+        # The connection of this thread: a streamed export moves from thread to thread.
+        with connections[using].cursor() as cursor:
             cursor.execute(sql, [last, CHUNK])
             rows: list[Any] = cursor.fetchall()
         if not rows:
             return
         last = rows[-1][0]
-        yield rows if connection.vendor == "postgresql" else _with_types(rows)
+        yield rows if vendor == "postgresql" else _with_types(rows)
 
 
 def _with_types(rows: list[Any]) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Where the trail's proofs lie and go to, from the settings."""
+"""Where the keys, anchors, archive files and sinks are, from the settings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ FILE, SYSLOG, WEBHOOK = "file", "syslog", "webhook"
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """A place outside of the database that checkpoints go to: a path, or an address."""
+    """A place outside of the database that checkpoints go to. `target` is a path or an address."""
 
     name: str
     target: str
 
 
 def key_files() -> KeyFiles:
-    """The signing key and its public side."""
+    """Return the files of the signing key."""
     return KeyFiles(
         Path(settings.SWITCHER_AUDIT_KEY),
         Path(settings.SWITCHER_AUDIT_PUBLIC_KEYS),
@@ -30,22 +30,17 @@ def key_files() -> KeyFiles:
 
 
 def anchors() -> Path | None:
-    """The file that checkpoints are appended to, if one is."""
+    """Return the file that checkpoints are appended to, if one is set."""
     return Path(settings.SWITCHER_AUDIT_ANCHORS) if settings.SWITCHER_AUDIT_ANCHORS else None
 
 
-def segment_folder() -> Path:
-    """Where entries go that are moved out of the database."""
+def archive_folder() -> Path:
+    """Return the folder of the archive files."""
     return Path(settings.SWITCHER_AUDIT_SEGMENTS)
 
 
-def segment_name(first: int, last: int) -> str:
-    """The name of the file with these entries, to write it and to read it."""
-    return f"audit-{first:012d}-{last:012d}.jsonl"
-
-
 def sinks() -> tuple[Sink, ...]:
-    """All sinks that are set."""
+    """Return all sinks that are set."""
     targets = {
         FILE: settings.SWITCHER_AUDIT_ANCHORS,
         SYSLOG: settings.SWITCHER_AUDIT_SYSLOG,

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from django.db import connection
 
-from switcher.audit.archive_files import newest_segment
+from switcher.audit.archive_files import newest_archive_file
 from switcher.audit.entries import Line, body_of, facts_of, lines, read_body
 from switcher.audit.filters import Filters
 from switcher.audit.search import as_stored, distinct, find
@@ -63,7 +63,7 @@ class _Marks:
 
 def then(moment: datetime) -> tuple[HostAt, ...]:
     """Every host that the trail knew of by then, by name; removed ones included. Only for moments
-    whose entries are in the database: those of others lie in `segments.segment_at`."""
+    whose entries are in the database: those of others lie in `archive_file_at`."""
     moved, stored = _moved(), {found.host: found for found in _stored(moment)}
     hosts = sorted(moved.keys() | stored.keys())
     return tuple(_both(moved.get(host), stored.get(host)) for host in hosts)
@@ -86,7 +86,7 @@ def kept(moment: datetime) -> dict[str, Any]:
 
 def _moved() -> dict[str, HostAt]:
     """Each host as it was when the entries that are stored begin."""
-    segment = newest_segment()
+    segment = newest_archive_file()
     told = lines([segment.entry]) if segment is not None else ()
     if not told:
         return {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from switcher.audit.archive_files import newest_segment
+from switcher.audit.archive_files import end_of, newest_archive_file
 from switcher.audit.ledger_reader import newest_checkpoint, stored_hashes
 from switcher.audit.verifier.subtrees import (
     BLOCK,
@@ -23,7 +23,7 @@ from switcher.audit.verifier.subtrees import (
     path,
     peaks,
 )
-from switcher.audit.verifier.switchboard_verify import BadNote, Note, Tree, fold, leaf, node
+from switcher.audit.verifier.switchboard_verify import BadNote, Note, fold, leaf, node
 from switcher.models import LedgerRow
 from switcher.models import Subtree as SubtreeRow
 
@@ -90,19 +90,14 @@ class Prover:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        segment = newest_segment()
-        self._damage = segment.damage if segment is not None and not segment.tree.size else ""
-        removed = segment.tree if segment is not None else Tree()
-        self._removed = removed.size
-        self._known = peaks(removed)
+        archived = newest_archive_file()
+        self._known = peaks(end_of(archived)[0]) if archived is not None else {}
         self._blocks: dict[int, dict[Subtree, bytes]] = {}
         self._above: tuple[int, list[bytes]] = (-1, [])
         self._left = MAX_BLOCKS
 
     def proof(self, seq: int) -> list[bytes]:
         """The hashes from the entry up to the root. Raises NoProof."""
-        if self._damage:
-            raise NoProof(f"What is kept of moved entries cannot be read: {self._damage}.")
         index = seq - 1
         block = index >> BLOCK_LEVEL
         inside, above = list[Range](), list[Range]()

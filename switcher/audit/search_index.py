@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import transaction
 
-from switcher.audit.archive_files import begins_behind
+from switcher.audit.archive_files import begins_after
 from switcher.audit.ledger import Actor, append, writing
 from switcher.audit.ledger_reader import CHUNK, index_row, newest_seq, stored_rows
 from switcher.audit.review_marks import MarkComparison
@@ -28,7 +28,7 @@ def rebuild(
     Returns how many rows were made or changed, and how many had no entry and were removed. Safe
     while the server runs.
     """
-    after = begins_behind()
+    after = begins_after()
     marks = MarkComparison("default", after)
     total = newest_seq()
     changed = removed = 0

@@ -22,7 +22,7 @@ from django.conf import settings
 from django.db import connection, connections
 
 from switcher import __version__
-from switcher.audit.archive_files import last_moved
+from switcher.audit.archive_files import last_archived
 from switcher.audit.ledger import SERVER, append, writing
 from switcher.audit.ledger_reader import newest_seq
 from switcher.concurrency.loop import Loop
@@ -134,7 +134,7 @@ def _append_lost(process: Process, clock: Clock) -> None:
     with writing():
         kinds = _kinds_of_entries(process)
         # The entry of its start may have been moved to an archive file.
-        was_started = STARTED in kinds or process.behind < last_moved()
+        was_started = STARTED in kinds or process.behind < last_archived()
         if was_started and not kinds & {STOPPED, LOST}:
             _append(LOST, process, clock)
 

@@ -73,8 +73,8 @@ class SigningKey:
         text = Rotation.text(self.public, new.public)
         return Rotation(self.public, new.public, self.sign(text), new.sign(text))
 
-    def vouch_for_segment(self, first: int, last: int, sha256: str, root: str) -> Archived:
-        """The statement, signed, that entries were moved to a file."""
+    def vouch_for_archive(self, first: int, last: int, sha256: str, root: str) -> Archived:
+        """Return the signed statement that entries were moved to an archive file."""
         text = Archived.text(first, last, sha256, root)
         return Archived(first, last, sha256, root, self.sign(text))
 

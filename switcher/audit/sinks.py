@@ -1,4 +1,4 @@
-"""Where checkpoints go to, outside of the database: a file, a syslog, a webhook."""
+"""The places outside the database that checkpoints are sent to: a file, a syslog, a webhook."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ import requests
 
 from switcher.audit.paths import FILE, SYSLOG, Sink
 
-# Shorter than a claim lasts (deliveries.CLAIM_S).
-CONNECT_S, ANSWER_S = 3.0, 10.0
+# Together shorter than a claim lasts (deliveries.CLAIM_S).
+CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 3.0, 10.0
 SYSLOG_PORT = 514
 
 
 class NotDelivered(Exception):
-    """The sink did not take it. The text names no address: one may hold a secret."""
+    """The sink did not take it. The text names no address, as one may hold a secret."""
 
 
-def deliver(sink: Sink, note: str) -> None:
-    """Hand a checkpoint over. Raises NotDelivered."""
+def send(sink: Sink, note: str) -> None:
+    """Send a checkpoint to a sink. Raises NotDelivered."""
     try:
         if sink.name == FILE:
-            append_line(Path(sink.target), line_of(note))
+            append_line(Path(sink.target), anchor_line(note))
         elif sink.name == SYSLOG:
-            _syslog(sink.target, f"checkpoint {line_of(note)}")
+            _send_to_syslog(sink.target, f"checkpoint {anchor_line(note)}")
         else:
-            _webhook(sink.target, note)
+            _post(sink.target, note)
     except ValueError as exc:
         raise NotDelivered("its address cannot be used") from exc
-    except OSError as exc:  # requests' errors are OSErrors, too; their texts name the address
-        raise NotDelivered(_named(exc)) from exc
+    except OSError as exc:  # requests' errors are OSErrors too; their texts name the address
+        raise NotDelivered(_describe(exc)) from exc
 
 
-def _named(exc: OSError) -> str:
+def _describe(exc: OSError) -> str:
     if isinstance(exc, requests.Timeout | TimeoutError):
         return "no answer in time"
     if isinstance(exc, requests.ConnectionError):
@@ -46,19 +46,20 @@ def _named(exc: OSError) -> str:
     return exc.strerror or type(exc).__name__
 
 
-def line_of(note: str) -> str:
-    """A checkpoint in one line, as `read_anchors` reads it."""
+def anchor_line(note: str) -> str:
+    """Return a checkpoint in one line, as `read_anchors` reads it."""
     return json.dumps({"note": note})
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append, and return once it is on the disk. A line that a crash has cut is ended first."""
+    """Append a line and return once it is on the disk. A line that a crash cut off is ended
+    first."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o640)
     try:
         size = os.fstat(fd).st_size
-        begins_anew = size == 0 or os.pread(fd, 1, size - 1) == b"\n"
-        raw = f"{'' if begins_anew else chr(10)}{line}\n".encode()
+        is_cut_off = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+        raw = f"{chr(10) if is_cut_off else ''}{line}\n".encode()
         if os.write(fd, raw) != len(raw):
             raise OSError("written in part")
         os.fsync(fd)
@@ -67,7 +68,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 class _Syslog(SysLogHandler):
-    """The standard one, but it says what goes wrong, and a connection is not waited for long."""
+    """The standard handler, but it raises errors, and connecting has a time limit."""
 
     ident = "switchboard: "
     append_nul = False
@@ -77,17 +78,17 @@ class _Syslog(SysLogHandler):
             super().createSocket()
             return
         self.unixsocket = False
-        self.socket = socket.create_connection(self.address, CONNECT_S)
+        self.socket = socket.create_connection(self.address, CONNECT_TIMEOUT_S)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         raise
 
 
-def _syslog(target: str, text: str) -> None:
-    """`/dev/log`, `host`, `host:514`, or `tcp://host:514`."""
+def _send_to_syslog(target: str, text: str) -> None:
+    """Log a text at `/dev/log`, `host`, `host:514` or `tcp://host:514`."""
     address, kind = _syslog_address(target)
     if kind == socket.SOCK_STREAM:
-        text += "\n"  # RFC 6587: over TCP it ends a message
+        text += "\n"  # ends a message over TCP (RFC 6587)
     record = logging.LogRecord("switchboard", logging.INFO, "", 0, text, None, None)
     handler = _Syslog(address, SysLogHandler.LOG_AUTH, kind)
     try:
@@ -108,12 +109,12 @@ def _syslog_address(
     return (parts.hostname, parts.port or SYSLOG_PORT), kind
 
 
-def _webhook(url: str, note: str) -> None:
-    """POST `{"note": …}`; any answer of 200 to 299 is taken. Its text is not read."""
+def _post(url: str, note: str) -> None:
+    """POST `{"note": …}`. Any status from 200 to 299 counts; the answer's text is not read."""
     response = requests.post(
         url,
         json={"note": note},
-        timeout=(CONNECT_S, ANSWER_S),
+        timeout=(CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S),
         allow_redirects=False,
         stream=True,
     )

@@ -18,7 +18,7 @@ from switcher.audit.ledger_reader import (
 from switcher.audit.paths import sinks
 from switcher.audit.verifier.switchboard_verify import UNREADABLE
 from switcher.domain.clock import is_within
-from switcher.models import AuditEntry, Checkpoint, Delivery
+from switcher.models import AuditEntry, Checkpoint, CheckpointDelivery
 
 CHECKED = "audit.checked"
 # An entry is signed within 60 s, and a checkpoint delivered at once.
@@ -126,7 +126,7 @@ def _first_signed_at() -> datetime | None:
 def _sinks() -> tuple[SinkState, ...]:
     """Over what waits alone, which has an index: what has arrived is a month of checkpoints."""
     rows = (
-        Delivery.objects.filter(delivered_at=None)
+        CheckpointDelivery.objects.filter(delivered_at=None)
         .values("sink")
         .annotate(waiting=Count("pk"), since=Min("checkpoint__at"), error=Max("error"))
     )
@@ -141,8 +141,8 @@ def _sinks() -> tuple[SinkState, ...]:
 
 def _delivered_at(sink: str) -> datetime | None:
     """When the newest one arrived: the last row by its key, but for those that wait."""
-    arrived = Delivery.objects.filter(sink=sink).exclude(delivered_at=None).order_by("-pk")
-    return arrived.values_list("delivered_at", flat=True).first()
+    arrived = CheckpointDelivery.objects.filter(sink=sink).exclude(delivered_at=None)
+    return arrived.order_by("-pk").values_list("delivered_at", flat=True).first()
 
 
 def newest_check() -> Check | None:

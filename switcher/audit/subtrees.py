@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from switcher.audit.archive_files import last_moved
+from switcher.audit.archive_files import last_archived
 from switcher.audit.ledger_reader import MAX_SEQ, newest_checkpoint, stored_hashes
 from switcher.audit.verifier.subtrees import BLOCK, BLOCK_LEVEL, newest_block, number
 from switcher.audit.verifier.switchboard_verify import Tree, node
@@ -38,7 +38,7 @@ def _next_block() -> int:
     """Behind the newest one that is stored, or behind what was moved out of the database."""
     known = Subtree.objects.filter(pk__lt=MAX_SEQ)
     largest = known.order_by("-pk").values_list("pk", flat=True).first()
-    return max(newest_block(largest) + 1 if largest else 0, -(-last_moved() // BLOCK))
+    return max(newest_block(largest) + 1 if largest else 0, -(-last_archived() // BLOCK))
 
 
 def _keep_blocks(begin: int, end: int) -> None:

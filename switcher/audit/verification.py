@@ -1,53 +1,67 @@
-"""The trail verified as it lies in the database, and its index compared with it."""
+"""Verify the whole trail as it is stored: for the command, for the page, and once a day.
+
+`verify` reads and compares. `run` and `start` do the same one at a time in a process, and append
+the result as an entry.
+"""
 
 from __future__ import annotations
 
 import heapq
-import json
+import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from switcher.audit.archive_files import ArchiveFile, begins_behind, newest_segment, segments
-from switcher.audit.archive_reader import NotTheSame, rows_of, stored_behind
-from switcher.audit.index_comparison import IndexComparison
-from switcher.audit.ledger_reader import (
-    BEFORE_ALL,
-    newest_seq,
-    stored_notes,
+from django.db import connections
+
+from switcher.audit.alarms import MAX_TEXT, describe_error, raise_alarm
+from switcher.audit.archive_files import (
+    NotAsSealed,
+    archive_files,
+    end_of,
+    rotations_before_end,
+    rows_of,
+    stored_after,
 )
+from switcher.audit.index_comparison import IndexComparison
+from switcher.audit.ledger import Actor, append, changed, writing
+from switcher.audit.ledger_reader import BEFORE_ALL, newest_seq, stored_notes
 from switcher.audit.paths import anchors, key_files
 from switcher.audit.signing_keys import KeyRefused
 from switcher.audit.verifier.switchboard_verify import (
-    GENESIS,
-    ROTATED,
-    UNREADABLE,
     BadNote,
     Note,
     PublicKey,
     Report,
-    Rotation,
     Row,
-    Tree,
     Verifier,
     read_anchors,
 )
-from switcher.models import AuditEntry, LedgerRow
+from switcher.domain.clock import Clock, read_moment, system
+from switcher.domain.errors import TrailUnreadable
+from switcher.models import ArchiveFile
 
-# So many anchors are put into their order before they are used. They are in order already but for
-# a few that were delivered again.
-WINDOW = 4096
+log = logging.getLogger(__name__)
 
-Tell = Callable[[int, int], object]
+CHECKED = "audit.checked"
+# How many checkpoints are sorted by size at a time. They are almost in order: only a few anchors
+# were delivered again later.
+SORT_WINDOW = 4096
+# After each chunk of entries, which takes some 4 ms, so that pages and clients are served.
+PAUSE_S = 0.002
+
+OnProgress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The verdicts, and where it was compared, which entries the index tells otherwise."""
+    """The verdicts; and if the index was compared, the entries that it holds differently."""
 
     report: Report
     index_differs: int | None = None
@@ -58,121 +72,127 @@ class Verified:
         return self.report.ok and not self.index_differs
 
     def to_json(self) -> dict[str, Any]:
-        told = self.report.to_json() | {"ok": self.ok}
+        verdicts = self.report.to_json() | {"ok": self.ok}
         if self.index_differs is None:
-            return told
-        return told | {"index_differs": self.index_differs, "index_first": list(self.index_first)}
+            return verdicts
+        return verdicts | {
+            "index_differs": self.index_differs,
+            "index_first": list(self.index_first),
+        }
 
 
-def verify(
-    tell: Tell = lambda done, total: None, index: bool = False, using: str = "default"
-) -> Verified:
-    """Verify the stored entries against the checkpoints, the anchors and the public keys.
-
-    `tell` is called with the entries done and how many there were at the beginning; `index`
-    compares the columns to search by with the bodies as well. Memory is constant.
-    """
-    verifier = Verifier(Tree(), GENESIS, _roots())
-    notes = _notes(verifier, using)
-    coming = next(notes, None)  # before any entry: what is signed later is over more
-    moved = _readable(verifier, segments(using))
-    after = moved[-1].last if moved else BEFORE_ALL
-    total = newest_seq(using)
-    compared = IndexComparison(using, after) if index else None
-    for rows in _rows(verifier, moved, using):
-        while coming is not None and size_of(coming) <= verifier.size + len(rows):
-            verifier.expect(coming)
-            coming = next(notes, None)
+def verify(on_progress: OnProgress = lambda done, total: None, index: bool = False) -> Verified:
+    """Verify all entries against the checkpoints, the anchors and the public keys, in constant
+    memory. `index` also compares the columns to search by with the entries."""
+    verifier = Verifier(keys=_roots())
+    notes = _notes(verifier)
+    note = next(notes, None)  # before any entry is read: what is signed later covers more
+    archived = archive_files()
+    after = archived[-1].last if archived else BEFORE_ALL
+    total = newest_seq()
+    comparison = IndexComparison("default", after) if index else None
+    for rows in _rows(verifier, archived):
+        while note is not None and size_of(note) <= verifier.size + len(rows):
+            verifier.expect(note)
+            note = next(notes, None)
         verifier.add(rows)
-        if compared is not None and rows[-1][0] > after:
-            compared.add(rows)
-        tell(verifier.size, total)
-    while coming is not None:
-        verifier.expect(coming)
-        coming = next(notes, None)
-    if compared is None:
+        if comparison is not None and rows[-1][0] > after:
+            comparison.add(rows)
+        on_progress(verifier.size, total)
+    while note is not None:
+        verifier.expect(note)
+        note = next(notes, None)
+    if comparison is None:
         return Verified(verifier.report())
-    differs, first = compared.result()
-    return Verified(verifier.report(), differs, first)
-
-
-def _rows(verifier: Verifier, moved: tuple[ArchiveFile, ...], using: str) -> Iterator[list[Row]]:
-    """All entries: those in segments, then those in the database, and those that are moved to
-    segments meanwhile."""
-    for segment in moved:
-        if segment.last >= verifier.size:
-            yield from _of_file(verifier, segment)
-    read = moved[-1].last if moved else BEFORE_ALL
-    met = list(moved)
-    for part in stored_behind(read, using):
-        if not isinstance(part, ArchiveFile):
-            yield part
-            read = max(read, part[-1][0])
-            continue
-        met.append(part)
-        for rows in _of_file(verifier, part):
-            if fresh := [row for row in rows if row[0] > read]:
-                yield fresh
-        read = max(read, part.last)
-    for segment in met:
-        root = segment.tree.root().hex()
-        if not verifier.says_archived(segment.first, segment.last, segment.sha256, root):
-            span = f"entries {segment.first} to {segment.last} were moved to {segment.name}"
-            verifier.fail("complete", f"No signed entry says that {span}.")
-
-
-def _readable(verifier: Verifier, found: tuple[ArchiveFile, ...]) -> tuple[ArchiveFile, ...]:
-    """Those that say at least which file it is. What cannot be read is told to the verifier."""
-    for segment in found:
-        if segment.damage:
-            text = f"What the database keeps of {segment.name} cannot be read: {segment.damage}."
-            verifier.fail("complete", text)
-    return tuple(segment for segment in found if segment.last)
-
-
-def _of_file(verifier: Verifier, segment: ArchiveFile) -> Iterator[list[Row]]:
-    """The entries of a segment. What is wrong with it is told to the verifier."""
-    try:
-        yield from rows_of(segment)
-    except OSError as exc:
-        why = f"Entries {segment.first} to {segment.last} lie in {segment.path}: {exc.strerror}."
-        _skip(verifier, segment, why)
-    except NotTheSame:
-        text = f"{segment.name} is not the file that was sealed."
-        verifier.fail("intact", text)
-        if verifier.size != segment.last:
-            _skip(verifier, segment, f"{text} It does not end with entry {segment.last}.")
-
-
-def _skip(verifier: Verifier, segment: ArchiveFile, why: str) -> None:
-    """Go on behind it. The tree that its row tells of is not believed: its root is in the
-    checkpoints that follow; nor are the changes of key: both keys signed them."""
-    for rotation in segment.changes_of_key():
-        verifier.rotated_before(rotation)
-    if segment.tree.size:
-        verifier.skip(segment.tree, segment.prev, why)
-    else:
-        verifier.fail("complete", why)
+    return Verified(verifier.report(), *comparison.result())
 
 
 def _roots() -> list[PublicKey]:
     try:
         return key_files().root()
     except KeyRefused:
-        return []  # no checkpoint is believed then, and the verdict says so
+        return []  # No checkpoint is believed then, and the verdict says so.
+
+
+# -- Entries
+
+
+def _rows(verifier: Verifier, archived: list[ArchiveFile]) -> Iterator[list[Row]]:
+    """Yield the entries of archive files, then those in the database, also if some are archived
+    meanwhile."""
+    for file in archived:
+        if file.last >= verifier.size:
+            yield from _rows_of_file(verifier, file)
+    read = archived[-1].last if archived else BEFORE_ALL
+    files = list(archived)
+    for part in stored_after(read):
+        if not isinstance(part, ArchiveFile):
+            yield part
+            read = max(read, part[-1][0])
+            continue
+        files.append(part)
+        for rows in _rows_of_file(verifier, part):
+            if fresh := [row for row in rows if row[0] > read]:
+                yield fresh
+        read = max(read, part.last)
+    for file in files:
+        _check_sealed(verifier, file)
+
+
+def _rows_of_file(verifier: Verifier, file: ArchiveFile) -> Iterator[list[Row]]:
+    """Yield the entries of an archive file, and report what is wrong with it."""
+    try:
+        yield from rows_of(file)
+    except OSError as exc:
+        why = f"Entries {file.first} to {file.last} are in {file.path}: {exc.strerror}."
+        _skip(verifier, file, why)
+    except NotAsSealed:
+        text = f"{file.file_name} is not the file that was sealed."
+        verifier.fail("intact", text)
+        if verifier.size != file.last:
+            _skip(verifier, file, f"{text} It does not end with entry {file.last}.")
+
+
+def _skip(verifier: Verifier, file: ArchiveFile, why: str) -> None:
+    """Continue after a file. The tree in its row need not be believed: the checkpoints that follow
+    have its root; nor need the changes of key, which both keys signed."""
+    try:
+        tree, prev = end_of(file)
+        for rotation in rotations_before_end(file):
+            verifier.rotated_before(rotation)
+    except TrailUnreadable:
+        verifier.fail("complete", why)  # and `_check_sealed` says what cannot be read
+    else:
+        verifier.skip(tree, prev, why)
+
+
+def _check_sealed(verifier: Verifier, file: ArchiveFile) -> None:
+    """Report a row about a file that cannot be read, or that no signed entry confirms."""
+    try:
+        tree, _ = end_of(file)
+        rotations_before_end(file)
+    except TrailUnreadable as exc:
+        verifier.fail("complete", exc.text)
+        return
+    if not verifier.says_archived(file.first, file.last, file.sha256, tree.root().hex()):
+        span = f"entries {file.first} to {file.last} were moved to {file.file_name}"
+        verifier.fail("complete", f"No signed entry says that {span}.")
+
+
+# -- Checkpoints
 
 
 def size_of(note: str) -> int:
-    """What a note says it is over; 0 where it is no checkpoint at all."""
+    """Return how many entries a note says it covers; 0 if it is no checkpoint."""
     try:
         return Note.parse(note).size
     except BadNote:
         return 0
 
 
-def _notes(verifier: Verifier, using: str) -> Iterator[str]:
-    """The notes of the database and of the anchors, by size, each one once."""
-    stored = _sorted(_stored_notes(verifier, using))
+def _notes(verifier: Verifier) -> Iterator[str]:
+    """Yield the stored checkpoints and the anchors by size, each once."""
+    stored = _sorted(_stored_notes(verifier))
     anchored = _sorted(read_anchors(_lines_until_now(anchors())))
     last = ""
     for _, note in heapq.merge(stored, anchored):
@@ -181,18 +201,17 @@ def _notes(verifier: Verifier, using: str) -> Iterator[str]:
         last = note
 
 
-def _stored_notes(verifier: Verifier, using: str) -> Iterator[str]:
-    """A row that has another size than its note is told to the verifier."""
-    for kept, note in stored_notes(using=using):
-        told = size_of(note)
-        if told not in (0, kept):
-            text = f"A checkpoint over {told} entries is kept as one over {kept}."
+def _stored_notes(verifier: Verifier) -> Iterator[str]:
+    for row_size, note in stored_notes():
+        size = size_of(note)
+        if size not in (0, row_size):
+            text = f"A checkpoint over {size} entries is stored as one over {row_size}."
             verifier.fail("anchored", text)
         yield note
 
 
 def _lines_until_now(path: Path | None) -> Iterator[str]:
-    """The lines that a file has now, read as they are needed."""
+    """Yield the lines that a file has now, but not those that are appended meanwhile."""
     if path is None or not path.exists():
         return
     with path.open("rb") as file:
@@ -203,9 +222,9 @@ def _lines_until_now(path: Path | None) -> Iterator[str]:
 
 
 def _sorted(notes: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """By size, as long as none is more than WINDOW places from where it belongs."""
+    """Yield notes with their sizes, sorted as far as SORT_WINDOW reaches."""
     iterator = iter(notes)
-    heap = [(size_of(note), note) for note in islice(iterator, WINDOW)]
+    heap = [(size_of(note), note) for note in islice(iterator, SORT_WINDOW)]
     heapq.heapify(heap)
     for note in iterator:
         yield heapq.heappushpop(heap, (size_of(note), note))
@@ -213,15 +232,173 @@ def _sorted(notes: Iterable[str]) -> Iterator[tuple[int, str]]:
         yield heapq.heappop(heap)
 
 
-def rotations(upto: int) -> Iterator[dict[str, str]]:
-    """The changes of key in the first `upto` entries, oldest first: what a part of the trail that
-    begins behind them needs to be verified with the first key."""
-    segment = newest_segment()
-    if segment is not None:
-        yield from segment.rotations
-    seqs = AuditEntry.objects.filter(kind=ROTATED, seq__lte=upto, seq__gt=begins_behind())
-    seqs = seqs.order_by("seq")
-    for seq in seqs.values_list("seq", flat=True):
-        for body in LedgerRow.objects.filter(pk=seq).values_list("body", flat=True):
-            with suppress(*UNREADABLE):  # what tells of none is for the verifier to name
-                yield Rotation.from_json(json.loads(body)["facts"]).to_json()
+# -- One verification at a time, recorded as an entry
+
+
+class Cut(Exception):
+    """The process ends: what reads the trail stops, and appends no entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A verification that runs in this process, or the last one that did."""
+
+    by: str
+    began_at: datetime
+    done: int = 0
+    total: int = 0
+    ended_at: datetime | None = None
+    result: Verified | None = None
+    error: str = ""
+
+    @property
+    def runs(self) -> bool:
+        return self.ended_at is None
+
+    @property
+    def percent(self) -> int:
+        return min(100, self.done * 100 // self.total) if self.total else 0
+
+
+_progress: Progress | None = None
+_running = threading.Lock()  # held while one runs
+_ending = threading.Event()
+
+
+def progress() -> Progress | None:
+    """Return the verification that runs, or the last one of this process."""
+    return _progress
+
+
+def forget() -> None:
+    """Forget the last verification and the end, for a new start in the same process."""
+    global _progress
+    _progress = None
+    _ending.clear()
+
+
+def end() -> None:
+    """Cut off what reads the trail, and begin nothing new: the process ends."""
+    _ending.set()
+
+
+def wait(patience_s: float) -> None:
+    """Wait until no verification runs: its entry is appended by then, or never will be."""
+    if _running.acquire(timeout=patience_s):
+        _running.release()
+
+
+def stop_if_ending(done: int = 0, total: int = 0) -> None:
+    """Raise Cut if the process ends. Takes the arguments of a progress callback."""
+    if _ending.is_set():
+        raise Cut
+
+
+def start(actor: Actor, clock: Clock = system) -> bool:
+    """Verify in a new thread. Return False if a verification runs already."""
+    if not _begin(actor, clock):
+        return False
+
+    def run_in_thread() -> None:
+        try:
+            with suppress(Cut):
+                _run(actor, clock)
+        finally:
+            connections.close_all()
+
+    threading.Thread(target=run_in_thread, name="audit-verify", daemon=True).start()
+    return True
+
+
+def run(actor: Actor, clock: Clock = system) -> Progress | None:
+    """Verify in this thread and return how it ended; None if one runs already. Raises Cut."""
+    if not _begin(actor, clock):
+        return None
+    _run(actor, clock)
+    return _progress
+
+
+def _begin(actor: Actor, clock: Clock) -> bool:
+    global _progress
+    if _ending.is_set() or not _running.acquire(blocking=False):
+        return False
+    _progress = Progress(actor.name, clock.now())
+    return True
+
+
+def _run(actor: Actor, clock: Clock) -> None:
+    def on_progress(done: int, total: int) -> None:
+        _update(done=done, total=total)
+        stop_if_ending()
+        clock.sleep(PAUSE_S)
+
+    try:
+        result = verify(on_progress)
+        stop_if_ending()
+        record(result, actor, clock)
+    except Cut:
+        _update(ended_at=clock.now(), error="It was cut off.")
+        raise
+    except Exception as exc:
+        # The top of a thread: whatever it is, the verification has ended.
+        log.exception("the audit trail could not be verified", extra={"action": "verify-failed"})
+        why = f"It could not be read to its end: {describe_error(exc)}."
+        _update(ended_at=clock.now(), error=why)
+        if not _ending.is_set():
+            _record_failure(why, actor, clock)
+    else:
+        _update(ended_at=clock.now(), result=result)
+    finally:
+        _running.release()
+    _remember(clock.now())
+    changed.send_robust(sender="verified")
+
+
+def _update(**values: Any) -> None:
+    global _progress
+    if _progress is not None:
+        _progress = replace(_progress, **values)
+
+
+def record(result: Verified, actor: Actor, clock: Clock = system) -> None:
+    """Append an entry with the verdicts, and an alarm if one does not hold."""
+    report = result.report
+    names = ("entries", "last_seq", "root", "checkpoints", "last_checkpoint", "bad_seq", "problems")
+    verdicts = {name: getattr(report, name) for name in ("intact", "anchored", "complete")}
+    facts = {name: getattr(report, name) for name in names}
+    with writing():
+        append(CHECKED, actor, clock=clock, ok=result.ok, verdicts=verdicts, **facts)
+    if report.ok:
+        log.info("the audit trail is intact, anchored and complete: %d entries", report.last_seq)
+        return
+    text = f"The audit trail does not verify: {report.problems[0]}"
+    log.error(text, extra={"action": "trail-bad"})
+    raise_alarm("trail", text, clock)
+
+
+def _record_failure(why: str, actor: Actor, clock: Clock) -> None:
+    """Append that there are no verdicts. Someone may have caused that on purpose."""
+    reason = why[:MAX_TEXT]
+    try:
+        with writing():
+            append(CHECKED, actor, clock=clock, reason=reason, ok=False, error=reason)
+        raise_alarm("check", f"The audit trail could not be verified. {why}", clock)
+    except Exception:
+        # The same top: the database cannot be written to. The log and the page say that it failed.
+        log.exception("a failed verification could not be recorded")
+
+
+def last_run_at() -> datetime | None:
+    """Return when a server on this machine last verified the whole trail, or tried to, as a file
+    beside the key remembers it."""
+    try:
+        return read_moment(key_files().remembered_check())
+    except (KeyRefused, ValueError):
+        return None
+
+
+def _remember(at: datetime) -> None:
+    try:
+        key_files().remember_check(at.isoformat())
+    except KeyRefused as exc:
+        log.warning("the time of a verification could not be kept: %s", exc)

@@ -33,7 +33,7 @@ class Loop:
         every_s: float,
         *,
         pause_s: float = 0.0,
-        at_end: Callable[[], None] | None = None,
+        at_end: Callable[[], object] | None = None,
     ) -> None:
         self.name = name
         self.every_s = every_s

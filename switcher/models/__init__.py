@@ -4,12 +4,12 @@ from switcher.models.accounts import FailedLogin, Origin, Preference
 from switcher.models.gateway import ApiKey, GatewayName, GatewayProcess, Usage
 from switcher.models.hosts import Drift, Host, Lease, ModelCopy, Pin, Reading
 from switcher.models.ledger import (
+    ArchiveFile,
     AuditEntry,
     Checkpoint,
-    Delivery,
+    CheckpointDelivery,
     LedgerRow,
     Review,
-    Segment,
     Subtree,
 )
 from switcher.models.profiles import ModelProfile
@@ -17,9 +17,10 @@ from switcher.models.switches import FailureSeen, SwitchEvent
 
 __all__ = [
     "ApiKey",
+    "ArchiveFile",
     "AuditEntry",
     "Checkpoint",
-    "Delivery",
+    "CheckpointDelivery",
     "Drift",
     "FailedLogin",
     "FailureSeen",
@@ -35,7 +36,6 @@ __all__ = [
     "Preference",
     "Reading",
     "Review",
-    "Segment",
     "Subtree",
     "SwitchEvent",
     "Usage",

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from errno import ENOENT
+from os import strerror
+from pathlib import Path
+from typing import Any, BinaryIO
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
@@ -111,7 +115,7 @@ class Subtree(TrailRow):
         return f"subtree {self.id}"
 
 
-class Delivery(TrailRow):
+class CheckpointDelivery(TrailRow):
     """A checkpoint on its way to a sink outside of this database."""
 
     checkpoint = models.ForeignKey(Checkpoint, on_delete=models.CASCADE, related_name="deliveries")
@@ -122,6 +126,7 @@ class Delivery(TrailRow):
     delivered_at = models.DateTimeField(null=True)
 
     class Meta:
+        db_table = "switcher_delivery"
         constraints = [
             models.UniqueConstraint(fields=["checkpoint", "sink"], name="delivered_once"),
         ]
@@ -133,30 +138,59 @@ class Delivery(TrailRow):
         return f"{self.checkpoint} to {self.sink}"
 
 
-class Segment(TrailRow):
-    """Old entries that were moved out of the database into a sealed file. Sealed by triggers, and
-    each follows from the one before."""
+class ArchiveFile(TrailRow):
+    """A sealed file that old entries were moved to. Protected by triggers, and each file follows
+    the one before it."""
 
     first = models.BigIntegerField()
     last = models.BigIntegerField(unique=True)
     last_at = models.DateTimeField()
     name = models.CharField(max_length=100)
-    size = models.BigIntegerField()
+    size = models.BigIntegerField()  # bytes
     sha256 = models.CharField(max_length=64)
-    # What the rest is verified from: the hash of the last entry, the tree up to it, and the
-    # changes of key until then.
+    # What the entries after the file are verified from: the hash of its last entry, the tree up to
+    # that, and the changes of key until then.
     prev = models.CharField(max_length=64)
     tree = models.TextField()
     rotations = models.JSONField(default=list)
-    # The entry that tells of it.
-    entry = models.BigIntegerField()
+    entry = models.BigIntegerField()  # the number of the entry about the file
     at = models.DateTimeField()
 
     class Meta:
+        db_table = "switcher_segment"
         ordering = ["first"]
 
     def __str__(self) -> str:
         return f"entries {self.first} to {self.last}"
+
+    @staticmethod
+    def name_for(first: int, last: int) -> str:
+        return f"audit-{first:012d}-{last:012d}.jsonl"
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file. The column `name` is not read: somebody who can write to the
+        database could make it a path."""
+        return self.name_for(self.first, self.last)
+
+    @property
+    def path(self) -> Path:
+        return Path(settings.SWITCHER_AUDIT_SEGMENTS) / self.file_name
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file exists; a link does not count, as it may lead anywhere."""
+        return self.path.is_file() and not self.path.is_symlink()
+
+    def open(self) -> BinaryIO:
+        """Open the file for reading. Raises OSError."""
+        if not self.is_there:
+            raise FileNotFoundError(ENOENT, strerror(ENOENT), self.file_name)
+        return self.path.open("rb")
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
 
 
 class Review(TrailRow):

@@ -13,8 +13,10 @@ from django.test import AsyncClient, Client
 
 from switcher.access import AUDITORS
 from switcher.audit.ledger import append, writing
+from switcher.audit.signer import Signer, Upkeep
 from switcher.audit.signing_keys import KeyFiles
 from switcher.audit.verifier.switchboard_verify import PublicKey, Report, verify_files
+from switcher.domain.clock import Clock, system
 from switcher.models import AuditEntry
 from switcher.records import Actor
 from tests import make
@@ -39,6 +41,27 @@ def verify_export(
 ) -> Report:
     """Verify the lines of one export."""
     return verify_files([lines], keys, anchors)
+
+
+class Background:
+    """The background work of a server on its trail, a step at a time."""
+
+    def __init__(self, clock: Clock = system) -> None:
+        self._signer, self._upkeep = Signer(clock), Upkeep(clock)
+
+    def begin(self) -> None:
+        """Do what a server does at its start."""
+        self._signer.tick()
+        self._upkeep.tick()
+
+    def sign(self) -> None:
+        self._signer.sign()
+
+    def sign_if_due(self) -> None:
+        self._signer.tick()
+
+    def upkeep(self) -> None:
+        self._upkeep.tick()
 
 
 def tell(kind: str = "host.changed", actor: Actor = ANNA, **values: Any) -> AuditEntry:

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from switcher.audit import checkpoints, search_index
-from switcher.audit.immutability_triggers import unseal
+from switcher.audit.alarms import raise_alarm
+from switcher.audit.immutability_triggers import drop_triggers
 from switcher.audit.signing_keys import KeyFiles, new_key
 from switcher.audit.verification import verify
 from switcher.audit.verifier.switchboard_verify import Note, Tree, read_note
 from switcher.domain.states import ENDED, State
-from switcher.models import AuditEntry, Checkpoint, Delivery, Host, LedgerRow
+from switcher.models import AuditEntry, Checkpoint, CheckpointDelivery, Host, LedgerRow
 from switcher.records import config
 from tests.audit.conftest import write
 from tests.clocks import FakeClock
@@ -85,7 +86,7 @@ def test_the_first_signature_makes_the_key_and_says_so(proofs: KeyFiles, clock: 
     tree.extend([bytes(row.hash) for row in LedgerRow.objects.order_by("seq")])
     assert (read.size, read.root) == (4, tree.root())
     assert proofs.remembered() == made.note
-    assert [d.sink for d in Delivery.objects.all()] == ["file"]
+    assert [d.sink for d in CheckpointDelivery.objects.all()] == ["file"]
 
 
 def test_signing_goes_on_from_the_last_checkpoint(proofs: KeyFiles, clock: FakeClock) -> None:
@@ -116,7 +117,7 @@ def test_what_was_changed_behind_the_checkpoint_is_not_signed(
     write(clock, already)
     checkpoints.sign(clock)
     write(clock, 3)
-    unseal()
+    drop_triggers()
     changed: Any = "{}" if field == "body" else b"\7" * 32
     LedgerRow.objects.filter(seq=already + 3).update(**{field: changed})
     with pytest.raises(checkpoints.TrailBroken, match=f"Entry {already + 3} "):
@@ -131,7 +132,7 @@ def test_a_tail_is_not_signed_if_it_follows_from_another_entry_than_the_signed(
     """Whoever computes the chain anew changes the last signed entry as well."""
     write(clock, already)
     checkpoints.sign(clock)
-    unseal()
+    drop_triggers()
     LedgerRow.objects.filter(seq=already + 1).update(hash=b"\7" * 32)
     write(clock, 3)
     with pytest.raises(checkpoints.TrailBroken, match="are not those that were signed"):
@@ -159,7 +160,7 @@ def test_an_older_database_is_not_signed(proofs: KeyFiles, clock: FakeClock) -> 
     write(clock, 3)
     checkpoints.sign(clock)
     Checkpoint.objects.exclude(pk=older.pk).delete()
-    with pytest.raises(checkpoints.TrailBroken, match="over 7 entries was signed, and the data"):
+    with pytest.raises(checkpoints.TrailBroken, match="over 7 entries was signed, but the newest"):
         checkpoints.sign(clock)
 
 
@@ -244,13 +245,13 @@ def test_between_its_entry_and_its_file_a_new_key_is_no_exchanged_one(
 ) -> None:
     """As another process sees it, which asks just then."""
     checkpoints.sign(clock)
-    settle, found = checkpoints._settle_key, []
+    settle, found = checkpoints._prepare_key, []
 
     def look_first(*args: Any) -> None:
         found.append(checkpoints.key_problem())
         settle(*args)
 
-    monkeypatch.setattr(checkpoints, "_settle_key", look_first)
+    monkeypatch.setattr(checkpoints, "_prepare_key", look_first)
     checkpoints.rotate_key(ANNA, clock)
     assert proofs.next.exists() is False
     assert set(found) == {""}
@@ -292,11 +293,11 @@ def test_a_rotation_with_an_exchanged_key_is_refused(proofs: KeyFiles, clock: Fa
 
 
 def test_an_alarm_is_written_once_a_day(db: None, clock: FakeClock) -> None:
-    assert checkpoints.raise_alarm("key", "It is gone.", clock)
-    assert not checkpoints.raise_alarm("key", "It is gone.", clock)
-    assert checkpoints.raise_alarm("key", "It is another.", clock)
+    assert raise_alarm("key", "It is gone.", clock)
+    assert not raise_alarm("key", "It is gone.", clock)
+    assert raise_alarm("key", "It is another.", clock)
     clock.pass_time(24 * 3600)
-    assert checkpoints.raise_alarm("key", "It is gone.", clock)
+    assert raise_alarm("key", "It is gone.", clock)
 
 
 # --- the index -------------------------------------------------------------------------------

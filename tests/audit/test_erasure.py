@@ -15,13 +15,12 @@ from django.db import connection, connections
 from switcher.audit import checkpoints
 from switcher.audit.erasure import erase, held_of
 from switcher.audit.ledger import append, writing
-from switcher.audit.signer import Signer
 from switcher.audit.signing_keys import KeyFiles
 from switcher.audit.verification import verify
 from switcher.models import AuditEntry, Origin, SwitchEvent
 from switcher.records import Actor
 from tests import make
-from tests.audit.conftest import DORA
+from tests.audit.conftest import DORA, Background
 from tests.clocks import FakeClock
 
 pytestmark = [pytest.mark.django_db, pytest.mark.both_databases]
@@ -44,7 +43,7 @@ def trail(proofs: KeyFiles, clock: FakeClock) -> KeyFiles:
 def test_addresses_and_browsers_are_gone_and_the_chain_verifies(
     trail: KeyFiles, clock: FakeClock
 ) -> None:
-    assert erase("ben", DORA, "asked by letter", clock).places == 3
+    assert erase("ben", DORA, "asked by letter", clock).origins == 3
     for row in Origin.objects.exclude(erased_at=None):
         assert (row.ip, row.agent, bytes(row.salt)) == (None, "", b"")
     left = {row.agent for row in Origin.objects.filter(erased_at=None)}
@@ -73,13 +72,13 @@ def test_what_they_did_stays(trail: KeyFiles, clock: FakeClock) -> None:
 
 def test_twice_erases_nothing_more(trail: KeyFiles, clock: FakeClock) -> None:
     erase("ben", DORA, clock=clock)
-    assert erase("ben", DORA, clock=clock).places == 0
+    assert erase("ben", DORA, clock=clock).origins == 0
 
 
 def test_somebody_unknown_is_refused(trail: KeyFiles, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         call_command("audit", "erase-personal", "--user", "nobody")
-    assert "Nobody named nobody stands in an entry or a switch" in capsys.readouterr().err
+    assert "No entry and no switch in the database is by nobody" in capsys.readouterr().err
     assert not AuditEntry.objects.filter(kind="audit.erased").exists()
 
 
@@ -88,7 +87,7 @@ def test_a_dry_run_says_what_is_held(trail: KeyFiles, capsys: pytest.CaptureFixt
     told = capsys.readouterr().out
     assert "3 addresses and browsers of ben would be erased." in told
     assert "Kept: who did what" in told
-    assert held_of("ben").places == 3
+    assert held_of("ben").origins == 3
 
 
 def bytes_of_the_database() -> bytes:
@@ -116,14 +115,14 @@ def test_while_somebody_reads_older_rows_that_is_said_and_tried_again(
 ) -> None:
     with writing():
         append("host.changed", BEN, host="north-1", clock=clock)
-    signer = Signer(clock)
-    signer.begin()
+    background = Background(clock)
+    background.begin()
     with somebody_reads():
         call_command("audit", "erase-personal", "--user", "ben")
-        assert "still has them while somebody reads older rows" in capsys.readouterr().out
-        signer.look()
+        assert "still has them, because somebody is reading older rows" in capsys.readouterr().out
+        background.upkeep()
         assert is_left()
-    signer.look()
+    background.upkeep()
     assert not is_left()
 
 

@@ -20,8 +20,8 @@ from switcher.audit import checkpoints, export
 from switcher.audit.archiving import archive
 from switcher.audit.export import CSV, HEAD, JSONL, begin, safe_cell, stream, write
 from switcher.audit.filters import Filters
-from switcher.audit.immutability_triggers import seal, unseal
-from switcher.audit.paths import segment_folder
+from switcher.audit.immutability_triggers import drop_triggers, make_triggers
+from switcher.audit.paths import archive_folder
 from switcher.audit.signing_keys import KeyFiles
 from switcher.audit.verifier import switchboard_verify
 from switcher.domain.errors import Conflict
@@ -108,9 +108,9 @@ def test_a_damaged_export_does_not_verify(trail: KeyFiles, tmp_path: Path, damag
 def test_what_was_changed_in_the_database_leaves_as_it_is_and_is_seen(
     trail: KeyFiles, tmp_path: Path
 ) -> None:
-    unseal()
+    drop_triggers()
     LedgerRow.objects.filter(pk=50).update(body="not even \udcff JSON".encode(errors="replace"))
-    seal()
+    make_triggers()
     code, told = verify(exported(tmp_path / "e.jsonl"), trail)
     assert (code, told["bad_seq"]) == (DOES_NOT, 50)
 
@@ -133,8 +133,8 @@ def test_segments_and_the_export_behind_them_verify_as_one_chain(
     trail: KeyFiles, tmp_path: Path
 ) -> None:
     checkpoints.sign()
-    found = [archive(make.AFTER_ALL, ANNA, most=400), archive(make.AFTER_ALL, ANNA)]
-    names = [segment_folder() / moved.name for moved in found if moved is not None]
+    found = [archive(make.AFTER_ALL, ANNA, max_entries=400), archive(make.AFTER_ALL, ANNA)]
+    names = [archive_folder() / moved.file_name for moved in found if moved is not None]
     assert len(names) == 2
     path = exported(tmp_path / "e.jsonl")
     code, told = verify(names[0], trail, str(names[1]), str(path))

@@ -18,7 +18,7 @@ from switcher import records
 from switcher.access import OPERATORS
 from switcher.audit import checkpoints, reviews, search
 from switcher.audit.entries import PAGE
-from switcher.audit.immutability_triggers import seal, unseal
+from switcher.audit.immutability_triggers import drop_triggers, make_triggers
 from switcher.audit.point_in_time import HostAt
 from switcher.audit.signing_keys import KeyFiles
 from switcher.audit.verifier.switchboard_verify import Note, fold, leaf
@@ -249,9 +249,9 @@ def test_the_proof_checks_out_and_comes_as_json(auditor: Client, proofs: KeyFile
 def test_a_changed_entry_is_called_changed(auditor: Client, proofs: KeyFiles) -> None:
     seq = tell_many(5)[2]
     checkpoints.sign()
-    unseal()
+    drop_triggers()
     LedgerRow.objects.filter(pk=seq).update(body=LedgerRow.objects.get(pk=seq).body + " ")
-    seal()
+    make_triggers()
     html = auditor.get(f"/audit/{seq}/").content.decode()
     assert "The hash is not that of this text." in html
     assert "The proof does not check out." in html

@@ -6,14 +6,14 @@ import pytest
 
 from switcher.audit import checkpoints, subtrees
 from switcher.audit import proofs as queries
-from switcher.audit.immutability_triggers import seal, unseal
+from switcher.audit.immutability_triggers import drop_triggers, make_triggers
 from switcher.audit.ledger_reader import newest_checkpoint
 from switcher.audit.proofs import NoProof, Prover, proof_of
 from switcher.audit.signer import Signer
 from switcher.audit.signing_keys import KeyFiles
 from switcher.audit.verifier.subtrees import BLOCK, block_nodes, newest_block, number, parts, path
 from switcher.audit.verifier.switchboard_verify import GENESIS, Tree, fold, leaf, node
-from switcher.models import LedgerRow, Segment, Subtree
+from switcher.models import ArchiveFile, LedgerRow, Subtree
 from tests import make
 from tests.audit.conftest import tell
 
@@ -120,13 +120,13 @@ def test_a_proof_reads_two_blocks_at_most(signed: int, monkeypatch: pytest.Monke
 
 def test_a_changed_entry_has_no_proof_that_holds(signed: int) -> None:
     subtrees.keep()
-    unseal()
+    drop_triggers()
     body = LedgerRow.objects.get(pk=100).body.replace("anna", "mallory")
     LedgerRow.objects.filter(pk=100).update(body=body)
     assert not proof_of(100).holds
     prev = bytes(LedgerRow.objects.get(pk=100).prev)
     LedgerRow.objects.filter(pk=100).update(hash=leaf(prev, body))
-    seal()
+    make_triggers()
     assert not proof_of(100).holds
     assert not proof_of(101).holds  # its sibling is another one now
     assert proof_of(3 * BLOCK).holds
@@ -169,12 +169,12 @@ def test_entries_are_proved_when_older_ones_were_moved_out(
     tree = Tree()
     tree.extend([bytes(found) for found in hashes])
     moved = LedgerRow.objects.get(pk=last)
-    unseal()  # no entry tells of this segment, which is made here
-    Segment.objects.create(
+    drop_triggers()  # no entry tells of this segment, which is made here
+    ArchiveFile.objects.create(
         first=1, last=last, last_at=make.NOW, name="s", size=0, sha256="",
         prev=bytes(moved.hash).hex(), tree=tree.to_text(), entry=signed, at=make.NOW,
     )  # fmt: skip
     LedgerRow.objects.filter(seq__lte=last).delete()
-    seal()
+    make_triggers()
     subtrees.keep()
     assert all_hold(signed, after=last)

@@ -1,4 +1,4 @@
-"""What looks after the trail: signing, delivering, checking, and what it says when it cannot."""
+"""The background work on the trail: it signs, delivers and verifies, and raises alarms."""
 
 from __future__ import annotations
 
@@ -12,18 +12,27 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from switcher.audit import checking, checkpoints, deliveries, health, sinks
+from switcher.audit import (
+    checkpoints,
+    deliveries,
+    health,
+    immutability_triggers,
+    sinks,
+    verification,
+)
 from switcher.audit import signer as signing
-from switcher.audit.immutability_triggers import seal, unseal
+from switcher.audit.alarms import raise_alarm
+from switcher.audit.deliveries import Deliverer
+from switcher.audit.immutability_triggers import drop_triggers, make_triggers
 from switcher.audit.paths import FILE, WEBHOOK, Sink
-from switcher.audit.signer import Auditor, CheckpointDelivery, Signer
+from switcher.audit.signer import AuditLoops, Upkeep
 from switcher.audit.signing_keys import KeyFiles, new_key
 from switcher.audit.sinks import NotDelivered
 from switcher.audit.verification import verify
 from switcher.audit.verifier.switchboard_verify import read_anchors
 from switcher.domain.clock import system
-from switcher.models import AuditEntry, Checkpoint, Delivery, LedgerRow
-from tests.audit.conftest import DORA, write
+from switcher.models import AuditEntry, Checkpoint, CheckpointDelivery, LedgerRow
+from tests.audit.conftest import DORA, Background, write
 from tests.clocks import FakeClock
 from tests.records.conftest import at_once
 from tests.until import until
@@ -47,79 +56,81 @@ def anchors(proofs: KeyFiles) -> Path:
 
 
 @pytest.fixture
-def signer(proofs: KeyFiles, clock: FakeClock) -> Signer:
-    return Signer(clock)
+def background(proofs: KeyFiles, clock: FakeClock) -> Background:
+    return Background(clock)
 
 
 # --- signing and checking ----------------------------------------------------------------------
 
 
-def test_it_begins_with_what_was_left_unsigned_and_a_check_of_all(
-    signer: Signer, clock: FakeClock
+def test_a_start_signs_what_was_left_and_verifies_the_whole_trail(
+    background: Background, clock: FakeClock
 ) -> None:
     write(clock, 5)
-    signer.begin()
+    background.begin()
     assert Checkpoint.objects.get().size == 6
     (checked,) = facts_of("audit.checked")
     assert checked["verdicts"] == {"intact": True, "anchored": True, "complete": True}
     assert (checked["ok"], checked["entries"], checked["bad_seq"]) == (True, 6, None)
 
 
-def test_the_whole_trail_is_checked_once_a_day(signer: Signer, clock: FakeClock) -> None:
+def test_the_whole_trail_is_verified_once_a_day(background: Background, clock: FakeClock) -> None:
     write(clock, 5)
-    signer.begin()
+    background.begin()
     clock.pass_time(23 * 3600)
-    signer.look()
+    background.upkeep()
     assert len(facts_of("audit.checked")) == 1
     clock.pass_time(3600)
-    signer.look()
+    background.upkeep()
     assert len(facts_of("audit.checked")) == 2
 
 
-def test_a_bad_check_is_an_alarm_everywhere(
-    signer: Signer, clock: FakeClock, anchors: Path
+def test_a_verdict_that_does_not_hold_is_an_alarm_everywhere(
+    background: Background, clock: FakeClock, anchors: Path
 ) -> None:
     write(clock, 9)
-    signer.begin()
-    CheckpointDelivery(Sink(FILE, str(anchors)), clock).tick()
-    unseal()
+    background.begin()
+    Deliverer(Sink(FILE, str(anchors)), clock).tick()
+    drop_triggers()
     LedgerRow.objects.filter(seq=4).update(body="{}")
-    seal()
+    make_triggers()
     clock.pass_time(25 * 3600)
-    signer.look()
+    background.upkeep()
     found = facts_of("audit.checked")[-1]
     assert (found["ok"], found["bad_seq"], found["verdicts"]["intact"]) == (False, 4, False)
     assert reasons_of("audit.alarm") == ["The audit trail does not verify: Entry 4 was changed."]
-    signer.look()
+    background.upkeep()
     said = "The audit trail is not intact. First bad entry: 4."
     assert said in health.problems()
     assert said in health.health(clock).to_json()["problems"]
 
 
-def test_what_is_broken_is_an_alarm_and_not_signed(signer: Signer, clock: FakeClock) -> None:
+def test_a_broken_trail_is_an_alarm_and_is_not_signed(
+    background: Background, clock: FakeClock
+) -> None:
     write(clock, 5)
-    signer.begin()
+    background.begin()
     write(clock, 3)
-    unseal()
+    drop_triggers()
     LedgerRow.objects.filter(seq=9).update(body="{}")
-    seal()
+    make_triggers()
     before = Checkpoint.objects.count()
-    signer.sign()
-    signer.sign()
+    background.sign()
+    background.sign()
     assert Checkpoint.objects.count() == before
     assert reasons_of("audit.alarm") == ["Entry 9 was changed."]
 
 
 def test_an_exchanged_key_is_an_alarm_everywhere(
-    signer: Signer, clock: FakeClock, proofs: KeyFiles
+    background: Background, clock: FakeClock, proofs: KeyFiles
 ) -> None:
     write(clock)
-    signer.begin()
+    background.begin()
     proofs.private.unlink()
     proofs._write_key(proofs.private, new_key(proofs.name))
     write(clock)
-    signer.sign()
-    signer.look()
+    background.sign()
+    background.upkeep()
     (alarm,) = reasons_of("audit.alarm")
     assert "exchanged without a rotation" in alarm
     assert alarm in health.problems()
@@ -128,25 +139,27 @@ def test_an_exchanged_key_is_an_alarm_everywhere(
     assert str(proofs.private.parent) not in json.dumps(told)
 
 
-def test_a_missing_seal_is_made_again_at_the_start_and_written_down(
-    signer: Signer, clock: FakeClock
+def test_a_missing_trigger_is_made_again_at_the_start_and_recorded(
+    background: Background, clock: FakeClock
 ) -> None:
-    signer.begin()
+    background.begin()
     assert facts_of("audit.seal-remade") == []
     name = "sealed_entry_update" if connection.vendor == "sqlite" else "sealed_entry"
     with connection.cursor() as cursor:
         on = "" if connection.vendor == "sqlite" else " ON switcher_ledgerrow"
         cursor.execute(f"DROP TRIGGER {name}{on}")
-    Signer(clock).begin()
+    Background(clock).begin()
     assert facts_of("audit.seal-remade") == [{"seals": [name]}]
     with pytest.raises(Exception, match="sealed"):
         LedgerRow.objects.update(body="{}")
 
 
-def test_a_seal_that_goes_missing_later_is_made_again_too(signer: Signer, clock: FakeClock) -> None:
-    signer.begin()
-    unseal()
-    signer.look()
+def test_a_trigger_that_goes_missing_later_is_made_again_too(
+    background: Background, clock: FakeClock
+) -> None:
+    background.begin()
+    drop_triggers()
+    background.upkeep()
     assert len(facts_of("audit.seal-remade")[0]["seals"]) >= 5
     assert health.health(clock).triggers == ()
 
@@ -154,67 +167,69 @@ def test_a_seal_that_goes_missing_later_is_made_again_too(signer: Signer, clock:
 # --- delivering ------------------------------------------------------------------------------
 
 
-def test_checkpoints_arrive_in_their_order(signer: Signer, clock: FakeClock, anchors: Path) -> None:
+def test_checkpoints_arrive_in_order(
+    background: Background, clock: FakeClock, anchors: Path
+) -> None:
     for _ in range(3):
         write(clock, 2)
-        signer.sign()
-    assert CheckpointDelivery(Sink(FILE, str(anchors)), clock).tick() == signing.LOOK_EVERY_S
+        background.sign()
+    assert Deliverer(Sink(FILE, str(anchors)), clock).tick() is None
     notes = list(read_anchors(anchors.read_text().splitlines()))
     assert notes == [c.note for c in Checkpoint.objects.order_by("size")]
-    assert not Delivery.objects.filter(delivered_at=None).exists()
+    assert not CheckpointDelivery.objects.filter(delivered_at=None).exists()
 
 
-def test_what_several_processes_deliver_arrives_once(
-    signer: Signer, clock: FakeClock, anchors: Path
+def test_each_checkpoint_arrives_once_if_several_processes_deliver(
+    background: Background, clock: FakeClock, anchors: Path
 ) -> None:
     for _ in range(5):
         write(clock, 2)
-        signer.sign()
-    couriers = [CheckpointDelivery(Sink(FILE, str(anchors)), clock) for _ in range(4)]
-    results = at_once(*[courier.tick for courier in couriers])
+        background.sign()
+    deliverers = [Deliverer(Sink(FILE, str(anchors)), clock) for _ in range(4)]
+    results = at_once(*[deliverer.tick for deliverer in deliverers])
     assert not [r for r in results if isinstance(r, Exception)]
     notes = list(read_anchors(anchors.read_text().splitlines()))
     assert sorted(notes) == sorted(c.note for c in Checkpoint.objects.all())
 
 
-def test_a_claim_of_a_dead_process_runs_out(signer: Signer, clock: FakeClock) -> None:
+def test_the_claim_of_a_dead_process_expires(background: Background, clock: FakeClock) -> None:
     write(clock)
-    signer.sign()
+    background.sign()
     assert deliveries.claim(FILE, clock) is not None
     assert deliveries.claim(FILE, clock) is None
     clock.pass_time(deliveries.CLAIM_S)
     assert deliveries.claim(FILE, clock) is not None
 
 
-def test_a_dead_sink_is_tried_less_and_less_often_and_gets_all_once_it_is_back(
-    signer: Signer, clock: FakeClock, anchors: Path
+def test_a_dead_sink_is_tried_less_and_less_often_and_gets_everything_once_it_is_back(
+    background: Background, clock: FakeClock, anchors: Path
 ) -> None:
     write(clock)
-    signer.sign()
+    background.sign()
     anchors.mkdir()  # no line can be appended to a directory
-    courier = CheckpointDelivery(Sink(FILE, str(anchors)), clock)
+    deliverer = Deliverer(Sink(FILE, str(anchors)), clock)
     waits = []
     for _ in range(8):
-        waits.append(courier.tick())
+        waits.append(deliverer.tick())
         clock.pass_time(waits[-1])
     assert waits == [2, 4, 8, 16, 32, 60, 60, 60]
     write(clock)
-    signer.sign()
+    background.sign()
     anchors.rmdir()
-    assert courier.tick() == signing.LOOK_EVERY_S
+    assert deliverer.tick() is None
     assert len(list(read_anchors(anchors.read_text().splitlines()))) == 2
     assert health.health(clock).problems == ()
 
 
-def test_a_dead_sink_shows_on_the_page_and_in_health_and_as_one_entry(
-    signer: Signer, clock: FakeClock, anchors: Path
+def test_a_dead_sink_shows_on_the_page_in_health_and_as_one_entry(
+    background: Background, clock: FakeClock, anchors: Path
 ) -> None:
     write(clock)
-    signer.begin()
+    background.begin()
     anchors.mkdir()
-    CheckpointDelivery(Sink(FILE, str(anchors)), clock).tick()
-    signer.look()
-    signer.look()
+    Deliverer(Sink(FILE, str(anchors)), clock).tick()
+    background.upkeep()
+    background.upkeep()
     said = (
         "The file sink does not take checkpoints: Is a directory. Not delivered yet: 1 checkpoint."
     )
@@ -226,11 +241,11 @@ def test_a_dead_sink_shows_on_the_page_and_in_health_and_as_one_entry(
 
 
 def test_a_sink_that_hangs_shows_before_it_has_failed(
-    signer: Signer, clock: FakeClock, settings: Any
+    background: Background, clock: FakeClock, settings: Any
 ) -> None:
     settings.SWITCHER_AUDIT_WEBHOOK = "http://127.0.0.1:9/"
     write(clock)
-    signer.begin()
+    background.begin()
     assert deliveries.claim(WEBHOOK, clock) is not None  # and no answer comes
     clock.pass_time(31)
     assert any("webhook sink" in text for text in health.health(clock).problems)
@@ -245,36 +260,40 @@ def test_unsigned_entries_show(db: None, proofs: KeyFiles, clock: FakeClock) -> 
 # --- as it runs ------------------------------------------------------------------------------
 
 
-def test_running_it_signs_and_delivers_by_itself(
+def test_the_loops_sign_and_deliver_while_a_sink_hangs(
     proofs: KeyFiles, anchors: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The webhook hangs meanwhile: it holds up neither the file nor the signing."""
     hangs, may_end = threading.Event(), threading.Event()
-    real = sinks.deliver
+    real = sinks.send
 
-    def deliver(sink: Sink, note: str) -> None:
+    def send(sink: Sink, note: str) -> None:
         if sink.name == WEBHOOK:
             hangs.set()
             may_end.wait(20)
             raise NotDelivered("no answer in time")
         real(sink, note)
 
-    monkeypatch.setattr(signing, "deliver", deliver)
-    monkeypatch.setattr(signing, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(deliveries, "send", send)
+    monkeypatch.setattr(signing, "INTERVAL_S", 0.05)
     settings.SWITCHER_AUDIT_WEBHOOK = "http://127.0.0.1:9/"
     write(system, 3)  # type: ignore[arg-type]
-    auditor = Auditor()
-    auditor.start()
+    loops = AuditLoops()
+    loops.start()
     try:
         until(anchors.exists)
         assert hangs.wait(10)
         until(lambda: facts_of("audit.checked"))
         write(system, 3)  # type: ignore[arg-type]
         may_end.set()
-        until(lambda: Delivery.objects.filter(sink=WEBHOOK, error="no answer in time").exists())
+        until(
+            lambda: CheckpointDelivery.objects.filter(
+                sink=WEBHOOK, error="no answer in time"
+            ).exists()
+        )
     finally:
         may_end.set()
-        auditor.stop(10)
+        loops.stop(10)
     # The end signs what was left, and the file has it.
     assert Checkpoint.objects.first().size == LedgerRow.objects.count()  # type: ignore[union-attr]
     notes = list(read_anchors(anchors.read_text().splitlines()))
@@ -286,19 +305,19 @@ def test_signing_goes_on_while_the_whole_trail_is_verified(
     proofs: KeyFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verifies, may_end = threading.Event(), threading.Event()
-    real = checking.verify
+    real = verification.verify
 
-    def slow(tell: Any) -> Any:
+    def slow(on_progress: Any) -> Any:
         verifies.set()
         may_end.wait(20)
-        return real(tell)
+        return real(on_progress)
 
-    monkeypatch.setattr(checking, "verify", slow)
-    monkeypatch.setattr(signing, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(verification, "verify", slow)
+    monkeypatch.setattr(signing, "INTERVAL_S", 0.05)
     monkeypatch.setattr(checkpoints, "SIGN_AFTER", timedelta(seconds=0.1))
     write(system)  # type: ignore[arg-type]
-    auditor = Auditor()
-    auditor.start()
+    loops = AuditLoops()
+    loops.start()
     try:
         assert verifies.wait(10)
         write(system, 3)  # type: ignore[arg-type]
@@ -306,70 +325,70 @@ def test_signing_goes_on_while_the_whole_trail_is_verified(
         assert not facts_of("audit.checked")
     finally:
         may_end.set()
-        auditor.stop(10)
+        loops.stop(10)
     assert verify().ok
 
 
 @pytest.mark.parametrize("on_the_page", [False, True])
 @pytest.mark.parametrize("read", [False, True])
-def test_a_check_at_the_end_is_cut_off(
+def test_a_verification_is_cut_off_when_the_process_ends(
     proofs: KeyFiles, monkeypatch: pytest.MonkeyPatch, read: bool, on_the_page: bool
 ) -> None:
     verifies, may_go_on = threading.Event(), threading.Event()
-    real = checking.verify
+    real = verification.verify
 
-    def slow(tell: Any) -> Any:
-        result = real(tell) if read else None
+    def slow(on_progress: Any) -> Any:
+        result = real(on_progress) if read else None
         verifies.set()
         may_go_on.wait(20)
-        return result or real(tell)
+        return result or real(on_progress)
 
-    monkeypatch.setattr(checking, "verify", slow)
+    monkeypatch.setattr(verification, "verify", slow)
     write(system, 3)  # type: ignore[arg-type]
-    auditor = Auditor()
+    loops = AuditLoops()
     if on_the_page:
-        monkeypatch.setattr(Signer, "_is_check_due", lambda *_: False)
-    auditor.start()
+        monkeypatch.setattr(Upkeep, "_verify_daily", lambda *_: None)
+    loops.start()
     if on_the_page:
         until(Checkpoint.objects.exists)
-        checking.start(DORA)
+        verification.start(DORA)
     assert verifies.wait(10)
     write(system)  # type: ignore[arg-type]
-    ends = threading.Thread(target=auditor.stop, args=(10,))
+    ends = threading.Thread(target=loops.stop, args=(10,))
     ends.start()
-    assert checking._ends.wait(10)
+    assert verification._ending.wait(10)
     may_go_on.set()
     ends.join(20)
     assert not facts_of("audit.checked")
-    assert checking.progress().error == "It was cut off."  # type: ignore[union-attr]
+    assert verification.progress().error == "It was cut off."  # type: ignore[union-attr]
     assert Checkpoint.objects.first().size == LedgerRow.objects.count() == 5  # type: ignore[union-attr]
 
 
-def test_verifying_runs_once_at_a_time_and_tells_how_far_it_is(
+def test_one_verification_runs_at_a_time_and_reports_its_progress(
     proofs: KeyFiles, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(clock, 3)
-    Signer(clock).sign()
+    Background(clock).sign()
     reads, may_go_on = threading.Event(), threading.Event()
-    real = checking.verify
+    real = verification.verify
 
-    def slow(tell: Any) -> Any:
-        result = real(tell)
+    def slow(on_progress: Any) -> Any:
+        result = real(on_progress)
         reads.set()
         may_go_on.wait(10)
         return result
 
-    monkeypatch.setattr(checking, "verify", slow)
-    assert checking.start(DORA, clock)
+    monkeypatch.setattr(verification, "verify", slow)
+    assert verification.start(DORA, clock)
     assert reads.wait(10)
-    assert not checking.start(DORA, clock)
-    running = checking.progress()
+    assert not verification.start(DORA, clock)
+    running = verification.progress()
     assert running is not None
     assert (running.runs, running.by, running.done, running.total) == (True, "dora", 4, 4)
     assert running.percent == 100
     may_go_on.set()
-    until(lambda: not checking.progress().runs)  # type: ignore[union-attr]
-    result = checking.progress().result  # type: ignore[union-attr]
+    until(lambda: not verification.progress().runs)  # type: ignore[union-attr]
+    result = verification.progress().result  # type: ignore[union-attr]
     assert result is not None
     assert result.ok
     assert AuditEntry.objects.get(kind="audit.checked").actor == "dora"
@@ -378,13 +397,13 @@ def test_verifying_runs_once_at_a_time_and_tells_how_far_it_is(
 def test_a_verification_that_fails_has_ended(
     proofs: KeyFiles, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks(tell: Any) -> None:
+    def breaks(on_progress: Any) -> None:
         raise OSError(5, "the disk is gone", "/a/path")
 
-    monkeypatch.setattr(checking, "verify", breaks)
-    ended = checking.run(DORA, clock)
+    monkeypatch.setattr(verification, "verify", breaks)
+    ended = verification.run(DORA, clock)
     assert ended is not None
-    assert ended == checking.progress()
+    assert ended == verification.progress()
     assert (ended.runs, ended.result, ended.error) == (
         False,
         None,
@@ -392,20 +411,20 @@ def test_a_verification_that_fails_has_ended(
     )
     monkeypatch.undo()
     write(clock)
-    again = checking.run(DORA, clock)
+    again = verification.run(DORA, clock)
     assert again is not None
     assert again.result is not None
 
 
-def test_a_check_that_raises_is_an_alarm_and_tried_again_after_a_day(
-    signer: Signer, clock: FakeClock, anchors: Path
+def test_a_failed_verification_is_an_alarm_and_is_tried_again_after_a_day(
+    background: Background, clock: FakeClock, anchors: Path
 ) -> None:
     write(clock, 3)
     anchors.mkdir()  # a folder is no file of anchors
-    signer.begin()
-    signer.look()
+    background.begin()
+    background.upkeep()
     clock.pass_time(23 * 3600)
-    signer.look()
+    background.upkeep()
     why = "It could not be read to its end: Is a directory"
     (checked,) = facts_of("audit.checked")
     assert checked["error"].startswith(why)
@@ -413,58 +432,58 @@ def test_a_check_that_raises_is_an_alarm_and_tried_again_after_a_day(
     assert alarm.startswith(f"The audit trail could not be verified. {why}")
     assert "The audit trail could not be verified. Audit, Verify says why." in health.problems()
     # Another process, or the next start, knows of it.
-    checking.forget()
-    Signer(clock).look()
+    verification.forget()
+    Background(clock).upkeep()
     assert len(facts_of("audit.checked")) == 1
     clock.pass_time(3600)
-    signer.look()
+    background.upkeep()
     assert len(facts_of("audit.checked")) == 2
     anchors.rmdir()
     clock.pass_time(24 * 3600)
-    signer.look()
-    signer.look()
+    background.upkeep()
+    background.upkeep()
     assert facts_of("audit.checked")[-1]["ok"] is True
     assert "could not be verified" not in str(health.problems())
 
 
-def test_nothing_new_begins_at_the_end(proofs: KeyFiles, clock: FakeClock) -> None:
+def test_no_verification_begins_when_the_process_ends(proofs: KeyFiles, clock: FakeClock) -> None:
     write(clock, 3)
-    checking.end()
-    assert not checking.start(DORA, clock)
-    assert checking.run(DORA, clock) is None
-    assert checking.progress() is None
+    verification.end()
+    assert not verification.start(DORA, clock)
+    assert verification.run(DORA, clock) is None
+    assert verification.progress() is None
 
 
-def test_a_check_that_cannot_even_be_noted_is_not_begun_at_every_look(
-    signer: Signer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+def test_a_verification_that_cannot_even_be_recorded_waits_a_day_too(
+    background: Background, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = []
 
-    def breaks(tell: Any) -> None:
+    def breaks(on_progress: Any) -> None:
         begun.append(clock.now())
         raise ValueError("a hostile row")
 
-    def refuses(*_: Any) -> None:
+    def refuses(*_: Any, **__: Any) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(checking, "verify", breaks)
-    monkeypatch.setattr(checking, "note_check_failed", refuses)
+    monkeypatch.setattr(verification, "verify", breaks)
+    monkeypatch.setattr(verification, "append", refuses)
     write(clock)
-    signer.begin()
-    signer.look()
-    signer.look()
+    background.begin()
+    background.upkeep()
+    background.upkeep()
     assert len(begun) == 1
 
 
-def test_what_stands_for_the_last_check_and_cannot_be_read_begins_no_new_one(
-    signer: Signer, clock: FakeClock
+def test_an_unreadable_result_is_no_reason_to_verify_again(
+    background: Background, clock: FakeClock
 ) -> None:
     write(clock)
-    signer.begin()
-    unseal()
+    background.begin()
+    drop_triggers()
     LedgerRow.objects.filter(pk=AuditEntry.objects.get(kind="audit.checked").seq).update(body="{")
-    seal()
-    Signer(clock).look()
+    make_triggers()
+    Background(clock).upkeep()
     assert len(facts_of("audit.alarm")) == 0
     assert AuditEntry.objects.filter(kind="audit.checked").count() == 1
     assert "The audit trail could not be verified. Audit, Verify says why." in (
@@ -473,138 +492,152 @@ def test_what_stands_for_the_last_check_and_cannot_be_read_begins_no_new_one(
 
 
 @pytest.mark.parametrize("years", [-1, 1000])
-def test_who_writes_only_to_the_database_does_not_put_off_the_next_check(
-    signer: Signer, clock: FakeClock, proofs: KeyFiles, years: int
+def test_a_change_of_the_database_does_not_put_off_the_next_verification(
+    background: Background, clock: FakeClock, proofs: KeyFiles, years: int
 ) -> None:
     write(clock)
-    signer.begin()
+    background.begin()
     clock.pass_time(25 * 3600)
     late = clock.now().replace(year=clock.now().year + years)
     AuditEntry.objects.filter(kind="audit.checked").update(at=late)
     assert "not verified for more than a day" in str(health.health(clock).problems)
-    checking.forget()
-    Signer(clock).look()
+    verification.forget()
+    Background(clock).upkeep()
     assert len(facts_of("audit.checked")) == 2
 
 
 @pytest.mark.parametrize("size", [0, 10**9, 2**62])
-def test_nor_does_who_changes_the_size_of_a_checkpoint(
-    signer: Signer, clock: FakeClock, size: int
+def test_a_changed_size_of_a_checkpoint_does_not_put_it_off_either(
+    background: Background, clock: FakeClock, size: int
 ) -> None:
     write(clock)
-    signer.begin()
+    background.begin()
     Checkpoint.objects.update(size=size)
     write(clock)
     clock.pass_time(25 * 3600)
-    signer.tick()
-    signer.look()
+    background.sign_if_due()
+    background.upkeep()
     assert len(facts_of("audit.checked")) == 2
     assert facts_of("audit.checked")[-1]["ok"] is False
     assert any("last checkpoint" in text or "older" in text for text in reasons_of("audit.alarm"))
 
 
-def test_what_stands_only_in_the_columns_silences_no_alarm(
-    signer: Signer, clock: FakeClock
-) -> None:
+def test_a_change_of_the_index_silences_no_alarm(background: Background, clock: FakeClock) -> None:
     write(clock, 2)
     text = "Something is wrong."
     AuditEntry.objects.filter(seq=2).update(kind="audit.alarm", reason=text)
-    assert checkpoints.raise_alarm("seal", text, clock)
+    assert raise_alarm("seal", text, clock)
     AuditEntry.objects.filter(kind="audit.alarm").update(at=clock.now().replace(year=9000))
-    assert not checkpoints.raise_alarm("seal", text, clock)
+    assert not raise_alarm("seal", text, clock)
     clock.pass_time(25 * 3600)
-    assert checkpoints.raise_alarm("seal", text, clock)
+    assert raise_alarm("seal", text, clock)
 
 
 @pytest.mark.parametrize("at", ["2026-11-23T09:00:00", "0001-01-01T00:00:00+10:00", "soon"])
-def test_an_alarm_whose_time_was_changed_keeps_no_other_from_being_given(
-    signer: Signer, clock: FakeClock, at: str
+def test_an_alarm_whose_time_was_changed_silences_no_later_one(
+    background: Background, clock: FakeClock, at: str
 ) -> None:
-    assert checkpoints.raise_alarm("seal", "Something is wrong.", clock)
+    assert raise_alarm("seal", "Something is wrong.", clock)
     clock.pass_time(25 * 3600)
-    unseal()
+    drop_triggers()
     row = LedgerRow.objects.get()
     told = json.loads(row.body) | {"at": at}
     LedgerRow.objects.update(body=json.dumps(told))
-    seal()
-    assert checkpoints.raise_alarm("seal", "Something is wrong.", clock)
+    make_triggers()
+    assert raise_alarm("seal", "Something is wrong.", clock)
 
 
-def test_a_checkpoint_that_waits_since_a_time_to_come_shows(
-    signer: Signer, clock: FakeClock
+def test_a_delivery_that_waits_since_a_time_in_the_future_shows(
+    background: Background, clock: FakeClock
 ) -> None:
     write(clock)
-    signer.begin()
+    background.begin()
     late = clock.now().replace(year=9000)
     Checkpoint.objects.update(at=late)
-    Delivery.objects.update(next_at=late)
+    CheckpointDelivery.objects.update(next_at=late)
     assert "file sink does not take checkpoints" in str(health.health(clock).problems)
 
 
 @pytest.mark.parametrize(
-    ("act", "room", "name", "text"),
+    ("act", "module", "name", "text"),
     [
         ("sign", checkpoints, "sign", "The audit trail could not be signed."),
-        ("tick", checkpoints, "is_due", "The audit trail could not be signed."),
         (
-            "start",
-            signing.immutability_triggers,
-            "reseal",
-            "The seals of the database could not be looked at.",
+            "sign_if_due",
+            immutability_triggers,
+            "remake",
+            "The triggers of the database could not be checked.",
         ),
-        ("look", health, "trail", "The audit trail could not be looked after."),
+        ("upkeep", health, "trail", "The audit trail could not be looked after."),
     ],
 )
-def test_what_nobody_foresaw_is_an_alarm_where_it_lasts(
-    signer: Signer,
+def test_an_unexpected_error_is_an_alarm_if_it_lasts(
+    background: Background,
     clock: FakeClock,
     monkeypatch: pytest.MonkeyPatch,
     act: str,
-    room: Any,
+    module: Any,
     name: str,
     text: str,
 ) -> None:
-    def breaks(*_: Any) -> None:
+    def fail(*_: Any) -> None:
         raise RuntimeError("a hostile row")
 
-    monkeypatch.setattr(room, name, breaks)
+    monkeypatch.setattr(module, name, fail)
     write(clock)
     for alarms in (0, 0, 1, 1):
         with pytest.raises(RuntimeError):
-            getattr(signer, act)()
+            getattr(background, act)()
         assert reasons_of("audit.alarm") == [f"{text} RuntimeError: a hostile row."] * alarms
-    if act == "look":
+    if act == "upkeep":
         assert health.problems() == (health.UNKNOWN,)
 
 
-def test_a_trail_that_nobody_verifies_any_more_shows(signer: Signer, clock: FakeClock) -> None:
+def test_an_error_in_finding_out_what_is_due_is_an_alarm_if_it_lasts(
+    background: Background, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a hostile row")
+
+    write(clock)
+    background.sign_if_due()
+    monkeypatch.setattr(checkpoints, "is_due", fail)
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            background.sign_if_due()
+    assert reasons_of("audit.alarm") == [
+        "The audit trail could not be signed. RuntimeError: a hostile row."
+    ]
+
+
+def test_a_trail_that_is_no_longer_verified_shows(background: Background, clock: FakeClock) -> None:
     said = "The whole audit trail was not verified for more than a day."
     write(clock)
-    signer.sign()  # and no check follows
+    background.sign()  # and no check follows
     assert said not in health.health(clock).problems
     clock.pass_time(26 * 3600)
     assert said in health.health(clock).problems
-    signer.look()
+    background.upkeep()
     assert said not in health.health(clock).problems
     clock.pass_time(26 * 3600)
     assert said in health.health(clock).problems
 
 
-def test_what_was_delivered_long_ago_is_forgotten(signer: Signer, clock: FakeClock) -> None:
+def test_old_deliveries_are_deleted(background: Background, clock: FakeClock) -> None:
     write(clock)
-    signer.sign()
+    background.sign()
     claimed = deliveries.claim(FILE, clock)
     assert claimed is not None
-    deliveries.delivered(claimed, clock)
+    deliveries.mark_delivered(claimed, clock)
     deliveries.forget_delivered(clock)
-    assert Delivery.objects.count() == 1
+    assert CheckpointDelivery.objects.count() == 1
     clock.pass_time(31 * 24 * 3600)
     deliveries.forget_delivered(clock)
-    assert Delivery.objects.count() == 0
+    assert CheckpointDelivery.objects.count() == 0
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="of SQLite's plans")
-def test_how_sinks_stand_is_told_without_reading_what_has_arrived(
+def test_the_state_of_sinks_is_read_without_reading_what_has_arrived(
     proofs: KeyFiles, clock: FakeClock
 ) -> None:
     with CaptureQueriesContext(connection) as asked:

@@ -1,4 +1,4 @@
-"""Each sink over real files and sockets: what arrives, and what is said where nothing does."""
+"""Each sink over real files and sockets: what arrives, and the errors if nothing does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from switcher.audit import sinks
 from switcher.audit.paths import FILE, SYSLOG, WEBHOOK, Sink
-from switcher.audit.sinks import NotDelivered, deliver
+from switcher.audit.sinks import NotDelivered, send
 from switcher.audit.verifier.switchboard_verify import read_anchors
 
 NOTE = "switchboard\n7\nBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n\n— switchboard c2lnbmVk\n"
@@ -23,24 +23,24 @@ NOTE = "switchboard\n7\nBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n\n— swit
 # --- file ------------------------------------------------------------------------------------
 
 
-def test_the_file_grows_by_a_line_a_checkpoint(tmp_path: Path) -> None:
+def test_each_checkpoint_adds_a_line_to_the_file(tmp_path: Path) -> None:
     path = tmp_path / "new" / "anchors.txt"
     for _ in range(3):
-        deliver(Sink(FILE, str(path)), NOTE)
+        send(Sink(FILE, str(path)), NOTE)
     assert len(path.read_text().splitlines()) == 3
     assert list(read_anchors(path.read_text().splitlines())) == [NOTE] * 3
 
 
-def test_a_line_that_a_crash_has_cut_does_not_spoil_the_next(tmp_path: Path) -> None:
+def test_a_line_that_a_crash_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
     path = tmp_path / "anchors.txt"
     path.write_text('{"note": "switchb')
-    deliver(Sink(FILE, str(path)), NOTE)
+    send(Sink(FILE, str(path)), NOTE)
     assert list(read_anchors(path.read_text().splitlines())) == [NOTE]
 
 
-def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NotDelivered, match="Is a directory"):
-        deliver(Sink(FILE, str(tmp_path)), NOTE)
+        send(Sink(FILE, str(tmp_path)), NOTE)
 
 
 # --- syslog ----------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def test_syslog_over_udp(scheme: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         server.settimeout(10)
-        deliver(Sink(SYSLOG, f"{scheme}127.0.0.1:{server.getsockname()[1]}"), NOTE)
+        send(Sink(SYSLOG, f"{scheme}127.0.0.1:{server.getsockname()[1]}"), NOTE)
         raw = server.recv(4096)
     assert raw.startswith(b"<38>switchboard: checkpoint ")
     assert heard(raw) == [NOTE]
@@ -64,7 +64,7 @@ def test_syslog_over_udp(scheme: str) -> None:
 def test_syslog_over_tcp() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(10)
-        deliver(Sink(SYSLOG, f"tcp://127.0.0.1:{server.getsockname()[1]}"), NOTE)
+        send(Sink(SYSLOG, f"tcp://127.0.0.1:{server.getsockname()[1]}"), NOTE)
         connection, _ = server.accept()
         with connection, connection.makefile("rb") as file:
             raw = file.read()
@@ -76,7 +76,7 @@ def test_syslog_over_a_local_socket(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(str(tmp_path / "log"))
         server.settimeout(10)
-        deliver(Sink(SYSLOG, str(tmp_path / "log")), NOTE)
+        send(Sink(SYSLOG, str(tmp_path / "log")), NOTE)
         assert heard(server.recv(4096)) == [NOTE]
 
 
@@ -88,15 +88,15 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("target", ["tcp://127.0.0.1:{}", "/nowhere/log"])
-def test_a_syslog_that_is_not_there_is_said(target: str) -> None:
+def test_a_syslog_that_does_not_listen_is_an_error(target: str) -> None:
     with pytest.raises(NotDelivered):
-        deliver(Sink(SYSLOG, target.format(free_port())), NOTE)
+        send(Sink(SYSLOG, target.format(free_port())), NOTE)
 
 
 @pytest.mark.parametrize("target", ["ftp://127.0.0.1", "udp://", "127.0.0.1:many"])
-def test_an_address_that_is_none_is_said(target: str) -> None:
+def test_an_unusable_address_is_an_error(target: str) -> None:
     with pytest.raises(NotDelivered, match="its address cannot be used"):
-        deliver(Sink(SYSLOG, target), NOTE)
+        send(Sink(SYSLOG, target), NOTE)
 
 
 # --- webhook ---------------------------------------------------------------------------------
@@ -149,32 +149,30 @@ def hook() -> Iterator[Hook]:
     server.server_close()
 
 
-def test_a_webhook_gets_the_note(hook: Hook) -> None:
-    deliver(Sink(WEBHOOK, hook.url), NOTE)
+def test_a_webhook_gets_the_checkpoint(hook: Hook) -> None:
+    send(Sink(WEBHOOK, hook.url), NOTE)
     assert hook.got == [{"note": NOTE}]
 
 
 @pytest.mark.parametrize("status", [302, 401, 500])
-def test_another_answer_than_yes_is_none(hook: Hook, status: int) -> None:
+def test_only_a_success_status_counts(hook: Hook, status: int) -> None:
     """A redirect is not followed: it could lead anywhere."""
     hook.status = status
     with pytest.raises(NotDelivered, match=f"answered {status}"):
-        deliver(Sink(WEBHOOK, hook.url), NOTE)
+        send(Sink(WEBHOOK, hook.url), NOTE)
     assert len(hook.got) == 1
 
 
-def test_a_webhook_that_is_silent_is_not_waited_for_long(
-    hook: Hook, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_webhook_times_out(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
     hook.silent = True
-    monkeypatch.setattr(sinks, "ANSWER_S", 0.1)
+    monkeypatch.setattr(sinks, "ANSWER_TIMEOUT_S", 0.1)
     with pytest.raises(NotDelivered, match="no answer in time"):
-        deliver(Sink(WEBHOOK, hook.url), NOTE)
+        send(Sink(WEBHOOK, hook.url), NOTE)
 
 
-def test_what_went_wrong_names_no_address() -> None:
+def test_errors_name_no_address() -> None:
     with pytest.raises(NotDelivered) as caught:
-        deliver(Sink(WEBHOOK, f"http://127.0.0.1:{free_port()}/?token=canary"), NOTE)
+        send(Sink(WEBHOOK, f"http://127.0.0.1:{free_port()}/?token=canary"), NOTE)
     assert str(caught.value) == "cannot connect"
     with pytest.raises(NotDelivered, match="its address cannot be used"):
-        deliver(Sink(WEBHOOK, "canary"), NOTE)
+        send(Sink(WEBHOOK, "canary"), NOTE)

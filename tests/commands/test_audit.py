@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.db import DatabaseError
 
 from switcher.audit import checkpoints
-from switcher.audit.immutability_triggers import seal, unseal
+from switcher.audit.immutability_triggers import drop_triggers, make_triggers
 from switcher.audit.signing_keys import KeyFiles
 from switcher.management.audit import verify as command
 from switcher.management.audit.verify import Bar
@@ -54,9 +54,9 @@ def test_a_good_trail_is_0(signed: KeyFiles, capsys: pytest.CaptureFixture[str])
 def test_a_bad_one_is_1_and_says_where(
     signed: KeyFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    unseal()
+    drop_triggers()
     LedgerRow.objects.filter(seq=2).update(body="{}")
-    seal()
+    make_triggers()
     code, said = run(capsys, "verify")
     assert code == 1
     assert "  intact    NO" in said

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from switcher.audit.immutability_triggers import seal, unseal
+from switcher.audit.immutability_triggers import drop_triggers, make_triggers
 from switcher.domain.states import State
 from switcher.models import SwitchEvent
 from switcher.records import leases, switches
@@ -262,7 +262,7 @@ def test_an_unload_that_is_asked_for_before_the_activation_is_no_matter_of_luck(
 
 def test_two_ends_are_reported(no_fence: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without fence and without the seal of the database a switch may end twice."""
-    unseal()
+    drop_triggers()
     try:
         rules: Counter[str] = Counter()
         for at in range(4, 10):
@@ -271,7 +271,7 @@ def test_two_ends_are_reported(no_fence: None, monkeypatch: pytest.MonkeyPatch) 
             rules.update(broken(pause))
         assert rules["one end each"]
     finally:
-        seal()
+        make_triggers()
 
 
 def test_the_ground_is_the_same_for_each_schedule() -> None:

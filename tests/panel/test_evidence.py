@@ -9,16 +9,17 @@ from datetime import UTC, datetime
 import pytest
 from django.test import Client
 
-from switcher.audit import checking, health
-from switcher.audit.checking import Progress
-from switcher.audit.immutability_triggers import seal, unseal
+from switcher.audit import health, verification
+from switcher.audit.deliveries import Deliverer
+from switcher.audit.immutability_triggers import drop_triggers, make_triggers
 from switcher.audit.paths import FILE, Sink
-from switcher.audit.signer import CheckpointDelivery, Signer
 from switcher.audit.signing_keys import KeyFiles
+from switcher.audit.verification import Progress
 from switcher.audit.verifier import switchboard_verify
 from switcher.audit.verifier.switchboard_verify import PublicKey
 from switcher.models import AuditEntry, LedgerRow
 from tests import make
+from tests.audit.conftest import Background
 from tests.panel.test_board import text_of
 
 pytestmark = pytest.mark.django_db
@@ -29,8 +30,8 @@ BEGAN = datetime(2026, 11, 24, 14, 32, 7, tzinfo=UTC)
 @pytest.fixture
 def signed(proofs: KeyFiles) -> KeyFiles:
     make.host()
-    Signer().begin()
-    CheckpointDelivery(Sink(FILE, str(proofs.private.with_name("anchors.txt")))).tick()
+    Background().begin()
+    Deliverer(Sink(FILE, str(proofs.private.with_name("anchors.txt")))).tick()
     return proofs
 
 
@@ -39,10 +40,10 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a thread: the answer to the click is the end."""
 
     def start(actor: object) -> bool:
-        checking.run(actor)  # type: ignore[arg-type]
+        verification.run(actor)  # type: ignore[arg-type]
         return True
 
-    monkeypatch.setattr(checking, "start", start)
+    monkeypatch.setattr(verification, "start", start)
 
 
 def test_the_page_tells_how_the_proofs_stand(signed: KeyFiles, auditor: Client) -> None:
@@ -71,9 +72,9 @@ def test_a_click_verifies_all_and_is_an_entry_of_who_clicked(
 
 @pytest.mark.usefixtures("_at_once")
 def test_a_bad_trail_is_told_with_its_first_bad_entry(signed: KeyFiles, auditor: Client) -> None:
-    unseal()
+    drop_triggers()
     LedgerRow.objects.filter(seq=2).update(body="{}")
-    seal()
+    make_triggers()
     text = text_of(auditor.post("/audit/verify/", headers={"HX-Request": "true"}))
     assert "The first bad entry is 2." in text
     assert "intact no anchored yes complete yes" in text
@@ -92,7 +93,7 @@ def test_a_verification_that_fails_says_so_and_why(signed: KeyFiles, auditor: Cl
     text = text_of(auditor.post("/audit/verify/", headers={"HX-Request": "true"}))
     assert "for arno, failed. It could not be read to its end: Is a directory" in text
     assert text.count("It could not be read") == 1
-    checking.forget()  # as another process shows it
+    verification.forget()  # as another process shows it
     text = text_of(auditor.get("/audit/verify/"))
     assert "for arno, failed. It could not be read to its end: Is a directory" in text
     assert "The audit trail could not be verified." in text
@@ -102,7 +103,7 @@ def test_while_it_runs_the_fragment_asks_for_itself_again(
     signed: KeyFiles, auditor: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        checking, "_progress", Progress("olga", BEGAN, done=250_000, total=1_000_000)
+        verification, "_progress", Progress("olga", BEGAN, done=250_000, total=1_000_000)
     )
     response = auditor.get("/audit/verify/progress", headers={"HX-Request": "true"})
     text = response.content.decode()
@@ -111,7 +112,8 @@ def test_while_it_runs_the_fragment_asks_for_itself_again(
     assert "Verifying for olga: 250,000 of 1,000,000 entries read." in text_of(response)
     assert "<h1>" not in text
     # A second click changes nothing; the page without a script says so.
-    assert auditor.post("/audit/verify/").status_code == 302
+    with verification._running:
+        assert auditor.post("/audit/verify/").status_code == 302
     assert "It is being verified already." in text_of(auditor.get("/audit/verify/"))
 
 

@@ -18,7 +18,7 @@ from switcher.audit.filters import Filters
 from switcher.audit.ledger import append, writing
 from switcher.audit.search import find
 from switcher.audit.text_index import index_words
-from switcher.models import AuditEntry, LedgerRow, Segment, SwitchEvent
+from switcher.models import ArchiveFile, AuditEntry, LedgerRow, SwitchEvent
 from tests.clocks import FakeClock
 from tests.killmatrix.engines import Missing, PostgreSQL
 from tests.records.conftest import ANNA
@@ -85,12 +85,12 @@ def test_so_it_is_on_postgresql(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite makes tables anew")
-@pytest.mark.parametrize("model", [SwitchEvent, LedgerRow, Segment, AuditEntry])
+@pytest.mark.parametrize("model", [SwitchEvent, LedgerRow, ArchiveFile, AuditEntry])
 @pytest.mark.django_db(transaction=True)
 def test_a_migration_may_make_a_sealed_table_anew(model: Any, clock: FakeClock) -> None:
     with writing():
         append("test.told", ANNA, clock=clock, reason="findable")
-    immutability_triggers.reseal()
+    immutability_triggers.remake()
     told = {"verbosity": 0, "interactive": False, "db": "default"}
     plan = [(Migration("9999_made_anew", "switcher"), False)]
     emit_pre_migrate_signal(**told, plan=plan, apps=apps)
@@ -108,7 +108,7 @@ def test_a_migration_may_make_a_sealed_table_anew(model: Any, clock: FakeClock) 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_migrate_that_changes_no_table_of_ours_lifts_no_seal() -> None:
-    immutability_triggers.reseal()
+    immutability_triggers.remake()
     plan = [(Migration("9999_theirs", "auth"), False)]
     told = {"verbosity": 0, "interactive": False, "db": "default"}
     emit_pre_migrate_signal(**told, plan=plan, apps=apps)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connection, transaction
 
-from switcher.audit.immutability_triggers import SQLITE, seal, unseal
+from switcher.audit.immutability_triggers import SQLITE, drop_triggers, make_triggers
 from switcher.domain.states import ENDED, OPEN, State
 from switcher.models import FailureSeen, Host, LedgerRow, SwitchEvent
 from switcher.records import switches
@@ -215,10 +215,10 @@ def names() -> set[str]:
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's own list of triggers")
 def test_sealing_is_done_again_after_every_migrate_and_may_be_done_twice(db: None) -> None:
-    unseal()
+    drop_triggers()
     assert not names() & set(SQLITE)
-    seal()
-    seal()
+    make_triggers()
+    make_triggers()
     assert set(SQLITE) <= names()
 
 
@@ -226,7 +226,7 @@ def test_sealing_is_done_again_after_every_migrate_and_may_be_done_twice(db: Non
 def test_a_seal_of_an_older_version_gives_way(past: SwitchEvent) -> None:
     run("DROP TRIGGER sealed_switch_update")
     run(f"CREATE TRIGGER sealed_switch_update BEFORE UPDATE ON {SWITCH} WHEN 0 BEGIN SELECT 1; END")
-    seal()
+    make_triggers()
     refused(past, f"UPDATE {SWITCH} SET outcome = 'Well' WHERE id = %s", past.pk)
 
 

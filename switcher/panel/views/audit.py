@@ -12,7 +12,7 @@ from django.utils.http import urlencode
 from django.views.decorators.http import require_POST, require_safe
 
 from switcher.audit import entries, reviews
-from switcher.audit.archive_files import newest_segment, segment_at, segment_of
+from switcher.audit.archive_files import archive_file_at, archive_file_of, newest_archive_file
 from switcher.audit.filters import GROUPS, Filters, group_of, moment, read_what_can_be
 from switcher.audit.point_in_time import then
 from switcher.audit.search import distinct
@@ -62,7 +62,7 @@ def _list(request: HttpRequest, fixed: dict[str, str], context: dict[str, Any]) 
         "fixed": fixed,
         "query": urlencode(kept),
         "now": system.now(),
-        "moved": newest_segment(),
+        "moved": newest_archive_file(),
     }
     if request.headers.get("HX-Target") == LIST:
         return show(request, "audit/list.html#list", context, here="audit")
@@ -91,11 +91,12 @@ def entry(request: HttpRequest, seq: int) -> HttpResponse:
 
 
 def _moved(request: HttpRequest, seq: int) -> HttpResponse:
-    moved = segment_of(seq)
+    moved = archive_file_of(seq)
     if moved is None:
         return missing(request, f"entry {seq}")
     text = (
-        f"It lies in the sealed file {moved.name}, with entries {moved.first:,} to {moved.last:,}. "
+        f"It is in the archive file {moved.file_name}, with entries {moved.first:,} to "
+        f"{moved.last:,}. "
         "The file is listed under Audit, Verify, and verifies by itself."
     )
     context = {"title": f"Entry {seq:,} was moved", "text": text}
@@ -126,7 +127,7 @@ def when(request: HttpRequest) -> HttpResponse:
         except BadRequest as exc:
             error = exc.text
     context = {"at": at, "given": given, "error": error, "now": now}
-    moved = None if error else segment_at(at)
+    moved = None if error else archive_file_at(at)
     context |= {"moved": moved, "hosts": () if error or moved else then(at)}
     return show(request, "audit/when.html", context, here="audit", status=422 if error else 200)
 

@@ -9,8 +9,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods, require_safe
 
-from switcher.audit import checking, health
-from switcher.audit.archive_files import segments
+from switcher.audit import health, verification
+from switcher.audit.archive_files import archive_files
 from switcher.audit.paths import key_files
 from switcher.audit.signing_keys import KeyRefused
 from switcher.audit.status import trail
@@ -27,10 +27,10 @@ def verify(request: HttpRequest) -> HttpResponseBase:
     """How the proofs stand; a POST begins to verify the whole trail."""
     if request.method != "POST":
         found = health.health()
-        context = {"health": found, "trail": found.trail, "progress": checking.progress()}
-        context |= {"segments": segments()}
+        context = {"health": found, "trail": found.trail, "progress": verification.progress()}
+        context |= {"archive_files": archive_files()}
         return show(request, "audit_verify.html", context | {"now": found.trail.now}, here="audit")
-    if not checking.start(actor_of(request)) and not is_htmx(request):
+    if not verification.start(actor_of(request)) and not is_htmx(request):
         messages.info(request, "It is being verified already.")
     if is_htmx(request):
         return _progress(request)
@@ -46,7 +46,7 @@ def progress(request: HttpRequest) -> HttpResponseBase:
 
 def _progress(request: HttpRequest) -> HttpResponse:
     now = system.now()
-    context = {"progress": checking.progress(), "trail": trail(now), "now": now}
+    context = {"progress": verification.progress(), "trail": trail(now), "now": now}
     return show(request, "audit_verify.html#verification", context)
 
 

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods, require_POST
 
-from switcher.audit.archive_files import segment_of
+from switcher.audit.archive_files import archive_file_of
 from switcher.audit.erasure import WAITS, held_of
 from switcher.audit.erasure import erase as erase_personal
 from switcher.audit.export import begin_archive_file, stream
@@ -19,19 +19,18 @@ from switcher.panel.page import actor_of, admins, exporters, missing, show
 @require_POST
 @exporters
 def segment(request: HttpRequest, first: int) -> HttpResponseBase:
-    """Take a sealed file along."""
-    found = segment_of(first)
+    """Download an archive file."""
+    found = archive_file_of(first)
     if found is None:
         return missing(request, f"file of entry {first}")
-    size = found.bytes_there()
-    if size is None:
-        text = f"{found.name} is not in its folder any more. Bring it back there, and try again."
+    if not found.is_there:
+        text = f"{found.file_name} is not in its folder any more. Put it back, and try again."
         context = {"title": "Nothing was exported", "text": text}
         return show(request, "message.html", context, status=404)
     job = begin_archive_file(found, actor_of(request))
     response = StreamingHttpResponse(stream(job), content_type=job.content_type)
-    response["Content-Disposition"] = f'attachment; filename="{found.name}"'
-    response["Content-Length"] = str(size)
+    response["Content-Disposition"] = f'attachment; filename="{found.file_name}"'
+    response["Content-Length"] = str(found.path.stat().st_size)
     response["Cache-Control"] = "no-store"
     return response
 
@@ -50,8 +49,8 @@ def erase(request: HttpRequest, name: str) -> HttpResponseBase:
     except SwitcherError as exc:
         messages.error(request, f"Nothing was erased. {exc.text}", extra_tags="failed")
     else:
-        many = "address and browser" if erased.places == 1 else "addresses and browsers"
-        messages.success(request, f"{erased.places} {many} of {name} erased.", extra_tags="ok")
+        many = "address and browser" if erased.origins == 1 else "addresses and browsers"
+        messages.success(request, f"{erased.origins} {many} of {name} erased.", extra_tags="ok")
         if not erased.gone:
             messages.warning(request, WAITS)
     return redirect("audit-person", name)

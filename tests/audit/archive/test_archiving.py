@@ -1,4 +1,4 @@
-"""Old entries in sealed files: nothing is lost at any moment, and everything still verifies."""
+"""Old entries in archive files: nothing is lost at any moment, and everything still verifies."""
 
 from __future__ import annotations
 
@@ -14,28 +14,26 @@ import pytest
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 
-from switcher.audit import archive_records as segment_rows
-from switcher.audit import archiving, checking, checkpoints, verification
-from switcher.audit import ledger_reader as stored_in
-from switcher.audit.archive_files import newest_segment
+from switcher.audit import archiving, checkpoints, ledger_reader, verification
+from switcher.audit.archive_files import newest_archive_file
 from switcher.audit.archiving import NotArchived, archive
 from switcher.audit.export import JSONL, Export, chunks
 from switcher.audit.filters import Filters
-from switcher.audit.immutability_triggers import seal, unseal
+from switcher.audit.immutability_triggers import drop_triggers, make_triggers
 from switcher.audit.ledger import append, writing
 from switcher.audit.ledger_reader import newest_seq
-from switcher.audit.paths import segment_folder
+from switcher.audit.paths import archive_folder
 from switcher.audit.point_in_time import then
-from switcher.audit.signer import Signer
+from switcher.audit.signer import Upkeep
 from switcher.audit.signing_keys import KeyFiles
 from switcher.audit.verification import verify
 from switcher.audit.verifier.switchboard_verify import verify_files
 from switcher.domain.clock import system
 from switcher.domain.errors import Conflict
-from switcher.models import AuditEntry, LedgerRow, Origin, Segment
+from switcher.models import ArchiveFile, AuditEntry, LedgerRow, Origin
 from switcher.records import Actor
 from tests import make
-from tests.audit.conftest import DORA, verify_export, write
+from tests.audit.conftest import DORA, Background, verify_export, write
 from tests.clocks import FakeClock
 
 pytestmark = [pytest.mark.django_db, pytest.mark.both_databases]
@@ -55,7 +53,7 @@ def old(proofs: KeyFiles, clock: FakeClock) -> FakeClock:
     return clock
 
 
-def move(clock: FakeClock, **values: Any) -> archiving.Due | None:
+def move(clock: FakeClock, **values: Any) -> ArchiveFile | None:
     return archive(clock.now() - timedelta(days=1), DORA, clock, **values)
 
 
@@ -63,7 +61,7 @@ def stored() -> list[int]:
     return list(LedgerRow.objects.order_by("seq").values_list("seq", flat=True))
 
 
-def test_what_is_old_goes_to_a_file_and_all_of_it_verifies(old: FakeClock) -> None:
+def test_old_entries_go_to_a_file_and_everything_verifies(old: FakeClock) -> None:
     moved = move(old)
     assert moved is not None
     assert (moved.first, moved.last) == (1, 41)
@@ -74,55 +72,55 @@ def test_what_is_old_goes_to_a_file_and_all_of_it_verifies(old: FakeClock) -> No
     assert report.report.first_seq == 1
 
 
-def test_the_entry_says_where_they_are(old: FakeClock) -> None:
+def test_the_entry_names_the_file(old: FakeClock) -> None:
     move(old)
     entry = AuditEntry.objects.get(kind="audit.archived")
-    segment = Segment.objects.get()
-    path = segment_folder() / segment.name
-    assert entry.facts["file"] == segment.name
-    assert entry.facts["sha256"] == segment.sha256
+    file = ArchiveFile.objects.get()
+    path = archive_folder() / file.name
+    assert entry.facts["file"] == file.name
+    assert entry.facts["sha256"] == file.sha256
     assert (entry.facts["bytes"], entry.actor) == (path.stat().st_size, "dora")
-    assert segment.entry == entry.seq
+    assert file.entry == entry.seq
     assert stat.S_IMODE(path.stat().st_mode) == 0o400
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_a_segment_proves_itself_alone(old: FakeClock, proofs: KeyFiles) -> None:
-    move(old, most=25)
-    move(old, most=25)
-    for segment in Segment.objects.all():
-        with (segment_folder() / segment.name).open(encoding="utf-8") as lines:
+def test_a_file_proves_itself_alone(old: FakeClock, proofs: KeyFiles) -> None:
+    move(old, max_entries=25)
+    move(old, max_entries=25)
+    for file in ArchiveFile.objects.all():
+        with (archive_folder() / file.name).open(encoding="utf-8") as lines:
             report = verify_export(lines, proofs.root())
         # What tells of the one before it lies in entries that came later than this one's.
-        whole = segment.first == 1
+        whole = file.first == 1
         assert (report.intact, report.anchored, report.complete) == (True, True, whole)
-        assert (report.first_seq, report.last_seq) == (segment.first, segment.last)
+        assert (report.first_seq, report.last_seq) == (file.first, file.last)
 
 
-def test_segments_and_the_export_behind_them_verify_as_one_chain(
+def test_files_and_the_export_after_them_verify_as_one_chain(
     old: FakeClock, proofs: KeyFiles
 ) -> None:
-    move(old, most=25)
-    move(old, most=25)
+    move(old, max_entries=25)
+    move(old, max_entries=25)
     checkpoints.sign(old)
-    whole = Export(JSONL, Filters(), newest_segment(), newest_seq(), "arno", old.now())
+    whole = Export(JSONL, Filters(), newest_archive_file(), newest_seq(), "arno", old.now())
     lines = b"".join(chunk.data for chunk in chunks(whole)).decode().splitlines()
     files = [
-        (segment_folder() / segment.name).read_text(encoding="utf-8").splitlines()
-        for segment in Segment.objects.all()
+        (archive_folder() / file.name).read_text(encoding="utf-8").splitlines()
+        for file in ArchiveFile.objects.all()
     ]
     for some in ([*files, lines], [files[1], lines], [lines]):
         assert verify_files(some, proofs.root()).ok
     assert not verify_files([files[0], lines], proofs.root()).complete
 
 
-@pytest.mark.parametrize("after", ["the segments", "the entries"])
-def test_what_is_moved_while_it_is_signed_is_no_alarm(
+@pytest.mark.parametrize("after", ["the files", "the entries"])
+def test_archiving_while_signing_is_no_alarm(
     old: FakeClock, monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:
     """The newest peak of the tree begins before what is moved."""
     write(old, 5)
-    name = "newest_segment" if after == "the segments" else "begins_behind"
+    name = "newest_archive_file" if after == "the files" else "last_archived"
     real, moves = getattr(checkpoints, name), iter([True])
 
     def move_meanwhile() -> Any:
@@ -138,23 +136,23 @@ def test_what_is_moved_while_it_is_signed_is_no_alarm(
     assert verify().ok
 
 
-def test_a_segment_ends_where_a_checkpoint_does_and_the_next_begins_behind_it(
+def test_a_file_ends_where_a_checkpoint_does_and_the_next_begins_after_it(
     old: FakeClock,
 ) -> None:
-    first, second, third = (move(old, most=25) for _ in range(3))
+    first, second, third = (move(old, max_entries=25) for _ in range(3))
     assert first is not None
     assert second is not None
     assert (first.last, second.first, second.last, third) == (21, 22, 41, None)
 
 
-def test_nothing_young_is_moved(proofs: KeyFiles, clock: FakeClock) -> None:
+def test_nothing_young_is_archived(proofs: KeyFiles, clock: FakeClock) -> None:
     write(clock, 10)
     checkpoints.sign(clock)
     assert move(clock) is None
-    assert not segment_folder().exists()
+    assert not archive_folder().exists()
 
 
-def test_nothing_unsigned_is_moved(proofs: KeyFiles, clock: FakeClock) -> None:
+def test_nothing_unsigned_is_archived(proofs: KeyFiles, clock: FakeClock) -> None:
     write(clock, 10)
     clock.pass_time(7 * 86400)
     assert move(clock) is None
@@ -172,7 +170,7 @@ def test_an_open_switch_keeps_its_entries(old: FakeClock) -> None:
     assert moved.last == last
 
 
-def test_signing_goes_on_and_a_key_is_changed_behind_a_segment(
+def test_signing_continues_and_keys_rotate_after_archiving(
     old: FakeClock, proofs: KeyFiles
 ) -> None:
     checkpoints.rotate_key(DORA, old)
@@ -189,12 +187,12 @@ def test_signing_goes_on_and_a_key_is_changed_behind_a_segment(
     assert checkpoints.key_problem() == ""
     report = verify().report
     assert (report.ok, report.problems) == (True, [])
-    (segment_folder() / Segment.objects.get().name).unlink()
+    (archive_folder() / ArchiveFile.objects.get().name).unlink()
     report = verify().report
     assert (report.intact, report.anchored, report.complete) == (True, True, False)
 
 
-def test_addresses_that_nothing_refers_to_go_as_well(old: FakeClock) -> None:
+def test_addresses_that_nothing_refers_to_are_removed_too(old: FakeClock) -> None:
     with writing():
         append("test.told", BEN, clock=old)
     checkpoints.sign(old)
@@ -209,9 +207,9 @@ def test_addresses_that_nothing_refers_to_go_as_well(old: FakeClock) -> None:
 
 
 @pytest.mark.parametrize(
-    "dies", ["_write", "_verified", "sync_folder", "close", "remove_all_moved"]
+    "dies", ["_write", "_verify", "sync_folder", "record_archived", "remove_all_archived"]
 )  # each before it is done
-def test_what_dies_in_the_middle_loses_nothing_and_is_ended_by_the_next(
+def test_a_crash_at_any_step_loses_nothing_and_the_next_run_finishes(
     old: FakeClock, monkeypatch: pytest.MonkeyPatch, dies: str
 ) -> None:
     class Killed(BaseException):
@@ -221,9 +219,9 @@ def test_what_dies_in_the_middle_loses_nothing_and_is_ended_by_the_next(
         raise Killed
 
     calls = iter([False, True])
-    real = archiving.remove_all_moved
+    real = archiving.remove_all_archived
     with monkeypatch.context() as patched:
-        if dies == "remove_all_moved":  # it is what a run begins with, too
+        if dies == "remove_all_archived":  # it is what a run begins with, too
             patched.setattr(archiving, dies, lambda: die() if next(calls) else real())
         else:
             patched.setattr(archiving, dies, die)
@@ -232,76 +230,76 @@ def test_what_dies_in_the_middle_loses_nothing_and_is_ended_by_the_next(
     assert verify(index=True).ok
     move(old)
     assert stored()[0] == 42
-    assert Segment.objects.count() == 1
+    assert ArchiveFile.objects.count() == 1
     assert AuditEntry.objects.filter(kind="audit.archived").count() == 1
-    assert archiving.orphans() == ()
-    assert not list(segment_folder().glob(".*.part"))
+    assert archiving.orphans() == []
+    assert not list(archive_folder().glob(".*.part"))
     assert verify(index=True).ok
 
 
 @pytest.mark.parametrize("call", range(4))
-def test_a_move_that_is_cut_off_has_told_of_nothing(
+def test_archiving_that_is_cut_off_records_nothing(
     old: FakeClock, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
     """At whichever call: while it writes, while it reads that again, before it tells of it."""
-    monkeypatch.setattr(archiving, "TELL_EVERY", 20)
+    monkeypatch.setattr(archiving, "PROGRESS_LINES", 20)
     calls = iter(range(100))
 
     def cut(*_: int) -> None:
         if next(calls) == call:
-            raise checking.Cut
+            raise verification.Cut
 
     newest = newest_seq()
-    with pytest.raises(checking.Cut):
-        move(old, tell=cut)
-    assert (newest_seq(), Segment.objects.count()) == (newest, 0)
-    assert not list(segment_folder().glob("*audit-*"))
+    with pytest.raises(verification.Cut):
+        move(old, on_progress=cut)
+    assert (newest_seq(), ArchiveFile.objects.count()) == (newest, 0)
+    assert not list(archive_folder().glob("*audit-*"))
     assert move(old) is not None
     assert verify(index=True).ok
 
 
-def test_of_two_who_move_the_same_entries_one_is_refused(old: FakeClock) -> None:
+def test_a_second_process_is_refused(old: FakeClock) -> None:
     def second(*_: int) -> None:
-        before = set(segment_folder().glob("*audit-*"))
-        with pytest.raises(Conflict, match="Another process is moving old entries"):
+        before = set(archive_folder().glob("*audit-*"))
+        with pytest.raises(archiving.Busy):
             move(old)
-        assert set(segment_folder().glob("*audit-*")) == before
+        assert set(archive_folder().glob("*audit-*")) == before
 
-    assert move(old, tell=second) is not None
-    segment = Segment.objects.get()
-    sealed = (segment_folder() / segment.name).read_bytes()
-    assert hashlib.sha256(sealed).hexdigest() == segment.sha256
+    assert move(old, on_progress=second) is not None
+    file = ArchiveFile.objects.get()
+    sealed = (archive_folder() / file.name).read_bytes()
+    assert hashlib.sha256(sealed).hexdigest() == file.sha256
     assert verify(index=True).ok
 
 
 @pytest.mark.both_databases(on=["postgresql"])  # there servers share a database
-def test_who_moves_entries_on_another_machine_is_seen_by_the_database(
+def test_a_process_on_another_machine_is_refused_by_the_database(
     old: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fcntl.flock", lambda *_: None)  # another machine's folder
     other = connection.copy()
     try:
         with other.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s)", [segment_rows._ARCHIVE_LOCK])
-        with pytest.raises(Conflict, match="Another process is moving old entries"):
+            cursor.execute("SELECT pg_advisory_lock(%s)", [archiving._ARCHIVE_LOCK])
+        with pytest.raises(archiving.Busy):
             move(old)
     finally:
         other.close()
     assert stored()[0] == 1
 
 
-def test_the_run_after_a_crash_uses_the_file_that_is_there(
+def test_the_run_after_a_crash_uses_the_file_that_exists(
     old: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is what was verified; to write it again would take the place of a file."""
     with monkeypatch.context() as patched, pytest.raises(InterruptedError):
-        patched.setattr(archiving, "close", interrupted)
+        patched.setattr(archiving, "record_archived", interrupted)
         move(old)
     (left,) = archiving.orphans()
-    before = (segment_folder() / left).stat()
+    before = (archive_folder() / left).stat()
     old.pass_time(60)
     move(old)
-    assert (segment_folder() / left).stat().st_ino == before.st_ino
+    assert (archive_folder() / left).stat().st_ino == before.st_ino
     assert verify().ok
 
 
@@ -310,11 +308,9 @@ def interrupted(*_: Any, **__: Any) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "another's\n", "{}\n", '{"type":"export"}\n'])
-def test_a_file_that_is_no_such_segment_is_neither_replaced_nor_taken_for_one(
-    old: FakeClock, content: str
-) -> None:
-    segment_folder().mkdir()
-    path = segment_folder() / "audit-000000000001-000000000041.jsonl"
+def test_a_file_of_the_same_name_is_neither_replaced_nor_used(old: FakeClock, content: str) -> None:
+    archive_folder().mkdir()
+    path = archive_folder() / "audit-000000000001-000000000041.jsonl"
     path.write_text(content)
     with pytest.raises(NotArchived, match=path.name):
         move(old)
@@ -322,88 +318,88 @@ def test_a_file_that_is_no_such_segment_is_neither_replaced_nor_taken_for_one(
 
 
 def test_a_file_that_appears_while_another_is_written_is_not_replaced(old: FakeClock) -> None:
-    path = segment_folder() / "audit-000000000001-000000000041.jsonl"
+    path = archive_folder() / "audit-000000000001-000000000041.jsonl"
     with pytest.raises(Conflict, match="appeared meanwhile"):
-        move(old, tell=lambda *_: path.write_text("another's"))
+        move(old, on_progress=lambda *_: path.write_text("another's"))
     assert (path.read_text(), stored()[0]) == ("another's", 1)
 
 
-def test_what_a_crash_left_half_written_is_in_nobodys_way(old: FakeClock) -> None:
+def test_a_half_written_file_of_a_crash_is_removed(old: FakeClock) -> None:
     """Also where it cannot be written to: it is for its owner to read alone."""
-    segment_folder().mkdir()
-    left = segment_folder() / ".audit-000000000001-000000000041.jsonl.part"
+    archive_folder().mkdir()
+    left = archive_folder() / ".audit-000000000001-000000000041.jsonl.part"
     left.write_text("half")
     left.chmod(0o400)
     assert move(old) is not None
     assert not left.exists()
 
 
-def test_what_does_not_verify_stays(old: FakeClock) -> None:
-    unseal()
+def test_entries_that_do_not_verify_stay(old: FakeClock) -> None:
+    drop_triggers()
     LedgerRow.objects.filter(pk=7).update(body=LedgerRow.objects.get(pk=7).body + " ")
-    seal()
+    make_triggers()
     with pytest.raises(NotArchived, match="Entry 7 was changed"):
         move(old)
     assert stored()[0] == 1
-    assert [path.name for path in segment_folder().iterdir()] == [".lock"]
+    assert [path.name for path in archive_folder().iterdir()] == [".lock"]
 
 
-def test_only_what_was_moved_can_be_deleted(old: FakeClock) -> None:
+def test_only_archived_entries_can_be_deleted(old: FakeClock) -> None:
     move(old)
     with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
         LedgerRow.objects.filter(pk=45).delete()
     with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
-        Segment.objects.update(last=50)
+        ArchiveFile.objects.update(last=50)
     with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
-        Segment.objects.all().delete()
-    row = Segment.objects.get()
+        ArchiveFile.objects.all().delete()
+    row = ArchiveFile.objects.get()
     row.pk, row.first, row.last = None, 45, 50
     with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
         row.save(force_insert=True)
 
 
-def test_the_schedule_moves_one_segment_at_a_look(
+def test_the_schedule_archives_one_file_at_a_time(
     old: FakeClock, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    signer = Signer(old)
-    signer.look()
-    assert not Segment.objects.exists()
+    background = Background(old)
+    background.upkeep()
+    assert not ArchiveFile.objects.exists()
     settings.SWITCHER_AUDIT_KEEP_DAYS = 1
-    signer.look()
-    assert Segment.objects.count() == 1
+    background.upkeep()
+    assert ArchiveFile.objects.count() == 1
 
 
 def spans() -> list[tuple[int, int]]:
-    return list(Segment.objects.order_by("first").values_list("first", "last"))
+    return list(ArchiveFile.objects.order_by("first").values_list("first", "last"))
 
 
-def test_what_a_segment_leaves_behind_is_no_reason_for_the_next(
+def test_the_entries_of_archiving_are_no_reason_for_the_next_file(
     old: FakeClock, settings: Any
 ) -> None:
     """Its own entry, and the daily checks, become old as well."""
     settings.SWITCHER_AUDIT_KEEP_DAYS = 1
-    signer = Signer(old)
+    background = Background(old)
     for _ in range(20):
-        signer.look()
-        signer.sign()
+        background.upkeep()
+        background.sign()
         old.pass_time(12 * 3600)
     first, second = spans()
     assert first == (1, 41)
     assert second[0] == 42  # what was young then
 
 
-def test_the_schedule_makes_a_segment_a_day_and_more_only_when_they_are_full(
+def test_the_schedule_makes_one_file_a_day_unless_a_full_one_is_due(
     old: FakeClock, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.SWITCHER_AUDIT_KEEP_DAYS = 1
-    signer = Signer(old)
-    monkeypatch.setattr(archiving, "MOST", 25)
+    background = Background(old)
+    monkeypatch.setattr(archiving, "MAX_ENTRIES", 25)
     monkeypatch.setattr(archiving.archive, "__defaults__", (system, 25, lambda *_: None))
-    signer.look()
-    signer.look()
+    background.upkeep()
+    background.upkeep()
     assert spans() == [(1, 21)]  # the other 20 are not a full one
     old.pass_time(24 * 3600)
-    signer.look()
+    background.upkeep()
     assert spans()[:2] == [(1, 21), (22, 41)]
     write(old, 30)
     checkpoints.sign(old)
@@ -412,22 +408,24 @@ def test_the_schedule_makes_a_segment_a_day_and_more_only_when_they_are_full(
     assert len(spans()) == 3
 
 
-def test_a_schedule_that_finds_another_at_it_says_nothing(old: FakeClock, settings: Any) -> None:
+def test_a_schedule_that_finds_another_process_at_it_does_nothing(
+    old: FakeClock, settings: Any
+) -> None:
     settings.SWITCHER_AUDIT_KEEP_DAYS = 1
-    assert move(old, tell=lambda *_: Signer(old)._move_old()) is not None
+    assert move(old, on_progress=lambda *_: Upkeep(old)._archive_old()) is not None
     assert not AuditEntry.objects.filter(kind="audit.alarm").exists()
     assert len(spans()) == 1
 
 
-def test_an_archive_that_fails_is_an_alarm(old: FakeClock, settings: Any) -> None:
+def test_archiving_that_fails_is_an_alarm(old: FakeClock, settings: Any) -> None:
     settings.SWITCHER_AUDIT_KEEP_DAYS = 1
-    segment_folder().parent.joinpath("audit-segments").write_text("in the way")
-    Signer(old).look()
+    archive_folder().parent.joinpath("audit-segments").write_text("in the way")
+    Background(old).upkeep()
     alarm = AuditEntry.objects.get(kind="audit.alarm", reason__startswith="Old entries")
-    assert "could not be moved" in alarm.reason
+    assert "could not be archived" in alarm.reason
 
 
-def test_an_archive_that_fails_is_not_tried_again_at_every_look(
+def test_archiving_that_fails_is_not_tried_again_at_once(
     old: FakeClock, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.SWITCHER_AUDIT_KEEP_DAYS = 1
@@ -438,9 +436,9 @@ def test_an_archive_that_fails_is_not_tried_again_at_every_look(
         raise NotArchived("What is stored does not verify.")
 
     monkeypatch.setattr(archiving, "archive_on_schedule", fails)
-    signer = Signer(old)
+    background = Background(old)
     for _ in range(4):
-        signer.look()
+        background.upkeep()
         old.pass_time(400)
     assert len(tries) == 2
 
@@ -451,27 +449,25 @@ class TestWhileOthersRead:
     @pytest.fixture
     def many(self, old: FakeClock, monkeypatch: pytest.MonkeyPatch) -> FakeClock:
         """Read ten at a time."""
-        for vendor in ("_SQLITE", "_POSTGRES"):
-            sql = getattr(stored_in, vendor).replace("LIMIT 1000", "LIMIT 10")
-            monkeypatch.setattr(stored_in, vendor, sql)
+        monkeypatch.setattr(ledger_reader, "CHUNK", 10)
         return old
 
     @pytest.mark.parametrize("index", [False, True])
     @pytest.mark.parametrize("most", [11, 21, 100])
     @pytest.mark.parametrize("after", [0, 10, 20, 40])
-    def test_verify_goes_on_in_the_file(
+    def test_verifying_continues_in_the_file(
         self, many: FakeClock, after: int, most: int, index: bool
     ) -> None:
         def tell(done: int, total: int) -> None:
             if done >= after:
-                move(many, most=most)
+                move(many, max_entries=most)
 
         report = verify(tell, index=index)
         assert (report.ok, report.report.problems) == (True, [])
         assert report.report.entries >= 51
 
-    @pytest.mark.parametrize("at", ["segments", "newest_seq"])
-    def test_verify_that_begins_as_they_are_moved(
+    @pytest.mark.parametrize("at", ["archive_files", "newest_seq"])
+    def test_verifying_that_begins_during_archiving(
         self, many: FakeClock, monkeypatch: pytest.MonkeyPatch, at: str
     ) -> None:
         real = getattr(verification, at)
@@ -485,11 +481,11 @@ class TestWhileOthersRead:
         assert verify(index=True).report.problems == []
 
     @pytest.mark.parametrize("after", [-1, 0, 1, 2, 4])
-    def test_an_export_goes_on_in_the_file(
+    def test_an_export_continues_in_the_file(
         self, many: FakeClock, proofs: KeyFiles, after: int
     ) -> None:
         lines = []
-        whole = Export(JSONL, Filters(), newest_segment(), newest_seq(), "arno", many.now())
+        whole = Export(JSONL, Filters(), newest_archive_file(), newest_seq(), "arno", many.now())
         if after == -1:
             assert move(many) is not None
         for number, chunk in enumerate(chunks(whole)):
@@ -499,11 +495,11 @@ class TestWhileOthersRead:
         report = verify_export(lines, proofs.root())
         assert (report.ok, report.problems, report.entries) == (True, [], 50)
 
-    def test_a_file_that_is_gone_then_is_told_all_the_same(self, many: FakeClock) -> None:
+    def test_a_file_that_is_gone_by_then_is_reported(self, many: FakeClock) -> None:
         def tell(done: int, total: int) -> None:
-            if not Segment.objects.exists():
+            if not ArchiveFile.objects.exists():
                 move(many)
-                (segment_folder() / Segment.objects.get().name).unlink()
+                (archive_folder() / ArchiveFile.objects.get().name).unlink()
 
         report = verify(tell).report
         assert (report.intact, report.anchored, report.complete) == (True, True, False)
@@ -531,14 +527,14 @@ class TestWhoWasActiveWhen:
         assert (north.model, north.since) == ("mid-a", since)
         assert [line.kind for line in north.proofs] == ["audit.archived"]
 
-    def test_through_two_segments(self, proofs: KeyFiles, clock: FakeClock) -> None:
+    def test_it_is_known_through_two_files(self, proofs: KeyFiles, clock: FakeClock) -> None:
         self.tell(clock, "host.activated", model="mid-a")
         self.archived(clock)
         self.tell(clock, "host.changed")
         self.archived(clock)
         assert [h.model for h in then(clock.now())] == ["mid-a"]
 
-    def test_what_came_later_counts(self, proofs: KeyFiles, clock: FakeClock) -> None:
+    def test_a_later_entry_counts(self, proofs: KeyFiles, clock: FakeClock) -> None:
         self.tell(clock, "host.activated", model="mid-a")
         self.archived(clock)
         clock.pass_time(60)
@@ -574,12 +570,14 @@ class TestCommand:
         assert "would be moved" in run("archive", "--older-than", "0", "--dry-run")
         assert stored()[0] == 1
 
-    def test_it_moves_and_tells_as_json(self, old: FakeClock, run: Callable[..., str]) -> None:
+    def test_it_archives_and_prints_json(self, old: FakeClock, run: Callable[..., str]) -> None:
         told = json.loads(run("archive", "--before", "2099-01-01", "--json"))
         assert told["moved"][0]["first"] == 1
-        assert Path(segment_folder() / told["moved"][0]["file"]).is_file()
+        assert Path(archive_folder() / told["moved"][0]["file"]).is_file()
 
-    def test_there_is_nothing_to_move(self, old: FakeClock, run: Callable[..., str]) -> None:
+    def test_it_says_that_there_is_nothing_to_archive(
+        self, old: FakeClock, run: Callable[..., str]
+    ) -> None:
         assert "No entries from before 2000-01-01 00:00 UTC" in run(
             "archive", "--before", "2000-01-01"
         )

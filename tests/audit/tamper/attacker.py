@@ -9,12 +9,12 @@ from typing import Any
 from django.db import connection
 
 from switcher.audit import checkpoints, deliveries
-from switcher.audit.immutability_triggers import unseal
+from switcher.audit.immutability_triggers import drop_triggers
 from switcher.audit.ledger import Actor, append, writing
 from switcher.audit.ledger_reader import stored_rows
 from switcher.audit.paths import sinks
 from switcher.audit.signing_keys import KeyFiles, SigningKey, new_key
-from switcher.audit.sinks import deliver
+from switcher.audit.sinks import send
 from switcher.audit.verifier.switchboard_verify import GENESIS, Tree, leaf
 from switcher.models import Checkpoint, LedgerRow
 from tests.audit.conftest import Entry
@@ -36,8 +36,8 @@ def sign_and_anchor(clock: FakeClock) -> None:
     assert checkpoints.sign(clock) is not None
     for sink in sinks():
         while (claimed := deliveries.claim(sink.name, clock)) is not None:
-            deliver(sink, claimed.note)
-            deliveries.delivered(claimed, clock)
+            send(sink, claimed.checkpoint.note)
+            deliveries.mark_delivered(claimed, clock)
 
 
 def export(anchored: bool = True) -> list[str]:
@@ -61,7 +61,7 @@ class Attacker:
     clock: FakeClock
 
     def __post_init__(self) -> None:
-        unseal()
+        drop_triggers()
 
     def sql(self, text: str, *values: Any) -> None:
         with connection.cursor() as cursor:

@@ -12,18 +12,20 @@ from django.db import connection, models
 from django.test import Client
 
 from switcher.access import AUDITORS
-from switcher.audit import checking, health, reviews, subtrees
+from switcher.audit import health, reviews, subtrees, verification
+from switcher.audit.deliveries import Deliverer
 from switcher.audit.ledger import append, writing
 from switcher.audit.ledger_reader import newest_seq
 from switcher.audit.paths import sinks
 from switcher.audit.search_index import rebuild
-from switcher.audit.signer import ALARM_AFTER, CheckpointDelivery, Signer
+from switcher.audit.signer import ALARM_AFTER
 from switcher.audit.signing_keys import KeyFiles
 from switcher.audit.verification import size_of, verify
 from switcher.domain.errors import TrailUnreadable
-from switcher.models import AuditEntry, Checkpoint, Delivery, Origin, Review, Subtree
+from switcher.models import AuditEntry, Checkpoint, CheckpointDelivery, Origin, Review, Subtree
 from switcher.records import Actor
 from tests import make
+from tests.audit.conftest import Background
 from tests.audit.tamper.attacker import Attacker, write
 from tests.clocks import FakeClock
 
@@ -36,7 +38,7 @@ BAD_TIMES = {
     "postgresql": ["'infinity'", "'0044-03-15 BC'"],
 }[connection.vendor]
 NOTE = {"sqlite": "CAST(note AS BLOB)", "postgresql": "convert_to(note, 'UTF8')"}[connection.vendor]
-TABLES = (AuditEntry, Checkpoint, Delivery, Origin, Review, Subtree)
+TABLES = (AuditEntry, Checkpoint, CheckpointDelivery, Origin, Review, Subtree)
 ARNO = Actor("arno", "page")
 
 
@@ -63,13 +65,13 @@ def cells() -> Iterator[tuple[str, str, str]]:
 
 @pytest.fixture
 def written(proofs: KeyFiles, clock: FakeClock) -> Attacker:
-    checking.forget()
+    verification.forget()
     write(5, clock)
     anna = Actor("anna", "page", ip="10.1.1.1", agent="A browser")
     with writing():
         append("host.activated", anna, host="north-1", clock=clock, model="llama3.1:8b")
     reviews.review([2], ARNO, "Seen.", clock)
-    Signer(clock).begin()
+    Background(clock).begin()
     write(2, clock)
     subtrees.keep()
     Subtree.objects.bulk_create([Subtree(id=255, hash=bytes(32))], ignore_conflicts=True)
@@ -88,7 +90,7 @@ def spoil(attacker: Attacker, table: str, column: str, value: str) -> None:
 def _no_leftovers() -> Iterator[None]:
     """References that lead nowhere would fail the end of the test's transaction."""
     yield
-    for table in (Delivery, Review, AuditEntry):
+    for table in (CheckpointDelivery, Review, AuditEntry):
         with connection.cursor() as cursor:
             cursor.execute(f"DELETE FROM {table._meta.db_table}")
 
@@ -122,11 +124,11 @@ def test_the_trail_is_signed_or_an_alarm_is_raised(
 ) -> None:
     spoil(written, table, column, value)
     clock.pass_time(50)
-    signer = Signer(clock)
-    keep_trying(signer.tick)
+    background = Background(clock)
+    keep_trying(background.sign_if_due)
     for sink in sinks():
-        keep_trying(CheckpointDelivery(sink, clock).tick)
-    keep_trying(signer.look)
+        keep_trying(Deliverer(sink, clock).tick)
+    keep_trying(background.upkeep)
     assert signed_size() >= 10 or alarms()
     answer = client.get("/health").json()
     assert answer["ok"] is False or answer["audit"]["entries"] == newest_seq()
@@ -154,9 +156,9 @@ def test_a_checkpoint_without_a_time_is_an_alarm_and_health_says_so(
     written: Attacker, clock: FakeClock, client: Client, value: str
 ) -> None:
     spoil(written, "switcher_checkpoint", "at", value)
-    signer = Signer(clock)
-    signer.sign()
-    signer.sign()
+    background = Background(clock)
+    background.sign()
+    background.sign()
     assert alarms() == 1
     with pytest.raises(TrailUnreadable, match="table switcher_checkpoint"):
         health.health(clock)

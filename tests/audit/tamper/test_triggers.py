@@ -104,12 +104,12 @@ def test_on_postgresql_a_trigger_that_is_missing_or_altered_is_found_and_recreat
 
 
 def check_recreated(statements: tuple[str, ...], name: str) -> None:
-    assert immutability_triggers.reseal() == []
+    assert immutability_triggers.remake() == []
     with connection.cursor() as cursor:
         for sql in statements:
             cursor.execute(sql)
     assert immutability_triggers.differing() == [name]
-    assert immutability_triggers.reseal() == [name]
+    assert immutability_triggers.remake() == [name]
     assert immutability_triggers.differing() == []
     with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():
         LedgerRow.objects.all().delete()
@@ -120,7 +120,7 @@ def test_seals_survive_a_table_that_is_made_anew(trail: KeyFiles) -> None:
     from django.apps import apps
     from django.core.management import call_command
 
-    immutability_triggers.unseal()  # SQLite renames no table that a seal of another one looks at
+    immutability_triggers.drop_triggers()  # as before every migration
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE TABLE copy AS SELECT * FROM {TABLE}")
         cursor.execute(f"DROP TABLE {TABLE}")
