@@ -9,10 +9,11 @@ import pytest
 from django.test import Client
 
 from switcher.audit import health
+from switcher.audit.deliveries import Deliverer
 from switcher.audit.paths import FILE, Sink
-from switcher.audit.signer import CheckpointDelivery, Signer
 from switcher.audit.signing_keys import KeyFiles
 from tests import make
+from tests.audit.conftest import Background
 
 pytestmark = pytest.mark.django_db
 
@@ -29,8 +30,8 @@ def test_it_answers_without_signing_in(proofs: KeyFiles, client: Client) -> None
 
 def test_it_tells_how_old_the_last_checkpoint_is(proofs: KeyFiles, client: Client) -> None:
     make.host()
-    Signer().begin()
-    CheckpointDelivery(Sink(FILE, str(proofs.private.with_name("anchors.txt")))).tick()
+    Background().begin()
+    Deliverer(Sink(FILE, str(proofs.private.with_name("anchors.txt")))).tick()
     told = client.get("/health").json()["audit"]
     assert told["signed"] == 2
     assert 0 <= told["last_checkpoint_age_s"] < 60
@@ -41,7 +42,7 @@ def test_it_tells_no_path_and_no_address(
     proofs: KeyFiles, client: Client, settings: object, tmp_path: Path
 ) -> None:
     make.host(base_url="http://canary.test:11434")
-    Signer().begin()
+    Background().begin()
     proofs.private.chmod(0o644)
     response = client.get("/health")
     assert response.json()["problems"][0] == "The signing key cannot be used."
