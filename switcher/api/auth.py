@@ -30,8 +30,8 @@ class Person:
 
 
 class SessionCookie(AuthBase):
-    """Lets in whoever sends the cookie of a signed-in session. That suffices, since a request that
-    a browser marks as another site's is refused first."""
+    """Accepts the cookie of a signed-in session. That is enough, because a request that a browser
+    marks as coming from another site is refused first."""
 
     openapi_type = "apiKey"
     openapi_in = "cookie"

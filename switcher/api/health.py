@@ -1,4 +1,4 @@
-"""`/health`: for a monitor, without signing in. Counts, times and sentences; nothing secret."""
+"""`/health`: the state of the audit trail, for monitors without an account; holds no secrets."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ log = logging.getLogger(__name__)
 
 @require_safe
 def health(request: HttpRequest) -> HttpResponse:
-    """200 whenever the server can serve, also with problems: a dead sink of the audit trail is no
-    reason to take the server away from its clients. Look at `ok`."""
-    response = JsonResponse(_told())
+    """Answer 200 whenever the server can serve, also with problems: a dead sink of the audit trail
+    is no reason to take the server out of service. Monitors look at `ok`."""
+    response = JsonResponse(_status())
     response["Cache-Control"] = "no-store"
     return response
 
 
-def _told() -> dict[str, Any]:
+def _status() -> dict[str, Any]:
     try:
         return audit.health().to_json()
     except Exception:
-        # A monitor has to hear of it, whatever it is.
-        log.exception("how the audit trail stands could not be read")
+        # Whatever it is, a monitor has to learn of it.
+        log.exception("the state of the audit trail could not be read")
         return {"ok": False, "problems": [audit.UNKNOWN], "audit": None}

@@ -60,7 +60,7 @@ KINDS: dict[str, tuple[int, str]] = {
 
 
 class Problem(Exception):
-    """Something to answer instead of a result. `members` are further ones of the document."""
+    """An answer instead of a result. `members` are added to its document."""
 
     def __init__(self, code: str, detail: str, status: int = 0, **members: Any) -> None:
         super().__init__(detail)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from django.core.exceptions import RequestDataTooBig
@@ -285,7 +285,7 @@ def _next_page(request: HttpRequest, last: int) -> str:
 # Errors, as problem documents.
 
 
-def _to_problem(exc: object) -> Problem:
+def _to_problem(exc: object) -> Problem | None:
     match exc:
         case Problem():
             return exc
@@ -299,12 +299,16 @@ def _to_problem(exc: object) -> Problem:
             return Problem("bad-json", f"The body is not JSON. Send for example {EXAMPLE}.")
         case HttpError():
             return Problem("error", str(exc), exc.status_code)
-    log.error("the API failed", exc_info=exc, extra={"action": "api-failed"})  # type: ignore[arg-type]
-    return Problem("internal", problems.INTERNAL_TEXT)
+    return None
 
 
 def _on_error(request: HttpRequest, exc: Exception | type[Exception]) -> HttpResponse:
-    return problems.render(request, _to_problem(exc))
+    problem = _to_problem(exc)
+    if problem is None:
+        extra = {"action": "api-failed"}
+        log.error("%s failed", request.path, exc_info=cast(Exception, exc), extra=extra)
+        problem = Problem("internal", problems.INTERNAL_TEXT)
+    return problems.render(request, problem)
 
 
 for kind in (Problem, SwitcherError, ValidationError, HttpError, RequestDataTooBig, Exception):

@@ -44,7 +44,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """How much is used of how much. `total` is None if nobody has set it: Ollama never says."""
+    """How much is used of how much. `total` is None if not set: Ollama does not report it."""
 
     segments: tuple[Segment, ...]
     used: int

@@ -13,7 +13,7 @@ from switcher.presentation.hosts import HostView, present_host
 from switcher.presentation.switches import SwitchLine, SwitchView, line_of, view_of
 from switcher.queries.board import RECENT_SWITCHES, BoardFacts, board_facts
 
-# A switch that has just ended stays on the board this long, so that one sees how it went.
+# A switch that has just ended stays on the board this long, so that people see how it ended.
 SHOW_ENDED_S = 60.0
 
 
@@ -88,7 +88,7 @@ def _panels(facts: BoardFacts, now: datetime) -> tuple[SwitchView, ...]:
 
 
 def _choices(profiles: Iterable[tuple[str, str]]) -> tuple[Choice, ...]:
-    """Return profiles by their models; where several are of one model, they are named too."""
+    """Return profiles by their models, with their own names where several have the same model."""
     models = [(name, ModelName.parse(tag)) for name, tag in profiles]
     counts = Counter(model for _, model in models)
     return tuple(

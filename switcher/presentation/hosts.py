@@ -101,7 +101,7 @@ class HostView(HostDetail):
 
     @property
     def last_known(self) -> bool:
-        """Whether what is shown may no longer be so."""
+        """Whether what is shown may be outdated."""
         return self.state in {"offline", "stale"}
 
     @property
@@ -121,7 +121,7 @@ class HostView(HostDetail):
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """What else there is to say of what is loaded, in a few words each."""
+        """More about what is loaded, a few words each."""
         main, rest = self._main, [r for r in self.residents if r is not self._main]
         share = []
         if main is not None:
@@ -147,12 +147,12 @@ class HostView(HostDetail):
 
     @property
     def ghosts_mark(self) -> str:
-        """Changes when what is shown of ghosts does."""
+        """A value that changes when what is shown of ghosts changes."""
         return _mark(f"{g.digest[:12]}-{int(g.reached)}-{g.remains}" for g in self.ghosts)
 
     @property
     def holds(self) -> str:
-        """Changes when a plan that was made before may no longer hold."""
+        """A value that changes when a plan made before may no longer apply."""
         active = self.active.digest if self.active else ""
         return _mark([*sorted(f"{r.digest}:{r.bytes}" for r in self.residents), active])
 

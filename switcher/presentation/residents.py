@@ -1,4 +1,4 @@
-"""What is loaded on a host, and what each model is there for."""
+"""The models that are loaded on a host, and why each of them is there."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ResidentRow:
     slow: bool
     ghost: str  # why it is one: overdue, replaced, deleted
     reached: bool  # some name on the disk means it, so it can be freed
-    remains: str  # what there is to wait for where it cannot be freed
+    remains: str  # when it leaves by itself, if it cannot be freed
 
     @property
     def bytes(self) -> int:
@@ -50,7 +50,7 @@ def main_row(rows: tuple[ResidentRow, ...]) -> ResidentRow | None:
 
 
 def loaded_words(on_disk: Installed | None, reading: LatestReading) -> tuple[str, str]:
-    """Return the state (active, idle or none) and the words for a model on a host."""
+    """Return the state (active, idle or none) of a model on a host, and words for it."""
     if on_disk is None:
         return "none", "Not on this host" if reading.installed else "Not known"
     if any(r.digest == on_disk.digest for r in reading.resident):
@@ -83,7 +83,7 @@ def _row(host: HostDetail, r: Resident, now: datetime) -> ResidentRow:
 def _ghost(host: HostDetail, r: Resident, now: datetime) -> str:
     """Return why a model is a ghost, empty if it is none (facts 23, 24)."""
     late = r.expires_at is not None and now - r.expires_at > timedelta(seconds=GHOST_AFTER_S)
-    # An old reading says nothing of now, and a switch unloads at its own pace (fact 2).
+    # An old reading tells nothing about now, and a switch unloads at its own pace (fact 2).
     if late and host.running is None and not host.reading.error:
         return "overdue"
     installed = find_installed(host.reading.installed, r.name)

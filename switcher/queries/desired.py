@@ -1,4 +1,4 @@
-"""What is desired of each host, for those who compare it with what the host holds."""
+"""What is desired of each host, to compare it with what the host holds."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from switcher.domain.published_name import PublishedName
 from switcher.domain.specs import Spec, check_warmups
 from switcher.domain.states import State
 from switcher.models import Drift, Host, ModelCopy, ModelProfile, Pin, SwitchEvent
+from switcher.queries.from_rows import from_row
 from switcher.queries.model_copies import ModelCopyRow, copy_of
 
 WATCHER = "watcher"  # the source of switches that the watcher asked for
@@ -134,16 +135,12 @@ def _active(row: Any) -> Wanted | None:
 
 def spec_of(profile: ModelProfile) -> Spec:
     """Return a profile as one switch uses it."""
-    return Spec(
+    return from_row(
+        Spec,
+        profile,
         profile=profile.name,
-        tag=profile.tag,
-        keep_alive=profile.keep_alive,
         options=dict(profile.options),
         warmups=check_warmups(profile.warmups),
-        load_timeout_s=profile.load_timeout_s,
-        min_gpu_percent=profile.min_gpu_percent,
-        min_tokens_per_s=profile.min_tokens_per_s,
-        floor_fails=profile.floor_fails,
     )
 
 

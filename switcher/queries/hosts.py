@@ -1,4 +1,4 @@
-"""Hosts: what is set for them, and with that what they were last seen to hold."""
+"""Hosts: what is set for them, and what they were last seen to hold."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def find_host(name: str = "") -> Host:
 
 
 def find_named(rows: QuerySet[Named], name: str) -> Named | None:
-    """Return the row of this name. No database is asked for a name that it cannot hold: NUL, or
-    half a surrogate."""
+    """Return the row of this name. A name that no database can hold is not looked up: PostgreSQL
+    refuses NUL, and no driver can encode a lone surrogate."""
     return rows.filter(name=name).first() if name.isprintable() else None
 
 

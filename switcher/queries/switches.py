@@ -252,7 +252,7 @@ def _matching(f: Filters) -> QuerySet[SwitchEvent]:
     if f.host_id is not None:
         where &= Q(host_id=f.host_id)
     if f.host:
-        # No database holds half a surrogate or NUL, nor takes them in a question.
+        # PostgreSQL refuses NUL, and no driver can encode a lone surrogate.
         where &= Q(host__name=f.host) if f.host.isprintable() else Q(pk__in=())
     if f.who:
         where &= Q(actor=f.who)

@@ -118,27 +118,27 @@ def run_to_activating(row: SwitchEvent) -> switches.ClaimedSwitch:
     """Take a queued switch through its phases as the worker does, up to the activation."""
     fence = leases.take(row.host_id, "test")
     assert fence is not None
-    held = switches.claim(row.pk, fence)
-    assert held is not None
-    held.move(State.CHECKING)
-    held.note(strategy="overlap", strategy_reason="it fits", to_digest=NEW, plan={"unload": []})
+    claimed = switches.claim(row.pk, fence)
+    assert claimed is not None
+    claimed.move(State.CHECKING)
+    claimed.note(strategy="overlap", strategy_reason="it fits", to_digest=NEW, plan={"unload": []})
     for state in (State.LOADING, State.WARMING, State.VERIFYING, State.ACTIVATING):
-        held.move(state)
-    return held
+        claimed.move(state)
+    return claimed
 
 
 def finish(row: SwitchEvent) -> None:
     """End it well: the new model is active."""
-    held = run_to_activating(row)
-    held.activate(State.ACTIVE, NEW, outcome="qwen2.5:14b is active on tower.", after=[])
-    leases.give_back(row.host_id, held.fence)
+    claimed = run_to_activating(row)
+    claimed.activate(State.ACTIVE, NEW, outcome="qwen2.5:14b is active on tower.", after=[])
+    leases.give_back(row.host_id, claimed.fence)
 
 
 def fail(row: SwitchEvent, code: str, error: str) -> None:
     """End it badly: rolled back, the old model was restored."""
-    held = run_to_activating(row)
-    held.move(State.RESTORING, error_code=code, error=error)
-    held.end(
+    claimed = run_to_activating(row)
+    claimed.move(State.RESTORING, error_code=code, error=error)
+    claimed.end(
         State.ROLLED_BACK,
         restored="qwen2.5:7b",
         outcome="qwen2.5:7b is active again.",
@@ -153,15 +153,15 @@ def fail(row: SwitchEvent, code: str, error: str) -> None:
             }
         ],
     )
-    leases.give_back(row.host_id, held.fence)
+    leases.give_back(row.host_id, claimed.fence)
 
 
 def refuse(row: SwitchEvent, code: str, error: str) -> None:
-    """End it while it was checked: nothing was touched."""
+    """End it while it is being checked: nothing was touched."""
     fence = leases.take(row.host_id, "test")
     assert fence is not None
-    held = switches.claim(row.pk, fence)
-    assert held is not None
-    held.move(State.CHECKING)
-    held.end(State.FAILED, error_code=code, error=error, outcome="Nothing was touched on tower.")
-    leases.give_back(row.host_id, held.fence)
+    claimed = switches.claim(row.pk, fence)
+    assert claimed is not None
+    claimed.move(State.CHECKING)
+    claimed.end(State.FAILED, error_code=code, error=error, outcome="Nothing was touched on tower.")
+    leases.give_back(row.host_id, claimed.fence)

@@ -24,12 +24,12 @@ def test_switching_needs_a_session_before_anything_else(host: Host, client: Clie
     assert client.post(SWITCH, "not json", "application/json").status_code == 401
 
 
-def test_who_is_no_staff_sees_nothing(host: Host, outsider: Client) -> None:
+def test_only_staff_may_use_the_api(host: Host, outsider: Client) -> None:
     assert outsider.get("/ollama/switches").status_code == 403
     assert outsider.post(SWITCH, BODY, "application/json").status_code == 403
 
 
-def test_an_auditor_reads_and_does_not_switch(host: Host, auditor: Client) -> None:
+def test_an_auditor_may_read_but_not_switch(host: Host, auditor: Client) -> None:
     assert auditor.get("/ollama/switches").status_code == 200
     assert auditor.post(SWITCH, BODY, "application/json").status_code == 403
     assert auditor.delete("/ollama/switches/1").status_code == 403
@@ -48,7 +48,7 @@ def test_an_auditor_reads_and_does_not_switch(host: Host, auditor: Client) -> No
         {"Origin": "http://testserver.evil.example", "Sec-Fetch-Site": "same-origin"},
     ],
 )
-def test_what_a_browser_marks_as_foreign_is_refused(
+def test_a_cross_site_request_is_refused(
     host: Host, operator: Client, headers: dict[str, str]
 ) -> None:
     response = operator.post(SWITCH, BODY, "text/plain", headers=headers)
@@ -67,13 +67,13 @@ def test_what_a_browser_marks_as_foreign_is_refused(
         {"Origin": "http://TESTSERVER:80"},
     ],
 )
-def test_our_own_pages_and_clients_that_are_no_browsers_may(
+def test_our_own_pages_and_other_clients_are_allowed(
     host: Host, operator: Client, headers: dict[str, str]
 ) -> None:
     assert operator.post(SWITCH, BODY, "text/plain", headers=headers).status_code == 202
 
 
-def test_a_trusted_origin_may(host: Host, operator: Client, settings: Any) -> None:
+def test_a_trusted_origin_is_allowed(host: Host, operator: Client, settings: Any) -> None:
     settings.CSRF_TRUSTED_ORIGINS = ["https://tools.example"]
     headers = {"Origin": "https://tools.example", "Sec-Fetch-Site": "cross-site"}
     assert operator.post(SWITCH, BODY, "text/plain", headers=headers).status_code == 202

@@ -83,7 +83,7 @@ def test_an_invalid_request_names_its_fields(host: Host, operator: Client) -> No
     ],
 )
 def test_a_difference_is_found(change: dict[str, Any], difference: str) -> None:
-    """The comparison itself is tried here."""
+    """Test the comparison itself."""
     answer = {"freed": True, "host": "tower", "model": "m", "digest": NEW, "bytes": 5} | change
     schema = {"$ref": "#/components/schemas/FreedModel"}
     assert list(differences(document(), schema, answer)) == [difference]

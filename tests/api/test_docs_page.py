@@ -1,4 +1,4 @@
-"""The viewer of the API's description, in a browser, under the policy that the server sends."""
+"""The page that shows the API, in a browser, under the content security policy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
 
 
 @pytest.mark.journey
-def test_it_shows_the_api_and_tries_it_without_a_complaint(tmp_path: Path) -> None:
+def test_it_shows_the_api_and_tries_it_without_a_browser_error(tmp_path: Path) -> None:
     seed(tmp_path / "data", "http://127.0.0.1:9", "http://127.0.0.1:9")
     complaints: list[str] = []
     with Process(tmp_path / "data") as server, sync_playwright() as playwright:

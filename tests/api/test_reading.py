@@ -60,7 +60,7 @@ def test_models_name_the_drift_that_is_open(host: Host, auditor: Client, ollama:
     assert drift["evidence"] == row.evidence
 
 
-def test_a_host_that_does_not_answer_shows_what_it_last_held_with_its_date(
+def test_a_silent_host_shows_what_it_last_held_and_when(
     host: Host, auditor: Client, ollama: Ollama
 ) -> None:
     at = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -75,7 +75,7 @@ def test_a_host_that_does_not_answer_shows_what_it_last_held_with_its_date(
     assert body["active"]["resident"] is None, "nobody knows now"
 
 
-def test_a_host_that_never_answered_has_no_date(
+def test_a_host_that_never_answered_has_no_time(
     host: Host, auditor: Client, ollama: Ollama
 ) -> None:
     ollama.mock.get(f"{URL}/api/ps", body=requests.ConnectionError("Connection refused"))
@@ -124,13 +124,13 @@ def test_switches_are_filtered_by_host_and_state(host: Host, auditor: Client) ->
 @pytest.mark.parametrize(
     "query", ["state=done", "before=x", "before=0", f"before={2**63}", "limit=999", "hots=tower"]
 )
-def test_a_filter_that_makes_no_sense_is_422(host: Host, auditor: Client, query: str) -> None:
+def test_an_invalid_filter_is_422(host: Host, auditor: Client, query: str) -> None:
     response = auditor.get(f"/ollama/switches?{query}")
     assert response.status_code == 422
     assert repr(query.split("=")[0]) in response.json()["detail"]
 
 
-def test_a_switch_shows_its_phases_and_what_was_there(host: Host, auditor: Client) -> None:
+def test_a_switch_shows_its_phases_and_what_was_loaded(host: Host, auditor: Client) -> None:
     row = _switch(host)
     fail(row, "not-done", "The answer ended early.")
     body = auditor.get(f"/ollama/switches/{row.pk}").json()
@@ -156,7 +156,7 @@ def test_cancelling_raises_the_flag_for_the_worker(host: Host, operator: Client)
     assert row.cancel_asked_by == "olga"
 
 
-def test_what_has_ended_cannot_be_cancelled(host: Host, operator: Client) -> None:
+def test_an_ended_switch_cannot_be_cancelled(host: Host, operator: Client) -> None:
     row = _switch(host)
     finish(row)
     assert operator.delete(f"/ollama/switches/{row.pk}").status_code == 409
@@ -180,7 +180,7 @@ def test_the_description_names_every_operation(auditor: Client) -> None:
     assert set(answers["502"]["content"]) == {"application/problem+json"}
 
 
-def test_the_viewer_loosens_the_policy_for_images_alone(auditor: Client) -> None:
+def test_the_docs_page_loosens_the_policy_only_for_images(auditor: Client) -> None:
     response = auditor.get("/api/docs")
     assert response.status_code == 200
     policy = dict(p.split(" ", 1) for p in response["Content-Security-Policy"].split("; "))

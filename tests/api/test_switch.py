@@ -81,10 +81,10 @@ def test_it_says_that_the_model_was_active_already(
     from switcher.domain.states import State
     from switcher.records import leases, switches
 
-    held = switches.claim(row.pk, leases.take(host.pk, "test") or 0)
-    assert held is not None
-    held.move(State.CHECKING)
-    held.end(State.ACTIVE, figures={"already_active": True}, outcome="It was active already.")
+    claimed = switches.claim(row.pk, leases.take(host.pk, "test") or 0)
+    assert claimed is not None
+    claimed.move(State.CHECKING)
+    claimed.end(State.ACTIVE, figures={"already_active": True}, outcome="It was active already.")
     body = waiting.result(timeout=10).json()
     assert body["success"] is True
     assert body["already_active"] is True
@@ -129,7 +129,7 @@ def test_a_failed_load_names_what_is_active_and_what_was_restored(
         ("something-new", 502),
     ],
 )
-def test_why_a_switch_ended_decides_the_status(
+def test_the_reason_of_the_end_decides_the_status(
     host: Host, operator: Client, begin: Begin, code: str, status: int
 ) -> None:
     waiting = begin(operator, '{"model": "qwen2.5:14b"}')
@@ -147,7 +147,7 @@ def test_why_a_switch_ended_decides_the_status(
         ('{"model": "qwen2.5:14b"}', {"Prefer": "respond-async, wait=10"}),
     ],
 )
-def test_who_does_not_wait_gets_an_address_to_poll(
+def test_a_client_that_does_not_wait_gets_an_address_to_poll(
     host: Host, operator: Client, body: str, headers: dict[str, str]
 ) -> None:
     response = operator.post(SWITCH, body, "application/json", headers=headers)
@@ -190,7 +190,7 @@ def test_a_second_switch_is_refused_with_the_address_of_the_first(
     assert SwitchEvent.objects.count() == 1
 
 
-def test_a_dry_run_answers_the_plan_and_does_nothing(
+def test_a_dry_run_returns_the_plan_and_does_nothing(
     host: Host, operator: Client, ollama: Ollama
 ) -> None:
     ollama.serve()
@@ -218,7 +218,7 @@ def test_a_dry_run_for_a_model_that_is_not_there_is_404(
 def test_a_dry_run_says_that_the_published_name_is_taken(
     host: Host, operator: Client, ollama: Ollama
 ) -> None:
-    """Any model does for that one: the host has it, and the name is not ours."""
+    """The host has a model of that name, which is not Switchboard's."""
     ollama.serve()
     Host.objects.update(published_name="qwen2.5:7b")
     response = operator.post(
@@ -283,7 +283,7 @@ def test_a_profile_and_a_keep_alive_reach_the_record(
     assert row.strategy_asked == "swap"
 
 
-def test_many_may_wait_for_one_switch(host: Host, operator: Client, begin: Begin) -> None:
+def test_many_clients_can_wait_for_one_switch(host: Host, operator: Client, begin: Begin) -> None:
     body = '{"model": "qwen2.5:14b"}'
     waiting = [begin(operator, body, **{"Idempotency-Key": "one"}) for _ in range(3)]
     finish(until(open_switch))
@@ -299,7 +299,7 @@ def test_a_body_that_is_too_large_is_413(host: Host, operator: Client) -> None:
     assert response["Content-Type"] == "application/problem+json"
 
 
-def test_a_key_that_is_too_long_is_refused_not_cut(host: Host, operator: Client) -> None:
+def test_a_key_that_is_too_long_is_refused_and_not_cut(host: Host, operator: Client) -> None:
     key = {"Idempotency-Key": "k" * 201}
     body = '{"model": "qwen2.5:14b", "wait": false}'
     assert operator.post(SWITCH, body, "application/json", headers=key).status_code == 422

@@ -13,7 +13,7 @@ from tests.api.conftest import ADMIN
 
 @pytest.fixture
 def key(transactional_db: None) -> int:
-    """A key that was used now, and ten days ago; beside it something was asked without one."""
+    """A key that was used now and ten days ago, and one request without a key."""
     made, _ = keys.make_key(NewKey("bot"), ADMIN)
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     counts = UsageCounts(requests=3, errors=1, waits=2, wait_ms=900, tokens_in=40, tokens_out=50)
@@ -26,27 +26,27 @@ def key(transactional_db: None) -> int:
     return made
 
 
-def test_what_was_counted_is_told_by_key_host_and_model(auditor: Client, key: int) -> None:
-    told = auditor.get("/ollama/usage").json()
-    assert told["days"] == 7
-    assert told["usage"][0] == {
+def test_usage_is_listed_by_key_host_and_model(auditor: Client, key: int) -> None:
+    body = auditor.get("/ollama/usage").json()
+    assert body["days"] == 7
+    assert body["usage"][0] == {
         "key": key, "key_name": "bot", "host": "tower", "model": "mid-a", "requests": 3,
         "errors": 1, "waits": 2, "wait_ms": 900, "tokens_in": 40, "tokens_out": 50,
     }  # fmt: skip
-    assert (told["usage"][1]["key"], told["usage"][1]["requests"]) == (None, 1)
+    assert (body["usage"][1]["key"], body["usage"][1]["requests"]) == (None, 1)
 
 
 @pytest.mark.parametrize(
     ("query", "requests"),
     [("days=30", [103, 1]), ("host=den", [1]), ("host=nowhere", []), ("host=%00", [])],
 )
-def test_it_is_narrowed(auditor: Client, key: int, query: str, requests: list[int]) -> None:
-    told = auditor.get(f"/ollama/usage?{query}").json()["usage"]
-    assert [row["requests"] for row in told] == requests
+def test_usage_is_filtered(auditor: Client, key: int, query: str, requests: list[int]) -> None:
+    body = auditor.get(f"/ollama/usage?{query}").json()["usage"]
+    assert [row["requests"] for row in body] == requests
     assert len(auditor.get(f"/ollama/usage?key={key}").json()["usage"]) == 1
 
 
-def test_it_is_for_staff_and_knows_its_filters(
+def test_usage_is_for_staff_and_refuses_unknown_filters(
     client: Client, outsider: Client, auditor: Client, key: int
 ) -> None:
     assert client.get("/ollama/usage").status_code == 401

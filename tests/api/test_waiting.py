@@ -10,7 +10,7 @@ from switcher.records import changed
 from switcher.switching.waiting import news_of
 
 
-async def test_a_commit_in_another_thread_wakes_who_waits() -> None:
+async def test_a_commit_in_another_thread_wakes_the_waiting() -> None:
     with news_of("tower") as news:
         news.expect()
         threading.Thread(target=lambda: changed.send(sender="switch.loading", host="tower")).start()
@@ -26,7 +26,7 @@ async def test_other_hosts_and_readings_wake_nobody() -> None:
         assert not news._rung.is_set()
 
 
-def test_who_commits_after_the_loop_has_ended_does_not_notice() -> None:
+def test_a_commit_after_the_loop_has_ended_raises_nothing() -> None:
     async def listen() -> None:
         news = news_of("tower")
         news.__enter__()  # and never leaves, as when a loop dies under it
@@ -37,7 +37,7 @@ def test_who_commits_after_the_loop_has_ended_does_not_notice() -> None:
     listen.kept.__exit__(None, None, None)  # type: ignore[attr-defined]
 
 
-async def test_the_threads_connection_is_given_back(transactional_db: None) -> None:
+async def test_the_connection_of_the_thread_is_closed(transactional_db: None) -> None:
     def used() -> object:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
@@ -50,7 +50,7 @@ async def test_the_threads_connection_is_given_back(transactional_db: None) -> N
     assert await in_thread(left)
 
 
-async def test_hosts_that_hang_keep_nobody_from_reading_rows() -> None:
+async def test_hanging_hosts_do_not_block_reading_rows() -> None:
     free = threading.Event()
     asked = [asyncio.create_task(in_host_thread(free.wait)) for _ in range(50)]
     async with asyncio.timeout(10):

@@ -59,7 +59,7 @@ def simulator() -> Iterator[Simulator]:
 
 @pytest.fixture
 def host(transactional_db: None, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Host:
-    """The default host, on the simulator; no server runs, so the command is its own worker."""
+    """Return the default host, on the simulator. No server runs: commands are their own workers."""
     monkeypatch.setattr(following, "CLAIM_INTERVAL_S", 0.02)
     host_id = config.put_host(
         {"name": "tower", "base_url": simulator.url, "vram_bytes": 10_000_000_000}, ADMIN
@@ -69,7 +69,7 @@ def host(transactional_db: None, simulator: Simulator, monkeypatch: pytest.Monke
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a command did."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -80,7 +80,7 @@ class Ran:
 
 
 class Terminal(io.StringIO):
-    """Somewhere to write to that says it is a terminal."""
+    """A stream that says it is a terminal."""
 
     def isatty(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""`manage.py audit`: verdicts and exit codes, the key's rotation, the index made again."""
+"""`manage.py audit`: verdicts and exit codes, key rotation, rebuilding the index."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def signed(proofs: KeyFiles) -> KeyFiles:
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
-    """The exit code and what was said."""
+    """Return the exit code and the output."""
     code = 0
     try:
         call_command("audit", *words)
@@ -40,9 +40,9 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
 
 
 def test_a_good_trail_is_0(signed: KeyFiles, capsys: pytest.CaptureFixture[str]) -> None:
-    code, said = run(capsys, "verify", "--index")
+    code, output = run(capsys, "verify", "--index")
     assert code == 0
-    assert said.splitlines() == [
+    assert output.splitlines() == [
         "2 entries (entries 1 to 2), 1 checkpoints",
         "  intact    yes",
         "  anchored  yes",
@@ -51,33 +51,33 @@ def test_a_good_trail_is_0(signed: KeyFiles, capsys: pytest.CaptureFixture[str])
     ]
 
 
-def test_a_bad_one_is_1_and_says_where(
+def test_a_broken_trail_is_1_and_says_where(
     signed: KeyFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
     drop_triggers()
     LedgerRow.objects.filter(seq=2).update(body="{}")
     make_triggers()
-    code, said = run(capsys, "verify")
+    code, output = run(capsys, "verify")
     assert code == 1
-    assert "  intact    NO" in said
-    assert "First bad entry: 2" in said
-    code, said = run(capsys, "verify", "--json")
-    told = json.loads(said)
+    assert "  intact    NO" in output
+    assert "First bad entry: 2" in output
+    code, output = run(capsys, "verify", "--json")
+    told = json.loads(output)
     assert (code, told["ok"], told["bad_seq"], told["anchored"]) == (1, False, 2, True)
 
 
-def test_an_edited_index_is_1_and_is_made_again(
+def test_an_edited_index_is_1_and_can_be_rebuilt(
     signed: KeyFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
     AuditEntry.objects.filter(seq=1).update(actor="mallory")
     assert run(capsys, "verify")[0] == 0
-    code, said = run(capsys, "verify", "--index")
-    assert (code, "the first: 1" in said) == (1, True)
+    code, output = run(capsys, "verify", "--index")
+    assert (code, "the first: 1" in output) == (1, True)
     assert run(capsys, "rebuild-index") == (0, "1 rows made or changed, 0 removed.\n")
     assert run(capsys, "verify", "--index")[0] == 0
 
 
-def test_what_cannot_be_read_is_2(
+def test_an_unreadable_trail_is_2(
     signed: KeyFiles, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(*_: Any) -> None:
@@ -87,7 +87,7 @@ def test_what_cannot_be_read_is_2(
     assert run(capsys, "verify") == (2, "")
 
 
-def test_anchors_that_cannot_be_read_are_2_and_a_sentence(
+def test_unreadable_anchors_are_2_and_a_sentence(
     signed: KeyFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
     anchors = signed.private.with_name("anchors.txt")
@@ -96,22 +96,22 @@ def test_anchors_that_cannot_be_read_are_2_and_a_sentence(
     with pytest.raises(SystemExit) as ended:
         call_command("audit", "verify")
     assert ended.value.code == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("The trail cannot be read: ")
-    assert len(said.err.splitlines()) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("The trail cannot be read: ")
+    assert len(output.err.splitlines()) == 1
 
 
-def test_a_database_that_is_not_there_is_2(tmp_path: Path) -> None:
+def test_a_missing_database_is_2(tmp_path: Path) -> None:
     done = python("manage.py", "audit", "verify", data=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "cannot be read" in done.stderr
 
 
 def test_a_key_is_rotated(signed: KeyFiles, capsys: pytest.CaptureFixture[str]) -> None:
-    code, said = run(capsys, "rotate-key")
+    code, output = run(capsys, "rotate-key")
     assert code == 0
-    assert said.splitlines()[-1] == str(signed.public_keys()[-1])
+    assert output.splitlines()[-1] == str(signed.public_keys()[-1])
     assert len(signed.public_keys()) == 2
     assert run(capsys, "verify")[0] == 0
 
@@ -139,7 +139,7 @@ class Terminal:
         pass
 
 
-def test_on_a_terminal_a_bar_shows_how_far_it_is() -> None:
+def test_on_a_terminal_a_bar_shows_the_progress() -> None:
     terminal = Terminal()
     bar = Bar(terminal)  # type: ignore[arg-type]
     bar(250_000, 1_000_000)

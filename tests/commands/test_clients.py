@@ -1,4 +1,4 @@
-"""`hosts clients`, `policy`, `name`, `unname`, and what `keys` counts."""
+"""`hosts clients`, `policy`, `name`, `unname`, and the usage that `keys` shows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def served() -> list[tuple[str, str]]:
     return routes().by_name["tower"].served_names
 
 
-def test_a_name_is_set_and_taken_back(tower: Host) -> None:
+def test_a_name_is_set_and_removed(tower: Host) -> None:
     ran = run("hosts", "name", "tower", "quick:latest", "small")
     assert (ran.code, ran.out.splitlines()[0]) == (
         0, "Clients of tower that name quick get profile small."
@@ -57,7 +57,7 @@ def test_a_name_is_set_and_taken_back(tower: Host) -> None:
         (("clients", "nowhere"), 1, "no host named"),
     ],
 )
-def test_what_is_wrong_is_said(tower: Host, words: tuple[str, ...], code: int, text: str) -> None:
+def test_a_mistake_is_explained(tower: Host, words: tuple[str, ...], code: int, text: str) -> None:
     ran = run("hosts", *words)
     assert ran.code == code
     assert text in ran.err
@@ -73,12 +73,12 @@ def test_what_a_client_gets_by_each_name(tower: Host) -> None:
     assert lines[4].startswith("anything else")
     assert lines[4].endswith("404: not served here")
     for words in (("--json", "clients", "tower"), ("clients", "--json", "tower")):
-        told: Any = json.loads(run("hosts", *words).out)
-        assert (told["policy"], told["names"]) == ("strict", {"quick": "small"})
-        assert [row["model"] for row in told["clients"]] == ["mid-a", "tiny-a", ""]
+        printed: Any = json.loads(run("hosts", *words).out)
+        assert (printed["policy"], printed["names"]) == ("strict", {"quick": "small"})
+        assert [row["model"] for row in printed["clients"]] == ["mid-a", "tiny-a", ""]
 
 
-def test_keys_tell_what_was_counted(tower: Host) -> None:
+def test_keys_are_listed_with_their_usage(tower: Host) -> None:
     key, _ = keys.make_key(NewKey("bot"), ADMIN)
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     counts = UsageCounts(requests=3, errors=1, waits=2, wait_ms=900, tokens_in=40, tokens_out=50)
@@ -89,13 +89,13 @@ def test_keys_tell_what_was_counted(tower: Host) -> None:
     ]
     add_usage(UsageBatch(rows, {key}), hour)
     assert run("keys").out.splitlines()[1].split()[-4:] == ["7", "1", "2", "90"]
-    (told,) = json.loads(run("keys", "--json").out)
-    assert told["usage"]["requests"] == 7
+    (printed,) = json.loads(run("keys", "--json").out)
+    assert printed["usage"]["requests"] == 7
     lines = [line.split() for line in run("keys", "usage").out.splitlines()]
     assert lines[1] == ["no", "key", "tower", "mid-a", "9", "0", "0", "0", "0"]
     assert lines[2] == ["bot", "den", "mid-b", "4", "0", "0", "0", "0"]
     assert lines[3] == ["bot", "tower", "mid-a", "3", "1", "2", "40", "50"]
     assert len(run("keys", "usage", "--host", "den").out.splitlines()) == 2
-    told = json.loads(run("keys", "usage", "--json").out)
-    assert [row["key_name"] for row in told] == [None, "bot", "bot"]
+    printed = json.loads(run("keys", "usage", "--json").out)
+    assert [row["key_name"] for row in printed] == [None, "bot", "bot"]
     assert run("keys", "usage", "--days", "0").code == 1

@@ -1,4 +1,4 @@
-"""`free`, and that `status` knows no copies."""
+"""`free`; `status` shows no model copies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def ghost(host: Host, simulator: Simulator) -> str:
-    """mid-a was deleted while it was loaded, and is not active any more; its digest."""
+    """Return the digest of mid-a, which was deleted while it was loaded and is no longer active."""
     assert run("switch", "mid-a").code == 0
     url, body = f"{simulator.url}/api/delete", {"model": "mid-a"}
     requests.delete(url, json=body, timeout=5).raise_for_status()
@@ -31,7 +31,7 @@ def test_a_ghost_is_freed_by_the_id_that_status_shows(ghost: str, simulator: Sim
     assert (again.code, again.json()["error_code"]) == (1, "not-found")
 
 
-def test_a_command_gives_the_host_back_before_it_ends(host: Host) -> None:
+def test_a_command_releases_the_host_before_it_exits(host: Host) -> None:
     for tag in ("mid-a", "mid-b", "mid-a"):
         assert run("switch", tag).code == 0
         assert Lease.objects.get(host=host).owner == ""
@@ -39,8 +39,8 @@ def test_a_command_gives_the_host_back_before_it_ends(host: Host) -> None:
 
 
 def test_freed_as_json(ghost: str) -> None:
-    said = run("free", ghost, "--json").json()
-    assert said == {
+    output = run("free", ghost, "--json").json()
+    assert output == {
         "success": True,
         "host": "tower",
         "model": "mid-a",
@@ -49,7 +49,7 @@ def test_freed_as_json(ghost: str) -> None:
     }
 
 
-def test_status_shows_a_model_that_was_called_by_its_copy_as_what_it_is(
+def test_status_shows_a_model_that_was_used_by_its_copy_under_its_own_name(
     host: Host, simulator: Simulator
 ) -> None:
     """Fact 21."""

@@ -44,7 +44,7 @@ def test_status_warns(host: Host, simulator: Simulator, unused_tcp_port: int) ->
 
 
 def test_status_warns_of_another_context(host: Host, simulator: Simulator) -> None:
-    """Fact 12: somebody's request with other options loaded it anew."""
+    """Fact 12: a request with other options has reloaded it."""
     run("profiles", "add", "coder", "mid-a", "--num-ctx", "8192")
     assert run("switch", "--profile", "coder").code == 0
     assert "Warning" not in run("status").out
@@ -54,7 +54,7 @@ def test_status_warns_of_another_context(host: Host, simulator: Simulator) -> No
     assert "mid-a is loaded with context 8192, not 1024" in run("status").out
 
 
-def test_status_warns_of_the_drift_that_is_recorded(host: Host, simulator: Simulator) -> None:
+def test_status_warns_of_recorded_drift(host: Host, simulator: Simulator) -> None:
     run("switch", "mid-a")
     host.refresh_from_db()
     text = "The keep-alive of mid-a was shortened: it unloads at 14:28:07."
@@ -102,7 +102,7 @@ def test_hosts_are_added_listed_and_removed(transactional_db: None) -> None:
         ("remove", "nowhere"),
     ],
 )
-def test_hosts_that_cannot_be_are_code_1(transactional_db: None, args: tuple[str, ...]) -> None:
+def test_invalid_hosts_are_code_1(transactional_db: None, args: tuple[str, ...]) -> None:
     ran = run("hosts", *args)
     assert ran.code == 1
     assert ran.err.strip()
@@ -186,7 +186,7 @@ def test_addresses_are_read(text: str, address: str) -> None:
         (7200, "2 hours from now"),
     ],
 )
-def test_expiry_is_told_as_ollama_tells_it(seconds: int, text: str) -> None:
+def test_expiry_is_shown_as_ollama_shows_it(seconds: int, text: str) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert until_text(now + timedelta(seconds=seconds), False, now) == text
     assert until_text(now, True, now) == "Forever"

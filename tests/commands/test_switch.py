@@ -87,7 +87,7 @@ def test_a_host_that_is_switching_is_refused_with_code_5(host: Host) -> None:
         ("mid-a", "--keep-alive", "30"),
     ],
 )
-def test_wrong_use_is_code_1(host: Host, args: tuple[str, ...]) -> None:
+def test_wrong_usage_is_code_1(host: Host, args: tuple[str, ...]) -> None:
     ran = run("switch", *args)
     assert ran.code == 1
     assert ran.err.strip()
@@ -114,10 +114,10 @@ def test_a_dry_run_shows_the_plan_and_does_nothing(host: Host, simulator: Simula
     assert SwitchEvent.objects.count() == 1
 
 
-def test_what_a_server_has_taken_is_only_followed(
+def test_a_switch_that_a_server_has_claimed_is_only_followed(
     host: Host, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a server would: its worker takes the switch as soon as it is asked for."""
+    """Claim the switch as soon as it is requested, as the worker of a server does."""
     monkeypatch.setattr(following, "CLAIM_INTERVAL_S", 60.0)
     real = service.request_switch
     served: list[threading.Thread] = []
@@ -140,7 +140,7 @@ def test_what_a_server_has_taken_is_only_followed(
 
 
 def press_ctrl_c(monkeypatch: pytest.MonkeyPatch, *, at: str) -> None:
-    """Ctrl-C as soon as the switch is in this state."""
+    """Press Ctrl-C as soon as the switch is in this state."""
     real = following.Screen.show
     pressed: list[bool] = []
 
@@ -169,7 +169,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> list[str]:
     return asked
 
 
-def test_ctrl_c_cancels_and_goes_on_following(
+def test_ctrl_c_cancels_and_keeps_following(
     host: Host, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("switch", "mid-a")
@@ -183,7 +183,7 @@ def test_ctrl_c_cancels_and_goes_on_following(
     assert simulator.resident() == ["mid-a:latest"]
 
 
-def test_ctrl_c_may_go_on(
+def test_after_ctrl_c_the_switch_may_go_on(
     host: Host, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer(monkeypatch, "g")
@@ -192,7 +192,7 @@ def test_ctrl_c_may_go_on(
     assert run("switch", "big").code == 0
 
 
-def test_ctrl_c_leaves_what_a_server_runs(
+def test_ctrl_c_leaves_a_switch_that_a_server_runs(
     host: Host, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(following, "CLAIM_INTERVAL_S", 60.0)
@@ -203,7 +203,7 @@ def test_ctrl_c_leaves_what_a_server_runs(
     assert SwitchEvent.objects.get().state == "queued"
 
 
-def test_on_a_terminal_a_line_counts(host: Host) -> None:
+def test_on_a_terminal_a_line_counts_the_seconds(host: Host) -> None:
     ran = run("switch", "mid-a", terminal=True)
     assert ran.code == 0
     assert "\r\x1b[2K" in ran.out

@@ -68,8 +68,8 @@ def test_host_shows_what_is_loaded_and_names_its_drift() -> None:
     ]
 
 
-def test_a_drift_that_what_is_shown_contradicts_is_not_shown() -> None:
-    """A moment after a switch the watcher has not judged yet."""
+def test_a_drift_that_the_reading_contradicts_is_not_shown() -> None:
+    """Just after a switch, the watcher has not judged the new state yet."""
     host = activated(seen=make.seen(make.resident("llama3.1:8b")))
     make.drift(host, Kind.EVICTED, "llama3.1:8b")
     make.drift(host, Kind.RELOADED, "gemma2:27b")  # active before
@@ -94,13 +94,13 @@ def test_pinned_models_alone_are_no_drift() -> None:
     assert row().bar.segments[0].part.kind == "pin"
 
 
-def test_model_past_its_time_is_overdue() -> None:
+def test_model_past_its_expiry_is_overdue() -> None:
     late = make.resident("phi4:14b", 3.4, expires_at=NOW - timedelta(minutes=4))
     activated(seen=make.seen(make.resident("llama3.1:8b"), late))
     assert [s.part.kind for s in row().bar.segments] == ["active", "ghost"]
 
 
-def test_part_on_the_cpu_is_slow_where_it_was_better_before() -> None:
+def test_model_partly_on_the_cpu_is_slow_only_if_it_was_faster_before() -> None:
     host = activated(seen=make.seen(make.resident("llama3.1:8b", size_vram=4 * GB)))
     assert (row().state, row().word) == ("active", "Active"), "as it always was, for all we know"
     make.drift(host, Kind.ON_CPU, "llama3.1:8b")
@@ -140,7 +140,7 @@ def test_fresh_reading_of_this_process_wins_over_an_older_stored_one() -> None:
     assert board(NOW, {host.pk: older}).hosts[0].model == "llama3.1:8b"
 
 
-def test_failed_switch_is_pointed_to_until_somebody_has_seen_it() -> None:
+def test_failed_switch_is_shown_until_somebody_has_seen_it() -> None:
     old = make.resident("llama3.1:8b")
     host = activated(seen=make.seen(old))
     failed = make.ended_switch(host, "gemma2:27b", State.ROLLED_BACK, before=(old,))
@@ -151,11 +151,11 @@ def test_failed_switch_is_pointed_to_until_somebody_has_seen_it() -> None:
     assert row().state == "active"
 
 
-def test_degraded_host_is_loud() -> None:
+def test_degraded_host_is_shown_as_failed() -> None:
     host = activated(seen=make.seen())
-    held = make.switch_up_to(host, State.LOADING, "gemma2:27b")
-    held.move(State.RESTORING)
-    held.end(State.FAILED, degraded=True, outcome="north-1 holds no model.")
+    claimed = make.switch_up_to(host, State.LOADING, "gemma2:27b")
+    claimed.move(State.RESTORING)
+    claimed.end(State.FAILED, degraded=True, outcome="north-1 holds no model.")
     shown = row()
     assert (shown.state, shown.word) == ("failed", "Not restored")
     assert shown.notes[0].text == "north-1 holds no model."
@@ -168,14 +168,14 @@ def test_running_switch_makes_its_host_busy_with_the_phase() -> None:
     assert [s.to_model for s in board(NOW).panels] == ["gemma2:27b"]
 
 
-def test_switch_that_has_just_ended_stays_in_the_panels_for_a_minute() -> None:
+def test_switch_that_has_just_ended_keeps_its_panel_for_a_minute() -> None:
     host = make.host(seen=make.seen())
     make.ended_switch(host, at=NOW - timedelta(seconds=30))
     assert [v.state for v in board(NOW).panels] == ["active"]
     assert board(NOW + timedelta(minutes=2)).panels == ()
 
 
-def test_events_are_the_six_newest() -> None:
+def test_recent_switches_are_the_six_newest() -> None:
     host = make.host()
     for hour in range(8, 0, -1):
         make.ended_switch(host, f"model-{hour}", at=NOW - timedelta(hours=hour))

@@ -12,7 +12,7 @@ from tests.make import ANNA, NOW
 pytestmark = pytest.mark.django_db
 
 
-def test_host_page_tells_of_residents_profiles_and_events() -> None:
+def test_host_page_shows_residents_profiles_and_switches() -> None:
     disk = (make.installed("phi4:14b"),)
     host = make.host(seen=make.seen(make.resident("llama3.1:8b"), on_disk=disk))
     for tag in ("llama3.1:8b", "phi4:14b", "gemma2:9b"):

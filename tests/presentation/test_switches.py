@@ -26,8 +26,8 @@ def test_there_is_no_view_of_a_switch_that_does_not_exist() -> None:
 
 
 def test_rail_shows_what_is_done_under_way_and_to_come() -> None:
-    held = make.switch_up_to(make.host(), State.LOADING)
-    assert states(held.switch_id) == {
+    claimed = make.switch_up_to(make.host(), State.LOADING)
+    assert states(claimed.switch_id) == {
         "checking": "done",
         "draining": "done",
         "unloading": "done",
@@ -52,25 +52,25 @@ def test_rail_of_a_failed_switch_says_where_it_stopped() -> None:
 
 
 def test_rail_ends_with_restoring_while_that_lasts() -> None:
-    held = make.switch_up_to(make.host(), State.WARMING)
-    held.move(State.RESTORING)
-    view = switch_view(held.switch_id, NOW)
+    claimed = make.switch_up_to(make.host(), State.WARMING)
+    claimed.move(State.RESTORING)
+    view = switch_view(claimed.switch_id, NOW)
     assert (view.rail[-1].key, view.rail[-1].state) == ("restoring", "now")
     assert not view.can_cancel
 
 
 def test_overlap_without_an_old_model_needs_no_unloading() -> None:
-    held = make.switch_up_to(make.host(), State.ACTIVATING, strategy=Strategy.OVERLAP)
-    held.activate(State.ACTIVE, make.digest("qwen2.5:14b"))
-    assert states(held.switch_id)["unloading"] == "skipped"
+    claimed = make.switch_up_to(make.host(), State.ACTIVATING, strategy=Strategy.OVERLAP)
+    claimed.activate(State.ACTIVE, make.digest("qwen2.5:14b"))
+    assert states(claimed.switch_id)["unloading"] == "skipped"
 
 
 def test_switch_can_be_cancelled_once() -> None:
-    held = make.switch_up_to(make.host(), State.LOADING)
-    view = switch_view(held.switch_id, NOW)
+    claimed = make.switch_up_to(make.host(), State.LOADING)
+    view = switch_view(claimed.switch_id, NOW)
     assert view.can_cancel
-    switches.ask_cancel(held.switch_id, ANNA)
-    view = switch_view(held.switch_id, NOW)
+    switches.ask_cancel(claimed.switch_id, ANNA)
+    view = switch_view(claimed.switch_id, NOW)
     assert (view.can_cancel, view.cancel_asked_by) == (False, "anna")
 
 
@@ -88,7 +88,7 @@ def test_timeline_places_each_phase_within_the_whole() -> None:
     assert view.without_model_s == 3.0
 
 
-def test_before_and_after_tell_what_changed() -> None:
+def test_before_and_after_show_what_changed() -> None:
     host = make.host()
     make.ended_switch(host, "llama3.1:8b", at=NOW - timedelta(hours=2))
     row = make.ended_switch(host, before=(make.resident("llama3.1:8b", 4.0),))

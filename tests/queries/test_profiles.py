@@ -11,7 +11,7 @@ from tests.make import ANNA
 pytestmark = pytest.mark.django_db
 
 
-def test_profiles_tell_where_they_are_used() -> None:
+def test_profiles_show_where_they_are_used() -> None:
     host = make.host()
     make.profile("llama3.1:8b")
     embed, _ = make.profile("embed"), make.profile("phi4:14b")

@@ -55,7 +55,7 @@ def test_list_is_filtered() -> None:
     assert found(until=NOW - timedelta(days=1)) == ["phi4:14b"]
 
 
-def test_pages_go_by_key_so_that_news_moves_nothing() -> None:
+def test_pages_go_by_key_so_that_a_new_switch_moves_nothing() -> None:
     host = make.host()
     for n in range(PAGE_SIZE + 2):
         make.ended_switch(host, f"model-{n}", at=NOW - timedelta(minutes=5 * (PAGE_SIZE - n)))

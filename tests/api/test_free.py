@@ -1,4 +1,4 @@
-"""Freeing a ghost through the API, and that copies are listed nowhere."""
+"""Freeing a ghost through the API; model copies are never listed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OURS = f"/ollama/models/resident/{GHOST}"
 
 @pytest.fixture
 def ghost(host: Host, ollama: Ollama) -> Ollama:
-    """gemma2 was pulled again while it was loaded; a copy of ours means the old content."""
+    """gemma2 was pulled again while it was loaded; a model copy reaches the old content."""
     ModelCopy.objects.create(
         host=host, digest=GHOST, tag="gemma2:latest", name=HANDLE, made_at=datetime.now(UTC)
     )
@@ -31,7 +31,7 @@ def ghost(host: Host, ollama: Ollama) -> Ollama:
 
 
 def leaves(ollama: Ollama) -> None:
-    """The unload through the copy is the one that works."""
+    """Let the model unload when it is asked for through its copy."""
 
     def unload(request: Any) -> tuple[int, dict[str, str], str]:
         assert HANDLE in request.body.decode()
@@ -59,8 +59,8 @@ def test_a_ghost_is_freed(operator: Client, ghost: Ollama) -> None:
     assert (entry.actor, entry.host) == ("olga", "tower")
 
 
-def test_why_not_is_a_problem_document(operator: Client, ghost: Ollama) -> None:
-    for digest, status, said in (
+def test_a_refusal_says_why(operator: Client, ghost: Ollama) -> None:
+    for digest, status, text in (
         (OLD, 409, "qwen2.5:7b is active on tower"),
         (NEW, 404, "No model with the digest bbbbbbbbbbbb is loaded on tower."),
         ("abc", 422, "Name it by 12 digits"),
@@ -68,11 +68,11 @@ def test_why_not_is_a_problem_document(operator: Client, ghost: Ollama) -> None:
         response = operator.delete(f"/ollama/models/resident/{digest}")
         assert response.status_code == status
         assert response["Content-Type"] == "application/problem+json"
-        assert said in response.json()["detail"]
+        assert text in response.json()["detail"]
     assert operator.delete(OURS + "?host=nowhere").status_code == 404
 
 
-def test_nothing_reaches_it(operator: Client, ghost: Ollama) -> None:
+def test_a_ghost_that_no_name_reaches_is_not_freed(operator: Client, ghost: Ollama) -> None:
     ghost.installed.pop()
     ghost.serve()
     ghost.mock.upsert("GET", f"{URL}/api/tags", json={"models": ghost.installed})
@@ -81,7 +81,7 @@ def test_nothing_reaches_it(operator: Client, ghost: Ollama) -> None:
     assert "No name on tower reaches gemma2 any more" in response.json()["detail"]
 
 
-def test_only_who_may_switch_may_free(auditor: Client, client: Client, ghost: Ollama) -> None:
+def test_freeing_needs_the_right_to_switch(auditor: Client, client: Client, ghost: Ollama) -> None:
     assert auditor.delete(OURS).status_code == 403
     assert client.delete(OURS).status_code == 401
 
@@ -91,9 +91,9 @@ def test_models_are_listed_without_copies_and_by_their_own_names(
 ) -> None:
     ghost.resident[-1] = ps_row(HANDLE, GHOST)
     ghost.mock.upsert("GET", f"{URL}/api/ps", json={"models": ghost.resident})
-    said = operator.get("/ollama/models").json()
-    assert [m["name"] for m in said["installed"]] == ["qwen2.5:7b", "qwen2.5:14b", "gemma2:latest"]
-    assert [m["name"] for m in said["resident"]] == ["qwen2.5:7b", "gemma2:latest"]
+    body = operator.get("/ollama/models").json()
+    assert [m["name"] for m in body["installed"]] == ["qwen2.5:7b", "qwen2.5:14b", "gemma2:latest"]
+    assert [m["name"] for m in body["resident"]] == ["qwen2.5:7b", "gemma2:latest"]
 
 
 def test_a_switch_to_a_copy_is_refused(operator: Client, ghost: Ollama) -> None:

@@ -1,4 +1,4 @@
-"""What no operation answers is told in the same form as everything else."""
+"""What no operation answers is answered with a problem document too."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from switcher.models import AuditEntry, Host
 from switcher.queries import switches as queries
 
 PROBLEM = "application/problem+json"
-WISH = "/ollama/models/switch"
+SWITCH = "/ollama/models/switch"
 
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", WISH, "POST"),
-        ("HEAD", WISH, "POST"),
+        ("GET", SWITCH, "POST"),
+        ("HEAD", SWITCH, "POST"),
         ("DELETE", "/ollama/models", "GET"),
         ("POST", "/ollama/switches", "GET"),
         ("PUT", "/ollama/switches/1", "DELETE, GET"),
         ("POST", "/audit/export", "GET"),
     ],
 )
-def test_a_wrong_method_is_told_which_ones_there_are(
+def test_a_wrong_method_is_answered_with_the_right_ones(
     operator: Client, method: str, path: str, allowed: str
 ) -> None:
     response = operator.generic(method, path)
@@ -38,7 +38,7 @@ def test_a_wrong_method_is_told_which_ones_there_are(
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 @pytest.mark.parametrize("path", ["/ollama", "/ollama/", "/ollama/nothing", "/ollama/switches/"])
-def test_an_address_that_is_none_is_a_problem(operator: Client, method: str, path: str) -> None:
+def test_an_unknown_address_is_a_problem(operator: Client, method: str, path: str) -> None:
     response = operator.generic(method, path)
     assert (response.status_code, response["Content-Type"]) == (404, PROBLEM)
     assert path in response.json()["detail"]
@@ -52,12 +52,12 @@ def test_head_is_answered_wherever_get_is(operator: Client, host: Host) -> None:
     assert operator.head("/ollama/switches/4711").status_code == 404
 
 
-def test_head_makes_no_export(operator: Client) -> None:
+def test_head_exports_nothing(operator: Client) -> None:
     assert operator.head("/audit/export").status_code == 405
     assert not AuditEntry.objects.filter(kind__startswith="audit.exp").exists()
 
 
-def test_what_fails_unexpectedly_is_a_problem_and_stands_in_the_log(
+def test_an_unexpected_error_is_a_problem_and_is_logged(
     operator: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any) -> None:
@@ -72,7 +72,7 @@ def test_what_fails_unexpectedly_is_a_problem_and_stands_in_the_log(
     assert "a secret of ours" in caplog.text
 
 
-def test_what_fails_before_an_operation_is_a_problem_too(
+def test_an_error_before_an_operation_is_a_problem_too(
     operator: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
@@ -85,7 +85,7 @@ def test_what_fails_before_an_operation_is_a_problem_too(
     assert operator.get("/hosts/")["Content-Type"].startswith("text/html")
 
 
-def test_a_host_name_that_is_not_ours_is_a_problem(operator: Client) -> None:
+def test_an_unknown_host_name_is_a_problem(operator: Client) -> None:
     response = operator.get("/ollama/switches", headers={"Host": "evil.example"})
     assert (response.status_code, response["Content-Type"]) == (400, PROBLEM)
     assert operator.get("/", headers={"Host": "evil.example"}).status_code == 400
@@ -93,24 +93,24 @@ def test_a_host_name_that_is_not_ours_is_a_problem(operator: Client) -> None:
 
 @pytest.mark.parametrize("name", ["\\ud800", "\\u0000", "a\\u0000b"])
 @pytest.mark.parametrize("field", ["host", "profile"])
-def test_a_name_that_no_database_can_hold_is_the_name_of_nothing(
+def test_a_name_that_no_database_can_hold_is_not_found(
     operator: Client, host: Host, name: str, field: str
 ) -> None:
     body = f'{{"model": "qwen2.5:14b", "{field}": "{name}"}}'
-    response = operator.post(WISH, body, "application/json")
+    response = operator.post(SWITCH, body, "application/json")
     assert response.status_code == 404
     assert response.json()["detail"].startswith(f"There is no {field} named ")
     assert operator.get("/ollama/models", {"host": "\x00"}).status_code == 404
     assert operator.get("/ollama/switches", {"host": "\x00"}).json()["switches"] == []
 
 
-def test_a_model_name_like_that_is_refused_with_words(operator: Client, host: Host) -> None:
-    response = operator.post(WISH, '{"model": "\\ud800"}', "application/json")
+def test_such_a_model_name_is_refused_with_a_sentence(operator: Client, host: Host) -> None:
+    response = operator.post(SWITCH, '{"model": "\\ud800"}', "application/json")
     assert response.status_code == 422
     assert "not a model name" in response.json()["detail"]
 
 
-def test_the_description_is_for_who_may_use_it(client: Client, outsider: Client) -> None:
+def test_the_description_is_for_those_who_may_use_the_api(client: Client, outsider: Client) -> None:
     response = client.get("/api/openapi.json")
     assert (response.status_code, response["Content-Type"]) == (401, PROBLEM)
     response = client.get("/api/docs")
