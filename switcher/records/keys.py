@@ -43,27 +43,26 @@ def make_key(new: NewKey, actor: Actor, clock: Clock = system) -> tuple[int, str
 
     Raises BadRequest, NotFound for a host or profile that does not exist.
     """
-    name = new.name.strip()
-    if not name or len(name) > 60 or not name.isprintable():
-        raise BadRequest("Give the key a name of at most 60 characters.", "name")
-    if new.expires_at is not None and new.expires_at <= clock.now():
-        raise BadRequest("That time is in the past.", "expires_at")
+    _check(new, clock)
     token = KEY_PREFIX + secrets.token_urlsafe(32)
+    described: dict[str, Any] = {
+        "name": new.name.strip(),
+        "prefix": token[:VISIBLE_CHARS],
+        "manage": new.manage,
+        "requests_a_minute": new.requests_a_minute,
+        "at_once": new.at_once,
+        "expires_at": new.expires_at,
+    }
     with writing():
         hosts = _find_all(Host.objects.filter(removed_at=None), new.hosts, "host")
         profiles = _find_all(ModelProfile.objects.all(), new.profiles, "profile")
         row = ApiKey.objects.create(
-            name=name,
-            prefix=token[:VISIBLE_CHARS],
             sha256=digest_of(token),
             all_hosts=not new.hosts,
             all_profiles=not new.profiles,
-            manage=new.manage,
-            requests_a_minute=new.requests_a_minute,
-            at_once=new.at_once,
-            expires_at=new.expires_at,
             made_at=clock.now(),
             made_by=actor.name,
+            **described,
         )
         row.hosts.set(hosts)
         row.profiles.set(profiles)
@@ -72,16 +71,19 @@ def make_key(new: NewKey, actor: Actor, clock: Clock = system) -> tuple[int, str
             actor,
             clock=clock,
             key=row.pk,
-            name=name,
-            prefix=row.prefix,
             hosts=sorted(new.hosts),
             profiles=sorted(new.profiles),
-            manage=new.manage,
-            requests_a_minute=new.requests_a_minute,
-            at_once=new.at_once,
-            expires_at=new.expires_at,
+            **described,
         )
     return row.pk, token
+
+
+def _check(new: NewKey, clock: Clock) -> None:
+    name = new.name.strip()
+    if not name or len(name) > 60 or not name.isprintable():
+        raise BadRequest("Give the key a name of at most 60 characters.", "name")
+    if new.expires_at is not None and new.expires_at <= clock.now():
+        raise BadRequest("That time is in the past.", "expires_at")
 
 
 def turn_off(key_id: int, actor: Actor, clock: Clock = system) -> None:
