@@ -1,8 +1,9 @@
-"""One HTTP call with a deadline, a bound on its size, and a handle to cut it from outside.
+"""HTTP calls with a deadline, a bound on their size, and a way to cut them from another thread.
 
 `requests` cannot be told to stop waiting for an answer, and its timeouts are for each read, so a
-server that drips bytes would hold a call for ever. Here each call keeps hold of its socket: the
-deadline, or whoever holds the Call, shuts the socket down, and the waiting read ends at once.
+server that drips bytes would hold a call for ever. urllib3 can shut down a response, but not a call
+that still connects or waits for the response's head. So each Call knows its socket here: at the
+deadline, or when somebody cuts the call, the socket is shut down and the waiting read ends at once.
 A load is cancelled in just this way (fact 9).
 """
 
@@ -13,6 +14,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import requests
@@ -31,67 +33,77 @@ from urllib3.util import Retry
 
 from switcher.ollama import connecting
 from switcher.ollama.deadlines import deadlines
-from switcher.ollama.errors import BadAnswer, CallCut, OllamaError, TimedOut, Unreachable
+from switcher.ollama.errors import BadAnswer, BrokeOff, CallCut, OllamaError, TimedOut, Unreachable
 
-CONNECT_S = 3.0
-LONGEST_S = 24 * 3600.0  # a profile may ask for any number; a socket does not take them all
-MAX_BYTES = 8_000_000  # a catalogue of thousands of models is some 2 MB
-# Lists and objects in an answer, empty ones above all, take many times their bytes in memory.
-MAX_PARTS = 100_000
+CONNECT_TIMEOUT_S = 3.0
+MAX_TIMEOUT_S = 24 * 3600.0  # a profile may name any number, and a socket does not take every one
+MAX_BYTES = 8_000_000  # of an answer; a catalogue of thousands of models has some 2 MB
+# Lists and objects in an answer. Empty ones take many times their bytes in memory.
+MAX_CONTAINERS = 100_000
 
 _current = threading.local()
 
 
 class Call:
-    """A call under way, or several that belong together. `cut()` may come from any thread, before,
-    during or after it."""
+    """A call under way, or several that belong together.
+
+    `connected` tells whether it needed a new connection.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._socks: dict[int, socket.socket] = {}  # by the thread that waits on it
+        self._sockets: dict[int, socket.socket] = {}  # by the thread that waits on it
         self.was_cut = False
         self.timed_out = False
-        self.connected = False  # it needed a new connection
-
-    def hold(self, sock: socket.socket) -> None:
-        with self._lock:
-            self._socks[threading.get_ident()] = sock
-            if self.was_cut:
-                _shut(sock)
-
-    def release(self) -> None:
-        """This thread's part of it is over: its connection may serve another call by now."""
-        with self._lock:
-            self._socks.pop(threading.get_ident(), None)
+        self.connected = False
 
     def cut(self) -> None:
-        """End the call: whoever waits for its answer gets CallCut."""
+        """End the call: whoever waits for its answer gets CallCut.
+
+        From any thread, before, during or after the call.
+        """
         with self._lock:
-            self._end()
+            self._shut_down()
 
     def expire(self) -> None:
-        """The deadline's way of cutting: whoever waits gets TimedOut."""
+        """End the call at its deadline: whoever waits for its answer gets TimedOut."""
         with self._lock:
             self.timed_out = not self.was_cut
-            self._end()
+            self._shut_down()
 
-    def _end(self) -> None:
+    def attach(self, sock: socket.socket) -> None:
+        """Shut this socket down when the call is cut, or now if it was."""
+        with self._lock:
+            self._sockets[threading.get_ident()] = sock
+            if self.was_cut:
+                _shut_down(sock)
+
+    def detach(self) -> None:
+        """Leave this thread's socket alone: its connection may soon serve another call."""
+        with self._lock:
+            self._sockets.pop(threading.get_ident(), None)
+
+    def _shut_down(self) -> None:
         self.was_cut = True
-        for sock in self._socks.values():
-            _shut(sock)
+        for sock in self._sockets.values():
+            _shut_down(sock)
 
 
-def _shut(sock: socket.socket) -> None:
+def _shut_down(sock: socket.socket) -> None:
     try:
-        # Not the method of a TLS socket: that one pulls its state away under the waiting read.
+        # Not the method of a TLS socket, which would pull its state away under the waiting read.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError:
-        pass  # it was closed already: nothing waits on it any more
+        pass  # it is closed: nothing waits on it any more
 
 
-class _HeldConnection(HTTPConnection):
+def _current_call() -> Call | None:
+    return getattr(_current, "call", None)
+
+
+class _CuttableConnection(HTTPConnection):
     def request(self, *args: Any, **kwargs: Any) -> None:
-        call: Call | None = getattr(_current, "call", None)
+        call = _current_call()
         if call is not None and call.was_cut:
             raise ConnectionAbortedError("cut before it was sent")
         if self.sock is None:
@@ -99,17 +111,21 @@ class _HeldConnection(HTTPConnection):
             if call is not None:
                 call.connected = True
         if call is not None and self.sock is not None:
-            call.hold(self.sock)
+            call.attach(self.sock)
         super().request(*args, **kwargs)
 
     def _new_conn(self) -> socket.socket:
-        """Like urllib3's own, but given up as soon as the call is cut."""
-        call: Call | None = getattr(_current, "call", None)
-        limit = self.timeout if isinstance(self.timeout, int | float) else CONNECT_S
+        """Connect as urllib3 does, but stop as soon as the call is cut."""
+        call = _current_call()
+        timeout_s = self.timeout if isinstance(self.timeout, int | float) else CONNECT_TIMEOUT_S
         options = self.socket_options or ()
         try:
             return connecting.connect(
-                self._dns_host, self.port, limit, options, lambda: call is not None and call.was_cut
+                self._dns_host,
+                self.port,
+                timeout_s,
+                options,
+                lambda: call is not None and call.was_cut,
             )
         except socket.gaierror as exc:
             raise NameResolutionError(self.host, self, exc) from exc
@@ -121,45 +137,45 @@ class _HeldConnection(HTTPConnection):
             raise NewConnectionError(self, f"Failed to establish a new connection: {exc}") from exc
 
 
-class _HeldSecureConnection(_HeldConnection, HTTPSConnection):
-    # TLS takes the socket apart before it shakes hands: until that is over a cut reaches the
-    # connection by its twin.
-    _twin: socket.socket | None = None
+class _CuttableTLSConnection(_CuttableConnection, HTTPSConnection):
+    # TLS detaches the socket before its handshake. Until that is over, a cut reaches the connection
+    # through this duplicate.
+    _duplicate: socket.socket | None = None
 
     def _new_conn(self) -> socket.socket:
         sock = super()._new_conn()
-        call: Call | None = getattr(_current, "call", None)
+        call = _current_call()
         if call is not None:
-            self._twin = sock.dup()
-            call.hold(self._twin)
+            self._duplicate = sock.dup()
+            call.attach(self._duplicate)
         return sock
 
     def connect(self) -> None:
         try:
             super().connect()
         finally:
-            twin, self._twin = self._twin, None
-            if twin is not None:
-                twin.close()
+            duplicate, self._duplicate = self._duplicate, None
+            if duplicate is not None:
+                duplicate.close()
 
 
-class _HeldPool(HTTPConnectionPool):
-    ConnectionCls = _HeldConnection
+class _CuttablePool(HTTPConnectionPool):
+    ConnectionCls = _CuttableConnection
 
 
-class _HeldSecurePool(HTTPSConnectionPool):
-    ConnectionCls = _HeldSecureConnection  # type: ignore[assignment]
+class _CuttableTLSPool(HTTPSConnectionPool):
+    ConnectionCls = _CuttableTLSConnection  # type: ignore[assignment]
 
 
-class _HoldingAdapter(HTTPAdapter):
+class _CuttableAdapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HeldPool, "https": _HeldSecurePool}
+        self.poolmanager.pool_classes_by_scheme = {"http": _CuttablePool, "https": _CuttableTLSPool}
 
 
-# A connection may be closed by the server just as it is used again. Reading twice harms nobody;
+# A server may close an idle connection just as it is used again. Reading twice harms nobody, and
 # nothing else is ever sent twice.
-_READ_AGAIN = Retry(
+_RETRY_READS = Retry(
     total=1,
     connect=0,
     read=1,
@@ -172,47 +188,50 @@ _READ_AGAIN = Retry(
 
 
 class Session(requests.Session):
-    """A session whose calls can be cut. It trusts nothing of the environment: no proxies,
-    no `.netrc` password sent to a model server."""
+    """A session whose calls can be cut.
+
+    It uses nothing of the environment: no proxy, and no password from `.netrc`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.trust_env = False
-        adapter = _HoldingAdapter(pool_connections=1, pool_maxsize=8, max_retries=_READ_AGAIN)
+        adapter = _CuttableAdapter(pool_connections=1, pool_maxsize=8, max_retries=_RETRY_READS)
         self.mount("http://", adapter)
         self.mount("https://", adapter)
-        self._readings: dict[str, requests.PreparedRequest] = {}
+        self._reads: dict[str, requests.PreparedRequest] = {}
 
     def prepared(
         self, method: str, url: str, body: dict[str, Any] | None
     ) -> requests.PreparedRequest:
-        """The request as it goes out. A reading is the same each time: it is prepared once, as that
-        takes as long as sending it. Raises what requests raises of an address that is none."""
+        """Return the request to send. Raises what `requests` raises for an impossible address.
+
+        A read is the same each time and prepared once, since that takes as long as sending it.
+        """
         if method != "GET":
             return self.prepare_request(requests.Request(method, url, json=body))
-        made = self._readings.get(url)
-        if made is None:
-            made = self._readings[url] = self.prepare_request(requests.Request(method, url))
-        return made
+        request = self._reads.get(url)
+        if request is None:
+            request = self._reads[url] = self.prepare_request(requests.Request(method, url))
+        return request
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Nowhere: even told to follow none, requests reads a redirect's whole body, however
-        long, and fails at an address that it cannot parse."""
+        """Return None. Even if it is to follow no redirect, `requests` reads the whole body of one,
+        however long, and fails if it cannot parse the address."""
         return None
 
 
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer: status and at most MAX_BYTES of body."""
+    """A whole answer. `date` is the time by the server's clock, as HTTP writes it."""
 
-    def __init__(self, status: int, content_type: str, body: bytes, date: str = "") -> None:
-        self.status = status
-        self.content_type = content_type
-        self.body = body
-        self.date = date  # by the server's clock, as HTTP writes it
+    status: int
+    body: bytes
+    date: str = ""
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object; BadAnswer for anything else."""
-        if self.body.count(b"[") + self.body.count(b"{") > MAX_PARTS:
+        """Return the body as a JSON object. Raises BadAnswer."""
+        if self.body.count(b"[") + self.body.count(b"{") > MAX_CONTAINERS:
             raise BadAnswer("The server's answer has too many parts to be Ollama's.")
         try:
             value = json.loads(self.body)
@@ -232,29 +251,29 @@ def send(
     timeout_s: float,
     call: Call,
 ) -> Answer:
-    """Make the call and read its answer. No redirect is followed.
+    """Make a call and return its answer. No redirect is followed.
 
     Raises Unreachable, TimedOut (`timeout_s` is for all of it), CallCut, BadAnswer.
     """
-    timeout_s = min(timeout_s, LONGEST_S)
+    timeout_s = min(timeout_s, MAX_TIMEOUT_S)
     deadline = deadlines.set(timeout_s, call.expire)
     _current.call = call
-    where = url.split("/api/")[0]
+    server = url.split("/api/")[0]
     try:
         answer = _answer(session, method, url, body, timeout_s)
     except OllamaError:
-        _check_not_cut(call, where, timeout_s)
+        _check_not_cut(call, server, timeout_s)
         raise
-    # ValueError: what requests and urllib3 let through of an address that they cannot parse.
+    # ValueError: requests and urllib3 let some through for an address that they cannot parse.
     except (requests.RequestException, HTTPError, OSError, ValueError) as exc:
-        _check_not_cut(call, where, timeout_s, exc)
-        raise _explain(exc, where) from exc
+        _check_not_cut(call, server, timeout_s, exc)
+        raise _explain(exc, server) from exc
     finally:
         _current.call = None
-        call.release()
+        call.detach()
         deadline.cancel()
-    # A connection that is shut down looks like the end of headers, or of a body without a length.
-    _check_not_cut(call, where, timeout_s)
+    # A shut-down connection looks like the end of the headers, or of a body without a length.
+    _check_not_cut(call, server, timeout_s)
     return answer
 
 
@@ -263,25 +282,21 @@ def _answer(
 ) -> Answer:
     with session.send(
         session.prepared(method, url, body),
-        # The deadline comes first; the socket's own limit is only its net.
-        timeout=(min(CONNECT_S, timeout_s), timeout_s + 1),
+        # The deadline comes first; the socket's own timeout is a second net.
+        timeout=(min(CONNECT_TIMEOUT_S, timeout_s), timeout_s + 1),
         allow_redirects=False,
         stream=True,
     ) as response:
         if 300 <= response.status_code < 400:
             raise BadAnswer(f"The server answered {response.status_code}, a redirect: not Ollama.")
-        content = _read(response)
-        headers = response.headers
-        return Answer(
-            response.status_code, headers.get("Content-Type", ""), content, headers.get("Date", "")
-        )
+        return Answer(response.status_code, _read(response), response.headers.get("Date", ""))
 
 
 def _check_not_cut(
-    call: Call, where: str, timeout_s: float, cause: Exception | None = None
+    call: Call, server: str, timeout_s: float, cause: Exception | None = None
 ) -> None:
     if call.timed_out:
-        raise TimedOut(f"{where} did not answer within {timeout_s:.0f} s.") from cause
+        raise TimedOut(f"{server} did not answer within {timeout_s:.0f} s.") from cause
     if call.was_cut:
         raise CallCut("The call was ended from here.") from cause
 
@@ -305,35 +320,35 @@ _NO_ADDRESS = (
 )
 
 
-def _explain(exc: Exception, where: str) -> Unreachable | BadAnswer:
+def _explain(exc: Exception, server: str) -> Unreachable | BadAnswer:
     causes = list(_causes(exc))
 
     def has(*kinds: type[BaseException]) -> bool:
         return any(isinstance(c, kinds) for c in causes)
 
     if has(ConnectionRefusedError):
-        return Unreachable(f"Connection refused at {where}.")
+        return Unreachable(f"Connection refused at {server}.")
     if has(socket.gaierror):
-        return Unreachable(f"The name in {where} is not known.")
+        return Unreachable(f"The name in {server} is not known.")
     if has(requests.ConnectTimeout):
-        return Unreachable(f"No connection to {where} within {CONNECT_S:.0f} s.")
+        return Unreachable(f"No connection to {server} within {CONNECT_TIMEOUT_S:.0f} s.")
     if has(NewConnectionError):
-        return Unreachable(f"No connection to {where}.")
+        return Unreachable(f"No connection to {server}.")
     if has(requests.exceptions.SSLError):
-        return Unreachable(f"No trusted connection to {where}: look at its certificate.")
+        return Unreachable(f"No trusted connection to {server}: look at its certificate.")
     if has(requests.exceptions.ChunkedEncodingError):
-        return BadAnswer(f"The answer of {where} broke off.")
+        return BrokeOff(f"The answer of {server} broke off.")
     if has(*_NO_ADDRESS):
-        return Unreachable(f"{where or 'Nothing'} is not an address.")
+        return Unreachable(f"{server or 'Nothing'} is not an address.")
     if has(http.client.RemoteDisconnected) or not has(http.client.HTTPException, ValueError):
-        return Unreachable(f"The connection to {where} broke.")
+        return Unreachable(f"The connection to {server} broke.")
     if isinstance(exc, requests.RequestException | HTTPError):
-        return BadAnswer(f"{where} answered with something that is not HTTP.")
-    return Unreachable(f"{where} is not an address.")
+        return BadAnswer(f"{server} answered with something that is not HTTP.")
+    return Unreachable(f"{server} is not an address.")
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """The exception and all that led to it."""
+    """Yield the exception and all that led to it."""
     todo: list[BaseException | None] = [exc]
     seen: list[BaseException] = []
     while todo:

@@ -1,8 +1,8 @@
-"""A new connection, made so that it can be given up.
+"""Makes a connection in a way that can be cancelled.
 
-`socket.create_connection` cannot: it waits for a name server as long as the system likes, and for
-each address of a host for the whole timeout. Here one timeout is for all of it, and who waits looks
-up every LOOK_S.
+`socket.create_connection` waits for a name server as long as the system likes, and spends the whole
+timeout on each address of a host. Here one timeout covers everything, and cancelling takes effect
+within POLL_INTERVAL_S.
 """
 
 from __future__ import annotations
@@ -17,63 +17,63 @@ from typing import Any
 
 from urllib3.util.wait import wait_for_write
 
-LOOK_S = 0.1
+POLL_INTERVAL_S = 0.1
 
-Options = Sequence[tuple[int, int, int | bytes]]
-_Address = tuple[Any, ...]
-_Found = tuple[int, int, int, _Address]  # family, type, protocol, address
-
-
-class GivenUp(OSError):
-    """Nobody wants the connection any more."""
+SocketOptions = Sequence[tuple[int, int, int | bytes]]
+_SocketAddress = tuple[Any, ...]
+_AddressInfo = tuple[int, int, int, _SocketAddress]  # family, type, protocol, address
 
 
-class _Wait:
-    """How long to wait, and whether to."""
+class ConnectCancelled(OSError):
+    """Nobody needs the connection any more."""
 
-    def __init__(self, timeout_s: float, unwanted: Callable[[], bool]) -> None:
+
+class _TimeLeft:
+    """The time that is left for a connection, unless it is cancelled."""
+
+    def __init__(self, timeout_s: float, is_cancelled: Callable[[], bool]) -> None:
         self._until = time.monotonic() + timeout_s
-        self._unwanted = unwanted
+        self._is_cancelled = is_cancelled
 
-    def slice_s(self, until: float | None = None) -> float:
-        """Seconds until the next look. Raises GivenUp, TimeoutError."""
-        if self._unwanted():
-            raise GivenUp("nobody waits for it any more")
-        left = min(self._until, until or self._until) - time.monotonic()
-        if left <= 0:
+    def next_wait_s(self, until: float | None = None) -> float:
+        """Return how long to wait before asking again. Raises ConnectCancelled, TimeoutError."""
+        if self._is_cancelled():
+            raise ConnectCancelled("the call was cut")
+        left_s = min(self._until, until or self._until) - time.monotonic()
+        if left_s <= 0:
             raise TimeoutError("timed out")
-        return min(LOOK_S, left)
+        return min(POLL_INTERVAL_S, left_s)
 
-    def share(self, among: int) -> float:
-        """The moment until which the first of so many may try."""
-        return time.monotonic() + (self._until - time.monotonic()) / among
+    def share(self, addresses: int) -> float:
+        """Return until when the first of so many addresses may be tried."""
+        return time.monotonic() + (self._until - time.monotonic()) / addresses
 
 
 def connect(
     host: str,
     port: int,
     timeout_s: float,
-    options: Options,
-    unwanted: Callable[[], bool],
+    options: SocketOptions,
+    is_cancelled: Callable[[], bool],
 ) -> socket.socket:
-    """A connection to the first address of `host` that takes one, within `timeout_s` in all.
+    """Connect to the first address of `host` that accepts, within `timeout_s` in all.
 
-    Raises GivenUp once `unwanted()`, TimeoutError, socket.gaierror, OSError.
+    Raises ConnectCancelled, TimeoutError, socket.gaierror, OSError.
     """
-    wait = _Wait(timeout_s, unwanted)
-    found = _addresses(host.strip("[]"), port, wait)
+    time_left = _TimeLeft(timeout_s, is_cancelled)
+    addresses = _resolve(host.strip("[]"), port, time_left)
     failure: OSError = OSError("the name has no address")
-    for n, (family, kind, protocol, address) in enumerate(found):
+    for index, (family, kind, protocol, address) in enumerate(addresses):
         try:
             sock = socket.socket(family, kind, protocol)
-        except OSError as exc:  # a family that this machine does not speak
+        except OSError as exc:  # this machine does not support the family
             failure = exc
             continue
         try:
             for option in options:
                 sock.setsockopt(*option)
-            _reach(sock, address, wait, wait.share(len(found) - n))
-        except GivenUp:
+            _connect_socket(sock, address, time_left, time_left.share(len(addresses) - index))
+        except ConnectCancelled:
             sock.close()
             raise
         except OSError as exc:
@@ -85,64 +85,67 @@ def connect(
     raise failure
 
 
-def _reach(sock: socket.socket, address: _Address, wait: _Wait, until: float) -> None:
+def _connect_socket(
+    sock: socket.socket, address: _SocketAddress, time_left: _TimeLeft, until: float
+) -> None:
     sock.setblocking(False)
-    failed = sock.connect_ex(address)
-    if failed in (errno.EINPROGRESS, errno.EWOULDBLOCK):
-        while not wait_for_write(sock, wait.slice_s(until)):
+    error = sock.connect_ex(address)
+    if error in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+        while not wait_for_write(sock, time_left.next_wait_s(until)):
             pass
-        failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if failed:
-        raise OSError(failed, os.strerror(failed))
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, os.strerror(error))
 
 
-class _Lookup:
-    """A name on its way to its addresses, in a thread: that waiting cannot be cut."""
+class _NameLookup:
+    """The lookup of a name in a thread, since `getaddrinfo` cannot be cancelled."""
 
     def __init__(self, host: str, port: int) -> None:
-        self.over = threading.Event()
-        self.found: list[_Found] = []
+        self.done = threading.Event()
+        self.addresses: list[_AddressInfo] = []
         self.failure: OSError | UnicodeError | None = None
         self._key = (host, port)
 
     def run(self) -> None:
         try:
-            self.found = _resolve(*self._key)
+            self.addresses = _address_infos(*self._key)
         except (OSError, UnicodeError) as exc:
             self.failure = exc
         finally:
             with _lock:
                 del _lookups[self._key]
-            self.over.set()
+            self.done.set()
 
 
 _lock = threading.Lock()
-# One a name, however many wait for it: what a dead name server holds up stays bounded.
-_lookups: dict[tuple[str, int], _Lookup] = {}
+# One lookup of a name at a time, however many wait for it: this bounds the threads that a dead name
+# server can hold up.
+_lookups: dict[tuple[str, int], _NameLookup] = {}
 
 
-def _addresses(host: str, port: int, wait: _Wait) -> list[_Found]:
+def _resolve(host: str, port: int, time_left: _TimeLeft) -> list[_AddressInfo]:
     try:
-        return _resolve(host, port, socket.AI_NUMERICHOST)
+        return _address_infos(host, port, socket.AI_NUMERICHOST)
     except socket.gaierror:
-        pass  # it is a name
-    lookup = _begin(host, port)
-    while not lookup.over.wait(wait.slice_s()):
+        pass  # a name
+    lookup = _begin_lookup(host, port)
+    while not lookup.done.wait(time_left.next_wait_s()):
         pass
     if lookup.failure is not None:
         raise lookup.failure
-    return lookup.found
+    return lookup.addresses
 
 
-def _begin(host: str, port: int) -> _Lookup:
+def _begin_lookup(host: str, port: int) -> _NameLookup:
     with _lock:
         lookup = _lookups.get((host, port))
         if lookup is None:
-            lookup = _lookups[host, port] = _Lookup(host, port)
+            lookup = _lookups[host, port] = _NameLookup(host, port)
             threading.Thread(target=lookup.run, name="name-lookup", daemon=True).start()
         return lookup
 
 
-def _resolve(host: str, port: int, flags: int = 0) -> list[_Found]:
+def _address_infos(host: str, port: int, flags: int = 0) -> list[_AddressInfo]:
     rows = socket.getaddrinfo(host, port, socket.AF_UNSPEC, socket.SOCK_STREAM, flags=flags)
     return [(family, kind, protocol, address) for family, kind, protocol, _, address in rows]

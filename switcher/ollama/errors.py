@@ -1,4 +1,4 @@
-"""What can go wrong between us and a server, in kinds that decide what a switch does next."""
+"""What can go wrong between us and an Ollama server. The kind decides what a switch does next."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from switcher.domain.errors import SwitcherError
 
 
 class OllamaError(SwitcherError):
-    """The server did not do what was asked. `advice` is what somebody may do about it."""
+    """The server did not do what it was asked for. `advice` tells people what to do about it."""
 
     code: ClassVar[str] = "ollama"
     advice: ClassVar[str] = ""
@@ -29,13 +29,13 @@ class TimedOut(OllamaError):
 
 
 class CallCut(OllamaError):
-    """We ended the call ourselves: cancelled, or no longer ours to make."""
+    """We ended the call ourselves: it was cancelled, or the host is no longer ours."""
 
     code = "cut"
 
 
 class BadAnswer(OllamaError):
-    """What came back is not an answer of an Ollama server."""
+    """The answer is not one of an Ollama server."""
 
     code = "bad-answer"
     advice = "Check that the host's address is that of an Ollama server."

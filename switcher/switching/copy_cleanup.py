@@ -60,7 +60,7 @@ def clean_up_copies(
     pinned or held, and resident.
 
     Five queries where nothing is to be done, as the last reading tells. Else under the host's
-    lease, after a fresh look, with at most 2 + 3 * MOST calls of QUICK_S that all end within the
+    lease, after a fresh look, with at most 2 + 3 * MOST quick calls that all end within the
     lease. Raises Conflict where something else is at work there or time runs out, OllamaError
     kinds, FenceLost; what was begun then is finished another time.
     """

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import Conflict, FenceLost, HostBusy
-from switcher.ollama.client import QUICK_S
+from switcher.ollama.client import QUICK_TIMEOUT_S
 from switcher.records import leases, switches
 
 P = ParamSpec("P")
@@ -27,10 +27,10 @@ class HostLease:
     clock: Clock
 
     def call(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Make a call of at most QUICK_S to the host, unless it might outlast the lease. Raises
+        """Make a quick call to the host, unless it might outlast the lease. Raises
         FenceLost, Conflict where too little time is left, and what the call raises."""
         self.check()
-        if self.clock.monotonic() + QUICK_S > self.until:
+        if self.clock.monotonic() + QUICK_TIMEOUT_S > self.until:
             raise Conflict("The host answers too slowly. Try again in a moment.")
         return make(*args, **kwargs)
 
@@ -39,7 +39,7 @@ class HostLease:
 def lease_host(
     host_id: int, owner: str, clock: Clock = system, wait_s: float = 0.0
 ) -> Iterator[HostLease]:
-    """Hold the host for a few calls of QUICK_S each, waiting `wait_s` at most for somebody else to
+    """Hold the host for a few quick calls, waiting `wait_s` at most for somebody else to
     give it back. Raises HostBusy where a switch is open or somebody else holds it: what runs there
     is more important."""
     give_up_at = clock.monotonic() + wait_s

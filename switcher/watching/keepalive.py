@@ -17,7 +17,7 @@ from switcher.domain.errors import Conflict
 from switcher.domain.observed import Resident, find_digest, find_installed
 from switcher.domain.specs import Spec, keep_alive_s
 from switcher.ollama.calls import Call
-from switcher.ollama.client import QUICK_S, Client
+from switcher.ollama.client import QUICK_TIMEOUT_S, Client
 from switcher.queries.desired import WatchedHost
 from switcher.switching import wake
 from switcher.switching.host_lease import HostLease, lease_host
@@ -95,4 +95,4 @@ def _assert_held(client: Client, hold: HostLease, w: Wanted) -> None:
         raise Conflict(f"{w.name} is not loaded as it was; that is no matter of its keep-alive.")
     capabilities = row.capabilities or hold.call(client.capabilities, row.name.full)
     embeds = replace(row, capabilities=capabilities).embeds_only
-    hold.call(client.load, w.spec, embeds, QUICK_S, Call())
+    hold.call(client.load, w.spec, embeds, QUICK_TIMEOUT_S, Call())

@@ -13,7 +13,7 @@ from ollama_simulator.runner import Ask, Config, Runner
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident
 from switcher.domain.specs import Spec, wire_keep_alive
-from switcher.ollama.client import QUICK_S, Loaded, Warmed
+from switcher.ollama.client import QUICK_TIMEOUT_S, Loaded, Warmed
 from switcher.ollama.errors import (
     ModelMissing,
     NotDone,
@@ -354,7 +354,7 @@ def _short(name: str) -> str:
 
 
 def _timeout_s(effect: Effect) -> float:
-    return effect.timeout_s if isinstance(effect, Load | Warm) else QUICK_S
+    return effect.timeout_s if isinstance(effect, Load | Warm) else QUICK_TIMEOUT_S
 
 
 def _request(spec: Spec, kind: str, empty: bool, tokens: int | None = None) -> simulated.Request:

@@ -32,7 +32,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def shorten(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From now on each quick call has DEADLINE_S; for those that are answered badly."""
-    return lambda: monkeypatch.setattr("switcher.ollama.client.QUICK_S", DEADLINE_S)
+    return lambda: monkeypatch.setattr("switcher.ollama.client.QUICK_TIMEOUT_S", DEADLINE_S)
 
 
 @pytest.fixture

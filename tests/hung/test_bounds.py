@@ -19,7 +19,7 @@ HUNDRED_MB = {n: b for n, b in HUGE.items() if "a redirect" not in n}
 
 @pytest.fixture(autouse=True)
 def _time_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("switcher.ollama.client.QUICK_S", 20.0)
+    monkeypatch.setattr("switcher.ollama.client.QUICK_TIMEOUT_S", 20.0)
 
 
 @pytest.mark.parametrize("bad", HUGE.values(), ids=HUGE)

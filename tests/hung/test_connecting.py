@@ -55,7 +55,7 @@ def connecting_now() -> bool:
 
     def inside(frame: Any) -> bool:
         while frame is not None:
-            if frame.f_code.co_name in ("_reach", "_addresses"):
+            if frame.f_code.co_name in ("_connect_socket", "_resolve"):
                 return True
             frame = frame.f_back
         return False
@@ -92,7 +92,7 @@ def test_a_cut_ends_the_wait_for_a_name(dead_name_server: threading.Event) -> No
 def test_a_name_server_that_is_dead_holds_nobody_longer_than_the_deadline(
     dead_name_server: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "CONNECT_S", 0.2)
+    monkeypatch.setattr(calls, "CONNECT_TIMEOUT_S", 0.2)
     began = time.monotonic()
     with pytest.raises(Unreachable, match="No connection to"):
         send("http://gone.test")
@@ -110,7 +110,7 @@ def test_a_deadline_that_is_shorter_than_a_connection_is_kept() -> None:
 def test_however_many_wait_for_a_name_one_thread_looks_it_up(
     dead_name_server: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "CONNECT_S", 0.2)
+    monkeypatch.setattr(calls, "CONNECT_TIMEOUT_S", 0.2)
     with ThreadPoolExecutor(8) as pool:
         for waiting in [pool.submit(send, "http://gone.test") for _ in range(8)]:
             with pytest.raises(Unreachable):
@@ -122,7 +122,7 @@ def test_an_address_that_is_dead_leaves_time_for_the_next_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A name with a black hole before the address that answers."""
-    monkeypatch.setattr(calls, "CONNECT_S", 0.6)
+    monkeypatch.setattr(calls, "CONNECT_TIMEOUT_S", 0.6)
     real = socket.getaddrinfo
     with full_backlog() as dead, raw_server(answering(OK)) as server:
 
@@ -168,8 +168,8 @@ def seen_after(row: SwitchEvent) -> float:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines so long that only a cancel can end a call."""
-    monkeypatch.setattr("switcher.ollama.client.QUICK_S", 30.0)
-    monkeypatch.setattr("switcher.ollama.calls.CONNECT_S", 30.0)
+    monkeypatch.setattr("switcher.ollama.client.QUICK_TIMEOUT_S", 30.0)
+    monkeypatch.setattr("switcher.ollama.calls.CONNECT_TIMEOUT_S", 30.0)
 
 
 def test_a_cancel_is_seen_while_the_host_takes_no_connection(

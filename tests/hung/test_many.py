@@ -39,7 +39,7 @@ def watched_at(host: Host) -> Iterator[list[float]]:
 
 @pytest.fixture
 def watcher(monkeypatch: pytest.MonkeyPatch, host: Host) -> Iterator[Watcher]:
-    monkeypatch.setattr("switcher.ollama.client.QUICK_S", DEADLINE_S)
+    monkeypatch.setattr("switcher.ollama.client.QUICK_TIMEOUT_S", DEADLINE_S)
     made = Watcher(seed=1, quiet_s=QUIET_S)
     yield made
     made.stop()

@@ -69,7 +69,7 @@ def test_a_reading_ends_in_time_and_overwrites_no_fact_with_rubbish(
 def test_a_reading_that_goes_wrong_half_way_is_none(
     host: Host, ollama: Ollama, monkeypatch: pytest.MonkeyPatch, bad: Bad, path: str
 ) -> None:
-    monkeypatch.setattr("switcher.ollama.client.QUICK_S", 1.0)
+    monkeypatch.setattr("switcher.ollama.client.QUICK_TIMEOUT_S", 1.0)
     ollama.bad, ollama.where = bad, lambda _, asked: asked == path
     with bounded(calls=3):
         seen = check_now(host.pk, host.base_url)

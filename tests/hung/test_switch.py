@@ -149,7 +149,7 @@ def test_a_redirect_to_another_host_is_not_followed(host: Host, ollama: Ollama) 
 def test_a_host_that_takes_no_connection_ends_it(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("switcher.ollama.calls.CONNECT_S", DEADLINE_S)
+    monkeypatch.setattr("switcher.ollama.calls.CONNECT_TIMEOUT_S", DEADLINE_S)
     with full_backlog() as url:
         Host.objects.update(base_url=url)
         row = switch(calls=1)

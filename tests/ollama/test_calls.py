@@ -138,13 +138,13 @@ def test_a_cut_before_the_call_sends_nothing() -> None:
 
 def test_a_cut_while_the_connection_is_made_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     call = Call()
-    connect = calls._HeldConnection.connect
+    connect = calls._CuttableConnection.connect
 
     def connect_and_be_cut(self: Any) -> None:
         connect(self)
         call.cut()
 
-    monkeypatch.setattr(calls._HeldConnection, "connect", connect_and_be_cut)
+    monkeypatch.setattr(calls._CuttableConnection, "connect", connect_and_be_cut)
     with raw_server(answering(OK)) as server:
         with pytest.raises(CallCut):
             send(server.url + "/api/generate", 5.0, call, {"model": "mid-a"})
@@ -488,7 +488,7 @@ def test_the_body_of_a_redirect_is_not_read() -> None:
 )
 def test_what_is_no_json_object_is_a_bad_answer(body: bytes) -> None:
     with pytest.raises(BadAnswer):
-        Answer(200, "application/json", body).json()
+        Answer(200, body).json()
 
 
 # --- addresses -----------------------------------------------------------------------------
@@ -538,7 +538,7 @@ def test_a_name_that_is_not_known_says_so(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_server_that_takes_no_connection_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "CONNECT_S", 0.2)
+    monkeypatch.setattr(calls, "CONNECT_TIMEOUT_S", 0.2)
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -630,7 +630,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tls: tuple[ssl.SSLCont
 def test_a_reading_that_is_drawn_out_ends_after_the_short_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("switcher.ollama.client.QUICK_S", 0.3)
+    monkeypatch.setattr("switcher.ollama.client.QUICK_TIMEOUT_S", 0.3)
     with raw_server(drip_body) as server:
         client = Client(server.url)
         with pytest.raises(TimedOut):

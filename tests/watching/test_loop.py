@@ -556,7 +556,7 @@ def test_a_reading_of_a_host_that_never_was_is_dropped(db: None) -> None:
 
 
 def test_drift_of_a_quiet_host_is_named_within_five_seconds_and_so_is_its_silence() -> None:
-    """What reading takes comes on top: milliseconds, or QUICK_S where a host hangs."""
+    """What reading takes comes on top: milliseconds, or QUICK_TIMEOUT_S where a host hangs."""
     slowest = 1.1  # of the jitter
     assert slowest * loop.QUIET_S < 5.0
     assert slowest * (loop.QUIET_S + (loop.OFFLINE_AFTER - 1) * loop.BUSY_S) < 5.0
