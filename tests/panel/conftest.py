@@ -36,8 +36,8 @@ class FakeOllama:
 def _loaded(r: Resident) -> dict[str, Any]:
     assert r.expires_at is not None
     return {
-        "name": r.name,
-        "model": r.name,
+        "name": r.name.full,
+        "model": r.name.full,
         "size": r.size,
         "digest": r.digest,
         "details": {"family": "llama"},
@@ -49,8 +49,8 @@ def _loaded(r: Resident) -> dict[str, Any]:
 
 def _file(i: Installed) -> dict[str, Any]:
     return {
-        "name": i.name,
-        "model": i.name,
+        "name": i.name.full,
+        "model": i.name.full,
         "modified_at": "2026-11-23T08:55:46.552126116Z",
         "size": i.size,
         "digest": i.digest,
