@@ -1,18 +1,21 @@
-"""The bell that wakes the worker at once. A wake-up only: the rows are the truth (rule 2)."""
+"""Wakes the workers of this process at once. A hint only: the rows are the truth (rule 2)."""
 
 from __future__ import annotations
 
-import threading
+from switcher.concurrency.loop import Loop
 
-_bell = threading.Event()
+_workers: set[Loop] = set()
 
 
 def worker() -> None:
-    """Wake the worker of this process, if it has one."""
-    _bell.set()
+    """Have the workers of this process, if any, look for open switches now."""
+    for loop in list(_workers):
+        loop.wake()
 
 
-def wait(seconds: float) -> None:
-    """Return when rung, or after `seconds` at the latest."""
-    _bell.wait(seconds)
-    _bell.clear()
+def add(loop: Loop) -> None:
+    _workers.add(loop)
+
+
+def remove(loop: Loop) -> None:
+    _workers.discard(loop)

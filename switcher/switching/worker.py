@@ -1,7 +1,6 @@
 """The worker: finds switches that wait or were left by a dead process, and runs them.
 
-One thread looks, one thread a host runs. Levels, not edges: each round looks at the rows; the bell
-only makes the next round come sooner.
+One loop looks for open switches; each host's switch runs in a thread of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from collections.abc import Callable
 
 from django.db import InterfaceError, OperationalError, connections
 
+from switcher.concurrency.loop import Loop
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import FenceLost
 from switcher.domain.states import State
@@ -29,53 +29,48 @@ from switcher.switching.steps import run
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 2.0
+LOOK_INTERVAL_S = 2.0
+HAND_OVER_TIMEOUT_S = 2.0
 _never = threading.Event()
 
 
 def new_owner() -> str:
-    """A name for one process's leases: readable, and never the same twice."""
+    """Return a name for one process's leases: readable, and never the same twice."""
     return f"{socket.gethostname()[:30]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
 class Worker:
-    """Runs open switches until it is told to stop. `start` once, `stop` once."""
+    """Runs open switches. Call `start` once and `stop` once; a test calls `look_once`."""
 
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
         self._owner = new_owner()
-        self._no_more = threading.Event()  # take nothing new
-        self._hand_over = threading.Event()  # leave what runs
+        self._shutting_down = threading.Event()
         self._running: dict[int, threading.Thread] = {}
-        self._thread = threading.Thread(target=self._loop, name="switch-worker", daemon=True)
+        self._loop = Loop("switch-worker", self.look_once, LOOK_INTERVAL_S)
 
     def start(self) -> None:
-        self._thread.start()
+        wake.add(self._loop)
+        self._loop.start()
 
     def stop(self, patience_s: float) -> None:
-        """Take nothing new; give what runs `patience_s` to end, then hand it to the next start."""
-        self._no_more.set()
-        wake.worker()
+        """Take nothing new. Give running switches `patience_s` to end, then leave them to the next
+        start."""
+        wake.remove(self._loop)
+        self._loop.stop()
+        self._join_running(patience_s)
+        self._shutting_down.set()
+        self._join_running(HAND_OVER_TIMEOUT_S)
+
+    def _join_running(self, patience_s: float) -> None:
         until = self._clock.monotonic() + patience_s
         for thread in list(self._running.values()):
             thread.join(max(0.0, until - self._clock.monotonic()))
-        self._hand_over.set()
-        for thread in list(self._running.values()):
-            thread.join(2.0)
-
-    def _loop(self) -> None:
-        while not self._no_more.is_set():
-            try:
-                self.look_once()
-            except Exception:
-                log.exception("the worker could not read what is open; it tries again")
-            wake.wait(LOOK_EVERY_S)
-        connections.close_all()
 
     def look_once(self) -> None:
-        """One round: start a thread for each open switch that nobody runs."""
+        """Start a thread for each open switch that nobody runs."""
         for switch_id, host_id in switches.waiting(self._clock):
-            if host_id in self._running or self._no_more.is_set():
+            if host_id in self._running or self._loop.stopping:
                 continue
             name = f"switch-{switch_id}"
             thread = threading.Thread(
@@ -87,14 +82,14 @@ class Worker:
     def _run_in_thread(self, switch_id: int, host_id: int) -> None:
         ended = False
         try:
-            ended = run_once(switch_id, self._owner, self._clock, self._hand_over)
+            ended = run_once(switch_id, self._owner, self._clock, self._shutting_down)
         except Exception:
             log.exception("switch %s: the run broke off", switch_id)
         finally:
             connections.close_all()
             self._running.pop(host_id, None)
         if ended:
-            wake.worker()  # what waits for this host may be next; else not before the next round
+            wake.worker()  # the next switch of this host need not wait for the next look
 
 
 def run_once(
@@ -104,9 +99,9 @@ def run_once(
     stopping: threading.Event = _never,
     connect: Callable[[str], Ollama] = Client,
 ) -> bool:
-    """Run one switch to its end in this thread, going on from where its record stands.
+    """Run one switch to its end in this thread, continuing from its record.
 
-    Returns False where somebody else has it, or it was handed over; its record tells.
+    Return False if another process has it, or this one is shutting down.
     """
     host_id = switches.host_of(switch_id)
     asked_at = clock.monotonic()
@@ -145,8 +140,8 @@ def _drive(
     except (FenceLost, ShuttingDown):
         raise
     except (OperationalError, InterfaceError):
-        # The database is locked, full or away: no fault of the switch. Its record stands, and a
-        # later round goes on from it.
+        # The database is locked, full or away, which is not the switch's fault: a later look
+        # continues it from its record.
         raise
     except Exception as exc:
         log.exception("switch %s: unexpected", held.switch_id)
@@ -157,7 +152,7 @@ def _drive(
 
 
 def _end_loudly(held: ClaimedSwitch, exc: Exception) -> None:
-    """A fault of our own: nothing more is done to the host, and the record says so."""
+    """End a switch in which our own code failed: touch the host no more, and say so."""
     text = f"Switchboard made a mistake ({type(exc).__name__}). See its log."
     touched = held.state not in (State.QUEUED, State.CHECKING)
     if touched and held.state is not State.RESTORING:

@@ -21,7 +21,7 @@ from switcher.switching import worker
 from switcher.switching.driver import Driver
 from switcher.switching.effects import Cancelled, Effect, InFlight, Pause, Steps
 from switcher.switching.jobs import load_job
-from switcher.switching.lease_keeper import CANCEL_S, WATCH_S, ShuttingDown
+from switcher.switching.lease_keeper import POLL_INTERVAL_S, WATCH_INTERVAL_S, ShuttingDown
 from switcher.switching.steps import run
 from tests.faultlab.hosts import Exchange
 from tests.faultlab.keepers import LabKeeper
@@ -80,7 +80,7 @@ class Process:
             return
         self.look_once()
         if self.alive:
-            self.world.after(worker.LOOK_EVERY_S, self._round)
+            self.world.after(worker.LOOK_INTERVAL_S, self._round)
 
     def look_once(self) -> None:
         """Take up what waits on the host, if anything does."""
@@ -271,9 +271,9 @@ class Process:
                 run.keeper.renew_round()
                 self._keep(run)
 
-        self.world.after(CANCEL_S, lambda: self._when_awake(tick))
+        self.world.after(POLL_INTERVAL_S, lambda: self._when_awake(tick))
 
-    def _watch(self, run: Run, seconds: float = WATCH_S) -> None:
+    def _watch(self, run: Run, seconds: float = WATCH_INTERVAL_S) -> None:
         def tick() -> None:
             if not run.over and self.alive:
                 self._watch(run)
@@ -282,7 +282,7 @@ class Process:
         self.world.after(seconds, lambda: self._when_awake(tick))
 
     def _look_at_clock(self, run: Run) -> None:
-        run.keeper.watch_round()
+        run.keeper.watch()
         if run.call is None or not run.call.was_cut or run.exchange is None:
             return
         self.world.trace(f"{self.name} cuts its call")

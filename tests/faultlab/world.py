@@ -16,7 +16,7 @@ from switcher.records import switches
 from switcher.records.switches import NewSwitch
 from switcher.switching.effects import Effect, ListResident, Warm
 from switcher.switching.jobs import spec_of
-from switcher.switching.lease_keeper import WATCH_S
+from switcher.switching.lease_keeper import WATCH_INTERVAL_S
 from tests.faultlab.clock import LabClock
 from tests.faultlab.hosts import Exchange, LabHost
 from tests.faultlab.processes import Process, Run
@@ -252,7 +252,7 @@ class World:
         """Answered or cut. A process that is paused can cut nothing: then it does so at once."""
         until = self.oracle.until[run.held.fence]
         if run.paused_in_call:
-            until = max(until, run.resumed_at + WATCH_S if not process.paused else self.t)
+            until = max(until, run.resumed_at + WATCH_INTERVAL_S if not process.paused else self.t)
         if self.t > until + LATE_S and process.alive:
             late = self.t - until
             self.violate("no call outlasts the lease", f"{process.name}'s by {late:.3f} s")

@@ -137,8 +137,7 @@ def start(world: World) -> Iterator[Callable[[], Worker]]:
     yield begin
     for worker in made:
         worker.stop(5.0)
-        worker._thread.join(10)
-        assert not worker._thread.is_alive()
+        assert worker._loop.stop(10)
 
 
 @pytest.fixture

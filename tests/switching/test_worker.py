@@ -405,9 +405,9 @@ def test_what_expired_by_itself_in_the_middle_does_not_come_back(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that a keeper does often is done more often."""
-    monkeypatch.setattr(keeping, "RENEW_S", 0.1)
-    monkeypatch.setattr(keeping, "CANCEL_S", 0.05)
-    monkeypatch.setattr(keeping, "WATCH_S", 0.02)
+    monkeypatch.setattr(keeping, "RENEW_INTERVAL_S", 0.1)
+    monkeypatch.setattr(keeping, "POLL_INTERVAL_S", 0.05)
+    monkeypatch.setattr(keeping, "WATCH_INTERVAL_S", 0.02)
 
 
 def take_over(host: Host) -> None:
@@ -634,10 +634,8 @@ def workers(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
     yield make
     for worker in made:
-        if worker._thread.ident is not None:
-            worker.stop(0)
-            worker._thread.join(10)
-            assert not worker._thread.is_alive()
+        worker.stop(0)
+        assert worker._loop.stop(10)
     names = [t.name for t in threading.enumerate() if t.name.startswith("switch-")]
     until(lambda: not [t for t in threading.enumerate() if t.name in names])
 
@@ -716,7 +714,7 @@ def test_a_worker_that_was_stopped_takes_nothing_new(
     worker = workers()
     worker.start()
     worker.stop(0)
-    worker._thread.join(10)
+    assert worker._loop.stop(10)
     row = ask(host, profile("mid-a"))
     worker.look_once()
     assert state_of(row) == "queued"
@@ -754,7 +752,7 @@ def test_a_switch_that_breaks_off_again_and_again_is_not_tried_in_a_hot_loop(
 
     monkeypatch.setattr(working, "run_once", break_off)
     ask(host, profile("mid-a"))
-    monkeypatch.setattr(working, "LOOK_EVERY_S", 0.3)
+    monkeypatch.setattr(working, "LOOK_INTERVAL_S", 0.3)
     workers().start()
     assert seconds_until(lambda: len(tries) >= 4) > 0.5  # the first may be rung for
     assert "broke off" in caplog.text

@@ -154,4 +154,4 @@ def worker(watched: Watched) -> Iterator[Worker]:
     made.start()
     yield made
     made.stop(5.0)
-    made._thread.join(10)
+    assert made._loop.stop(10)
