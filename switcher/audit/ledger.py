@@ -56,11 +56,11 @@ _writing: ContextVar[bool] = ContextVar("writing", default=False)
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """A transaction that appends to the trail. It takes the lock on the head before it takes any
-    other: two that took theirs in different orders would wait for each other for ever.
+    """Open a transaction that appends to the trail. It takes the lock on the head before any other
+    lock: two transactions that take locks in different orders would deadlock.
 
-    SQLite: an IMMEDIATE transaction is alone in writing. PostgreSQL: a lock of the transaction;
-    what is read after it was taken is what the one before has committed.
+    On SQLite an IMMEDIATE transaction is alone in writing. On PostgreSQL it takes an advisory lock,
+    after which it reads what the transaction before has committed.
     """
     with transaction.atomic():
         if connection.vendor == "postgresql":
@@ -84,12 +84,12 @@ def append(
     reason: str = "",
     **facts: Any,
 ) -> AuditEntry:
-    """Append one entry. Only inside `writing()`: an entry alone tells of nothing.
+    """Append one entry. Only inside `writing()`, with the change that it records.
 
-    `origin` is the row of a person's address and browser where one exists already; else one is
-    made from the actor.
+    `origin` is the row of a person's address and browser, if it exists; otherwise one is made from
+    the actor.
     """
-    assert _writing.get(), "an entry is written with its change"
+    assert _writing.get(), "an entry is written in the transaction of its change"
     origin = origin or origin_of(actor)
     seq, prev = _head()
     at = clock.now()
@@ -119,20 +119,20 @@ def append(
         origin=origin,
         **columns(kind, reason, facts),
     )
-    # Robust: what was committed is not undone by who hears of it.
+    # Robust: an error in a receiver must not look like a failed change.
     transaction.on_commit(partial(changed.send_robust, sender=kind, host=host))
     return row
 
 
 def _head() -> tuple[int, bytes]:
-    """The next number and the hash before it."""
+    """Return the next number, and the hash that the next entry follows."""
     rows = LedgerRow.objects.filter(seq__lt=MAX_SEQ).order_by("-seq")
     last = rows.values_list("seq", "hash").first()
     return (last[0] + 1, bytes(last[1])) if last else (1, GENESIS)
 
 
 def stamp(at: datetime) -> str:
-    """UTC, always of 27 characters: as text it sorts by time."""
+    """Return a time in UTC as 27 characters, which sort by time."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -172,7 +172,7 @@ def _text(value: Any) -> str:
 
 
 def origin_of(actor: Actor) -> Origin | None:
-    """The row that says from where, or None where nothing is known of it."""
+    """Make the row with an actor's address and browser; None if neither is known."""
     if not actor.ip and not actor.agent:
         return None
     salt = secrets.token_bytes(16)
@@ -180,6 +180,6 @@ def origin_of(actor: Actor) -> Origin | None:
 
 
 def hidden(origin: Origin | None) -> dict[str, str]:
-    """What a body holds of a person's address and browser: SHA-256(salt || value). With the row
-    erased nobody learns them from it; while it is there, it is attested."""
+    """Return what a body holds of an address and a browser: SHA-256(salt || value). It attests the
+    row, and reveals nothing once the row is erased."""
     return {} if origin is None else salted(origin.ip, origin.agent, bytes(origin.salt))

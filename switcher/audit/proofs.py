@@ -1,7 +1,7 @@
-"""The proof that an entry is in a checkpoint: the hashes that lead from it to the signed root.
+"""Prove that an entry is in a checkpoint, by the hashes that lead from it to the signed root.
 
-What is read is bounded: the block of 256 entries around it, the newest block, and the stored
-subtrees beside the way up, whatever the number of entries.
+The work is bounded, however many entries there are: a proof reads the block of 256 entries around
+the entry, the newest block, and the stored subtrees beside the path to the root.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from switcher.audit.archive_files import end_of, newest_archive_file
 from switcher.audit.ledger_reader import newest_checkpoint, stored_hashes
-from switcher.audit.verifier.subtrees import (
+from switcher.audit.subtrees import (
     BLOCK,
     BLOCK_LEVEL,
-    Range,
-    Subtree,
+    Place,
+    Span,
     block_nodes,
     join,
     number,
@@ -24,20 +24,20 @@ from switcher.audit.verifier.subtrees import (
     peaks,
 )
 from switcher.audit.verifier.switchboard_verify import BadNote, Note, fold, leaf, node
-from switcher.models import LedgerRow
-from switcher.models import Subtree as SubtreeRow
+from switcher.models import LedgerRow, Subtree
 
-# So many blocks may be read for one proof where their subtrees are not stored yet.
+# How many blocks may be read for one proof if their subtrees are not stored yet.
 MAX_BLOCKS = 256
 
 
 class NoProof(Exception):
-    """There is none, now or at all; the text says why."""
+    """There is no proof, now or at all; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Why an entry is in a checkpoint: `fold` leads from its hash by `hashes` to the root."""
+    """The proof that an entry is in a checkpoint: `fold` leads from its hash by `hashes` to the
+    root."""
 
     seq: int
     body: str
@@ -49,8 +49,8 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether the hash is that of the body, and leads to the root in the note. That the note
-        is signed is not looked at here."""
+        """Whether the hash is that of the body and leads to the root in the note. The signature of
+        the note is not checked."""
         try:
             root = fold(self.hash, self.seq - 1, self.size, self.hashes)
             return leaf(self.prev, self.body) == self.hash and root == Note.parse(self.note).root
@@ -58,7 +58,7 @@ class Proof:
             return False
 
     def to_json(self) -> dict[str, object]:
-        """Two lines of an export in one object: the checkpoint, and the entry with its proof."""
+        """Return two lines of an export: the checkpoint, and the entry with its proof."""
         return {
             "checkpoint": {"type": "checkpoint", "note": self.note},
             "entry": {
@@ -73,7 +73,7 @@ class Proof:
 
 
 def proof_of(seq: int) -> Proof:
-    """The proof that an entry is in the newest checkpoint. Raises NoProof."""
+    """Return the proof that an entry is in the newest checkpoint. Raises NoProof."""
     last = newest_checkpoint()
     if last is None or last.size < seq:
         raise NoProof("It is not signed yet. That takes a minute at most while a server runs.")
@@ -85,61 +85,55 @@ def proof_of(seq: int) -> Proof:
 
 
 class Prover:
-    """Makes proofs for the tree of a size. Entries in their order cost little each: a block is
-    read once, and what is above it is the same for all in it."""
+    """Makes proofs for a tree of `size` entries. Proofs of entries in order cost little: a block is
+    read once, and all entries of a block share what is above it."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         archived = newest_archive_file()
         self._known = peaks(end_of(archived)[0]) if archived is not None else {}
-        self._blocks: dict[int, dict[Subtree, bytes]] = {}
-        self._above: tuple[int, list[bytes]] = (-1, [])
-        self._left = MAX_BLOCKS
+        self._blocks: dict[int, dict[Place, bytes]] = {}
+        self._above: tuple[int, list[bytes]] = (-1, [])  # of the last block
+        self._blocks_left = MAX_BLOCKS
 
     def proof(self, seq: int) -> list[bytes]:
-        """The hashes from the entry up to the root. Raises NoProof."""
-        index = seq - 1
-        block = index >> BLOCK_LEVEL
-        inside, above = list[Range](), list[Range]()
-        for found in path(index, self._size):
-            begin, end = found
-            near = begin >> BLOCK_LEVEL == block and end - begin <= BLOCK
-            (inside if near else above).append(found)
+        """Return the hashes from the entry up to the root. Raises NoProof."""
+        block = seq - 1 >> BLOCK_LEVEL
+        inside, above = list[Span](), list[Span]()
+        for begin, end in path(seq - 1, self._size):
+            is_inside = begin >> BLOCK_LEVEL == block and end - begin <= BLOCK
+            (inside if is_inside else above).append((begin, end))
         if self._above[0] != block:
-            self._left = MAX_BLOCKS
-            self._above = (block, self._upper(above))
+            self._blocks_left = MAX_BLOCKS
+            self._above = (block, self._hashes_above(above))
         nodes = self._block(block)
-        return [self._near(nodes, found) for found in inside] + self._above[1]
+        return [_join_parts(nodes, span) for span in inside] + self._above[1]
 
-    def _near(self, nodes: dict[Subtree, bytes], found: Range) -> bytes:
-        try:
-            return join([nodes[place] for place in parts(*found)])
-        except KeyError as exc:
-            raise NoProof("An entry beside it is missing.") from exc
+    def _hashes_above(self, spans: list[Span]) -> list[bytes]:
+        places = [parts(*span) for span in spans]
+        stored = _stored(place for span_places in places for place in span_places)
+        return [join([self._subtree(place, stored) for place in found]) for found in places]
 
-    def _upper(self, ranges: list[Range]) -> list[bytes]:
-        wanted = [parts(*found) for found in ranges]
-        stored = _stored(place for places in wanted for place in places)
-        return [join([self._node(place, stored) for place in places]) for places in wanted]
-
-    def _node(self, place: Subtree, stored: dict[Subtree, bytes]) -> bytes:
-        """A full subtree: as it is stored, else from its own parts."""
-        level, index = place
+    def _subtree(self, place: Place, stored: dict[Place, bytes]) -> bytes:
+        """Return a full subtree: as it is stored, or made from its parts."""
         found = stored.get(place) or self._known.get(place)
         if found is not None:
             return found
+        level, index = place
         if level <= BLOCK_LEVEL:
-            return self._near(self._block(index << level >> BLOCK_LEVEL), _leaves(place))
-        if (1 << level - BLOCK_LEVEL) > self._left:
+            leaves = (index << level, index + 1 << level)
+            return _join_parts(self._block(leaves[0] >> BLOCK_LEVEL), leaves)
+        if (1 << level - BLOCK_LEVEL) > self._blocks_left:
             raise NoProof("The server is still putting together what proofs are made from.")
         left, right = (level - 1, 2 * index), (level - 1, 2 * index + 1)
         stored = _stored((left, right))
-        return node(self._node(left, stored), self._node(right, stored))
+        return node(self._subtree(left, stored), self._subtree(right, stored))
 
-    def _block(self, block: int) -> dict[Subtree, bytes]:
+    def _block(self, block: int) -> dict[Place, bytes]:
+        """Return all full subtrees within a block."""
         nodes = self._blocks.get(block)
         if nodes is None:
-            self._left -= 1
+            self._blocks_left -= 1
             begin = block << BLOCK_LEVEL
             known = {p: h for p, h in self._known.items() if p[1] << p[0] >= begin}
             nodes = block_nodes(_leaf_hashes(begin, min(begin + BLOCK, self._size)), known)
@@ -149,17 +143,19 @@ class Prover:
         return nodes
 
 
-def _leaves(place: Subtree) -> Range:
-    level, index = place
-    return index << level, index + 1 << level
+def _join_parts(nodes: dict[Place, bytes], span: Span) -> bytes:
+    try:
+        return join([nodes[place] for place in parts(*span)])
+    except KeyError as exc:
+        raise NoProof("An entry beside it is missing.") from exc
 
 
-def _stored(places: Iterable[Subtree]) -> dict[Subtree, bytes]:
+def _stored(places: Iterable[Place]) -> dict[Place, bytes]:
     by_number = {number(*place): place for place in places if place[0] >= BLOCK_LEVEL}
-    rows = SubtreeRow.objects.filter(pk__in=list(by_number)).values_list("pk", "hash")
+    rows = Subtree.objects.filter(pk__in=list(by_number)).values_list("pk", "hash")
     return {by_number[pk]: bytes(found) for pk, found in rows}
 
 
 def _leaf_hashes(begin: int, end: int) -> dict[int, bytes]:
-    """Hashes of the leaves from `begin` on, before `end`, by their index."""
+    """Return the hashes of the leaves from `begin` on, before `end`, by index."""
     return {seq - 1: found for seq, found in stored_hashes(begin, end)}

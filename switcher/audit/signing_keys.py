@@ -1,12 +1,11 @@
-"""The key that signs checkpoints: a file outside the database, whose password says nothing of it.
+"""The key that signs checkpoints: files outside the database, which its password cannot reach.
 
-    audit-key.pem     the private key, Ed25519, PKCS8, mode 600
-    audit-keys.pub    the public keys of all generations, one a line, the first one first; it is
-                      what an auditor is given
-    audit-key.last    the newest checkpoint that was signed with it, to see that the database is
-                      not older than what was signed
-    audit-key.checked when the whole trail was last verified
-While a key changes, the next one lies in `audit-key.next` until its entry is committed.
+audit-key.pem      the private key, Ed25519, PKCS8, mode 600
+audit-keys.pub     the public keys of all generations, one a line, the oldest first: what an
+                   auditor is given
+audit-key.last     the newest checkpoint that was signed, which shows if the database is older
+audit-key.checked  when the whole trail was last verified
+audit-key.next     the next key, until the entry of its rotation is committed
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from switcher.audit.verifier.switchboard_verify import (
     signature_line,
 )
 
-MODE = 0o600
+PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o644
 
 
 class KeyRefused(Exception):
@@ -51,7 +50,7 @@ class KeyExchanged(KeyRefused):
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A private key with its name. It never shows itself: not in a log, not in a traceback."""
+    """A private key with its name. It appears in no log and no traceback."""
 
     name: str
     private: Ed25519PrivateKey
@@ -64,12 +63,12 @@ class SigningKey:
         return self.private.sign(text.encode())
 
     def checkpoint(self, size: int, root: bytes) -> str:
-        """The signed note over the first `size` entries."""
+        """Return the signed note over the first `size` entries."""
         text = checkpoint_text(self.name, size, root)
         return f"{text}\n{signature_line(self.public, self.sign(text))}"
 
     def vouch_for(self, new: SigningKey) -> Rotation:
-        """The statement, signed by both, that `new` takes this one's place."""
+        """Return the statement, signed by both keys, that `new` replaces this one."""
         text = Rotation.text(self.public, new.public)
         return Rotation(self.public, new.public, self.sign(text), new.sign(text))
 
@@ -85,7 +84,7 @@ def new_key(name: str) -> SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyFiles:
-    """Where the keys lie. `name` is the one under which checkpoints are signed."""
+    """The files of a signing key. `name` is the name in its checkpoints."""
 
     private: Path
     public: Path
@@ -103,23 +102,58 @@ class KeyFiles:
     def checked(self) -> Path:
         return self.private.with_suffix(".checked")
 
+    # The private key
+
     def load(self) -> SigningKey:
-        """The signing key. Raises KeyMissing, KeyRefused."""
+        """Return the signing key. Raises KeyMissing, KeyRefused."""
         return self._read(self.private)
 
+    def check(self) -> SigningKey:
+        """Return the signing key, if it is the newest of the public keys. Raises KeyMissing,
+        KeyExchanged, KeyRefused."""
+        key, known = self.load(), self.public_keys()
+        if not known or known[-1] != key.public:
+            raise KeyExchanged(exchanged(self.private))
+        return key
+
+    def make(self) -> SigningKey:
+        """Make the first key, unless it exists, and return it. Raises KeyMissing, KeyRefused."""
+        if self.public.exists():
+            return self.check()
+        if not self.private.exists():
+            self._write_key(self.private, new_key(self.name))
+        key = self.load()
+        self._publish(key.public)
+        return key
+
     def load_next(self) -> SigningKey | None:
-        """The key of a change that has not come to its end."""
+        """Return the key of a rotation that is not finished."""
         try:
             return self._read(self.next)
         except KeyMissing:
             return None
+
+    def write_next(self, key: SigningKey) -> None:
+        """Keep the next key until its entry is committed."""
+        self.drop_next()
+        self._write_key(self.next, key)
+
+    def drop_next(self) -> None:
+        self.next.unlink(missing_ok=True)
+
+    def promote_next(self) -> None:
+        """Put the next key in the place of the current one. Can be repeated after a crash."""
+        key = self._read(self.next)
+        self._publish(key.public)
+        os.replace(self.next, self.private)
+        sync_folder(self.private.parent)
 
     def _read(self, path: Path) -> SigningKey:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         except FileNotFoundError:
             raise KeyMissing(
-                f"The signing key {path} is missing. Put it back from its copy."
+                f"The signing key {path} is missing. Restore it from your copy."
             ) from None
         except OSError as exc:
             raise KeyRefused(f"The signing key {path} cannot be read: {exc.strerror}.") from None
@@ -132,123 +166,86 @@ class KeyFiles:
             key = None
         if not isinstance(key, Ed25519PrivateKey):
             raise KeyRefused(
-                f"{path} holds no Ed25519 key in PEM without a password. Put it back from its copy."
+                f"{path} holds no Ed25519 key in PEM without a password. Restore it from your copy."
             )
         return SigningKey(self.name, key)
 
-    def make(self) -> SigningKey:
-        """The first key: made, unless it was made already. Raises KeyMissing, KeyRefused."""
-        if self.public.exists():
-            return self.check()
-        if not self.private.exists():
-            self._write_key(self.private, new_key(self.name))
-        key = self.load()
-        self._publish(key.public)
-        return key
-
-    def write_next(self, key: SigningKey) -> None:
-        """Keep the next key beside the one in use, until its entry is committed."""
-        self.drop_next()
-        self._write_key(self.next, key)
-
-    def drop_next(self) -> None:
-        self.next.unlink(missing_ok=True)
-
-    def promote_next(self) -> None:
-        """The next key takes the place of the one in use. May be done again after a crash."""
-        key = self._read(self.next)
-        self._publish(key.public)
-        os.replace(self.next, self.private)
-        sync_folder(self.private.parent)
-
     def _write_key(self, path: Path, key: SigningKey) -> None:
-        """All of it or nothing, and never over a key that is there."""
+        """Write a key completely or not at all, and never over another."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         raw = key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        fresh = path.with_suffix(f".{os.getpid()}-{os.urandom(4).hex()}")
+        draft = _draft_of(path)
         try:
-            _write(fresh, raw, os.O_EXCL, MODE)
-            os.link(fresh, path)
+            _write(draft, raw, PRIVATE_MODE)
+            os.link(draft, path)
         except FileExistsError:
-            pass  # lost race: another process has made it
+            pass  # Lost race: another process has made it.
         except OSError as exc:
             raise KeyRefused(f"{path} cannot be written: {exc.strerror}.") from None
         finally:
-            fresh.unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
         sync_folder(path.parent)
 
-    def _publish(self, key: PublicKey) -> None:
-        """Append to the public keys, unless it stands there already."""
-        known = self.public_keys()
-        if key not in known:
-            text = "".join(f"{each}\n" for each in [*known, key])
-            _replace(self.public, text)
+    # The public keys
 
     def public_keys(self) -> list[PublicKey]:
-        """All generations, oldest first. Raises KeyRefused."""
+        """Return the keys of all generations, oldest first. Raises KeyRefused."""
         try:
-            text = self.public.read_text(encoding="utf-8")
-            return [PublicKey.from_text(line) for line in text.splitlines() if line.strip()]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError) as exc:
+            lines = _read_text(self.public).splitlines()
+            return [PublicKey.from_text(line) for line in lines if line.strip()]
+        except ValueError as exc:
             raise KeyRefused(f"{self.public} cannot be read: {exc}.") from None
 
     def root(self) -> list[PublicKey]:
-        """The key that verifying begins with, or none. Raises KeyRefused."""
+        """Return the key that verifying begins with, or none. Raises KeyRefused."""
         known = self.public_keys()
         return [read_keys(str(key) for key in known)] if known else []
 
-    def check(self) -> SigningKey:
-        """The signing key, if it is the newest that the file of public keys tells of.
+    def _publish(self, key: PublicKey) -> None:
+        """Append to the public keys, unless it is among them."""
+        known = self.public_keys()
+        if key not in known:
+            _replace(self.public, "".join(f"{each}\n" for each in [*known, key]))
 
-        Raises KeyMissing, KeyExchanged, KeyRefused.
-        """
-        key, known = self.load(), self.public_keys()
-        if not known or known[-1] != key.public:
-            raise KeyExchanged(exchanged(self.private))
-        return key
+    # What is remembered outside the database, where its password cannot change it
 
     def remember(self, note: str) -> None:
-        """Keep the newest checkpoint outside of the database, too."""
+        """Keep the newest checkpoint."""
         _replace(self.last, note)
 
     def remembered(self) -> str:
-        """The newest checkpoint that this key's machine has signed, or nothing."""
+        """Return the newest checkpoint that this machine has signed; empty if there is none."""
         return _read_text(self.last)
 
     def remember_check(self, at: str) -> None:
-        """Keep when the trail was verified outside of the database, too: who may write only there
-        is not to put off the next time."""
+        """Keep when the whole trail was verified."""
         _replace(self.checked, at)
 
     def remembered_check(self) -> str:
-        """When this key's machine last verified the whole trail, or nothing."""
+        """Return when this machine last verified the whole trail; empty if it never did."""
         return _read_text(self.checked)
 
 
 def exchanged(path: Path) -> str:
-    """What is said of a key that nobody has vouched for."""
+    """Return what to say of a key that no other vouches for."""
     return (
-        f"{path} is not the key that the trail tells of: it was exchanged without a rotation. "
-        "Nothing is signed. Put the key back from its copy; to change it, run "
+        f"{path} is not the key that the trail names: it was exchanged without a rotation. "
+        "Nothing is signed. Restore the key from your copy; to change it, run "
         "manage.py audit rotate-key."
     )
 
 
-def _check_owner(path: Path, at: os.stat_result) -> None:
-    if not stat.S_ISREG(at.st_mode):
+def _check_owner(path: Path, file: os.stat_result) -> None:
+    if not stat.S_ISREG(file.st_mode):
         raise KeyRefused(f"{path} is not a file.")
-    if at.st_uid != os.geteuid():
-        raise KeyRefused(
-            f"{path} belongs to another user. Run: chown {os.geteuid()} {path}",
-        )
-    if stat.S_IMODE(at.st_mode) & 0o077:
+    if file.st_uid != os.geteuid():
+        raise KeyRefused(f"{path} belongs to another user. Run: chown {os.geteuid()} {path}")
+    if stat.S_IMODE(file.st_mode) & 0o077:
         raise KeyRefused(f"{path} can be read by others. Run: chmod 600 {path}")
 
 
 def _read_text(path: Path) -> str:
-    """What a file says; nothing where it is not there. Raises KeyRefused."""
+    """Return the text of a file; empty if it does not exist. Raises KeyRefused."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -258,19 +255,23 @@ def _read_text(path: Path) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file as a whole: who reads it sees the old one or the new one."""
-    fresh = path.with_suffix(f"{path.suffix}.{os.getpid()}-{os.urandom(4).hex()}")
+    """Replace a file, so that every reader sees the old text or the new one."""
+    draft = _draft_of(path)
     try:
-        _write(fresh, text.encode(), os.O_EXCL, 0o644)
-        os.replace(fresh, path)
+        _write(draft, text.encode(), PUBLIC_MODE)
+        os.replace(draft, path)
     except OSError as exc:
-        fresh.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise KeyRefused(f"{path} cannot be written: {exc.strerror}.") from None
     sync_folder(path.parent)
 
 
-def _write(path: Path, raw: bytes, flags: int, mode: int) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | flags, mode)
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
+
+
+def _write(path: Path, raw: bytes, mode: int) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(fd, "wb") as file:
         file.write(raw)
         file.flush()
@@ -278,7 +279,7 @@ def _write(path: Path, raw: bytes, flags: int, mode: int) -> None:
 
 
 def sync_folder(directory: Path) -> None:
-    """A new name lasts through a loss of power once its directory is written."""
+    """Flush a directory, so that a new name in it survives a loss of power."""
     fd = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(fd)

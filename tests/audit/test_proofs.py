@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from switcher.audit import checkpoints, subtrees
-from switcher.audit import proofs as queries
+from switcher.audit import proofs as proving
 from switcher.audit.immutability_triggers import drop_triggers, make_triggers
 from switcher.audit.ledger_reader import newest_checkpoint
 from switcher.audit.proofs import NoProof, Prover, proof_of
 from switcher.audit.signer import Signer
 from switcher.audit.signing_keys import KeyFiles
-from switcher.audit.verifier.subtrees import BLOCK, block_nodes, newest_block, number, parts, path
+from switcher.audit.subtrees import BLOCK, block_nodes, newest_block, number, parts, path
 from switcher.audit.verifier.switchboard_verify import GENESIS, Tree, fold, leaf, node
 from switcher.models import ArchiveFile, LedgerRow, Subtree
 from tests import make
@@ -31,20 +31,20 @@ def root(hashes: list[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 13, 32, 33])
-def test_a_path_names_the_siblings_of_rfc_6962(size: int) -> None:
+def test_a_path_has_the_siblings_of_rfc_6962(size: int) -> None:
     hashes = leaves(size)
     for index in range(size):
         proof = [root(hashes[begin:end]) for begin, end in path(index, size)]
         assert fold(hashes[index], index, size, proof) == root(hashes)
 
 
-def test_parts_are_full_subtrees_beside_one_another() -> None:
+def test_the_parts_of_a_span_are_adjacent_full_subtrees() -> None:
     for begin, end in path(5, 29):
         covered = [i for level, n in parts(begin, end) for i in range(n << level, n + 1 << level)]
         assert covered == list(range(begin, end))
 
 
-def test_numbers_of_subtrees_are_their_own_and_the_newest_block_has_the_largest() -> None:
+def test_numbers_of_subtrees_are_unique_and_the_newest_block_has_the_largest() -> None:
     places = [(level, n) for level in range(8, 14) for n in range(64 >> level - 8)]
     assert len({number(*place) for place in places}) == len(places)
     for upto in range(1, 64):
@@ -52,7 +52,7 @@ def test_numbers_of_subtrees_are_their_own_and_the_newest_block_has_the_largest(
         assert newest_block(max(full)) == upto - 1
 
 
-def test_what_stands_in_for_missing_leaves_gives_the_same_nodes() -> None:
+def test_known_subtrees_stand_in_for_missing_leaves() -> None:
     hashes = leaves(16)
     whole = block_nodes(dict(enumerate(hashes)), {})
     known = {(2, 0): whole[2, 0], (1, 2): whole[1, 2]}
@@ -79,7 +79,7 @@ def all_hold(size: int, after: int = 0) -> bool:
     return all(proof.holds and list(proof.hashes) == hashes for proof, hashes in found)
 
 
-def test_every_entry_is_proved_before_and_after_subtrees_are_kept(signed: int) -> None:
+def test_every_entry_is_proved_before_and_after_subtrees_are_stored(signed: int) -> None:
     assert Subtree.objects.count() == 0
     assert all_hold(signed)
     assert subtrees.keep() is False
@@ -87,16 +87,16 @@ def test_every_entry_is_proved_before_and_after_subtrees_are_kept(signed: int) -
     assert all_hold(signed)
 
 
-def test_kept_bit_by_bit_they_are_the_same(signed: int) -> None:
-    assert subtrees.keep(most=1) is True
-    assert subtrees.keep(most=1) is True
-    assert subtrees.keep(most=1) is False
+def test_subtrees_stored_in_steps_are_the_same(signed: int) -> None:
+    assert subtrees.keep(max_blocks=1) is True
+    assert subtrees.keep(max_blocks=1) is True
+    assert subtrees.keep(max_blocks=1) is False
     bit_by_bit = list(Subtree.objects.order_by("pk").values_list("pk", "hash"))
     subtrees.rebuild()
     assert list(Subtree.objects.order_by("pk").values_list("pk", "hash")) == bit_by_bit
 
 
-def test_the_server_keeps_them_as_it_signs(signed: int, proofs: KeyFiles) -> None:
+def test_the_server_stores_subtrees_when_it_signs(signed: int, proofs: KeyFiles) -> None:
     Signer().sign()
     assert Subtree.objects.count() == 4
 
@@ -104,14 +104,14 @@ def test_the_server_keeps_them_as_it_signs(signed: int, proofs: KeyFiles) -> Non
 def test_a_proof_reads_two_blocks_at_most(signed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     subtrees.keep()
     read: list[int] = []
-    real = queries._leaf_hashes
+    real = proving._leaf_hashes
 
     def counted(begin: int, end: int) -> dict[int, bytes]:
         found = real(begin, end)
         read.append(len(found))
         return found
 
-    monkeypatch.setattr(queries, "_leaf_hashes", counted)
+    monkeypatch.setattr(proving, "_leaf_hashes", counted)
     for seq in (1, BLOCK, BLOCK + 1, 2 * BLOCK + 100, signed):
         read.clear()
         assert proof_of(seq).holds
@@ -140,7 +140,7 @@ def test_a_forged_subtree_proves_nothing(signed: int) -> None:
     assert proof_of(1).holds
 
 
-def test_what_is_not_signed_has_none_yet(signed: int) -> None:
+def test_an_unsigned_entry_has_no_proof_yet(signed: int) -> None:
     entry = tell()
     with pytest.raises(NoProof, match="not signed yet"):
         proof_of(entry.seq)
@@ -148,10 +148,10 @@ def test_what_is_not_signed_has_none_yet(signed: int) -> None:
         proof_of(0)
 
 
-def test_without_subtrees_no_more_than_so_many_blocks_are_read(
+def test_the_number_of_blocks_read_without_subtrees_is_limited(
     signed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "MAX_BLOCKS", 1)
+    monkeypatch.setattr(proving, "MAX_BLOCKS", 1)
     with pytest.raises(NoProof, match="still putting together"):
         proof_of(3 * BLOCK + 1)
     subtrees.keep()
@@ -160,7 +160,7 @@ def test_without_subtrees_no_more_than_so_many_blocks_are_read(
 
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("last", [BLOCK, BLOCK + 77, 2 * BLOCK + 255])
-def test_entries_are_proved_when_older_ones_were_moved_out(
+def test_entries_are_proved_after_older_ones_were_archived(
     signed: int, last: int, kept: bool
 ) -> None:
     if kept:

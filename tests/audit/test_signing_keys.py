@@ -1,4 +1,4 @@
-"""The key's file: made once, for its owner alone, and never believed when it was exchanged."""
+"""The key's file: made once, for its owner alone, and not believed if it was exchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def files(tmp_path: Path) -> KeyFiles:
     return KeyFiles(tmp_path / "audit-key.pem", tmp_path / "audit-keys.pub", "switchboard")
 
 
-def test_a_key_is_made_for_its_owner_alone_and_told_to_all(files: KeyFiles) -> None:
+def test_a_key_is_made_for_its_owner_alone_and_its_public_side_for_all(files: KeyFiles) -> None:
     key = files.make()
     assert stat.S_IMODE(files.private.stat().st_mode) == 0o600
     assert files.private.read_text().startswith("-----BEGIN PRIVATE KEY-----")
@@ -32,7 +32,7 @@ def test_a_key_is_made_for_its_owner_alone_and_told_to_all(files: KeyFiles) -> N
     ]
 
 
-def test_it_is_made_once_also_where_several_begin_together(files: KeyFiles) -> None:
+def test_a_key_is_made_once_if_several_processes_begin_together(files: KeyFiles) -> None:
     made: list[PublicKey] = []
     gate = threading.Barrier(8)
 
@@ -51,14 +51,14 @@ def test_it_is_made_once_also_where_several_begin_together(files: KeyFiles) -> N
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
-def test_a_key_that_others_can_read_is_refused_with_what_to_do(files: KeyFiles, mode: int) -> None:
+def test_a_key_that_others_can_read_is_refused_with_advice(files: KeyFiles, mode: int) -> None:
     files.make()
     files.private.chmod(mode)
     with pytest.raises(KeyRefused, match=f"Run: chmod 600 {files.private}"):
         files.load()
 
 
-def test_a_key_of_another_user_is_refused_with_what_to_do(
+def test_a_key_of_another_user_is_refused_with_advice(
     files: KeyFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files.make()
@@ -67,7 +67,7 @@ def test_a_key_of_another_user_is_refused_with_what_to_do(
         files.load()
 
 
-def test_a_link_to_a_key_is_none(files: KeyFiles, tmp_path: Path) -> None:
+def test_a_link_to_a_key_is_refused(files: KeyFiles, tmp_path: Path) -> None:
     files.make()
     files.private.rename(tmp_path / "elsewhere")
     files.private.symlink_to(tmp_path / "elsewhere")
@@ -75,7 +75,7 @@ def test_a_link_to_a_key_is_none(files: KeyFiles, tmp_path: Path) -> None:
         files.load()
 
 
-def test_what_is_no_key_is_refused(files: KeyFiles) -> None:
+def test_a_file_that_is_no_key_is_refused(files: KeyFiles) -> None:
     rsa = generate_private_key(65537, 2048).private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
@@ -89,7 +89,7 @@ def test_what_is_no_key_is_refused(files: KeyFiles) -> None:
 def test_a_missing_key_is_not_made_again(files: KeyFiles) -> None:
     files.make()
     files.private.unlink()
-    with pytest.raises(KeyMissing, match="Put it back from its copy"):
+    with pytest.raises(KeyMissing, match="Restore it from your copy"):
         files.make()
     assert not files.private.exists()
 
@@ -102,7 +102,7 @@ def test_an_exchanged_key_is_refused(files: KeyFiles) -> None:
         files.check()
 
 
-def test_the_next_key_takes_the_place_of_the_first_and_both_are_told(files: KeyFiles) -> None:
+def test_the_next_key_replaces_the_first_and_both_are_published(files: KeyFiles) -> None:
     first, second = files.make(), new_key(files.name)
     files.write_next(second)
     assert files.check().public == first.public
@@ -113,7 +113,7 @@ def test_the_next_key_takes_the_place_of_the_first_and_both_are_told(files: KeyF
     assert files.load_next() is None
 
 
-def test_a_promotion_that_a_crash_has_cut_is_done_again(
+def test_a_promotion_that_a_crash_cut_short_is_repeated(
     files: KeyFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files.make()
@@ -144,7 +144,7 @@ def test_a_checkpoint_is_signed_and_does_not_show_the_key(files: KeyFiles) -> No
     assert repr(secret)[2:-1] not in repr(key)
 
 
-def test_what_was_signed_last_is_remembered(files: KeyFiles) -> None:
+def test_the_last_checkpoint_is_remembered(files: KeyFiles) -> None:
     assert files.remembered() == ""
     files.remember("a note — signed\n")
     assert files.remembered() == "a note — signed\n"

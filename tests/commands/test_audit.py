@@ -47,7 +47,7 @@ def test_a_good_trail_is_0(signed: KeyFiles, capsys: pytest.CaptureFixture[str])
         "  intact    yes",
         "  anchored  yes",
         "  complete  yes",
-        "The index tells what the entries tell.",
+        "The index matches the entries.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What `manage.py audit` can do: one module an action, listed in the command."""
+"""The actions of `manage.py audit`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from switcher.management.terminal import TerminalCommand
 
 
 class Action(Protocol):
-    """One word after `audit`."""
+    """One action, by the word after `audit`."""
 
     name: str
     help: str
@@ -18,5 +18,5 @@ class Action(Protocol):
     def add_arguments(self, parser: CommandParser) -> None: ...
 
     def run(self, command: TerminalCommand, **options: Any) -> int:
-        """Do it, say it by the command, give the exit code."""
+        """Do it, print the result with the command, and return the exit code."""
         ...

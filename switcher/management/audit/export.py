@@ -1,4 +1,4 @@
-"""`audit export`: the trail, or a selection of it, as a file."""
+"""`audit export`: write the trail, or a selection of it, to a file."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _HELP = {
     "host": "name of a host",
     "model": "tag of a model",
     "actor": "who did it",
-    "kind": "a kind, or switches, configuration, people, audit, …",
+    "kind": "a kind of entry, or a group: switches, configuration, people, audit, …",
     "outcome": "how a switch ended",
     "since": "a date, or a date and a time; UTC",
-    "until": "the same; it belongs to the range",
-    "text": "words that are all in the reason",
+    "until": "the same; inclusive",
+    "text": "words in the reason, all of them",
 }
 
 
 class ExportTrail:
     name = "export"
-    help = "write the trail to a file: all of it, or what filters let through"
+    help = "write the trail to a file: all of it, or what the filters select"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", type=Path, help="replaced as a whole, or not at all")
-        parser.add_argument("--format", choices=list(FORMS), help="else from the file's name")
-        parser.add_argument("--json", action="store_true", help="say what was done as JSON")
+        parser.add_argument("file", type=Path, help="replaced completely, or not at all")
+        parser.add_argument("--format", choices=list(FORMS), help="default: by the file's name")
+        parser.add_argument("--json", action="store_true", help="print what was done as JSON")
         for name, text in _HELP.items():
             parser.add_argument(f"--{name}", default="", help=text)
         parser.add_argument(
@@ -48,7 +48,7 @@ class ExportTrail:
         try:
             entries = write(begin(form, filters, actor()), path)
         except OSError as exc:
-            command.stderr.write(f"It cannot be written: {exc}")
+            command.stderr.write(f"The file cannot be written: {exc}")
             return NOT_WRITTEN
         if options["json"]:
             command.say_json({"entries": entries, "file": str(path), "format": form})

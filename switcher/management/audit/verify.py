@@ -9,11 +9,13 @@ from typing import Any, TextIO
 from django.core.management.base import CommandParser
 from django.db import DatabaseError
 
+from switcher.audit.alarms import describe_error
 from switcher.audit.verification import Verified, verify
 from switcher.audit.verifier.switchboard_verify import describe
+from switcher.domain.errors import TrailUnreadable
 from switcher.management.terminal import TerminalCommand
 
-HOLDS, DOES_NOT, UNREADABLE = 0, 1, 2
+HOLDS, DOES_NOT_HOLD, UNREADABLE = 0, 1, 2
 
 
 class Verify:
@@ -21,38 +23,41 @@ class Verify:
     help = "verify the trail: intact, anchored, complete; exit code 0 yes, 1 no, 2 not readable"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help="the verdicts as JSON")
+        parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
         parser.add_argument(
-            "--index", action="store_true", help="compare the columns to search by, too"
+            "--index", action="store_true", help="also compare the columns to search by"
         )
 
     def run(self, command: TerminalCommand, **options: Any) -> int:
         bar = Bar(sys.stderr)
         try:
             verified = verify(bar, options["index"])
+        except TrailUnreadable as exc:
+            return _say_unreadable(command, exc.text)
         except (DatabaseError, OSError) as exc:
-            bar.clear()
-            command.stderr.write(f"The trail cannot be read: {exc}")
-            return UNREADABLE
+            return _say_unreadable(command, f"The trail cannot be read: {exc}")
         except Exception as exc:
-            # Rows, files and anchors hold what somebody put there; 1 would be a verdict.
+            # Files and anchors hold what somebody put there. Exit code 1 would be a verdict.
+            return _say_unreadable(command, f"The trail cannot be read: {describe_error(exc)}.")
+        finally:
             bar.clear()
-            why = f"{type(exc).__name__}: {exc}"
-            command.stderr.write(f"The trail cannot be read: it holds what it cannot hold ({why}).")
-            return UNREADABLE
-        bar.clear()
         if options["json"]:
             command.say_json(verified.to_json())
         else:
             command.say(text_of(verified))
-        return HOLDS if verified.ok else DOES_NOT
+        return HOLDS if verified.ok else DOES_NOT_HOLD
+
+
+def _say_unreadable(command: TerminalCommand, text: str) -> int:
+    command.stderr.write(text)
+    return UNREADABLE
 
 
 def text_of(verified: Verified) -> str:
-    """The verdicts for people."""
+    """Return the verdicts as text for people."""
     lines = [describe(verified.report)]
     if verified.index_differs == 0:
-        lines.append("The index tells what the entries tell.")
+        lines.append("The index matches the entries.")
     elif verified.index_differs:
         first = ", ".join(f"{seq:,}" for seq in verified.index_first)
         lines.append(
@@ -64,7 +69,7 @@ def text_of(verified: Verified) -> str:
 
 
 class Bar:
-    """A progress bar on a terminal; elsewhere nothing."""
+    """A progress bar on a terminal; elsewhere it prints nothing."""
 
     WIDTH = 40
 
@@ -83,7 +88,7 @@ class Bar:
         self._stream.flush()
 
     def clear(self) -> None:
-        """Take it away: what comes next stands on an empty line."""
+        """Remove the bar, so that the next output begins on an empty line."""
         if self._shown_at:
             self._stream.write("\r\033[K")
             self._stream.flush()

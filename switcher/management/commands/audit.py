@@ -1,5 +1,4 @@
-"""`audit`: verify the trail, export it, look after its key and its index, move
-old entries, erase what is personal."""
+"""`audit`: verify, export and archive the trail, erase personal data, maintain key and index."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ ACTIONS: tuple[Action, ...] = (
 
 
 class Command(TerminalCommand):
-    help = "The audit trail: verify, export and archive it, erase what is personal, keep its key."
+    help = "Verify, export and archive the audit trail, erase personal data, maintain its key."
 
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -33,7 +32,7 @@ class Command(TerminalCommand):
             action.add_arguments(actions.add_parser(action.name, help=action.help))
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Here 1 says that a verdict does not hold, so wrong use stays what argparse has: 2."""
+        """Exit with argparse's 2 on wrong use; 1 means that a verdict does not hold."""
         BaseCommand.run_from_argv(self, argv)
 
     def run(self, **options: Any) -> int:
