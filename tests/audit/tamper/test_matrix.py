@@ -1,8 +1,8 @@
-"""The tamper matrix: what is done to the trail, and what the verdicts say then.
+"""The tamper matrix: what an attacker does to the trail, and the verdicts then.
 
-Twelve entries; the checkpoints over five and over nine were signed and have left the machine.
-Whoever attacks has the database's password, and drops the seals first. Entries 10 to 12 are newer
-than the last checkpoint: what is not seen there is the honest limit (docs/audit.md).
+There are twelve entries. Checkpoints over five and over nine were signed and have left the machine.
+The attacker has the database's password and drops the triggers first. Entries 10 to 12 are newer
+than the last checkpoint: what is not seen there is the limit (docs/audit.md).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def verdicts(report: Report) -> Verdicts:
     return Verdicts(report.intact, report.anchored, report.complete, report.bad_seq)
 
 
-def test_what_was_not_touched_verifies(trail: KeyFiles) -> None:
+def test_an_unchanged_trail_verifies(trail: KeyFiles) -> None:
     report = verify(index=True).report
     assert (verdicts(report), report.entries, report.problems) == (HOLDS, LAST, [])
     assert (report.checkpoints, report.last_checkpoint) == (2, SIGNED)
@@ -252,19 +252,19 @@ def test_cutting(attacker: Attacker, attack: Attack, expected: Verdicts) -> None
     assert verdicts(verify().report) == expected
 
 
-def test_what_was_cut_is_not_signed_over(attacker: Attacker, clock: FakeClock) -> None:
+def test_nothing_is_signed_over_a_cut_trail(attacker: Attacker, clock: FakeClock) -> None:
     """Also where the anchors are gone: the key's own file remembers what was signed."""
     cut_with_anchors(7)(attacker)
-    with pytest.raises(checkpoints.TrailBroken, match="it is older, or was cut"):
+    with pytest.raises(checkpoints.TrailBroken, match="the database is older, or was cut"):
         checkpoints.sign(clock)
 
 
-def test_what_was_rechained_is_not_signed_over(attacker: Attacker, clock: FakeClock) -> None:
+def test_nothing_is_signed_over_a_recomputed_chain(attacker: Attacker, clock: FakeClock) -> None:
     rechain_all(attacker)
     with pytest.raises(checkpoints.TrailBroken, match="up to 9 are not those that were signed"):
         checkpoints.sign(clock)
     attacker.forget_checkpoints()
-    with pytest.raises(checkpoints.TrailBroken, match="it is older, or was cut"):
+    with pytest.raises(checkpoints.TrailBroken, match="the database is older, or was cut"):
         checkpoints.sign(clock)
 
 
@@ -308,7 +308,7 @@ def test_checkpoints_and_keys(attacker: Attacker, attack: Attack, expected: Verd
     assert verdicts(verify().report) == expected
 
 
-def test_who_has_the_key_from_before_sees_a_foreign_one_without_any_anchor(
+def test_an_earlier_copy_of_the_key_shows_a_foreign_one_without_any_anchor(
     attacker: Attacker,
 ) -> None:
     """Files and database in one hand, anchors gone: the server itself sees nothing any more."""
@@ -319,7 +319,7 @@ def test_who_has_the_key_from_before_sees_a_foreign_one_without_any_anchor(
     assert verdicts(verify_export(export(), taken_along)) == Verdicts(anchored=False)
 
 
-def test_a_foreign_key_signs_nothing_on_our_behalf(attacker: Attacker, clock: FakeClock) -> None:
+def test_a_foreign_key_signs_nothing(attacker: Attacker, clock: FakeClock) -> None:
     attacker.take_own_key()
     with pytest.raises(checkpoints.KeyUnusable, match="exchanged without a rotation"):
         checkpoints.sign(clock)
@@ -328,9 +328,7 @@ def test_a_foreign_key_signs_nothing_on_our_behalf(attacker: Attacker, clock: Fa
 # --- time and replay -------------------------------------------------------------------------
 
 
-def test_a_clock_that_was_set_back_is_told_and_breaks_nothing(
-    trail: KeyFiles, clock: FakeClock
-) -> None:
+def test_a_clock_that_was_set_back_is_only_a_warning(trail: KeyFiles, clock: FakeClock) -> None:
     clock.pass_time(-3600)
     write(2, clock)
     sign_and_anchor(clock)
@@ -339,7 +337,7 @@ def test_a_clock_that_was_set_back_is_told_and_breaks_nothing(
     assert [text[:32] for text in found.warnings] == ["The clock went back at entry 13:"]
 
 
-def test_an_older_export_is_missed_by_newer_anchors(trail: KeyFiles, clock: FakeClock) -> None:
+def test_newer_anchors_show_that_an_export_is_old(trail: KeyFiles, clock: FakeClock) -> None:
     older = export()
     sign_and_anchor(clock)
     kept = trail.private.with_name("anchors.txt").read_text()
@@ -349,7 +347,7 @@ def test_an_older_export_is_missed_by_newer_anchors(trail: KeyFiles, clock: Fake
     assert verdicts(cut_short) == Verdicts(complete=False, bad=8)
 
 
-def test_an_older_export_alone_is_what_it_was(trail: KeyFiles) -> None:
+def test_an_old_export_alone_verifies(trail: KeyFiles) -> None:
     """The limit: without anchors nothing tells that there is more."""
     assert verdicts(verify_export(export()[:6], trail.root())) == HOLDS
 
@@ -378,7 +376,7 @@ def forge_a_row(a: Attacker) -> None:
         ),
     ],
 )
-def test_an_edited_index_is_no_evidence_and_is_seen(
+def test_an_edited_index_is_seen_and_changes_no_verdict(
     attacker: Attacker, attack: Any, first: int
 ) -> None:
     if callable(attack):
@@ -390,14 +388,14 @@ def test_an_edited_index_is_no_evidence_and_is_seen(
     assert (found.ok, found.index_differs, found.index_first) == (False, 1, (first,))
 
 
-def test_the_auditor_s_copy_of_a_key_is_the_first_one(trail: KeyFiles) -> None:
+def test_the_key_for_auditors_is_the_first_one(trail: KeyFiles) -> None:
     text = trail.public.read_text()
     assert [str(key) for key in trail.root()] == text.splitlines()
     assert PublicKey.from_text(text) == trail.root()[0]
 
 
 @pytest.mark.parametrize("body", ["", "{}", '{"facts":{"old":"x"}}', "[1"])
-def test_a_change_of_key_that_cannot_be_read_keeps_nothing_else_from_leaving(
+def test_an_unreadable_rotation_does_not_stop_an_export(
     attacker: Attacker, clock: FakeClock, body: str
 ) -> None:
     checkpoints.rotate_key(ANNA, clock)
