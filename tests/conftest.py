@@ -24,9 +24,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgresql_settings(
+def postgresql_url(
     tmp_path_factory: pytest.TempPathFactory, django_db_setup: None, django_db_blocker: Any
-) -> Iterator[databases.Settings]:
+) -> Iterator[str]:
     with django_db_blocker.unblock(), databases.postgresql(tmp_path_factory.mktemp("pg")) as found:
         yield found
 
@@ -40,9 +40,10 @@ def database(
     if name == "sqlite":
         yield name
         return
-    settings = request.getfixturevalue("postgresql_settings")
+    url = request.getfixturevalue("postgresql_url")
+    monkeypatch.setenv("SWITCHER_DATABASE_URL", url)  # for processes that a test starts
     monkeypatch.setattr(immutability_triggers, "_expected", {})  # those of the other database
-    with django_db_blocker.unblock(), databases.using(settings):
+    with django_db_blocker.unblock(), databases.using(url):
         yield name
 
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from asgiref.local import Local
@@ -15,8 +14,6 @@ from django.core.management import call_command
 from django.db import connections
 
 from tests.killmatrix.engines import Missing, PostgreSQL
-
-Settings = dict[str, Any]
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
@@ -34,9 +31,9 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
 
 
 @contextmanager
-def postgresql(work: Path) -> Iterator[Settings]:
-    """Start a PostgreSQL of our own, and give Django's settings for a migrated database on it.
-    Skips the test where PostgreSQL is missing, unless no test may be skipped."""
+def postgresql(work: Path) -> Iterator[str]:
+    """Start a PostgreSQL of our own, and give the URL of a migrated database on it. Skips the test
+    where PostgreSQL is missing, unless no test may be skipped."""
     try:
         engine = PostgreSQL(work / "work", "a demo password")
     except Missing as exc:
@@ -44,25 +41,19 @@ def postgresql(work: Path) -> Iterator[Settings]:
             pytest.fail(f"{exc}, and here no test may be skipped.")
         pytest.skip(str(exc))
     with engine:
-        settings = _settings(engine.new_empty("suite"))
-        with using(settings):
+        url = engine.new_empty("suite")
+        with using(url):
             call_command("migrate", verbosity=0, run_syncdb=True)  # as for the test database
-        yield settings
-
-
-def _settings(url: str) -> Settings:
-    from project import environment
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SWITCHER_DATABASE_URL", url)
-        found = environment.database(Path())
-    return connections.configure_settings({"default": found})["default"]
+        yield url
 
 
 @contextmanager
-def using(settings: Settings) -> Iterator[None]:
+def using(url: str) -> Iterator[None]:
     """Let Django's default connection lead to this database while the block lasts, also in threads
     that have a connection to the other one."""
+    from project.environment import postgres
+
+    settings = connections.configure_settings({"default": postgres(url)})["default"]
     before, opened = connections.settings["default"], connections._connections  # type: ignore[attr-defined]
     connections.settings["default"] = settings
     connections._connections = Local(thread_critical=True)  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ import aiohttp
 import pytest
 import requests
 
-from tests.journeys.product import PASSWORDS, Process, Simulator, seed, sign_in
+from tests.journeys.product import PASSWORDS, Process, seed, sign_in, simulated_host
 from tests.server import process
 from tests.server.process import environment, python
 from tests.until import until
@@ -143,7 +143,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Planted
     def with_all_in_the_log(data: Path) -> dict[str, str]:
         return environment(data) | {"SWITCHER_LOG_LEVEL": "DEBUG"}
 
-    with Simulator() as first, Simulator() as second, Talkative(first.url) as talkative:
+    with simulated_host() as first, simulated_host() as second, Talkative(first.url) as talkative:
         seed(data, talkative.url, second.url)
         monkeypatch.setattr(process, "environment", with_all_in_the_log)
         with Process(data) as server:

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import pytest
-import requests
 
 from switcher.models import Host, Lease, ModelCopy
-from tests.commands.conftest import Simulator, run
+from tests.commands.conftest import run
+from tests.simulated import SimulatedOllama
 from tests.until import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def ghost(host: Host, simulator: Simulator) -> str:
+def ghost(host: Host, simulator: SimulatedOllama) -> str:
     """Return the digest of mid-a, which was deleted while it was loaded and is no longer active."""
     assert run("switch", "mid-a").code == 0
-    url, body = f"{simulator.url}/api/delete", {"model": "mid-a"}
-    requests.delete(url, json=body, timeout=5).raise_for_status()
+    simulator.delete("mid-a")
     Host.objects.update(active_tag="", active_digest="")
     return ModelCopy.objects.get().digest
 
 
-def test_a_ghost_is_freed_by_the_id_that_status_shows(ghost: str, simulator: Simulator) -> None:
+def test_a_ghost_is_freed_by_the_id_that_status_shows(
+    ghost: str, simulator: SimulatedOllama
+) -> None:
     assert ghost[:12] in run("status").out
     ran = run("free", ghost[:12])
     assert (ran.code, ran.out) == (0, f"mid-a ({ghost[:12]}) left tower: 2.7 GB are free again.\n")
-    assert simulator.resident() == []
+    assert simulator.resident() == set()
     again = run("free", ghost, "--host", "tower", "--json")
     assert (again.code, again.json()["error_code"]) == (1, "not-found")
 
@@ -50,16 +51,15 @@ def test_freed_as_json(ghost: str) -> None:
 
 
 def test_status_shows_a_model_that_was_used_by_its_copy_under_its_own_name(
-    host: Host, simulator: Simulator
+    host: Host, simulator: SimulatedOllama
 ) -> None:
     """Fact 21."""
     assert run("switch", "mid-a").code == 0
     handle = ModelCopy.objects.get().name
-    url = f"{simulator.url}/api/generate"
-    requests.post(url, json={"model": "mid-a", "keep_alive": 0}, timeout=5)
+    simulator.load("mid-a", keep_alive=0)
     until(lambda: not simulator.resident())
-    requests.post(url, json={"model": handle}, timeout=5)
-    assert simulator.resident() == [handle]
+    simulator.load(handle)
+    assert simulator.resident() == {handle}
     shown = run("status").out
     assert "mid-a " in shown
     assert "switchboard-holds" not in shown

@@ -12,10 +12,13 @@ from switcher.management.terminal import size_bytes, until_text
 from switcher.models import ApiKey, AuditEntry, Host, ModelProfile
 from switcher.records import config
 from tests import make
-from tests.commands.conftest import ADMIN, Simulator, run
+from tests.commands.conftest import ADMIN, run
+from tests.simulated import SimulatedOllama
 
 
-def test_status_shows_what_is_loaded_and_what_is_active(host: Host, simulator: Simulator) -> None:
+def test_status_shows_what_is_loaded_and_what_is_active(
+    host: Host, simulator: SimulatedOllama
+) -> None:
     run("switch", "mid-a")
     ran = run("status")
     assert ran.code == 0
@@ -28,7 +31,7 @@ def test_status_shows_what_is_loaded_and_what_is_active(host: Host, simulator: S
     assert row.endswith("ACTIVE")
 
 
-def test_status_warns(host: Host, simulator: Simulator, unused_tcp_port: int) -> None:
+def test_status_warns(host: Host, simulator: SimulatedOllama, unused_tcp_port: int) -> None:
     config.put_host({"name": "gone", "base_url": f"http://127.0.0.1:{unused_tcp_port}"}, ADMIN)
     ran = run("status")
     assert "No model is loaded." in ran.out
@@ -43,7 +46,7 @@ def test_status_warns(host: Host, simulator: Simulator, unused_tcp_port: int) ->
     assert "gone" not in ran.out
 
 
-def test_status_warns_of_another_context(host: Host, simulator: Simulator) -> None:
+def test_status_warns_of_another_context(host: Host, simulator: SimulatedOllama) -> None:
     """Fact 12: a request with other options has reloaded it."""
     run("profiles", "add", "coder", "mid-a", "--num-ctx", "8192")
     assert run("switch", "--profile", "coder").code == 0
@@ -54,7 +57,7 @@ def test_status_warns_of_another_context(host: Host, simulator: Simulator) -> No
     assert "mid-a is loaded with context 8192, not 1024" in run("status").out
 
 
-def test_status_warns_of_recorded_drift(host: Host, simulator: Simulator) -> None:
+def test_status_warns_of_recorded_drift(host: Host, simulator: SimulatedOllama) -> None:
     run("switch", "mid-a")
     host.refresh_from_db()
     text = "The keep-alive of mid-a was shortened: it unloads at 14:28:07."
@@ -63,7 +66,7 @@ def test_status_warns_of_recorded_drift(host: Host, simulator: Simulator) -> Non
     assert run("status", "--json").json()[0]["warnings"] == [text]
 
 
-def test_status_as_json(host: Host, simulator: Simulator) -> None:
+def test_status_as_json(host: Host, simulator: SimulatedOllama) -> None:
     run("switch", "mid-a")
     (row,) = run("status", "--json").json()
     assert row["active"]["model"] == "mid-a"

@@ -18,23 +18,24 @@ from switcher.models import Host, SwitchEvent
 from switcher.records import config, switches
 from switcher.records.switches import NewSwitch
 from switcher.switching import service
-from tests.commands.conftest import ADMIN, Simulator, run
+from tests.commands.conftest import ADMIN, run
+from tests.simulated import SimulatedOllama
 
 
-def test_without_a_server_it_runs_the_switch_itself(host: Host, simulator: Simulator) -> None:
+def test_without_a_server_it_runs_the_switch_itself(host: Host, simulator: SimulatedOllama) -> None:
     ran = run("switch", "mid-a", "--reason", "because")
     assert ran.code == 0
     lines = ran.out.splitlines()
     assert lines[0].startswith("mid-a on tower (switch ")
     assert [line.split()[0] for line in lines[1:4]] == ["checking", "loading", "warming"]
     assert lines[-1].startswith("mid-a is active on tower.")
-    assert simulator.resident() == ["mid-a:latest"]
+    assert simulator.resident() == {"mid-a"}
     row = SwitchEvent.objects.get()
     assert row.actor == pwd.getpwuid(os.getuid()).pw_name
     assert (row.source, row.reason, row.state) == ("command", "because", "active")
 
 
-def test_json_is_alone_on_standard_output(host: Host, simulator: Simulator) -> None:
+def test_json_is_alone_on_standard_output(host: Host, simulator: SimulatedOllama) -> None:
     run("switch", "mid-a")
     ran = run("switch", "mid-b", "--strategy", "swap", "--json")
     assert ran.code == 0
@@ -44,7 +45,7 @@ def test_json_is_alone_on_standard_output(host: Host, simulator: Simulator) -> N
     assert "loading" in ran.err
 
 
-def test_a_failed_load_is_rolled_back_with_code_3(host: Host, simulator: Simulator) -> None:
+def test_a_failed_load_is_rolled_back_with_code_3(host: Host, simulator: SimulatedOllama) -> None:
     run("switch", "mid-a")
     simulator.fault(kind="fail_load", tag="mid-b")
     ran = run("switch", "mid-b", "--strategy", "overlap")
@@ -52,7 +53,7 @@ def test_a_failed_load_is_rolled_back_with_code_3(host: Host, simulator: Simulat
     assert "Rolled back: " in ran.out
     assert "out of memory" in ran.out
     assert "mid-a stays active" in ran.out
-    assert simulator.resident() == ["mid-a:latest"]
+    assert simulator.resident() == {"mid-a"}
 
 
 def test_a_host_that_does_not_answer_is_code_4(host: Host, unused_tcp_port: int) -> None:
@@ -102,7 +103,7 @@ def test_an_unknown_option_is_code_1_too() -> None:
     assert b"unrecognized arguments" in ran.stderr
 
 
-def test_a_dry_run_shows_the_plan_and_does_nothing(host: Host, simulator: Simulator) -> None:
+def test_a_dry_run_shows_the_plan_and_does_nothing(host: Host, simulator: SimulatedOllama) -> None:
     run("switch", "mid-a")
     ran = run("switch", "big", "--dry-run")
     assert ran.code == 0
@@ -110,12 +111,12 @@ def test_a_dry_run_shows_the_plan_and_does_nothing(host: Host, simulator: Simula
     assert "unload mid-a" in ran.out
     assert run("switch", "big", "--dry-run", "--json").json()["model"] == "big:latest"
     assert run("switch", "nope", "--dry-run").code == 5
-    assert simulator.resident() == ["mid-a:latest"]
+    assert simulator.resident() == {"mid-a"}
     assert SwitchEvent.objects.count() == 1
 
 
 def test_a_switch_that_a_server_has_claimed_is_only_followed(
-    host: Host, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    host: Host, simulator: SimulatedOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Claim the switch as soon as it is requested, as the worker of a server does."""
     monkeypatch.setattr(following, "CLAIM_INTERVAL_S", 60.0)
@@ -170,7 +171,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> list[str]:
 
 
 def test_ctrl_c_cancels_and_keeps_following(
-    host: Host, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    host: Host, simulator: SimulatedOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("switch", "mid-a")
     simulator.fault(kind="slow_load", tag="big", factor=1000.0)
@@ -180,11 +181,11 @@ def test_ctrl_c_cancels_and_keeps_following(
     assert asked == ["\nCancel (c) or go on (g)? "]
     assert ran.code == 3
     assert SwitchEvent.objects.latest("id").state == "cancelled"
-    assert simulator.resident() == ["mid-a:latest"]
+    assert simulator.resident() == {"mid-a"}
 
 
 def test_after_ctrl_c_the_switch_may_go_on(
-    host: Host, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    host: Host, simulator: SimulatedOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer(monkeypatch, "g")
     press_ctrl_c(monkeypatch, at="loading")
@@ -193,7 +194,7 @@ def test_after_ctrl_c_the_switch_may_go_on(
 
 
 def test_ctrl_c_leaves_a_switch_that_a_server_runs(
-    host: Host, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    host: Host, simulator: SimulatedOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(following, "CLAIM_INTERVAL_S", 60.0)
     asked = answer(monkeypatch, "l")

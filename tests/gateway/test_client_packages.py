@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +14,8 @@ import ollama
 import openai
 import pytest
 
-from tests.server.process import Process, environment, python
+from tests.server.process import Process, python
+from tests.simulated import SimulatedOllama
 
 SEED = """
 import django, sys
@@ -72,22 +71,12 @@ class Product:
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     data: Path = tmp_path_factory.mktemp("clients") / "data"
     data.mkdir(mode=0o700)
-    words = ("--port", "0", "--vram", "24GB", "--load-rate", "50GB", "--tokens-per-s", "500")
-    models = ("--model", "mid-a=2GB", "--model", "embed=1GB,embed")
-    with subprocess.Popen(
-        [sys.executable, "-m", "ollama_simulator", *words, *models],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(data),
-    ) as simulator:
-        assert simulator.stdout is not None
-        line = simulator.stdout.readline()
-        url = line[line.index("http://") :].strip()
-        seeded = python("-c", SEED, url, "mid-a", "embed", data=data)
+    models = ("mid-a=2GB", "embed=1GB,embed")
+    with SimulatedOllama(*models, load_rate="50GB", tokens_per_s=500) as ollama:
+        seeded = python("-c", SEED, ollama.url, "mid-a", "embed", data=data)
         assert seeded.returncode == 0, seeded.stderr
         with Process(data) as server, ExitStack() as clients:
             yield Product(server.address, seeded.stdout.split()[-1], clients)
-        simulator.kill()
 
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -17,22 +15,14 @@ from switcher.domain.specs import Spec
 from switcher.models import Host
 from switcher.ollama import relay
 from tests.gateway.conftest import HELLO, add_host, ask, set_active
+from tests.simulated import SimulatedOllama
 
 
 @pytest.fixture
 def simulated() -> Iterator[str]:
-    with subprocess.Popen(
-        [
-            *(sys.executable, "-m", "ollama_simulator", "--port", "0", "--load-rate", "50GB"),
-            *("--tokens-per-s", "500", "--model", "mid-a=2GB", "--model", "mid-b=2GB"),
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        yield line[line.index("http://") :].strip()
-        process.kill()
+    models = ("mid-a=2GB", "mid-b=2GB")
+    with SimulatedOllama(*models, load_rate="50GB", tokens_per_s=500) as made:
+        yield made.url
 
 
 PLAIN = Spec("", "mid-a")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.journeys.product import PASSWORDS, Process, Simulator, seed
+from tests.journeys.product import PASSWORDS, Process, seed, simulated_host
+from tests.simulated import SimulatedOllama
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
 
@@ -32,7 +33,7 @@ def browser() -> Iterator[Browser]:
 class Product:
     """A running server and its two hosts."""
 
-    def __init__(self, server: Process, first: Simulator, second: Simulator) -> None:
+    def __init__(self, server: Process, first: SimulatedOllama, second: SimulatedOllama) -> None:
         self.server = server
         self.hosts = {"north-1": first, "south-1": second}
         self.address = server.address
@@ -41,7 +42,7 @@ class Product:
 @pytest.fixture
 def product(tmp_path: Path) -> Iterator[Product]:
     data = tmp_path / "data"
-    with Simulator() as first, Simulator() as second:
+    with simulated_host() as first, simulated_host() as second:
         seed(data, first.url, second.url)
         with Process(data) as server:
             yield Product(server, first, second)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import requests
 
-from tests.server.process import ROOT, Process, environment, python
+from tests.server.process import Process, environment, python
+from tests.simulated import SimulatedOllama
 
 PASSWORDS = {name: f"the password of {name}" for name in ("admin", "ben", "auditor")}
 
@@ -35,45 +33,10 @@ for name, url in (("north-1", {first!r}), ("south-1", {second!r})):
 """
 
 
-class Simulator:
-    """A simulated Ollama in a process of its own. A context manager."""
-
-    MODELS = ("mid-a=4GB", "mid-b=4GB", "big=8GB", "embed=100MB,embed")
-
-    def __init__(self, *args: str) -> None:
-        models = [part for model in self.MODELS for part in ("--model", model)]
-        self._popen = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "ollama_simulator", "--port", "0"),
-                *("--vram", "10GB", "--load-rate", "4GB", *models, *args),
-            ],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._popen.stdout is not None
-        line = self._popen.stdout.readline()
-        self.url = line[line.index("http://") :].strip()
-
-    def __enter__(self) -> Simulator:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._popen.kill()
-        self._popen.wait(10)
-        assert self._popen.stdout is not None
-        self._popen.stdout.close()
-
-    def fault(self, **fault: Any) -> None:
-        requests.post(f"{self.url}/_sim/faults", json=fault, timeout=5).raise_for_status()
-
-    def act(self, **act: Any) -> None:
-        requests.post(f"{self.url}/_sim/acts", json=act, timeout=5).raise_for_status()
-
-    def resident(self) -> set[str]:
-        """Names as `/api/ps` lists them, without `:latest`."""
-        rows = requests.get(f"{self.url}/api/ps", timeout=5).json()["models"]
-        return {row["name"].removesuffix(":latest") for row in rows}
+def simulated_host() -> SimulatedOllama:
+    """A host whose loads take about a second; mid-a and mid-b fit together, big with neither."""
+    models = ("mid-a=4GB", "mid-b=4GB", "big=8GB", "embed=100MB,embed")
+    return SimulatedOllama(*models, vram="10GB", load_rate="4GB")
 
 
 def seed(data: Path, first: str, second: str) -> None:
@@ -97,4 +60,4 @@ def sign_in(address: str, name: str = "admin") -> requests.Session:
     return session
 
 
-__all__ = ["PASSWORDS", "Process", "Simulator", "environment", "seed", "sign_in"]
+__all__ = ["PASSWORDS", "Process", "environment", "seed", "sign_in", "simulated_host"]

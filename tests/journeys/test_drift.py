@@ -23,7 +23,7 @@ def test_an_eviction_appears_on_the_board_without_a_reload(
     expect(page.locator("#live-state")).to_have_attribute("data-state", "on")
     # A reading has seen it loaded: that it is gone then is an eviction.
     expect(page.locator("#host-north-1-model")).to_contain_text("mid-a")
-    product.hosts["north-1"].act(act="evict", tag="mid-a")
+    product.hosts["north-1"].act("evict", tag="mid-a")
     expect(page.locator("#host-north-1-note")).to_contain_text("mid-a was evicted", timeout=6_000)
     expect(page.locator("#board-summary")).to_contain_text("needs a look: north-1")
     assert page.evaluate("window.stillTheSamePage") is True

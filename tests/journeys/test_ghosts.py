@@ -10,19 +10,19 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.journeys.conftest import Product
-from tests.journeys.product import Simulator
+from tests.simulated import SimulatedOllama
 
 pytestmark = pytest.mark.journey
 
 
-def make_ghost(host: Simulator) -> None:
+def make_ghost(host: SimulatedOllama) -> None:
     """Somebody's own name for mid-b is loaded for ever, and then pulled again."""
     for path, body in (
         ("copy", {"source": "mid-b", "destination": "theirs"}),
         ("generate", {"model": "theirs", "prompt": "", "keep_alive": -1}),
     ):
         requests.post(f"{host.url}/api/{path}", json=body, timeout=10).raise_for_status()
-    host.act(act="repull", tag="theirs")
+    host.act("repull", tag="theirs")
 
 
 @pytest.mark.parametrize("path", ["/", "/hosts/north-1/"])

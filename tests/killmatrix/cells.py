@@ -22,9 +22,10 @@ import requests
 
 from switcher.audit.verifier.switchboard_verify import Verifier
 from switcher.domain.states import ENDED, OPEN, TRANSITIONS, State, Strategy
-from tests.journeys.product import Simulator, sign_in
+from tests.journeys.product import sign_in, simulated_host
 from tests.killmatrix.engines import Database
 from tests.server.process import ROOT, Process
+from tests.simulated import SimulatedOllama
 from tests.until import until
 
 PHASE_WITHIN_S = 20.0
@@ -126,7 +127,7 @@ class Server(Process):
 class Stage:
     """One cell under way: a host, a database, and what a person sees of them."""
 
-    def __init__(self, cell: Cell, host: Simulator, database: Database) -> None:
+    def __init__(self, cell: Cell, host: SimulatedOllama, database: Database) -> None:
         self.cell = cell
         self.host = host
         self.database = database
@@ -134,6 +135,10 @@ class Stage:
 
     def sign_in(self, server: Server) -> None:
         self._session = sign_in(server.address)
+        self.follow(server)
+
+    def follow(self, server: Server) -> None:
+        """Talk to this server from now on, with the same session."""
         self._address = server.address
 
     def ask(self, model: str, strategy: Strategy, wait: bool) -> requests.Response:
@@ -173,12 +178,7 @@ class Stage:
 
     def until_host_loads(self, model: str) -> None:
         """Wait until the load of this model is under way on the host itself."""
-
-        def loads() -> bool:
-            state = requests.get(f"{self.host.url}/_sim/state", timeout=5).json()
-            return str(state["loading"] or "").removesuffix(":latest") == model
-
-        until(loads, PHASE_WITHIN_S)
+        until(lambda: self.host.is_loading(model), PHASE_WITHIN_S)
 
     def client_asks(self) -> None:
         """A client's request through the gateway, which lasts. Whoever asks dies with it."""
@@ -208,7 +208,7 @@ def held(stage: Stage) -> Iterator[None]:
     """Begin the switch and hold it in the cell's state while the block lasts."""
     state, strategy = stage.cell.state, stage.cell.strategy
     with ExitStack() as to_release:
-        to_release.callback(_clear_faults, stage.host)
+        to_release.callback(stage.host.clear_faults)
         _prepare(stage)
         stage.begin()
         _steer(stage)
@@ -220,10 +220,6 @@ def held(stage: Stage) -> Iterator[None]:
         if state is State.RESTORING and strategy is _SWAP:
             stage.until_host_loads("mid-a")
         yield
-
-
-def _clear_faults(host: Simulator) -> None:
-    requests.delete(f"{host.url}/_sim/faults", timeout=5).raise_for_status()
 
 
 def _prepare(stage: Stage) -> None:
@@ -276,7 +272,7 @@ def play(cell: Cell, engine: str, database: Database) -> Result:
     """Play one cell; never raises: what went wrong is in the result."""
     result = Result(cell, engine)
     try:
-        with Simulator() as host:
+        with simulated_host() as host:
             database.run(HOST.format(url=host.url))
             _play(Stage(cell, host, database), result)
     except Exception as exc:
@@ -296,7 +292,7 @@ def _play(stage: Stage, result: Result) -> None:
     with Server(stage.database) as second:
         began = time.monotonic()
         result.lease_s = max(0.0, stage.database.lease_ends_in())
-        stage.sign_in(second)
+        stage.follow(second)
         meanwhile = stage.ask("mid-a", Strategy.AUTO, wait=False)
         within = result.lease_s + TRUTH_WITHIN_S
         try:
@@ -381,7 +377,7 @@ def _broken_trail(stage: Stage) -> Iterator[str]:
     """The trail as a whole: every entry follows from the one before it."""
     rows = stage.database.rows("SELECT seq, body, prev, hash FROM switcher_ledgerrow ORDER BY seq")
     verifier = Verifier()
-    verifier.add_all(rows)
+    verifier.add(rows)
     report = verifier.report()
     if not report.intact:
         yield f"the audit trail is broken: {report.problems[0]}"

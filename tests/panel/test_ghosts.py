@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import requests
 from django.test import Client
 
 from switcher.live.source import PanelSource
@@ -17,8 +16,8 @@ from switcher.switching.worker import run_once
 from switcher.watching.loop import check_now
 from tests.make import ANNA
 from tests.panel.test_board import text_of
+from tests.simulated import SimulatedOllama
 from tests.until import until
-from tests.watching.conftest import Simulator
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -26,14 +25,14 @@ HTMX = {"HX-Request": "true"}
 
 
 @pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    made = Simulator()
-    yield made
-    made.stop()
+def simulator() -> Iterator[SimulatedOllama]:
+    models = ("mid-a=4GB", "mid-b=4GB", "other=1GB", "embed=1GB,embed")
+    with SimulatedOllama(*models, load_rate="50GB") as made:
+        yield made
 
 
 @pytest.fixture
-def host(transactional_db: None, simulator: Simulator) -> Host:
+def host(transactional_db: None, simulator: SimulatedOllama) -> Host:
     row = Host(name="north-1", base_url=simulator.url, vram_bytes=24_000_000_000)
     return config.save_host(row, ANNA)
 
@@ -41,10 +40,10 @@ def host(transactional_db: None, simulator: Simulator) -> Host:
 class Ghost:
     """other is active; mid-a, loaded for ever by a switch before it, kept an old content."""
 
-    def __init__(self, host: Host, simulator: Simulator) -> None:
+    def __init__(self, host: Host, simulator: SimulatedOllama) -> None:
         self.host, self.simulator = host, simulator
         self.switch("mid-a", keep_alive="forever")
-        row = simulator.resident()["mid-a"]
+        row = simulator.rows()["mid-a"]
         self.digest: str = row["digest"]
         simulator.act("repull", tag="mid-a")
         self.handle = ModelCopy.objects.get().name
@@ -63,13 +62,9 @@ class Ghost:
         Host.objects.filter(pk=self.host.pk).update(active_tag="", active_digest="")
         self.read()
 
-    def names(self) -> set[str]:
-        rows = requests.get(f"{self.simulator.url}/api/tags", timeout=5).json()["models"]
-        return {row["name"] for row in rows}
-
 
 @pytest.fixture
-def ghost(host: Host, simulator: Simulator) -> Ghost:
+def ghost(host: Host, simulator: SimulatedOllama) -> Ghost:
     made = Ghost(host, simulator)
     made.no_longer_active()
     return made
@@ -84,8 +79,8 @@ def test_a_ghost_is_shown_and_freed_without_script(operator: Client, ghost: Ghos
     shown = text_of(response)
     assert f"mid-a ({ghost.digest[:12]}) left north-1: 5.1 GB are free again." in shown
     assert "Free it" not in shown
-    assert ghost.simulator.resident() == {}
-    assert ghost.handle not in ghost.names()
+    assert ghost.simulator.resident() == set()
+    assert ghost.handle not in ghost.simulator.installed()
     assert not ModelCopy.objects.exists()
 
 
@@ -104,7 +99,7 @@ def test_a_deleted_model_is_a_ghost_too(operator: Client, ghost: Ghost) -> None:
     ghost.read()
     assert "deleted mid-a" in text_of(operator.get("/hosts/north-1/"))
     operator.post("/hosts/north-1/free", {"digest": ghost.digest})
-    assert ghost.simulator.resident() == {}
+    assert ghost.simulator.resident() == set()
 
 
 def test_without_a_copy_the_page_says_what_remains(operator: Client, ghost: Ghost) -> None:
@@ -116,7 +111,7 @@ def test_without_a_copy_the_page_says_what_remains(operator: Client, ghost: Ghos
         assert "Free it" not in shown
     response = operator.post("/hosts/north-1/free", {"digest": ghost.digest}, follow=True)
     assert "No name on north-1 reaches mid-a any more" in text_of(response)
-    assert set(ghost.simulator.resident()) == {"mid-a"}
+    assert ghost.simulator.resident() == {"mid-a"}
 
 
 def test_who_may_not_switch_frees_nothing(auditor: Client, ghost: Ghost) -> None:
@@ -125,7 +120,7 @@ def test_who_may_not_switch_frees_nothing(auditor: Client, ghost: Ghost) -> None
     assert "Free it" not in shown
     response = auditor.post("/hosts/north-1/free", {"digest": ghost.digest})
     assert response.status_code == 403
-    assert set(ghost.simulator.resident()) == {"mid-a"}
+    assert ghost.simulator.resident() == {"mid-a"}
 
 
 def test_what_is_pushed_has_no_button_and_fetches_that_of_who_looks(
@@ -156,7 +151,7 @@ def test_copies_are_nothing_to_switch_to(operator: Client, host: Host, ghost: Gh
 
 
 def test_a_model_that_was_called_by_its_copy_is_shown_as_what_it_is(
-    operator: Client, host: Host, simulator: Simulator
+    operator: Client, host: Host, simulator: SimulatedOllama
 ) -> None:
     """Fact 21: `/api/ps` shows the name by which it was loaded first."""
     ghost = Ghost(host, simulator)
@@ -166,7 +161,7 @@ def test_a_model_that_was_called_by_its_copy_is_shown_as_what_it_is(
     until(lambda: not simulator.resident())
     simulator.load(handle)
     ghost.read()
-    assert set(simulator.resident()) == {handle}
+    assert simulator.resident() == {handle}
     for path in ("/", "/hosts/north-1/"):
         page = operator.get(path)
         assert "mid-a is loaded" in text_of(page) or "Active mid-a" in text_of(page)

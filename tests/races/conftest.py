@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
-import requests
 from django.contrib.auth.models import User
 from django.test import Client
 
@@ -18,7 +17,7 @@ from switcher.switching import service
 from switcher.switching.service import SwitchRequest
 from switcher.switching.worker import Worker, run_once
 from tests import make
-from tests.races.simulated import Simulated
+from tests.simulated import SimulatedOllama
 from tests.until import until
 
 ANNA, BEN = Actor("anna", "page"), Actor("ben", "api")
@@ -27,7 +26,7 @@ ANNA, BEN = Actor("anna", "page"), Actor("ben", "api")
 class World:
     """One host, and words for what tests do with it."""
 
-    def __init__(self, ollama: Simulated, host: Host) -> None:
+    def __init__(self, ollama: SimulatedOllama, host: Host) -> None:
         self.ollama = ollama
         self.host = host
         self._loaded_before = ollama.state()["loads"]
@@ -70,7 +69,7 @@ class World:
             check_story(row)
         host = Host.objects.get(pk=self.host.pk)
         assert host.degraded == ""
-        assert self.ollama.resident() == {host.active_tag: host.active_digest}
+        assert self.ollama.digests() == {host.active_tag: host.active_digest}
         assert (host.active_spec or {})["tag"] == host.active_tag
 
 
@@ -91,13 +90,16 @@ def check_story(row: SwitchEvent) -> None:
 
 
 @pytest.fixture(scope="module")
-def simulated() -> Iterator[Simulated]:
-    with Simulated() as made:
+def simulated() -> Iterator[SimulatedOllama]:
+    """10 GB of VRAM: mid-a and mid-b fit together, big fits with neither."""
+    with SimulatedOllama(
+        "mid-a=4GB", "mid-b=4GB", "big=8GB", vram="10GB", load_rate="50GB"
+    ) as made:
         yield made
 
 
 @pytest.fixture
-def world(transactional_db: None, simulated: Simulated) -> Iterator[World]:
+def world(transactional_db: None, simulated: SimulatedOllama) -> Iterator[World]:
     """mid-a is active, and alone in memory."""
     row = Host(name="north-1", base_url=simulated.url, vram_bytes=10_000_000_000)
     made = World(simulated, config.save_host(row, ANNA))
@@ -109,18 +111,15 @@ def world(transactional_db: None, simulated: Simulated) -> Iterator[World]:
     _empty(simulated)
 
 
-def _empty(ollama: Simulated) -> None:
-    def nothing_left() -> bool:
+def _empty(ollama: SimulatedOllama) -> None:
+    def is_empty() -> bool:
         for name in ollama.resident():
-            body = {"model": name, "prompt": "", "keep_alive": 0}
-            requests.post(f"{ollama.url}/api/generate", json=body, timeout=10)
+            ollama.load(name, keep_alive=0)
         return not ollama.resident()
 
-    until(nothing_left)
-    for row in requests.get(f"{ollama.url}/api/tags", timeout=10).json()["models"]:
-        if row["name"].removesuffix(":latest") not in ("mid-a", "mid-b", "big"):
-            body = {"model": row["name"]}
-            requests.delete(f"{ollama.url}/api/delete", json=body, timeout=10)
+    until(is_empty)
+    for name in ollama.installed().keys() - {"mid-a", "mid-b", "big"}:
+        ollama.delete(name)
 
 
 @pytest.fixture

@@ -6,15 +6,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import requests
-
-from tests.journeys.product import Process, Simulator, seed, sign_in
+from tests.journeys.product import Process, seed, sign_in, simulated_host
 from tests.until import until
 
 
 def test_who_waits_for_a_switch_is_told_where_to_ask_when_the_server_stops(tmp_path: Path) -> None:
     data, answers = tmp_path / "data", []
-    with Simulator() as host:
+    with simulated_host() as host:
         seed(data, host.url, host.url)
         host.fault(kind="slow_load", tag="mid-b", factor=1000)
         with Process(data) as server:
@@ -35,7 +33,7 @@ def test_who_waits_for_a_switch_is_told_where_to_ask_when_the_server_stops(tmp_p
         assert answer.headers["Location"] == told["event"]["url"]
         assert told["accepted"] is True
         assert told["state"] in ("checking", "unloading", "loading")
-        requests.delete(f"{host.url}/_sim/faults", timeout=5).raise_for_status()
+        host.clear_faults()
         with Process(data) as server:
             session = sign_in(server.address)
             url = f"{server.address}{told['event']['url']}"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import requests
 
 from switcher.audit.ledger import Actor
 from switcher.domain.drift import Kind
@@ -18,6 +15,7 @@ from switcher.records import config
 from switcher.switching.service import SwitchRequest, request_switch
 from switcher.switching.worker import Worker, run_once
 from switcher.watching.loop import Watcher
+from tests.simulated import SimulatedOllama
 from tests.until import until
 
 ANNA = Actor("anna", "page")
@@ -26,69 +24,17 @@ ANNA = Actor("anna", "page")
 NAMED_S = 20.0
 
 
-class Simulator:
-    """A simulated Ollama in a process of its own."""
-
-    def __init__(self) -> None:
-        disk = ("mid-a=4GB", "mid-b=4GB", "other=1GB", "embed=1GB,embed")
-        models = [part for model in disk for part in ("--model", model)]
-        self._popen = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "ollama_simulator", "--port", "0"),
-                *("--vram", "24GB", "--load-rate", "50GB", *models),
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._popen.stdout is not None
-        line = self._popen.stdout.readline()
-        self.url = line[line.index("http://") :].strip()
-
-    def stop(self) -> None:
-        self._popen.kill()
-        self._popen.wait(10)
-        assert self._popen.stdout is not None
-        self._popen.stdout.close()
-
-    def act(self, act: str, **fields: Any) -> None:
-        self._post("/_sim/acts", act=act, **fields)
-
-    def fault(self, **fault: Any) -> None:
-        self._post("/_sim/faults", **fault)
-
-    def load(self, tag: str, **body: Any) -> None:
-        """What some client does behind our back."""
-        self._post("/api/generate", model=tag, prompt="", **body)
-
-    def delete(self, tag: str) -> None:
-        url = f"{self.url}/api/delete"
-        requests.delete(url, json={"model": tag}, timeout=5).raise_for_status()
-
-    def _post(self, path: str, **body: Any) -> None:
-        requests.post(self.url + path, json=body, timeout=10).raise_for_status()
-
-    def resident(self) -> dict[str, Any]:
-        """Rows of `/api/ps` by name, without `:latest`."""
-        rows = requests.get(f"{self.url}/api/ps", timeout=5).json()["models"]
-        return {row["name"].removesuffix(":latest"): row for row in rows}
-
-    def touched(self) -> list[dict[str, Any]]:
-        """Every call that can change what it holds."""
-        journal = requests.get(f"{self.url}/_sim/state", timeout=5).json()["journal"]
-        return [r for r in journal if r["what"] == "call" and r["method"] != "GET"]
-
-
 @pytest.fixture
-def ollama() -> Iterator[Simulator]:
-    made = Simulator()
-    yield made
-    made.stop()
+def ollama() -> Iterator[SimulatedOllama]:
+    models = ("mid-a=4GB", "mid-b=4GB", "other=1GB", "embed=1GB,embed")
+    with SimulatedOllama(*models, load_rate="50GB") as made:
+        yield made
 
 
 class Watched:
     """A host, its server, and words for what tests do with them."""
 
-    def __init__(self, host: Host, ollama: Simulator) -> None:
+    def __init__(self, host: Host, ollama: SimulatedOllama) -> None:
         self.host = host
         self.ollama = ollama
 
@@ -132,7 +78,7 @@ class Watched:
 
 
 @pytest.fixture
-def watched(transactional_db: None, ollama: Simulator) -> Watched:
+def watched(transactional_db: None, ollama: SimulatedOllama) -> Watched:
     row = Host(name="north-1", base_url=ollama.url, vram_bytes=24_000_000_000)
     return Watched(config.save_host(row, ANNA), ollama)
 

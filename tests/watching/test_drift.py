@@ -10,15 +10,16 @@ import pytest
 from switcher.domain.drift import Kind
 from switcher.models import AuditEntry, Drift, ModelCopy
 from switcher.watching.loop import Watcher, latest
+from tests.simulated import SimulatedOllama
 from tests.until import until
-from tests.watching.conftest import Simulator, Watched
+from tests.watching.conftest import Watched
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 CTX = {"num_ctx": 8192}
 
 
-def expire(ollama: Simulator) -> None:
+def expire(ollama: SimulatedOllama) -> None:
     """Once a reading has seen that its time is short: else nobody can tell it from an eviction."""
 
     def is_seen_to_expire_soon() -> bool:
@@ -31,18 +32,18 @@ def expire(ollama: Simulator) -> None:
     until(lambda: not ollama.resident())
 
 
-def fall_to_the_cpu(ollama: Simulator) -> None:
+def fall_to_the_cpu(ollama: SimulatedOllama) -> None:
     ollama.fault(kind="cpu", tag="mid-a", share=0.3)
     ollama.act("evict", tag="mid-a")
     ollama.load("mid-a", keep_alive="30m")
 
 
-def become_a_ghost(ollama: Simulator) -> None:
+def become_a_ghost(ollama: SimulatedOllama) -> None:
     ollama.load("other", keep_alive="30m")
     ollama.act("repull", tag="other")
 
 
-HAPPENINGS: dict[Kind, tuple[str, Callable[[Simulator], None]]] = {
+HAPPENINGS: dict[Kind, tuple[str, Callable[[SimulatedOllama], None]]] = {
     Kind.EVICTED: ("mid-a", lambda o: o.act("evict", tag="mid-a")),
     Kind.EXPIRED: ("mid-a", expire),
     Kind.RESTARTED: ("mid-a", lambda o: o.act("restart")),
@@ -126,15 +127,14 @@ def test_the_policy_report_does_nothing_to_the_host(
     watched.profile("embed")
     watched.switch("mid-a", keep_alive="40s")
     watched.settled()
-    before = len(watched.ollama.touched())
+    before = len(watched.ollama.writes())
     watched.ollama.act("evict", tag="mid-a")
     row = watched.named(Kind.EVICTED, "mid-a")
     reads = watcher._hosts[watched.host.pk].catalogue_at
     until(lambda: watcher._hosts[watched.host.pk].catalogue_at > reads + 5, 15)
     assert watched.repairs() == []
-    touched = watched.ollama.touched()[before:]
     # The copy that was held of it goes with it: nothing that the host serves.
-    assert {r["path"] for r in touched} <= {"/api/copy", "/api/delete"}
+    assert set(watched.ollama.writes()[before:]) <= {"/api/copy", "/api/delete"}
     assert Drift.objects.get(pk=row.pk).repair_id is None
 
 

@@ -29,7 +29,7 @@ def kept(watched: Watched, watcher: Watcher, worker: object) -> Watched:
 
 def test_a_pin_is_loaded_by_the_watcher(kept: Watched) -> None:
     kept.pin(kept.profile("embed"))
-    until(lambda: kept.ollama.resident().keys() == {"mid-a", "embed"})
+    until(lambda: kept.ollama.resident() == {"mid-a", "embed"})
     (row,) = kept.repairs()
     until(lambda: kept.repairs()[0].ended_at is not None)
     row.refresh_from_db()
@@ -41,18 +41,18 @@ def test_a_pin_is_loaded_by_the_watcher(kept: Watched) -> None:
 
 def test_a_pin_that_is_evicted_comes_back(kept: Watched) -> None:
     kept.pin(kept.profile("embed"))
-    until(lambda: kept.ollama.resident().keys() == {"mid-a", "embed"})
+    until(lambda: kept.ollama.resident() == {"mid-a", "embed"})
     kept.settled()
     kept.ollama.act("evict", tag="embed")
     kept.named(Kind.EVICTED, "embed")
-    until(lambda: kept.ollama.resident().keys() == {"mid-a", "embed"})
+    until(lambda: kept.ollama.resident() == {"mid-a", "embed"})
     assert len(kept.repairs()) == 2
 
 
 def test_a_switch_to_another_model_loads_what_is_pinned(watched: Watched) -> None:
     watched.pin(watched.profile("embed"))
     row = watched.switch("mid-a")
-    assert watched.ollama.resident().keys() == {"mid-a", "embed"}
+    assert watched.ollama.resident() == {"mid-a", "embed"}
     assert row.warnings == []
 
 
@@ -88,7 +88,7 @@ def test_an_embedding_model_is_kept_by_embedding(watched: Watched, watcher: Watc
 
 
 def _expires_at(watched: Watched, tag: str) -> datetime:
-    return datetime.fromisoformat(watched.ollama.resident()[tag]["expires_at"])
+    return datetime.fromisoformat(watched.ollama.rows()[tag]["expires_at"])
 
 
 def _left_s(watched: Watched, tag: str) -> float:

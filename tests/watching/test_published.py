@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import requests
-
 from switcher.domain.drift import Kind
 from switcher.models import Drift, Host
 from switcher.watching.loop import Watcher
@@ -12,13 +10,11 @@ from tests.watching.conftest import Watched
 
 
 def means(watched: Watched) -> str:
-    rows = requests.get(f"{watched.ollama.url}/api/tags", timeout=5).json()["models"]
-    return next((row["digest"] for row in rows if row["name"] == "active:latest"), "")
+    return watched.ollama.installed().get("active", "")
 
 
 def copy(watched: Watched, source: str) -> None:
-    body = {"source": source, "destination": "active"}
-    requests.post(f"{watched.ollama.url}/api/copy", json=body, timeout=5).raise_for_status()
+    watched.ollama.post("/api/copy", source=source, destination="active")
 
 
 def test_what_is_set_is_carried_out_whatever_the_policy(watched: Watched, watcher: Watcher) -> None:

@@ -41,7 +41,7 @@ def test_an_evicted_model_comes_back_by_a_switch_of_the_watchers(kept: Watched) 
     assert row.state == State.ACTIVE.value
     assert (row.actor, row.source) == ("watcher", "watcher")
     assert row.reason.startswith("Repair: mid-a was evicted")
-    assert kept.ollama.resident().keys() == {"mid-a"}
+    assert kept.ollama.resident() == {"mid-a"}
     drift = Drift.objects.get(kind=Kind.EVICTED.value)
     assert drift.repair_id == row.pk
 
@@ -49,7 +49,7 @@ def test_an_evicted_model_comes_back_by_a_switch_of_the_watchers(kept: Watched) 
 def test_a_reload_with_other_options_is_undone(kept: Watched) -> None:
     kept.ollama.load("mid-a", keep_alive="30m", options={"num_ctx": 8192})
     until(lambda: len(kept.repairs()) == 1, NAMED_S)
-    until(lambda: kept.ollama.resident().get("mid-a", {}).get("context_length") == 4096)
+    until(lambda: kept.ollama.rows().get("mid-a", {}).get("context_length") == 4096)
 
 
 def test_a_model_that_fell_to_the_cpu_leaves_and_is_loaded_anew(kept: Watched) -> None:
@@ -58,7 +58,7 @@ def test_a_model_that_fell_to_the_cpu_leaves_and_is_loaded_anew(kept: Watched) -
     kept.ollama.load("mid-a", keep_alive="30m")
     until(lambda: len(kept.repairs()) >= 1, 5)
     until(lambda: kept.repairs()[-1].ended_at is not None)
-    (row,) = [r for r in kept.ollama.resident().values() if r["name"] == "mid-a:latest"]
+    (row,) = [r for r in kept.ollama.rows().values() if r["name"] == "mid-a:latest"]
     assert row["size_vram"] == row["size"]
     until(lambda: not Drift.objects.filter(ended_at=None).exists())
 
@@ -66,7 +66,7 @@ def test_a_model_that_fell_to_the_cpu_leaves_and_is_loaded_anew(kept: Watched) -
 def test_a_restarted_server_gets_its_model_back(kept: Watched) -> None:
     kept.ollama.act("restart")
     until(lambda: len(kept.repairs()) == 1, NAMED_S)
-    until(lambda: kept.ollama.resident().keys() == {"mid-a"})
+    until(lambda: kept.ollama.resident() == {"mid-a"})
     assert Drift.objects.filter(kind=Kind.RESTARTED.value).exists()
 
 
@@ -81,7 +81,7 @@ def test_what_is_repaired_again_and_again_is_told_once_and_left(kept: Watched) -
     body = AuditEntry.objects.get(kind="drift.flapping").facts
     assert body["text"] == flap.text
     assert len(kept.repairs()) == 2
-    assert kept.ollama.resident() == {}
+    assert kept.ollama.resident() == set()
     assert Drift.objects.filter(kind=Kind.EVICTED.value, ended_at=None).exists()
 
 
@@ -94,7 +94,7 @@ def test_an_admins_switch_ends_a_flap(kept: Watched) -> None:
     until(lambda: Drift.objects.get(pk=flap.pk).ended_at is not None)
     kept.ollama.act("evict", tag="mid-b")
     until(lambda: len(kept.repairs()) == 2, 5)
-    until(lambda: kept.ollama.resident().keys() == {"mid-b"})
+    until(lambda: kept.ollama.resident() == {"mid-b"})
 
 
 def test_a_failed_repair_counts(kept: Watched) -> None:
@@ -155,7 +155,7 @@ def test_other_content_is_reported_and_never_loaded(kept: Watched) -> None:
     kept.ollama.act("repull", tag="mid-a")
     kept.named(Kind.OTHER_CONTENT, "mid-a")
     kept.ollama.act("evict", tag="mid-a")
-    until(lambda: kept.ollama.resident() == {})
+    until(lambda: kept.ollama.resident() == set())
     before = Drift.objects.count()
     seen = _readings(kept)
     until(lambda: _readings(kept) >= seen + 2)
@@ -190,13 +190,13 @@ def test_a_repair_that_was_decided_before_another_activation_is_dropped(watched:
 def test_a_ghost_of_ours_is_freed_through_its_copy(kept: Watched) -> None:
     kept.profile("other")
     kept.pin(ModelProfile.objects.get(name="other"))
-    until(lambda: kept.ollama.resident().keys() == {"mid-a", "other"})
+    until(lambda: kept.ollama.resident() == {"mid-a", "other"})
     kept.settled()
     kept.pin()  # else the switch that brings its new content would unload the old one
-    old = kept.ollama.resident()["other"]["digest"]
+    old = kept.ollama.rows()["other"]["digest"]
     kept.ollama.act("repull", tag="other")
     kept.named(Kind.GHOST, "other")
-    until(lambda: old not in {r["digest"] for r in kept.ollama.resident().values()})
+    until(lambda: old not in {r["digest"] for r in kept.ollama.rows().values()})
     until(lambda: AuditEntry.objects.filter(kind="ghost.freed", actor="watcher").exists())
     until(lambda: not Drift.objects.filter(ended_at=None).exists())
 
@@ -216,5 +216,5 @@ def test_what_is_no_longer_pinned_is_unloaded_by_the_next_switch(watched: Watche
     watched.ollama.load("other", keep_alive="30m")
     watched.pin()
     row = watched.switch("mid-a")
-    assert watched.ollama.resident().keys() == {"mid-a", "other"}, "theirs stays"
+    assert watched.ollama.resident() == {"mid-a", "other"}, "theirs stays"
     assert [(i["name"], i["role"]) for i in row.plan["unload"]] == [("embed:latest", "former")]
