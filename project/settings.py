@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from csp.constants import NONE, SELF
+from django.contrib.messages.constants import ERROR, INFO, SUCCESS, WARNING
 
 from project.environment import (
     create_data_dir,
@@ -59,6 +60,9 @@ MIDDLEWARE = [
 
 ROOT_URLCONF = "project.urls"
 ASGI_APPLICATION = "project.asgi.application"
+
+# Messages are shown as notices, in the style of their state.
+MESSAGE_TAGS = {INFO: "busy", SUCCESS: "ok", WARNING: "warning", ERROR: "failed"}
 
 TEMPLATES = [
     {

@@ -1,4 +1,4 @@
-"""The Django admin: hosts and profiles, saved through `records`; switches and entries to read."""
+"""The Django admin: hosts and profiles are saved through `records`; the rest is read-only."""
 
 from __future__ import annotations
 
@@ -18,59 +18,47 @@ from switcher.records import Actor, config
 
 
 def actor_of(request: HttpRequest) -> Actor:
-    """Who acts in the admin."""
+    """Return who acts in the admin."""
     user = request.user
     return Actor(user.get_username(), "admin", user.pk, *access.origin_of(request))
 
 
-def checked(check: Callable[[Any], Any], value: Any) -> Any:
-    """What `specs` refuses becomes the field's error."""
-    try:
-        return check(value)
-    except BadRequest as exc:
-        raise forms.ValidationError(exc.text) from exc
+def _check_warmups(rows: Any) -> Any:
+    specs.check_warmups(rows or [])
+    return rows or []
 
 
-class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]  # generic only for the checker
-    class Meta:
-        model = ModelProfile
-        fields = config.PROFILE_FIELDS
-
-    def clean_tag(self) -> Any:
-        return checked(specs.check_tag, self.cleaned_data["tag"])
-
-    def clean_keep_alive(self) -> Any:
-        return checked(specs.check_keep_alive, self.cleaned_data["keep_alive"])
-
-    def clean_options(self) -> Any:
-        return checked(specs.check_options, self.cleaned_data["options"] or {})
-
-    def clean_warmups(self) -> Any:
-        rows = self.cleaned_data["warmups"] or []
-        checked(specs.check_warmups, rows)
-        return rows
+# What `specs` checks, whichever way it is entered.
+CHECKS: dict[str, Callable[[Any], Any]] = {
+    "tag": specs.check_tag,
+    "keep_alive": specs.check_keep_alive,
+    "options": lambda options: specs.check_options(options or {}),
+    "warmups": _check_warmups,
+    "base_url": specs.check_address,
+    "published_name": specs.check_published,
+}
 
 
-class HostForm(forms.ModelForm):  # type: ignore[type-arg]
-    class Meta:
-        model = Host
-        fields = config.HOST_FIELDS
+class CheckedForm(forms.ModelForm):  # type: ignore[type-arg]  # generic only for the checker
+    """A form whose fields `specs` checks, as it does for the pages and the API."""
 
-    def clean_keep_alive(self) -> Any:
-        return checked(specs.check_keep_alive, self.cleaned_data["keep_alive"])
-
-    def clean_base_url(self) -> str:
-        return str(checked(specs.check_address, self.cleaned_data["base_url"]))
-
-    def clean_published_name(self) -> str:
-        return str(checked(specs.check_published, self.cleaned_data["published_name"]))
+    def clean(self) -> dict[str, Any]:
+        values: dict[str, Any] = super().clean() or self.cleaned_data
+        for name in values.keys() & CHECKS.keys():
+            try:
+                values[name] = CHECKS[name](values[name])
+            except BadRequest as exc:
+                self.add_error(name, exc.text)
+        return values
 
 
 class ThroughRecords(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Every change goes through `records`, so that none is without its audit entry. Who may is
-    what `access` says: a permission of Django's makes nobody an admin, and no auditor one."""
+    """Saves through `records`, so that every change leaves an audit entry.
 
-    actions = None  # in bulk Django would delete rows by itself
+    `access` decides who may: Django's own permissions make nobody an admin.
+    """
+
+    actions = None  # bulk actions would delete rows without `records`
 
     def delete_view(  # type: ignore[override]  # a redirect where it is refused
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
@@ -112,7 +100,8 @@ class ThroughRecords(admin.ModelAdmin):  # type: ignore[type-arg]
 
 @admin.register(ModelProfile)
 class ModelProfileAdmin(ThroughRecords):
-    form = ProfileForm
+    form = CheckedForm
+    fields = config.PROFILE_FIELDS
     list_display = ("name", "tag", "keep_alive", "changed_at")
     search_fields = ("name", "tag")
 
@@ -125,7 +114,8 @@ class ModelProfileAdmin(ThroughRecords):
 
 @admin.register(Host)
 class HostAdmin(ThroughRecords):
-    form = HostForm
+    form = CheckedForm
+    fields = config.HOST_FIELDS
     list_display = ("name", "base_url", "is_default", "simulated", "active_tag")
     search_fields = ("name", "base_url")
 
@@ -138,7 +128,7 @@ class HostAdmin(ThroughRecords):
     def get_deleted_objects(
         self, objs: Any, request: HttpRequest
     ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
-        # Nothing is deleted with it: it leaves the board and keeps its history.
+        # Nothing else is deleted: a removed host leaves the board and keeps its history.
         return [str(o) for o in objs], {"hosts": len(objs)}, set(), []
 
     def delete_model(self, request: HttpRequest, obj: Host) -> None:
@@ -146,7 +136,7 @@ class HostAdmin(ThroughRecords):
 
 
 class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
-    """A sealed record: to be read, by who may open the admin."""
+    """A sealed record, for everyone who may open the admin."""
 
     actions = None
 

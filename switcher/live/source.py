@@ -97,19 +97,16 @@ def events_parts(board: Board) -> Parts:
     return {"new": fragments.inner("new-switches", _render("switches.html#new", newest=newest))}
 
 
-def host_page_parts(page: HostPage, panels: tuple[SwitchView, ...]) -> Parts:
+def host_page_parts(host: HostPage, panels: tuple[SwitchView, ...]) -> Parts:
     """Return the changing parts of a host's page, by key."""
-    host = page
-    state = fragments.inner(f"host-{host.name}-state", _render("host_row.html#state", host=host))
-    recent = fragments.inner("recent-switches", _render("host.html#recent", page=page, host=host))
     parts = {
-        part: fragments.inner(
-            f"host-{host.name}-{part}", _render(f"host.html#{part}", page=page, host=host)
-        )
+        part: fragments.inner(f"host-{host.name}-{part}", _render(f"host.html#{part}", host=host))
         for part in PAGE_PARTS
     }
-    parts |= {"state": state, "recent": recent, "ghosts": ghosts_part(host)}
-    return parts | panels_parts(panels)
+    state = fragments.inner(f"host-{host.name}-state", _render("host_row.html#state", host=host))
+    recent = fragments.inner("recent-switches", _render("host.html#recent", host=host))
+    more = {"state": state, "recent": recent, "ghosts": ghosts_part(host)}
+    return parts | more | panels_parts(panels)
 
 
 def ghosts_part(host: HostView) -> Part:

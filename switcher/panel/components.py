@@ -22,13 +22,13 @@ STATUS_ICONS = {"ok": "active", "none": "x"}
 
 @register.simple_tag
 def icon(name: str) -> SafeString:
-    """A symbol of `icons.html`. Hidden from screen readers, which read the word next to it."""
+    """Render a symbol of `icons.html`. Screen readers read the word next to it instead."""
     return format_html('<svg class="ic" aria-hidden="true"><use href="#s-{}"/></svg>', name)
 
 
 @register.simple_tag
 def switch_icon(status_style: str, restored: Any = False) -> SafeString:
-    """The icon of a switch; `restored` marks a failed one after which the old model came back."""
+    """Render the icon of a switch. `restored`: it failed, and the old model came back."""
     if restored and status_style == "failed":
         return icon("back")
     return icon(STATUS_ICONS.get(status_style, status_style))
@@ -36,33 +36,33 @@ def switch_icon(status_style: str, restored: Any = False) -> SafeString:
 
 @register.simple_tag
 def badge(kind: str, words: str, icon_name: str = "") -> SafeString:
-    """A small label, for example for a pinned or an overdue model."""
+    """Render a small label, for example of a pinned or an overdue model."""
     symbol = icon(icon_name) if icon_name else ""
     return format_html('<span class="tag" data-kind="{}">{}{}</span>', kind, symbol, words)
 
 
 @register.simple_tag
 def simulated_badge() -> SafeString:
-    """The label that every mention of a simulated host carries."""
+    """Render the label of a simulated host, which stands wherever it is mentioned."""
     return badge("sim", "simulated host", "sim")
 
 
 @register.simple_tag
 def state(style: str, words: str, icon_name: str = "") -> SafeString:
-    """A state in colour, with its icon and its word."""
+    """Render a state in its colour, with its icon and its word."""
     symbol = icon(icon_name or style)
     return format_html('<span class="state" data-state="{}">{}{}</span>', style, symbol, words)
 
 
 @register.simple_tag
 def disk_state(style: str, words: str) -> SafeString:
-    """Where a model is: active, loaded, on the disk or nowhere."""
+    """Render where a model is: active, loaded, on the disk or missing."""
     return state(style, words, "idle" if style == "none" else style)
 
 
 @register.simple_tag
 def column(words: str = "", *, numeric: bool = False, hidden: bool = False) -> SafeString:
-    """The head of a table's column. `hidden` heads are read by screen readers only."""
+    """Render the head of a table column. Only screen readers read `hidden` ones."""
     kind = SafeString(' class="num"') if numeric else ""
     shown = format_html('<span class="vh">{}</span>', words) if hidden else words
     return format_html('<th role="columnheader" scope="col"{}>{}</th>', kind, shown)
@@ -70,7 +70,7 @@ def column(words: str = "", *, numeric: bool = False, hidden: bool = False) -> S
 
 @register.simple_tag
 def legend(kind: str, words: str) -> SafeString:
-    """One line of the key to the VRAM bars."""
+    """Render one item of the key to the VRAM bars."""
     swatch = "free" if kind == "free" else f"seg seg-{kind}"
     return format_html(
         '<li><svg aria-hidden="true"><rect class="{}" width="12" height="12"/></svg>{}</li>',
@@ -81,45 +81,45 @@ def legend(kind: str, words: str) -> SafeString:
 
 @register.simple_tag
 def time_at(moment: datetime | None) -> SafeString:
-    """A time of day: 14:31:54, UTC."""
+    """Render a time of day: 14:31:54, UTC."""
     return _time("", moment, clock(moment))
 
 
 @register.simple_tag
 def time_at_and_ago(moment: datetime, now: datetime) -> SafeString:
-    """A time of day, and how long ago that was: 14:31:54 (4 min ago)."""
+    """Render a time of day and its age: 14:31:54 (4 min ago)."""
     words = format_html("{} (<span>{}</span>)", clock(moment), ago(moment, now))
     return _time("", moment, words)
 
 
 @register.simple_tag
 def day_time_and_ago(moment: datetime, now: datetime) -> SafeString:
-    """Tue 24 Nov 2026, 14:31:54 (4 min ago)."""
+    """Render a moment and its age: Tue 24 Nov 2026, 14:31:54 (4 min ago)."""
     words = format_html("{}, {} (<span>{}</span>)", day(moment), clock(moment), ago(moment, now))
     return _time("", moment, words)
 
 
 @register.simple_tag
 def day_and_time(moment: datetime) -> SafeString:
-    """Tue 24 Nov 2026, 14:31:54."""
+    """Render a moment: Tue 24 Nov 2026, 14:31:54."""
     return _time("", moment, f"{day(moment)}, {clock(moment)}")
 
 
 @register.simple_tag
 def time_ago(moment: datetime | None, now: datetime) -> SafeString:
-    """How long ago a moment was. `switchboard.js` keeps it up to date."""
+    """Render how long ago a moment was. `switchboard.js` keeps it up to date."""
     return _time("data-relative", moment, ago(moment, now))
 
 
 @register.simple_tag
 def time_left_until(moment: datetime | None, now: datetime) -> SafeString:
-    """How long it is until a moment. `switchboard.js` counts it down."""
+    """Render how long it is until a moment. `switchboard.js` counts it down."""
     return _time("data-countdown", moment, until(moment, now))
 
 
 @register.simple_tag
 def time_since(moment: datetime | None, now: datetime) -> SafeString:
-    """How long something has been going on. `switchboard.js` counts it up."""
+    """Render how long something has been going on. `switchboard.js` counts it up."""
     return _time("data-elapsed", moment, span(since_s(moment, now)))
 
 
@@ -130,7 +130,7 @@ def _time(attribute: str, moment: datetime | None, words: str) -> SafeString:
 
 @register.simple_block_tag
 def notice(content: str, style: str, icon_name: str = "", *, focus_id: str = "") -> SafeString:
-    """A sentence next to its cause. With `focus_id` it stands alone and can take the focus."""
+    """Render a sentence next to its cause. One with `focus_id` can take the focus."""
     return format_html(
         '<div class="notice{}" data-state="{}"{}>{}<p>{}</p></div>',
         " said" if focus_id else "",
@@ -143,7 +143,7 @@ def notice(content: str, style: str, icon_name: str = "", *, focus_id: str = "")
 
 @register.simple_tag
 def model_change(before: str, after: str) -> SafeString:
-    """One model, an arrow, and the model that follows it."""
+    """Render a model, an arrow, and the model that follows it."""
     return format_html(
         '<span class="change">{}{}<span class="vh"> to </span>{}</span>',
         mono(before or "nothing"),
@@ -154,7 +154,7 @@ def model_change(before: str, after: str) -> SafeString:
 
 @register.simple_tag
 def plan_url(host: str, *, profile: str = "", model: str = "") -> str:
-    """The board with a plan for a host: for a profile, or for a model without one."""
+    """Return the address of a plan for a host, with a profile or with a model without one."""
     query = {"host": host}
     if profile or model:
         query["profile"] = profile or f"={model}"
@@ -163,7 +163,7 @@ def plan_url(host: str, *, profile: str = "", model: str = "") -> str:
 
 @register.simple_tag
 def model_names(models: Iterable[Any], otherwise: str = "") -> SafeString:
-    """Names of models with commas between; `otherwise` if there is none."""
+    """Render names of models, separated by commas; `otherwise` if there are none."""
     names = [getattr(model, "name", model) for model in models]
     return format_html_join(", ", "{}", ((mono(name),) for name in names)) or SafeString(otherwise)
 
@@ -172,7 +172,7 @@ def model_names(models: Iterable[Any], otherwise: str = "") -> SafeString:
 def filter_select(
     name: str, label: str, choices: Iterable[str], chosen: str, otherwise: str = "Any"
 ) -> dict[str, Any]:
-    """A filter with one of the values that occur, or any."""
+    """Render a filter of a list: one of the values that occur, or any."""
     return {
         "id": f"q-{name}",
         "name": name,
@@ -185,29 +185,29 @@ def filter_select(
 
 @register.inclusion_tag("components/form_errors.html")
 def form_errors(form: Any, headline: str = "Nothing was saved.") -> dict[str, Any]:
-    """Above a form that was not accepted: what to do about it."""
+    """Render what is wrong with a form, above it."""
     return {"form": form, "headline": headline}
 
 
 @register.inclusion_tag("components/field.html")
 def field(bound: Any) -> dict[str, Any]:
-    """A form's field with its label, its errors and its help text."""
+    """Render a field with its label, errors and help text."""
     return {"field": bound}
 
 
 @register.inclusion_tag("components/checkboxes.html")
 def checkboxes(bound: Any) -> dict[str, Any]:
-    """A form's field of which several values can be chosen."""
+    """Render a field of which several values can be chosen."""
     return {"field": bound}
 
 
 @register.inclusion_tag("components/check.html")
 def check(bound: Any) -> dict[str, Any]:
-    """A form's checkbox with its label and its help text."""
+    """Render a checkbox with its label and help text."""
     return {"field": bound}
 
 
 @register.inclusion_tag("components/bar.html")
 def vram_bar(bar: Any, *, large: bool = False) -> dict[str, Any]:
-    """A host's memory as a bar of models."""
+    """Render the memory of a host as a bar of models."""
     return {"bar": bar, "large": large}

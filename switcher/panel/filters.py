@@ -1,7 +1,7 @@
-"""Facts in words and numbers, for templates. Built in: no `load` is needed.
+"""Numbers and times in words, as template filters. Built in: no `load` is needed.
 
-Relative times are written here for who has no script; `switchboard.js` keeps them up to date and
-writes them the same way.
+Relative times are correct when the page is rendered; `switchboard.js` keeps them up to date in the
+same words.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NBSP = "\u00a0"
 
 @register.filter
 def gb(count: int | None) -> str:
-    """Decimal gigabytes without the unit: 5.1; 44 where nothing is behind the point."""
+    """Return decimal gigabytes without the unit: 5.1, or 44 for a whole number."""
     if not count:
         return "–" if count is None else "0"
     text = f"{count / 1e9:.1f}"
@@ -31,13 +31,13 @@ def gb(count: int | None) -> str:
 
 @register.filter
 def thousands(count: int) -> str:
-    """4,096."""
+    """Return a number with separators: 4,096."""
     return f"{count:,}"
 
 
 @register.filter
 def took(seconds: float | None) -> str:
-    """A measured duration: 30 ms, 0.4 s, 24.4 s, 7 min 37 s."""
+    """Return a measured duration: 30 ms, 0.4 s, 24.4 s, 7 min 37 s."""
     if seconds is None:
         return "–"
     if seconds < 0.1:
@@ -49,7 +49,7 @@ def took(seconds: float | None) -> str:
 
 @register.filter
 def span(seconds: float | None) -> str:
-    """A duration in whole units: 13 s, 2 min 5 s, 24 min, 3 h."""
+    """Return a duration in whole units: 13 s, 2 min 5 s, 24 min, 3 h."""
     if seconds is None:
         return "–"
     whole = max(0, round(seconds))
@@ -62,7 +62,7 @@ def span(seconds: float | None) -> str:
 
 @register.filter
 def ago(moment: datetime | None, now: datetime) -> str:
-    """How long ago: 2 s ago, 4 min ago, 1 h ago, 3 days ago."""
+    """Return how long ago a moment was: 2 s ago, 4 min ago, 1 h ago, 3 days ago."""
     if moment is None:
         return "never"
     return f"{_coarse((now - moment) / timedelta(seconds=1))} ago"
@@ -70,13 +70,13 @@ def ago(moment: datetime | None, now: datetime) -> str:
 
 @register.filter
 def until(moment: datetime | None, now: datetime) -> str:
-    """How long until then: 24 min; 0 s when it is over."""
+    """Return how long it is until a moment: 24 min; 0 s if it has passed."""
     return "–" if moment is None else _coarse((moment - now) / timedelta(seconds=1))
 
 
 @register.filter
 def since_s(moment: datetime | None, now: datetime) -> float | None:
-    """Seconds from a moment until now."""
+    """Return the seconds from a moment until now."""
     return None if moment is None else (now - moment) / timedelta(seconds=1)
 
 
@@ -93,19 +93,19 @@ def _coarse(seconds: float) -> str:
 
 @register.filter
 def iso(moment: datetime | None) -> str:
-    """For `datetime` attributes."""
+    """Return a moment for `datetime` attributes."""
     return "" if moment is None else moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 @register.filter
 def clock(moment: datetime | None) -> str:
-    """14:31:54, UTC."""
+    """Return a time of day: 14:31:54, UTC."""
     return "–" if moment is None else f"{moment.astimezone(UTC):%H:%M:%S}"
 
 
 @register.filter
 def tenths(moment: datetime | None) -> str:
-    """14:31:54.2, UTC."""
+    """Return a time of day with tenths: 14:31:54.2, UTC."""
     if moment is None:
         return "–"
     at = moment.astimezone(UTC)
@@ -114,13 +114,13 @@ def tenths(moment: datetime | None) -> str:
 
 @register.filter
 def day(moment: Any) -> str:
-    """Tue 24 Nov 2026."""
+    """Return a day: Tue 24 Nov 2026."""
     return f"{moment:%a} {moment.day} {moment:%b %Y}"
 
 
 @register.filter
 def mono(text: str, names: Iterable[str] | None = None) -> SafeString:
-    """A model's name in the monospaced font; or a sentence, with the model names in it so set."""
+    """Render a model's name in the monospaced font, or those `names` that occur in a sentence."""
     if names is None:
         return format_html('<span class="mono">{}</span>', text)
     found = sorted({n for n in names if n}, key=len, reverse=True)
@@ -128,8 +128,8 @@ def mono(text: str, names: Iterable[str] | None = None) -> SafeString:
 
 
 @register.filter
-def said(text: str, names: Iterable[str]) -> SafeString:
-    """An error's sentence; where it quotes Ollama, the quotation is code."""
+def error_text(text: str, names: Iterable[str]) -> SafeString:
+    """Render an error. Where it quotes Ollama, the quotation is code."""
     head, sep, quoted = text.partition(": ")
     if not sep or not head.startswith("Ollama answered "):
         return mono(text, names)
@@ -137,7 +137,7 @@ def said(text: str, names: Iterable[str]) -> SafeString:
 
 
 def _split(text: str, names: list[str]) -> list[str]:
-    """The text cut before and after each name; the longest name wins where two fit."""
+    """Split the text around each name. Where two names fit, the longest wins."""
     for name in names:
         head, sep, tail = text.partition(name)
         if sep:
@@ -152,5 +152,5 @@ def _set(part: str, names: list[str]) -> str:
 
 @register.filter
 def as_json(value: Any) -> str:
-    """A record as indented JSON, for reading."""
+    """Return a record as indented JSON."""
     return json.dumps(value, indent=2, default=str, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""What every page needs: who looks, what they may do, and how a page is rendered."""
+"""What every page needs: the current user, who may open it, and how it is rendered."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from switcher import access
 from switcher.domain.clock import system
-from switcher.domain.errors import NotFound, TrailUnreadable
+from switcher.domain.errors import NotFound
 from switcher.records import Actor
 
 THEMES = (("system", "Same as this device"), ("light", "Light"), ("dark", "Dark"))
-CANNOT_SWITCH = "Your account may look, but not switch. An admin can make you an operator."
-CANNOT_ADMINISTER = "Only admins change hosts and keys."
-CANNOT_REVIEW = "Only auditors mark entries as reviewed. An admin can make you one."
-CANNOT_EXPORT = "Only auditors and admins export the audit trail."
+CANNOT_SWITCH = "Your account can view this, but not switch. An admin can make you an operator."
+CANNOT_ADMINISTER = "Only admins can change hosts and keys."
+CANNOT_REVIEW = "Only auditors can mark entries as reviewed. An admin can make you one."
+CANNOT_EXPORT = "Only auditors and admins can export the audit trail."
 
 View = Callable[..., HttpResponseBase]
 
 
 @dataclass(frozen=True, slots=True)
-class Me:
-    """The person who looks."""
+class CurrentUser:
+    """Who views the page, and what they may do."""
 
     name: str
     theme: str
@@ -44,16 +44,29 @@ class Me:
 
 
 @dataclass(frozen=True, slots=True)
-class NavItem:
+class NavigationItem:
+    """A link of the main navigation. `key` names the page it leads to."""
+
     key: str
     label: str
     href: str
 
 
-def me_of(request: HttpRequest) -> Me:
-    """Who looks, from the one query that loaded the user."""
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A sentence next to its cause: its headline in bold, its text, and a link."""
+
+    status_style: str
+    headline: str
+    text: str
+    href: str = ""
+    link: str = ""
+
+
+def current_user(request: HttpRequest) -> CurrentUser:
+    """Return who views the page, from the query that loaded the user."""
     user = request.user
-    return Me(
+    return CurrentUser(
         name=user.get_username(),
         theme=access.theme(user),
         can_switch=access.can_switch(user),
@@ -65,126 +78,120 @@ def me_of(request: HttpRequest) -> Me:
 
 
 def actor_of(request: HttpRequest, user: Any = None, source: str = "page") -> Actor:
-    """Who acts, and from where, for the record: who is signed in, or `user`."""
+    """Return who acts, and from where, for the record: `user`, or who is signed in."""
     user = user or request.user
     return Actor(user.get_username(), source, user.pk, *access.origin_of(request))
 
 
-def show(
+def render_page(
     request: HttpRequest,
     template: str,
     context: dict[str, Any] | None = None,
     *,
-    here: str = "",
+    section: str = "",
     status: int = 200,
 ) -> HttpResponse:
-    """Render a page, or a part of one (`page.html#part`), for who looks."""
-    me = me_of(request)
+    """Render a page or a part of one (`page.html#part`). `section` is its navigation item."""
+    user = current_user(request)
     now: datetime = (context or {}).get("now") or system.now()
-    facts = {
-        "me": me,
-        "user_can_switch": me.can_switch,
+    common = {
+        "current_user": user,
+        "user_can_switch": user.can_switch,
         "now": now,
-        "here": here,
-        "nav": nav(me),
+        "section": section,
+        "navigation": navigation(user),
         "themes": THEMES,
     }
-    response = render(request, template, facts | (context or {}), status=status)
+    response = render(request, template, common | (context or {}), status=status)
     patch_vary_headers(response, ["HX-Request"])
     return response
 
 
-def nav(me: Me) -> tuple[NavItem, ...]:
-    """Only what exists, and what this person may open."""
+def navigation(user: CurrentUser) -> tuple[NavigationItem, ...]:
+    """Return the pages that this user may open."""
     items = [
-        NavItem("board", "Board", reverse("board")),
-        NavItem("hosts", "Hosts", reverse("hosts")),
-        NavItem("profiles", "Profiles", reverse("profiles")),
-        NavItem("switches", "Switches", reverse("switches")),
-        NavItem("keys", "Keys", reverse("keys")),
-        NavItem("audit", "Audit", reverse("audit")),
-        NavItem("api", "API", "/api/docs"),
+        NavigationItem("board", "Board", reverse("board")),
+        NavigationItem("hosts", "Hosts", reverse("hosts")),
+        NavigationItem("profiles", "Profiles", reverse("profiles")),
+        NavigationItem("switches", "Switches", reverse("switches")),
+        NavigationItem("keys", "Keys", reverse("keys")),
+        NavigationItem("audit", "Audit", reverse("audit")),
+        NavigationItem("api", "API", "/api/docs"),
     ]
-    if me.is_admin:
-        items.append(NavItem("admin", "Admin", reverse("admin:index")))
+    if user.is_admin:
+        items.append(NavigationItem("admin", "Admin", reverse("admin:index")))
     return tuple(items)
 
 
 def is_htmx(request: HttpRequest) -> bool:
+    """Return whether htmx asks for a part of a page."""
     return bool(getattr(request, "htmx", False))
 
 
-def staff(view: View) -> View:
-    """Only for staff; who is not signed in is sent to sign in and comes back."""
-    return _only(access.can_view, "This page is for staff.", view)
+def staff_only(view: View) -> View:
+    """Let only staff in. Others sign in first and come back."""
+    return _guarded(access.can_view, "This page is for staff.", view)
 
 
-def operators(view: View) -> View:
-    """Only for who may switch models."""
-    return _only(access.can_switch, CANNOT_SWITCH, view)
+def operators_only(view: View) -> View:
+    """Let only those in who may switch models."""
+    return _guarded(access.can_switch, CANNOT_SWITCH, view)
 
 
-def auditors(view: View) -> View:
-    """Only for who may review entries."""
-    return _only(access.can_review, CANNOT_REVIEW, view)
+def auditors_only(view: View) -> View:
+    """Let only those in who may review entries."""
+    return _guarded(access.can_review, CANNOT_REVIEW, view)
 
 
-def exporters(view: View) -> View:
-    """Only for who may take the audit trail along."""
-    return _only(access.can_export, CANNOT_EXPORT, view)
+def exporters_only(view: View) -> View:
+    """Let only those in who may export the audit trail."""
+    return _guarded(access.can_export, CANNOT_EXPORT, view)
 
 
-def admins(view: View) -> View:
-    """Only for who may change hosts."""
-    return _only(access.can_administer, CANNOT_ADMINISTER, view)
+def admins_only(view: View) -> View:
+    """Let only those in who may change hosts."""
+    return _guarded(access.can_administer, CANNOT_ADMINISTER, view)
 
 
-def _only(may: Callable[[Any], bool], why_not: str, view: View) -> View:
+def _guarded(is_allowed: Callable[[Any], bool], reason: str, view: View) -> View:
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not request.user.is_authenticated:
             return _to_login(request)
-        if not may(request.user):
-            return refused(request, why_not)
+        if not is_allowed(request.user):
+            return forbidden_page(request, reason)
         try:
             return view(request, *args, **kwargs)
         except NotFound as exc:
-            return _not_found(request, exc.text.rstrip("."))
-        except TrailUnreadable as exc:
-            context = {"title": "The audit trail cannot be read", "text": exc.text}
-            return show(request, "message.html", context, status=500)
+            return not_found_page(request, exc.text.rstrip("."))
 
     return guarded
 
 
 def _to_login(request: HttpRequest) -> HttpResponseBase:
     if is_htmx(request):
-        # A fragment of the login page inside the board helps nobody.
+        # The login page would otherwise be swapped into a part of this page.
         page = safe_next(request, request.headers.get("HX-Current-URL", "")) or reverse("board")
         return HttpResponseClientRedirect(f"{reverse('login')}?next={page}")
     return redirect_to_login(request.get_full_path())
 
 
-def refused(request: HttpRequest, why: str) -> HttpResponse:
-    """The 403 page, with its reason."""
+def forbidden_page(request: HttpRequest, reason: str) -> HttpResponse:
+    """Return the 403 page with its reason."""
     if not access.can_view(request.user):
-        context = {"title": "This page is not for you", "text": why}
+        context = {"title": "This page is not for you", "text": reason}
         return render(request, "outside.html", context, status=403)
-    context = {"title": "You may not do this", "text": why}
-    return show(request, "message.html", context, status=403)
+    context = {"title": "You may not do this", "text": reason}
+    return render_page(request, "message.html", context, status=403)
 
 
-def missing(request: HttpRequest, what: str) -> HttpResponse:
-    """The 404 page for a thing that does not exist, or does no longer."""
-    return _not_found(request, f"There is no {what}")
-
-
-def _not_found(request: HttpRequest, title: str) -> HttpResponse:
+def not_found_page(request: HttpRequest, title: str) -> HttpResponse:
+    """Return the 404 page for something that does not exist, or no longer does."""
     context = {"title": title, "text": "It was removed, or the address is wrong."}
-    return show(request, "message.html", context, status=404)
+    return render_page(request, "message.html", context, status=404)
 
 
 def safe_next(request: HttpRequest, target: str) -> str:
-    """An address of this site to go to, or nothing."""
+    """Return the address if it is one of this site, otherwise an empty string."""
     ours = url_has_allowed_host_and_scheme(target, {request.get_host()}, request.is_secure())
     return target if ours else ""

@@ -24,7 +24,7 @@ register = template.Library()
 
 NOTHING = SafeString("")
 PHASE_ICONS = {"done": "ok", "failed": "x"}
-# Read out after a phase's name, where sighted readers see its icon.
+# Read after the name of a phase by screen readers, in place of its icon.
 PHASE_STATUS = {
     "done": ", done:",
     "now": ", under way:",
@@ -35,7 +35,7 @@ PHASE_STATUS = {
 
 @register.simple_tag
 def switch_news(switch: Any) -> SafeString:
-    """What happened in a switch: gemma2:27b active after 24.4 s."""
+    """Say what happened in a switch: gemma2:27b active after 24.4 s."""
     model = mono(switch.to_model)
     match switch.status_style:
         case "busy":
@@ -58,7 +58,7 @@ def _old_model(switch: Any) -> SafeString:
 
 @register.simple_tag
 def host_outlook(host: Any) -> SafeString:
-    """What comes next on a host: how long its switch goes on, or when its model unloads."""
+    """Say what comes next on a host: when its switch ends, or when its model unloads."""
     if host.switch:
         return _switch_outlook(host)
     if host.state == "offline":
@@ -84,7 +84,7 @@ def _switch_outlook(host: Any) -> SafeString:
 
 @register.simple_tag
 def time_left(switch: Any) -> SafeString:
-    """About how long a switch goes on. `switchboard.js` keeps it up to date."""
+    """Say about how long a switch will go on. `switchboard.js` keeps it up to date."""
     words = f"longer than usual ({span(switch.expected_s)})"
     if switch.left_s > 0:
         words = f"about {span(switch.left_s)} left"
@@ -98,19 +98,19 @@ def time_left(switch: Any) -> SafeString:
 
 @register.simple_tag
 def phase_icon(state: str) -> SafeString:
-    """The icon in a phase's node; only phases that are over have one."""
+    """Render the icon of a phase. Only phases that are over have one."""
     return icon(PHASE_ICONS[state]) if state in PHASE_ICONS else NOTHING
 
 
 @register.simple_tag
 def phase_status(state: str) -> str:
-    """How far a phase is, for screen readers."""
+    """Say how far a phase is, for screen readers."""
     return PHASE_STATUS.get(state, "")
 
 
 @register.simple_tag
 def phase_time(phase: Any, switch: Any) -> SafeString | str:
-    """How long a phase took, takes or will take."""
+    """Say how long a phase took, takes or will take."""
     expected = phase.expected_s or 0
     match phase.state:
         case "done":
@@ -127,7 +127,7 @@ def phase_time(phase: Any, switch: Any) -> SafeString | str:
 
 @register.simple_tag
 def board_summary(board: Any) -> SafeString:
-    """How the hosts are and which of them need a look, in a sentence or two."""
+    """Say how many hosts answer, and which of them need attention."""
     facts = board.summary
     hosts = f"{facts.answering} of {_counted(facts.hosts, 'host')}"
     sentences: list[SafeString | str] = [f"{hosts} answer{'s' if facts.hosts == 1 else ''}."]
@@ -157,18 +157,18 @@ def _counted(count: int, noun: str, plural: str = "s") -> str:
 
 @register.filter
 def key_limits(key: Any) -> str:
-    """The limits of a key: 60 a minute, 4 at once."""
+    """Return the limits of a key: 60 per minute, 4 concurrent."""
     limits = []
     if key.requests_a_minute:
-        limits.append(f"{thousands(key.requests_a_minute)} a minute")
+        limits.append(f"{thousands(key.requests_a_minute)} per minute")
     if key.at_once:
-        limits.append(f"{thousands(key.at_once)} at once")
+        limits.append(f"{thousands(key.at_once)} concurrent")
     return ", ".join(limits)
 
 
 @register.filter
 def floors(profile: Any) -> str:
-    """What a profile demands of a load: 95 % on GPU, 20 tokens/s."""
+    """Return the minimums of a profile: 95 % on GPU, 20 tokens/s."""
     demands = []
     if profile.min_gpu_percent:
         demands.append(f"{profile.min_gpu_percent}{NBSP}% on GPU")
@@ -179,7 +179,7 @@ def floors(profile: Any) -> str:
 
 @register.simple_tag
 def resident_state(model: Any) -> SafeString:
-    """Why a model is in a host's memory."""
+    """Render why a model is in the memory of a host."""
     match model.kind:
         case "active":
             return state("active", "Active")
@@ -192,16 +192,16 @@ def resident_state(model: Any) -> SafeString:
 
 @register.simple_tag
 def gpu_share(model: Any) -> SafeString | str:
-    """How much of a model is on the GPU, with a warning where that makes it slow."""
+    """Render the share of a model on the GPU, as a warning where that makes it slow."""
     share = f"{model.gpu_percent}{NBSP}%"
     return state("warning", share) if model.slow else share
 
 
 @register.simple_tag
 def unloads(model: Any, now: datetime) -> SafeString:
-    """When a model's keep-alive ends."""
+    """Render when the keep-alive of a model ends."""
     if model.stays:
-        return SafeString('never<span class="sub">keep-alive for ever</span>')
+        return SafeString('never<span class="sub">keep-alive forever</span>')
     if not model.expires_at:
         return SafeString("–")
     when = time_ago(model.expires_at, now)
@@ -212,7 +212,7 @@ def unloads(model: Any, now: datetime) -> SafeString:
 
 @register.simple_tag
 def loaded_models(models: Iterable[Any]) -> SafeString:
-    """Models with their size and their share on the GPU; nothing if there is none."""
+    """Render models with their size and their share on the GPU."""
     rows = ((mono(m.name), gb(m.size), m.gpu_percent) for m in models)
     line = f"{{}}, {{}}{NBSP}GB, {{}}{NBSP}% on GPU"
     return format_html_join("; ", line, rows) or SafeString("nothing")
@@ -220,33 +220,33 @@ def loaded_models(models: Iterable[Any]) -> SafeString:
 
 @register.filter
 def duration_words(switch: Any) -> str:
-    """How long a switch took, how much of it without a model, and what its plan expected."""
+    """Return how long a switch took, how long of it without a model, and its estimate."""
     if switch.is_open:
         return "So far"
     words = f"{took(switch.elapsed_s)} in all"
     if switch.without_model_s:
         words += f", {took(switch.without_model_s)} of it without an active model"
     if switch.expected_s:
-        words += f"; the plan said about {span(switch.expected_s)}"
-    return f"{words}. Upright line: usual end."
+        words += f"; the plan estimated about {span(switch.expected_s)}"
+    return f"{words}. The upright line marks the usual end."
 
 
 @register.filter
 def key_scope(key: Any) -> str:
-    """Which models a key may use, and whether it may change hosts."""
-    models = "any model" if key.all_profiles else ", ".join(key.profiles) or "no model any more"
+    """Return which models a key may use, and whether it may change hosts."""
+    models = "any model" if key.all_profiles else ", ".join(key.profiles) or "no model left"
     return f"{models}; may change hosts" if key.manage else models
 
 
 @register.filter
 def bounded_count(counted: Any) -> str:
-    """A count that may have stopped early: more than 10,000."""
+    """Return a count that may have stopped early: more than 10,000."""
     return f"{'' if counted.all else 'more than '}{thousands(counted.number)}"
 
 
 @register.filter
 def filter_words(filters: dict[str, str]) -> str:
-    """What a printed list was narrowed to."""
+    """Return the filters of a printed list."""
     if not filters:
         return "No filter."
     return f"Filter: {', '.join(f'{name} {value}' for name, value in filters.items())}."
@@ -254,7 +254,7 @@ def filter_words(filters: dict[str, str]) -> str:
 
 @register.filter
 def history_words(history: Any) -> str:
-    """How many entries a person or a host has, from when, and how their switches ended."""
+    """Return the entries of a person or a host: how many, since when, and how switches ended."""
     entries = history.entries
     noun = "entry" if entries.number == 1 else "entries"
     last = f"{day(history.last)} at {clock(history.last)}"

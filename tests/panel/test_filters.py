@@ -50,7 +50,7 @@ def test_names_of_models_are_set_in_mono_and_all_else_is_escaped() -> None:
 
 
 def test_what_ollama_said_is_code_and_escaped() -> None:
-    assert filters.said("Ollama answered 500: <oom>", []) == (
+    assert filters.error_text("Ollama answered 500: <oom>", []) == (
         "Ollama answered 500: <code>&lt;oom&gt;</code>"
     )
-    assert filters.said("No connection.", []) == "No connection."
+    assert filters.error_text("No connection.", []) == "No connection."

@@ -1,4 +1,4 @@
-"""Signing in and out, colours, and the pages for when something is not there."""
+"""Signing in, the colour theme, and error pages."""
 
 from __future__ import annotations
 
@@ -14,75 +14,74 @@ from django.views.decorators.http import require_POST, require_safe
 
 from switcher import access
 from switcher.domain.errors import SwitcherError
-from switcher.panel.page import refused, safe_next, show
+from switcher.panel.page import forbidden_page, render_page, safe_next
 from switcher.records import config
 
 
 class SignInForm(AuthenticationForm):
-    """Django's, with our words."""
+    """Django's form with wording of ours."""
 
     error_messages = {
-        "invalid_login": "This user name and password do not belong together.",
+        "invalid_login": "This user name and password do not match.",
         "inactive": "This account is switched off. Ask an admin.",
     }
 
 
 class SignIn(LoginView):
-    """`username`, `password` and `next`; works from curl as from a browser."""
+    """The login page. Fields are `username`, `password` and `next`, for browsers and for curl."""
 
     template_name = "login.html"
     authentication_form = SignInForm
     redirect_authenticated_user = False
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        # The token sets the cookie, also for a curl that reads only the headers.
         return super().get_context_data(**kwargs) | {"site": self.request.get_host()}
 
 
 @require_POST
 def theme(request: HttpRequest) -> HttpResponseBase:
-    """Keep a person's choice of colours."""
+    """Save the current user's colour theme."""
     if not request.user.is_authenticated:
         return redirect("login")
     try:
         config.save_theme(int(request.user.pk), request.POST.get("theme", ""))
     except SwitcherError as exc:
-        messages.error(request, exc.text, extra_tags="failed")
+        messages.error(request, exc.text)
     return redirect(safe_next(request, request.POST.get("next", "")) or "board")
 
 
 @require_safe
 def favicon(request: HttpRequest) -> HttpResponseBase:
-    """Browsers ask for this address by themselves."""
+    """Redirect the address that browsers ask for on their own."""
     return redirect(static("favicon.svg"), permanent=True)
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    """404."""
+    """Return the 404 page."""
     return _message(
         request, "There is no such page", "The address is wrong, or the page has moved.", 404
     )
 
 
 def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    """403."""
-    return refused(request, "Your account may not open this page.")
+    """Return the 403 page."""
+    return forbidden_page(request, "Your account may not open this page.")
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """403 for a form whose token is missing or old."""
+    """Return the 403 page for a form whose token is missing or outdated."""
     text = (
-        "Nothing was changed. This form was open for long, or in another session. "
+        "Nothing was changed. This form was open for a long time, or in another session. "
         "Go back, reload the page and send it again."
     )
     return _message(request, "This form is out of date", text, 403)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """500. Asks nothing of the database: that may be what is broken."""
+    """Return the 500 page without using the database, which may be what is broken."""
     context = {
         "title": "Switchboard could not answer",
-        "text": "The reason is in the server's log. Switches under way go on without this page.",
+        "text": "The reason is in the server's log. Running switches go on.",
     }
     return render(request, "outside.html", context, status=500)
 
@@ -90,5 +89,5 @@ def server_error(request: HttpRequest) -> HttpResponse:
 def _message(request: HttpRequest, title: str, text: str, status: int) -> HttpResponse:
     context = {"title": title, "text": text}
     if access.can_view(request.user):
-        return show(request, "message.html", context, status=status)
+        return render_page(request, "message.html", context, status=status)
     return render(request, "outside.html", context, status=status)

@@ -1,8 +1,6 @@
-"""The board, the plan, and asking for a switch."""
+"""The board, the plan, and the start of a switch."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
@@ -14,10 +12,18 @@ from switcher.audit import health
 from switcher.domain.clock import system
 from switcher.domain.errors import SwitcherError, SwitchRunning
 from switcher.domain.model_names import ModelName
-from switcher.panel.forms import HostForm, WishForm
-from switcher.panel.page import Me, actor_of, is_htmx, me_of, operators, show, staff
-from switcher.panel.planning import NOTHING, Notice, Shown, after_start, refusal, show_plan
-from switcher.presentation.board import Board
+from switcher.panel.forms.hosts import STRATEGIES, HostForm
+from switcher.panel.forms.switches import SwitchChoice
+from switcher.panel.page import (
+    Notice,
+    actor_of,
+    current_user,
+    is_htmx,
+    operators_only,
+    render_page,
+    staff_only,
+)
+from switcher.panel.plan_preview import NO_PLAN, PlanPreview, preview_plan, refusal, started
 from switcher.presentation.board import board as read_board
 from switcher.presentation.switches import switch_view
 from switcher.queries.hosts import hosts
@@ -25,108 +31,109 @@ from switcher.queries.switches import switch_detail
 from switcher.switching import service
 from switcher.watching.loop import latest
 
-STRATEGIES = (
-    ("", "Auto: what fits"),
-    ("overlap", "Overlap: load, then unload"),
-    ("swap", "Swap: unload, then load"),
-)
-
 
 @require_safe
-@staff
+@staff_only
 def board(request: HttpRequest) -> HttpResponse:
-    """Hosts, running switches, the form, the last switches."""
-    return show_board(request, WishForm(request.GET or None))
+    """Show hosts, running switches, the switch form and the latest switches."""
+    return _show_board(request, SwitchChoice.sent(request.GET))
 
 
 @require_safe
-@staff
+@staff_only
 def plan(request: HttpRequest) -> HttpResponseBase:
-    """The plan of what the form says: the fragment, or the board with it."""
+    """Show the plan for what is chosen: as a fragment, or on the board."""
     if "csrfmiddlewaretoken" in request.GET:
-        # A plain form sends its token along; it has no place in an address.
+        # A form without script sends its token too. It must not stay in the address.
         query = request.GET.copy()
         for name in ("csrfmiddlewaretoken", "plan"):
             query.pop(name, None)
         return redirect(f"{request.path}?{query.urlencode()}")
-    form = WishForm(request.GET)
+    choice = SwitchChoice.sent(request.GET)
     if is_htmx(request):
-        return _plan_fragment(request, _plan_of(form, me_of(request)))
-    return show_board(request, form, with_plan=True)
+        return _plan_fragment(request, _preview(request, choice))
+    return _show_board(request, choice, with_plan=True)
 
 
 @require_POST
-@operators
+@operators_only
 def switch(request: HttpRequest) -> HttpResponseBase:
-    """Run exactly the plan whose token is sent along; if the host changed, nothing."""
-    form = WishForm(request.POST)
+    """Run exactly the plan whose token is sent. If the host has changed, run nothing."""
+    choice = SwitchChoice.sent(request.POST)
     token = request.POST.get("plan", "")
     if not token:
         notice = Notice("failed", "Nothing was switched.", "Read the plan first, then switch.")
-        return _refuse(request, form, notice, 400)
-    wish = form.wish()
+        return _refuse(request, choice, notice, 400)
     try:
-        row, _ = service.request_switch(wish, actor_of(request), plan_token=token)
+        row, _ = service.request_switch(choice.to_request(), actor_of(request), plan_token=token)
         switch_id = row.pk
     except SwitchRunning as exc:
         if not _is_same(exc.switch_id, request, token):
-            return _refuse(request, form, refusal(exc), 409)
-        switch_id = exc.switch_id  # a second click: it gets the switch that the first one made
+            return _refuse(request, choice, refusal(exc), 409)
+        switch_id = exc.switch_id  # a second click gets the switch that the first one started
     except SwitcherError as exc:
-        return _refuse(request, form, refusal(exc), 409)
+        return _refuse(request, choice, refusal(exc), 409)
     if is_htmx(request):
         return _started(request, switch_id)
     return redirect(f"{reverse('board')}#switch-{switch_id}")
 
 
-def show_board(
+def _show_board(
     request: HttpRequest,
-    form: WishForm,
+    choice: SwitchChoice,
     *,
     with_plan: bool = False,
-    shown: Shown = NOTHING,
+    preview: PlanPreview = NO_PLAN,
     status: int = 200,
 ) -> HttpResponse:
-    """The board as a whole page; on first run what to do first."""
+    """Show the whole board or, before there is a host, what to do first."""
     now = system.now()
     facts = read_board(now, latest(), health.problems())
     if not facts.hosts:
-        return show(request, "first_run.html", {"form": HostForm(), "now": now}, here="board")
-    wish = form.chosen(facts)
-    if with_plan:
-        me = me_of(request)
-        shown = show_plan(wish.to_wish(), me, simulated=_simulated(facts, wish.host))
-    context = {"board": facts, "now": now, "wish": wish, "shown": shown, "strategies": STRATEGIES}
-    return show(request, "board.html", context, here="board", status=status)
+        context = {"form": HostForm(), "now": now}
+        return render_page(request, "first_run.html", context, section="board")
+    choice = choice.completed(facts)
+    context = {
+        "board": facts,
+        "now": now,
+        "choice": choice,
+        "preview": _preview(request, choice) if with_plan else preview,
+        "strategies": [("", STRATEGIES[0][1]), *STRATEGIES[1:]],
+    }
+    return render_page(request, "board.html", context, section="board", status=status)
 
 
-def _plan_of(form: WishForm, me: Me, notice: Notice | None = None) -> Shown:
-    wish = form.wish()
-    simulated = bool(wish.host) and _host_is_simulated(wish.host)
-    return show_plan(wish, me, simulated=simulated, notice=notice)
+def _preview(
+    request: HttpRequest, choice: SwitchChoice, notice: Notice | None = None
+) -> PlanPreview:
+    simulated = any(host.simulated for host in hosts() if host.name == choice.host)
+    user = current_user(request)
+    return preview_plan(choice.to_request(), user, simulated=simulated, notice=notice)
 
 
-def _plan_fragment(request: HttpRequest, shown: Shown) -> HttpResponse:
-    return show(request, "plan.html#refreshed", {"shown": shown})
+def _plan_fragment(request: HttpRequest, preview: PlanPreview) -> HttpResponse:
+    return render_page(request, "plan.html#refreshed", {"preview": preview})
 
 
-def _refuse(request: HttpRequest, form: WishForm, notice: Notice, status: int) -> HttpResponseBase:
+def _refuse(
+    request: HttpRequest, choice: SwitchChoice, notice: Notice, status: int
+) -> HttpResponseBase:
     """Say why nothing was switched, above a new plan."""
-    shown = _plan_of(form, me_of(request), notice)
+    preview = _preview(request, choice, notice)
     if not is_htmx(request):
-        return show_board(request, form, shown=shown, status=status)
-    # htmx swaps only what succeeded; the refusal is in the fragment itself.
-    response = reswap(retarget(_plan_fragment(request, shown), "#plan"), "outerHTML")
+        return _show_board(request, choice, preview=preview, status=status)
+    # htmx swaps only successful answers, so this one is a 200 whose text says what failed.
+    response = reswap(retarget(_plan_fragment(request, preview), "#plan"), "outerHTML")
     return trigger_client_event(response, "focus-on", {"id": "plan-notice"}, after="swap")
 
 
 def _started(request: HttpRequest, switch_id: int) -> HttpResponse:
-    """The panels with the new one, and a note in the plan's place."""
+    """Show the panels with the new switch, and a note in the plan's place."""
     facts = read_board(system.now(), latest(), health.problems())
     view = switch_view(switch_id, facts.now)
-    shown = after_start(view.host, ModelName.parse(view.to_model).short, switch_id)
-    context: dict[str, Any] = {"board": facts, "shown": shown, "now": facts.now}
-    response = show(request, "board.html#started", context)
+    preview = started(view.host, ModelName.parse(view.to_model).short, switch_id)
+    context = {"board": facts, "preview": preview, "now": facts.now}
+    response = render_page(request, "board.html#started", context)
     heading = {"id": f"switch-{switch_id}-h"}
     return trigger_client_event(response, "focus-on", heading, after="swap")
 
@@ -134,11 +141,3 @@ def _started(request: HttpRequest, switch_id: int) -> HttpResponse:
 def _is_same(switch_id: int, request: HttpRequest, token: str) -> bool:
     running = switch_detail(switch_id)
     return running.plan_token == token and running.actor == request.user.get_username()
-
-
-def _simulated(facts: Board, host: str) -> bool:
-    return any(h.simulated for h in facts.hosts if h.name == host)
-
-
-def _host_is_simulated(name: str) -> bool:
-    return any(host.simulated for host in hosts() if host.name == name)

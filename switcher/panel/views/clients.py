@@ -1,4 +1,4 @@
-"""What the clients of a host get: shown to the staff, set by admins."""
+"""What the clients of a host get. Staff see it, admins change it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from switcher.domain.clock import system
 from switcher.domain.errors import BadRequest, SwitcherError
-from switcher.panel.clientform import ClientsForm
-from switcher.panel.page import actor_of, admins, show, staff
+from switcher.panel.forms.clients import ClientsForm
+from switcher.panel.page import actor_of, admins_only, render_page, staff_only
 from switcher.presentation.clients import ClientName, ClientsPage, clients_page
 from switcher.queries import keys, profiles
 from switcher.records.clients import set_clients
@@ -24,9 +24,9 @@ DAYS = 7
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff
+@staff_only
 def clients(request: HttpRequest, name: str) -> HttpResponseBase:
-    """By each name what a client gets right now, how to try it, and the form that sets it."""
+    """Show what a client gets by each name now, how to try it, and the form that changes it."""
     page = clients_page(name, latest())
     if request.method == "POST":
         return _save(request, page)
@@ -34,9 +34,9 @@ def clients(request: HttpRequest, name: str) -> HttpResponseBase:
 
 
 @require_POST
-@admins
+@admins_only
 def publish(request: HttpRequest, name: str) -> HttpResponseBase:
-    """Publish the active model by a name on the host itself."""
+    """Publish the active model under a name on the host itself."""
     page = clients_page(name, latest())
     wanted = request.POST.get("published_name", "")[:200]
     try:
@@ -45,27 +45,25 @@ def publish(request: HttpRequest, name: str) -> HttpResponseBase:
         form = ClientsForm(page.policy, page.names, profiles.profile_names())
         return _show(request, page, form, status=422, publish_error=exc.text, wanted=wanted)
     if later:
-        text = f"Saved, and done as soon as it can be. {later}"
-        messages.warning(request, text)
+        messages.warning(request, f"Saved; it will be carried out as soon as possible. {later}")
     else:
-        messages.success(request, "Saved, and done on the host.", extra_tags="ok")
+        messages.success(request, "Saved and carried out on the host.")
     return redirect("host-clients", page.host)
 
 
-@admins
+@admins_only
 def _save(request: HttpRequest, page: ClientsPage) -> HttpResponseBase:
     form = ClientsForm.sent(request.POST, profiles.profile_names())
     try:
         policy, names = form.values()
         set_clients(page.host_id, actor_of(request), policy=policy, names=names)
     except BadRequest as exc:
-        form.refuse(exc)
+        form.add_error(exc)
         return _show(request, page, form, status=422)
     except SwitcherError as exc:
-        messages.error(request, f"Nothing was saved. {exc.text}", extra_tags="failed")
+        messages.error(request, f"Nothing was saved. {exc.text}")
     else:
-        text = f"Saved. Clients of {page.host} get what stands below from now on."
-        messages.success(request, text, extra_tags="ok")
+        messages.success(request, f"Saved. From now on clients of {page.host} get this.")
     return redirect("host-clients", page.host)
 
 
@@ -81,11 +79,11 @@ def _show(
         "now": system.now(),
         **more,
     }
-    return show(request, "clients.html", context, here="hosts", status=status)
+    return render_page(request, "clients.html", context, section="hosts", status=status)
 
 
 def _curl(request: HttpRequest, page: ClientsPage, row: ClientName) -> str:
-    """The line that asks for this name. Names are a model's: they need no quoting."""
+    """Return a command that asks for this name. Names of models need no quoting."""
     path = "/v1/embeddings" if row.embeds else "/v1/chat/completions"
     body: dict[str, Any] = {"model": row.name or "anything"}
     if row.embeds:

@@ -16,20 +16,22 @@ from switcher.audit.signing_keys import KeyRefused
 from switcher.audit.status import trail
 from switcher.audit.verifier import switchboard_verify
 from switcher.domain.clock import system
-from switcher.panel.page import actor_of, is_htmx, missing, show, staff
+from switcher.panel.page import actor_of, is_htmx, not_found_page, render_page, staff_only
 
 VERIFIER = Path(switchboard_verify.__file__)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@staff
+@staff_only
 def verify(request: HttpRequest) -> HttpResponseBase:
     """How the proofs stand; a POST begins to verify the whole trail."""
     if request.method != "POST":
         found = health.health()
         context = {"health": found, "trail": found.trail, "progress": verification.progress()}
         context |= {"archive_files": archive_files()}
-        return show(request, "audit_verify.html", context | {"now": found.trail.now}, here="audit")
+        return render_page(
+            request, "audit_verify.html", context | {"now": found.trail.now}, section="audit"
+        )
     if not verification.start(actor_of(request)) and not is_htmx(request):
         messages.info(request, "It is being verified already.")
     if is_htmx(request):
@@ -38,7 +40,7 @@ def verify(request: HttpRequest) -> HttpResponseBase:
 
 
 @require_safe
-@staff
+@staff_only
 def progress(request: HttpRequest) -> HttpResponseBase:
     """How far it is: the fragment that asks for itself again while it runs."""
     return _progress(request) if is_htmx(request) else redirect("audit-verify")
@@ -47,11 +49,11 @@ def progress(request: HttpRequest) -> HttpResponseBase:
 def _progress(request: HttpRequest) -> HttpResponse:
     now = system.now()
     context = {"progress": verification.progress(), "trail": trail(now), "now": now}
-    return show(request, "audit_verify.html#verification", context)
+    return render_page(request, "audit_verify.html#verification", context)
 
 
 @require_safe
-@staff
+@staff_only
 def public_key(request: HttpRequest) -> HttpResponse:
     """The public keys of all generations, as the verifier reads them."""
     try:
@@ -59,13 +61,13 @@ def public_key(request: HttpRequest) -> HttpResponse:
     except KeyRefused:
         keys = []
     if not keys:
-        return missing(request, "public key yet")
+        return not_found_page(request, "There is no public key yet")
     text = "".join(f"{key}\n" for key in keys)
     return _download(text.encode(), "audit-keys.pub", "text/plain; charset=utf-8")
 
 
 @require_safe
-@staff
+@staff_only
 def verifier(request: HttpRequest) -> HttpResponse:
     """The verifier, as this server itself verifies with it."""
     return _download(VERIFIER.read_bytes(), VERIFIER.name, "text/x-python; charset=utf-8")

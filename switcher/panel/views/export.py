@@ -8,13 +8,13 @@ from django.views.decorators.http import require_POST
 from switcher.audit.export import begin, stream
 from switcher.audit.filters import read_filters
 from switcher.domain.errors import BadRequest
-from switcher.panel.page import actor_of, exporters, show
+from switcher.panel.page import actor_of, exporters_only, render_page
 
 
 # A POST: an export is an entry of the trail, which a browser that follows links ahead must not
 # make. `GET /audit/export` of the API makes one too; no page links to it.
 @require_POST
-@exporters
+@exporters_only
 def export(request: HttpRequest) -> HttpResponseBase:
     """Stream the export of what the filter lets through."""
     try:
@@ -22,7 +22,7 @@ def export(request: HttpRequest) -> HttpResponseBase:
         job = begin(request.POST.get("format", ""), filters, actor_of(request))
     except BadRequest as exc:
         context = {"title": "Nothing was exported", "text": exc.text}
-        return show(request, "message.html", context, status=422)
+        return render_page(request, "message.html", context, status=422)
     response = StreamingHttpResponse(stream(job), content_type=job.content_type)
     response["Content-Disposition"] = f'attachment; filename="{job.file_name}"'
     response["Cache-Control"] = "no-store"

@@ -1,4 +1,4 @@
-"""Hosts: list, one of them, add, edit, check, remove."""
+"""Hosts: list, add, change, check, remove, and free their ghosts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from switcher.domain.model_copies import without_copies
 from switcher.domain.observed import Observation
 from switcher.domain.specs import check_address
 from switcher.ollama.client import Client
-from switcher.panel.forms import HostForm
+from switcher.panel.forms.hosts import HostForm
 from switcher.panel.page import (
+    Notice,
     actor_of,
-    admins,
+    admins_only,
     is_htmx,
-    operators,
-    show,
-    staff,
+    operators_only,
+    render_page,
+    staff_only,
 )
-from switcher.panel.planning import Notice
 from switcher.presentation.hosts import host_list as present_hosts
 from switcher.presentation.hosts import host_page
 from switcher.queries import hosts, keys, profiles
@@ -38,146 +38,145 @@ USAGE_DAYS = 7
 
 
 @require_safe
-@staff
+@staff_only
 def host_list(request: HttpRequest) -> HttpResponse:
-    """All hosts, with what they hold."""
+    """List all hosts and what is resident on them."""
     now = system.now()
     context = {"hosts": present_hosts(now, latest()), "now": now}
-    return show(request, "hosts.html", context, here="hosts")
+    return render_page(request, "hosts.html", context, section="hosts")
 
 
 @require_safe
-@staff
+@staff_only
 def host(request: HttpRequest, name: str) -> HttpResponse:
-    """One host: what is resident, its profiles, its switches."""
+    """Show one host: resident models, profiles, drift, settings, switches and use."""
     now = system.now()
     page = host_page(name, now, latest())
-    used = {"usage": keys.usage(USAGE_DAYS, host=name), "days": USAGE_DAYS}
-    context = {"page": page, "host": page, "now": now, **used}
-    return show(request, "host.html", context, here="hosts")
+    usage = keys.usage(USAGE_DAYS, host=name)
+    context = {"host": page, "now": now, "usage": usage, "days": USAGE_DAYS}
+    return render_page(request, "host.html", context, section="hosts")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@admins
+@admins_only
 def add(request: HttpRequest) -> HttpResponseBase:
-    """A new host. Adding one loads and unloads nothing."""
+    """Add a host. This loads and unloads nothing."""
     if request.method == "POST":
         return _save(request, None)
     initial = {"base_url": request.GET.get("base_url", "")[:300]}
     form = HostForm(initial=initial, profiles=profiles.profile_names())
-    return _form(request, form, None)
+    return _show_form(request, form, None)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@admins
+@admins_only
 def edit(request: HttpRequest, name: str) -> HttpResponseBase:
-    """Change what is set for a host."""
+    """Change the settings of a host."""
     values = hosts.host(name)
     if request.method == "POST":
         return _save(request, values)
     form = HostForm(initial=HostForm.initial_of(values), profiles=profiles.profile_names())
-    return _form(request, form, values)
+    return _show_form(request, form, values)
 
 
 @require_POST
-@admins
+@admins_only
 def remove(request: HttpRequest, name: str) -> HttpResponseBase:
-    """Take a host off the board; nothing on it is touched, its history stays."""
+    """Take a host off the board. Nothing on it is touched, and its history stays."""
     values = hosts.host(name)
     try:
         config.remove_host(values.id, actor_of(request))
     except SwitcherError as exc:
-        messages.error(request, f"Nothing was removed. {exc.text}", extra_tags="failed")
+        messages.error(request, f"Nothing was removed. {exc.text}")
         return redirect("host-edit", name)
-    text = f"Host {name} is removed. Its switches stay on record."
-    messages.success(request, text, extra_tags="ok")
+    messages.success(request, f"Host {name} is removed. Its switches stay on record.")
     return redirect("hosts")
 
 
 @require_POST
-@operators
+@operators_only
 def check(request: HttpRequest, name: str) -> HttpResponseBase:
-    """Read a host at once instead of waiting for its turn."""
+    """Read a host now instead of waiting for the watcher."""
     values = hosts.host(name)
-    seen = check_now(values.id, values.base_url)
-    if seen.answered:
-        text = f"{name} answered in {seen.latency_ms} ms: {len(seen.resident)} loaded."
-        messages.success(request, text, extra_tags="ok")
+    reading = check_now(values.id, values.base_url)
+    if reading.answered:
+        text = f"{name} answered in {reading.latency_ms} ms: {len(reading.resident)} loaded."
+        messages.success(request, text)
     else:
-        messages.error(request, f"{name} did not answer. {seen.error}", extra_tags="failed")
+        messages.error(request, f"{name} did not answer. {reading.error}")
     return redirect("host", name)
 
 
 @require_safe
-@staff
+@staff_only
 def ghosts(request: HttpRequest, name: str) -> HttpResponseBase:
-    """The ghosts of a host, with the buttons of who looks."""
+    """Show the ghosts of a host, with the buttons that the current user may press."""
     return _ghosts(request, name) if is_htmx(request) else redirect("host", name)
 
 
 @require_POST
-@operators
+@operators_only
 def free(request: HttpRequest, name: str) -> HttpResponseBase:
-    """Unload a ghost through a copy of it; the answer comes when it is gone."""
+    """Unload a ghost through a model copy of it, and answer when it is gone."""
     values = hosts.host(name)
     try:
         freed = service.free_ghost(name, request.POST.get("digest", ""), actor_of(request))
-        said = Notice("ok", "", freed.text)
+        result = Notice("ok", "", freed.text)
     except SwitcherError as exc:
-        said = Notice("failed", "", exc.text)
+        result = Notice("failed", "", exc.text)
     check_now(values.id, values.base_url)
     if is_htmx(request):
-        response = _ghosts(request, name, said)
+        response = _ghosts(request, name, result)
         return trigger_client_event(
             response, "focus-on", {"id": f"host-{name}-freed"}, after="swap"
         )
-    level = messages.SUCCESS if said.state == "ok" else messages.ERROR
-    messages.add_message(request, level, said.text, extra_tags=said.state)
+    level = messages.SUCCESS if result.status_style == "ok" else messages.ERROR
+    messages.add_message(request, level, result.text)
     return redirect("host", name)
 
 
 def _ghosts(request: HttpRequest, name: str, freed: Notice | None = None) -> HttpResponse:
     now = system.now()
     page = host_page(name, now, latest())
-    return show(request, "ghosts.html", {"host": page, "freed": freed, "now": now})
+    return render_page(request, "ghosts.html", {"host": page, "freed": freed, "now": now})
 
 
 @require_POST
-@admins
+@admins_only
 def probe(request: HttpRequest) -> HttpResponseBase:
-    """Read an address before it is saved: version, models, what is loaded."""
+    """Read a server before it is saved: its version and its models."""
     if not is_htmx(request):
         return _save(request, None)
     try:
-        seen = read_address(request.POST.get("base_url", ""))
+        reading = read_address(request.POST.get("base_url", ""))
     except BadRequest as exc:
-        seen = Observation(system.now(), error=exc.text)
-    response = show(request, "host_form.html#probe", {"probe": seen})
+        reading = Observation(system.now(), error=exc.text)
+    response = render_page(request, "host_form.html#probe", {"probe": reading})
     return trigger_client_event(response, "focus-on", {"id": "pb-h"}, after="swap")
 
 
 def read_address(text: str) -> Observation:
-    """What answers there now. BadRequest where it is no address."""
+    """Return what the server at an address reports. Raises BadRequest."""
     client = Client(check_address(text))
     try:
-        seen = client.observe(system.now())
-        return replace(seen, installed=without_copies(seen.installed))
+        reading = client.observe(system.now())
+        return replace(reading, installed=without_copies(reading.installed))
     finally:
         client.close()
 
 
-def _save(request: HttpRequest, row: HostSettings | None) -> HttpResponseBase:
+def _save(request: HttpRequest, host: HostSettings | None) -> HttpResponseBase:
     names = profiles.profile_names()
     form = HostForm(request.POST, profiles=names)
     if "probe" in request.POST:
-        probed = read_address(form.cleaned_data["base_url"]) if _address_is_good(form) else None
-        return _form(request, form, row, probed=probed)
+        probed = read_address(form.cleaned_data["base_url"]) if _has_valid_address(form) else None
+        return _show_form(request, form, host, probed=probed)
     if form.is_valid():
         try:
             config.put_host(
                 form.values(),
                 actor_of(request),
-                row.id if row else None,
+                host.id if host else None,
                 pinned=form.cleaned_data["pinned"] if "pins" in request.POST else None,
                 default=form.cleaned_data["default"],
             )
@@ -187,23 +186,23 @@ def _save(request: HttpRequest, row: HostSettings | None) -> HttpResponseBase:
             form.add_error(None, exc.text)
         else:
             name = form.cleaned_data["name"]
-            messages.success(request, f"Host {name} is saved.", extra_tags="ok")
+            messages.success(request, f"Host {name} is saved.")
             return redirect("host", name)
-    return _form(request, form, row, status=422)
+    return _show_form(request, form, host, status=422)
 
 
-def _address_is_good(form: HostForm) -> bool:
+def _has_valid_address(form: HostForm) -> bool:
     form.is_valid()
     return "base_url" in form.cleaned_data
 
 
-def _form(
+def _show_form(
     request: HttpRequest,
     form: HostForm,
-    row: HostSettings | None,
+    host: HostSettings | None,
     *,
     probed: Observation | None = None,
     status: int = 200,
 ) -> HttpResponse:
-    context = {"form": form, "values": row, "probe": probed}
-    return show(request, "host_form.html", context, here="hosts", status=status)
+    context = {"form": form, "host": host, "probe": probed}
+    return render_page(request, "host_form.html", context, section="hosts", status=status)

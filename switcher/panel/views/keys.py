@@ -1,4 +1,4 @@
-"""Keys to the gateway: list with what was counted, make, turn off. A new key is shown once."""
+"""API keys of the gateway: list with their use, make, turn off. A new key is shown once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from switcher.domain.clock import system
 from switcher.domain.errors import BadRequest, SwitcherError
-from switcher.panel.keyform import KeyForm
-from switcher.panel.page import actor_of, admins, show, staff
+from switcher.panel.forms.keys import KeyForm
+from switcher.panel.page import actor_of, admins_only, render_page, staff_only
 from switcher.presentation.wording import LIMIT_WORDS
 from switcher.queries import keys as queries
 from switcher.queries.hosts import hosts
@@ -22,9 +22,9 @@ DAYS = 7
 
 
 @require_safe
-@staff
+@staff_only
 def key_list(request: HttpRequest) -> HttpResponse:
-    """Who may use the gateway, and who did."""
+    """List the keys and how much they were used."""
     now = system.now()
     rows = queries.all_keys()
     context = {
@@ -34,21 +34,21 @@ def key_list(request: HttpRequest) -> HttpResponse:
         "days": DAYS,
         "limit_words": LIMIT_WORDS if any(key.is_limited for key in rows) else "",
     }
-    return show(request, "keys.html", context, here="keys")
+    return render_page(request, "keys.html", context, section="keys")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@admins
+@admins_only
 @never_cache
 def add(request: HttpRequest) -> HttpResponseBase:
-    """Make a key. The answer to the form is the only page that ever shows it."""
+    """Make a key. Only the answer to the form ever shows it."""
     form = KeyForm(
         request.POST or None,
         hosts=[host.name for host in hosts()],
         profiles=list(profile_names()),
     )
     if request.method != "POST":
-        return show(request, "key_form.html", {"form": form}, here="keys")
+        return render_page(request, "key_form.html", {"form": form}, section="keys")
     if form.is_valid():
         try:
             _, token = keys.make_key(form.to_new_key(), actor_of(request))
@@ -58,19 +58,19 @@ def add(request: HttpRequest) -> HttpResponseBase:
             form.add_error(None, exc.text)
         else:
             context = {"token": token, "name": form.cleaned_data["name"]}
-            return show(request, "key_made.html", context, here="keys", status=201)
-    return show(request, "key_form.html", {"form": form}, here="keys", status=422)
+            return render_page(request, "key_made.html", context, section="keys", status=201)
+    return render_page(request, "key_form.html", {"form": form}, section="keys", status=422)
 
 
 @require_POST
-@admins
+@admins_only
 def turn_off(request: HttpRequest, key_id: int) -> HttpResponseBase:
-    """Let nobody in with it any more."""
+    """Turn a key off for good."""
     try:
         keys.turn_off(key_id, actor_of(request))
     except SwitcherError as exc:
-        messages.error(request, exc.text, extra_tags="failed")
+        messages.error(request, exc.text)
     else:
         text = "The key is off. Every gateway process refuses it from now on."
-        messages.success(request, text, extra_tags="ok")
+        messages.success(request, text)
     return redirect("keys")

@@ -1,4 +1,4 @@
-"""Profiles: list, add, edit, delete when unused."""
+"""Profiles: list, add, change, delete."""
 
 from __future__ import annotations
 
@@ -11,55 +11,54 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from switcher.domain import specs
 from switcher.domain.errors import BadRequest, SwitcherError
-from switcher.panel.forms import ProfileForm, Warmups
-from switcher.panel.page import actor_of, operators, show, staff
+from switcher.panel.forms.profiles import ProfileForm, WarmupFormSet, sent_warmups, warmups_of
+from switcher.panel.page import actor_of, operators_only, render_page, staff_only
 from switcher.queries import profiles
 from switcher.queries.profiles import ProfileRow
 from switcher.records import config
 
 
 @require_safe
-@staff
+@staff_only
 def profile_list(request: HttpRequest) -> HttpResponse:
-    """All profiles and where they are used."""
-    rows = profiles.profile_list()
-    return show(request, "profiles.html", {"profiles": rows}, here="profiles")
+    """List all profiles and where they are used."""
+    context = {"profiles": profiles.profile_list()}
+    return render_page(request, "profiles.html", context, section="profiles")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@operators
+@operators_only
 def add(request: HttpRequest) -> HttpResponseBase:
-    """A new profile; `?model=` suggests one."""
+    """Add a profile; `?model=` fills in the model."""
     if request.method == "POST":
         return _save(request, None)
     model = request.GET.get("model", "")[:200]
     form = ProfileForm(initial={"tag": model, "name": _slug_of(model)[:60]} if model else None)
-    return _form(request, form, Warmups.of(specs.DEFAULT_WARMUPS), None)
+    return _show_form(request, form, warmups_of(specs.DEFAULT_WARMUPS), None)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@operators
+@operators_only
 def edit(request: HttpRequest, name: str) -> HttpResponseBase:
-    """Change a profile. What is loaded stays as it is until the next switch."""
-    row = profiles.profile(name)
+    """Change a profile. A loaded model keeps its settings until the next switch."""
+    profile = profiles.profile(name)
     if request.method == "POST":
-        return _save(request, row)
-    return _form(
-        request, ProfileForm(initial=ProfileForm.initial_of(row)), Warmups.of(row.warmups), row
-    )
+        return _save(request, profile)
+    form = ProfileForm(initial=ProfileForm.initial_of(profile))
+    return _show_form(request, form, warmups_of(profile.warmups), profile)
 
 
 @require_POST
-@operators
+@operators_only
 def delete(request: HttpRequest, name: str) -> HttpResponseBase:
     """Delete a profile that nothing uses."""
-    row = profiles.profile(name)
+    profile = profiles.profile(name)
     try:
-        config.delete_profile(row.id, actor_of(request))
+        config.delete_profile(profile.id, actor_of(request))
     except SwitcherError as exc:
-        messages.error(request, f"Nothing was deleted. {exc.text}", extra_tags="failed")
+        messages.error(request, f"Nothing was deleted. {exc.text}")
         return redirect("profile-edit", name)
-    messages.success(request, f"Profile {name} is deleted.", extra_tags="ok")
+    messages.success(request, f"Profile {name} is deleted.")
     return redirect("profiles")
 
 
@@ -68,34 +67,32 @@ def _slug_of(model: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in model.lower()).strip("-")
 
 
-def _save(request: HttpRequest, row: ProfileRow | None) -> HttpResponseBase:
-    form, warmups = ProfileForm(request.POST), Warmups.sent(request.POST)
+def _save(request: HttpRequest, profile: ProfileRow | None) -> HttpResponseBase:
+    form, warmups = ProfileForm(request.POST), sent_warmups(request.POST)
     if "add_warmup" in request.POST:
-        warmups.add()
-        return _form(request, ProfileForm(initial=request.POST.dict()), warmups, row, added=True)
-    rows = warmups.values()
-    if form.is_valid() and rows is not None:
-        values: dict[str, Any] = form.cleaned_data | {"warmups": rows}
+        form = ProfileForm(initial=request.POST.dict())
+        return _show_form(request, form, warmups.with_another(), profile)
+    if form.is_valid() and warmups.is_valid():
+        values: dict[str, Any] = form.cleaned_data | {"warmups": warmups.rows()}
         try:
-            name = config.put_profile(values, actor_of(request), row.id if row else None)
+            name = config.put_profile(values, actor_of(request), profile.id if profile else None)
         except BadRequest as exc:
             form.add_error(exc.field or None, exc.text)
         except SwitcherError as exc:
             form.add_error(None, exc.text)
         else:
-            messages.success(request, f"Profile {name} is saved.", extra_tags="ok")
+            messages.success(request, f"Profile {name} is saved.")
             return redirect("profiles")
-    return _form(request, form, warmups, row, status=422)
+    return _show_form(request, form, warmups, profile, status=422)
 
 
-def _form(
+def _show_form(
     request: HttpRequest,
     form: ProfileForm,
-    warmups: Warmups,
-    row: ProfileRow | None,
+    warmups: WarmupFormSet,
+    profile: ProfileRow | None,
     *,
-    added: bool = False,
     status: int = 200,
 ) -> HttpResponse:
-    context = {"form": form, "warmups": warmups, "profile": row, "added": added}
-    return show(request, "profile_form.html", context, here="profiles", status=status)
+    context = {"form": form, "warmups": warmups, "profile": profile}
+    return render_page(request, "profile_form.html", context, section="profiles", status=status)

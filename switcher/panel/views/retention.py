@@ -12,21 +12,21 @@ from switcher.audit.erasure import WAITS, held_of
 from switcher.audit.erasure import erase as erase_personal
 from switcher.audit.export import begin_archive_file, stream
 from switcher.domain.errors import SwitcherError
-from switcher.panel.page import actor_of, admins, exporters, missing, show
+from switcher.panel.page import actor_of, admins_only, exporters_only, not_found_page, render_page
 
 
 # A POST, like every export: it is an entry of the trail.
 @require_POST
-@exporters
+@exporters_only
 def segment(request: HttpRequest, first: int) -> HttpResponseBase:
     """Download an archive file."""
     found = archive_file_of(first)
     if found is None:
-        return missing(request, f"file of entry {first}")
+        return not_found_page(request, f"There is no file of entry {first}")
     if not found.is_there:
         text = f"{found.file_name} is not in its folder any more. Put it back, and try again."
         context = {"title": "Nothing was exported", "text": text}
-        return show(request, "message.html", context, status=404)
+        return render_page(request, "message.html", context, status=404)
     job = begin_archive_file(found, actor_of(request))
     response = StreamingHttpResponse(stream(job), content_type=job.content_type)
     response["Content-Disposition"] = f'attachment; filename="{found.file_name}"'
@@ -36,21 +36,23 @@ def segment(request: HttpRequest, first: int) -> HttpResponseBase:
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@admins
+@admins_only
 def erase(request: HttpRequest, name: str) -> HttpResponseBase:
     """Say what is held of a person, then erase what is personal of it."""
     held = held_of(name)
     if not held.known:
-        return missing(request, f"entry of {name}")
+        return not_found_page(request, f"There is no entry of {name}")
     if request.method != "POST":
-        return show(request, "audit/erase.html", {"person": name, "held": held}, here="audit")
+        return render_page(
+            request, "audit/erase.html", {"person": name, "held": held}, section="audit"
+        )
     try:
         erased = erase_personal(name, actor_of(request), request.POST.get("reason", "")[:500])
     except SwitcherError as exc:
-        messages.error(request, f"Nothing was erased. {exc.text}", extra_tags="failed")
+        messages.error(request, f"Nothing was erased. {exc.text}")
     else:
         many = "address and browser" if erased.origins == 1 else "addresses and browsers"
-        messages.success(request, f"{erased.origins} {many} of {name} erased.", extra_tags="ok")
+        messages.success(request, f"{erased.origins} {many} of {name} erased.")
         if not erased.gone:
             messages.warning(request, WAITS)
     return redirect("audit-person", name)

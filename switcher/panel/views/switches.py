@@ -1,4 +1,4 @@
-"""Switches: the list, one of them, cancelling, and having seen a failure."""
+"""Switches: list, show, cancel, and mark a failure as seen."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from django.views.decorators.http import require_POST, require_safe
 
 from switcher.domain.clock import system
 from switcher.domain.errors import Conflict
-from switcher.panel.forms import FilterForm
-from switcher.panel.page import actor_of, is_htmx, operators, show, staff
+from switcher.panel.forms.switches import SwitchFilterForm
+from switcher.panel.page import actor_of, is_htmx, operators_only, render_page, staff_only
 from switcher.presentation.switches import by_day, line_of, switch_view
 from switcher.queries.switches import OUTCOMES, neighbours, switch_page
 from switcher.records import switches as records
@@ -20,10 +20,10 @@ from switcher.switching import service
 
 
 @require_safe
-@staff
+@staff_only
 def switch_list(request: HttpRequest) -> HttpResponse:
-    """All switches, narrowed by what the address says."""
-    form = FilterForm(request.GET)
+    """List the switches that match the filters in the address."""
+    form = SwitchFilterForm(request.GET)
     filters = form.filters()
     page = switch_page(filters, _number(request, "before"), _number(request, "after"))
     now = system.now()
@@ -39,52 +39,52 @@ def switch_list(request: HttpRequest) -> HttpResponse:
     }
     list_only = request.headers.get("HX-Target") == "switch-list"
     template = "switches.html#list" if list_only else "switches.html"
-    return show(request, template, context, here="switches")
+    return render_page(request, template, context, section="switches")
 
 
 @require_safe
-@staff
+@staff_only
 def switch(request: HttpRequest, switch_id: int) -> HttpResponse:
-    """One switch: how it ended, its timeline, before and after, who, the record."""
+    """Show one switch: its outcome, timeline, before and after, and record."""
     view = switch_view(switch_id, system.now())
     earlier, later = neighbours(switch_id, view.host_id)
     context = {"switch": view, "now": view.now, "earlier": earlier, "later": later}
-    return show(request, "switch.html", context, here="switches")
+    return render_page(request, "switch.html", context, section="switches")
 
 
 @require_safe
-@staff
+@staff_only
 def panel(request: HttpRequest, switch_id: int) -> HttpResponse:
-    """The panel of one switch, as it stands on the board."""
-    return panel_part(request, switch_id)
+    """Show the panel of one switch, as on the board."""
+    return _show_panel(request, switch_id)
 
 
 @require_POST
-@operators
+@operators_only
 def cancel(request: HttpRequest, switch_id: int) -> HttpResponseBase:
-    """Ask for the end of a running switch; the old state is brought back first."""
+    """Cancel a running switch. The old state is restored first."""
     try:
         service.cancel(switch_id, actor_of(request))
     except Conflict as exc:
-        messages.warning(request, exc.text, extra_tags="")
+        messages.warning(request, exc.text)
     return _back(request, switch_id, f"{reverse('board')}#switch-{switch_id}")
 
 
 @require_POST
-@operators
-def seen(request: HttpRequest, switch_id: int) -> HttpResponseBase:
-    """Somebody looked at a failure: the board stops pointing to it."""
+@operators_only
+def mark_seen(request: HttpRequest, switch_id: int) -> HttpResponseBase:
+    """Mark a failure as seen, so that the board stops pointing to it."""
     records.mark_seen(switch_id, actor_of(request))
     return _back(request, switch_id, reverse("switch", args=[switch_id]))
 
 
 def _back(request: HttpRequest, switch_id: int, address: str) -> HttpResponseBase:
-    return panel_part(request, switch_id) if is_htmx(request) else redirect(address)
+    return _show_panel(request, switch_id) if is_htmx(request) else redirect(address)
 
 
-def panel_part(request: HttpRequest, switch_id: int) -> HttpResponse:
+def _show_panel(request: HttpRequest, switch_id: int) -> HttpResponse:
     view = switch_view(switch_id, system.now())
-    return show(request, "switch_panel.html", {"switch": view, "now": view.now})
+    return render_page(request, "switch_panel.html", {"switch": view, "now": view.now})
 
 
 def _number(request: HttpRequest, name: str) -> int | None:

@@ -1,4 +1,4 @@
-"""The form for a new key."""
+"""The form for a new API key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from switcher.records.keys import NewKey
 
 
 class KeyForm(forms.Form):
-    """What a key may do. Where nothing is chosen, there is no bound."""
+    """What a key may do. An empty field sets no limit."""
 
     name = forms.CharField(
         label="Name", max_length=60, help_text="Who or what uses it, for example chat-ui."
@@ -21,33 +21,34 @@ class KeyForm(forms.Form):
         label="Hosts",
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text="None chosen: all hosts.",
+        help_text="Choose none to allow all hosts.",
     )
     profiles = forms.MultipleChoiceField(
         label="Profiles",
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text="None chosen: whatever is active. Else only while one of these answers.",
+        help_text="Choose none to allow any active model; otherwise the key works only while one "
+        "of these profiles answers.",
     )
     requests_a_minute = forms.IntegerField(
-        label="Requests a minute, at most",
+        label="Maximum requests per minute",
         required=False,
         min_value=1,
         max_value=1_000_000,
         help_text=LIMIT_WORDS,
     )
     at_once = forms.IntegerField(
-        label="Requests at once, at most",
+        label="Maximum concurrent requests",
         required=False,
         min_value=1,
         max_value=10_000,
-        help_text="Counted in the same way.",
+        help_text="Divided among the gateway processes in the same way.",
     )
     expires_on = forms.DateField(
         label="Last day",
         required=False,
         widget=forms.DateInput(attrs={"type": "date"}),
-        help_text="It works until the end of that day (UTC).",
+        help_text="The key works until the end of that day (UTC).",
     )
     manage = forms.BooleanField(
         label="May change hosts",
@@ -63,12 +64,12 @@ class KeyForm(forms.Form):
             field.choices = [(choice, choice) for choice in choices]
 
     @property
-    def several(self) -> list[forms.BoundField]:
-        """The fields of which several values may be chosen."""
+    def scopes(self) -> list[forms.BoundField]:
+        """Return the fields that narrow what the key may use."""
         return [self["hosts"], self["profiles"]]
 
     def to_new_key(self) -> NewKey:
-        """What the valid form says."""
+        """Return the key that the valid form describes."""
         values = self.cleaned_data
         day = values["expires_on"]
         return NewKey(

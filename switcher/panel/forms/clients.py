@@ -1,25 +1,26 @@
-"""The form for what clients of a host get: its policy, and rows of names with their profiles."""
+"""The form for what the clients of a host get: its policy, and names that stand for profiles."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+
+from django.http import QueryDict
 
 from switcher.domain.errors import BadRequest
 from switcher.records.clients import MAX_NAMES, POLICIES, TWICE
 
-CHOICES = (
+POLICY_CHOICES = (
     ("active", "The active model, whatever they name"),
     ("names", "By name: a name below gets its profile, any other the active model"),
-    ("strict", "By name alone: a name below or the active model's own; any other is a 404"),
+    ("strict", "By name only: a name below or the active model's own; any other gets a 404"),
 )
 SPARE_ROWS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class NameRow:
-    """A name and its profile as they were written. `number` counts from 1."""
+    """A name and its profile as they were typed. `number` counts from 1."""
 
     number: int
     name: str
@@ -27,32 +28,35 @@ class NameRow:
 
 
 class ClientsForm:
-    """What was written; a row without a name is left out. What is valid is decided by `records`,
-    the same for every entrance, but for what only rows can have wrong."""
+    """A policy and rows of names, as they were typed; a row without a name is left out.
 
-    choices = CHOICES
+    `records` decides what is valid. Only what rows alone can get wrong is checked here.
+    """
+
+    choices = POLICY_CHOICES
 
     def __init__(
         self, policy: str, names: Iterable[tuple[str, str]], profiles: tuple[str, ...]
     ) -> None:
         self.policy = policy
         self.profiles = profiles
-        written = [(name, profile) for name, profile in names if name]
-        spare = [("", "")] * max(0, min(SPARE_ROWS, MAX_NAMES - len(written)))
-        self.rows = [NameRow(n, *pair) for n, pair in enumerate([*written, *spare], start=1)]
+        typed = [(name, profile) for name, profile in names if name]
+        spare = [("", "")] * max(0, min(SPARE_ROWS, MAX_NAMES - len(typed)))
+        self.rows = [NameRow(n, *pair) for n, pair in enumerate([*typed, *spare], start=1)]
         self.error = ""
         self.field = ""
 
     @classmethod
-    def sent(cls, data: Any, profiles: tuple[str, ...]) -> ClientsForm:
+    def sent(cls, data: QueryDict, profiles: tuple[str, ...]) -> ClientsForm:
+        """Return the form as it was sent."""
         names = [name.strip() for name in data.getlist("name")]
-        meant = data.getlist("profile")[: len(names)]
-        meant += [""] * (len(names) - len(meant))
-        pairs = list(zip(names, meant, strict=True))[: MAX_NAMES + 1]
+        chosen = data.getlist("profile")[: len(names)]
+        chosen += [""] * (len(names) - len(chosen))
+        pairs = list(zip(names, chosen, strict=True))[: MAX_NAMES + 1]
         return cls(data.get("policy", ""), pairs, profiles)
 
     def values(self) -> tuple[str, dict[str, str]]:
-        """Policy and names. Raises BadRequest."""
+        """Return the policy and the profile of each name. Raises BadRequest."""
         if self.policy not in POLICIES:
             raise BadRequest("Choose one of the three.", "policy")
         names: dict[str, str] = {}
@@ -65,6 +69,6 @@ class ClientsForm:
                 names[row.name] = row.profile
         return self.policy, names
 
-    def refuse(self, exc: BadRequest) -> None:
-        """Show what is wrong beside its field."""
+    def add_error(self, exc: BadRequest) -> None:
+        """Show the error next to its field."""
         self.error, self.field = exc.text, exc.field or ""
