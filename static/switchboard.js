@@ -100,7 +100,7 @@
     }
     const holds = holdsOf(planned.host);
     if (!plan.querySelector("input[name=plan]") || !holds || holds === planned.holds) return;
-    const text = `${planned.host} changed since. Refresh the plan.`;
+    const text = `${planned.host} has changed since. Refresh the plan.`;
     if (age.textContent !== text) age.textContent = text;
   }
 

@@ -142,9 +142,9 @@ def board_summary(board: Any) -> SafeString:
             ((name, name, name) for name in facts.need_attention),
         )
         count = _counted(len(facts.need_attention), "host")
-        sentences.append(format_html("{} {} a look: {}.", count, need, links))
+        sentences.append(format_html("{} {} attention: {}.", count, need, links))
     elif not facts.running and not board.alarms:
-        sentences.append("Nothing needs a look.")
+        sentences.append("Nothing needs attention.")
     sentences += [
         format_html("{}<strong>{}</strong>", icon("failed"), text) for text in board.alarms
     ]

@@ -38,7 +38,7 @@ def test_signing_in_goes_where_one_came_from_and_nowhere_else(client: Client) ->
 
 def test_wrong_password_says_so(client: Client) -> None:
     response = client.post("/login/", {"username": "olga", "password": "no"})
-    assert "This user name and password do not belong together." in text_of(response)
+    assert "This user name and password do not match." in text_of(response)
 
 
 def test_signing_out_needs_a_post(operator: Client) -> None:

@@ -61,7 +61,7 @@ def test_board_takes_at_most_six_queries(operator: Client, north: Any) -> None:
 def test_board_shows_hosts_and_events(operator: Client, north: Any) -> None:
     response = operator.get("/")
     shown = text_of(response)
-    assert "1 of 1 host answers. Nothing needs a look." in shown
+    assert "1 of 1 host answers. Nothing needs attention." in shown
     assert "4 of 24 GB" in shown
     assert "llama3.1:8b active after" in shown
     assert 'data-live-topics="board"' in response.content.decode()
@@ -263,7 +263,7 @@ def test_auditor_sees_the_plan_but_no_action(auditor: Client, north: Any) -> Non
     make.switch_up_to(north, State.LOADING, clock=FakeClock(datetime.now(UTC)))
     response = auditor.get("/plan", {"host": "north-1", "profile": "qwen2-5-14b"})
     shown = text_of(response)
-    assert "Your account may look, but not switch." in shown
+    assert "Your account can view this, but not switch." in shown
     assert "Cancel" not in shown
     assert auditor.post("/switch", {"host": "north-1"}).status_code == 403
 

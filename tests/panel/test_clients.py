@@ -89,7 +89,7 @@ def test_saving_it_changes_the_table_of_the_gateway_and_leaves_entries(
 
 def test_how_long_such_a_model_stays_is_not_promised(admin: Client, host: Host) -> None:
     page = text_of(admin.get(PATH))
-    assert "may leave when the server’s own keep-alive is over" in page
+    assert "it unloads when the server’s own keep-alive ends" in page
     assert "loaded as the profile says" not in page
 
 
@@ -100,7 +100,7 @@ def test_any_other_name_is_a_404_where_only_names_are_served(admin: Client, host
 
 def test_names_that_mean_nothing_are_told(admin: Client, host: Host) -> None:
     save(admin, "active", ("quick", "small"))
-    assert "Under this policy these names mean nothing: quick" in text_of(admin.get(PATH))
+    assert "This policy ignores these names: quick" in text_of(admin.get(PATH))
 
 
 @pytest.mark.parametrize(

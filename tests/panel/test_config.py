@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import html
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,8 +23,14 @@ PROFILE = {
     "tag": "qwen2.5:14b",
     "keep_alive": "30m",
     "options": '{"num_ctx": 8192}',
-    "warmup_prompt": ["Hello", "Count to three", ""],
-    "warmup_tokens": ["8", "16", "8"],
+    "warmups-TOTAL_FORMS": "3",
+    "warmups-INITIAL_FORMS": "0",
+    "warmups-0-prompt": "Hello",
+    "warmups-0-num_predict": "8",
+    "warmups-1-prompt": "Count to three",
+    "warmups-1-num_predict": "16",
+    "warmups-2-prompt": "",
+    "warmups-2-num_predict": "8",
     "min_gpu_percent": "90",
     "floor_fails": "on",
 }
@@ -51,7 +58,7 @@ def test_what_runner_options_cost_clients_is_said_where_they_are_set(operator: C
 def test_another_prompt_needs_no_script(operator: Client) -> None:
     response = operator.post("/profiles/add", PROFILE | {"add_warmup": "1"})
     page = response.content.decode()
-    assert page.count('name="warmup_prompt"') == 4
+    assert len(re.findall(r'name="warmups-\d-prompt"', page)) == 4
     assert "Count to three" in page
     assert not ModelProfile.objects.exists()
 
@@ -65,7 +72,8 @@ def test_another_prompt_needs_no_script(operator: Client) -> None:
         ("options", "num_ctx=1", "Write options as JSON, for example"),
         ("options", '{"num_ctx": "big"}', "Option num_ctx must be a whole number"),
         ("options", '{"num_cxt": 1}', "There is no option"),
-        ("warmup_tokens", ["0", "8", "8"], "between 1 and 512"),
+        ("warmups-0-num_predict", "0", "between 1 and 512"),
+        ("warmups-1-num_predict", "many", "Enter a whole number."),
         ("min_gpu_percent", "101", "less than or equal to 100"),
     ],
 )
@@ -216,6 +224,15 @@ def test_host_is_removed_and_its_history_stays(admin: Client) -> None:
     assert "north-1 (removed)" in text_of(admin.get(f"/switches/{row.pk}/"))
 
 
+def test_messages_have_the_style_of_their_state(admin: Client) -> None:
+    make.host()
+    make.open_switch(make.host("south-1"))
+    page = admin.post("/hosts/south-1/remove", follow=True).content.decode()
+    assert '<div class="notice" data-state="failed">' in page
+    page = admin.post("/hosts/north-1/remove", follow=True).content.decode()
+    assert '<div class="notice" data-state="ok">' in page
+
+
 def test_host_that_switches_is_not_removed(admin: Client) -> None:
     make.open_switch(make.host())
     response = admin.post("/hosts/north-1/remove", follow=True)
@@ -226,7 +243,7 @@ def test_operator_changes_no_host(operator: Client) -> None:
     make.host()
     assert operator.get("/hosts/add").status_code == 403
     assert operator.post("/hosts/north-1/remove").status_code == 403
-    assert "Only admins add and change hosts." in text_of(operator.get("/hosts/"))
+    assert "Only admins can add and change hosts." in text_of(operator.get("/hosts/"))
 
 
 def test_host_is_read_at_once_when_asked(operator: Client, ollama: FakeOllama) -> None:

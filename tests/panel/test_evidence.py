@@ -48,7 +48,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_page_tells_how_the_proofs_stand(signed: KeyFiles, auditor: Client) -> None:
     text = text_of(auditor.get("/audit/verify/"))
-    assert "Nothing needs a look." in text
+    assert "Nothing needs attention." in text
     assert "intact yes anchored yes complete yes" in text
     assert "Sink: file last at" in text
     assert "Verify all 3 entries now" in text
@@ -82,7 +82,7 @@ def test_a_bad_trail_is_told_with_its_first_bad_entry(signed: KeyFiles, auditor:
     health.health()
     board = text_of(auditor.get("/"))
     assert "The audit trail is not intact. First bad entry: 2." in board
-    assert "Look at the audit trail" in board
+    assert "Check the audit trail" in board
 
 
 @pytest.mark.usefixtures("_at_once")

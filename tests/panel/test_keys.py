@@ -34,7 +34,7 @@ def test_a_key_is_made_and_shown_once(admin: Client) -> None:
     page = admin.get("/keys/").content.decode()
     assert token not in page
     assert row.prefix in page
-    assert "60 a minute" in page
+    assert "60 per minute" in page
 
 
 def test_what_is_wrong_is_said_at_its_field_and_nothing_is_made(admin: Client) -> None:
@@ -58,7 +58,7 @@ def test_a_profile_that_a_key_is_bound_to_is_not_deleted(admin: Client) -> None:
     make.profile("phi4:14b", "phi")
     keys.make_key(NewKey("bot", profiles=("phi",)), ANNA)
     page = admin.get("/profiles/phi/edit")
-    assert "Keys are bound to it." in text_of(page)
+    assert "Keys are limited to it." in text_of(page)
     assert "/profiles/phi/delete" not in page.content.decode()
     response = admin.post("/profiles/phi/delete", follow=True)
     assert "Nothing was deleted. phi is what these keys are for: bot" in text_of(response)
@@ -72,8 +72,8 @@ def test_a_key_that_has_nothing_left_is_not_shown_as_one_for_all(
     config.remove_host(host.pk, ANNA)
     profile.delete()
     page = text_of(admin.get("/keys/"))
-    assert "no host any more" in page
-    assert "no model any more" in page
+    assert "no host left" in page
+    assert "no model left" in page
     assert "all hosts" not in page
     call_command("keys")
     assert "none left" in capsys.readouterr().out

@@ -27,7 +27,7 @@ def admin(client: Client) -> Client:
 
 def test_a_name_is_set_and_what_is_left_to_do_is_said(host: Host, admin: Client) -> None:
     text = admin.post(PATH, {"published_name": "Active"}, follow=True).content.decode()
-    assert "done as soon as it can be. No model is active yet." in text
+    assert "it will be carried out as soon as possible. No model is active yet." in text
     assert Host.objects.get().published_name == "active:latest"
     entry = AuditEntry.objects.filter(kind="host.changed").latest("seq")
     assert entry.facts["before"] == {"published_name": ""}

@@ -99,7 +99,7 @@ def test_auditor_acts_on_no_switch(auditor: Client, action: str) -> None:
     row = make.ended_switch(make.host(), end=State.ROLLED_BACK)
     response = auditor.post(f"/switches/{row.pk}/{action}")
     assert response.status_code == 403
-    assert "Your account may look, but not switch." in text_of(response)
+    assert "Your account can view this, but not switch." in text_of(response)
 
 
 def test_events_are_filtered_by_the_address(auditor: Client) -> None:

@@ -125,7 +125,7 @@ class WarmupForm(forms.Form):
         return bool(self.cleaned_data.get("prompt"))
 
 
-class WarmupFormSet(forms.BaseFormSet[WarmupForm]):
+class WarmupFormSet(forms.BaseFormSet):  # type: ignore[type-arg]  # generic only for the checker
     """The warm-up prompts of a profile."""
 
     form = WarmupForm
