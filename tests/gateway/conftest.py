@@ -24,7 +24,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Exchange:
-    """One request to the gateway and what came back of it so far."""
+    """One request to the gateway, and what came back so far."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Exchange:
         self.task = asyncio.create_task(app(self.scope, self.incoming.get, self.sent.put))
 
     async def next_part(self) -> bytes:
-        """The next bytes that the gateway sends; the head is taken in on the way."""
+        """Return the next part of the body; read the head before it if that has not come yet."""
         async with asyncio.timeout(10):
             message = await self.sent.get()
             if message["type"] == "http.response.start":
@@ -66,21 +66,21 @@ class Exchange:
         return message["body"]
 
     async def end(self) -> Exchange:
-        """Everything, to the end."""
+        """Read everything to the end."""
         async with asyncio.timeout(10):
             await self.task
         while not self.sent.empty():
             await self.next_part()
         return self
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         self.incoming.put_nowait({"type": "http.disconnect"})
 
     def json(self) -> Any:
         return json.loads(self.body)
 
     def events(self) -> list[Any]:
-        """The server-sent events; the last may be the word DONE."""
+        """Return the data of each server-sent event; `DONE` for the terminator."""
         texts = [t.removeprefix("data: ") for t in self.body.decode().split("\n\n") if t]
         return ["DONE" if t == "[DONE]" else json.loads(t) for t in texts]
 
@@ -92,35 +92,35 @@ def ask(
     client: str = "127.0.0.1",
     **headers: str,
 ) -> Exchange:
-    """Begin a request. `body`: bytes as they are, anything else as JSON."""
+    """Send a request. A body that is not bytes is written as JSON."""
     raw = body if isinstance(body, bytes) else json.dumps(HELLO if body is None else body).encode()
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return Exchange(method, target, raw, names, client)
 
 
 class Upstream:
-    """A host: `answer` handles what it is asked, `asked` keeps it."""
+    """A host. `answer` handles its requests, `received` lists their path, body and headers."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, bytes, dict[str, str]]] = []
+        self.received: list[tuple[str, bytes, dict[str, str]]] = []
         self.answer: Handler = self.completion
-        self.left = asyncio.Event()
+        self.client_left = asyncio.Event()
         self.url = ""
 
     async def completion(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({"object": "chat.completion", "choices": []})
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append((request.path, await request.read(), dict(request.headers)))
+        self.received.append((request.path, await request.read(), dict(request.headers)))
         return await self.answer(request)
 
     def body(self, index: int = -1) -> Any:
-        return json.loads(self.asked[index][1])
+        return json.loads(self.received[index][1])
 
 
 @pytest_asyncio.fixture
 async def upstream() -> AsyncIterator[Upstream]:
-    """A real server on loopback."""
+    """Run a real server on loopback."""
     made = Upstream()
     site = web.Application(client_max_size=64_000_000)
     site.router.add_route("*", "/{path:.*}", made.handle)
@@ -134,7 +134,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 @pytest_asyncio.fixture
 async def host(transactional_db: None, settings: Any, upstream: Upstream) -> Host:
-    """The default host, at the upstream, with mid-a active; open to this machine."""
+    """The default host, at the upstream, with mid-a active; the gateway is open to this machine."""
     settings.SWITCHER_OPEN_GATEWAY = True
     return await in_thread(add_host, "tower", upstream.url, "mid-a")
 

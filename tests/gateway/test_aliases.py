@@ -1,4 +1,4 @@
-"""Names that stand for the active model: no request by one of them loads it anew for the others."""
+"""Aliases of the active model: a request by one of them never reloads it for the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONG = {"num_ctx": 32768, "temperature": 0.3}
 
 
 def name_long(host: Host, tag: str, active: Spec) -> None:
-    """`long` stands for a profile of this tag with a large context, which does not last long."""
+    """Let `long` stand for a profile of this tag, with a large context and a short keep-alive."""
     make.profile(tag, "long", options=LONG, keep_alive="1m")
     set_clients(host.pk, ADMIN, policy="names", names={"long": "long"})
     set_active(host, active)
@@ -33,30 +33,30 @@ async def asked(upstream: Upstream, target: str, **more: Any) -> Any:
 
 @pytest.mark.fact(12)
 @pytest.mark.fact(13)
-async def test_the_active_model_is_asked_for_as_it_was_switched_to(
+async def test_an_alias_of_the_active_model_uses_the_options_of_the_switch(
     host: Host, upstream: Upstream
 ) -> None:
     active = Spec("", "mid-a", "2h", {"num_ctx": 8192, "temperature": 0.9})
     await in_thread(name_long, host, "mid-a:latest", active)
     sent = await asked(upstream, OPENAI)
     assert (sent["model"], sent["keep_alive"], sent["options"]["num_ctx"]) == ("mid-a", "2h", 8192)
-    assert sent["options"]["temperature"] == 0.3, "sampling loads nothing: it is the name's"
+    assert sent["options"]["temperature"] == 0.3, "the alias's own"
     assert (await asked(upstream, OLLAMA))["options"] == {"num_ctx": 8192}
 
 
 @pytest.mark.fact(12)
-async def test_without_options_where_it_was_switched_to_without_any(
+async def test_an_alias_sends_no_options_if_the_switch_set_none(
     host: Host, upstream: Upstream
 ) -> None:
     await in_thread(name_long, host, "mid-a", Spec("", "mid-a"))
     for target in (OPENAI, OLLAMA):
         sent = await asked(upstream, target)
-        assert upstream.asked[-1][0] == target, "OpenAI's own address can say it"
+        assert upstream.received[-1][0] == target, "no translation is needed"
         assert (sent["model"], sent.keys() & {"options", "keep_alive"}) == ("mid-a", set())
 
 
 @pytest.mark.fact(22)
-async def test_the_name_that_it_is_published_by_means_it_too(
+async def test_an_alias_of_the_published_name_means_the_active_model(
     host: Host, upstream: Upstream
 ) -> None:
     await in_thread(Host.objects.update, published_name="current:latest")
@@ -65,7 +65,7 @@ async def test_the_name_that_it_is_published_by_means_it_too(
     assert (sent["model"], sent["options"]) == ("mid-a", {"num_ctx": 8192})
 
 
-async def test_another_model_is_asked_for_as_its_profile_says(
+async def test_an_alias_of_another_model_uses_its_own_options(
     host: Host, upstream: Upstream
 ) -> None:
     await in_thread(name_long, host, "tiny-a", Spec("", "mid-a", options={"num_ctx": 8192}))
@@ -76,7 +76,7 @@ async def test_another_model_is_asked_for_as_its_profile_says(
 @pytest.mark.fact(12)
 @pytest.mark.django_db
 class TestTwoNames:
-    """Of one model, on one host."""
+    """Two aliases of one model on one host."""
 
     @pytest.fixture
     def host(self) -> Host:
@@ -85,7 +85,7 @@ class TestTwoNames:
         make.profile("mid-a", "short-too", options={"temperature": 0.9, "num_ctx": 4096})
         return add_host("tower", "http://tower.test")
 
-    def test_are_refused_where_they_would_load_it_in_two_ways(self, host: Host) -> None:
+    def test_are_refused_if_they_would_load_it_in_two_ways(self, host: Host) -> None:
         put_name(host.pk, "quick", "short", ADMIN)
         with pytest.raises(BadRequest, match="far and quick both mean mid-a on tower") as refused:
             put_name(host.pk, "far", "long", ADMIN)
@@ -94,14 +94,14 @@ class TestTwoNames:
             set_clients(host.pk, ADMIN, names={"quick": "short", "far": "long"})
         assert list(GatewayName.objects.values_list("name", flat=True)) == ["quick"]
 
-    def test_may_differ_in_what_loads_nothing(self, host: Host) -> None:
+    def test_may_differ_in_sampling_options(self, host: Host) -> None:
         set_clients(host.pk, ADMIN, names={"quick": "short", "other": "short-too"})
 
-    def test_are_of_no_matter_to_another_host(self, host: Host) -> None:
+    def test_do_not_affect_another_host(self, host: Host) -> None:
         put_name(host.pk, "quick", "short", ADMIN)
         put_name(add_host("den", "http://den.test").pk, "quick", "long", ADMIN)
 
-    def test_hold_a_profile_to_how_it_is_loaded(self, host: Host) -> None:
+    def test_keep_a_profile_from_changing_how_it_is_loaded(self, host: Host) -> None:
         set_clients(host.pk, ADMIN, names={"quick": "short", "other": "short-too"})
         short = ModelProfile.objects.get(name="short")
         with pytest.raises(BadRequest, match="both mean mid-a") as refused:

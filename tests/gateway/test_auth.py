@@ -19,9 +19,7 @@ def sign_in(is_staff: bool = True) -> str:
     return f"other=1; session_id={client.cookies['session_id'].value}"
 
 
-async def test_a_signed_in_member_of_the_staff_may(
-    host: Host, upstream: Upstream, settings: Any
-) -> None:
+async def test_signed_in_staff_are_served(host: Host, upstream: Upstream, settings: Any) -> None:
     settings.SWITCHER_OPEN_GATEWAY = False
     cookie = await in_thread(sign_in)
     assert (await ask(Cookie=cookie, client="192.0.2.7").end()).status == 200
@@ -32,20 +30,22 @@ async def test_without_a_session_it_is_401(
     host: Host, upstream: Upstream, settings: Any, cookie: str
 ) -> None:
     settings.SWITCHER_OPEN_GATEWAY = False
-    got = await ask(Cookie=cookie).end()
-    assert got.status == 401
-    assert got.json()["error"]["type"] == "authentication_error"
-    assert "www-authenticate" in got.headers
-    assert not upstream.asked
+    reply = await ask(Cookie=cookie).end()
+    assert reply.status == 401
+    assert reply.json()["error"]["type"] == "authentication_error"
+    assert "www-authenticate" in reply.headers
+    assert not upstream.received
 
 
-async def test_who_is_no_staff_may_not(host: Host, upstream: Upstream, settings: Any) -> None:
+async def test_users_who_are_not_staff_get_403(
+    host: Host, upstream: Upstream, settings: Any
+) -> None:
     settings.SWITCHER_OPEN_GATEWAY = False
     cookie = await in_thread(sign_in, False)
     assert (await ask(Cookie=cookie).end()).status == 403
 
 
-async def test_a_session_ends_with_a_change_of_the_password(
+async def test_a_changed_password_ends_the_session(
     host: Host, upstream: Upstream, settings: Any
 ) -> None:
     settings.SWITCHER_OPEN_GATEWAY = False
@@ -87,24 +87,24 @@ async def test_behind_a_proxy_loopback_proves_nothing(
     "headers",
     [{"Origin": "https://evil.example"}, {"Sec_Fetch_Site": "cross-site"}, {"Origin": "null"}],
 )
-async def test_what_a_browser_marks_as_foreign_is_refused(
+async def test_cross_site_requests_are_refused(
     host: Host, upstream: Upstream, headers: dict[str, str]
 ) -> None:
-    got = await ask(**headers).end()
-    assert got.status == 403
-    assert not upstream.asked
+    reply = await ask(**headers).end()
+    assert reply.status == 403
+    assert not upstream.received
 
 
-async def test_our_own_origin_may(host: Host, upstream: Upstream) -> None:
+async def test_requests_from_our_own_origin_are_served(host: Host, upstream: Upstream) -> None:
     headers = {"Origin": "http://localhost:8000", "Sec_Fetch_Site": "same-origin"}
     assert (await ask(**headers).end()).status == 200
 
 
 @pytest.mark.parametrize("name", ["evil.example:8000", "evil.example", "", "localhost@evil"])
-async def test_a_name_that_is_not_ours_is_refused(
+async def test_a_server_name_that_is_not_ours_is_refused(
     host: Host, upstream: Upstream, name: str
 ) -> None:
-    """A page of evil.example, whose name was made to mean 127.0.0.1, is its own site here."""
-    got = await ask(Host=name, Origin=f"http://{name}", Sec_Fetch_Site="same-origin").end()
-    assert got.status == 400
-    assert not upstream.asked
+    """DNS rebinding: a page of evil.example whose name resolves to 127.0.0.1."""
+    reply = await ask(Host=name, Origin=f"http://{name}", Sec_Fetch_Site="same-origin").end()
+    assert reply.status == 400
+    assert not upstream.received

@@ -1,4 +1,4 @@
-"""A client that reads slowly holds its host up, not the gateway's memory."""
+"""A client that reads slowly slows its host down, and does not fill the gateway's memory."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.until import until_async
 
 EVENT = b'data: {"choices":[{"delta":{"content":"%s"}}]}\n\n' % (b"x" * 16_000)
 LINE = b'{"message":{"content":"%s"},"done":false}\n' % (b"x" * 16_000)
-ENDLESS = 20_000  # parts: 320 MB, which nobody would hold by the way
-# What the sockets of both sides and aiohttp's own buffer take in.
-MOST = 24_000_000
+MANY_PARTS = 20_000  # 320 MB in all
+# More than the sockets of both sides and aiohttp's buffer hold.
+MAX_BUFFERED = 24_000_000
 
 
-class Fast:
-    """A host that sends as fast as it may."""
+class FastHost:
+    """A host that sends as fast as it can."""
 
     def __init__(self, headers: dict[str, str], part: bytes) -> None:
         self._headers, self._part = headers, part
@@ -37,7 +37,7 @@ class Fast:
         response = web.StreamResponse(headers=self._headers)
         await response.prepare(request)
         try:
-            for _ in range(ENDLESS):
+            for _ in range(MANY_PARTS):
                 await response.write(self._part)
                 self.sent += len(self._part)
         finally:
@@ -45,7 +45,7 @@ class Fast:
         return response
 
     async def held_up(self) -> int:
-        """The bytes that it had sent when it could send no more for a while."""
+        """Wait until it can send no more, and return how many bytes it had sent."""
         before = -1
         async with asyncio.timeout(30):
             while before != self.sent or not self.sent:
@@ -55,7 +55,7 @@ class Fast:
 
 
 class Reader:
-    """A client that takes what it is asked to take, and no more."""
+    """A client that reads only as many parts as it is told to."""
 
     def __init__(self, exchange: Exchange) -> None:
         self.taken = 0
@@ -71,12 +71,12 @@ class Reader:
         for _ in range(parts):
             self._may.release()
 
-    def leave(self) -> None:
-        self._exchange.leave()
+    def disconnect(self) -> None:
+        self._exchange.disconnect()
 
 
 def prepared(**values: Any) -> Exchange:
-    """A request that is not sent yet."""
+    """Return a request that is not sent yet."""
     exchange = ask(**values)
     exchange.task.cancel()
     return exchange
@@ -90,38 +90,36 @@ KINDS: list[tuple[str, dict[str, str], bytes, bool]] = [
 
 
 @pytest.mark.parametrize(("path", "headers", "part", "translated"), KINDS)
-async def test_what_nobody_reads_is_not_asked_of_the_host(
+async def test_a_client_that_does_not_read_holds_the_host_up(
     host: Host, upstream: Upstream, path: str, headers: dict[str, str], part: bytes,
     translated: bool,
 ) -> None:  # fmt: skip
     if translated:
         await in_thread(set_active, host, Spec("long", "mid-a", options={"num_ctx": 8192}))
-    fast = Fast(headers, part)
+    fast = FastHost(headers, part)
     upstream.answer = fast.answer
     reader = Reader(prepared(body={**HELLO, "stream": True}, target=path))
     stopped_at = await fast.held_up()
-    assert stopped_at < MOST, "the host was let on though nobody read"
+    assert stopped_at < MAX_BUFFERED, "the host could go on although nobody read"
     reader.take(400)
     await until_async(lambda: fast.sent > stopped_at)
-    reader.leave()
+    reader.disconnect()
     async with asyncio.timeout(10):
         await reader.task
         await fast.left.wait()
-    assert fast.sent < MOST + 400 * 70_000
+    assert fast.sent < MAX_BUFFERED + 400 * 70_000
     assert inflight.in_flight(host.pk) == 0
 
 
-async def test_an_event_that_never_ends_is_not_waited_for_in_memory(
-    host: Host, upstream: Upstream
-) -> None:
-    """Where the count of tokens is taken out, what is not a whole event waits for its rest."""
-    fast = Fast(EVENTS, b"data: " + b"x" * 64_000)
+async def test_an_event_without_an_end_is_not_buffered(host: Host, upstream: Upstream) -> None:
+    """Where the token counts are removed, an incomplete event waits for its rest."""
+    fast = FastHost(EVENTS, b"data: " + b"x" * 64_000)
     upstream.answer = fast.answer
-    got = ask({**HELLO, "stream": True})
-    first = await got.next_part()
+    reply = ask({**HELLO, "stream": True})
+    first = await reply.next_part()
     assert len(first) < 5_000_000
-    got.leave()
+    reply.disconnect()
     async with asyncio.timeout(10):
-        await got.task
+        await reply.task
         await fast.left.wait()
-    assert json.loads(upstream.asked[0][1])["stream_options"] == {"include_usage": True}
+    assert json.loads(upstream.received[0][1])["stream_options"] == {"include_usage": True}

@@ -1,4 +1,4 @@
-"""Keys that are bound: what they were bound to may go away, which never opens anything."""
+"""Keys bound to hosts and profiles: when those go away, a key never opens anything else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.gateway.test_keys import make_key, with_key
 
 
 async def change(act: Callable[..., Any], *values: Any) -> None:
-    """Change something, and wait until this process's table knows."""
+    """Change something, and wait until the route cache has seen it."""
     await in_thread(act, *values)
     await route_cache.current().routes_as_of_now()
 
@@ -31,37 +31,43 @@ def activate(host: Host, profile: ModelProfile) -> None:
     Host.objects.filter(pk=host.pk).update(active_profile=profile)
 
 
-async def test_a_key_whose_profile_is_gone_gets_no_model(host: Host, upstream: Upstream) -> None:
-    """Gone past all of our checks, as by hand in the database."""
+async def test_a_key_whose_profile_was_deleted_gets_no_model(
+    host: Host, upstream: Upstream
+) -> None:
+    """Deleted past all checks, as by hand in the database."""
     small = await in_thread(make.profile, "tiny-a", "small")
     token = await in_thread(make_key, profiles=("small",))
     await in_thread(small.delete)
-    await change(make.profile, "mid-a")  # an entry, by which the table is read again
-    got = await with_key(token).end()
-    assert (got.status, got.json()["error"]["code"]) == (403, "not_allowed")
-    assert not upstream.asked
+    await change(make.profile, "mid-a")  # writes an entry, so that the cache is refreshed
+    reply = await with_key(token).end()
+    assert (reply.status, reply.json()["error"]["code"]) == (403, "not_allowed")
+    assert not upstream.received
 
 
-async def test_a_key_whose_host_was_removed_opens_no_other(host: Host, upstream: Upstream) -> None:
+async def test_a_key_whose_host_was_removed_opens_no_other_host(
+    host: Host, upstream: Upstream
+) -> None:
     den = await in_thread(add_host, "den", upstream.url, "mid-b")
     token = await in_thread(make_key, hosts=("den",))
     await change(config.remove_host, den.pk, ADMIN)
     assert (await with_key(token).end()).status == 403, "not the default host"
     await change(add_host, "den", upstream.url, "mid-b")
-    got = await with_key(token, target="/v1/chat/completions?host=den").end()
-    assert got.status == 403, "nor one that took the name"
-    assert not upstream.asked
+    reply = await with_key(token, target="/v1/chat/completions?host=den").end()
+    assert reply.status == 403, "nor one that took the name"
+    assert not upstream.received
 
 
-async def test_of_two_hosts_the_one_that_is_left_stays_open(host: Host, upstream: Upstream) -> None:
+async def test_a_key_for_two_hosts_keeps_the_one_that_is_left(
+    host: Host, upstream: Upstream
+) -> None:
     den = await in_thread(add_host, "den", upstream.url, "mid-b")
     token = await in_thread(make_key, hosts=("den", "tower"))
     await change(config.remove_host, den.pk, ADMIN)
-    got = await with_key(token).end()
-    assert (got.status, got.headers["x-switchboard-model"]) == (200, "mid-a")
+    reply = await with_key(token).end()
+    assert (reply.status, reply.headers["x-switchboard-model"]) == (200, "mid-a")
 
 
-async def test_a_key_follows_its_profile_to_another_name_and_no_other_that_takes_it(
+async def test_a_key_follows_its_profile_to_a_new_name_and_not_the_old_name(
     host: Host, upstream: Upstream
 ) -> None:
     small = await in_thread(make.profile, "mid-a", "small")
@@ -88,7 +94,7 @@ async def has_three(request: web.Request) -> web.StreamResponse:
 
 
 def serves_by_name(host: Host, policy: str = "names") -> str:
-    """`quick` stands for profile small; gives a key for that alone. mid-a is active."""
+    """Make alias `quick` for profile small, and return a key for that profile alone."""
     make.profile("tiny-a", "small")
     make.profile("tiny-b", "other")
     names = {"quick": "small", "slow": "other"}
@@ -97,7 +103,7 @@ def serves_by_name(host: Host, policy: str = "names") -> str:
 
 
 @pytest.mark.parametrize(("path", "names_of"), LISTED)
-async def test_lists_have_only_what_the_key_gets(
+async def test_lists_show_only_models_that_the_key_may_use(
     host: Host, upstream: Upstream, path: str, names_of: Callable[[Any], list[str]]
 ) -> None:
     upstream.answer = has_three
@@ -109,29 +115,31 @@ async def test_lists_have_only_what_the_key_gets(
     assert len(names_of((await with_key(wide, target=path, method="GET").end()).json())) > 1
 
 
-async def test_one_model_is_told_of_only_where_the_key_gets_it(
+async def test_one_model_is_shown_only_if_the_key_may_use_it(
     host: Host, upstream: Upstream
 ) -> None:
     token = await in_thread(serves_by_name, host)
     for name, status in (("quick", 200), ("slow", 404), ("mid-a", 404)):
-        got = await with_key(token, target=f"/v1/models/{name}", method="GET").end()
-        assert got.status == status, name
+        reply = await with_key(token, target=f"/v1/models/{name}", method="GET").end()
+        assert reply.status == status, name
 
 
-async def test_a_model_is_shown_as_far_as_it_would_answer(host: Host, upstream: Upstream) -> None:
+async def test_show_is_refused_for_models_that_the_key_may_not_use(
+    host: Host, upstream: Upstream
+) -> None:
     token = await in_thread(serves_by_name, host)
     assert (await with_key(token, body={"model": "quick"}, target="/api/show").end()).status == 200
-    asked = len(upstream.asked)
+    asked = len(upstream.received)
     for name in ("slow", "mid-a", "anything"):
-        got = await with_key(token, body={"model": name}, target="/api/show").end()
-        assert (got.status, "is not for" in got.json()["error"]) == (403, True), name
-    assert len(upstream.asked) == asked
+        reply = await with_key(token, body={"model": name}, target="/api/show").end()
+        assert (reply.status, "is not for" in reply.json()["error"]) == (403, True), name
+    assert len(upstream.received) == asked
 
 
-async def test_a_name_that_is_none_tells_of_no_other_than_its_own(
+async def test_an_unknown_name_is_answered_with_the_keys_own_names(
     host: Host, upstream: Upstream
 ) -> None:
     token = await in_thread(serves_by_name, host, "strict")
-    got = await with_key(token).end()
-    assert got.status == 404
-    assert got.json()["error"]["message"].endswith("tower serves: quick.")
+    reply = await with_key(token).end()
+    assert reply.status == 404
+    assert reply.json()["error"]["message"].endswith("tower serves: quick.")

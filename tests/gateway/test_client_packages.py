@@ -1,4 +1,4 @@
-"""The packages that people really use, against the whole product with a simulated host behind."""
+"""The packages openai and ollama against the whole product, with a simulated host."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TOOL = {
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A running server, and clients of it, which are closed with `clients`."""
+    """A running server and clients of it; `clients` closes them."""
 
     address: str
     token: str
@@ -96,7 +96,7 @@ class TestOpenAI:
         assert "".join(c.choices[0].delta.content or "" for c in chunks)
         assert chunks[-1].choices[0].finish_reason
 
-    def test_the_count_of_tokens_comes_where_it_is_asked_for(self, product: Product) -> None:
+    def test_token_counts_are_sent_if_asked_for(self, product: Product) -> None:
         stream = product.openai().chat.completions.create(
             model="x",
             messages=HELLO,
@@ -107,27 +107,27 @@ class TestOpenAI:
         assert list(stream)[-1].usage is not None
 
     def test_completions(self, product: Product) -> None:
-        made = product.openai().completions.create(model="x", prompt="Hello", max_tokens=5)
-        assert made.choices[0].text
+        reply = product.openai().completions.create(model="x", prompt="Hello", max_tokens=5)
+        assert reply.choices[0].text
 
     def test_responses_whole_and_streamed(self, product: Product) -> None:
         client = product.openai()
-        made = client.responses.create(model="x", input="Hello", max_output_tokens=5)
-        assert made.output_text
+        reply = client.responses.create(model="x", input="Hello", max_output_tokens=5)
+        assert reply.output_text
         events = list(client.responses.create(model="x", input="Hello", stream=True))
         assert events[-1].type == "response.completed"
 
     def test_embeddings(self, product: Product) -> None:
         client = product.openai(host="embeds")
-        made = client.embeddings.create(model="x", input=["one", "two"])
-        assert [len(d.embedding) > 0 for d in made.data] == [True, True]
+        reply = client.embeddings.create(model="x", input=["one", "two"])
+        assert [len(d.embedding) > 0 for d in reply.data] == [True, True]
 
     def test_a_tool_is_called(self, product: Product) -> None:
         text = "Use the tool: what is the weather in Paris?"
         weather: list[Any] = [{"role": "user", "content": text}]
         tools: Any = [TOOL]
-        made = product.openai().chat.completions.create(model="x", messages=weather, tools=tools)
-        calls = made.choices[0].message.tool_calls
+        reply = product.openai().chat.completions.create(model="x", messages=weather, tools=tools)
+        calls = reply.choices[0].message.tool_calls
         assert calls
         assert calls[0].type == "function"
         assert json.loads(calls[0].function.arguments) is not None
@@ -137,19 +137,19 @@ class TestOpenAI:
             {"type": "text", "text": "What is this? Answer in JSON."},
             {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
         ]
-        made = product.openai().chat.completions.create(
+        reply = product.openai().chat.completions.create(
             model="x",
             messages=[{"role": "user", "content": parts}],
             response_format={"type": "json_object"},
         )
-        assert json.loads(made.choices[0].message.content or "") is not None
+        assert json.loads(reply.choices[0].message.content or "") is not None
 
     def test_models(self, product: Product) -> None:
         client = product.openai()
         assert [m.id for m in client.models.list()] == ["mid-a"]
         assert client.models.retrieve("mid-a").id == "mid-a"
 
-    def test_its_errors_are_the_ones_that_it_knows(self, product: Product) -> None:
+    def test_errors_are_raised_as_the_packages_own(self, product: Product) -> None:
         with pytest.raises(openai.AuthenticationError, match="not known"):
             product.openai("sb-wrong").models.list()
         with pytest.raises(openai.NotFoundError, match="nowhere"):
@@ -174,8 +174,8 @@ class TestOllama:
         assert parts[-1].done
 
     def test_embed(self, product: Product) -> None:
-        made = product.ollama(host="embeds").embed("anything", ["one", "two"])
-        assert len(made.embeddings) == 2
+        reply = product.ollama(host="embeds").embed("anything", ["one", "two"])
+        assert len(reply.embeddings) == 2
 
     def test_a_tool_is_called(self, product: Product) -> None:
         weather = [{"role": "user", "content": "Use the tool: what is the weather in Paris?"}]
@@ -183,8 +183,8 @@ class TestOllama:
 
     def test_json_and_an_image(self, product: Product) -> None:
         asked = [{"role": "user", "content": "What is this?", "images": [PIXEL]}]
-        made = product.ollama().chat("x", asked, format="json")
-        assert json.loads(made.message.content or "") is not None
+        reply = product.ollama().chat("x", asked, format="json")
+        assert json.loads(reply.message.content or "") is not None
 
     def test_list_show_and_ps(self, product: Product) -> None:
         client = product.ollama()
@@ -192,12 +192,12 @@ class TestOllama:
         assert client.show("anything").details is not None
         assert "mid-a:latest" in [m.model for m in client.ps().models]
 
-    def test_a_pull_tells_how_far_it_is(self, product: Product) -> None:
+    def test_a_pull_reports_its_progress(self, product: Product) -> None:
         states = [row.status for row in product.ollama().pull("mid-a", stream=True)]
         assert states[0] == "pulling manifest"
         assert states[-1] == "success"
 
-    def test_changing_the_host_takes_a_key_that_may(self, product: Product) -> None:
+    def test_changing_the_host_needs_a_key_with_the_scope(self, product: Product) -> None:
         client = product.ollama()
         client.copy("mid-a", "mine")
         client.delete("mine")

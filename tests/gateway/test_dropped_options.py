@@ -1,4 +1,4 @@
-"""What a client sends may not change the model for all: on every address, streamed or not."""
+"""What a client sends never changes the model for everyone: on every path, streamed or not."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ DROPPED = "keep_alive, options.draft_num_predict, options.num_ctx, options.use_m
 @pytest.mark.fact(12)
 @pytest.mark.fact(13)
 @pytest.mark.parametrize("path", WHOLE)
-async def test_a_whole_answer_says_what_was_dropped(
+async def test_a_whole_reply_names_what_was_dropped(
     host: Host, upstream: Upstream, path: str
 ) -> None:
-    got = await ask({**GREEDY, "stream": False}, target=path).end()
-    assert (got.status, got.headers["x-switchboard-dropped"]) == (200, DROPPED)
+    reply = await ask({**GREEDY, "stream": False}, target=path).end()
+    assert (reply.status, reply.headers["x-switchboard-dropped"]) == (200, DROPPED)
     assert upstream.body()["options"] == {"temperature": 0.5}
     assert "keep_alive" not in upstream.body()
 
@@ -48,31 +48,31 @@ async def test_a_whole_answer_says_what_was_dropped(
 @pytest.mark.fact(12)
 @pytest.mark.fact(13)
 @pytest.mark.parametrize("path", ENDS)
-async def test_a_stream_says_it_too(host: Host, upstream: Upstream, path: str) -> None:
+async def test_a_stream_names_what_was_dropped(host: Host, upstream: Upstream, path: str) -> None:
     headers, end = ENDS[path]
     upstream.answer = streamed(end, headers=headers)
-    got = await ask({**GREEDY, "stream": True}, target=path).end()
-    assert (got.status, got.headers["x-switchboard-dropped"]) == (200, DROPPED)
+    reply = await ask({**GREEDY, "stream": True}, target=path).end()
+    assert (reply.status, reply.headers["x-switchboard-dropped"]) == (200, DROPPED)
     assert upstream.body()["options"] == {"temperature": 0.5}
     assert "keep_alive" not in upstream.body()
 
 
-# What Ollama's own addresses are not asked for, where a request of OpenAI's goes to one of them.
-FURTHER = {
+# Members that are dropped as well when a request of OpenAI's is translated to Ollama's API.
+UNMAPPED = {
     "/v1/chat/completions": ", input, options.temperature, prompt",
     "/v1/completions": ", input, messages, options.temperature",
     "/api/chat": "",
 }
 
 
-@pytest.mark.parametrize("path", FURTHER)
-async def test_it_is_said_too_where_the_profiles_own_options_go_along(
+@pytest.mark.parametrize("path", UNMAPPED)
+async def test_it_is_named_too_if_the_profile_has_runner_options(
     host: Host, upstream: Upstream, path: str
 ) -> None:
     await in_thread(set_active, host, Spec("long", "mid-a", options={"num_ctx": 8192}))
     upstream.answer = streamed(b'{"message":{},"done":true}\n', headers=NDJSON)
-    got = await ask({**GREEDY, "stream": True}, target=path).end()
-    assert (got.status, got.headers["x-switchboard-dropped"]) == (200, DROPPED + FURTHER[path])
+    reply = await ask({**GREEDY, "stream": True}, target=path).end()
+    assert (reply.status, reply.headers["x-switchboard-dropped"]) == (200, DROPPED + UNMAPPED[path])
     assert upstream.body()["options"]["num_ctx"] == 8192
     assert "draft_num_predict" not in upstream.body()["options"]
 
@@ -90,56 +90,56 @@ NOT_MAPPED = {
 
 
 async def of_ollama(request: web.Request) -> web.StreamResponse:
-    said = {"message": {}, "response": "", "embeddings": [[0.5]], "done": True}
-    return web.json_response(said)
+    reply = {"message": {}, "response": "", "embeddings": [[0.5]], "done": True}
+    return web.json_response(reply)
 
 
 @pytest.mark.parametrize("path", OF_OPENAI)
-async def test_what_ollamas_own_address_cannot_say_is_named(
+async def test_members_that_ollamas_own_api_lacks_are_named(
     host: Host, upstream: Upstream, path: str
 ) -> None:
     await in_thread(set_active, host, Spec("long", "mid-a", options={"num_ctx": 8192}))
     upstream.answer = of_ollama
-    got = await ask({"model": "x", **OF_OPENAI[path]}, target=path).end()
-    assert (got.status, got.headers["x-switchboard-dropped"]) == (200, NOT_MAPPED[path])
-    assert upstream.asked[-1][0].startswith("/api/")
+    reply = await ask({"model": "x", **OF_OPENAI[path]}, target=path).end()
+    assert (reply.status, reply.headers["x-switchboard-dropped"]) == (200, NOT_MAPPED[path])
+    assert upstream.received[-1][0].startswith("/api/")
 
 
-async def test_what_is_mapped_or_null_is_not(host: Host, upstream: Upstream) -> None:
+async def test_members_that_are_mapped_or_null_are_not_named(
+    host: Host, upstream: Upstream
+) -> None:
     await in_thread(set_active, host, Spec("long", "mid-a", options={"num_ctx": 8192}))
     upstream.answer = of_ollama
     mapped = {"messages": [], "temperature": 0, "stop": "x", "max_completion_tokens": 5, "seed": 1}
     asked = mapped | {"tools": [], "reasoning_effort": "low", "response_format": {"type": "text"}}
-    got = await ask({"model": "x", "logprobs": None, "stream": False, **asked}).end()
-    assert (got.status, "x-switchboard-dropped" in got.headers) == (200, False)
+    reply = await ask({"model": "x", "logprobs": None, "stream": False, **asked}).end()
+    assert (reply.status, "x-switchboard-dropped" in reply.headers) == (200, False)
 
 
-async def test_all_goes_along_where_the_profile_sets_no_runner_options(
+async def test_without_runner_options_everything_is_forwarded(
     host: Host, upstream: Upstream
 ) -> None:
-    got = await ask({"model": "x", **OF_OPENAI["/v1/chat/completions"]}).end()
-    assert "x-switchboard-dropped" not in got.headers
+    reply = await ask({"model": "x", **OF_OPENAI["/v1/chat/completions"]}).end()
+    assert "x-switchboard-dropped" not in reply.headers
     assert upstream.body()["top_logprobs"] == 2
 
 
-async def test_a_name_that_no_header_can_carry_is_counted_among_others(
+async def test_names_that_a_header_cannot_carry_are_called_others(
     host: Host, upstream: Upstream
 ) -> None:
     await in_thread(set_active, host, Spec("long", "mid-a", options={"num_ctx": 8192}))
     upstream.answer = of_ollama
     odd = {"a\r\nset-cookie: x": 1, "b,c": 1, "n": 2, "x" * 5000: 1}
-    got = await ask({"model": "x", "messages": [], **odd}).end()
-    assert got.headers["x-switchboard-dropped"] == "n, others"
+    reply = await ask({"model": "x", "messages": [], **odd}).end()
+    assert reply.headers["x-switchboard-dropped"] == "n, others"
     many = {f"m{n}": 1 for n in range(5000)}
-    got = await ask({"model": "x", "messages": [], **many}).end()
-    assert got.headers["x-switchboard-dropped"].count(",") == 20
+    reply = await ask({"model": "x", "messages": [], **many}).end()
+    assert reply.headers["x-switchboard-dropped"].count(",") == 20
 
 
-async def test_a_request_that_asks_for_nothing_special_has_no_such_header(
-    host: Host, upstream: Upstream
-) -> None:
-    got = await ask({"model": "x", "options": {"temperature": 1}}, target="/api/embed").end()
-    assert "x-switchboard-dropped" not in got.headers
+async def test_an_ordinary_request_gets_no_such_header(host: Host, upstream: Upstream) -> None:
+    reply = await ask({"model": "x", "options": {"temperature": 1}}, target="/api/embed").end()
+    assert "x-switchboard-dropped" not in reply.headers
 
 
 @pytest.mark.parametrize(
@@ -152,10 +152,10 @@ async def test_a_request_that_asks_for_nothing_special_has_no_such_header(
         b'{"option\\u017f":{"num_gpu":0}}',  # a long s
     ],
 )
-async def test_nothing_goes_past_it_by_how_it_is_written(
+async def test_spelling_does_not_bypass_the_policy(
     host: Host, upstream: Upstream, sent: bytes
 ) -> None:
-    """Ollama compares the names of members as Go does, without their case."""
+    """Ollama compares names of members as Go does, without regard to case."""
     await ask(sent, target="/api/embed").end()
     passed = {name.casefold(): value for name, value in upstream.body().items()}
     assert passed.pop("model") == "mid-a"
@@ -163,6 +163,6 @@ async def test_nothing_goes_past_it_by_how_it_is_written(
     assert passed == {}
 
 
-def test_options_that_are_none_stay_as_they_were_written() -> None:
+def test_options_that_are_no_object_stay_as_written() -> None:
     sent = b'{"model":"x","options":null}'
     assert parse(sent).for_model("mid-a") == b'{"model":"mid-a","options":null}'

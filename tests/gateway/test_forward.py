@@ -20,14 +20,14 @@ DONE = b"data: [DONE]\n\n"
 
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/v1/chat/completions"])
-async def test_a_request_goes_to_the_active_model_whatever_it_names(
+async def test_a_request_goes_to_the_active_model_whatever_name_it_uses(
     host: Host, upstream: Upstream, path: str
 ) -> None:
-    got = await ask(target=path, Cookie="session_id=secret", Authorization="Bearer key").end()
-    assert got.status == 200
-    assert got.headers["x-switchboard-model"] == "mid-a"
-    assert got.json() == {"object": "chat.completion", "choices": []}
-    asked, _, headers = upstream.asked[0]
+    reply = await ask(target=path, Cookie="session_id=secret", Authorization="Bearer key").end()
+    assert reply.status == 200
+    assert reply.headers["x-switchboard-model"] == "mid-a"
+    assert reply.json() == {"object": "chat.completion", "choices": []}
+    asked, _, headers = upstream.received[0]
     assert asked == "/v1/chat/completions"
     assert upstream.body() == {**HELLO, "model": "mid-a"}
     assert "Cookie" not in headers
@@ -38,22 +38,22 @@ async def test_a_request_goes_to_the_active_model_whatever_it_names(
     ("target", "headers"),
     [("/chat/completions?host=den", {}), ("/chat/completions", {"X_Switchboard_Host": "den"})],
 )
-async def test_the_host_may_be_named(
+async def test_a_client_may_name_the_host(
     host: Host, upstream: Upstream, target: str, headers: dict[str, str]
 ) -> None:
     await in_thread(add_host, "den", upstream.url, "mid-c")
-    got = await ask(target=target, **headers).end()
-    assert got.headers["x-switchboard-model"] == "mid-c"
+    reply = await ask(target=target, **headers).end()
+    assert reply.headers["x-switchboard-model"] == "mid-c"
 
 
-async def test_all_but_the_model_and_the_keep_alive_passes_byte_for_byte(
+async def test_all_other_members_are_forwarded_byte_for_byte(
     host: Host, upstream: Upstream
 ) -> None:
     members = '"messages" : [ {"role":"user","content":"\\u00e9\\ud83d é\\n"} ]'
     numbers = '"temperature":0.70000000000000000001,"seed":12345678901234567890'
     sent = f'\n{{ "model":"x", {members},"keep_alive":"9h", {numbers} ,"model" : [1]}}\n'
     await ask(sent.encode()).end()
-    assert upstream.asked[0][1].decode() == f'{{"model":"mid-a",{members},{numbers}}}'
+    assert upstream.received[0][1].decode() == f'{{"model":"mid-a",{members},{numbers}}}'
 
 
 @pytest.mark.parametrize(
@@ -74,17 +74,17 @@ async def test_all_but_the_model_and_the_keep_alive_passes_byte_for_byte(
         b"null",
     ],
 )
-async def test_what_is_no_json_object_is_refused(
+async def test_a_body_that_is_no_json_object_is_refused(
     host: Host, upstream: Upstream, sent: bytes
 ) -> None:
-    got = await ask(sent).end()
-    assert got.status == 400
-    assert got.json()["error"]["type"] == "invalid_request_error"
-    assert got.json()["error"]["code"] == "invalid_json"
-    assert not upstream.asked
+    reply = await ask(sent).end()
+    assert reply.status == 400
+    assert reply.json()["error"]["type"] == "invalid_request_error"
+    assert reply.json()["error"]["code"] == "invalid_json"
+    assert not upstream.received
 
 
-async def test_an_empty_object_is_the_servers_business(host: Host, upstream: Upstream) -> None:
+async def test_an_empty_object_is_forwarded(host: Host, upstream: Upstream) -> None:
     await ask(b" { } ").end()
     assert upstream.body() == {"model": "mid-a"}
 
@@ -95,22 +95,22 @@ async def test_a_body_over_the_limit_is_refused(
     monkeypatch.setattr(body, "MAX_BYTES", 100)
     assert (await ask(b"{" + b" " * 100 + b"}").end()).status == 413
     assert (await ask(b"{}", Content_Length="101").end()).status == 413
-    assert not upstream.asked
+    assert not upstream.received
 
 
 @pytest.mark.parametrize("sent", [b'{"a":[%s0]}' % (b"0," * 10), b'{"a":[%s]}' % (b"[]" * 11)])
-async def test_a_body_has_a_largest_number_of_values(
+async def test_a_body_with_too_many_values_is_refused(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    """Millions of small ones take seconds, in which nobody is served, and a hundred times their
-    bytes in memory."""
+    """Parsing millions of small values takes seconds, in which nobody is served, and a hundred
+    times their bytes in memory."""
     monkeypatch.setattr(body, "MAX_VALUES", 11)
     assert (await ask(sent).end()).status == 413
     assert (await ask(b'{"a":[1,2,3]}').end()).status == 200
 
 
-async def test_a_stream_passes_as_it_comes(host: Host, upstream: Upstream) -> None:
-    """Each part is there before the host sends the next."""
+async def test_a_stream_is_relayed_part_by_part(host: Host, upstream: Upstream) -> None:
+    """Each part arrives before the host sends the next one."""
     go_on = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -122,19 +122,19 @@ async def test_a_stream_passes_as_it_comes(host: Host, upstream: Upstream) -> No
         return response
 
     upstream.answer = answer
-    got = ask({**HELLO, "stream": True})
-    assert await got.next_part() == ONE
-    assert got.headers["content-type"] == "text/event-stream"
-    assert got.headers["x-switchboard-model"] == "mid-a"
+    reply = ask({**HELLO, "stream": True})
+    assert await reply.next_part() == ONE
+    assert reply.headers["content-type"] == "text/event-stream"
+    assert reply.headers["x-switchboard-model"] == "mid-a"
     assert inflight.in_flight(host.pk) == 1
     go_on.set()
-    await got.end()
-    assert got.body == ONE + DONE
-    assert got.ended
+    await reply.end()
+    assert reply.body == ONE + DONE
+    assert reply.ended
     assert inflight.in_flight(host.pk) == 0
 
 
-async def test_the_clients_leaving_ends_the_hosts_work(host: Host, upstream: Upstream) -> None:
+async def test_a_disconnect_ends_the_hosts_work(host: Host, upstream: Upstream) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers=EVENTS)
         await response.prepare(request)
@@ -143,20 +143,22 @@ async def test_the_clients_leaving_ends_the_hosts_work(host: Host, upstream: Ups
                 await response.write(ONE)
                 await asyncio.sleep(0.001)
         except (ConnectionError, asyncio.CancelledError):
-            upstream.left.set()
+            upstream.client_left.set()
             raise
 
     upstream.answer = answer
-    got = ask({**HELLO, "stream": True})
-    await got.next_part()
-    got.leave()
+    reply = ask({**HELLO, "stream": True})
+    await reply.next_part()
+    reply.disconnect()
     async with asyncio.timeout(10):
-        await got.task
-        await upstream.left.wait()
+        await reply.task
+        await upstream.client_left.wait()
     assert inflight.in_flight(host.pk) == 0
 
 
-async def test_leaving_before_the_first_byte_ends_it_too(host: Host, upstream: Upstream) -> None:
+async def test_a_disconnect_before_the_first_byte_ends_it_too(
+    host: Host, upstream: Upstream
+) -> None:
     asked = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -164,17 +166,17 @@ async def test_leaving_before_the_first_byte_ends_it_too(host: Host, upstream: U
         try:
             await asyncio.Event().wait()
         finally:
-            upstream.left.set()
+            upstream.client_left.set()
         raise AssertionError
 
     upstream.answer = answer
-    got = ask()
+    reply = ask()
     async with asyncio.timeout(10):
         await asked.wait()
-        got.leave()
-        await got.task
-        await upstream.left.wait()
-    assert got.sent.empty()
+        reply.disconnect()
+        await reply.task
+        await upstream.client_left.wait()
+    assert reply.sent.empty()
 
 
 def cut(request: web.Request) -> None:
@@ -195,9 +197,9 @@ async def test_a_host_that_dies_before_the_first_byte_is_a_502(
         return response
 
     upstream.answer = answer
-    got = await ask({**HELLO, "stream": stream}).end()
-    assert got.status == 502
-    error = got.json()["error"]
+    reply = await ask({**HELLO, "stream": stream}).end()
+    assert reply.status == 502
+    error = reply.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert error["code"] == "upstream_failed"
     assert "tower" in error["message"]
@@ -211,38 +213,38 @@ async def test_a_stream_that_breaks_ends_with_an_error_event(
         response = web.StreamResponse(headers=EVENTS)
         await response.prepare(request)
         await response.write(last)
-        while not got.body:
+        while not reply.body:
             await asyncio.sleep(0)
-            if not got.sent.empty():
-                await got.next_part()
+            if not reply.sent.empty():
+                await reply.next_part()
         cut(request)
         return response
 
     upstream.answer = answer
-    got = ask({**HELLO, "stream": True})
-    await got.end()
-    assert got.status == 200
-    assert got.body.startswith(begins)
-    event = json.loads(got.body.split(b"\n\n")[-2].removeprefix(b"data: "))
+    reply = ask({**HELLO, "stream": True})
+    await reply.end()
+    assert reply.status == 200
+    assert reply.body.startswith(begins)
+    event = json.loads(reply.body.split(b"\n\n")[-2].removeprefix(b"data: "))
     assert event["error"]["code"] == "upstream_failed"
     assert "broke off" in event["error"]["message"]
-    assert got.ended
+    assert reply.ended
 
 
-async def test_a_stream_that_stops_without_being_done_is_no_silent_end(
+async def test_a_stream_that_stops_without_being_done_ends_with_an_error(
     host: Host, upstream: Upstream
 ) -> None:
-    """Fact 10: the runner stopped, and the server ended the stream as if nothing were."""
+    """Fact 10: the runner stopped, and the server ended the stream as if all were well."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         return web.Response(body=ONE, headers=EVENTS)
 
     upstream.answer = answer
-    got = await ask({**HELLO, "stream": True}).end()
-    assert "stopped before" in got.events()[-1]["error"]["message"]
+    reply = await ask({**HELLO, "stream": True}).end()
+    assert "stopped before" in reply.events()[-1]["error"]["message"]
 
 
-async def test_a_whole_answer_that_breaks_off_is_a_502(host: Host, upstream: Upstream) -> None:
+async def test_a_whole_reply_that_breaks_off_is_a_502(host: Host, upstream: Upstream) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": "1000"})
         await response.prepare(request)
@@ -254,15 +256,15 @@ async def test_a_whole_answer_that_breaks_off_is_a_502(host: Host, upstream: Ups
     assert (await ask().end()).status == 502
 
 
-async def test_the_hosts_own_refusal_passes_unchanged(host: Host, upstream: Upstream) -> None:
+async def test_the_hosts_own_error_passes_unchanged(host: Host, upstream: Upstream) -> None:
     refusal = {"error": {"message": "bad", "type": "invalid_request_error", "param": None}}
 
     async def answer(request: web.Request) -> web.StreamResponse:
         return web.json_response(refusal, status=400)
 
     upstream.answer = answer
-    got = await ask().end()
-    assert (got.status, got.json()) == (400, refusal)
+    reply = await ask().end()
+    assert (reply.status, reply.json()) == (400, refusal)
 
 
 async def test_a_redirect_is_not_followed(host: Host, upstream: Upstream) -> None:
@@ -270,12 +272,12 @@ async def test_a_redirect_is_not_followed(host: Host, upstream: Upstream) -> Non
         raise web.HTTPFound("/elsewhere")
 
     upstream.answer = answer
-    got = await ask().end()
-    assert got.status == 502
-    assert len(upstream.asked) == 1
+    reply = await ask().end()
+    assert reply.status == 502
+    assert len(upstream.received) == 1
 
 
-async def test_nothing_compressed_is_asked_for(host: Host, upstream: Upstream) -> None:
+async def test_no_compression_is_asked_for(host: Host, upstream: Upstream) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         if "gzip" in request.headers.get("Accept-Encoding", ""):
             return web.Response(body=gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})
@@ -287,23 +289,23 @@ async def test_nothing_compressed_is_asked_for(host: Host, upstream: Upstream) -
 
 async def test_a_host_that_is_not_there_is_a_502(host: Host, unused_tcp_port: int) -> None:
     await in_thread(add_host, "gone", f"http://127.0.0.1:{unused_tcp_port}", "mid-a")
-    got = await ask(target="/chat/completions?host=gone").end()
-    assert got.status == 502
-    assert "No connection" in got.json()["error"]["message"]
+    reply = await ask(target="/chat/completions?host=gone").end()
+    assert reply.status == 502
+    assert "No connection" in reply.json()["error"]["message"]
 
 
 async def test_without_an_active_model_it_says_what_to_do(host: Host, upstream: Upstream) -> None:
     await in_thread(add_host, "den", upstream.url)
-    got = await ask(target="/chat/completions?host=den").end()
-    assert got.status == 503
-    assert got.json()["error"]["code"] == "no_active_model"
-    assert "/ollama/models/switch" in got.json()["error"]["message"]
+    reply = await ask(target="/chat/completions?host=den").end()
+    assert reply.status == 503
+    assert reply.json()["error"]["code"] == "no_active_model"
+    assert "/ollama/models/switch" in reply.json()["error"]["message"]
 
 
 async def test_an_unknown_host_is_404(host: Host) -> None:
-    got = await ask(target="/chat/completions?host=nowhere").end()
-    assert got.status == 404
-    assert got.json()["error"]["code"] == "host_not_found"
+    reply = await ask(target="/chat/completions?host=nowhere").end()
+    assert reply.status == 404
+    assert reply.json()["error"]["code"] == "host_not_found"
 
 
 async def test_without_any_host_it_is_503(
@@ -314,9 +316,9 @@ async def test_without_any_host_it_is_503(
 
 
 async def test_the_active_model_is_listed(host: Host) -> None:
-    got = await ask(target="/v1/models", method="GET").end()
-    assert got.status == 200
-    assert [m["id"] for m in got.json()["data"]] == ["mid-a"]
+    reply = await ask(target="/v1/models", method="GET").end()
+    assert reply.status == 200
+    assert [m["id"] for m in reply.json()["data"]] == ["mid-a"]
 
 
 @pytest.mark.parametrize(
@@ -329,10 +331,10 @@ async def test_the_active_model_is_listed(host: Host) -> None:
         ("POST", "/v1/models", 405),
     ],
 )
-async def test_other_paths_and_methods_are_refused_in_the_same_shape(
+async def test_other_paths_and_methods_are_refused_in_the_same_style(
     host: Host, method: str, target: str, status: int
 ) -> None:
-    got = await ask(target=target, method=method).end()
-    assert got.status == status
-    assert set(got.json()["error"]) == {"message", "type", "param", "code"}
-    assert ("allow" in got.headers) is (status == 405)
+    reply = await ask(target=target, method=method).end()
+    assert reply.status == status
+    assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+    assert ("allow" in reply.headers) is (status == 405)

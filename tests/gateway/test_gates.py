@@ -20,161 +20,165 @@ from switcher.queries import gates as queries
 from switcher.queries.gates import GateStatus
 from switcher.records import leases, switches
 from switcher.records.switches import ClaimedSwitch, NewSwitch
-from switcher.switching import waiting as waiting_room
+from switcher.switching import waiting
 from tests.gateway.conftest import ADMIN, Upstream, ask, set_active
 from tests.until import until_async
 
 
-def begin(host: Host, strategy: str = "swap") -> ClaimedSwitch:
-    """A switch to mid-b, as far as its checking."""
+def begin_switch(host: Host, strategy: str = "swap") -> ClaimedSwitch:
+    """Begin a switch to mid-b, and take it as far as its checking."""
     new = NewSwitch(host.pk, Spec("", "mid-b"), None, Strategy(strategy), ADMIN)
     row, _ = switches.open_switch(new)
-    held = switches.claim(row.pk, leases.take(host.pk, "test") or 0)
-    assert held is not None
-    held.move(State.CHECKING)
-    held.note(strategy=strategy, to_digest="sha-mid-b", plan={"unload": []})
-    return held
+    switch = switches.claim(row.pk, leases.take(host.pk, "test") or 0)
+    assert switch is not None
+    switch.move(State.CHECKING)
+    switch.note(strategy=strategy, to_digest="sha-mid-b", plan={"unload": []})
+    return switch
 
 
-def go(held: ClaimedSwitch, *states: State) -> None:
+def advance(switch: ClaimedSwitch, *states: State) -> None:
     for state in states:
-        held.move(state)
+        switch.move(state)
 
 
-def activate(held: ClaimedSwitch) -> None:
-    go(held, State.UNLOADING, State.LOADING, State.WARMING, State.VERIFYING, State.ACTIVATING)
-    held.activate(State.ACTIVE, "sha-mid-b")
+def activate(switch: ClaimedSwitch) -> None:
+    advance(
+        switch, State.UNLOADING, State.LOADING, State.WARMING, State.VERIFYING, State.ACTIVATING
+    )
+    switch.activate(State.ACTIVE, "sha-mid-b")
 
 
-async def test_requests_wait_while_a_swap_lasts_and_go_to_the_new_model(
+async def test_requests_wait_during_a_swap_and_go_to_the_new_model(
     host: Host, upstream: Upstream
 ) -> None:
-    held = await in_thread(begin, host)
-    await in_thread(go, held, State.DRAINING)
-    waiting = [ask() for _ in range(5)]
+    switch = await in_thread(begin_switch, host)
+    await in_thread(advance, switch, State.DRAINING)
+    requests = [ask() for _ in range(5)]
     await until_async(lambda: routing.held(host.pk) == 5)
-    assert inflight.in_flight(host.pk) == 0, "who waits is not in flight: draining would not end"
-    assert not upstream.asked
-    await in_thread(activate, held)
-    for got in waiting:
-        await got.end()
-        assert got.status == 200
-        assert got.headers["x-switchboard-model"] == "mid-b"
+    assert inflight.in_flight(host.pk) == 0, "or draining would never end"
+    assert not upstream.received
+    await in_thread(activate, switch)
+    for reply in requests:
+        await reply.end()
+        assert reply.status == 200
+        assert reply.headers["x-switchboard-model"] == "mid-b"
     assert routing.held(host.pk) == 0
 
 
-async def test_after_a_swap_that_failed_they_go_to_the_old_model(
-    host: Host, upstream: Upstream
-) -> None:
-    held = await in_thread(begin, host)
-    await in_thread(go, held, State.DRAINING, State.UNLOADING, State.LOADING, State.RESTORING)
-    got = ask()
+async def test_after_a_failed_swap_they_go_to_the_old_model(host: Host, upstream: Upstream) -> None:
+    switch = await in_thread(begin_switch, host)
+    await in_thread(
+        advance, switch, State.DRAINING, State.UNLOADING, State.LOADING, State.RESTORING
+    )
+    reply = ask()
     await until_async(lambda: routing.held(host.pk))
-    await in_thread(held.end, State.ROLLED_BACK, outcome="mid-a is active again.")
-    assert (await got.end()).headers["x-switchboard-model"] == "mid-a"
+    await in_thread(switch.end, State.ROLLED_BACK, outcome="mid-a is active again.")
+    assert (await reply.end()).headers["x-switchboard-model"] == "mid-a"
 
 
 @pytest.mark.parametrize("strategy", ["overlap", "swap"])
 async def test_nothing_waits_while_the_old_model_still_answers(
     host: Host, upstream: Upstream, strategy: str
 ) -> None:
-    held = await in_thread(begin, host, strategy)
+    switch = await in_thread(begin_switch, host, strategy)
     if strategy == "overlap":
-        await in_thread(go, held, State.LOADING, State.WARMING)
+        await in_thread(advance, switch, State.LOADING, State.WARMING)
     assert (await ask().end()).headers["x-switchboard-model"] == "mid-a"
 
 
-async def test_who_leaves_gives_the_place_up(host: Host, upstream: Upstream) -> None:
-    await in_thread(go, await in_thread(begin, host), State.DRAINING)
-    got = ask()
+async def test_a_client_that_disconnects_waits_no_longer(host: Host, upstream: Upstream) -> None:
+    await in_thread(advance, await in_thread(begin_switch, host), State.DRAINING)
+    reply = ask()
     await until_async(lambda: routing.held(host.pk))
-    got.leave()
+    reply.disconnect()
     async with asyncio.timeout(10):
-        await got.task
+        await reply.task
     assert routing.held(host.pk) == 0
-    assert got.sent.empty()
+    assert reply.sent.empty()
 
 
-async def test_only_so_many_wait(
+async def test_the_number_of_waiting_requests_is_limited(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routing, "MAX_HELD", 2)
-    held = await in_thread(begin, host)
-    await in_thread(go, held, State.DRAINING)
-    waiting = [ask(), ask()]
+    switch = await in_thread(begin_switch, host)
+    await in_thread(advance, switch, State.DRAINING)
+    requests = [ask(), ask()]
     await until_async(lambda: routing.held(host.pk) == 2)
-    got = await ask().end()
-    assert got.status == 503
-    assert got.json()["error"]["code"] == "switching"
-    assert int(got.headers["retry-after"]) > 0
-    await in_thread(activate, held)
-    assert [(await w.end()).status for w in waiting] == [200, 200]
+    reply = await ask().end()
+    assert reply.status == 503
+    assert reply.json()["error"]["code"] == "switching"
+    assert int(reply.headers["retry-after"]) > 0
+    await in_thread(activate, switch)
+    assert [(await w.end()).status for w in requests] == [200, 200]
 
 
-async def test_nobody_waits_for_ever(
+async def test_waiting_has_a_time_limit(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routing, "GATE_TIMEOUT_S", 0.05)
-    await in_thread(go, await in_thread(begin, host), State.DRAINING)
-    got = await ask().end()
-    assert got.status == 503
-    assert "retry-after" in got.headers
+    await in_thread(advance, await in_thread(begin_switch, host), State.DRAINING)
+    reply = await ask().end()
+    assert reply.status == 503
+    assert "retry-after" in reply.headers
     assert routing.held(host.pk) == 0
 
 
-async def test_a_wait_is_counted_whatever_became_of_it(
+async def test_every_wait_is_counted_however_it_ends(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = await in_thread(begin, host)
-    await in_thread(go, held, State.DRAINING)
+    switch = await in_thread(begin_switch, host)
+    await in_thread(advance, switch, State.DRAINING)
     patient, leaving = ask(), ask()
     await until_async(lambda: routing.held(host.pk) == 2)
-    leaving.leave()
+    leaving.disconnect()
     await until_async(lambda: routing.held(host.pk) == 1)
     monkeypatch.setattr(routing, "GATE_TIMEOUT_S", 0.05)
     assert (await ask().end()).status == 503
-    await in_thread(activate, held)
+    await in_thread(activate, switch)
     assert (await patient.end()).status == 200
     await route_cache.close_current()
     rows = await in_thread(lambda: list(Usage.objects.values_list("model", "requests", "waits")))
     assert sorted(rows) == [("", 2, 2), ("mid-b", 1, 1)]
     errors = await in_thread(lambda: sum(Usage.objects.values_list("errors", flat=True)))
-    assert errors == 1, "it is none that a client left"
+    assert errors == 1, "a disconnect is no error"
 
 
-async def test_who_waits_is_sent_away_with_a_time_when_the_server_ends(
+async def test_waiting_requests_get_a_retry_after_when_the_server_stops(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting_room, "_ending", threading.Event())
-    held = await in_thread(begin, host)
-    await in_thread(go, held, State.DRAINING)
-    got = ask()
+    monkeypatch.setattr(waiting, "_ending", threading.Event())
+    switch = await in_thread(begin_switch, host)
+    await in_thread(advance, switch, State.DRAINING)
+    reply = ask()
     await until_async(lambda: routing.held(host.pk) == 1)
-    waiting_room.release_waiters()
-    await got.end()
-    assert (got.status, got.headers["retry-after"]) == (503, "10")
-    assert "Switchboard is stopped" in got.json()["error"]["message"]
-    assert not upstream.asked
+    waiting.release_waiters()
+    await reply.end()
+    assert (reply.status, reply.headers["retry-after"]) == (503, "10")
+    assert "Switchboard is stopped" in reply.json()["error"]["message"]
+    assert not upstream.received
 
 
-async def test_models_are_listed_while_a_swap_lasts(host: Host) -> None:
-    await in_thread(go, await in_thread(begin, host), State.DRAINING)
-    got = await ask(target="/v1/models", method="GET").end()
-    assert [m["id"] for m in got.json()["data"]] == ["mid-a"]
+async def test_models_are_listed_during_a_swap(host: Host) -> None:
+    await in_thread(advance, await in_thread(begin_switch, host), State.DRAINING)
+    reply = await ask(target="/v1/models", method="GET").end()
+    assert [m["id"] for m in reply.json()["data"]] == ["mid-a"]
 
 
-async def gate_status_of(host: Host, held: ClaimedSwitch) -> GateStatus:
-    return await in_thread(queries.gate_status, host.pk, held.switch_id)
+async def gate_status_of(host: Host, switch: ClaimedSwitch) -> GateStatus:
+    return await in_thread(queries.gate_status, host.pk, switch.switch_id)
 
 
-async def until_gate_status(host: Host, held: ClaimedSwitch, expected: GateStatus) -> None:
+async def until_gate_status(host: Host, switch: ClaimedSwitch, expected: GateStatus) -> None:
     async def is_expected() -> bool:
-        return (await gate_status_of(host, held)) == expected
+        return (await gate_status_of(host, switch)) == expected
 
     await until_async(is_expected)
 
 
-async def test_a_switch_learns_what_is_still_under_way(host: Host, upstream: Upstream) -> None:
+async def test_a_switch_learns_which_requests_are_still_in_flight(
+    host: Host, upstream: Upstream
+) -> None:
     go_on = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -183,20 +187,20 @@ async def test_a_switch_learns_what_is_still_under_way(host: Host, upstream: Ups
 
     upstream.answer = answer
     early = ask()
-    await until_async(lambda: upstream.asked)
-    held = await in_thread(begin, host)
-    await in_thread(go, held, State.DRAINING)
-    await until_gate_status(host, held, GateStatus(1, 0, 1, 0))
+    await until_async(lambda: upstream.received)
+    switch = await in_thread(begin_switch, host)
+    await in_thread(advance, switch, State.DRAINING)
+    await until_gate_status(host, switch, GateStatus(1, 0, 1, 0))
     late = ask()
     go_on.set()
     assert (await early.end()).status == 200
-    await until_gate_status(host, held, GateStatus(1, 0, 0))
-    assert len(upstream.asked) == 1, "who came after the gate was closed waits"
-    await in_thread(activate, held)
+    await until_gate_status(host, switch, GateStatus(1, 0, 0))
+    assert len(upstream.received) == 1, "a request that came after the gate was closed waits"
+    await in_thread(activate, switch)
     assert (await late.end()).headers["x-switchboard-model"] == "mid-b"
 
 
-async def test_nothing_slips_through_once_the_process_has_said_that_it_knows(
+async def test_no_request_passes_once_the_process_has_reported_the_closed_gate(
     host: Host, upstream: Upstream
 ) -> None:
     stop = asyncio.Event()
@@ -208,37 +212,37 @@ async def test_nothing_slips_through_once_the_process_has_said_that_it_knows(
                 {asking.task, asyncio.create_task(stop.wait())}, return_when="FIRST_COMPLETED"
             )
             if not asking.task.done():
-                asking.leave()
+                asking.disconnect()
                 await asking.task
 
     clients = [asyncio.create_task(keep_asking()) for _ in range(8)]
-    await until_async(lambda: len(upstream.asked) > 20)
-    held = await in_thread(begin, host)
-    await in_thread(go, held, State.DRAINING)
-    await until_gate_status(host, held, GateStatus(1, 0, 0))
-    count = len(upstream.asked)
+    await until_async(lambda: len(upstream.received) > 20)
+    switch = await in_thread(begin_switch, host)
+    await in_thread(advance, switch, State.DRAINING)
+    await until_gate_status(host, switch, GateStatus(1, 0, 0))
+    count = len(upstream.received)
     await until_async(lambda: routing.held(host.pk) == 8)
-    assert len(upstream.asked) == count
+    assert len(upstream.received) == count
     stop.set()
     await asyncio.gather(*clients)
 
 
-async def test_an_overlap_holds_requests_only_while_the_configuration_changes(
+async def test_an_overlap_holds_requests_only_during_activation(
     host: Host, upstream: Upstream
 ) -> None:
-    held = await in_thread(begin, host, "overlap")
-    await in_thread(go, held, State.LOADING, State.WARMING, State.VERIFYING)
+    switch = await in_thread(begin_switch, host, "overlap")
+    await in_thread(advance, switch, State.LOADING, State.WARMING, State.VERIFYING)
     assert (await ask().end()).headers["x-switchboard-model"] == "mid-a"
-    await in_thread(go, held, State.ACTIVATING)
-    await until_gate_status(host, held, GateStatus(1, 0, 0))
-    got = ask()
+    await in_thread(advance, switch, State.ACTIVATING)
+    await until_gate_status(host, switch, GateStatus(1, 0, 0))
+    reply = ask()
     await until_async(lambda: routing.held(host.pk))
-    await in_thread(held.activate, State.UNLOADING, "sha-mid-b")
-    assert (await got.end()).headers["x-switchboard-model"] == "mid-b"
+    await in_thread(switch.activate, State.UNLOADING, "sha-mid-b")
+    assert (await reply.end()).headers["x-switchboard-model"] == "mid-b"
 
 
 def connecting_slowly(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Connections to hosts are made once the event is set: as after a SYN that was lost."""
+    """Make connections to hosts wait for the event, as after a lost SYN."""
     go_on = asyncio.Event()
     connector = relay._session().connector
     assert connector is not None
@@ -253,88 +257,86 @@ def connecting_slowly(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 
 
 @pytest.mark.parametrize("strategy", ["overlap", "swap"])
-async def test_what_still_connects_when_the_gate_closes_waits_and_goes_to_the_new_model(
+async def test_a_request_that_connects_while_the_gate_closes_goes_to_the_new_model(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
-    """Written later, it would have the host load the old model again."""
-    held = await in_thread(begin, host, strategy)
+    """Sent later, it would make the host load the old model again."""
+    switch = await in_thread(begin_switch, host, strategy)
     if strategy == "overlap":
-        await in_thread(go, held, State.LOADING, State.WARMING, State.VERIFYING)
+        await in_thread(advance, switch, State.LOADING, State.WARMING, State.VERIFYING)
     go_on = connecting_slowly(monkeypatch)
     early = ask()
     await until_async(lambda: inflight.unsent(host.pk))
     closing = State.ACTIVATING if strategy == "overlap" else State.DRAINING
-    await in_thread(go, held, closing)
-    await until_gate_status(host, held, GateStatus(1, 0, 1, 1))
+    await in_thread(advance, switch, closing)
+    await until_gate_status(host, switch, GateStatus(1, 0, 1, 1))
     go_on.set()
-    await until_gate_status(host, held, GateStatus(1, 0, 0, 0))
-    assert not upstream.asked
+    await until_gate_status(host, switch, GateStatus(1, 0, 0, 0))
+    assert not upstream.received
     if strategy == "overlap":
-        await in_thread(held.activate, State.UNLOADING, "sha-mid-b")
+        await in_thread(switch.activate, State.UNLOADING, "sha-mid-b")
     else:
-        await in_thread(activate, held)
+        await in_thread(activate, switch)
     assert (await early.end()).headers["x-switchboard-model"] == "mid-b"
-    assert [upstream.body(n)["model"] for n in range(len(upstream.asked))] == ["mid-b"]
+    assert [upstream.body(n)["model"] for n in range(len(upstream.received))] == ["mid-b"]
 
 
-async def test_a_process_that_was_paused_while_it_connected_asks_the_table_again(
+async def test_a_process_that_was_paused_while_connecting_asks_the_cache_again(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may have been taken for dead meanwhile, and not waited for."""
+    """Meanwhile it may have been taken for dead and not waited for."""
     assert (await ask().end()).status == 200
     go_on = connecting_slowly(monkeypatch)
     early = ask()
     await until_async(lambda: inflight.unsent(host.pk))
     route_cache.current()._expire()
     await in_thread(set_active, host, Spec("", "mid-b"))
-    route_cache.current()._newest_entry = -1  # as if an entry had told of it
+    route_cache.current()._newest_entry = -1  # as if the change had written an entry
     go_on.set()
     assert (await early.end()).headers["x-switchboard-model"] == "mid-b"
     assert upstream.body(1)["model"] == "mid-b"
 
 
-async def test_the_second_try_goes_to_whatever_is_active_by_then(
-    host: Host, upstream: Upstream
-) -> None:
+async def test_a_retry_goes_to_whatever_is_active_by_then(host: Host, upstream: Upstream) -> None:
     break_it = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        if len(upstream.asked) == 1:
+        if len(upstream.received) == 1:
             await break_it.wait()
             assert request.transport is not None
             request.transport.abort()
         return web.json_response({"choices": []})
 
     upstream.answer = answer
-    got = ask()
-    await until_async(lambda: upstream.asked)
-    held = await in_thread(begin, host)
-    await in_thread(go, held, State.DRAINING)
-    await in_thread(activate, held)
+    reply = ask()
+    await until_async(lambda: upstream.received)
+    switch = await in_thread(begin_switch, host)
+    await in_thread(advance, switch, State.DRAINING)
+    await in_thread(activate, switch)
     break_it.set()
-    assert (await got.end()).headers["x-switchboard-model"] == "mid-b"
+    assert (await reply.end()).headers["x-switchboard-model"] == "mid-b"
     assert [upstream.body(n)["model"] for n in range(2)] == ["mid-a", "mid-b"]
 
 
-async def test_bodies_that_wait_have_a_bound_together(
+async def test_the_bytes_of_waiting_requests_are_limited(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routing, "MAX_HELD_BYTES", 150)
-    held = await in_thread(begin, host)
-    await in_thread(go, held, State.DRAINING)
+    switch = await in_thread(begin_switch, host)
+    await in_thread(advance, switch, State.DRAINING)
     first = ask({"messages": [], "pad": "x" * 60})
     await until_async(lambda: routing.held(host.pk) == 1)
     second = await ask({"messages": [], "pad": "x" * 60}).end()
     assert (second.status, second.headers["retry-after"]) == (503, "10")
     assert second.json()["error"]["code"] == "switching"
-    await in_thread(activate, held)
+    await in_thread(activate, switch)
     assert (await first.end()).status == 200
 
 
-async def test_without_its_database_nothing_is_passed_on(
+async def test_without_its_database_a_process_forwards_nothing(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that cannot say that it lives is soon taken for dead, and not waited for."""
+    """A process that cannot report its heartbeat is soon taken for dead and not waited for."""
 
     def fail(name: str) -> None:
         raise DatabaseError("away")
@@ -342,22 +344,22 @@ async def test_without_its_database_nothing_is_passed_on(
     monkeypatch.setattr(route_cache.gates, "heartbeat", fail)
     monkeypatch.setattr(route_cache, "VALID_S", 0.2)
     monkeypatch.setattr(route_cache.RouteCache.routes, "__defaults__", (0.2,))
-    got = await ask().end()
-    assert (got.status, got.json()["error"]["code"]) == (503, "no_database")
-    assert not upstream.asked
+    reply = await ask().end()
+    assert (reply.status, reply.json()["error"]["code"]) == (503, "no_database")
+    assert not upstream.received
 
 
-async def test_a_process_that_was_not_seen_for_long_is_not_waited_for(host: Host) -> None:
-    held = await in_thread(begin, host)
-    await in_thread(go, held, State.DRAINING)
+async def test_a_dead_process_is_not_waited_for(host: Host) -> None:
+    switch = await in_thread(begin_switch, host)
+    await in_thread(advance, switch, State.DRAINING)
     now = datetime.now(UTC)
     for name, seconds in (("alive", 1), ("dead", 30)):
         seen_at = now - timedelta(seconds=seconds)
         await in_thread(GatewayProcess.objects.create, name=name, seen_at=seen_at)
-    assert await gate_status_of(host, held) == GateStatus(1, 1, 0)
+    assert await gate_status_of(host, switch) == GateStatus(1, 1, 0)
 
 
-async def test_without_requests_it_sleeps_and_wakes_for_the_next(
+async def test_without_requests_the_cache_sleeps_until_the_next_one(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(route_cache, "AWAKE_S", 0.1)

@@ -1,4 +1,4 @@
-"""Calls that change a host: who may, and that bodies and progress of any size pass as they come."""
+"""Calls that change a host: who may make them, and that bodies of any size are relayed."""
 
 from __future__ import annotations
 
@@ -32,25 +32,27 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("path", "method"), CALLS)
-async def test_each_takes_the_scope(host: Host, upstream: Upstream, path: str, method: str) -> None:
+async def test_each_call_needs_the_scope(
+    host: Host, upstream: Upstream, path: str, method: str
+) -> None:
     plain, manager = await in_thread(make_key), await in_thread(make_key, manage=True)
     without = await ask({"model": "x"}, target=path, method=method).end()
     assert without.status == 401, "not even from this machine"
     refused = await with_key(plain, body={"model": "x"}, target=path, method=method).end()
     assert (refused.status, "may not" in refused.json()["error"]) == (403, True)
-    assert not upstream.asked
+    assert not upstream.received
     done = await with_key(manager, body={"model": "x"}, target=path, method=method).end()
     assert done.status == 200
-    assert upstream.asked[0][0] == path
+    assert upstream.received[0][0] == path
 
 
 @pytest.mark.parametrize(("path", "method"), CALLS[:-2])
-async def test_the_wrong_method_is_refused_in_ollamas_shape(
+async def test_a_wrong_method_is_refused_in_ollamas_style(
     host: Host, upstream: Upstream, path: str, method: str
 ) -> None:
-    got = await ask({}, target=path, method="PUT").end()
-    assert (got.status, got.headers["allow"]) == (405, method)
-    assert isinstance(got.json()["error"], str)
+    reply = await ask({}, target=path, method="PUT").end()
+    assert (reply.status, reply.headers["allow"]) == (405, method)
+    assert isinstance(reply.json()["error"], str)
 
 
 @pytest.mark.parametrize(
@@ -63,18 +65,18 @@ async def test_the_wrong_method_is_refused_in_ollamas_shape(
         "/api/blobs/sha256:short",
     ],
 )
-async def test_the_address_of_a_file_leads_nowhere_else(
+async def test_the_path_of_a_blob_leads_nowhere_else(
     host: Host, upstream: Upstream, path: str
 ) -> None:
-    """There is no way past the policy and the gate, not for a key that may manage either."""
+    """Not even a key with the scope gets past the policy and the gate."""
     manager = await in_thread(make_key, manage=True)
-    got = await with_key(manager, body={"model": "mid-b", "keep_alive": 0}, target=path).end()
-    assert got.status == 404
-    assert not upstream.asked
+    reply = await with_key(manager, body={"model": "mid-b", "keep_alive": 0}, target=path).end()
+    assert reply.status == 404
+    assert not upstream.received
 
 
 @pytest.mark.parametrize("path", ["/api/pull", "/api/push"])
-async def test_progress_comes_line_by_line(host: Host, upstream: Upstream, path: str) -> None:
+async def test_progress_is_relayed_line_by_line(host: Host, upstream: Upstream, path: str) -> None:
     go_on = asyncio.Event()
     lines = b'{"status":"pulling manifest"}\n', b'{"status":"success"}\n'
 
@@ -88,14 +90,14 @@ async def test_progress_comes_line_by_line(host: Host, upstream: Upstream, path:
 
     upstream.answer = answer
     token = await in_thread(make_key, manage=True)
-    got = with_key(token, body={"model": "x"}, target=path)
-    assert await got.next_part() == lines[0]
-    assert got.headers["content-type"] == "application/x-ndjson"
+    reply = with_key(token, body={"model": "x"}, target=path)
+    assert await reply.next_part() == lines[0]
+    assert reply.headers["content-type"] == "application/x-ndjson"
     go_on.set()
-    assert (await got.end()).body == b"".join(lines)
+    assert (await reply.end()).body == b"".join(lines)
 
 
-async def test_who_leaves_ends_a_pull(host: Host, upstream: Upstream) -> None:
+async def test_a_disconnect_ends_a_pull(host: Host, upstream: Upstream) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers=NDJSON)
         await response.prepare(request)
@@ -103,17 +105,17 @@ async def test_who_leaves_ends_a_pull(host: Host, upstream: Upstream) -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            upstream.left.set()
+            upstream.client_left.set()
         return response
 
     upstream.answer = answer
     token = await in_thread(make_key, manage=True)
-    got = with_key(token, body={"model": "x"}, target="/api/pull")
-    await got.next_part()
-    got.leave()
+    reply = with_key(token, body={"model": "x"}, target="/api/pull")
+    await reply.next_part()
+    reply.disconnect()
     async with asyncio.timeout(10):
-        await got.task
-        await upstream.left.wait()
+        await reply.task
+        await upstream.client_left.wait()
 
 
 async def test_a_pull_that_breaks_ends_with_an_error_line(host: Host, upstream: Upstream) -> None:
@@ -127,12 +129,12 @@ async def test_a_pull_that_breaks_ends_with_an_error_line(host: Host, upstream: 
 
     upstream.answer = answer
     token = await in_thread(make_key, manage=True)
-    got = await with_key(token, body={"model": "x"}, target="/api/pull").end()
-    assert "broke off" in json.loads(got.body.splitlines()[-1])["error"]
+    reply = await with_key(token, body={"model": "x"}, target="/api/pull").end()
+    assert "broke off" in json.loads(reply.body.splitlines()[-1])["error"]
 
 
 class Upload(Exchange):
-    """A request whose body comes in parts, when the test gives them."""
+    """A request whose body comes in parts, given by the test."""
 
     def __init__(self, token: str) -> None:
         names = {"Authorization": f"Bearer {token}"}
@@ -144,7 +146,7 @@ class Upload(Exchange):
 
 
 class Store:
-    """A host that takes a blob in and keeps only how much of it came."""
+    """A host that takes a blob, and counts its bytes."""
 
     def __init__(self) -> None:
         self.came = 0
@@ -169,7 +171,7 @@ class Store:
 
 @pytest_asyncio.fixture
 async def store(transactional_db: None) -> AsyncIterator[Store]:
-    """The default host: the upstream of other tests reads a body whole before it answers."""
+    """The default host. The upstream of other tests reads a whole body before it answers."""
     made = Store()
     site = web.Application(client_max_size=2**40)
     site.router.add_route("POST", "/{path:.*}", made.handle)
@@ -181,10 +183,10 @@ async def store(transactional_db: None) -> AsyncIterator[Store]:
     await server.close()
 
 
-async def test_a_blob_passes_as_it_comes(store: Store) -> None:
-    """Each part has arrived before the next one is given: it is kept nowhere on the way."""
+async def test_a_blob_is_relayed_part_by_part(store: Store) -> None:
+    """Each part arrives before the next one is given, so nothing is buffered on the way."""
     sending, part = Upload(await in_thread(make_key, manage=True)), b"x" * 1_000_000
-    for number in range(1, 31):  # more than any other body may have
+    for number in range(1, 31):  # more MB than any other body may have
         sending.give(part)
         await store.has(number * len(part))
     sending.give(b"", more=False)
@@ -192,27 +194,27 @@ async def test_a_blob_passes_as_it_comes(store: Store) -> None:
     assert store.came == 30_000_000
 
 
-async def test_who_leaves_an_upload_ends_it(store: Store) -> None:
+async def test_a_disconnect_ends_an_upload(store: Store) -> None:
     sending = Upload(await in_thread(make_key, manage=True))
     sending.give(b"x")
     await store.has(1)
-    sending.leave()
+    sending.disconnect()
     async with asyncio.timeout(10):
         await sending.task
         await store.broke.wait()
 
 
-async def test_a_key_that_only_manages_was_used(host: Host, upstream: Upstream) -> None:
+async def test_a_key_that_only_manages_counts_as_used(host: Host, upstream: Upstream) -> None:
     token = await in_thread(make_key, manage=True)
     await with_key(token, body={"model": "x"}, target="/api/pull").end()
     await route_cache.close_current()
     assert (await in_thread(ApiKey.objects.get)).last_used_at is not None
 
 
-async def test_its_limits_hold_for_lists_and_changes_too(host: Host, upstream: Upstream) -> None:
+async def test_limits_apply_to_lists_and_changes_too(host: Host, upstream: Upstream) -> None:
     token = await in_thread(make_key, manage=True, requests_a_minute=2)
     assert (await with_key(token, target="/api/ps", method="GET").end()).status == 200
     assert (await with_key(token, body={}, target="/api/pull").end()).status == 200
-    got = await with_key(token, body={"model": "x"}, target="/api/show").end()
-    assert (got.status, type(got.json()["error"])) == (429, str)
-    assert int(got.headers["retry-after"]) >= 1
+    reply = await with_key(token, body={"model": "x"}, target="/api/show").end()
+    assert (reply.status, type(reply.json()["error"])) == (429, str)
+    assert int(reply.headers["retry-after"]) >= 1

@@ -1,4 +1,4 @@
-"""Keys: who gets in with one, how far, how often, and what is counted of it."""
+"""API keys: what they open, their limits, and their usage."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ async def until_refused(token: str) -> None:
     await until_async(is_refused)
 
 
-async def test_a_key_lets_in_from_anywhere(host: Host, upstream: Upstream) -> None:
+async def test_a_key_works_from_anywhere(host: Host, upstream: Upstream) -> None:
     token = await in_thread(make_key)
     assert (await ask(client="192.0.2.7").end()).status == 401
     assert (await with_key(token).end()).status == 200
-    got = await ask(client="192.0.2.7", X_Api_Key=token).end()
-    assert got.status == 200
-    assert all("Authorization" not in headers for _, _, headers in upstream.asked)
+    reply = await ask(client="192.0.2.7", X_Api_Key=token).end()
+    assert reply.status == 200
+    assert all("Authorization" not in headers for _, _, headers in upstream.received)
 
 
-async def test_a_word_that_is_no_key_of_ours_is_as_none(host: Host, upstream: Upstream) -> None:
-    """Clients send some word even where none is needed."""
+async def test_a_token_that_is_no_key_of_ours_is_ignored(host: Host, upstream: Upstream) -> None:
+    """Clients send some token even to servers that need none."""
     assert (await ask(Authorization="Bearer ollama").end()).status == 200
     assert (await with_key("ollama").end()).status == 401
 
 
-async def test_a_wrong_expired_or_turned_off_key_does_not(
+async def test_a_wrong_expired_or_turned_off_key_is_refused(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = datetime.now(UTC)
@@ -72,24 +72,24 @@ async def test_a_wrong_expired_or_turned_off_key_does_not(
     await until_refused(token)
 
 
-async def test_a_key_is_for_its_hosts_and_its_profiles(host: Host, upstream: Upstream) -> None:
+async def test_a_key_works_for_its_hosts_and_profiles_only(host: Host, upstream: Upstream) -> None:
     await in_thread(add_host, "den", upstream.url, "mid-b")
     den = await in_thread(make_key, hosts=("den",))
-    got = await with_key(den).end()
-    assert got.headers["x-switchboard-model"] == "mid-b", "a key for one host need not name it"
+    reply = await with_key(den).end()
+    assert reply.headers["x-switchboard-model"] == "mid-b", "a key for one host need not name it"
     assert (await with_key(den, target="/v1/chat/completions?host=tower").end()).status == 403
     await in_thread(make.profile, "tiny-a")
     await in_thread(set_active, host, Spec("mid-a", "mid-a"))
     narrow = await in_thread(make_key, profiles=("tiny-a",))
-    got = await with_key(narrow).end()
-    assert (got.status, got.json()["error"]["code"]) == (403, "not_allowed")
+    reply = await with_key(narrow).end()
+    assert (reply.status, reply.json()["error"]["code"]) == (403, "not_allowed")
 
 
 MANAGE = [("/api/pull", "POST"), ("/api/delete", "DELETE"), ("/api/copy", "POST")]
 
 
 @pytest.mark.parametrize(("path", "method"), MANAGE)
-async def test_changing_a_host_takes_a_key_that_may(
+async def test_changing_a_host_needs_a_key_with_the_scope(
     host: Host, upstream: Upstream, path: str, method: str
 ) -> None:
     plain, manager = await in_thread(make_key), await in_thread(make_key, manage=True)
@@ -97,12 +97,12 @@ async def test_changing_a_host_takes_a_key_that_may(
     assert (await ask(body, target=path, method=method).end()).status == 401
     refused = await with_key(plain, body=body, target=path, method=method).end()
     assert (refused.status, type(refused.json()["error"])) == (403, str)
-    assert not upstream.asked
+    assert not upstream.received
     assert (await with_key(manager, body=body, target=path, method=method).end()).status == 200
-    assert (upstream.asked[0][0], upstream.body()) == (path, body)
+    assert (upstream.received[0][0], upstream.body()) == (path, body)
 
 
-async def test_requests_a_minute_and_at_once_are_bounded(host: Host, upstream: Upstream) -> None:
+async def test_requests_a_minute_and_at_once_are_limited(host: Host, upstream: Upstream) -> None:
     go_on = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -112,20 +112,20 @@ async def test_requests_a_minute_and_at_once_are_bounded(host: Host, upstream: U
     upstream.answer = answer
     token = await in_thread(make_key, at_once=1, requests_a_minute=2)
     first = with_key(token)
-    await until_async(lambda: upstream.asked)
-    got = await with_key(token).end()
-    assert (got.status, got.json()["error"]["code"]) == (429, "rate_limit_exceeded")
-    assert int(got.headers["retry-after"]) >= 1
+    await until_async(lambda: upstream.received)
+    reply = await with_key(token).end()
+    assert (reply.status, reply.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert int(reply.headers["retry-after"]) >= 1
     go_on.set()
     assert (await first.end()).status == 200
     assert (await with_key(token).end()).status == 200
-    got = await with_key(token).end()
-    assert (got.status, "a minute" in got.json()["error"]["message"]) == (429, True)
+    reply = await with_key(token).end()
+    assert (reply.status, "a minute" in reply.json()["error"]["message"]) == (429, True)
 
 
-async def test_what_was_asked_is_counted_by_key_and_model(host: Host, upstream: Upstream) -> None:
+async def test_usage_is_counted_by_key_and_model(host: Host, upstream: Upstream) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
-        if len(upstream.asked) == 2:
+        if len(upstream.received) == 2:
             return web.json_response({"error": "no"}, status=500)
         return web.json_response({"usage": {"prompt_tokens": 3, "completion_tokens": 4}})
 
@@ -151,15 +151,15 @@ TOKENS: list[tuple[str, dict[str, Any], tuple[int, int]]] = [
     ("/api/generate", {"done": True, "prompt_eval_count": 7, "eval_count": 8}, (7, 8)),
     ("/v1/completions", {"usage": {"prompt_tokens": 1, "completion_tokens": 2}}, (1, 2)),
     ("/v1/responses", {"usage": {"input_tokens": 3, "output_tokens": 4}}, (3, 4)),
-    # Before something long, as `logprobs`.
+    # Before something long, such as `logprobs`.
     ("/api/chat", {"prompt_eval_count": 7, "eval_count": 8, "logprobs": [0] * 2000}, (7, 8)),
-    # What a model says of tokens is none of them.
+    # What the model writes about tokens does not count.
     ("/api/chat", {"message": {"content": '"eval_count": 99'}}, (0, 0)),
 ]
 
 
 @pytest.mark.parametrize(("path", "answered", "tokens"), TOKENS)
-async def test_tokens_are_counted_as_each_address_tells_them(
+async def test_tokens_are_counted_on_every_path(
     host: Host, upstream: Upstream, path: str, answered: dict[str, Any], tokens: tuple[int, int]
 ) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -174,7 +174,7 @@ async def test_tokens_are_counted_as_each_address_tells_them(
 
 @pytest.mark.django_db
 class TestRecords:
-    def test_only_its_digest_is_kept_and_an_entry_tells_of_it(self) -> None:
+    def test_only_the_digest_is_stored_and_an_entry_is_written(self) -> None:
         key_id, token = keys.make_key(NewKey("bot", manage=True), ADMIN)
         row = ApiKey.objects.get(pk=key_id)
         assert token.startswith("sb-")
@@ -185,7 +185,7 @@ class TestRecords:
         assert token not in entry.body
         assert row.sha256 not in entry.body
 
-    def test_what_is_wrong_with_a_new_key_is_said(self) -> None:
+    def test_an_impossible_key_is_refused(self) -> None:
         clock = FakeClock()
         for new, error in (
             (NewKey(" "), BadRequest),

@@ -1,4 +1,4 @@
-"""A key that does not work is told to the trail, and does not fill it."""
+"""Refused keys are recorded in the audit trail, and do not fill it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SENT = "sb-canary-key-that-never-was-4d1a"
 
 
 @pytest.fixture(autouse=True)
-def nothing_told_yet() -> Iterator[None]:
+def nothing_recorded_yet() -> Iterator[None]:
     refused_keys.throttle.reset()
     yield
     refused_keys.throttle.reset()
@@ -30,12 +30,12 @@ def refused() -> list[tuple[str, dict[str, Any]]]:
     return [(row.actor, row.facts) for row in rows]
 
 
-async def test_an_unknown_key_is_told_and_nothing_of_it_is_kept(
+async def test_an_unknown_key_is_recorded_and_nothing_of_it_is_stored(
     host: Host, upstream: Upstream
 ) -> None:
     assert (await ask(Authorization=f"Bearer {SENT}").end()).status == 401
-    told = await in_thread(refused)
-    assert told == [("unknown client", {"why": "no such key", "more": 0})]
+    recorded = await in_thread(refused)
+    assert recorded == [("unknown client", {"why": "no such key", "more": 0})]
     bodies = await in_thread(lambda: "".join(row.body for row in LedgerRow.objects.all()))
     assert "canary" not in bodies
 
@@ -54,7 +54,7 @@ async def test_a_key_that_once_worked_is_named(host: Host, upstream: Upstream) -
     assert (origin.ip, origin.agent) == ("192.0.2.7", "curl")
 
 
-async def test_a_client_that_asks_again_and_again_is_one_entry(
+async def test_a_client_that_keeps_asking_is_one_entry(
     host: Host, upstream: Upstream, monkeypatch: Any
 ) -> None:
     for _ in range(20):
@@ -65,13 +65,13 @@ async def test_a_client_that_asks_again_and_again_is_one_entry(
     assert (await in_thread(refused))[1][1]["more"] == 19
 
 
-async def test_many_keys_and_addresses_do_not_fill_the_trail_either(transactional_db: None) -> None:
+async def test_many_keys_and_addresses_do_not_fill_the_trail(transactional_db: None) -> None:
     for n in range(refused_keys.MAX_PER_INTERVAL + 20):
         await refused_keys.record_refused_key(f"{SENT}{n}", f"198.51.100.{n}", "")
     assert len(await in_thread(refused)) == refused_keys.MAX_PER_INTERVAL
 
 
-async def test_a_client_is_refused_also_while_nothing_can_be_written(
+async def test_a_client_is_refused_even_if_nothing_can_be_recorded(
     host: Host, upstream: Upstream, monkeypatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     def away(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""The gateway in front of a simulated Ollama: whole and streamed, passed through and translated."""
+"""The gateway in front of a simulated host: whole and streamed, unchanged and translated."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def load(url: str, spec: Spec) -> Any:
 @pytest.mark.fact(12)
 @pytest.mark.parametrize("spec", [PLAIN, TUNED], ids=["passed", "translated"])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_comes_and_nothing_is_loaded_anew(
+async def test_a_reply_comes_and_nothing_is_reloaded(
     transactional_db: None, settings: Any, simulated: str, spec: Spec, stream: bool
 ) -> None:
     settings.SWITCHER_OPEN_GATEWAY = True
@@ -53,18 +53,18 @@ async def test_an_answer_comes_and_nothing_is_loaded_anew(
     await in_thread(set_active, host, spec)
     before = await in_thread(load, simulated, spec)
     try:
-        got = await ask({**HELLO, "stream": stream, "max_tokens": 4, "keep_alive": "1s"}).end()
+        reply = await ask({**HELLO, "stream": stream, "max_tokens": 4, "keep_alive": "1s"}).end()
     finally:
         await relay.close()
-    assert got.status == 200, got.body
+    assert reply.status == 200, reply.body
     if stream:
-        assert got.body.endswith(b"data: [DONE]\n\n")
-        parts = [e["choices"][0]["delta"].get("content", "") for e in got.events()[:-1]]
+        assert reply.body.endswith(b"data: [DONE]\n\n")
+        parts = [e["choices"][0]["delta"].get("content", "") for e in reply.events()[:-1]]
         text = "".join(parts)
     else:
-        text = json.loads(got.body)["choices"][0]["message"]["content"]
+        text = json.loads(reply.body)["choices"][0]["message"]["content"]
     assert text.startswith("[mid-a]")
     after = await in_thread(loaded, simulated)
     assert after["context_length"] == before["context_length"]
     ends = [datetime.fromisoformat(row["expires_at"]) for row in (before, after)]
-    assert ends[1] >= ends[0], "the client's keep-alive stays outside"
+    assert ends[1] >= ends[0], "the client's keep-alive is not forwarded"

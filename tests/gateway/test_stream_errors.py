@@ -1,4 +1,4 @@
-"""Streams that do not come to their end: what the client is told, and what is counted."""
+"""Streams that end too early: what the client gets, and what is counted."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ STREAMS = {
 
 
 def dying(headers: dict[str, str], parts: list[bytes]) -> Any:
-    """Sends these parts, and then closes its connection without an end of the answer."""
+    """Send these parts, then close the connection in the middle of the reply."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers=headers)
@@ -62,7 +62,7 @@ async def broken(upstream: Upstream, path: str, *more: bytes) -> Exchange:
 
 
 def events_of(body: bytes) -> list[tuple[str, Any]]:
-    """Name and data of each server-sent event."""
+    """Return name and data of each server-sent event."""
     found = []
     for text in body.decode().split("\n\n"):
         lines = dict(line.split(": ", 1) for line in text.splitlines())
@@ -73,45 +73,45 @@ def events_of(body: bytes) -> list[tuple[str, Any]]:
 
 @pytest.mark.parametrize("path", STREAMS)
 async def test_no_stream_ends_silently(host: Host, upstream: Upstream, path: str) -> None:
-    got = await broken(upstream, path)
+    reply = await broken(upstream, path)
     begun = b"".join(STREAMS[path][1])
-    assert got.body.startswith(begun)
-    rest = got.body.removeprefix(begun)
+    assert reply.body.startswith(begun)
+    rest = reply.body.removeprefix(begun)
     if path.startswith("/api/"):
         assert "broke off" in json.loads(rest)["error"]
     else:
         _, last = events_of(rest)[-1]
         assert "broke off" in last["error"]["message"]
-    assert got.ended
+    assert reply.ended
 
 
-async def test_a_response_that_broke_is_failed_in_its_own_words(
+async def test_a_response_that_broke_ends_with_its_own_failure_events(
     host: Host, upstream: Upstream
 ) -> None:
-    got = await broken(upstream, "/v1/responses")
-    (one, failed), (two, told) = events_of(got.body)[-2:]
+    reply = await broken(upstream, "/v1/responses")
+    (one, failed), (two, raised) = events_of(reply.body)[-2:]
     assert (one, failed["type"], failed["sequence_number"]) == (*["response.failed"] * 2, 6)
     assert failed["response"] | {"error": None} == {
         "id": "resp_7", "object": "response", "created_at": 12, "status": "failed",
         "model": "mid-a", "output": [], "error": None,
     }  # fmt: skip
     assert failed["response"]["error"]["code"] == "server_error"
-    assert (two, told["type"], told["sequence_number"]) == ("error", "error", 7)
-    assert told["message"] == failed["response"]["error"]["message"]
+    assert (two, raised["type"], raised["sequence_number"]) == ("error", "error", 7)
+    assert raised["message"] == failed["response"]["error"]["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
 async def test_openais_own_package_raises_where_a_stream_broke(
     host: Host, upstream: Upstream, path: str
 ) -> None:
-    """It raises for an event that has an `error` in it, and for nothing else."""
-    got = await broken(upstream, path)
+    """The package raises only for an event that has an `error` in it."""
+    reply = await broken(upstream, path)
 
-    def reply(request: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(200, headers=EVENTS, content=got.body)
+    def respond(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers=EVENTS, content=reply.body)
 
     def read() -> None:
-        http = openai.DefaultHttpxClient(transport=httpx2.MockTransport(reply))
+        http = openai.DefaultHttpxClient(transport=httpx2.MockTransport(respond))
         with openai.OpenAI(api_key="x", base_url="http://here/v1", http_client=http) as client:
             if path == "/v1/responses":
                 list(client.responses.create(model="x", input="Hi", stream=True))
@@ -123,44 +123,46 @@ async def test_openais_own_package_raises_where_a_stream_broke(
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "reported"),
     [
         ("/api/chat", b'{"error":"an error was encountered: unexpected EOF"}\n'),
         ("/v1/chat/completions", b'data: {"error":{"message":"unexpected EOF"}}\n\n'),
         ("/v1/responses", b'event: error\ndata: {"type":"error","message":"unexpected EOF"}\n\n'),
     ],
 )
-async def test_what_the_host_tells_itself_is_told_once(
-    host: Host, upstream: Upstream, path: str, told: bytes
+async def test_an_error_that_the_host_reported_is_not_repeated(
+    host: Host, upstream: Upstream, path: str, reported: bytes
 ) -> None:
-    got = await broken(upstream, path, told)
-    assert got.body == b"".join(STREAMS[path][1]) + told
+    reply = await broken(upstream, path, reported)
+    assert reply.body == b"".join(STREAMS[path][1]) + reported
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/responses"])
-async def test_what_the_host_began_to_tell_is_told_anew(
+async def test_an_error_that_was_cut_short_is_reported_again(
     host: Host, upstream: Upstream, path: str
 ) -> None:
     begun = b'{"error":"an err' if path == "/api/chat" else b'data: {"error":{"mess'
-    got = await broken(upstream, path, begun)
-    assert b"broke off" in got.body.removeprefix(b"".join(STREAMS[path][1]) + begun)
+    reply = await broken(upstream, path, begun)
+    assert b"broke off" in reply.body.removeprefix(b"".join(STREAMS[path][1]) + begun)
 
 
-async def test_a_model_that_writes_of_errors_is_no_error(host: Host, upstream: Upstream) -> None:
-    said = json.dumps({"message": {"content": '\n{"error":"no"}'}, "done": False}).encode() + b"\n"
-    got = await broken(upstream, "/api/chat", said)
-    assert "broke off" in json.loads(got.body.splitlines()[-1])["error"]
+async def test_an_error_written_by_the_model_is_no_error(host: Host, upstream: Upstream) -> None:
+    written = (
+        json.dumps({"message": {"content": '\n{"error":"no"}'}, "done": False}).encode() + b"\n"
+    )
+    reply = await broken(upstream, "/api/chat", written)
+    assert "broke off" in json.loads(reply.body.splitlines()[-1])["error"]
 
 
 async def counted() -> tuple[int, int, int]:
-    """Requests, errors and tokens out, once what was counted is written."""
+    """Write what was counted, and return requests, errors and tokens out."""
     await route_cache.close_current()
     row = await in_thread(Usage.objects.get)
     return row.requests, row.errors, row.tokens_out
 
 
 @pytest.mark.parametrize("path", STREAMS)
-async def test_a_stream_that_broke_is_an_error_and_its_pieces_are_counted(
+async def test_a_stream_that_broke_counts_as_an_error_with_its_tokens(
     host: Host, upstream: Upstream, path: str
 ) -> None:
     await broken(upstream, path)
@@ -168,7 +170,7 @@ async def test_a_stream_that_broke_is_an_error_and_its_pieces_are_counted(
 
 
 @pytest.mark.parametrize("path", STREAMS)
-async def test_a_stream_that_its_client_cut_is_none_but_its_pieces_are_counted(
+async def test_a_stream_that_the_client_cut_is_no_error_but_its_tokens_count(
     host: Host, upstream: Upstream, path: str
 ) -> None:
     headers, parts = STREAMS[path]
@@ -180,37 +182,37 @@ async def test_a_stream_that_its_client_cut_is_none_but_its_pieces_are_counted(
         try:
             await asyncio.Event().wait()
         finally:
-            upstream.left.set()
+            upstream.client_left.set()
         return response
 
     upstream.answer = answer
-    got = ask({"model": "x", "stream": True}, target=path)
-    await got.next_part()
-    got.leave()
+    reply = ask({"model": "x", "stream": True}, target=path)
+    await reply.next_part()
+    reply.disconnect()
     async with asyncio.timeout(10):
-        await got.task
-        await upstream.left.wait()
+        await reply.task
+        await upstream.client_left.wait()
     assert await counted() == (1, 0, 2)
 
 
-async def test_who_leaves_before_the_first_byte_is_no_error_of_the_hosts(
+async def test_a_disconnect_before_the_first_byte_is_no_error(
     host: Host, upstream: Upstream
 ) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
-        upstream.left.set()
+        upstream.client_left.set()
         await asyncio.Event().wait()
         raise AssertionError
 
     upstream.answer = answer
-    got = ask()
+    reply = ask()
     async with asyncio.timeout(10):
-        await upstream.left.wait()
-        got.leave()
-        await got.task
+        await upstream.client_left.wait()
+        reply.disconnect()
+        await reply.task
     assert await counted() == (1, 0, 0)
 
 
-async def test_a_host_that_is_gone_is_an_error(host: Host, upstream: Upstream) -> None:
+async def test_a_host_that_dies_counts_as_an_error(host: Host, upstream: Upstream) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         cut(request)
         return web.Response()
@@ -221,10 +223,10 @@ async def test_a_host_that_is_gone_is_an_error(host: Host, upstream: Upstream) -
 
 
 @pytest.mark.parametrize(("stream", "status"), [(True, 504), (False, 200)])
-async def test_only_a_stream_has_to_begin_soon(
+async def test_only_a_stream_has_to_start_soon(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, stream: bool, status: int
 ) -> None:
-    """An answer that comes whole begins when all of it was made."""
+    """A whole reply begins when all of it was generated."""
     monkeypatch.setattr(streaming, "FIRST_PART_TIMEOUT_S", 0.05)
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -234,8 +236,8 @@ async def test_only_a_stream_has_to_begin_soon(
         return web.json_response({"choices": []})
 
     upstream.answer = answer
-    got = await ask({"model": "x", "stream": stream}, target="/v1/chat/completions").end()
-    assert got.status == status
+    reply = await ask({"model": "x", "stream": stream}, target="/v1/chat/completions").end()
+    assert reply.status == status
 
 
 TOOL = {"function": {"name": "f", "arguments": {"done": True, "code": "yield\ndata: [DONE]"}}}
@@ -245,29 +247,27 @@ IN_LINE = json.dumps({"message": {"tool_calls": [TOOL]}, "done": False}, separat
 
 @pytest.mark.fact(10)
 @pytest.mark.parametrize(
-    ("path", "kind", "said"),
+    ("path", "kind", "written"),
     [
         ("/v1/chat/completions", "text/event-stream", b"data: " + IN_EVENT + b"\n\n"),
         ("/v1/responses", "text/event-stream", b"data: event: response.completed\n\n"),
         ("/api/chat", "application/x-ndjson", IN_LINE.encode() + b"\n"),
     ],
 )
-async def test_an_end_that_the_model_only_speaks_of_is_none(
-    host: Host, upstream: Upstream, path: str, kind: str, said: bytes
+async def test_a_model_cannot_forge_the_stream_terminator(
+    host: Host, upstream: Upstream, path: str, kind: str, written: bytes
 ) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
-        return web.Response(body=said, headers={"Content-Type": kind})
+        return web.Response(body=written, headers={"Content-Type": kind})
 
     upstream.answer = answer
-    got = await ask({"messages": [], "stream": True}, target=path).end()
-    assert got.body.startswith(said)
-    assert b"stopped before it had ended" in got.body.removeprefix(said)
+    reply = await ask({"messages": [], "stream": True}, target=path).end()
+    assert reply.body.startswith(written)
+    assert b"stopped before it had ended" in reply.body.removeprefix(written)
 
 
-async def test_a_last_line_that_is_long_and_comes_in_pieces_is_an_end(
-    host: Host, upstream: Upstream
-) -> None:
-    """`/api/generate` ends with the whole context, as numbers."""
+async def test_a_long_last_line_in_pieces_ends_the_stream(host: Host, upstream: Upstream) -> None:
+    """`/api/generate` ends with the whole context as a list of numbers."""
     last = json.dumps({"response": "", "done": True, "context": list(range(20_000))}).encode()
     lines = b'{"response":"Hi","done":false}\n' + last + b"\n"
 
@@ -279,11 +279,11 @@ async def test_a_last_line_that_is_long_and_comes_in_pieces_is_an_end(
         return response
 
     upstream.answer = answer
-    got = await ask({"prompt": "Hello", "stream": True}, target="/api/generate").end()
-    assert got.body == lines
+    reply = await ask({"prompt": "Hello", "stream": True}, target="/api/generate").end()
+    assert reply.body == lines
 
 
-async def test_a_server_that_ends_tells_so_in_the_stream(host: Host, upstream: Upstream) -> None:
+async def test_a_server_that_stops_says_so_in_the_stream(host: Host, upstream: Upstream) -> None:
     stay = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -294,19 +294,19 @@ async def test_a_server_that_ends_tells_so_in_the_stream(host: Host, upstream: U
         return response
 
     upstream.answer = answer
-    got = ask({"messages": [], "stream": True})
-    await got.next_part()
-    got.task.cancel()  # as servers do with what has not ended when they have to
-    await asyncio.gather(got.task, return_exceptions=True)
+    reply = ask({"messages": [], "stream": True})
+    await reply.next_part()
+    reply.task.cancel()  # as servers do with unfinished requests when they stop
+    await asyncio.gather(reply.task, return_exceptions=True)
     stay.set()
-    assert "is stopped" in json.loads((await got.next_part())[6:])["error"]["message"]
-    assert got.ended
+    assert "is stopped" in json.loads((await reply.next_part())[6:])["error"]["message"]
+    assert reply.ended
 
 
-async def test_who_takes_nothing_for_long_is_left(
+async def test_a_client_that_takes_nothing_is_disconnected(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The model stays busy as long as somebody listens, and a switch waits for it."""
+    """The model stays busy as long as a client is connected, and a switch waits for it."""
     monkeypatch.setattr(streaming, "CLIENT_TIMEOUT_S", 0.1)
     left = asyncio.Event()
 
@@ -321,16 +321,16 @@ async def test_who_takes_nothing_for_long_is_left(
             left.set()
 
     upstream.answer = answer
-    got = ask({"messages": [], "stream": True})
-    got.task.cancel()
-    await asyncio.gather(got.task, return_exceptions=True)
+    reply = ask({"messages": [], "stream": True})
+    reply.task.cancel()
+    await asyncio.gather(reply.task, return_exceptions=True)
 
     async def take_nothing(message: Any) -> None:
         await asyncio.Event().wait()
 
-    got.incoming.put_nowait({"type": "http.request", "body": b'{"messages":[],"stream":true}'})
+    reply.incoming.put_nowait({"type": "http.request", "body": b'{"messages":[],"stream":true}'})
     async with asyncio.timeout(10):
-        await app(got.scope, got.incoming.get, take_nothing)
+        await app(reply.scope, reply.incoming.get, take_nothing)
         await left.wait()
 
 
@@ -347,13 +347,13 @@ async def test_after_the_head_the_first_part_has_a_time_limit(
         return response
 
     upstream.answer = answer
-    got = await ask({"messages": [], "stream": True}).end()
+    reply = await ask({"messages": [], "stream": True}).end()
     stay.set()
-    assert got.status == 504
+    assert reply.status == 504
 
 
 @pytest.mark.parametrize("path", ["/api/tags", "/api/version", "/api/ps"])
-async def test_a_list_of_a_hung_host_is_not_waited_for_for_long(
+async def test_a_list_of_a_hung_host_times_out(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     monkeypatch.setattr(model_lists, "LIST_TIMEOUT_S", 0.1)
@@ -364,7 +364,7 @@ async def test_a_list_of_a_hung_host_is_not_waited_for_for_long(
         return web.json_response({})
 
     upstream.answer = answer
-    got = await ask(target=path, method="GET").end()
+    reply = await ask(target=path, method="GET").end()
     stay.set()
-    assert got.status == 504
-    assert "did not answer" in got.json()["error"]
+    assert reply.status == 504
+    assert "did not answer" in reply.json()["error"]

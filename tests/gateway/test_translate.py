@@ -31,9 +31,9 @@ LAST = {"done_reason": "stop", "prompt_eval_count": 7, "eval_count": 3}
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 
 
-def test_runner_options_and_keep_alive_are_those_it_was_loaded_with() -> None:
-    made = chat(keep_alive="1m", options={"num_ctx": 1})
-    assert made == {
+def test_runner_options_and_keep_alive_are_those_of_the_loaded_model() -> None:
+    translated = chat(keep_alive="1m", options={"num_ctx": 1})
+    assert translated == {
         "model": "mid-a",
         "messages": [USER],
         "stream": False,
@@ -42,18 +42,18 @@ def test_runner_options_and_keep_alive_are_those_it_was_loaded_with() -> None:
     }
 
 
-def test_for_ever_is_the_number() -> None:
+def test_forever_is_sent_as_a_number() -> None:
     """Fact 7: the server refuses the string."""
-    made = to_chat({"messages": []}, "mid-a", Spec("", "mid-a", "forever", {"num_ctx": 1}))
-    assert made["keep_alive"] == -1
+    translated = to_chat({"messages": []}, "mid-a", Spec("", "mid-a", "forever", {"num_ctx": 1}))
+    assert translated["keep_alive"] == -1
 
 
-def test_sampling_is_mapped_and_the_clients_goes_first() -> None:
-    made = chat(
+def test_sampling_options_are_mapped_and_the_clients_win() -> None:
+    translated = chat(
         stream=True, temperature=0, top_p=0.5, max_tokens=9, seed=1, stop="X", presence_penalty=1
     )
-    assert made["stream"] is True
-    assert made["options"] == {
+    assert translated["stream"] is True
+    assert translated["options"] == {
         "num_ctx": 8192,
         "temperature": 0,
         "top_p": 0.5,
@@ -66,7 +66,7 @@ def test_sampling_is_mapped_and_the_clients_goes_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "made"),
+    ("response_format", "translated"),
     [
         ({"type": "json_object"}, "json"),
         (
@@ -76,8 +76,8 @@ def test_sampling_is_mapped_and_the_clients_goes_first() -> None:
         ({"type": "text"}, None),
     ],
 )
-def test_response_formats_are_mapped(wanted: dict[str, Any], made: Any) -> None:
-    assert chat(response_format=wanted).get("format") == made
+def test_response_formats_are_mapped(response_format: dict[str, Any], translated: Any) -> None:
+    assert chat(response_format=response_format).get("format") == translated
 
 
 def test_reasoning_effort_is_mapped() -> None:
@@ -86,27 +86,29 @@ def test_reasoning_effort_is_mapped() -> None:
     assert "think" not in chat()
 
 
-def test_parts_become_messages_and_images() -> None:
+def test_content_parts_become_messages_and_images() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}}
-    made = chat(messages=[{"role": "user", "content": [{"type": "text", "text": "see"}, image]}])
-    assert made["messages"] == [
+    translated = chat(
+        messages=[{"role": "user", "content": [{"type": "text", "text": "see"}, image]}]
+    )
+    assert translated["messages"] == [
         {"role": "user", "content": "see"},
         {"role": "user", "content": "", "images": ["QUJD"]},
     ]
 
 
-def test_tool_calls_go_there_and_their_results_find_their_name() -> None:
+def test_tool_calls_and_their_results_are_translated() -> None:
     tools = [{"type": "function", "function": {"name": "now"}}]
     call = {"id": "c1", "type": "function", "function": {"name": "now", "arguments": '{"z":1}'}}
-    made = chat(
+    translated = chat(
         tools=tools,
         messages=[
             {"role": "assistant", "content": None, "tool_calls": [call]},
             {"role": "tool", "tool_call_id": "c1", "content": "12:00"},
         ],
     )
-    assert made["tools"] == tools
-    assert made["messages"] == [
+    assert translated["tools"] == tools
+    assert translated["messages"] == [
         {
             "role": "assistant",
             "content": "",
@@ -149,38 +151,36 @@ def test_lines_cut_anywhere_give_the_same_events() -> None:
     assert texts.pop().endswith(b"data: [DONE]\n\n")
 
 
-def test_tool_calls_come_back_as_text() -> None:
+def test_tool_calls_in_replies_have_their_arguments_as_text() -> None:
     call = {"function": {"name": "now", "arguments": {"zone": "UTC"}}}
     message = {"role": "assistant", "content": "", "thinking": "hm", "tool_calls": [call]}
-    made = ChatTranslator("mid-a").whole({"message": message, "done": True, **LAST})
-    choice = made["choices"][0]
+    translated = ChatTranslator("mid-a").whole({"message": message, "done": True, **LAST})
+    choice = translated["choices"][0]
     assert choice["finish_reason"] == "tool_calls"
     assert choice["message"]["reasoning"] == "hm"
-    made_call = choice["message"]["tool_calls"][0]
-    assert made_call["function"] == {"name": "now", "arguments": '{"zone": "UTC"}'}
-    assert made_call["id"].startswith("call_")
+    tool_call = choice["message"]["tool_calls"][0]
+    assert tool_call["function"] == {"name": "now", "arguments": '{"zone": "UTC"}'}
+    assert tool_call["id"].startswith("call_")
 
 
-async def test_a_profile_with_runner_options_is_asked_by_api_chat(
-    host: Host, upstream: Upstream
-) -> None:
-    """Fact 12: through /v1 the model would be loaded anew, with the server's defaults."""
+async def test_a_profile_with_runner_options_uses_api_chat(host: Host, upstream: Upstream) -> None:
+    """Fact 12: through /v1 the model would be reloaded with the server's defaults."""
     await in_thread(set_active, host, SPEC)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         return web.json_response(json.loads(line("Hello", done=True, **LAST)))
 
     upstream.answer = answer
-    got = await ask({**HELLO, "keep_alive": 0}).end()
-    assert upstream.asked[0][0] == "/api/chat"
+    reply = await ask({**HELLO, "keep_alive": 0}).end()
+    assert upstream.received[0][0] == "/api/chat"
     assert upstream.body()["options"]["num_ctx"] == 8192
     assert upstream.body()["keep_alive"] == "2h"
-    assert got.headers["x-switchboard-model"] == "mid-a"
-    made = got.json()
-    assert made["object"] == "chat.completion"
-    assert made["model"] == "mid-a"
-    assert made["usage"] == USAGE
-    assert made["choices"] == [
+    assert reply.headers["x-switchboard-model"] == "mid-a"
+    translated = reply.json()
+    assert translated["object"] == "chat.completion"
+    assert translated["model"] == "mid-a"
+    assert translated["usage"] == USAGE
+    assert translated["choices"] == [
         {
             "index": 0,
             "message": {"role": "assistant", "content": "Hello"},
@@ -189,7 +189,7 @@ async def test_a_profile_with_runner_options_is_asked_by_api_chat(
     ]
 
 
-async def test_its_stream_comes_as_events(host: Host, upstream: Upstream) -> None:
+async def test_a_translated_stream_comes_as_events(host: Host, upstream: Upstream) -> None:
     await in_thread(set_active, host, SPEC)
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -198,9 +198,9 @@ async def test_its_stream_comes_as_events(host: Host, upstream: Upstream) -> Non
 
     upstream.answer = answer
     usage = {"stream_options": {"include_usage": True}}
-    got = await ask({**HELLO, "stream": True, **usage}).end()
-    assert got.headers["content-type"] == "text/event-stream"
-    *chunks, last, done = got.events()
+    reply = await ask({**HELLO, "stream": True, **usage}).end()
+    assert reply.headers["content-type"] == "text/event-stream"
+    *chunks, last, done = reply.events()
     assert done == "DONE"
     assert "".join(c["choices"][0]["delta"]["content"] for c in chunks) == "Hello"
     assert [c["choices"][0]["finish_reason"] for c in chunks] == [None, None, "stop"]
@@ -217,7 +217,7 @@ async def test_its_stream_comes_as_events(host: Host, upstream: Upstream) -> Non
         (line("Hel") + b"[]\n", "not JSON"),
     ],
 )
-async def test_a_stream_that_was_not_done_ends_with_an_error(
+async def test_a_translated_stream_that_is_not_done_ends_with_an_error(
     host: Host, upstream: Upstream, body: bytes, text: str
 ) -> None:
     """Fact 10: a 200 is not a success."""
@@ -227,8 +227,8 @@ async def test_a_stream_that_was_not_done_ends_with_an_error(
         return web.Response(body=body, headers=NDJSON)
 
     upstream.answer = answer
-    got = await ask({**HELLO, "stream": True}).end()
-    assert text in got.events()[-1]["error"]["message"]
+    reply = await ask({**HELLO, "stream": True}).end()
+    assert text in reply.events()[-1]["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ async def test_a_stream_that_was_not_done_ends_with_an_error(
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_the_host_refuses_comes_in_openais_shape(
+async def test_the_hosts_errors_come_in_openais_style(
     host: Host, upstream: Upstream, status: int, answered: Any, expected: int, stream: bool
 ) -> None:
     await in_thread(set_active, host, SPEC)
@@ -252,6 +252,6 @@ async def test_what_the_host_refuses_comes_in_openais_shape(
         return web.json_response(answered, status=status)
 
     upstream.answer = answer
-    got = await ask({**HELLO, "stream": stream}).end()
-    assert got.status == expected
-    assert set(got.json()["error"]) == {"message", "type", "param", "code"}
+    reply = await ask({**HELLO, "stream": stream}).end()
+    assert reply.status == expected
+    assert set(reply.json()["error"]) == {"message", "type", "param", "code"}

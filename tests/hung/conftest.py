@@ -13,13 +13,13 @@ from tests.hung.server import A, Ollama
 
 ANNA = Actor("anna", "page")
 DEADLINE_S = 0.3
-# What is promised: each call ends within its deadline and a second.
+# The promise: each call ends within its deadline and a second.
 BOUND_S = DEADLINE_S + 1.0
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A load of mid-b has DEADLINE_S, and nobody waits for a server to come back."""
+    """Give a load of mid-b DEADLINE_S, and do not wait for a server to come back."""
 
     def load_timeout_s(spec: Spec, size: int) -> float:
         return DEADLINE_S if spec.tag == "mid-b" else 10.0
@@ -31,20 +31,20 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def shorten(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From now on each quick call has DEADLINE_S; for those that are answered badly."""
+    """Return a function that gives each quick call DEADLINE_S from then on."""
     return lambda: monkeypatch.setattr("switcher.ollama.client.QUICK_TIMEOUT_S", DEADLINE_S)
 
 
 @pytest.fixture
 def ollama() -> Iterator[Ollama]:
-    """mid-a is loaded; mid-b is on the disk."""
+    """A server with mid-a loaded and mid-b on its disk."""
     with server.ollama("mid-a:latest") as made:
         yield made
 
 
 @pytest.fixture
 def host(transactional_db: None, ollama: Ollama) -> Host:
-    """A host at that server, with mid-a active: only a swap leads to mid-b."""
+    """A host at that server with mid-a active, too small for an overlap."""
     return add_host("north-1", ollama.url)
 
 

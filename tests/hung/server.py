@@ -1,4 +1,4 @@
-"""A small Ollama over a raw socket that turns bad on demand: for all calls, or for some."""
+"""A small Ollama over raw sockets that turns bad on demand, for all calls or for some."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ GB = 1_000_000_000
 A, B = "a" * 64, "b" * 64
 DISK = {"mid-a:latest": A, "mid-b:latest": B}
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-MAX_SENT = 100_000_000  # of a body without an end: whoever reads on would get so much
+MAX_SENT = 100_000_000  # of an endless body
 
 Bad = Callable[[Peer], None]
 
 
 def says(answer: bytes) -> Bad:
-    """Answers with this and closes."""
+    """Answer with this and close."""
     return lambda peer: peer.send(answer)
 
 
@@ -32,12 +32,12 @@ def body(text: bytes, status: str = "200 OK") -> Bad:
 
 
 def silent(peer: Peer) -> None:
-    peer.sock.settimeout(0.05)  # between two looks at whether the test is over
+    peer.sock.settimeout(0.05)  # between two checks whether the test is over
     peer.hang()
 
 
 def then_silent(part: bytes) -> Bad:
-    """Begins an answer and never goes on."""
+    """Begin an answer and never go on."""
 
     def serve(peer: Peer) -> None:
         peer.send(part)
@@ -47,7 +47,7 @@ def then_silent(part: bytes) -> Bad:
 
 
 def drips(head: bytes, part: bytes) -> Bad:
-    """A byte each 50 ms, for ever."""
+    """Send a byte every 50 ms, for ever."""
 
     def serve(peer: Peer) -> None:
         peer.send(head)
@@ -59,7 +59,7 @@ def drips(head: bytes, part: bytes) -> Bad:
 
 
 def pours(head: bytes, part: bytes) -> Bad:
-    """The same again and again, as fast as it is read."""
+    """Send the same again and again, as fast as it is read."""
 
     def serve(peer: Peer) -> None:
         peer.send(head)
@@ -77,7 +77,7 @@ def resets(peer: Peer) -> None:
 
 
 def closes(peer: Peer) -> None:
-    """Without a word."""
+    """Close without an answer."""
 
 
 def redirects(where: str) -> Bad:
@@ -98,7 +98,7 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 LONG = OK + b"Content-Length: 100000000\r\n\r\n"
 HTML = b"<html><body>It works!</body></html>"
 
-# They do not come to an end by themselves: only a deadline or a bound ends them.
+# These do not end by themselves: only a deadline or a size limit ends them.
 ENDLESS: dict[str, Bad] = {
     "accepts and never answers": silent,
     "half a header, then silence": then_silent(b"HTTP/1.1 200 OK\r\nContent-Ty"),
@@ -110,7 +110,7 @@ ENDLESS: dict[str, Bad] = {
     "drips chunks": drips(CHUNKED, b"1\r\n \r\n"),
     "says 100 Continue for ever": drips(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
 }
-# A body of any size, a header of any length.
+# Bodies and headers of any length.
 HUGE: dict[str, Bad] = {
     "100 MB of JSON": pours(LONG + b'{"models": [', b"{},"),
     "100 MB without a length": pours(OK + b"\r\n", b" "),
@@ -123,7 +123,7 @@ HUGE: dict[str, Bad] = {
     ),
     "an error without an end": pours(b"HTTP/1.1 500 Internal Server Error\r\n\r\n", b"x"),
 }
-# Whole answers that are none of Ollama's.
+# Complete answers that are not Ollama's.
 WRONG: dict[str, Bad] = {
     "closes at once": closes,
     "resets the connection": resets,
@@ -165,7 +165,7 @@ WRONG: dict[str, Bad] = {
     "a redirect to itself": redirects("/api/ps"),
 }
 ALL = ENDLESS | HUGE | WRONG
-# One of each sort, for what does not depend on how exactly it goes wrong.
+# One of each kind, for tests that do not depend on the exact fault.
 SOME = {
     name: ALL[name]
     for name in (
@@ -183,7 +183,7 @@ SOME = {
 
 @dataclass
 class Ollama:
-    """What it holds, and which calls are answered badly, and how."""
+    """What the server holds, and which calls it answers badly, and how."""
 
     loaded: dict[str, str] = field(default_factory=dict)  # name to digest
     disk: dict[str, str] = field(default_factory=lambda: dict(DISK))
@@ -241,7 +241,7 @@ class Ollama:
 
 
 def _readable(peer: Peer) -> bool:
-    """Wait for the next request, until the test is over. From then on a slow client is no fault."""
+    """Wait for the next request until the test is over; from then on, allow for a slow client."""
     while not peer.server.over.is_set():
         if select.select([peer.sock], [], [], 0.05)[0]:
             peer.sock.settimeout(10)
@@ -255,7 +255,7 @@ def _full(name: str) -> str:
 
 @contextmanager
 def ollama(*loaded: str) -> Iterator[Ollama]:
-    """One that runs while the block lasts, with these models loaded."""
+    """Run a server while the block lasts, with these models loaded."""
     made = Ollama({name: DISK[name] for name in loaded})
     with raw_server(made.serve) as made.raw:
         yield made
@@ -263,7 +263,7 @@ def ollama(*loaded: str) -> Iterator[Ollama]:
 
 @contextmanager
 def full_backlog() -> Iterator[str]:
-    """An address that takes no connection and refuses none: its queue is full."""
+    """Yield an address that neither accepts nor refuses connections: its queue is full."""
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)

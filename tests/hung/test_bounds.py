@@ -1,4 +1,4 @@
-"""How much of a huge answer is read, and how much memory it takes."""
+"""How much of a huge answer is read, and how much memory that takes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from switcher.ollama.errors import OllamaError
 from tests.hung import server
 from tests.hung.server import HUGE, WRONG, Bad, body, rows
 
-# What a system keeps in its own buffers on both sides of a connection.
+# What the system buffers on both sides of a connection.
 BUFFERS = 10_000_000
 HUNDRED_MB = {n: b for n, b in HUGE.items() if "a redirect" not in n}
 
@@ -23,7 +23,7 @@ def _time_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("bad", HUGE.values(), ids=HUGE)
-def test_no_more_is_read_than_an_answer_may_have(bad: Bad) -> None:
+def test_reading_stops_at_the_size_limit(bad: Bad) -> None:
     with server.ollama() as ollama:
         ollama.bad = bad
         client = Client(ollama.url)
@@ -34,7 +34,7 @@ def test_no_more_is_read_than_an_answer_may_have(bad: Bad) -> None:
 
 
 def most(text: bytes, end: bytes) -> bytes:
-    """As many of these as an answer may have."""
+    """Repeat a text as often as fits into an answer."""
     inside = calls.MAX_BYTES - 100
     return b'{"models": [' + text * (inside // len(text)) + end + b"]}"
 
@@ -50,7 +50,7 @@ AMPLIFIED = {
 
 
 @pytest.mark.parametrize("bad", AMPLIFIED.values(), ids=AMPLIFIED)
-def test_an_answer_takes_no_more_than_some_times_its_bound_in_memory(bad: Bad) -> None:
+def test_an_answer_takes_a_bounded_multiple_of_its_size_in_memory(bad: Bad) -> None:
     with server.ollama() as ollama:
         ollama.bad = bad
         client = Client(ollama.url)

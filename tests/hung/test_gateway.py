@@ -1,4 +1,4 @@
-"""The gateway before a host that hangs or talks nonsense."""
+"""The gateway in front of a host that hangs or answers nonsense."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.hung.server import ALL, HUGE, Bad, Ollama, drips, pours, says
 from tests.ollama.rawserver import json_answer
 from tests.until import until_async
 
-SILENT_S = 0.5
+SILENCE_S = 0.5
 STREAM = {"messages": [{"role": "user", "content": "Hello"}], "stream": True}
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 LINES = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n"
-# What never falls silent lasts until its client has had enough, as any long answer does.
+# A host that never falls silent is read until the client disconnects, like any long reply.
 DRIPPING = [name for name in ALL if name.startswith(("drips", "says 100"))]
-# A JSON object is passed on, whatever it says and with its status: it is the client's business.
+# Any JSON object is relayed with its status: what it says is the client's business.
 _PASSED = (
     *("sizes", "names", "a time", "invalid", "half a surr", "no models", "models that"),
     *("nested deeply in", "millions", "500 with JSON", "503", "an error that is no text"),
@@ -49,19 +49,19 @@ async def host(
     transactional_db: None, settings: Any, ollama: Ollama, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Host]:
     settings.SWITCHER_OPEN_GATEWAY = True
-    monkeypatch.setattr(relay, "SILENCE_TIMEOUT_S", SILENT_S)
+    monkeypatch.setattr(relay, "SILENCE_TIMEOUT_S", SILENCE_S)
     yield await in_thread(add_host, "north-1", ollama.url)
     await relay.close()
 
 
 @pytest.mark.parametrize("bad", REFUSED.values(), ids=REFUSED)
-async def test_what_is_no_answer_is_an_error_in_time_and_in_openais_shape(
+async def test_a_bad_answer_is_an_error_in_time_and_in_openais_style(
     host: Host, ollama: Ollama, bad: Bad
 ) -> None:
     ollama.bad = bad
     began = time.monotonic()
     exchange = await ask().end()
-    assert time.monotonic() - began < SILENT_S + 1.0
+    assert time.monotonic() - began < SILENCE_S + 1.0
     assert exchange.status >= 400
     assert exchange.headers["content-type"] == "application/json"
     assert exchange.json()["error"]["message"]
@@ -70,9 +70,7 @@ async def test_what_is_no_answer_is_an_error_in_time_and_in_openais_shape(
 
 
 @pytest.mark.parametrize("bad", PASSED.values(), ids=PASSED)
-async def test_what_is_json_is_passed_on_as_json_and_read_no_further(
-    host: Host, ollama: Ollama, bad: Bad
-) -> None:
+async def test_any_json_object_is_relayed_as_json(host: Host, ollama: Ollama, bad: Bad) -> None:
     ollama.bad = bad
     exchange = await ask().end()
     assert exchange.status in (200, 500, 503)
@@ -81,21 +79,21 @@ async def test_what_is_json_is_passed_on_as_json_and_read_no_further(
 
 
 @pytest.mark.parametrize("name", DRIPPING)
-async def test_what_drips_ends_when_its_client_leaves(
+async def test_a_dripping_answer_ends_when_its_client_disconnects(
     host: Host, ollama: Ollama, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(relay, "SILENCE_TIMEOUT_S", 60.0)
     ollama.bad = ALL[name]
     exchange = ask()
     await until_async(ollama.raw.dripping.is_set)
-    exchange.leave()
+    exchange.disconnect()
     await exchange.end()
     assert exchange.status in (0, 200)
     assert inflight.in_flight(host.pk) == 0
     await until_async(ollama.raw.client_went.is_set)
 
 
-async def test_a_hung_host_is_a_504_that_says_so(host: Host, ollama: Ollama) -> None:
+async def test_a_hung_host_is_a_504(host: Host, ollama: Ollama) -> None:
     ollama.bad = ALL["accepts and never answers"]
     exchange = await ask().end()
     assert exchange.status == 504
@@ -103,15 +101,15 @@ async def test_a_hung_host_is_a_504_that_says_so(host: Host, ollama: Ollama) -> 
     assert "sent nothing for" in exchange.json()["error"]["message"]
 
 
-async def test_a_page_of_somebody_elses_is_not_passed_on(host: Host, ollama: Ollama) -> None:
-    """On our own address it would be ours."""
+async def test_a_foreign_error_page_is_not_relayed(host: Host, ollama: Ollama) -> None:
+    """On our address it would look like ours."""
     ollama.bad = ALL["HTML as it calls itself"]
     exchange = await ask().end()
     assert exchange.status == 502
     assert b"<html" not in exchange.body
 
 
-async def test_no_more_than_a_bound_is_read_of_an_answer_without_an_end(
+async def test_reading_an_endless_answer_stops_at_the_size_limit(
     host: Host, ollama: Ollama
 ) -> None:
     ollama.bad = HUGE["100 MB of JSON"]
@@ -137,12 +135,12 @@ async def test_a_stream_that_falls_silent_ends_with_an_error_event(
     assert "sent nothing for" in last["error"]["message"]
 
 
-# --- where answers are translated -----------------------------------------------------------
+# --- translated replies -----------------------------------------------------------
 
 
 @pytest_asyncio.fixture
 async def with_options(host: Host) -> Host:
-    """Its profile has runner options: the gateway reads each answer itself (fact 12)."""
+    """The host with runner options in its profile, so that replies are translated (fact 12)."""
     await in_thread(set_active, host, Spec("", "mid-a", options={"num_ctx": 8192}))
     return host
 
@@ -166,9 +164,7 @@ def wrong_chats() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("chat", wrong_chats().values(), ids=wrong_chats())
-async def test_a_wrong_answer_is_a_502_not_a_fault_of_ours(
-    with_options: Host, ollama: Ollama, chat: bytes
-) -> None:
+async def test_a_malformed_reply_is_a_502(with_options: Host, ollama: Ollama, chat: bytes) -> None:
     ollama.bad = says(json_answer(chat))
     exchange = await ask().end()
     assert exchange.status == 502
@@ -176,7 +172,7 @@ async def test_a_wrong_answer_is_a_502_not_a_fault_of_ours(
 
 
 @pytest.mark.parametrize("chat", wrong_chats().values(), ids=wrong_chats())
-async def test_a_wrong_line_ends_a_stream_with_an_error(
+async def test_a_malformed_line_ends_a_stream_with_an_error(
     with_options: Host, ollama: Ollama, chat: bytes
 ) -> None:
     good = b'{"message": {"content": "Hel"}, "done": false}\n'
@@ -187,16 +183,14 @@ async def test_a_wrong_line_ends_a_stream_with_an_error(
     assert last["error"]["code"] == "upstream_failed"
 
 
-async def test_a_line_without_an_end_is_not_kept_for_ever(
-    with_options: Host, ollama: Ollama
-) -> None:
+async def test_a_line_without_an_end_is_not_buffered(with_options: Host, ollama: Ollama) -> None:
     ollama.bad = pours(LINES, b"x" * 65536)
     exchange = await ask(STREAM).end()
     assert exchange.status == 502
     assert ollama.bytes_poured < 20_000_000
 
 
-async def test_after_a_wrong_line_nothing_more_is_waited_for(
+async def test_after_a_malformed_line_nothing_more_is_read(
     with_options: Host, ollama: Ollama
 ) -> None:
     ollama.bad = drips(LINES + b"<html>\n", b" ")

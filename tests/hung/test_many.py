@@ -1,4 +1,4 @@
-"""Many hosts that hang delay no reading of one that answers."""
+"""Many hung hosts do not delay readings of one that answers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 HUNG = 12
 QUIET_S = 0.3
-DEADLINE_S = 2.0  # of each call: a thread that reads a hung host is lost for so long
+DEADLINE_S = 2.0  # of each call: a thread that reads a hung host is blocked for that long
 
 
 @pytest.fixture
 def watched_at(host: Host) -> Iterator[list[float]]:
-    """When the healthy host was read."""
+    """The times at which the healthy host was read."""
     times: list[float] = []
 
     def note(sender: object, host: str = "", **_: object) -> None:
@@ -54,7 +54,7 @@ def longest_gap(times: list[float]) -> float:
 
 @pytest.fixture
 def others(host: Host) -> Iterator[list[Ollama]]:
-    """As many hosts more, all at one server; well so far."""
+    """HUNG further hosts, all at one server that is healthy so far."""
     with server.ollama() as shared:
         for n in range(HUNG):
             add_host(f"other-{n}", shared.url)
@@ -62,7 +62,7 @@ def others(host: Host) -> Iterator[list[Ollama]]:
 
 
 @pytest.mark.parametrize("way", ["accepts and never answers", "drips a body"])
-def test_hosts_that_hang_delay_no_reading_of_one_that_answers(
+def test_hung_hosts_do_not_delay_readings_of_a_healthy_one(
     host: Host, others: list[Ollama], watcher: Watcher, watched_at: list[float], way: str
 ) -> None:
     others[0].bad = ENDLESS[way]
@@ -73,10 +73,10 @@ def test_hosts_that_hang_delay_no_reading_of_one_that_answers(
     assert latest()[host.pk].answered
 
 
-def test_hosts_that_begin_to_hang_all_at_once_delay_none(
+def test_hosts_that_hang_all_at_once_do_not_delay_readings_of_a_healthy_one(
     host: Host, others: list[Ollama], watcher: Watcher, watched_at: list[float]
 ) -> None:
-    """Until then they were read by those who read the healthy ones."""
+    """Until then they share the threads that read the healthy ones."""
     watcher.start()
     until(lambda: len(latest()) == HUNG + 1)
     assert all(seen.answered for seen in latest().values())
@@ -86,7 +86,7 @@ def test_hosts_that_begin_to_hang_all_at_once_delay_none(
     assert longest_gap(watched_at) < QUIET_S * 1.1 + 0.7
 
 
-def test_hosts_that_take_no_connection_delay_none(
+def test_hosts_that_accept_no_connection_do_not_delay_readings_of_a_healthy_one(
     host: Host, watcher: Watcher, watched_at: list[float]
 ) -> None:
     with full_backlog() as url:

@@ -1,4 +1,4 @@
-"""What the watcher, the API and the page make of a server that hangs or talks nonsense."""
+"""What watcher, API and page do about a server that hangs or answers nonsense."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def facts(host: Host) -> Any:
 
 
 @every_bad_one
-def test_a_reading_ends_in_time_and_overwrites_no_fact_with_rubbish(
+def test_a_failed_reading_ends_in_time_and_keeps_what_was_known(
     host: Host, ollama: Ollama, shorten: Shorten, bad: Bad
 ) -> None:
     assert check_now(host.pk, host.base_url).answered
@@ -61,12 +61,12 @@ def test_a_reading_ends_in_time_and_overwrites_no_fact_with_rubbish(
     assert (seen.resident, seen.installed) == ((), ())
     row = Reading.objects.get(host=host)
     assert (row.error, row.failures) == (seen.error, 1)
-    assert facts(host) == known, "what it held when it last answered stays known, with its time"
+    assert facts(host) == known, "the last good reading stays, with its time"
 
 
 @pytest.mark.parametrize("path", ["/api/tags", "/api/version"])
 @some_bad_ones
-def test_a_reading_that_goes_wrong_half_way_is_none(
+def test_a_reading_that_fails_halfway_counts_as_failed(
     host: Host, ollama: Ollama, monkeypatch: pytest.MonkeyPatch, bad: Bad, path: str
 ) -> None:
     monkeypatch.setattr("switcher.ollama.client.QUICK_TIMEOUT_S", 1.0)
@@ -95,7 +95,7 @@ def test_a_reading_that_goes_wrong_half_way_is_none(
         (WRONG["a redirect to itself"], "answered 307, a redirect"),
     ],
 )
-def test_the_error_says_what_the_server_did(
+def test_the_error_tells_what_the_server_did(
     host: Host, ollama: Ollama, shorten: Shorten, bad: Bad, text: str
 ) -> None:
     ollama.bad = bad
@@ -104,9 +104,7 @@ def test_the_error_says_what_the_server_did(
     assert text in check_now(host.pk, host.base_url).error
 
 
-def test_a_redirect_is_followed_nowhere_and_tells_no_other_host_anything(
-    host: Host, ollama: Ollama
-) -> None:
+def test_no_redirect_is_followed_to_another_host(host: Host, ollama: Ollama) -> None:
     with server.ollama() as other:
         ollama.bad = redirects(f"{other.url}/api/ps")
         assert "a redirect" in check_now(host.pk, host.base_url).error
@@ -118,7 +116,7 @@ def test_a_redirect_is_followed_nowhere_and_tells_no_other_host_anything(
 
 
 @some_bad_ones
-def test_the_api_says_in_time_that_there_is_no_plan_and_what_to_do(
+def test_the_api_reports_in_time_that_there_is_no_plan_and_what_to_do(
     host: Host, ollama: Ollama, operator: Client, shorten: Shorten, bad: Bad
 ) -> None:
     ollama.bad = bad
@@ -130,13 +128,13 @@ def test_the_api_says_in_time_that_there_is_no_plan_and_what_to_do(
     assert response.status_code in (502, 503, 504)
     assert response["Content-Type"] == "application/problem+json"
     problem = response.json()
-    assert problem["active"]["model"] == "mid-a", "what is true now"
+    assert problem["active"]["model"] == "mid-a", "the present state"
     assert problem["detail"].split(". ")[-1].startswith(("Check", "Look")), "what to do"
     assert not SwitchEvent.objects.exists()
 
 
 @some_bad_ones
-def test_the_page_says_so_too(
+def test_the_plan_page_reports_it_too(
     host: Host, ollama: Ollama, operator: Client, shorten: Shorten, bad: Bad
 ) -> None:
     make.profile("mid-b")

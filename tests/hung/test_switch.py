@@ -1,4 +1,4 @@
-"""A switch on a server that hangs or talks nonsense: it ends in time, with a true record."""
+"""A switch on a server that hangs or answers nonsense ends in time, with a true record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ bad_ones = pytest.mark.parametrize("bad", ALL.values(), ids=ALL)
 
 
 def switch(calls: int) -> SwitchEvent:
-    """To mid-b, to its end: `calls` of them may need their whole deadline."""
+    """Switch to mid-b and wait for the end; `calls` of the calls may take their whole deadline."""
     row, _ = service.request_switch(SwitchRequest("mid-b", strategy="swap"), ANNA)
     began = time.monotonic()
     assert run_once(row.pk)
@@ -34,7 +34,7 @@ def switch(calls: int) -> SwitchEvent:
 
 
 def check_record(row: SwitchEvent) -> None:
-    """Ended once, by moves that there are; the lease is given back; it says what and what now."""
+    """Check that it ended once, by valid moves, without its lease, and says what happened."""
     assert row.state in ENDED
     assert row.ended_at is not None
     assert row.error
@@ -56,7 +56,7 @@ def posts(ollama: Ollama) -> list[str]:
 
 
 @bad_ones
-def test_where_no_call_is_answered_well_it_fails_and_touches_nothing(
+def test_if_every_call_fails_the_switch_fails_and_touches_nothing(
     host: Host, ollama: Ollama, shorten: Shorten, bad: Bad
 ) -> None:
     ollama.bad = bad
@@ -70,10 +70,8 @@ def test_where_no_call_is_answered_well_it_fails_and_touches_nothing(
 
 
 @bad_ones
-def test_where_the_load_is_not_answered_well_the_old_model_is_back(
-    host: Host, ollama: Ollama, bad: Bad
-) -> None:
-    """The rest of the server is well: what it holds can be read, and is what it was."""
+def test_if_the_load_fails_the_old_model_is_restored(host: Host, ollama: Ollama, bad: Bad) -> None:
+    """All other calls work, so what the server holds can be read."""
     loads: list[str] = []
 
     def first_load(method: str, path: str) -> bool:
@@ -92,10 +90,10 @@ def test_where_the_load_is_not_answered_well_the_old_model_is_back(
 
 
 @pytest.mark.parametrize("bad", SOME.values(), ids=SOME)
-def test_where_it_turns_bad_in_the_middle_the_host_is_called_degraded(
+def test_if_the_server_turns_bad_during_a_switch_the_host_is_degraded(
     host: Host, ollama: Ollama, shorten: Shorten, bad: Bad
 ) -> None:
-    """Nothing can be restored, nor even be read: nobody is told that all is well."""
+    """Nothing can be restored or even read, and the outcome says so."""
     ollama.changed = shorten
     ollama.bad, ollama.where = bad, lambda *_: "mid-a:latest" not in ollama.loaded
     row = switch(calls=6)
@@ -107,10 +105,10 @@ def test_where_it_turns_bad_in_the_middle_the_host_is_called_degraded(
 
 
 @pytest.mark.parametrize("bad", [ENDLESS["drips a body"], ENDLESS["accepts and never answers"]])
-def test_what_cannot_be_verified_is_not_activated(
+def test_a_model_that_cannot_be_verified_is_not_activated(
     host: Host, ollama: Ollama, shorten: Shorten, bad: Bad
 ) -> None:
-    """It was loaded and answered its warm-up; then `/api/ps` hangs."""
+    """The model is loaded and answers its warm-up; then `/api/ps` hangs."""
     ollama.bad = bad
     ollama.changed = lambda: shorten() if "mid-b:latest" in ollama.loaded else None
     ollama.where = lambda _, path: path == "/api/ps" and "mid-b:latest" in ollama.loaded
@@ -119,9 +117,7 @@ def test_what_cannot_be_verified_is_not_activated(
     assert (row.state, row.degraded, row.error_code) == ("failed", True, "timed-out")
 
 
-def test_a_load_that_is_answered_and_did_not_happen_is_found_out(
-    host: Host, ollama: Ollama
-) -> None:
+def test_a_load_that_only_claims_success_is_noticed(host: Host, ollama: Ollama) -> None:
     generate = ollama._generate
 
     def lie(sent: dict[str, object]) -> object:
@@ -137,7 +133,7 @@ def test_a_load_that_is_answered_and_did_not_happen_is_found_out(
 
 
 def test_a_redirect_to_another_host_is_not_followed(host: Host, ollama: Ollama) -> None:
-    """And tells it nothing."""
+    """The other host receives nothing."""
     with server.ollama() as other:
         ollama.bad = redirects(f"{other.url}/api/ps")
         row = switch(calls=1)
@@ -146,7 +142,7 @@ def test_a_redirect_to_another_host_is_not_followed(host: Host, ollama: Ollama) 
         assert (other.asked, other.raw.connections) == ([], 0)
 
 
-def test_a_host_that_takes_no_connection_ends_it(
+def test_a_host_that_accepts_no_connection_ends_the_switch(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("switcher.ollama.calls.CONNECT_TIMEOUT_S", DEADLINE_S)

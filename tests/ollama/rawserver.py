@@ -1,5 +1,5 @@
-"""A server on loopback that behaves as badly as a test wants: each connection is handed to a
-function, in a thread of its own."""
+"""A server on loopback that misbehaves as a test wants: each connection is handed to a function, in
+a thread of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Peer:
         self._left = b""
 
     def request(self) -> bytes:
-        """Read one whole request; empty when the client has gone."""
+        """Read one whole request; return nothing if the client has gone."""
         data = self._left
         while b"\r\n\r\n" not in data:
             part = self.sock.recv(65536)
@@ -48,7 +48,7 @@ class Peer:
         self.sock.sendall(data)
 
     def drip(self, data: bytes, every_s: float = 0.02) -> None:
-        """Byte by byte, until the client or the test has had enough."""
+        """Send byte by byte, until the client or the test has had enough."""
         for n in range(len(data)):
             self.send(data[n : n + 1])
             if n == 30:
@@ -57,7 +57,7 @@ class Peer:
                 return
 
     def hang(self) -> None:
-        """Say nothing until the client goes; tells the test that it went."""
+        """Send nothing until the client goes, and tell the test that it went."""
         self.server.dripping.set()
         while not self.server.over.is_set():
             try:

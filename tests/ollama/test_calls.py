@@ -1,4 +1,4 @@
-"""One HTTP call against servers that behave badly, over real sockets on loopback."""
+"""HTTP calls to servers that misbehave, over real sockets on loopback."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def drip_body(peer: Peer) -> None:
 
 
 def drip_body_until_closed(peer: Peer) -> None:
-    """Without a length the end of the connection is the end of the body."""
+    """Without a length, the end of the connection is the end of the body."""
     peer.request()
     peer.send(b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"done": true}')
     peer.drip(b" " * 100_000)
@@ -94,7 +94,7 @@ SLOW = [hang, drip_headers, drip_header_lines, drip_body, drip_body_until_closed
 
 
 @pytest.mark.parametrize("serve", SLOW)
-def test_a_deadline_is_for_all_of_a_call_however_it_is_drawn_out(serve: Serve) -> None:
+def test_a_deadline_covers_the_whole_call_however_slow_its_parts(serve: Serve) -> None:
     with raw_server(serve) as server:
         began = time.monotonic()
         with pytest.raises(TimedOut, match="did not answer within"):
@@ -122,7 +122,7 @@ def test_a_cut_closes_the_connection_so_that_the_server_aborts_the_load() -> Non
         waiting = pool.submit(send, server.url + "/api/generate", 30.0, call, {"model": "mid-a"})
         assert server.asked.wait(5)
         call.cut()
-        assert server.client_went.wait(SOON_S), "the server sees nobody waiting any more"
+        assert server.client_went.wait(SOON_S), "the server sees that nobody waits any more"
         with pytest.raises(CallCut):
             waiting.result(5)
 
@@ -151,7 +151,7 @@ def test_a_cut_while_the_connection_is_made_sends_nothing(monkeypatch: pytest.Mo
         assert server.requests == []
 
 
-def test_a_cut_on_a_connection_that_was_used_before_ends_the_wait_too() -> None:
+def test_a_cut_on_a_reused_connection_ends_the_wait_too() -> None:
     def once_then_hang(peer: Peer) -> None:
         peer.request()
         peer.send(OK)
@@ -174,7 +174,7 @@ def test_a_cut_on_a_connection_that_was_used_before_ends_the_wait_too() -> None:
 
 
 def test_one_cut_ends_all_requests_that_share_a_call() -> None:
-    """Several old models are unloaded at once, under one call."""
+    """Several old models are unloaded at once in one call."""
     with raw_server(hang) as server, ThreadPoolExecutor(3) as pool:
         session, call = calls.Session(), Call()
         waiting = [
@@ -192,7 +192,7 @@ def test_one_cut_ends_all_requests_that_share_a_call() -> None:
         session.close()
 
 
-def test_what_comes_after_a_call_is_over_cannot_hit_the_next_one_on_its_connection() -> None:
+def test_a_late_cut_does_not_hit_the_next_call_on_the_connection() -> None:
     with raw_server(answering(OK, OK, OK)) as server:
         session, first, late = calls.Session(), Call(), Call()
         send(server.url + "/api/ps", 5.0, first, session=session)
@@ -204,7 +204,7 @@ def test_what_comes_after_a_call_is_over_cannot_hit_the_next_one_on_its_connecti
         session.close()
 
 
-def test_a_call_that_was_cut_first_and_ran_out_then_was_cut() -> None:
+def test_a_call_that_was_cut_before_its_deadline_counts_as_cut() -> None:
     with raw_server(hang) as server:
         call = Call()
         call.cut()
@@ -215,7 +215,7 @@ def test_a_call_that_was_cut_first_and_ran_out_then_was_cut() -> None:
 
 def test_a_call_leaves_neither_a_thread_nor_a_deadline_behind() -> None:
     with raw_server(answering(OK)) as server:
-        send(server.url + "/api/ps")  # the first one begins the thread that keeps all deadlines
+        send(server.url + "/api/ps")  # starts the thread of all deadlines
     with raw_server(answering(OK)) as server:
         call, began = Call(), time.monotonic()
         send(server.url + "/api/ps", 0.2, call)
@@ -237,7 +237,7 @@ def test_calls_of_one_session_share_a_connection() -> None:
         session.close()
 
 
-def test_a_reading_goes_out_alike_each_time_and_with_no_cookie_that_was_set() -> None:
+def test_every_reading_is_sent_alike_and_without_cookies() -> None:
     cookie = json_answer(b"{}", extra=b"Set-Cookie: route=1\r\n")
     with raw_server(answering(cookie, OK)) as server:
         session = calls.Session()
@@ -248,7 +248,7 @@ def test_a_reading_goes_out_alike_each_time_and_with_no_cookie_that_was_set() ->
         session.close()
 
 
-def test_a_connection_that_the_server_closed_between_two_calls_is_made_anew() -> None:
+def test_a_connection_that_the_server_closed_is_replaced() -> None:
     with raw_server(answering(OK)) as server:
         session = calls.Session()
         for _ in range(3):
@@ -260,7 +260,7 @@ def test_a_connection_that_the_server_closed_between_two_calls_is_made_anew() ->
 
 
 def test_a_reading_survives_a_connection_that_closes_just_as_it_asks() -> None:
-    """What a proxy with a short keep-alive does: the request arrives, and it hangs up."""
+    """As with a proxy that has a short keep-alive: it hangs up when the request arrives."""
 
     def hang_up_on_the_second(peer: Peer) -> None:
         peer.request()
@@ -275,7 +275,7 @@ def test_a_reading_survives_a_connection_that_closes_just_as_it_asks() -> None:
         session.close()
 
 
-def test_what_changes_a_host_is_never_sent_twice() -> None:
+def test_a_change_is_never_sent_twice() -> None:
     def hang_up_on_the_second(peer: Peer) -> None:
         peer.request()
         peer.send(OK)
@@ -290,7 +290,7 @@ def test_what_changes_a_host_is_never_sent_twice() -> None:
         session.close()
 
 
-def test_a_reading_of_a_server_that_always_hangs_up_ends() -> None:
+def test_a_server_that_always_hangs_up_is_not_asked_for_ever() -> None:
     def hang_up(peer: Peer) -> None:
         peer.request()
 
@@ -330,7 +330,7 @@ def test_no_socket_is_left_open_after_a_call_that_failed(serve: Serve) -> None:
     session.close()
     before = _open_sockets()
     gc.collect()
-    assert _open_sockets() == before, "nothing was left for the garbage collector to close"
+    assert _open_sockets() == before, "nothing is left to the garbage collector"
     peers = [s for s in gc.get_objects() if issubclass(type(s), socket.socket) and s.fileno() >= 0]
     assert not [s for s in peers if _peer(s) == server.url.removeprefix("http://")]
 
@@ -365,7 +365,7 @@ def test_no_password_of_netrc_is_sent(monkeypatch: pytest.MonkeyPatch, tmp_path:
 # --- hostile answers -----------------------------------------------------------------------
 
 
-def test_a_server_that_closes_half_way_is_a_bad_answer() -> None:
+def test_a_server_that_closes_halfway_is_a_bad_answer() -> None:
     with raw_server(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")) as server:
         with pytest.raises(BadAnswer, match="broke off"):
             send(server.url + "/api/ps")
@@ -404,7 +404,7 @@ def test_what_is_not_http_is_a_bad_answer(answer: bytes) -> None:
         b"Content-Type: \xff\xfe\r\nSet-Cookie: \xff=\xff; expires=\xff\r\n",
     ],
 )
-def test_nonsense_in_headers_ends_in_an_error_of_ours(head: bytes) -> None:
+def test_nonsense_in_headers_is_an_ollama_error(head: bytes) -> None:
     with raw_server(answering(b"HTTP/1.1 200 OK\r\n" + head + b"\r\nhello")) as server:
         with pytest.raises(OllamaError):
             send(server.url + "/api/ps", timeout_s=1.0).json()
@@ -416,7 +416,7 @@ def test_an_answer_of_ten_megabytes_is_cut() -> None:
             send(server.url + "/api/tags")
 
 
-def test_an_answer_without_an_end_is_cut_by_its_size() -> None:
+def test_an_endless_answer_is_cut_by_its_size() -> None:
     def pour(peer: Peer) -> None:
         peer.request()
         peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -516,19 +516,19 @@ def test_what_is_no_json_object_is_a_bad_answer(body: bytes) -> None:
         "http://\x00",
     ],
 )
-def test_an_address_that_is_none_is_unreachable(url: str) -> None:
+def test_an_impossible_address_is_unreachable(url: str) -> None:
     with pytest.raises(Unreachable, match="."):
         send(url + "/api/ps", timeout_s=2.0)
 
 
-def test_a_refused_connection_says_so() -> None:
+def test_a_refused_connection_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(Unreachable, match=f"Connection refused at http://127.0.0.1:{port}"):
         send(f"http://127.0.0.1:{port}/api/ps")
 
 
-def test_a_name_that_is_not_known_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*args: object, **kwargs: object) -> object:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -544,7 +544,7 @@ def test_a_server_that_takes_no_connection_is_unreachable(monkeypatch: pytest.Mo
         full.listen(0)
         address = full.getsockname()
         fillers = []
-        for _ in range(4):  # fill its queue: what comes then is not even acknowledged
+        for _ in range(4):  # fill its queue: further connections are not even acknowledged
             filler = socket.socket()
             filler.setblocking(False)
             filler.connect_ex(address)
@@ -556,13 +556,13 @@ def test_a_server_that_takes_no_connection_is_unreachable(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("timeout_s", [3_000_000.0, 1e12])
-def test_a_timeout_of_many_days_is_no_fault(timeout_s: float) -> None:
+def test_a_timeout_of_many_days_works(timeout_s: float) -> None:
     """A profile may name any number of seconds."""
     with raw_server(answering(OK)) as server:
         assert send(server.url + "/api/ps", timeout_s=timeout_s).status == 200
 
 
-def test_a_body_that_cannot_be_sent_is_an_error_of_ours() -> None:
+def test_a_body_that_cannot_be_sent_is_an_ollama_error() -> None:
     with raw_server(answering(OK)) as server, pytest.raises(OllamaError):
         send(server.url + "/api/generate", 5.0, None, {"temperature": float("nan")})
 
@@ -617,17 +617,17 @@ def test_a_cut_ends_the_wait_over_tls_too(tls: tuple[ssl.SSLContext, str], serve
         session.close()
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(tls: tuple[ssl.SSLContext, str]) -> None:
+def test_an_untrusted_certificate_is_refused(tls: tuple[ssl.SSLContext, str]) -> None:
     with raw_server(answering(OK), tls[0]) as server:
         with pytest.raises(Unreachable):
             send(server.url + "/api/ps")
         assert server.requests == []
 
 
-# --- the client on top ---------------------------------------------------------------------
+# --- the client ---------------------------------------------------------------------
 
 
-def test_a_reading_that_is_drawn_out_ends_after_the_short_deadline(
+def test_a_slow_reading_ends_at_the_short_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("switcher.ollama.client.QUICK_TIMEOUT_S", 0.3)

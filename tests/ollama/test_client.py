@@ -1,4 +1,4 @@
-"""What the client says to an Ollama server and makes of its answers, after the recordings."""
+"""What the client sends to an Ollama server, and how it reads the answers (of the recordings)."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def read_ps(http: responses.RequestsMock, client: Client, **changes: Any) -> Res
     return client.resident()[0]
 
 
-# --- what is said ----------------------------------------------------------------------------
+# --- requests ----------------------------------------------------------------------------
 
 
 @pytest.mark.fact(7)
@@ -128,7 +128,7 @@ def read_ps(http: responses.RequestsMock, client: Client, **changes: Any) -> Res
     ("keep_alive", "wire"), [("forever", -1), ("0", 0), ("30m", "30m"), ("1h30m", "1h30m")]
 )
 @pytest.mark.parametrize("act", ["load", "warm", "load embed", "warm embed"])
-def test_a_keep_alive_goes_out_as_the_server_takes_it(
+def test_a_keep_alive_is_sent_in_the_form_that_the_server_accepts(
     http: responses.RequestsMock, client: Client, keep_alive: str, wire: object, act: str
 ) -> None:
     answer(http, "/api/generate", WARMED)
@@ -140,12 +140,12 @@ def test_a_keep_alive_goes_out_as_the_server_takes_it(
         client.warm(asked, HELLO, embeds, 5, Call())
     value = sent(http)["keep_alive"]
     assert value == wire
-    assert type(value) is type(wire), "for ever is the number -1, never the string"
+    assert type(value) is type(wire), "forever is the number -1, never the string"
 
 
 @pytest.mark.fact(11)
 @pytest.mark.parametrize("limit", [1, 8, 512])
-def test_every_warm_up_bounds_how_long_the_model_may_talk(
+def test_every_warm_up_limits_how_much_the_model_generates(
     http: responses.RequestsMock, client: Client, limit: int
 ) -> None:
     answer(http, "/api/generate", WARMED)
@@ -156,7 +156,7 @@ def test_every_warm_up_bounds_how_long_the_model_may_talk(
 
 @pytest.mark.fact(12)
 @pytest.mark.parametrize("embeds", [False, True])
-def test_the_runners_options_go_with_every_call_about_a_model(
+def test_runner_options_are_sent_with_every_call_about_a_model(
     http: responses.RequestsMock, client: Client, embeds: bool
 ) -> None:
     answer(http, "/api/generate", WARMED)
@@ -168,22 +168,20 @@ def test_the_runners_options_go_with_every_call_about_a_model(
         options = sent(http, n)["options"]
         options.pop("num_predict", None)
         assert options == {"num_ctx": 8192, "num_gpu": 20}, (
-            "what reloads nothing is not ours to set"
+            "options that reload nothing are not sent"
         )
     assert asked.options == {"num_ctx": 8192, "num_gpu": 20, "temperature": 0.5}
 
 
 @pytest.mark.fact(12)
-def test_a_model_without_runner_options_is_asked_for_without_any(
-    http: responses.RequestsMock, client: Client
-) -> None:
+def test_without_runner_options_none_are_sent(http: responses.RequestsMock, client: Client) -> None:
     answer(http, "/api/generate", LOADED)
     client.load(spec(options={"temperature": 0.5}), False, 5, Call())
     assert sent(http) == {"model": "mid-a", "prompt": "", "stream": False, "keep_alive": "30m"}
 
 
 @pytest.mark.fact(6)
-def test_an_unload_says_the_number_nought_and_nothing_of_options(
+def test_an_unload_sends_the_number_zero_and_no_options(
     http: responses.RequestsMock, client: Client
 ) -> None:
     answer(http, "/api/generate", UNLOADED)
@@ -192,12 +190,12 @@ def test_an_unload_says_the_number_nought_and_nothing_of_options(
 
 
 @pytest.mark.fact(1)
-def test_an_unload_takes_its_answer_for_nothing_more_than_an_answer(
+def test_an_unload_does_not_wait_for_the_model_to_leave(
     http: responses.RequestsMock, client: Client
 ) -> None:
     answer(http, "/api/generate", UNLOADED)
     client.unload("mid-a")
-    assert len(http.calls) == 1, "whether it has left only /api/ps tells"
+    assert len(http.calls) == 1, "only /api/ps tells whether the model has left"
 
 
 @pytest.mark.fact(16)
@@ -214,7 +212,7 @@ def test_an_embedding_model_is_loaded_and_warmed_by_embed(
     assert sent(http)["input"] == "Bonjour"
 
 
-def test_a_slash_at_the_end_of_an_address_changes_nothing(
+def test_a_trailing_slash_of_an_address_is_ignored(
     http: responses.RequestsMock, client: Client
 ) -> None:
     answer(http, "/api/ps", {"models": []}, method="GET")
@@ -222,7 +220,7 @@ def test_a_slash_at_the_end_of_an_address_changes_nothing(
     assert http.calls[0].request.url == URL + "/api/ps"
 
 
-# --- what is made of answers -----------------------------------------------------------------
+# --- answers -----------------------------------------------------------------
 
 
 @pytest.mark.fact(17)
@@ -235,11 +233,9 @@ def test_durations_are_nanoseconds(http: responses.RequestsMock, client: Client)
     assert warmed.seconds == pytest.approx(0.286789144)
 
 
-def test_a_load_that_tells_no_figures_is_a_load(
-    http: responses.RequestsMock, client: Client
-) -> None:
+def test_a_load_without_figures_is_a_success(http: responses.RequestsMock, client: Client) -> None:
     answer(http, "/api/generate", LOADED)
-    assert 0 < client.load(spec(), False, 5, Call()).load_s < 5, "what was waited"
+    assert 0 < client.load(spec(), False, 5, Call()).load_s < 5, "the time that was waited"
 
 
 @pytest.mark.fact(10)
@@ -301,7 +297,7 @@ def test_an_error_keeps_the_servers_own_words(
 
 
 @pytest.mark.fact(5)
-def test_unloading_what_does_not_exist_is_told_apart(
+def test_unloading_a_missing_model_is_its_own_error(
     http: responses.RequestsMock, client: Client
 ) -> None:
     answer(http, "/api/generate", {"error": "model 'doomed' not found"}, 404)
@@ -314,7 +310,7 @@ def test_unloading_what_does_not_exist_is_told_apart(
 @pytest.mark.parametrize(
     "text", ["", "404 page not found", "<html>Bad Gateway</html>", "[]", "{}", '{"error": null}']
 )
-def test_an_error_without_words_is_no_answer_of_ollama(
+def test_an_error_without_a_message_is_a_bad_answer(
     http: responses.RequestsMock, client: Client, status: int, text: str
 ) -> None:
     http.add("GET", URL + "/api/ps", body=text, status=status)
@@ -323,7 +319,7 @@ def test_an_error_without_words_is_no_answer_of_ollama(
 
 
 @pytest.mark.parametrize("error", ["half \ud800 a pair", "nul \x00", "two\nlines", "x" * 100_000])
-def test_words_of_the_server_can_be_stored_and_shown(
+def test_messages_of_the_server_can_be_stored_and_shown(
     http: responses.RequestsMock, client: Client, error: str
 ) -> None:
     http.add("GET", URL + "/api/ps", body=json.dumps({"error": error}), status=500)
@@ -347,7 +343,7 @@ def test_a_row_of_ps_is_read(http: responses.RequestsMock, client: Client) -> No
 
 
 @pytest.mark.fact(7)
-def test_for_ever_lies_some_290_years_ahead(http: responses.RequestsMock, client: Client) -> None:
+def test_forever_is_some_290_years_ahead(http: responses.RequestsMock, client: Client) -> None:
     row = read_ps(http, client, expires_at="2319-03-05T08:44:36.997115614Z")
     assert row.stays
     assert row.expires_at is not None
@@ -376,7 +372,7 @@ def test_a_row_without_a_time_has_none(
     assert not row.stays
 
 
-def test_an_older_server_names_neither_vram_nor_context(
+def test_an_older_server_may_omit_vram_and_context(
     http: responses.RequestsMock, client: Client
 ) -> None:
     row = read_ps(http, client, size_vram=..., context_length=...)
@@ -384,9 +380,7 @@ def test_an_older_server_names_neither_vram_nor_context(
 
 
 @pytest.mark.fact(16)
-def test_a_row_of_tags_says_what_the_model_can(
-    http: responses.RequestsMock, client: Client
-) -> None:
+def test_a_row_of_tags_lists_capabilities(http: responses.RequestsMock, client: Client) -> None:
     both = TAGS_ROW | {"name": "both:latest", "capabilities": ["completion", "embedding"]}
     bare = {k: v for k, v in TAGS_ROW.items() if k != "capabilities"}
     answer(http, "/api/tags", {"models": [TAGS_ROW, both, bare]}, method="GET")
@@ -396,7 +390,7 @@ def test_a_row_of_tags_says_what_the_model_can(
 
 
 @pytest.mark.parametrize("path", ["/api/ps", "/api/tags"])
-def test_a_list_that_comes_as_null_is_empty(
+def test_a_list_that_is_null_is_empty(
     http: responses.RequestsMock, client: Client, path: str
 ) -> None:
     answer(http, path, {"models": None}, method="GET")
@@ -507,15 +501,13 @@ def test_a_row_in_another_shape_is_a_bad_answer(
         client.resident()
 
 
-def test_no_model_is_more_than_wholly_on_the_gpu(
-    http: responses.RequestsMock, client: Client
-) -> None:
+def test_a_gpu_share_is_at_most_100_percent(http: responses.RequestsMock, client: Client) -> None:
     assert read_ps(http, client, size=100, size_vram=900).gpu_percent == 100
     assert read_ps(http, client, size=0, size_vram=0).gpu_percent == 0
 
 
 @pytest.mark.parametrize("capabilities", ["completion", {"a": 1}, [5], [None], 7])
-def test_capabilities_that_are_no_list_of_words_do_no_harm(
+def test_malformed_capabilities_do_no_harm(
     http: responses.RequestsMock, client: Client, capabilities: Any
 ) -> None:
     answer(http, "/api/tags", {"models": [TAGS_ROW | {"capabilities": capabilities}]}, method="GET")
@@ -531,7 +523,7 @@ NONSENSE = [10**400, 1e999, float("nan"), -5, True, "5", None, [], {}]
 
 @pytest.mark.parametrize("value", NONSENSE, ids=repr)
 @pytest.mark.parametrize("key", ["load_duration", "total_duration", "eval_count", "eval_duration"])
-def test_figures_that_cannot_be_are_not_shown(
+def test_impossible_figures_are_ignored(
     http: responses.RequestsMock, client: Client, key: str, value: Any
 ) -> None:
     http.add("POST", URL + "/api/generate", body=json.dumps(WARMED | {key: value}))
@@ -568,7 +560,7 @@ JSON = st.recursive(
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(row=st.fixed_dictionaries({}, optional={k: JSON | st.just(v) for k, v in PS_ROW.items()}))
-def test_any_row_is_read_or_refused_in_our_own_words(row: dict[str, Any]) -> None:
+def test_any_row_is_read_or_an_ollama_error(row: dict[str, Any]) -> None:
     with responses.RequestsMock() as http:
         http.add("GET", URL + "/api/ps", body=json.dumps({"models": [row]}))
         client = Client(URL)
@@ -581,7 +573,7 @@ def test_any_row_is_read_or_refused_in_our_own_words(row: dict[str, Any]) -> Non
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=st.dictionaries(st.sampled_from([*WARMED, "embeddings", "error"]), JSON))
-def test_any_answer_to_a_warm_up_is_a_result_or_an_error_of_ours(body: dict[str, Any]) -> None:
+def test_any_answer_to_a_warm_up_is_a_result_or_an_ollama_error(body: dict[str, Any]) -> None:
     for path, embeds in (("/api/generate", False), ("/api/embed", True)):
         with responses.RequestsMock() as http:
             http.add("POST", URL + path, body=json.dumps(body))
@@ -595,7 +587,7 @@ def test_any_answer_to_a_warm_up_is_a_result_or_an_error_of_ours(body: dict[str,
 # --- observing -------------------------------------------------------------------------------
 
 
-def test_an_observation_holds_all_that_a_server_tells(
+def test_an_observation_holds_everything_that_was_read(
     http: responses.RequestsMock, client: Client
 ) -> None:
     answer(http, "/api/ps", {"models": [PS_ROW]}, method="GET")
@@ -608,7 +600,7 @@ def test_an_observation_holds_all_that_a_server_tells(
 
 
 @pytest.mark.parametrize("broken", ["/api/ps", "/api/tags", "/api/version"])
-def test_an_observation_that_fails_is_an_error_with_its_time_and_no_facts(
+def test_a_failed_observation_holds_its_time_and_the_error_only(
     http: responses.RequestsMock, client: Client, broken: str
 ) -> None:
     answer(http, "/api/ps", {"models": []}, method="GET")
@@ -620,9 +612,7 @@ def test_an_observation_that_fails_is_an_error_with_its_time_and_no_facts(
     assert "tower.test" in seen.error
 
 
-def test_a_quick_look_renews_what_is_loaded_and_keeps_the_rest(
-    http: responses.RequestsMock, client: Client
-) -> None:
+def test_observing_residents_keeps_the_rest(http: responses.RequestsMock, client: Client) -> None:
     answer(http, "/api/ps", {"models": [PS_ROW]}, method="GET")
     disk = (Installed(ModelName.parse("mid-a"), DIGEST, 5),)
     known = Observation(NOW, (), disk, "0.12.3", 9, "")
@@ -631,7 +621,7 @@ def test_a_quick_look_renews_what_is_loaded_and_keeps_the_rest(
     assert [r.digest for r in seen.resident] == [DIGEST]
 
 
-def test_an_answer_that_says_the_same_again_is_not_read_again(
+def test_an_unchanged_answer_is_not_parsed_again(
     http: responses.RequestsMock, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer(http, "/api/ps", {"models": [PS_ROW]}, method="GET")
@@ -640,9 +630,7 @@ def test_an_answer_that_says_the_same_again_is_not_read_again(
     assert client.resident() is first
 
 
-def test_an_answer_that_says_something_else_is_read(
-    http: responses.RequestsMock, client: Client
-) -> None:
+def test_a_changed_answer_is_parsed(http: responses.RequestsMock, client: Client) -> None:
     other = PS_ROW | {"name": "mid-b:latest"}
     for rows in ([PS_ROW], [other], [PS_ROW], []):
         http.add("GET", URL + "/api/ps", json={"models": rows})
@@ -650,16 +638,14 @@ def test_an_answer_that_says_something_else_is_read(
     assert names == [["mid-a:latest"], ["mid-b:latest"], ["mid-a:latest"], []]
 
 
-def test_an_answer_that_is_none_is_refused_each_time_it_comes(
-    http: responses.RequestsMock, client: Client
-) -> None:
+def test_a_bad_answer_is_refused_each_time(http: responses.RequestsMock, client: Client) -> None:
     http.add("GET", URL + "/api/ps", body="{}")
     for _ in range(2):
         with pytest.raises(BadAnswer):
             client.resident()
 
 
-def test_the_same_words_at_another_path_are_not_taken_for_it(
+def test_the_same_body_of_another_path_is_parsed_on_its_own(
     http: responses.RequestsMock, client: Client
 ) -> None:
     for path in ("/api/ps", "/api/tags"):
@@ -669,7 +655,7 @@ def test_the_same_words_at_another_path_are_not_taken_for_it(
 
 
 @pytest.mark.parametrize("again", ["a new connection", "a minute later"])
-def test_the_version_is_asked_for_again_where_it_may_be_another(
+def test_the_version_is_read_again_when_it_may_have_changed(
     http: responses.RequestsMock, client: Client, monkeypatch: pytest.MonkeyPatch, again: str
 ) -> None:
     for path in ("/api/ps", "/api/tags"):
@@ -691,8 +677,8 @@ def test_the_version_is_asked_for_again_where_it_may_be_another(
 
 
 @pytest.mark.parametrize("closes_after", [3, 4])  # GET /api/ps, /api/tags, /api/version, /api/ps
-def test_a_closed_connection_is_told_whichever_call_meets_it(closes_after: int) -> None:
-    """It says that the server restarted, even where the catalogue's call was the one."""
+def test_a_closed_connection_is_noticed_whichever_call_meets_it(closes_after: int) -> None:
+    """It means that the server restarted, even if another call than `/api/ps` met it."""
     listed, version = json_answer(b'{"models":[]}'), json_answer(b'{"version":"0.24.0"}')
 
     def serve(peer: Peer) -> None:
@@ -710,7 +696,7 @@ def test_a_closed_connection_is_told_whichever_call_meets_it(closes_after: int) 
     assert told == [False, closes_after == 3, closes_after == 4, False]
 
 
-def test_a_connection_error_ends_as_ours(http: responses.RequestsMock, client: Client) -> None:
+def test_a_connection_error_is_unreachable(http: responses.RequestsMock, client: Client) -> None:
     http.add("GET", URL + "/api/ps", body=requests.ConnectionError("boom"))
     with pytest.raises(Unreachable, match="The connection to http://tower.test:11434 broke"):
         client.resident()
@@ -720,9 +706,7 @@ def test_a_connection_error_ends_as_ours(http: responses.RequestsMock, client: C
 
 
 @pytest.mark.fact(21)
-def test_a_copy_names_source_and_destination_and_needs_no_words_in_the_answer(
-    http: responses.RequestsMock, client: Client
-) -> None:
+def test_a_copy_accepts_an_empty_answer(http: responses.RequestsMock, client: Client) -> None:
     http.add("POST", f"{URL}/api/copy", body=b"", status=200)
     client.copy("mid-a", "switchboard-holds/mid-a:1a2b")
     assert sent(http) == {"source": "mid-a", "destination": "switchboard-holds/mid-a:1a2b"}
@@ -743,7 +727,9 @@ def test_a_name_is_deleted(http: responses.RequestsMock, client: Client) -> None
 
 
 @pytest.mark.fact(24)
-def test_deleting_what_is_gone_is_told_apart(http: responses.RequestsMock, client: Client) -> None:
+def test_deleting_a_missing_model_is_its_own_error(
+    http: responses.RequestsMock, client: Client
+) -> None:
     answer(http, "/api/delete", {"error": "model 'mid-a' not found"}, 404, "DELETE")
     with pytest.raises(ModelMissing):
         client.delete("mid-a")

@@ -1,4 +1,4 @@
-"""Deadlines: all are kept by one thread, and those of calls that ended are forgotten."""
+"""Deadlines: one thread keeps all of them, and cancelled ones are forgotten."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from switcher.ollama.deadlines import Deadlines
 from tests.until import until
 
 
-def test_each_is_kept_at_its_time_whatever_the_order_they_were_set_in() -> None:
+def test_deadlines_are_kept_in_the_order_of_their_times() -> None:
     made, kept = Deadlines(), []
     began = time.monotonic()
     for after_s in (0.15, 0.05, 0.1):
@@ -22,7 +22,7 @@ def test_each_is_kept_at_its_time_whatever_the_order_they_were_set_in() -> None:
         assert wanted <= at < wanted + 1
 
 
-def test_one_that_is_cancelled_is_not_kept() -> None:
+def test_a_cancelled_deadline_is_not_kept() -> None:
     made, kept = Deadlines(), []
     first = made.set(0.05, lambda: kept.append("first"))
     made.set(0.1, lambda: kept.append("second"))
@@ -31,14 +31,14 @@ def test_one_that_is_cancelled_is_not_kept() -> None:
     assert kept == ["second"]
 
 
-def test_a_sooner_one_does_not_wait_for_a_later_one() -> None:
+def test_a_sooner_deadline_does_not_wait_for_a_later_one() -> None:
     made, kept = Deadlines(), []
     made.set(3600, lambda: kept.append("late"))
     made.set(0.0, lambda: kept.append("soon"))
     until(lambda: kept == ["soon"], 5)
 
 
-def test_thousands_take_one_thread_and_once_cancelled_wake_it_no_more() -> None:
+def test_thousands_of_deadlines_take_one_thread() -> None:
     made = Deadlines()
     before = threading.active_count()
     for deadline in [made.set(3600, lambda: None) for _ in range(5000)]:
@@ -48,7 +48,7 @@ def test_thousands_take_one_thread_and_once_cancelled_wake_it_no_more() -> None:
     until(lambda: not made._heap, 5)
 
 
-def test_one_that_fails_keeps_no_other_from_being_kept(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_act_that_fails_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
     made, kept = Deadlines(), []
     made.set(0.0, lambda: 1 / 0)  # type: ignore[arg-type,return-value]
     made.set(0.01, lambda: kept.append("second"))
