@@ -73,18 +73,18 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\0")
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What is exported: the entries up to number `upto` that are not in an archive file. `archived`
+    """What is exported: the entries up to number `last` that are not in an archive file. `archived`
     is the newest archive file at the beginning."""
 
     form: str
     filters: Filters
     archived: ArchiveFile | None
-    upto: int
+    last: int
     by: str
     made_at: datetime
 
     @property
-    def behind(self) -> int:
+    def after(self) -> int:
         return self.archived.last if self.archived is not None else BEFORE_ALL
 
 
@@ -101,7 +101,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class RecordedExport:
-    """An export that an entry tells the beginning of; `end` appends the entry about its end."""
+    """An export whose beginning is an entry of the trail; `end` appends the entry about its end."""
 
     chunks: Iterator[Chunk]
     file_name: str
@@ -145,9 +145,9 @@ def begin(form: str, filters: Filters, actor: Actor, clock: Clock = system) -> R
     except (TrailBroken, KeyUnusable) as exc:
         # The evidence is exported as it stands; the verifier says what is wrong with it.
         log.error("exported without a new checkpoint: %s", exc.text, extra={"action": exc.code})
-    last = newest_checkpoint()
-    upto = last.size if last is not None and last.size >= began else newest_seq()
-    export = Export(form, filters, newest_archive_file(), upto, actor.name, clock.now())
+    signed = newest_checkpoint()
+    last = signed.size if signed is not None and signed.size >= began else newest_seq()
+    export = Export(form, filters, newest_archive_file(), last, actor.name, clock.now())
     which = "selection" if filters.active else "trail"
     name = f"audit-{which}-{export.made_at:%Y%m%dT%H%M%SZ}.{form}"
     return RecordedExport(chunks(export), name, form, filters.to_dict(), began, actor, clock)
@@ -219,14 +219,14 @@ def chunks(export: Export) -> Iterator[Chunk]:
 
 
 def _chain(export: Export) -> Iterator[Chunk]:
-    """Yield all entries, and each checkpoint behind the last entry that it covers."""
+    """Yield all entries, and each checkpoint after the last entry that it covers."""
     archived, head = export.archived, [_head(export)]
     if archived is not None:
         begin = {"first": archived.last + 1, "prev": archived.prev, "tree": archived.tree}
         head.append(_line("segment", **begin))
         head += [_line("rotation", **row.to_json()) for row in rotations_before_end(archived)]
     yield Chunk("".join(head).encode(), 0)
-    notes = stored_notes(max(0, export.behind), export.upto)
+    notes = stored_notes(max(0, export.after), export.last)
     note = next(notes, None)
     for rows in _stored(export):
         lines = []
@@ -240,13 +240,13 @@ def _chain(export: Export) -> Iterator[Chunk]:
 
 def _selection(export: Export) -> Iterator[Chunk]:
     """Yield what the filter lets through, each entry with its proof."""
-    last = newest_checkpoint(export.upto)
+    checkpoint = newest_checkpoint(export.last)
     head = [_head(export)]
-    if last is not None:
-        head += [_line("rotation", **row.to_json()) for row in rotations(last.size)]
-        head.append(_line("checkpoint", note=last.note))
+    if checkpoint is not None:
+        head += [_line("rotation", **row.to_json()) for row in rotations(checkpoint.size)]
+        head.append(_line("checkpoint", note=checkpoint.note))
     yield Chunk("".join(head).encode(), 0)
-    size = last.size if last is not None else 0
+    size = checkpoint.size if checkpoint is not None else 0
     prover = Prover(size)
     for rows in _selected(export):
         text = "".join(_entry(row, _proof(prover, row[0], size)) for row in rows)
@@ -288,8 +288,8 @@ def _line(kind: str, **members: Any) -> str:
 
 
 def _stored(export: Export) -> Iterator[list[Row]]:
-    for rows in all_after(export.behind):
-        fit = [row for row in rows if row[0] <= export.upto]
+    for rows in all_after(export.after):
+        fit = [row for row in rows if row[0] <= export.last]
         if fit:
             yield fit
         if len(fit) < len(rows):
@@ -299,12 +299,12 @@ def _stored(export: Export) -> Iterator[list[Row]]:
 def _selected(export: Export) -> Iterator[list[Row]]:
     """Yield what the filter lets through. Raises Conflict if entries were archived meanwhile: the
     selection would lack some without saying so."""
-    after, wanted = max(0, export.behind), FIRST_CHUNK_ENTRIES
+    after, wanted = max(0, export.after), FIRST_CHUNK_ENTRIES
     while True:
-        found = find(export.filters, wanted, after=after, upto=export.upto, steps=_STEPS)
+        found = find(export.filters, wanted, after=after, upto=export.last, steps=_STEPS)
         stored = LedgerRow.objects.filter(pk__in=found.seqs).order_by("seq")
         rows = [(row.seq, row.body, bytes(row.prev), bytes(row.hash)) for row in stored]
-        if begins_after() != export.behind:
+        if begins_after() != export.after:
             raise Conflict("Old entries were archived while these were read. Export again.")
         if rows:
             yield rows

@@ -215,7 +215,7 @@ class AuditLoops:
         verification.end()
         self._upkeep.stop(CUT_PATIENCE_S)
         verification.wait(CUT_PATIENCE_S)
-        self._signing.stop(patience_s)
+        self._signing.stop(patience_s - 2 * CUT_PATIENCE_S)
         for loop in self._delivering:
             loop.stop()
         for loop in self._delivering:

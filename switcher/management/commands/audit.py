@@ -6,21 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from switcher.management.audit import Action
-from switcher.management.audit.export import ExportTrail
-from switcher.management.audit.retention import Archive, ErasePersonal
-from switcher.management.audit.upkeep import RebuildIndex, RotateKey
-from switcher.management.audit.verify import Verify
+from switcher.management.audit import ACTIONS
 from switcher.management.terminal import TerminalCommand
-
-ACTIONS: tuple[Action, ...] = (
-    Verify(),
-    ExportTrail(),
-    Archive(),
-    ErasePersonal(),
-    RotateKey(),
-    RebuildIndex(),
-)
 
 
 class Command(TerminalCommand):
