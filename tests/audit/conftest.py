@@ -17,8 +17,8 @@ from switcher.audit.signer import Signer, Upkeep
 from switcher.audit.signing_keys import KeyFiles
 from switcher.audit.verifier.switchboard_verify import PublicKey, Report, verify_files
 from switcher.domain.clock import Clock, system
-from switcher.models import AuditEntry
-from switcher.records import Actor
+from switcher.models import AuditEntry, Host
+from switcher.records import Actor, config
 from tests import make
 from tests.clocks import FakeClock
 
@@ -136,3 +136,8 @@ def streaming(transactional_db: None, proofs: KeyFiles) -> AsyncClient:
     client = AsyncClient()
     make.sign_in(client, make.user("arno", AUDITORS))
     return client
+
+
+@pytest.fixture
+def host(db: None) -> Host:
+    return config.save_host(Host(name="north-1", base_url="http://127.0.0.1:9"), ANNA)

@@ -16,17 +16,11 @@ from switcher.audit.verification import verify
 from switcher.audit.verifier.switchboard_verify import Note, Tree, read_note
 from switcher.domain.states import ENDED, State
 from switcher.models import AuditEntry, Checkpoint, CheckpointDelivery, Host, LedgerRow
-from switcher.records import config
 from tests.audit.conftest import write
 from tests.clocks import FakeClock
 from tests.records.conftest import ANNA, at_once, ended, open_one, take
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def host(db: None) -> Host:
-    return config.save_host(Host(name="north-1", base_url="http://127.0.0.1:9"), ANNA)
 
 
 def kinds() -> list[str]:
@@ -36,7 +30,7 @@ def kinds() -> list[str]:
 # --- when ------------------------------------------------------------------------------------
 
 
-def test_nothing_is_due_where_nothing_was_written(proofs: KeyFiles, clock: FakeClock) -> None:
+def test_nothing_is_due_if_nothing_was_written(proofs: KeyFiles, clock: FakeClock) -> None:
     assert not checkpoints.is_due(clock)
     assert checkpoints.sign(clock) is None
     assert not proofs.private.exists()
@@ -52,7 +46,7 @@ def test_an_entry_is_signed_before_it_is_a_minute_old(proofs: KeyFiles, clock: F
     assert not checkpoints.is_due(clock)
 
 
-def test_a_clock_that_was_set_back_puts_nothing_off(proofs: KeyFiles, clock: FakeClock) -> None:
+def test_a_clock_that_was_set_back_delays_nothing(proofs: KeyFiles, clock: FakeClock) -> None:
     write(clock)
     clock.pass_time(-3600)
     assert checkpoints.is_due(clock)
@@ -76,7 +70,9 @@ def test_every_ended_switch_is_signed_at_once(
 # --- what ------------------------------------------------------------------------------------
 
 
-def test_the_first_signature_makes_the_key_and_says_so(proofs: KeyFiles, clock: FakeClock) -> None:
+def test_the_first_signature_makes_the_key_and_records_it(
+    proofs: KeyFiles, clock: FakeClock
+) -> None:
     write(clock, 3)
     made = checkpoints.sign(clock)
     assert made is not None
@@ -89,7 +85,7 @@ def test_the_first_signature_makes_the_key_and_says_so(proofs: KeyFiles, clock: 
     assert [d.sink for d in CheckpointDelivery.objects.all()] == ["file"]
 
 
-def test_signing_goes_on_from_the_last_checkpoint(proofs: KeyFiles, clock: FakeClock) -> None:
+def test_signing_continues_from_the_last_checkpoint(proofs: KeyFiles, clock: FakeClock) -> None:
     for count in (1, 1, 2, 3, 5, 8, 13):
         write(clock, count)
         checkpoints.sign(clock)
@@ -100,7 +96,7 @@ def test_signing_goes_on_from_the_last_checkpoint(proofs: KeyFiles, clock: FakeC
     assert found.last_checkpoint == found.entries == 34
 
 
-def test_of_several_that_sign_at_once_one_does(proofs: KeyFiles, clock: FakeClock) -> None:
+def test_only_one_of_several_processes_signs(proofs: KeyFiles, clock: FakeClock) -> None:
     write(clock, 2)
     results = at_once(*[lambda: checkpoints.sign(clock)] * 6)
     assert not [r for r in results if isinstance(r, Exception)]
@@ -111,7 +107,7 @@ def test_of_several_that_sign_at_once_one_does(proofs: KeyFiles, clock: FakeCloc
 
 @pytest.mark.parametrize("already", [4, 5, 7, 8])
 @pytest.mark.parametrize("field", ["hash", "body", "prev"])
-def test_what_was_changed_behind_the_checkpoint_is_not_signed(
+def test_a_change_after_the_checkpoint_is_not_signed(
     proofs: KeyFiles, clock: FakeClock, already: int, field: str
 ) -> None:
     write(clock, already)
@@ -126,7 +122,7 @@ def test_what_was_changed_behind_the_checkpoint_is_not_signed(
 
 
 @pytest.mark.parametrize("already", [4, 5, 7, 8])
-def test_a_tail_is_not_signed_if_it_follows_from_another_entry_than_the_signed(
+def test_a_tail_that_follows_another_entry_than_the_signed_is_not_signed(
     proofs: KeyFiles, clock: FakeClock, already: int
 ) -> None:
     """Whoever computes the chain anew changes the last signed entry as well."""
@@ -142,7 +138,7 @@ def test_a_tail_is_not_signed_if_it_follows_from_another_entry_than_the_signed(
 @pytest.mark.parametrize(
     "change", [{"tree": "1:" + "00" * 32}, {"tree": ""}, {"note": ""}, {"size": 90}]
 )
-def test_a_changed_checkpoint_is_not_built_upon(
+def test_nothing_is_signed_after_a_changed_checkpoint(
     proofs: KeyFiles, clock: FakeClock, change: dict[str, Any]
 ) -> None:
     write(clock, 3)
@@ -153,7 +149,9 @@ def test_a_changed_checkpoint_is_not_built_upon(
         checkpoints.sign(clock)
 
 
-def test_an_older_database_is_not_signed(proofs: KeyFiles, clock: FakeClock) -> None:
+def test_a_database_older_than_what_was_signed_is_not_signed(
+    proofs: KeyFiles, clock: FakeClock
+) -> None:
     write(clock, 3)
     checkpoints.sign(clock)
     older = Checkpoint.objects.get()
@@ -167,9 +165,7 @@ def test_an_older_database_is_not_signed(proofs: KeyFiles, clock: FakeClock) -> 
 # --- keys ------------------------------------------------------------------------------------
 
 
-def test_a_rotation_is_an_entry_that_both_keys_have_signed(
-    proofs: KeyFiles, clock: FakeClock
-) -> None:
+def test_a_rotation_is_an_entry_that_both_keys_sign(proofs: KeyFiles, clock: FakeClock) -> None:
     write(clock, 3)
     checkpoints.rotate_key(ANNA, clock)
     write(clock, 3)
@@ -191,7 +187,7 @@ def test_keys_can_be_rotated_again_and_again(proofs: KeyFiles, clock: FakeClock)
 
 
 @pytest.mark.parametrize("dies_at", ["append", "promote"])
-def test_a_rotation_that_a_crash_has_cut_is_ended_or_undone(
+def test_a_rotation_that_a_crash_cut_short_is_finished_or_undone(
     proofs: KeyFiles, clock: FakeClock, dies_at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(clock, 3)
@@ -240,7 +236,7 @@ def test_a_key_that_others_can_read_signs_nothing(proofs: KeyFiles, clock: FakeC
         checkpoints.sign(clock)
 
 
-def test_between_its_entry_and_its_file_a_new_key_is_no_exchanged_one(
+def test_a_new_key_is_accepted_between_its_entry_and_its_file(
     proofs: KeyFiles, host: Host, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As another process sees it, which asks just then."""
@@ -257,7 +253,7 @@ def test_between_its_entry_and_its_file_a_new_key_is_no_exchanged_one(
     assert set(found) == {""}
 
 
-def test_while_keys_are_rotated_nobody_sees_an_exchanged_one(
+def test_no_other_process_sees_an_exchanged_key_during_rotations(
     proofs: KeyFiles, host: Host, clock: FakeClock
 ) -> None:
     checkpoints.sign(clock)
@@ -303,7 +299,7 @@ def test_an_alarm_is_written_once_a_day(db: None, clock: FakeClock) -> None:
 # --- the index -------------------------------------------------------------------------------
 
 
-def test_the_index_is_made_again_from_the_entries(
+def test_the_index_is_rebuilt_from_the_entries(
     proofs: KeyFiles, host: Host, clock: FakeClock
 ) -> None:
     ended(host, clock)

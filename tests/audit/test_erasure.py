@@ -54,9 +54,7 @@ def test_addresses_and_browsers_are_gone_and_the_chain_verifies(
     assert SwitchEvent.objects.get().origin.erased_at is not None  # type: ignore[union-attr]
 
 
-def test_an_entry_tells_of_it_and_of_nothing_that_was_erased(
-    trail: KeyFiles, clock: FakeClock
-) -> None:
+def test_an_entry_records_it_without_what_was_erased(trail: KeyFiles, clock: FakeClock) -> None:
     erase("ben", DORA, "asked by letter", clock)
     entry = AuditEntry.objects.get(kind="audit.erased")
     assert (entry.actor, entry.reason) == ("dora", "asked by letter")
@@ -70,12 +68,12 @@ def test_what_they_did_stays(trail: KeyFiles, clock: FakeClock) -> None:
     assert AuditEntry.objects.filter(actor="ben").count() == before
 
 
-def test_twice_erases_nothing_more(trail: KeyFiles, clock: FakeClock) -> None:
+def test_erasing_twice_erases_nothing_more(trail: KeyFiles, clock: FakeClock) -> None:
     erase("ben", DORA, clock=clock)
     assert erase("ben", DORA, clock=clock).origins == 0
 
 
-def test_somebody_unknown_is_refused(trail: KeyFiles, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_name_is_refused(trail: KeyFiles, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         call_command("audit", "erase-personal", "--user", "nobody")
     assert "No entry and no switch in the database is by nobody" in capsys.readouterr().err
@@ -110,7 +108,7 @@ def test_no_byte_of_it_is_left_in_the_database(proofs: KeyFiles, clock: FakeCloc
 
 
 @pytest.mark.django_db(transaction=True)
-def test_while_somebody_reads_older_rows_that_is_said_and_tried_again(
+def test_erasing_is_completed_once_nobody_reads_older_rows(
     proofs: KeyFiles, clock: FakeClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with writing():

@@ -105,7 +105,7 @@ def test_a_damaged_export_does_not_verify(trail: KeyFiles, tmp_path: Path, damag
     assert (code, told["intact"], told["bad_seq"]) == (DOES_NOT, False, 100)
 
 
-def test_what_was_changed_in_the_database_leaves_as_it_is_and_is_seen(
+def test_a_change_in_the_database_is_exported_as_it_is_and_seen(
     trail: KeyFiles, tmp_path: Path
 ) -> None:
     drop_triggers()
@@ -115,7 +115,7 @@ def test_what_was_changed_in_the_database_leaves_as_it_is_and_is_seen(
     assert (code, told["bad_seq"]) == (DOES_NOT, 50)
 
 
-def test_the_rest_verifies_when_older_entries_were_moved_out(
+def test_the_rest_verifies_after_older_entries_were_archived(
     trail: KeyFiles, tmp_path: Path
 ) -> None:
     checkpoints.sign()
@@ -129,7 +129,7 @@ def test_the_rest_verifies_when_older_entries_were_moved_out(
     assert (code, told["problems"], told["entries"]) == (SELECTION, [], 30)
 
 
-def test_segments_and_the_export_behind_them_verify_as_one_chain(
+def test_archive_files_and_the_export_after_them_verify_as_one_chain(
     trail: KeyFiles, tmp_path: Path
 ) -> None:
     checkpoints.sign()
@@ -153,7 +153,7 @@ def test_segments_and_the_export_behind_them_verify_as_one_chain(
     )
 
 
-def test_without_a_usable_key_the_evidence_leaves_as_it_stands(
+def test_without_a_usable_key_the_evidence_is_exported_as_it_stands(
     trail: KeyFiles, tmp_path: Path
 ) -> None:
     checkpoints.sign()
@@ -251,7 +251,7 @@ def test_a_selection_is_compared_with_anchors_of_its_size(trail: KeyFiles, tmp_p
     assert (code, told["anchored"]) == (DOES_NOT, False)
 
 
-def test_what_is_newer_than_the_checkpoint_is_told_as_unproved(
+def test_entries_newer_than_the_checkpoint_are_reported_as_unproved(
     trail: KeyFiles, tmp_path: Path
 ) -> None:
     checkpoints.sign()
@@ -263,7 +263,7 @@ def test_what_is_newer_than_the_checkpoint_is_told_as_unproved(
 
 
 @pytest.mark.parametrize("form", [CSV, JSONL])
-def test_a_selection_of_which_something_was_moved_meanwhile_is_cut_off(
+def test_a_selection_is_cut_off_if_entries_are_archived_meanwhile(
     trail: KeyFiles, tmp_path: Path, form: str
 ) -> None:
     checkpoints.sign()
@@ -275,7 +275,7 @@ def test_a_selection_of_which_something_was_moved_meanwhile_is_cut_off(
     assert exported(tmp_path / "again", form, host="north-1").is_file()
 
 
-def test_an_empty_selection_is_an_answer_too(trail: KeyFiles, tmp_path: Path) -> None:
+def test_a_selection_may_be_empty(trail: KeyFiles, tmp_path: Path) -> None:
     code, told = verify(exported(tmp_path / "s.jsonl", host="nowhere"), trail)
     assert (code, told["entries"]) == (SELECTION, 0)
 
@@ -301,7 +301,7 @@ def test_no_cell_is_a_formula(proofs: KeyFiles, tmp_path: Path) -> None:
     assert safe_cell("1-1") == "1-1"
 
 
-def test_csv_tells_people_what_happened(proofs: KeyFiles, tmp_path: Path) -> None:
+def test_csv_says_in_words_what_happened(proofs: KeyFiles, tmp_path: Path) -> None:
     tell("host.removed", host="north-1", reason='because, of "that"\nand more')
     head, first, *_ = rows_of(exported(tmp_path / "e.csv", CSV).read_bytes())
     assert tuple(head) == HEAD
@@ -312,7 +312,9 @@ def test_csv_tells_people_what_happened(proofs: KeyFiles, tmp_path: Path) -> Non
     assert row["hash"] == bytes(LedgerRow.objects.get(pk=1).hash).hex()
 
 
-def test_no_address_and_no_browser_of_a_person_leaves(proofs: KeyFiles, tmp_path: Path) -> None:
+def test_no_address_and_no_browser_of_a_person_is_exported(
+    proofs: KeyFiles, tmp_path: Path
+) -> None:
     tell(actor=ANNA)
     for form in (CSV, JSONL):
         text = exported(tmp_path / f"e.{form}", form).read_text()
@@ -337,7 +339,7 @@ def test_an_export_is_two_entries_with_its_filter(trail: KeyFiles, tmp_path: Pat
     ]  # fmt: skip
 
 
-async def test_a_client_that_leaves_in_the_middle_is_told(trail: KeyFiles) -> None:
+async def test_a_client_that_leaves_early_is_recorded(trail: KeyFiles) -> None:
     job = await asyncio.to_thread(begin, JSONL, Filters(host="north-1"), ARNO)
     lines = stream(job)
     await anext(lines)
@@ -347,7 +349,7 @@ async def test_a_client_that_leaves_in_the_middle_is_told(trail: KeyFiles) -> No
     assert (told["whole"], told["entries"]) == (False, 0)
 
 
-async def test_a_request_that_is_cancelled_is_told(trail: KeyFiles) -> None:
+async def test_a_cancelled_request_is_recorded(trail: KeyFiles) -> None:
     job = await asyncio.to_thread(begin, JSONL, Filters(), ARNO)
     taken = asyncio.Event()
 
@@ -376,7 +378,7 @@ async def body_of(response: Any) -> bytes:
     return b"".join([part async for part in response.streaming_content])
 
 
-async def test_the_page_exports_what_its_filter_lets_through(
+async def test_the_page_exports_what_its_filter_selects(
     streaming: AsyncClient, trail: KeyFiles, tmp_path: Path
 ) -> None:
     form = {"format": "jsonl", "host": "south-1"}
@@ -401,7 +403,7 @@ async def test_the_api_exports(streaming: AsyncClient, trail: KeyFiles, tmp_path
 
 
 @pytest.mark.parametrize("query", ["format=xml", "since=soon", "outcome=splendid", "hots=north-1"])
-async def test_the_api_refuses_what_it_does_not_know(streaming: AsyncClient, query: str) -> None:
+async def test_the_api_refuses_unknown_values_and_names(streaming: AsyncClient, query: str) -> None:
     response = await streaming.get(f"/audit/export?{query}")
     assert response.status_code == 422
     assert response["Content-Type"] == "application/problem+json"
@@ -436,7 +438,7 @@ def test_the_command_writes_a_file_for_its_owner_alone(
     assert json.loads(capsys.readouterr().out)["format"] == "csv"
 
 
-def test_the_command_leaves_what_was_there_when_it_is_cut_off(
+def test_a_command_that_fails_leaves_the_earlier_file(
     trail: KeyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "e.jsonl"
@@ -455,7 +457,7 @@ def test_the_command_leaves_what_was_there_when_it_is_cut_off(
 
 
 @pytest.mark.parametrize("words", [["--since", "soon"], ["--outcome", "splendid"]])
-def test_the_command_refuses_what_it_cannot_read(
+def test_the_command_refuses_unreadable_filters(
     trail: KeyFiles, tmp_path: Path, words: list[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -35,7 +35,7 @@ def ends(server: Process, cookies: dict[str, str]) -> str:
     return page.text
 
 
-def test_a_client_that_leaves_is_told_in_the_trail(data: tuple[Path, dict[str, str]]) -> None:
+def test_a_client_that_leaves_is_recorded(data: tuple[Path, dict[str, str]]) -> None:
     place, cookies = data
     with Process(place) as server:
         url = f"{server.address}/audit/export?format=jsonl"
@@ -47,7 +47,7 @@ def test_a_client_that_leaves_is_told_in_the_trail(data: tuple[Path, dict[str, s
     assert "Traceback" not in server.output
 
 
-def test_a_slow_client_gets_all_of_it(data: tuple[Path, dict[str, str]]) -> None:
+def test_a_slow_client_gets_everything(data: tuple[Path, dict[str, str]]) -> None:
     place, cookies = data
     with Process(place) as server:
         url = f"{server.address}/audit/export?format=jsonl"

@@ -51,13 +51,13 @@ def test_the_past_is_not_changed(trail: KeyFiles, sql: str) -> None:
 
 @pytest.mark.parametrize("sql", ON_SQLITE)
 @pytest.mark.both_databases(on=["sqlite"])
-def test_the_past_is_not_changed_in_the_words_of_sqlite(trail: KeyFiles, sql: str) -> None:
+def test_the_past_is_not_changed_by_statements_of_sqlite(trail: KeyFiles, sql: str) -> None:
     check_refused(sql)
 
 
 @pytest.mark.parametrize("sql", ON_POSTGRESQL)
 @pytest.mark.both_databases(on=["postgresql"])
-def test_the_past_is_not_changed_in_the_words_of_postgresql(trail: KeyFiles, sql: str) -> None:
+def test_the_past_is_not_changed_by_statements_of_postgresql(trail: KeyFiles, sql: str) -> None:
     check_refused(sql)
 
 
@@ -115,7 +115,7 @@ def check_recreated(statements: tuple[str, ...], name: str) -> None:
         LedgerRow.objects.all().delete()
 
 
-def test_seals_survive_a_table_that_is_made_anew(trail: KeyFiles) -> None:
+def test_triggers_survive_a_table_that_is_rebuilt(trail: KeyFiles) -> None:
     """As a migration does it on SQLite, which drops the triggers without a word."""
     from django.apps import apps
     from django.core.management import call_command

@@ -83,7 +83,7 @@ def test_an_ended_switch_is_never_deleted(host: Host, clock: FakeClock, state: S
     refused(row, f"DELETE FROM {SWITCH}")
 
 
-def test_neither_the_orm_nor_its_bulk_ways_change_the_past(past: SwitchEvent) -> None:
+def test_the_orm_cannot_change_an_ended_switch(past: SwitchEvent) -> None:
     before = everything(past.pk)
     past.outcome = "It went well."
     for act in (
@@ -147,7 +147,7 @@ def test_an_open_switch_can_change(host: Host, clock: FakeClock, state: State) -
     assert SwitchEvent.objects.get().outcome == "so far"
 
 
-def test_an_open_switch_is_not_deleted_either_for_its_entries_name_it(
+def test_an_open_switch_is_not_deleted_because_entries_name_it(
     host: Host, clock: FakeClock
 ) -> None:
     row = open_one(host, clock)
@@ -156,7 +156,7 @@ def test_an_open_switch_is_not_deleted_either_for_its_entries_name_it(
     assert SwitchEvent.objects.get() == row
 
 
-def test_beside_the_record_there_is_still_room(clock: FakeClock, past: SwitchEvent) -> None:
+def test_rows_about_an_ended_switch_can_be_added(clock: FakeClock, past: SwitchEvent) -> None:
     switches.mark_seen(past.pk, BEN, clock)
     assert FailureSeen.objects.get().by == "ben"
 
@@ -188,7 +188,7 @@ def test_an_entry_is_not_replaced(past: SwitchEvent) -> None:
     refused(past, f"INSERT OR REPLACE INTO {ENTRY} {rowid}", *values)
 
 
-def test_neither_the_orm_changes_an_entry(past: SwitchEvent) -> None:
+def test_the_orm_cannot_change_an_entry(past: SwitchEvent) -> None:
     before = everything(past.pk)
     entry = LedgerRow.objects.first()
     assert entry is not None
@@ -214,7 +214,7 @@ def names() -> set[str]:
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's own list of triggers")
-def test_sealing_is_done_again_after_every_migrate_and_may_be_done_twice(db: None) -> None:
+def test_triggers_can_be_made_twice(db: None) -> None:
     drop_triggers()
     assert not names() & set(SQLITE)
     make_triggers()
@@ -223,14 +223,14 @@ def test_sealing_is_done_again_after_every_migrate_and_may_be_done_twice(db: Non
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's own list of triggers")
-def test_a_seal_of_an_older_version_gives_way(past: SwitchEvent) -> None:
+def test_a_trigger_of_an_older_version_is_replaced(past: SwitchEvent) -> None:
     run("DROP TRIGGER sealed_switch_update")
     run(f"CREATE TRIGGER sealed_switch_update BEFORE UPDATE ON {SWITCH} WHEN 0 BEGIN SELECT 1; END")
     make_triggers()
     refused(past, f"UPDATE {SWITCH} SET outcome = 'Well' WHERE id = %s", past.pk)
 
 
-def test_a_refusal_says_what_it_is(past: SwitchEvent) -> None:
+def test_a_refusal_says_why(past: SwitchEvent) -> None:
     with pytest.raises(DatabaseError, match="sealed: this record is kept as it is"):
         SwitchEvent.objects.update(outcome="Well")
     assert ANNA.name == past.actor
