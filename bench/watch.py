@@ -127,7 +127,7 @@ def watch(
     call_command("migrate", verbosity=0)
     names = seed(ports, digest)
     from switcher.records import changed
-    from switcher.watching.loop import QUIET_S, Watcher, latest
+    from switcher.watching.loop import QUIET_INTERVAL_S, Watcher, latest
 
     late: list[tuple[int, float]] = []  # host, seconds
     readings: list[tuple[int, float, bool]] = []  # host, when, whether the model was there
@@ -154,7 +154,7 @@ def watch(
     time.sleep(seconds)
     took, used = time.monotonic() - began, cpu_s() - cpu
     figures = {
-        "quiet_s": quiet_s or QUIET_S,
+        "quiet_s": quiet_s or QUIET_INTERVAL_S,
         "began": began,
         "ended": began + took,
         "cpu_percent": round(100 * used / took, 1),

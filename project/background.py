@@ -28,7 +28,7 @@ class Part:
 
     name: str
     start: Callable[[], None]
-    stop: Callable[[], None]
+    stop: Callable[[], object]
     last: bool = False
 
 

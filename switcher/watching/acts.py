@@ -1,30 +1,32 @@
-"""Where the watcher acts: a few threads of their own, so that no reading waits for it.
+"""What the watcher does about its findings, in threads of its own, so that no reading waits for it.
 
-One act of a kind on a host at a time, and not again before its pause is over. Nothing begins once
-the process is stopping.
+One act of a kind on a host at a time, and not again before its pause is over.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
+import math
 import threading
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
-from django.db import close_old_connections, connections
+from django.db import connections
 
+from switcher.concurrency.loop import Loop
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import HostBusy, SwitcherError
 
 log = logging.getLogger(__name__)
 
 BUSY_PAUSE_S = 2.0
+RETRY_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Something to do on a host. `key` names it; it is not done again within `pause_s`."""
+    """Something to do on a host. `key` identifies it; it is not done again within `pause_s`."""
 
     key: Hashable
     what: str  # for the log
@@ -33,60 +35,72 @@ class Act:
 
 
 class Acts:
-    """`start` once, `stop` once; `hand_out` from any thread."""
+    """Call `start` once, `hand_out` from any thread, and `stop` once."""
 
-    def __init__(self, clock: Clock = system, hands: int = 2) -> None:
+    def __init__(self, clock: Clock = system, threads: int = 2) -> None:
         self._clock = clock
-        self._jobs: queue.SimpleQueue[Act | None] = queue.SimpleQueue()
+        self._queue: deque[Act] = deque()
         self._not_before: dict[Hashable, float] = {}
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self.threads = [
-            threading.Thread(target=self._work_on, name=f"watch-act-{n}", daemon=True)
-            for n in range(hands)
-        ]
+        self._loops = [Loop(f"watch-act-{n}", self._work, RETRY_INTERVAL_S) for n in range(threads)]
 
     def start(self) -> None:
-        for thread in self.threads:
-            thread.start()
+        for loop in self._loops:
+            loop.start(after_s=math.inf)
 
-    def stop(self) -> None:
-        """Begin nothing more. What is under way makes calls of a few seconds at most."""
-        self._stop.set()
-        for _ in self.threads:
-            self._jobs.put(None)
+    def stop(self, patience_s: float = 0.0) -> bool:
+        """Begin nothing more, and return whether everything has ended. What is in progress makes
+        calls of a few seconds at most."""
+        for loop in self._loops:
+            loop.stop()
+        ended = [loop.stop(patience_s) for loop in self._loops]
+        return all(ended)
 
     def hand_out(self, acts: Iterable[Act]) -> None:
-        """Have them done soon; one that is under way or was done just now is left out."""
-        for act in acts:
-            if self._is_due(act):
-                self._jobs.put(act)
+        """Have them done soon, except those in progress and those whose pause is not over."""
+        due = [act for act in acts if self._is_due(act)]
+        self._queue.extend(due)
+        if due:
+            for loop in self._loops:
+                loop.wake()
 
     def _is_due(self, act: Act) -> bool:
         with self._lock:
             now = self._clock.monotonic()
-            if self._stop.is_set() or now < self._not_before.get(act.key, now):
+            if now < self._not_before.get(act.key, now):
                 return False
             self._not_before = {k: t for k, t in self._not_before.items() if t > now}
-            self._not_before[act.key] = float("inf")  # until it is done
+            self._not_before[act.key] = math.inf  # until it is done
             return True
 
-    def _work_on(self) -> None:
-        while (act := self._jobs.get()) is not None:
-            if self._stop.is_set():
-                break
-            pause_s = act.pause_s
-            try:
-                close_old_connections()
-                act.work()
-            except HostBusy as exc:
-                pause_s = min(pause_s, BUSY_PAUSE_S)  # it was not even begun
-                log.info("%s: %s", act.what, exc.text)
-            except SwitcherError as exc:
-                log.info("%s: %s", act.what, exc.text)
-            except Exception:
-                log.exception("%s: unexpected", act.what)
-            finally:
-                with self._lock:
-                    self._not_before[act.key] = self._clock.monotonic() + pause_s
+    def _work(self) -> float:
+        """Do all that was handed out, then wait for more."""
+        while (act := self._next()) is not None:
+            self._do(act)
         connections.close_all()
+        return math.inf
+
+    def _next(self) -> Act | None:
+        if self._loops[-1].stopping:
+            return None
+        try:
+            return self._queue.popleft()
+        except IndexError:
+            return None
+
+    def _do(self, act: Act) -> None:
+        pause_s = act.pause_s
+        try:
+            act.work()
+        except HostBusy as exc:
+            pause_s = min(pause_s, BUSY_PAUSE_S)  # it was not even begun
+            log.info("%s: %s", act.what, exc.text)
+        except SwitcherError as exc:
+            log.info("%s: %s", act.what, exc.text)
+        except Exception:
+            # One act must not keep the next from being done; the Loop would wait.
+            log.exception("%s: unexpected", act.what)
+            connections.close_all()
+        finally:
+            with self._lock:
+                self._not_before[act.key] = self._clock.monotonic() + pause_s

@@ -1,22 +1,24 @@
-"""The watcher: reads every host again and again, keeps what it saw, tells who shows it.
+"""The watcher: reads every host again and again, stores what it saw, and finds drift.
 
-One thread decides who is due, several read, one keeps what was read: it judges, stores and tells.
-Hosts whose last reading failed have readers of their own, so that those that hang delay none that
-answer. All are daemons.
+One loop decides which host is due, several threads read, and one loop stores and judges what was
+read. Hosts whose last reading failed have readers of their own, so that those that hang delay none
+that answer.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
+import math
 import random
 import threading
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from django.db import DatabaseError, connections
 
+from switcher.concurrency.loop import Loop
 from switcher.domain.clock import Clock, system
 from switcher.domain.drift import OFFLINE_AFTER
 from switcher.domain.observed import Observation
@@ -29,33 +31,34 @@ from switcher.watching.readers import Readers
 
 log = logging.getLogger(__name__)
 
-BUSY_S = 1.0
-# Drift is to be named within 5 s: so a host that fell silent just after a reading is read again,
-# jittered, within 2.75 s, and twice more a second apart until that counts.
-QUIET_S = 2.5
-LONGEST_S = 30.0
-LOOK_EVERY_S = 2.0
-LOOK_SOON_S = 0.1  # after something was written; of many writes at once not each is looked at
-# What becomes due within it is handed out together.
+BUSY_INTERVAL_S = 1.0
+# Drift is named within 5 s: a host that falls silent just after a reading is read again, jittered,
+# within 2.75 s, and twice more a second apart until it counts as unreachable.
+QUIET_INTERVAL_S = 2.5
+MAX_INTERVAL_S = 30.0
+LOOK_INTERVAL_S = 2.0
+LOOK_SOON_S = 0.1  # after something was written: many writes at once cause one look
+# Readings that become due within this time are handed out together.
 TICK_S = 0.02
-# Readers wait most of their time: these bound threads and memory, not the work. Of those that
-# hang, each holds one for the deadline of its call.
+RETRY_INTERVAL_S = 1.0
+# Readers wait most of their time: these bound threads and memory, not the work. A host that hangs
+# keeps one busy for the timeout of its call.
 READERS, MAX_READERS = 32, 256
 DOUBTFUL, MAX_DOUBTFUL = 8, 32
-# A name may be pointed at other content at any time (fact 23): with each quiet reading.
-CATALOGUE_EVERY_S = 2.0
+# A name may get other content at any time (fact 23): the catalogue is read with each quiet reading.
+CATALOGUE_INTERVAL_S = 2.0
 
 _latest: dict[int, Observation] = {}
 _failures: dict[int, int] = {}
 
 
 def latest() -> Mapping[int, Observation]:
-    """This process's newest reading of each host, by host id: newer than what is stored."""
+    """Return this process's newest reading of each host, by host id. It is newer than the row."""
     return MappingProxyType(_latest)
 
 
 def forget() -> None:
-    """Drop what was read: for a new start in the same process."""
+    """Drop all readings, for a new start in the same process."""
     _latest.clear()
     _failures.clear()
 
@@ -67,13 +70,13 @@ class _Watched:
     due: float
     was_due: float = 0.0  # when the reading under way was to begin
     reading: bool = False
-    catalogue_at: float = float("-inf")
+    catalogue_at: float = -math.inf
     stored: Observation | None = None
 
 
 class Watcher:
-    """Polls until stopped: each second while a switch runs, each QUIET_S else, backing off while a
-    host does not answer; jittered, so that hosts do not march in step."""
+    """Polls hosts: each second during a switch, otherwise each QUIET_INTERVAL_S, and less often
+    while a host does not answer; jittered, so that hosts do not march in step."""
 
     def __init__(
         self,
@@ -82,79 +85,70 @@ class Watcher:
         seed: int | None = None,
         quiet_s: float | None = None,
     ) -> None:
-        """`readers`: how many may wait for hosts that answer. `quiet_s`: between two readings of a
-        host where nothing happens."""
+        """`readers`: how many threads read hosts that answer. `quiet_s`: the interval between two
+        readings of a host where nothing happens."""
         self._clock = clock
-        self._quiet_s = QUIET_S if quiet_s is None else quiet_s
+        self._quiet_s = QUIET_INTERVAL_S if quiet_s is None else quiet_s
         self._random = random.Random(seed)
-        self._stop = threading.Event()
-        self._bell = threading.Event()
-        self._look = threading.Event()
-        self._wakes_at = float("inf")
+        self._look_soon = threading.Event()
+        self._looked_at = -math.inf
+        self._wakes_at = math.inf
         self._hosts: dict[int, _Watched] = {}
         self._judge = Judge(clock)
         self._acts = Acts(clock)
         self._readers = Readers("watch-reader", self._read, readers, MAX_READERS, clock)
         self._doubtful = Readers("watch-doubtful", self._read, DOUBTFUL, MAX_DOUBTFUL, clock)
-        self._readings: queue.SimpleQueue[tuple[_Watched, Observation] | None] = queue.SimpleQueue()
-        self._own_threads = [
-            threading.Thread(target=self._loop, name="watcher", daemon=True),
-            threading.Thread(target=self._keep_on, name="watch-keeper", daemon=True),
-        ]
-
-    @property
-    def _threads(self) -> list[threading.Thread]:
-        """For who waits for their end."""
-        return [*self._own_threads, *self._readers.threads, *self._doubtful.threads]
+        self._readings: deque[tuple[_Watched, Observation]] = deque()
+        self._scheduling = Loop(
+            "watcher", self._schedule, RETRY_INTERVAL_S, at_end=self._close_clients
+        )
+        self._storing = Loop("watch-keeper", self._store_readings, RETRY_INTERVAL_S)
 
     def start(self) -> None:
         changed.connect(self._on_change)
         self._acts.start()
-        for thread in self._own_threads:
-            thread.start()
+        self._storing.start(after_s=math.inf)
+        self._scheduling.start()
 
-    def stop(self) -> None:
+    def stop(self, patience_s: float = 0.0) -> bool:
+        """Begin no more readings or acts, and return whether all threads have ended."""
         changed.disconnect(self._on_change)
-        self._stop.set()
-        self._acts.stop()
-        self._readers.stop()
-        self._doubtful.stop()
-        self._readings.put(None)
-        self._bell.set()
+        parts = (self._acts, self._readers, self._doubtful, self._storing, self._scheduling)
+        for part in parts:
+            part.stop()
+        ended = [part.stop(patience_s) for part in parts]
+        return all(ended)
 
     def _on_change(self, sender: object, host: str = "", **_: object) -> None:
-        """Something was written about a host: read it soon, do not wait for its turn."""
+        """Read a host soon after something was written about it."""
         if sender in {"reading", "host.version"} or str(sender).startswith("drift."):
             return  # comes from readings itself
         for watched in list(self._hosts.values()):
             if watched.host.name == host:
                 watched.due = min(watched.due, self._clock.monotonic())
-        self._look.set()
-        self._bell.set()
+        self._look_soon.set()
+        self._scheduling.wake()
 
-    # --- who is due ----------------------------------------------------------------------------
+    # --- which host is due ---------------------------------------------------------------------
 
-    def _loop(self) -> None:
-        looked = float("-inf")
-        while True:
-            self._bell.clear()
-            if self._stop.is_set():
-                break
-            now = self._clock.monotonic()
-            if now >= self._next_look(looked):
-                self._look.clear()
-                looked = now
-                self._refresh_hosts()
-            self._wakes_at = float("inf")  # from here on whoever sets a time rings
-            self._hand_out(now)
-            self._wakes_at = wakes_at = self._next_wake(now, self._next_look(looked))
-            self._bell.wait(wakes_at - now)
+    def _schedule(self) -> float:
+        """Hand out the readings that are due; return the seconds until the next ones."""
+        now = self._clock.monotonic()
+        if now >= self._next_look():
+            self._look_soon.clear()
+            self._looked_at = now
+            self._refresh_hosts()
+        self._wakes_at = math.inf  # from here on, whoever sets a time wakes the loop
+        self._hand_out(now)
+        self._wakes_at = self._next_wake(now)
+        return max(0.0, self._wakes_at - self._clock.monotonic())
+
+    def _close_clients(self) -> None:
         for watched in self._hosts.values():
             watched.client.close()
-        connections.close_all()
 
-    def _next_look(self, looked: float) -> float:
-        return looked + (LOOK_SOON_S if self._look.is_set() else LOOK_EVERY_S)
+    def _next_look(self) -> float:
+        return self._looked_at + (LOOK_SOON_S if self._look_soon.is_set() else LOOK_INTERVAL_S)
 
     def _refresh_hosts(self) -> None:
         try:
@@ -162,7 +156,7 @@ class Watcher:
             self._judge.refresh()
         except DatabaseError:
             log.exception("the watcher could not read the hosts; it tries again")
-            connections.close_all()  # one that broke works never again
+            connections.close_all()  # a broken one never works again
             return
         for gone in self._hosts.keys() - rows.keys():
             self._drop(gone)
@@ -170,7 +164,7 @@ class Watcher:
             self._take_up(host)
 
     def _drop(self, host_id: int) -> None:
-        """What it was seen to hold says nothing of another address."""
+        """Forget a host: what it held says nothing about another address."""
         self._hosts.pop(host_id).client.close()
         _latest.pop(host_id, None)
         _failures.pop(host_id, None)
@@ -192,48 +186,52 @@ class Watcher:
         for host_id, watched in self._hosts.items():
             if watched.due <= now and not watched.reading:
                 watched.reading = True
-                watched.was_due, watched.due = watched.due, float("inf")
+                watched.was_due, watched.due = watched.due, math.inf
                 (self._doubtful if _failures.get(host_id) else self._readers).put(watched)
         self._readers.tend()
         self._doubtful.tend()
 
-    def _next_wake(self, now: float, looks_at: float) -> float:
-        at = min([looks_at, *(w.due for w in self._hosts.values() if not w.reading)])
+    def _next_wake(self, now: float) -> float:
+        at = min([self._next_look(), *(w.due for w in self._hosts.values() if not w.reading)])
         if self._readers.waiting or self._doubtful.waiting:
-            at = now  # they are tended again with the next tick
+            at = now  # they are tended again in the next tick
         return max(now + TICK_S, at)
 
     def _set_due(self, watched: _Watched) -> None:
-        """Its reading is over, well or not: when the next one is. Not later than somebody asked for
-        meanwhile."""
+        """Set when a host is read next, after a reading that went well or not. It stays as early as
+        somebody has asked for meanwhile."""
         failures = _failures.get(watched.host.id, 0)
         next_s = self._clock.monotonic() + self._interval(watched, failures)
         watched.due = min(watched.due, next_s)
         watched.reading = False
         if watched.due < self._wakes_at:
-            self._bell.set()
+            self._scheduling.wake()
 
-    # --- reading and keeping -------------------------------------------------------------------
+    # --- reading and storing -------------------------------------------------------------------
 
     def _read(self, watched: _Watched) -> None:
         try:
-            self._readings.put((watched, self._observe(watched)))
+            self._readings.append((watched, self._observe(watched)))
         except Exception:
             log.exception("what %s holds could not be read", watched.host.name)
             self._set_due(watched)
+        else:
+            self._storing.wake()
 
-    def _keep_on(self) -> None:
-        """One thread for all, as databases have it: one connection, one writer."""
-        while (reading := self._readings.get()) is not None:
-            watched, seen = reading
+    def _store_readings(self) -> float:
+        """Store what was read, then wait for more. One thread for all of it, as databases have it:
+        one connection, one writer."""
+        while self._readings and not self._storing.stopping:
+            watched, seen = self._readings.popleft()
             try:
                 self._keep(watched, seen)
             except Exception:
-                log.exception("what %s holds could not be kept", watched.host.name)
-                connections.close_all()  # one that broke works never again
+                # One host must not keep the others from being stored; the Loop would wait.
+                log.exception("what %s holds could not be stored", watched.host.name)
+                connections.close_all()  # a broken one never works again
             finally:
                 self._set_due(watched)
-        connections.close_all()
+        return math.inf
 
     def _keep(self, watched: _Watched, seen: Observation) -> None:
         host_id = watched.host.id
@@ -243,7 +241,7 @@ class Watcher:
         _failures[host_id] = failures
         previous = _latest.get(host_id)
         if not seen.answered and previous is not None:
-            # What it held when it last answered stays known; the error says it is not now.
+            # What it held when it last answered stays known; the error says that it is old.
             seen = replace(
                 seen,
                 resident=previous.resident,
@@ -258,8 +256,8 @@ class Watcher:
         changed.send_robust(sender="reading", host=watched.host.name)
 
     def _judge_reading(self, watched: _Watched, seen: Observation) -> None:
-        """Name what drifted, and see to it where the host's policy says so. That this fails, as
-        while the database is locked, keeps no reading from being stored."""
+        """Record drift, and act on it where the host's policy says so. If this fails, as while the
+        database is locked, the reading is stored all the same."""
         try:
             self._judge.recall(watched.host.id)
             verdict = self._judge.judge(watched.host.id, seen, watched.host.busy)
@@ -272,12 +270,12 @@ class Watcher:
                 self._acts.hand_out(duty.wanted(verdict, self._clock))
 
     def _observe(self, watched: _Watched) -> Observation:
-        """Everything, or what is resident alone: the catalogue changes seldom."""
+        """Read everything, or only what is resident: the catalogue changes seldom."""
         now = self._clock.monotonic()
         known = _latest.get(watched.host.id)
-        # After a switch a name may mean something else.
+        # After a switch a name may refer to other content.
         anew = self._judge.unsettled(watched.host.id) and not watched.host.busy
-        stale = now - watched.catalogue_at > CATALOGUE_EVERY_S
+        stale = now - watched.catalogue_at > CATALOGUE_INTERVAL_S
         if known is None or not known.answered or stale or anew:
             watched.catalogue_at = now
             return watched.client.observe(self._clock.now())
@@ -293,10 +291,10 @@ class Watcher:
 
     def _interval(self, watched: _Watched, failures: int) -> float:
         if failures >= OFFLINE_AFTER:
-            seconds = min(LONGEST_S, self._quiet_s * 2.0 ** min(failures - OFFLINE_AFTER, 10))
+            seconds = min(MAX_INTERVAL_S, self._quiet_s * 2.0 ** min(failures - OFFLINE_AFTER, 10))
         else:
             soon = watched.host.busy or failures or self._judge.unsettled(watched.host.id)
-            seconds = BUSY_S if soon else self._quiet_s
+            seconds = BUSY_INTERVAL_S if soon else self._quiet_s
         return seconds * self._random.uniform(0.9, 1.1)
 
     def _worth_storing(self, stored: Observation | None, seen: Observation, failures: int) -> bool:
@@ -306,7 +304,7 @@ class Watcher:
 
 
 def check_now(host_id: int, base_url: str, clock: Clock = system) -> Observation:
-    """Read one host at once, for who asks; kept and stored like any other reading."""
+    """Read one host now, and store that like any other reading."""
     client = Client(base_url)
     try:
         seen = client.observe(clock.now())

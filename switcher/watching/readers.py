@@ -1,7 +1,7 @@
-"""The threads that read hosts: as many as it takes, within bounds.
+"""The threads that read hosts: as many as are needed, within bounds.
 
-Reading is waiting, and a host that hangs has a thread wait for seconds. Such a thread counts as
-stuck: another one takes its place, so that those who wait their turn go on.
+Reading is waiting, and a host that hangs makes a thread wait for seconds. Such a thread counts as
+stuck: another takes its place, so that the other jobs go on.
 """
 
 from __future__ import annotations
@@ -19,71 +19,76 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STUCK_S = 0.25
-PATIENCE_S = 0.04  # a job that waits longer than this has a thread more begin
-IDLE_S = 30.0
+MAX_WAIT_S = 0.04  # for a job that waits longer, another thread is started
+IDLE_TIMEOUT_S = 30.0
 
 
 class Readers(Generic[T]):
-    """Do jobs in their order, `at_work` at a time without those that are stuck, and `most` with
-    them. `put` from any thread; `tend` and `stop` from the one that hands out jobs."""
+    """Do jobs in order in `at_work` threads, not counting those that are stuck, and in at most
+    `max_threads` counting them. `put` and `stop` from any thread; `tend` from the one that hands
+    out jobs."""
 
     def __init__(
         self,
         name: str,
         work: Callable[[T], None],
         at_work: int,
-        most: int,
+        max_threads: int,
         clock: Clock = system,
     ) -> None:
         self._name = name
         self._work = work
         self._at_work = at_work
-        self._most = most
+        self._max_threads = max_threads
         self._clock = clock
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._jobs: deque[tuple[float, T]] = deque()
-        self._began: dict[threading.Thread, float] = {}  # who is at work, and since when
+        self._began: dict[threading.Thread, float] = {}  # since when each is at work
         self._threads: set[threading.Thread] = set()
         self._stopped = False
 
     @property
     def threads(self) -> list[threading.Thread]:
-        """Those that live, for who waits for their end."""
-        with self._news:
+        """Return those that are alive."""
+        with self._changed:
             return list(self._threads)
 
     @property
     def waiting(self) -> bool:
-        """Whether a job has not begun."""
+        """Return whether a job has not begun yet."""
         return bool(self._jobs)
 
     def put(self, job: T) -> None:
-        with self._news:
+        with self._changed:
             self._jobs.append((self._clock.monotonic(), job))
             if not self._threads:
                 self._begin()
-            self._news.notify()
+            self._changed.notify()
 
     def tend(self) -> None:
-        """A thread more for each job that waits too long, where those at work are too few."""
-        with self._news:
+        """Start another thread for each job that waits too long, if there may be more."""
+        with self._changed:
             if not self._jobs:
                 return
             now = self._clock.monotonic()
-            late = sum(now - since >= PATIENCE_S for since, _ in self._jobs)
-            room = min(self._at_work - self._working(now), self._most - len(self._threads))
+            late = sum(now - since >= MAX_WAIT_S for since, _ in self._jobs)
+            room = min(self._at_work - self._working(now), self._max_threads - len(self._threads))
             for _ in range(min(late, room)):
                 self._begin()
 
-    def stop(self) -> None:
-        """Begin nothing more. What is under way ends by itself, within its deadline."""
-        with self._news:
+    def stop(self, patience_s: float = 0.0) -> bool:
+        """Begin nothing more, and return whether all threads have ended. What is in progress ends
+        by itself, within its timeout."""
+        with self._changed:
             self._stopped = True
             self._jobs.clear()
-            self._news.notify_all()
+            self._changed.notify_all()
+        for thread in self.threads:
+            thread.join(patience_s)
+        return not self.threads
 
     def _working(self, now: float) -> int:
-        """Threads that are not stuck."""
+        """Return the number of threads that are not stuck."""
         stuck = sum(now - began >= STUCK_S for began in self._began.values())
         return len(self._threads) - stuck
 
@@ -101,18 +106,18 @@ class Readers(Generic[T]):
                 log.exception("%s: unexpected", self._name)
 
     def _next(self, me: threading.Thread) -> tuple[float, T] | None:
-        """The next job, or None for a thread that is needed no longer."""
-        with self._news:
+        """Return the next job, or None if this thread is not needed any more."""
+        with self._changed:
             self._began.pop(me, None)
             while not self._surplus():
                 if self._jobs:
                     self._began[me] = self._clock.monotonic()
                     return self._jobs.popleft()
-                if not self._news.wait(IDLE_S) and not self._jobs:
+                if not self._changed.wait(IDLE_TIMEOUT_S) and not self._jobs:
                     break
             self._threads.discard(me)
             return None
 
     def _surplus(self) -> bool:
-        """Whether there are more than may work, now that those in whose place they came go on."""
+        """Return whether there are too many threads, now that stuck ones have gone on."""
         return self._stopped or self._working(self._clock.monotonic()) > self._at_work

@@ -42,10 +42,7 @@ def watcher(monkeypatch: pytest.MonkeyPatch, host: Host) -> Iterator[Watcher]:
     monkeypatch.setattr("switcher.ollama.client.QUICK_TIMEOUT_S", DEADLINE_S)
     made = Watcher(seed=1, quiet_s=QUIET_S)
     yield made
-    made.stop()
-    for thread in made._threads:
-        thread.join(10)
-        assert not thread.is_alive()
+    assert made.stop(10)
 
 
 def longest_gap(times: list[float]) -> float:

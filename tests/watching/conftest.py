@@ -88,10 +88,7 @@ def watcher(watched: Watched) -> Iterator[Watcher]:
     made = Watcher(seed=1)
     made.start()
     yield made
-    made.stop()
-    for thread in (*made._threads, *made._acts.threads):
-        thread.join(10)
-        assert not thread.is_alive()
+    assert made.stop(10)
 
 
 @pytest.fixture

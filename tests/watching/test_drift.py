@@ -106,18 +106,14 @@ def test_a_new_start_goes_on_from_the_rows(watched: Watched) -> None:
     first.start()
     watched.switch("mid-a")
     watched.settled()
-    first.stop()
-    for thread in first._threads:
-        thread.join(10)
+    assert first.stop(10)
     watched.ollama.act("evict", tag="mid-a")
     for _ in range(2):
         again = Watcher(seed=1)
         again.start()
         row = watched.named(Kind.EVICTED, "mid-a")
         assert "at " in row.text, "it knows of the reading that the first one stored"
-        again.stop()
-        for thread in again._threads:
-            thread.join(10)
+        assert again.stop(10)
     assert Drift.objects.count() == 1
 
 

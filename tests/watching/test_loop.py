@@ -30,7 +30,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 ANNA = Actor("anna", "page")
 A = Resident(ModelName.parse("mid-a"), "sha-a", 5, 5, 4096, datetime(2026, 11, 23, 10, tzinfo=UTC))
-B = replace(A, name="mid-b:latest", digest="sha-b")
+B = replace(A, name=ModelName.parse("mid-b"), digest="sha-b")
 DISK = (Installed(ModelName.parse("mid-a"), "sha-a", 5),)
 NORTH, SOUTH = "http://127.0.0.1:9", "http://127.0.0.1:8"
 
@@ -82,10 +82,10 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeServer]:
     """Two addresses that answer. What waits for seconds waits for hundredths of them."""
     made = {NORTH: FakeServer(), SOUTH: FakeServer((B,))}
     monkeypatch.setattr(loop, "Client", made.__getitem__)
-    monkeypatch.setattr(loop, "QUIET_S", 0.05)
-    monkeypatch.setattr(loop, "BUSY_S", 0.02)
-    monkeypatch.setattr(loop, "LONGEST_S", 0.3)
-    monkeypatch.setattr(loop, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(loop, "QUIET_INTERVAL_S", 0.05)
+    monkeypatch.setattr(loop, "BUSY_INTERVAL_S", 0.02)
+    monkeypatch.setattr(loop, "MAX_INTERVAL_S", 0.3)
+    monkeypatch.setattr(loop, "LOOK_INTERVAL_S", 0.05)
     return made
 
 
@@ -111,10 +111,7 @@ def start() -> Iterator[Callable[..., Watcher]]:
 
     yield begin
     for watcher in made:
-        watcher.stop()
-        for thread in watcher._threads:
-            thread.join(10)
-            assert not thread.is_alive()
+        assert watcher.stop(10)
 
 
 @pytest.fixture
@@ -335,7 +332,7 @@ def test_many_hosts_that_begin_to_hang_at_once_give_way_to_others(
 def test_who_decides_sleeps_while_a_host_is_read_and_wakes_for_its_next_reading(
     host: Host, north: FakeServer, start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "LOOK_EVERY_S", 3600.0)
+    monkeypatch.setattr(loop, "LOOK_INTERVAL_S", 3600.0)
     north.gate.clear()
     watcher = start()
     assert north.entered.wait(10)
@@ -371,7 +368,7 @@ def test_a_connection_to_the_database_that_broke_is_not_used_again(
 def test_the_hosts_are_not_looked_up_again_with_each_reading(
     host: Host, north: FakeServer, start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "LOOK_EVERY_S", 3600.0)
+    monkeypatch.setattr(loop, "LOOK_INTERVAL_S", 3600.0)
     hosts, looks = readings.watched_hosts, []
 
     def counted() -> list[readings.WatchedHost]:
@@ -464,7 +461,7 @@ def busy(host: Host) -> switches.ClaimedSwitch:
 def test_while_a_switch_runs_it_is_read_each_second(
     host: Host, north: FakeServer, start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "QUIET_S", 3600.0)
+    monkeypatch.setattr(loop, "QUIET_INTERVAL_S", 3600.0)
     start()
     until(lambda: latest().get(host.pk))
     held = busy(host)
@@ -484,7 +481,7 @@ def _is_busy(host: Host) -> bool:
 def test_what_is_written_about_a_host_has_it_read_at_once(
     host: Host, north: FakeServer, start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "QUIET_S", 3600.0)
+    monkeypatch.setattr(loop, "QUIET_INTERVAL_S", 3600.0)
     start()
     until(lambda: latest().get(host.pk))
     config.put_host({"keep_alive": "2h"}, ANNA, host.pk)
@@ -494,7 +491,7 @@ def test_what_is_written_about_a_host_has_it_read_at_once(
 def test_what_is_written_while_it_is_read_has_it_read_once_more(
     host: Host, north: FakeServer, start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "QUIET_S", 3600.0)
+    monkeypatch.setattr(loop, "QUIET_INTERVAL_S", 3600.0)
     north.gate.clear()
     start()
     assert north.entered.wait(10)
@@ -522,10 +519,7 @@ def test_a_watcher_that_stops_reads_no_more_and_closes_its_connections(
 ) -> None:
     watcher = start()
     reads_on(north, 2)
-    watcher.stop()
-    for thread in watcher._threads:
-        thread.join(10)
-        assert not thread.is_alive()
+    assert watcher.stop(10)
     assert north.closed == 1
     connections.close_all()
 
@@ -558,5 +552,5 @@ def test_a_reading_of_a_host_that_never_was_is_dropped(db: None) -> None:
 def test_drift_of_a_quiet_host_is_named_within_five_seconds_and_so_is_its_silence() -> None:
     """What reading takes comes on top: milliseconds, or QUICK_TIMEOUT_S where a host hangs."""
     slowest = 1.1  # of the jitter
-    assert slowest * loop.QUIET_S < 5.0
-    assert slowest * (loop.QUIET_S + (loop.OFFLINE_AFTER - 1) * loop.BUSY_S) < 5.0
+    assert slowest * loop.QUIET_INTERVAL_S < 5.0
+    assert slowest * (loop.QUIET_INTERVAL_S + (loop.OFFLINE_AFTER - 1) * loop.BUSY_INTERVAL_S) < 5.0

@@ -46,7 +46,7 @@ def jobs() -> Jobs:
 @pytest.fixture
 def make(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Readers[str]]]:
     monkeypatch.setattr(readers, "STUCK_S", 3600.0)
-    monkeypatch.setattr(readers, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(readers, "MAX_WAIT_S", 0.0)
     made: list[Readers[str]] = []
 
     def begin(at_work: int, most: int) -> Readers[str]:
@@ -56,11 +56,7 @@ def make(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., 
     yield begin
     jobs.let_go()
     for each in made:
-        threads = each.threads
-        each.stop()
-        for thread in threads:
-            thread.join(10)
-            assert not thread.is_alive()
+        assert each.stop(10)
         assert each.threads == []
 
 
@@ -146,7 +142,7 @@ def test_those_that_are_not_needed_any_more_end(
 def test_a_thread_that_was_long_idle_ends_and_the_next_job_is_done(
     make: Any, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "IDLE_S", 0.01)
+    monkeypatch.setattr(readers, "IDLE_TIMEOUT_S", 0.01)
     pool = make(4, 8)
     pool.put("a")
     until(lambda: jobs.done == ["a"] and pool.threads == [])
@@ -158,7 +154,7 @@ def test_no_job_is_lost_while_threads_come_and_go(
     make: Any, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is idle for no time at all, and stuck as soon as it begins."""
-    monkeypatch.setattr(readers, "IDLE_S", 0.0)
+    monkeypatch.setattr(readers, "IDLE_TIMEOUT_S", 0.0)
     monkeypatch.setattr(readers, "STUCK_S", 0.0)
     pool = make(1, 4)
     for n in range(3000):
