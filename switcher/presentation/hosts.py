@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
 
 from switcher.domain.drift import GONE, OFFLINE_AFTER, Kind, Recorded
 from switcher.domain.model_names import ModelName
@@ -18,6 +17,7 @@ from switcher.presentation.bars import Bar, Part, bar
 from switcher.presentation.residents import ResidentRow, loaded_words, main_row, resident_rows
 from switcher.presentation.switches import SwitchLine, SwitchView, line_of, view_of
 from switcher.queries.drifts import DriftRow, recent_drifts
+from switcher.queries.from_rows import from_row
 from switcher.queries.hosts import HostDetail, host_detail, host_details, last_load_s
 from switcher.queries.profiles import keep_alives
 from switcher.queries.switches import Filters, switches
@@ -87,17 +87,17 @@ class HostView(HostDetail):
         return view_of(self.running, self.now) if self.running else None
 
     @cached_property
-    def state_and_word(self) -> tuple[str, str]:
+    def _state_and_word(self) -> tuple[str, str]:
         return _state(self)
 
     @property
     def state(self) -> str:
         """active, idle, busy, warning, failed, offline or stale."""
-        return self.state_and_word[0]
+        return self._state_and_word[0]
 
     @property
     def word(self) -> str:
-        return self.state_and_word[1]
+        return self._state_and_word[1]
 
     @property
     def last_known(self) -> bool:
@@ -158,7 +158,7 @@ class HostView(HostDetail):
 
 
 def present_host(detail: HostDetail, now: datetime) -> HostView:
-    return HostView(**_values(detail), now=now)
+    return from_row(HostView, detail, now=now)
 
 
 def host_list(
@@ -166,10 +166,6 @@ def host_list(
 ) -> tuple[HostView, ...]:
     """Read and present every host."""
     return tuple(present_host(detail, now) for detail in host_details(fresh))
-
-
-def _values(detail: HostDetail) -> dict[str, Any]:
-    return {field.name: getattr(detail, field.name) for field in fields(HostDetail)}
 
 
 def _mark(facts: Iterable[str]) -> str:
@@ -303,8 +299,9 @@ def host_page(name: str, now: datetime, fresh: Mapping[int, Observation] | None 
     """Read and present one host. Raises NotFound."""
     host = host_detail(name, fresh)
     load_s = last_load_s(host.id, (i.digest for i in host.reading.installed))
-    return HostPage(
-        **_values(host),
+    return from_row(
+        HostPage,
+        host,
         now=now,
         profiles=tuple(_profile(host, load_s, *profile) for profile in keep_alives()),
         recent_switches=_recent_switches(host.id, now),

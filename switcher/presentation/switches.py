@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from itertools import groupby
@@ -17,6 +17,7 @@ from switcher.domain.wording import NBSP, came_from, keep_alive_words
 from switcher.presentation import phases
 from switcher.presentation.bars import Bar, record_bars
 from switcher.presentation.phases import Phase, Stretch
+from switcher.queries.from_rows import from_row
 from switcher.queries.switches import SwitchDetail, SwitchSummary, switch_detail
 
 
@@ -77,9 +78,8 @@ class SwitchLine(SwitchSummary):
     @property
     def old_stays(self) -> str:
         """The old model, where it is active after a switch that did not succeed."""
-        return (
-            self.from_model if self.status_style in ("failed", "none") and not self.degraded else ""
-        )
+        failed = self.status_style in ("failed", "none") and not self.degraded
+        return self.from_model if failed else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,21 +192,17 @@ def _side(
 
 def line_of(summary: SwitchSummary, now: datetime) -> SwitchLine:
     """Present a switch in a line."""
-    return SwitchLine(**_values(summary, SwitchSummary), now=now)
+    return from_row(SwitchLine, summary, now=now)
 
 
 def view_of(detail: SwitchDetail, now: datetime) -> SwitchView:
     """Present a switch in full."""
-    return SwitchView(**_values(detail, SwitchDetail), now=now)
+    return from_row(SwitchView, detail, now=now)
 
 
 def switch_view(switch_id: int, now: datetime) -> SwitchView:
     """Read and present a switch. Raises NotFound."""
     return view_of(switch_detail(switch_id), now)
-
-
-def _values(row: SwitchSummary, kind: type[SwitchSummary]) -> dict[str, Any]:
-    return {field.name: getattr(row, field.name) for field in fields(kind)}
 
 
 @dataclass(frozen=True, slots=True)
