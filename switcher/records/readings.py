@@ -11,7 +11,7 @@ from switcher.domain.states import OPEN
 from switcher.models import Host, Reading, SwitchEvent
 from switcher.records.drifts import WATCHER
 
-TIME_EVERY_S = 15.0
+STORE_INTERVAL_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)

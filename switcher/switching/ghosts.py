@@ -24,7 +24,7 @@ from switcher.records.model_copies import LeaseHolder
 from switcher.switching import wake
 from switcher.switching.copy_cleanup import remove
 from switcher.switching.host_lease import HostLease, lease_host
-from switcher.switching.residency import FIRST_POLLS_S, POLL_S
+from switcher.switching.residency import FIRST_INTERVALS_S, POLL_INTERVAL_S
 from switcher.switching.worker import new_owner
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def _check_is_ghost(
 def _has_left(ollama: Ollama, hold: HostLease, digest: str) -> bool:
     """The answer to an unload comes before it happens (fact 1)."""
     until = hold.clock.monotonic() + PATIENCE_S
-    for pause_s in itertools.chain(FIRST_POLLS_S, itertools.repeat(POLL_S)):
+    for pause_s in itertools.chain(FIRST_INTERVALS_S, itertools.repeat(POLL_INTERVAL_S)):
         if find_digest(hold.call(ollama.resident), digest) is None:
             return True
         if hold.clock.monotonic() >= until:

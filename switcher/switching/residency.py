@@ -30,12 +30,12 @@ T = TypeVar("T")
 
 UNREACHED = "no name on the host means it any more"
 LEAVE_S = 60.0
-POLL_S = 0.1
+POLL_INTERVAL_S = 0.1
 ASK_AGAIN_S = 2.0
 PATIENCE_S = 60.0
 AGAIN_S = 2.0
 NOTICED_S = 0.2  # within which a server has seen that a caller went away, and done what follows
-FIRST_POLLS_S = (0.02, 0.04, 0.08)  # an idle model is gone some 20 ms after the answer
+FIRST_INTERVALS_S = (0.02, 0.04, 0.08)  # an idle model is gone some 20 ms after the answer
 
 
 def load_spec(spec: Spec, installed: tuple[Installed, ...]) -> Steps[None]:
@@ -74,7 +74,7 @@ def wait_gone(digests: frozenset[str]) -> Steps[str]:
     """Wait until `/api/ps` lists none of `digests`; ask again, as an unload may have been revived
     by a client's keep-alive (fact 3) or come too early (fact 4). Gives what to warn of, if any."""
     waited, since_asked = 0.0, 0.0
-    polls = iter(FIRST_POLLS_S)
+    polls = iter(FIRST_INTERVALS_S)
     while True:
         now: tuple[Resident, ...] = yield ListResident()
         left = [r for r in now if r.digest in digests]
@@ -87,7 +87,7 @@ def wait_gone(digests: frozenset[str]) -> Steps[str]:
             if all(errors.get(r.digest) == UNREACHED for r in left):
                 return _still_there(left, UNREACHED)
             since_asked = 0.0
-        seconds = next(polls, POLL_S)
+        seconds = next(polls, POLL_INTERVAL_S)
         yield Pause(seconds)
         waited += seconds
         since_asked += seconds

@@ -50,7 +50,7 @@ from switcher.switching.restore import held_text, restore
 log = logging.getLogger(__name__)
 
 DRAIN_S = 30.0
-GATE_POLL_S = 0.02
+GATE_INTERVAL_S = 0.02
 TRANSIT_S = 0.25
 
 Failure = (
@@ -190,8 +190,8 @@ def _drain() -> Steps[int]:
             return 0
         if waited >= DRAIN_S:
             return now.in_flight
-        yield Pause(GATE_POLL_S)
-        waited += GATE_POLL_S
+        yield Pause(GATE_INTERVAL_S)
+        waited += GATE_INTERVAL_S
 
 
 def _all_know() -> Steps[bool]:
@@ -203,8 +203,8 @@ def _all_know() -> Steps[bool]:
         now: GateStatus = yield InFlight()
         if not (now.unaware or now.unsent) or waited >= DRAIN_S:
             return now.processes > 0
-        yield Pause(GATE_POLL_S)
-        waited += GATE_POLL_S
+        yield Pause(GATE_INTERVAL_S)
+        waited += GATE_INTERVAL_S
 
 
 def _load_and_warm(held: ClaimedSwitch, job: Job, target: Installed) -> Steps[None]:

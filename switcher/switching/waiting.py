@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from switcher.records import changed
 
 # Another process's commits ring no bell here: the rows are looked at this often (rule 2).
-LOOK_EVERY_S = 0.25
+LOOK_INTERVAL_S = 0.25
 
 
 class News:
@@ -29,7 +29,7 @@ class News:
         """Forget what rang so far: before reading, so that nothing after it is missed."""
         self._rung.clear()
 
-    async def wait(self, seconds: float = LOOK_EVERY_S) -> None:
+    async def wait(self, seconds: float = LOOK_INTERVAL_S) -> None:
         """Until it rings, `seconds` at most."""
         try:
             async with asyncio.timeout(seconds):

@@ -300,7 +300,7 @@ class Watcher:
     def _worth_storing(self, stored: Observation | None, seen: Observation, failures: int) -> bool:
         if stored is None or not stored.same_facts(seen) or 0 < failures <= OFFLINE_AFTER:
             return True
-        return (seen.at - stored.at).total_seconds() >= readings.TIME_EVERY_S
+        return (seen.at - stored.at).total_seconds() >= readings.STORE_INTERVAL_S
 
 
 def check_now(host_id: int, base_url: str, clock: Clock = system) -> Observation:

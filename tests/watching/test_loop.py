@@ -174,7 +174,7 @@ def test_its_time_alone_is_stored_every_fifteen_seconds(
         watcher._keep(watched, watcher._observe(watched))
         clock.pass_time(5)
     gaps = [(b.at - a.at).total_seconds() for a, b in itertools.pairwise(stored)]
-    assert gaps == [readings.TIME_EVERY_S] * 13
+    assert gaps == [readings.STORE_INTERVAL_S] * 13
 
 
 def test_the_catalogue_is_read_seldom(host: Host, north: FakeServer, start: Any) -> None:
