@@ -39,12 +39,21 @@ SAMPLING_OPTIONS: dict[str, type] = {
 KNOWN_OPTIONS = RUNNER_OPTIONS | SAMPLING_OPTIONS
 
 FOREVER = "forever"
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _DURATION = re.compile(r"^(?:\d+(?:\.\d+)?(?:h|m|s|ms))+$", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)", re.ASCII)
 _UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 # What a Go duration can hold, and the shortest that is not nought there.
 _LONGEST_S = 2_562_047 * 3600.0
 _SHORTEST_S = 0.001
+
+
+def check_name(name: str) -> str:
+    """Return the name of a host or a profile if it is valid. Raises BadRequest."""
+    if not _NAME.fullmatch(name):
+        text = "Use lower-case letters, digits and hyphens, for example north-1."
+        raise BadRequest(text, "name")
+    return name
 
 
 def check_tag(tag: str) -> str:

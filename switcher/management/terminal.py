@@ -22,7 +22,6 @@ NO_HOSTS = "There is no host yet. Add one: hosts add NAME http://ADDRESS:11434"
 
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?$", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
-_NAME = re.compile(r"^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$")
 
 
 class TerminalCommand(BaseCommand):
@@ -91,15 +90,6 @@ def size_bytes(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; write for example 24GB")
     base = 1024 if match[3] else 1000
     return round(float(match[1]) * float(base ** _POWERS[match[2].upper()]))
-
-
-def check_name(text: str) -> str:
-    """Return a host's or profile's name if it is valid. Raises BadRequest."""
-    if not _NAME.match(text):
-        raise BadRequest(
-            "A name has lower-case letters, digits and hyphens, for example north-1.", "name"
-        )
-    return text
 
 
 def size_text(count: int) -> str:

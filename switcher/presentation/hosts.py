@@ -16,6 +16,7 @@ from switcher.domain.wording import NBSP, keep_alive_words
 from switcher.presentation.bars import Bar, Part, bar
 from switcher.presentation.residents import ResidentRow, loaded_words, main_row, resident_rows
 from switcher.presentation.switches import SwitchLine, SwitchView, line_of, view_of
+from switcher.queries.board import RECENT_SWITCHES
 from switcher.queries.drifts import DriftRow, recent_drifts
 from switcher.queries.from_rows import from_row
 from switcher.queries.hosts import HostDetail, host_detail, host_details, last_load_s
@@ -23,7 +24,6 @@ from switcher.queries.profiles import keep_alives
 from switcher.queries.switches import Filters, switches
 
 STALE_AFTER_S = 15.0
-RECENT_SWITCHES = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from switcher.domain.drift import WORDS, Kind, Recorded
 from switcher.models import Drift
 from switcher.queries.from_rows import from_row
 
-RECENT = 6
+RECENT_DRIFTS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def open_drifts(host_id: int) -> tuple[DriftRow, ...]:
 def recent_drifts(host_id: int) -> tuple[DriftRow, ...]:
     """Return the open drifts of a host, then the last ones that ended; each newest first."""
     drifts = Drift.objects.filter(host_id=host_id).order_by("-id")
-    ended = drifts.filter(ended_at__isnull=False).values("id")[:RECENT]
+    ended = drifts.filter(ended_at__isnull=False).values("id")[:RECENT_DRIFTS]
     rows = [_row(row) for row in drifts.filter(Q(ended_at=None) | Q(pk__in=ended))]
     return tuple(sorted(rows, key=lambda row: not row.is_open))
 

@@ -8,13 +8,12 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from switcher.domain.specs import check_address, check_keep_alive
+from switcher.domain.specs import check_address, check_keep_alive, check_name
 from switcher.domain.states import Strategy
 from switcher.management.terminal import (
     NO_HOSTS,
     TerminalCommand,
     actor,
-    check_name,
     marks_text,
     size_bytes,
     size_text,

@@ -7,8 +7,8 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from switcher.domain.errors import BadRequest
-from switcher.domain.specs import check_keep_alive, check_options, check_tag
-from switcher.management.terminal import TerminalCommand, actor, check_name
+from switcher.domain.specs import check_keep_alive, check_name, check_options, check_tag
+from switcher.management.terminal import TerminalCommand, actor
 from switcher.queries.profiles import ProfileRow, profile, profile_list
 from switcher.records import config
 

@@ -9,7 +9,7 @@ from django import forms
 
 from switcher.domain import specs
 from switcher.domain.states import Strategy
-from switcher.panel.forms.validation import NAME, validated
+from switcher.panel.forms.validation import valid_name, validated
 from switcher.queries.hosts import HostSettings
 
 STRATEGIES = [
@@ -28,7 +28,7 @@ class HostForm(forms.Form):
 
     name = forms.CharField(
         max_length=40,
-        validators=[NAME],
+        validators=[valid_name],
         help_text="Lower-case letters, digits, hyphens.",
         widget=forms.TextInput({"placeholder": "north-1", "autocomplete": "off"}),
     )

@@ -11,7 +11,7 @@ from django.forms.renderers import get_default_renderer
 from django.http import QueryDict
 
 from switcher.domain import specs
-from switcher.panel.forms.validation import NAME, validated
+from switcher.panel.forms.validation import valid_name, validated
 from switcher.queries.profiles import ProfileRow
 
 MAX_WARMUPS = 8
@@ -27,7 +27,7 @@ class ProfileForm(forms.Form):
 
     name = forms.CharField(
         max_length=60,
-        validators=[NAME],
+        validators=[valid_name],
         help_text="Lower-case letters, digits, hyphens, for example qwen-14b-chat.",
         widget=forms.TextInput({"autocomplete": "off"}),
     )

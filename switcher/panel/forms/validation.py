@@ -6,14 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from django import forms
-from django.core.validators import RegexValidator
 
 from switcher.domain.errors import BadRequest
-
-NAME = RegexValidator(
-    r"^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$",
-    "Use lower-case letters, digits and hyphens, for example north-1.",
-)
+from switcher.domain.specs import check_name
 
 
 def validated(check: Callable[[Any], Any], value: Any) -> Any:
@@ -22,3 +17,8 @@ def validated(check: Callable[[Any], Any], value: Any) -> Any:
         return check(value)
     except BadRequest as exc:
         raise forms.ValidationError(exc.text) from exc
+
+
+def valid_name(name: str) -> None:
+    """Validate the name of a host or a profile."""
+    validated(check_name, name)
