@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""What the gateway costs: requests a second and the time it adds, beside asking the host directly.
+"""What the gateway costs: requests per second and added time, compared with the host itself.
 
     bench/gateway.py [--seconds 3] [--rounds 3] [--workers 4]
 
-Direct, Switchboard's gateway (alone with one process and with several, and inside the server), and
-llama-swap and LiteLLM where they are installed (`llama-swap`, `litellm` on the PATH), in front of
-the same upstream: it answers JSON at once, or 30 parts with a millisecond between. The ways take
-turns in each round, so that the machine's noise is the same for all. Client, gateway and upstream
-share this machine: trust the ratios.
+The routes are: the upstream itself; Switchboard's gateway as one process, as several processes, and
+inside the server; and llama-swap and LiteLLM if they are on the PATH. The upstream answers with
+JSON at once, or with 30 parts that are a millisecond apart. The routes take turns in each round, so
+that noise hits all alike. Client, gateway and upstream share this machine: trust the ratios.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ PART = b'data: {"choices":[{"index":0,"delta":{"content":"token "}}]}\n\n'
 
 
 def serve_upstream(port: int) -> None:
-    """A host that computes nothing, so that only what is between counts."""
+    """Serve a host that computes nothing, so that only what is in front of it counts."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -65,7 +64,7 @@ def serve_upstream(port: int) -> None:
 
 
 async def load(url: str, clients: int, stream: bool, seconds: float) -> tuple[int, list[Any]]:
-    """Requests that ended within the time, and (first byte, whole) in seconds of each."""
+    """Return how many requests ended in time, and the seconds to first byte and end of each."""
     times: list[tuple[float, float]] = []
     message = {"role": "user", "content": "Hello"}
     body = {"model": "bench", "messages": [message], "stream": stream}
@@ -85,7 +84,7 @@ async def load(url: str, clients: int, stream: bool, seconds: float) -> tuple[in
     return len(times), times
 
 
-def summed(runs: list[tuple[int, list[Any]]], seconds: float) -> dict[str, float]:
+def summarize(runs: list[tuple[int, list[Any]]], seconds: float) -> dict[str, float]:
     firsts = sorted(first for _, times in runs for first, _ in times)
     wholes = sorted(whole for _, times in runs for _, whole in times)
     return {
@@ -96,7 +95,7 @@ def summed(runs: list[tuple[int, list[Any]]], seconds: float) -> dict[str, float
     }
 
 
-# -- the ways
+# -- routes
 
 
 @contextmanager
@@ -124,7 +123,7 @@ def until_up(port: int, popen: subprocess.Popen[bytes]) -> None:
             return
         except OSError:
             time.sleep(0.05)
-    raise SystemExit(f"{popen.args}: it does not listen")
+    raise SystemExit(f"{popen.args} does not listen")
 
 
 def free_port() -> int:
@@ -133,7 +132,7 @@ def free_port() -> int:
 
 
 def seed(upstream: str) -> None:
-    """A host with an active model: what a switch would have written."""
+    """Write a host with an active model, as a switch would."""
     import django
 
     django.setup()
@@ -150,13 +149,13 @@ def seed(upstream: str) -> None:
     Host.objects.filter(pk=host.pk).update(active_spec=Spec("", "bench").to_json(), **active)
 
 
-def ways(stack: ExitStack, data: str, workers: int) -> dict[str, str]:
-    """The address of each way to the same upstream."""
+def start_routes(stack: ExitStack, data: str, workers: int) -> dict[str, str]:
+    """Start every route to the same upstream, and return their addresses."""
     port = free_port()
     words = [sys.executable, __file__, UPSTREAM, str(port)]
     upstream = stack.enter_context(running(words, port))
     seed(upstream)
-    found = {"direct": upstream}
+    addresses = {"direct": upstream}
     manage = [sys.executable, "manage.py"]
     ours = {
         "ours, 1": [*manage, "gateway", "--workers", "1"],
@@ -166,14 +165,14 @@ def ways(stack: ExitStack, data: str, workers: int) -> dict[str, str]:
     for name, words in ours.items():
         port = free_port()
         started = running([*words, "--port", str(port)], port, SWITCHER_OPEN_GATEWAY="1")
-        found[name] = stack.enter_context(started)
+        addresses[name] = stack.enter_context(started)
     if shutil.which("llama-swap"):
         port, path = free_port(), Path(data, "llama-swap.yaml")
         model = {"proxy": upstream, "cmd": "sleep 3600", "checkEndpoint": "none"}
-        model["concurrencyLimit"] = 1000  # else it refuses more than 10 at once
+        model["concurrencyLimit"] = 1000  # the default refuses more than 10 at once
         path.write_text(json.dumps({"models": {"bench": model}}))
         words = ["llama-swap", "--config", str(path), "--listen", f"127.0.0.1:{port}"]
-        found["llama-swap"] = stack.enter_context(running(words, port))
+        addresses["llama-swap"] = stack.enter_context(running(words, port))
     if shutil.which("litellm"):
         port, path = free_port(), Path(data, "litellm.yaml")
         params = {"model": "openai/bench", "api_base": f"{upstream}/v1", "api_key": "none"}
@@ -181,13 +180,13 @@ def ways(stack: ExitStack, data: str, workers: int) -> dict[str, str]:
             json.dumps({"model_list": [{"model_name": "bench", "litellm_params": params}]})
         )
         words = ["litellm", "--config", str(path), "--port", str(port)]
-        # Without a key, and with the prices that it came with: nothing is fetched.
+        # No key, and the prices that came with it: nothing is fetched.
         local = {
             "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         }
-        found["litellm"] = stack.enter_context(running(words, port, **local))
-    return found
+        addresses["litellm"] = stack.enter_context(running(words, port, **local))
+    return addresses
 
 
 def measure(addresses: dict[str, str], rounds: int, seconds: float) -> list[dict[str, Any]]:
@@ -197,9 +196,9 @@ def measure(addresses: dict[str, str], rounds: int, seconds: float) -> list[dict
         for _ in range(rounds):
             for name, url in addresses.items():
                 runs[name].append(asyncio.run(load(url, clients, stream, seconds)))
-        for name, mine in runs.items():
-            what = {"way": name, "clients": clients, "stream": stream}
-            rows.append(what | summed(mine, seconds))
+        for name, results in runs.items():
+            measured = {"way": name, "clients": clients, "stream": stream}
+            rows.append(measured | summarize(results, seconds))
             print(_line(rows[-1]), flush=True)
     return rows
 
@@ -219,14 +218,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the gateway costs.")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=4, help="processes of the second of ours")
+    parser.add_argument("--workers", type=int, default=4, help="processes of the second gateway")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as data, ExitStack() as stack:
         os.environ["SWITCHER_DATA_DIR"] = data
         os.environ["SWITCHER_LOG_LEVEL"] = "ERROR"
         os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
         sys.path.insert(0, str(ROOT))
-        addresses = ways(stack, data, args.workers)
+        addresses = start_routes(stack, data, args.workers)
         print(HEAD)
         rows = measure(addresses, args.rounds, args.seconds)
     print(json.dumps({"workers": args.workers, "rounds": args.rounds, "rows": rows}))

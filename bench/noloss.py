@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Requests through switches: none may fail, be cut, or be answered by what was not active.
+"""Requests during switches: none may fail, be cut, or be answered by a model that is not active.
 
     bench/noloss.py [--requests 10000] [--switches 50] [--clients 16] [--gateways 2]
                     [--ollama URL --models A B]
 
-Starts a server with its own database in a temporary folder and further gateway processes on it.
-Clients of both kinds, half of them streaming, ask without a pause while the model is switched to
-and fro, in both strategies by turns; every fifth switch fails after its warm-up and is rolled back.
-In two of them one gateway process is paused for longer than it is believed to live. Without
---ollama a simulated host is started. Each answer is held against what was active between the moment
-at which its request was sent and that of its first byte; and a simulated host tells how often it
-loaded a model: more often than the switches asked for means that a late request had an old one
-loaded again.
+Starts a server with a database in a temporary folder, and more gateway processes on it. Clients of
+both APIs, half of them streaming, send requests without a pause while the model is switched back
+and forth, in both strategies by turns; every fifth switch fails after its warm-up and is rolled
+back. In two switches one gateway process is paused for so long that it is taken for dead. Without
+--ollama a simulated host is started.
+
+Each reply is compared with what was active between sending the request and the first byte. A
+simulated host also tells how often it loaded a model: more loads than the switches asked for mean
+that a late request made it load an old model again.
 """
 
 from __future__ import annotations
@@ -40,25 +41,25 @@ from typing import Any
 import aiohttp
 
 ROOT = Path(__file__).resolve().parents[1]
-FAILS_EACH = 5
+FAILURE_EVERY = 5  # switches
 STRATEGIES = ("overlap", "swap")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One request, from its sending to its end. Moments are of the wall clock, in seconds."""
+    """One request and its reply. `sent`, `first` and `ended` are seconds of the wall clock."""
 
     kind: str
     sent: float
     first: float
     ended: float
     model: str
-    trouble: str = ""  # failed or cut, with why
+    problem: str = ""  # failed or cut, and why
 
 
 @dataclass(slots=True)
 class Run:
-    """What one run needs and what came out."""
+    """What one run needs, and its results."""
 
     url: str
     models: tuple[str, str]
@@ -70,7 +71,7 @@ class Run:
     switches: list[dict[str, Any]] = field(default_factory=list)
     over: bool = False
     pause: Callable[[], Coroutine[Any, Any, None]] | None = None
-    loads: int | None = None  # that the host made, where it tells
+    loads: int | None = None  # of models, if the host tells
 
 
 # -- clients
@@ -100,7 +101,7 @@ def body_of(kind: str) -> dict[str, Any]:
 
 
 def is_whole(kind: str, body: bytes) -> bool:
-    """Whether an answer ended as such answers do."""
+    """Whether a reply ended as it should."""
     if kind == "responses-stream":
         return b"event: response.completed" in body or b"event: response.incomplete" in body
     if kind == "openai-stream":
@@ -112,7 +113,7 @@ def is_whole(kind: str, body: bytes) -> bool:
 
 async def ask(session: aiohttp.ClientSession, address: str, kind: str, run: Run) -> Answer:
     sent = first = time.time()
-    model, trouble, parts = "", "", []
+    model, problem, parts = "", "", []
     try:
         headers = {"Authorization": f"Bearer {run.token}"}
         path = address + KINDS[kind][0]
@@ -122,55 +123,55 @@ async def ask(session: aiohttp.ClientSession, address: str, kind: str, run: Run)
                 first = first if parts else time.time()
                 parts.append(part)
             if answer.status != 200:
-                trouble = f"failed: {answer.status} {b''.join(parts)[:120]!r}"
+                problem = f"failed: {answer.status} {b''.join(parts)[:120]!r}"
         said = re.search(rb'"model": ?"([^"]+)"', b"".join(parts))
-        if not trouble and not is_whole(kind, b"".join(parts)):
-            trouble = f"cut: {b''.join(parts)[-80:]!r}"
-        # What the host itself says, where it does; the gateway's header has to agree.
-        if said and not trouble and said[1].decode().split(":")[0] != model.split(":")[0]:
-            trouble = f"failed: the host says {said[1]!r}, the gateway {model}"
+        if not problem and not is_whole(kind, b"".join(parts)):
+            problem = f"cut: {b''.join(parts)[-80:]!r}"
+        # Some hosts name the model, and the gateway's header has to agree.
+        if said and not problem and said[1].decode().split(":")[0] != model.split(":")[0]:
+            problem = f"failed: the host says {said[1]!r}, the gateway {model}"
     except (aiohttp.ClientError, OSError) as exc:
-        trouble = f"{'cut' if parts else 'failed'}: {exc!r}"
-    return Answer(kind, sent, first, time.time(), model, trouble)
+        problem = f"{'cut' if parts else 'failed'}: {exc!r}"
+    return Answer(kind, sent, first, time.time(), model, problem)
 
 
-async def be_client(number: int, run: Run, least: int) -> None:
+async def send_requests(number: int, run: Run, min_requests: int) -> None:
     kinds = itertools.islice(itertools.cycle(KINDS), number % len(KINDS), None)
     address = run.gateways[number % len(run.gateways)]
     timeout = aiohttp.ClientTimeout(total=None, sock_read=180)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        while not run.over or len(run.answers) < least:
+        while not run.over or len(run.answers) < min_requests:
             run.answers.append(await ask(session, address, next(kinds), run))
 
 
-async def be_clients(run: Run, clients: int, least: int) -> None:
-    await asyncio.gather(*(be_client(n, run, least) for n in range(clients)))
+async def run_clients(run: Run, clients: int, min_requests: int) -> None:
+    await asyncio.gather(*(send_requests(n, run, min_requests) for n in range(clients)))
 
 
 # -- switches
 
 
-async def switch_to_and_fro(run: Run, count: int, pause_s: float) -> None:
+async def switch_back_and_forth(run: Run, count: int, pause_s: float) -> None:
     timeout = aiohttp.ClientTimeout(total=600)
     headers = {"Cookie": f"session_id={run.cookie}"}
     async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
         target = 1
         for number in range(count):
-            fails = number % FAILS_EACH == FAILS_EACH - 1
+            fails = number % FAILURE_EVERY == FAILURE_EVERY - 1
             profile = f"{'fails' if fails else 'works'}-{target}"
-            wish = {
+            body = {
                 "profile": profile,
                 "strategy": STRATEGIES[number % 2],
                 "reason": "a bench",
             }
             address = f"{run.server}/ollama/models/switch"
             paused = None
-            if run.pause is not None and number - count // 2 in (0, 1):  # in either strategy
+            if run.pause is not None and number - count // 2 in (0, 1):  # one of each strategy
                 paused = asyncio.create_task(run.pause())
-            async with session.post(address, json=wish) as answer:
-                told = await answer.json(content_type=None)
+            async with session.post(address, json=body) as answer:
+                outcome = await answer.json(content_type=None)
                 if (answer.status == 200) == fails:
-                    raise SystemExit(f"switch {number} to {profile}: {answer.status} {told}")
+                    raise SystemExit(f"switch {number} to {profile}: {answer.status} {outcome}")
             if paused is not None:
                 await paused
             target = target if fails else 1 - target
@@ -196,16 +197,18 @@ def spans_of(activations: list[tuple[float, str]]) -> list[Span]:
 
 
 def is_wrong(answer: Answer, spans: list[Span]) -> bool:
-    """Whether it came of a model that was not active at any time from its sending to its first
-    byte. (An activation bears the time at which its transaction was written, just before it is
-    seen: so no request is excused by it.)"""
+    """Whether its model was not active at any time between sending and first byte.
+
+    The time of an activation is that of its transaction, just before others can see it. So no
+    request is excused by it.
+    """
     active = {s.model for s in spans if s.since <= answer.first and s.until >= answer.sent}
     return answer.model not in active
 
 
 def figures(run: Run, spans: list[Span], switches: list[dict[str, Any]]) -> dict[str, Any]:
-    whole = [a for a in run.answers if not a.trouble]
-    kinds = Counter(a.trouble.split(":")[0] for a in run.answers if a.trouble)
+    whole = [a for a in run.answers if not a.problem]
+    kinds = Counter(a.problem.split(":")[0] for a in run.answers if a.problem)
     row: dict[str, Any] = {
         "requests": len(run.answers),
         "switches": len(switches),
@@ -220,8 +223,8 @@ def figures(run: Run, spans: list[Span], switches: list[dict[str, Any]]) -> dict
     usual = median(quiet) if quiet else 0.0
     row["usual_first_byte_ms"] = round(1000 * usual, 1)
     for strategy in STRATEGIES:
-        spans_here = [s for s in switches if s["strategy"] == strategy]
-        added = sorted(a.first - a.sent - usual for a in whole if _during(a, spans_here))
+        of_strategy = [s for s in switches if s["strategy"] == strategy]
+        added = sorted(a.first - a.sent - usual for a in whole if _during(a, of_strategy))
         for name, share in (("p50", 0.5), ("p99", 0.99)):
             at = min(len(added) - 1, int(share * len(added)))
             value = round(1000 * max(0.0, added[at]), 1) if added else None
@@ -230,8 +233,11 @@ def figures(run: Run, spans: list[Span], switches: list[dict[str, Any]]) -> dict
 
 
 def loaded_again(run: Run, switches: list[dict[str, Any]]) -> int | None:
-    """Loads of the host that no switch had asked for; None where it does not tell. The first
-    switch loads one model, each other one its target, and a swap that fails the old one again."""
+    """Return how many loads no switch had asked for; None if the host does not tell.
+
+    Every switch loads its target, also the first one, which `switches` leaves out. A swap that
+    fails loads the old model again.
+    """
     if run.loads is None:
         return None
     restored = [s for s in switches if (s["state"], s["strategy"]) == ("rolled_back", "swap")]
@@ -239,7 +245,7 @@ def loaded_again(run: Run, switches: list[dict[str, Any]]) -> int | None:
 
 
 async def loads_of(url: str) -> int:
-    """How often a simulated host has loaded a model."""
+    """Return how often a simulated host has loaded a model."""
     async with aiohttp.ClientSession() as session, session.get(f"{url}/_sim/state") as answer:
         return sum((await answer.json())["loads"].values())
 
@@ -248,14 +254,14 @@ def _during(answer: Answer, switches: list[dict[str, Any]]) -> bool:
     return any(s["from"] <= answer.first and s["until"] >= answer.sent for s in switches)
 
 
-# -- putting it up
+# -- processes
 
 
-PAUSE_S = 6.0  # longer than a process is believed to live (traffic.DEAD_AFTER_S)
+PAUSE_S = 6.0  # more than inflight.DEAD_AFTER_S
 
 
 async def pause(popen: subprocess.Popen[str]) -> None:
-    """As a machine that is suspended, or swaps."""
+    """Stop a process for PAUSE_S, as on a machine that is suspended or swaps."""
     popen.send_signal(signal.SIGSTOP)
     try:
         await asyncio.sleep(PAUSE_S)
@@ -267,7 +273,7 @@ async def pause(popen: subprocess.Popen[str]) -> None:
 def process(
     *args: str, wait_for: str, **environment: str
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A process of the product, until the block ends; gives what stands for `wait_for`, too."""
+    """Run a process while the block lasts; yield the first group of `wait_for` in its output."""
     popen = subprocess.Popen(
         [sys.executable, *args],
         cwd=ROOT,
@@ -293,7 +299,7 @@ def process(
 
 
 def seed(url: str, models: tuple[str, str]) -> tuple[str, str]:
-    """A host, profiles that work and such that fail, a key and a session."""
+    """Write a host, profiles that work and that fail; return a key and a session."""
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
     from django.contrib.auth.models import User
     from django.contrib.sessions.backends.db import SessionStore
@@ -305,7 +311,7 @@ def seed(url: str, models: tuple[str, str]) -> tuple[str, str]:
     config.save_host(Host(name="bench", base_url=url, vram_bytes=64_000_000_000), ACTOR)
     for number, tag in enumerate(models):
         config.save_profile(ModelProfile(name=f"works-{number}", tag=tag), ACTOR)
-        # Nothing is that fast: it fails after its warm-up, when the old one may be gone already.
+        # No model is that fast: the switch fails after the warm-up, when the old model may be gone.
         fails = ModelProfile(name=f"fails-{number}", tag=tag, min_tokens_per_s=1e9)
         config.save_profile(fails, ACTOR)
     _, token = keys.make_key(keys.NewKey("bench"), ACTOR)
@@ -319,7 +325,7 @@ def seed(url: str, models: tuple[str, str]) -> tuple[str, str]:
 
 
 def activations() -> list[tuple[float, str]]:
-    """When which model became active."""
+    """Return when which model became active."""
     from switcher.models import AuditEntry
 
     rows = AuditEntry.objects.filter(kind="host.activated").order_by("pk")
@@ -349,7 +355,7 @@ def run_all(
     models: tuple[str, str] = ("mid-a", "mid-b"),
     pause_s: float = 0.3,
 ) -> tuple[dict[str, Any], Run]:
-    """One run; gives its figures. Expects Django set up over an empty database."""
+    """Run once and return the figures. Expects Django with an empty database."""
     from django.core.management import call_command
 
     call_command("migrate", verbosity=0)
@@ -396,16 +402,16 @@ async def go(run: Run, requests: int, switches: int, clients: int, pause_s: floa
     ):
         if answer.status != 200:
             raise SystemExit(await answer.text())
-    work = asyncio.create_task(be_clients(run, clients, requests))
+    work = asyncio.create_task(run_clients(run, clients, requests))
     try:
-        await switch_to_and_fro(run, switches, pause_s)
+        await switch_back_and_forth(run, switches, pause_s)
     finally:
         run.over = True
         await work
 
 
 async def until_up(run: Run) -> None:
-    """Until every gateway answers: a process says that it listens a moment before it does."""
+    """Wait until every gateway answers: a process says that it listens a moment before it does."""
     async with aiohttp.ClientSession() as session, asyncio.timeout(30):
         for address in run.gateways:
             while True:
@@ -417,12 +423,12 @@ async def until_up(run: Run) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Requests through switches.")
+    parser = argparse.ArgumentParser(description="Requests during switches.")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--switches", type=int, default=50)
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--gateways", type=int, default=2, help="processes beside the server")
-    parser.add_argument("--ollama", default="", help="a server; else a simulated one is started")
+    parser.add_argument("--gateways", type=int, default=2, help="processes besides the server")
+    parser.add_argument("--ollama", default="", help="a server; default: a simulated one")
     parser.add_argument("--models", nargs=2, default=("mid-a", "mid-b"))
     parser.add_argument("--pause", type=float, default=0.3, help="seconds between two switches")
     args = parser.parse_args()
@@ -443,7 +449,7 @@ def main() -> None:
             tuple(args.models),
             args.pause,
         )
-    for answer in [a for a in run.answers if a.trouble][:10]:
+    for answer in [a for a in run.answers if a.problem][:10]:
         print(answer)
     for name, value in row.items():
         print(f"{name:<24}{'-' if value is None else value:>12}")
