@@ -18,7 +18,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from switcher import access
 from switcher.domain.clock import system
-from switcher.domain.errors import NotFound
+from switcher.domain.errors import NotFound, TrailUnreadable
 from switcher.records import Actor
 
 THEMES = (("system", "Same as this device"), ("light", "Light"), ("dark", "Dark"))
@@ -164,6 +164,9 @@ def _guarded(is_allowed: Callable[[Any], bool], reason: str, view: View) -> View
             return view(request, *args, **kwargs)
         except NotFound as exc:
             return not_found_page(request, exc.text.rstrip("."))
+        except TrailUnreadable as exc:
+            context = {"title": "The audit trail cannot be read", "text": exc.text}
+            return render_page(request, "message.html", context, status=500)
 
     return guarded
 
