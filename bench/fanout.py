@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How long until a change is on every page, and what a page costs.
+"""How long a change takes to reach every page, and what a page costs.
 
     bench/fanout.py [--clients 200] [--rounds 50] [--hosts 2]
 

@@ -1,4 +1,4 @@
-"""The live line of a real page: it heals by itself, and shows the newest state when it has."""
+"""The live connection of a real page recovers by itself and then shows the newest state."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_a_switch_appears_and_ends_without_a_reload(
         expect(page.locator(f"[id=switch-{number}]")).to_have_count(1)
 
 
-def test_a_page_that_shows_less_is_not_told_of_it(
+def test_fragments_for_other_pages_are_no_errors(
     data: Path, open_page: Callable[..., Page]
 ) -> None:
     """Fragments without a place are no error; the fixture looks for complaints."""
@@ -268,7 +268,7 @@ def test_after_a_restart_the_newest_state_is_shown(
         expect(page.locator(f"#switch-{number} button")).to_contain_text("Cancel")
 
 
-def test_a_switch_that_ended_while_nobody_listened_is_told(
+def test_a_switch_that_ended_while_the_page_was_offline_is_shown(
     data: Path, open_page: Callable[..., Page]
 ) -> None:
     port = free_port()
@@ -283,7 +283,7 @@ def test_a_switch_that_ended_while_nobody_listened_is_told(
         expect(page.locator(f"#switch-{number}")).to_have_attribute("data-state", "none")
 
 
-def test_a_line_that_swallows_everything_heals(data: Path, open_page: Callable[..., Page]) -> None:
+def test_a_black_hole_heals(data: Path, open_page: Callable[..., Page]) -> None:
     with Process(data, "--no-worker") as server:
         proxy = Proxy(server.port)
         try:
@@ -298,9 +298,7 @@ def test_a_line_that_swallows_everything_heals(data: Path, open_page: Callable[.
             proxy.close()
 
 
-def test_a_server_that_stands_still_is_noticed_and_heals(
-    data: Path, open_page: Callable[..., Page]
-) -> None:
+def test_a_frozen_server_is_noticed_and_heals(data: Path, open_page: Callable[..., Page]) -> None:
     with Process(data, "--no-worker") as server:
         page = open_page(server.port)
         is_live(page)
@@ -317,7 +315,7 @@ def test_a_server_that_stands_still_is_noticed_and_heals(
         page.close()  # before the server goes, whatever it may still be reading
 
 
-def test_who_is_signed_out_goes_to_the_login_page(
+def test_a_page_whose_session_ended_goes_to_the_login_page(
     data: Path, open_page: Callable[..., Page]
 ) -> None:
     port = free_port()

@@ -1,4 +1,4 @@
-"""Signing in: what the trail keeps of it, and who is kept out for a while."""
+"""Signing in: what is recorded, and who is locked out for a while."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def told() -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("path", "source"), [("/login/", "page"), ("/admin/login/", "admin")])
-def test_coming_and_going_are_entries(client: Client, olga: Any, path: str, source: str) -> None:
+def test_logins_and_logouts_are_recorded(client: Client, olga: Any, path: str, source: str) -> None:
     assert sign_in(client, path=path, headers={"User-Agent": "Firefox"}).status_code == 302
     client.post("/logout/")
     assert told() == [("login.succeeded", "olga", source), ("login.ended", "olga", "page")]
@@ -58,20 +58,20 @@ def test_coming_and_going_are_entries(client: Client, olga: Any, path: str, sour
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pages_and_calls_of_an_open_session_are_none(client: Client, olga: Any) -> None:
+def test_requests_in_an_open_session_are_not_recorded(client: Client, olga: Any) -> None:
     sign_in(client)
     for path in ("/", "/audit/", "/ollama/switches"):
         assert client.get(path).status_code == 200
     assert [kind for kind, *_ in told()] == ["login.succeeded"]
 
 
-def test_who_leaves_without_having_come_is_none(client: Client) -> None:
+def test_a_logout_without_a_session_is_not_recorded(client: Client) -> None:
     assert client.post("/logout/").status_code == 302
     assert told() == []
 
 
 @pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
-def test_who_failed_too_often_reads_what_happened_and_when_it_ends(
+def test_a_lockout_says_what_happened_and_when_it_ends(
     client: Client, olga: Any, path: str
 ) -> None:
     for _ in range(2):
@@ -95,7 +95,7 @@ def test_who_failed_too_often_reads_what_happened_and_when_it_ends(
     assert [kind for kind, *_ in told()] == ["login.failed"] * 3 + ["login.locked-out"]
 
 
-def test_a_name_that_is_no_account_is_answered_just_the_same(client: Client, olga: Any) -> None:
+def test_a_name_without_an_account_gets_the_same_answers(client: Client, olga: Any) -> None:
     pages = {}
     for name in ("olga", TYPED):
         answers = [sign_in(client, name, WRONG) for _ in range(4)]
@@ -103,7 +103,7 @@ def test_a_name_that_is_no_account_is_answered_just_the_same(client: Client, olg
     assert pages["olga"] == pages[TYPED] == [(200, 0), (200, 0), (429, 1), (429, 1)]
 
 
-def test_the_lockout_of_one_keeps_out_no_other(client: Client, olga: Any) -> None:
+def test_a_lockout_affects_nobody_else(client: Client, olga: Any) -> None:
     make.user("otto", password=RIGHT)
     for _ in range(3):
         sign_in(client, password=WRONG)
@@ -111,7 +111,7 @@ def test_the_lockout_of_one_keeps_out_no_other(client: Client, olga: Any) -> Non
     assert sign_in(Client(REMOTE_ADDR="192.0.2.1")).status_code == 302
 
 
-def test_what_was_typed_is_in_no_row_and_no_line_of_the_log(
+def test_typed_names_and_passwords_are_neither_stored_nor_logged(
     client: Client, olga: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -131,7 +131,7 @@ def test_what_was_typed_is_in_no_row_and_no_line_of_the_log(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_many_guesses_at_once_no_right_one_gets_in_behind_the_limit(
+def test_of_many_guesses_at_once_none_succeeds_beyond_the_limit(
     olga: Any, monkeypatch: Any
 ) -> None:
     """All are let through to the password before one has failed."""
@@ -180,7 +180,7 @@ def test_of_many_guesses_at_once_no_right_one_gets_in_behind_the_limit(
         (["axes_reset"], False, False),
     ],
 )
-def test_an_admin_ends_a_lockout_at_the_terminal(
+def test_commands_end_a_lockout(
     client: Client, olga: Any, command: list[str], by_name: bool, by_address: bool
 ) -> None:
     for _ in range(3):
@@ -192,7 +192,7 @@ def test_an_admin_ends_a_lockout_at_the_terminal(
     assert entry.facts == {"account": account, "by_address": by_address, "counts": 1}
 
 
-def test_the_lockout_of_another_stays(client: Client, olga: Any) -> None:
+def test_other_lockouts_stay(client: Client, olga: Any) -> None:
     for _ in range(3):
         sign_in(client, password=WRONG)
     call_command("unlock", "--name", "otto")
@@ -213,7 +213,7 @@ def test_a_session_from_before_stays_open(client: Client, olga: Any) -> None:
 # -- The Django admin makes and changes people
 
 
-def test_the_admin_that_changes_a_person_is_the_actor(admin: Client) -> None:
+def test_the_actor_of_a_change_is_who_is_signed_in(admin: Client) -> None:
     person = {"username": "eve", "password1": WRONG, "password2": WRONG, "usable_password": "true"}
     assert admin.post("/admin/auth/user/add/", person).status_code == 302
     eve = User.objects.get(username="eve")
@@ -243,7 +243,7 @@ def test_the_admin_that_changes_a_person_is_the_actor(admin: Client) -> None:
     assert not any(WRONG in row.body for row in LedgerRow.objects.all())
 
 
-def test_people_that_are_deleted_together_are_each_told(admin: Client) -> None:
+def test_users_that_are_deleted_together_are_each_recorded(admin: Client) -> None:
     ids = [make.user(name).pk for name in ("olga", "otto")]
     values = {"action": "delete_selected", "_selected_action": ids, "post": "yes"}
     assert admin.post("/admin/auth/user/", values).status_code == 302
@@ -252,14 +252,14 @@ def test_people_that_are_deleted_together_are_each_told(admin: Client) -> None:
     assert {row.actor for row in rows} == {"ada"}
 
 
-def test_ones_own_new_password_is_ones_own_act(client: Client, settings: Any) -> None:
+def test_the_actor_of_a_changed_password_is_its_owner(client: Client, settings: Any) -> None:
     make.sign_in(client, make.user("olga", password=RIGHT))
     values = {"old_password": RIGHT, "new_password1": WRONG, "new_password2": WRONG}
     assert client.post("/admin/password_change/", values).status_code == 302
     assert told() == [("user.password-changed", "olga", "admin")]
 
 
-def test_the_page_of_the_trail_reads_well_and_finds_them(admin: Client, olga: Any) -> None:
+def test_the_audit_page_shows_and_finds_them(admin: Client, olga: Any) -> None:
     other = Client()
     for _ in range(3):
         sign_in(other, password=WRONG)

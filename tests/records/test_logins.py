@@ -1,4 +1,4 @@
-"""Failed logins: counted, told and locked; of a name that is no account nothing is kept."""
+"""Failed logins are counted, recorded and locked out; an unknown name is stored nowhere."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def kinds() -> list[str]:
     return list(AuditEntry.objects.order_by("seq").values_list("kind", flat=True))
 
 
-def test_a_failure_is_told_of_the_account_that_was_tried() -> None:
+def test_the_actor_of_a_failure_is_the_account_that_was_tried() -> None:
     make.user("olga")
     assert fail("olga") is None
     entry = AuditEntry.objects.get()
@@ -54,13 +54,13 @@ def test_a_failure_is_told_of_the_account_that_was_tried() -> None:
     assert (entry.origin.ip, entry.origin.agent) == (HERE, "Firefox")
 
 
-def test_an_account_that_is_off_is_told_as_such() -> None:
+def test_a_failure_says_if_the_account_is_switched_off() -> None:
     make.user("otto", is_active=False)
     fail("otto")
     assert AuditEntry.objects.get().facts == {"why": "switched off"}
 
 
-def test_a_name_that_is_no_account_is_kept_nowhere() -> None:
+def test_a_name_without_an_account_is_stored_nowhere() -> None:
     fail(TYPED, times=4)
     everything = [FailedLogin, AuditEntry, LedgerRow, Origin]
     rows = "".join(serialize("json", model.objects.all()) for model in everything)
@@ -71,7 +71,7 @@ def test_a_name_that_is_no_account_is_kept_nowhere() -> None:
     assert FailedLogin.objects.get().failures == 3
 
 
-def test_so_many_failures_lock_the_name_at_that_address_until_a_time() -> None:
+def test_failures_lock_the_name_at_that_address_for_a_time() -> None:
     clock = FakeClock()
     make.user("olga")
     assert fail(clock=clock, times=2) is None
@@ -86,7 +86,7 @@ def test_so_many_failures_lock_the_name_at_that_address_until_a_time() -> None:
     assert logins.lockout_of("otto", HERE, clock) is None
 
 
-def test_what_is_tried_while_it_is_locked_neither_counts_nor_fills_the_trail() -> None:
+def test_attempts_during_a_lockout_are_neither_counted_nor_recorded() -> None:
     clock = FakeClock()
     lock = fail(clock=clock, times=3)
     clock.sleep(600)
@@ -97,7 +97,7 @@ def test_what_is_tried_while_it_is_locked_neither_counts_nor_fills_the_trail() -
     assert fail(clock=clock) is None, "it counts from one again"
 
 
-def test_many_at_once_are_no_more_than_the_limit() -> None:
+def test_many_failures_at_once_do_not_exceed_the_limit() -> None:
     at_once(*(partial(fail) for _ in range(8)))
     assert sorted(kinds()) == ["login.failed"] * 3 + ["login.locked-out"]
     assert FailedLogin.objects.get().failures == 3
@@ -138,7 +138,7 @@ def test_addresses_of_one_ipv6_network_count_together() -> None:
     assert logins.lockout_of("olga", "2001:db8:0:1::1", clock) is None
 
 
-def test_without_an_address_people_do_not_lock_each_other_out() -> None:
+def test_without_addresses_users_do_not_lock_each_other_out() -> None:
     clock = FakeClock()
     for n in range(20):
         assert fail(f"name-{n}", None, clock) is None
@@ -146,7 +146,7 @@ def test_without_an_address_people_do_not_lock_each_other_out() -> None:
     assert logins.lockout_of("otto", None, clock) is None
 
 
-def test_getting_in_forgets_ones_own_failures_and_no_others() -> None:
+def test_a_login_forgets_only_the_users_own_failures() -> None:
     clock = FakeClock()
     make.user("olga")
     fail("olga", clock=clock, times=2)
@@ -157,7 +157,7 @@ def test_getting_in_forgets_ones_own_failures_and_no_others() -> None:
     assert "login.succeeded" in kinds()
 
 
-def test_an_admin_ends_a_lockout_and_that_is_an_entry() -> None:
+def test_unlocking_is_recorded() -> None:
     clock = FakeClock()
     make.user("olga")
     fail("olga", HERE, clock, times=3)

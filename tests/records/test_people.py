@@ -1,4 +1,4 @@
-"""Accounts and roles: each change has its entry with before and after, whatever the entrance."""
+"""Accounts and roles: each change has its entry with before and after, whatever the entry point."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def told() -> list[tuple[str, dict[str, Any]]]:
     return [(entry.kind, entry.facts) for entry in AuditEntry.objects.order_by("seq")]
 
 
-def test_an_account_that_is_made_is_told_with_what_it_may() -> None:
+def test_a_new_account_is_recorded_with_its_rights() -> None:
     User.objects.create_user("olga", password=SECRET, is_staff=True)
     after = {"username": "olga", "is_active": True, "is_staff": True, "is_superuser": False}
     assert told() == [("user.added", {"user": "olga", "before": {}, "after": after})]
@@ -45,7 +45,7 @@ def test_an_account_that_is_made_is_told_with_what_it_may() -> None:
     assert User.objects.get().password not in entry.body
 
 
-def test_a_change_says_what_was_and_what_is(olga: Any) -> None:
+def test_a_change_is_recorded_with_before_and_after(olga: Any) -> None:
     olga.is_superuser, olga.is_active = True, False
     olga.email = "olga@example.org"
     olga.save()
@@ -54,7 +54,7 @@ def test_a_change_says_what_was_and_what_is(olga: Any) -> None:
     assert told() == [("user.changed", {"user": "olga", "before": before, "after": after})]
 
 
-def test_another_name_is_told_under_the_new_one(olga: Any) -> None:
+def test_a_renamed_account_is_recorded_under_its_new_name(olga: Any) -> None:
     olga.username = "helga"
     olga.save()
     ((_, facts),) = told()
@@ -65,14 +65,14 @@ def test_another_name_is_told_under_the_new_one(olga: Any) -> None:
     }
 
 
-def test_what_changes_no_role_is_no_entry(olga: Any) -> None:
+def test_a_change_of_other_fields_is_not_recorded(olga: Any) -> None:
     olga.email = "olga@example.org"
     olga.save()
     olga.save(update_fields=["last_login"])
     assert told() == []
 
 
-def test_a_new_password_is_told_and_nothing_of_it(olga: Any) -> None:
+def test_a_new_password_is_recorded_without_the_password(olga: Any) -> None:
     olga.set_password(SECRET)
     olga.save()
     assert told() == [("user.password-changed", {"user": "olga", "usable": True})]
@@ -81,7 +81,7 @@ def test_a_new_password_is_told_and_nothing_of_it(olga: Any) -> None:
     assert olga.password not in body
 
 
-def test_a_password_that_is_taken_away_is_told_as_such(olga: Any) -> None:
+def test_removing_a_password_is_recorded(olga: Any) -> None:
     olga.set_unusable_password()
     olga.save(update_fields=["password"])
     olga.set_password(SECRET)
@@ -91,7 +91,7 @@ def test_a_password_that_is_taken_away_is_told_as_such(olga: Any) -> None:
     assert [facts["usable"] for _, facts in told()] == [True, False]
 
 
-def test_hashing_the_same_password_anew_at_a_login_is_no_change(settings: Any) -> None:
+def test_rehashing_the_same_password_at_a_login_is_not_recorded(settings: Any) -> None:
     settings.PASSWORD_HASHERS = [
         "django.contrib.auth.hashers.MD5PasswordHasher",
         "django.contrib.auth.hashers.PBKDF2PasswordHasher",
@@ -105,7 +105,7 @@ def test_hashing_the_same_password_anew_at_a_login_is_no_change(settings: Any) -
     assert told() == []
 
 
-def test_groups_of_a_person_are_told_from_either_side(olga: Any) -> None:
+def test_groups_are_recorded_from_either_side_of_the_relation(olga: Any) -> None:
     operators = Group.objects.get(name="operators")
     olga.groups.add(operators)
     operators.user_set.remove(olga)
@@ -120,13 +120,13 @@ def test_groups_of_a_person_are_told_from_either_side(olga: Any) -> None:
     assert {kind for kind, _ in told()} == {"user.changed"}
 
 
-def test_groups_that_stay_are_no_entry(olga: Any) -> None:
+def test_groups_that_stay_are_not_recorded(olga: Any) -> None:
     operators = Group.objects.get(name="operators")
     olga.groups.remove(operators)
     assert told() == []
 
 
-def test_permissions_of_people_and_groups_are_told(olga: Any) -> None:
+def test_permissions_of_users_and_groups_are_recorded(olga: Any) -> None:
     switch = Permission.objects.get(codename="switch_model")
     group = Group.objects.create(name="night shift")
     group.permissions.add(switch)
@@ -137,7 +137,7 @@ def test_permissions_of_people_and_groups_are_told(olga: Any) -> None:
     assert facts[1:] == [{"group": "night shift", **change}, {"user": "olga", **change}]
 
 
-def test_what_was_removed_is_told_with_all_that_it_was(olga: Any) -> None:
+def test_a_deleted_account_or_group_is_recorded_with_what_it_had(olga: Any) -> None:
     operators = Group.objects.get(name="operators")
     olga.groups.add(operators)
     Group.objects.filter(name="operators").delete()
@@ -174,7 +174,7 @@ def test_no_entry_without_its_change(olga: Any) -> None:
     assert told() == []
 
 
-def test_commands_tell_who_ran_them(monkeypatch: Any) -> None:
+def test_commands_record_who_ran_them(monkeypatch: Any) -> None:
     monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", SECRET)
     monkeypatch.setattr("getpass.getpass", lambda prompt: f"{SECRET}-2")
     people._acting.set(None)

@@ -35,7 +35,7 @@ print("session", store.session_key)
 
 
 def environment(data: Path) -> dict[str, str]:
-    """The least that a server process needs, and nothing of who runs the tests."""
+    """Return the least that a server process needs, and nothing of this process's environment."""
     return {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
@@ -46,7 +46,7 @@ def environment(data: Path) -> dict[str, str]:
 
 
 def python(*args: str, data: Path) -> subprocess.CompletedProcess[str]:
-    """Run a Python program to its end over this data."""
+    """Run a Python program on this data to its end."""
     return subprocess.run(
         [sys.executable, *args],
         env=environment(data),
@@ -58,7 +58,7 @@ def python(*args: str, data: Path) -> subprocess.CompletedProcess[str]:
 
 
 def seed(data: Path) -> str:
-    """Make a database with a signed-in admin; returns the session's key."""
+    """Create a database with a signed-in admin; return the key of the session."""
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     done = python("-c", SEED, data=data)
     assert done.returncode == 0, done.stderr
@@ -66,7 +66,7 @@ def seed(data: Path) -> str:
 
 
 def copy(template: Path, data: Path) -> Path:
-    """The same data once more, for one test alone."""
+    """Copy the data for one test alone."""
     shutil.copytree(template, data)
     data.chmod(0o700)
     return data

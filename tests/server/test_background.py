@@ -35,7 +35,7 @@ class Fake:
         return Part(self.name, self.start, self.stop)
 
 
-async def test_parts_start_in_order_and_end_together() -> None:
+async def test_parts_start_in_order_and_stop_together() -> None:
     log: list[str] = []
     a, b = Fake("a", log), Fake("b", log)
     background = Background([a.part(), b.part()])
@@ -51,7 +51,7 @@ async def test_parts_start_in_order_and_end_together() -> None:
     assert await stopping
 
 
-async def test_what_does_not_end_is_not_waited_for_any_longer() -> None:
+async def test_a_part_that_does_not_stop_is_waited_for_only_so_long() -> None:
     slow = Fake("slow", [])
     background = Background([slow.part()])
     background.start()
@@ -63,19 +63,19 @@ async def test_what_does_not_end_is_not_waited_for_any_longer() -> None:
     assert slow.log == ["start slow", "stop slow"]
 
 
-async def test_a_part_that_fails_at_its_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_part_that_fails_to_stop_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     background = Background([Fake("bad", [], fails=True).part()])
     background.start()
     assert await background.stop(5)
     assert "the bad failed to stop" in caplog.text
 
 
-def test_a_server_can_do_without_the_worker() -> None:
+def test_the_worker_can_be_left_out() -> None:
     assert [part.name for part in assemble()] == ["auditor", "run", "watcher", "worker"]
     assert [part.name for part in assemble(worker=False)] == ["auditor", "run", "watcher"]
 
 
-async def test_under_other_servers_the_parts_live_as_long_as_the_lifespan(
+async def test_under_other_servers_the_parts_run_as_long_as_the_lifespan(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fake = Fake("fake", [])
@@ -90,7 +90,9 @@ async def test_under_other_servers_the_parts_live_as_long_as_the_lifespan(
     assert fake.log == ["start fake", "stop fake"]
 
 
-async def test_a_start_that_fails_is_told_to_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_part_that_fails_to_start_fails_the_lifespan(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def fail() -> None:
         raise ConnectionError("no database")
 
@@ -118,5 +120,5 @@ async def test_a_start_that_fails_is_told_to_the_server(monkeypatch: pytest.Monk
         ("/ollama/models", False),
     ],
 )
-def test_the_gateway_gets_its_own_paths(path: str, theirs: bool) -> None:
+def test_the_gateway_serves_its_own_paths(path: str, theirs: bool) -> None:
     assert project.asgi.is_gateway(path) is theirs

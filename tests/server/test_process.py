@@ -83,7 +83,7 @@ def test_a_port_in_use_starts_no_worker(data: Path) -> None:
     assert "worker runs" not in done.stderr
 
 
-def test_an_old_database_is_refused_with_what_to_run(tmp_path: Path) -> None:
+def test_an_old_database_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
     done = python("manage.py", "serve", "--port", "0", data=tmp_path / "data")
     assert done.returncode == 1
     assert "Run `manage.py migrate`" in done.stderr
@@ -121,7 +121,7 @@ async def test_it_ends_with_open_connections(attempt: int, data: Path, session_k
     assert "Traceback" not in server.output
 
 
-async def test_it_does_not_wait_for_a_thread_that_waits(data: Path) -> None:
+async def test_it_exits_although_a_thread_hangs(data: Path) -> None:
     with Process(data, program=WITH_EXTRAS) as server:
         async with request("GET", server.address + "/extra/thread") as answer:
             assert await answer.content.read(2) == b"x\n"
@@ -129,7 +129,7 @@ async def test_it_does_not_wait_for_a_thread_that_waits(data: Path) -> None:
             assert await asyncio.to_thread(server.popen.wait, 10) == 0
 
 
-async def test_a_page_comes_again_after_a_restart(data: Path, session_key: str) -> None:
+async def test_a_page_reconnects_after_a_restart(data: Path, session_key: str) -> None:
     with Process(data) as server:
         async with open_page(server, session_key) as page:
             await page.receive_json(timeout=5)
@@ -141,14 +141,16 @@ async def test_a_page_comes_again_after_a_restart(data: Path, session_key: str) 
             assert (await page.receive_json(timeout=5))["type"] == "state"
 
 
-async def test_who_is_not_signed_in_is_let_in_and_turned_away(data: Path) -> None:
+async def test_a_socket_without_a_session_is_accepted_and_then_closed(data: Path) -> None:
     """A plain 403 looks to a browser like a lost line, and is retried for ever."""
     with Process(data) as server:
         async with open_page(server, "nobody") as page:
             assert await read_close(page) == 4401
 
 
-async def test_a_state_may_be_larger_than_what_a_page_may_say(data: Path, session_key: str) -> None:
+async def test_a_state_may_be_larger_than_what_a_page_may_send(
+    data: Path, session_key: str
+) -> None:
     """The limit for messages of autobahn holds in both directions."""
     hosts = """
 import django; django.setup()
@@ -174,7 +176,7 @@ for n in range(20):
     ("path", "origin"),
     [(LIVE, "http://elsewhere.example"), (LIVE, "http://127.0.0.1:1"), ("/ws/other/", "")],
 )
-async def test_foreign_pages_and_other_paths_are_refused(
+async def test_other_origins_and_other_paths_are_refused(
     path: str, origin: str, data: Path, session_key: str
 ) -> None:
     with Process(data) as server:
@@ -195,7 +197,7 @@ def body(mebibytes: int, chunked: bool) -> io.BytesIO | AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_has_a_largest_size(chunked: bool, data: Path) -> None:
+async def test_the_size_of_a_body_is_limited(chunked: bool, data: Path) -> None:
     with Process(data, program=WITH_EXTRAS) as server:
         url = server.address + "/extra/body"
         async with request("POST", url, body(31, chunked)) as answer:
@@ -209,7 +211,7 @@ async def test_a_body_has_a_largest_size(chunked: bool, data: Path) -> None:
     assert "Traceback" not in server.output
 
 
-async def test_what_a_client_does_not_take_is_not_kept_in_memory(data: Path) -> None:
+async def test_a_stream_waits_for_a_client_that_does_not_read(data: Path) -> None:
     flood = b"GET /extra/flood HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with Process(data, program=WITH_EXTRAS) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -227,7 +229,7 @@ async def test_what_a_client_does_not_take_is_not_kept_in_memory(data: Path) -> 
     assert "Traceback" not in server.output
 
 
-async def test_an_answer_that_breaks_off_is_seen_to_be_not_whole(data: Path) -> None:
+async def test_a_response_that_fails_half_way_is_visibly_incomplete(data: Path) -> None:
     """And the second one is too: what ends broken answers goes on."""
     with Process(data, program=WITH_EXTRAS) as server:
         for _ in range(2):
@@ -253,7 +255,7 @@ with writing():
 """
 
 
-def test_an_export_that_the_end_cuts_off_is_signed_with_the_rest(
+def test_an_export_that_the_shutdown_cuts_off_is_recorded_and_signed(
     data: Path, session_key: str
 ) -> None:
     assert python("-c", LONG, data=data).returncode == 0
@@ -271,7 +273,7 @@ def test_an_export_that_the_end_cuts_off_is_signed_with_the_rest(
     assert (last[0], signed) == ("audit.exported", newest)
 
 
-def test_headers_have_a_largest_size(data: Path) -> None:
+def test_the_size_of_headers_is_limited(data: Path) -> None:
     many = b"".join(b"X-%d: %s\r\n" % (n, b"x" * 1000) for n in range(20))
     with Process(data) as server, socket.create_connection(("127.0.0.1", server.port), 5) as line:
         line.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + many + b"\r\n")
@@ -322,7 +324,7 @@ print(sum(u.requests for u in Usage.objects.all()), GatewayProcess.objects.count
 """
 
 
-async def test_what_the_gateway_counted_is_written_when_the_server_ends(
+async def test_the_gateway_stores_its_usage_counts_at_the_shutdown(
     data: Path, session_key: str
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", CHAT], stdout=subprocess.PIPE, text=True) as host:

@@ -1,4 +1,4 @@
-"""Real processes tell their start and stop; a kill leaves none, and the next start says so."""
+"""Real processes record their start and stop; a kill is recorded by the next start."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def told(data: Path) -> list[str]:
     return [f"{body['kind']} {body['facts']['role']}" for body in ours]
 
 
-def test_the_server_tells_its_start_its_stop_and_that_it_was_killed(data: Path) -> None:
+def test_start_stop_and_a_kill_are_recorded(data: Path) -> None:
     with Process(data) as server:
         until(lambda: told(data))
         assert server.end() == 0
@@ -55,7 +55,7 @@ def test_the_stop_is_signed_before_the_process_ends(data: Path) -> None:
     assert signed == newest
 
 
-def test_each_process_of_the_gateway_tells_its_own(data: Path) -> None:
+def test_each_gateway_process_records_its_own_start_and_stop(data: Path) -> None:
     gateway = subprocess.Popen(
         [sys.executable, "manage.py", "gateway", "--port", "0", "--workers", "2"],
         env=environment(data),

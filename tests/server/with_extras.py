@@ -1,4 +1,4 @@
-"""`manage.py`, with five paths beside the product's that are not good to a server."""
+"""`manage.py` with five additional paths that are hard on a server."""
 
 from __future__ import annotations
 
