@@ -128,22 +128,23 @@ def phase_time(phase: Any, switch: Any) -> SafeString | str:
 @register.simple_tag
 def board_summary(board: Any) -> SafeString:
     """Say how many hosts answer, and which of them need attention."""
-    facts = board.summary
-    hosts = f"{facts.answering} of {_counted(facts.hosts, 'host')}"
-    sentences: list[SafeString | str] = [f"{hosts} answer{'s' if facts.hosts == 1 else ''}."]
-    if facts.running:
-        verb = "is" if facts.running == 1 else "are"
-        sentences.append(f"{_counted(facts.running, 'switch', 'es')} {verb} running.")
-    if facts.need_attention:
-        need = f"need{'s' if len(facts.need_attention) == 1 else ''}"
+    hosts = f"{board.answering} of {_counted(len(board.hosts), 'host')}"
+    verb = "answers" if len(board.hosts) == 1 else "answer"
+    sentences: list[SafeString | str] = [f"{hosts} {verb}."]
+    if board.running:
+        verb = "is" if board.running == 1 else "are"
+        sentences.append(f"{_counted(board.running, 'switch', 'es')} {verb} running.")
+    names = board.need_attention
+    if names:
+        need = "needs" if len(names) == 1 else "need"
         links = format_html_join(
             ", ",
             '<a id="look-{}" href="#h-{}">{}</a>',
-            ((name, name, name) for name in facts.need_attention),
+            ((name, name, name) for name in names),
         )
-        count = _counted(len(facts.need_attention), "host")
+        count = _counted(len(names), "host")
         sentences.append(format_html("{} {} attention: {}.", count, need, links))
-    elif not facts.running and not board.alarms:
+    elif not board.running and not board.alarms:
         sentences.append("Nothing needs attention.")
     sentences += [
         format_html("{}<strong>{}</strong>", icon("failed"), text) for text in board.alarms

@@ -27,16 +27,6 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """The facts of the sentence at the top."""
-
-    hosts: int
-    answering: int
-    running: int
-    need_attention: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Board:
     """What the board shows. `panels` are the open switches, then those that have just ended;
     `alarms` are sentences about what is wrong with the audit trail, its key or its sinks."""
@@ -50,13 +40,16 @@ class Board:
     alarms: tuple[str, ...]
 
     @property
-    def summary(self) -> Summary:
-        return Summary(
-            hosts=len(self.hosts),
-            answering=sum(h.answers for h in self.hosts),
-            running=sum(panel.is_open for panel in self.panels),
-            need_attention=tuple(h.name for h in self.hosts if h.needs_attention),
-        )
+    def answering(self) -> int:
+        return sum(host.answers for host in self.hosts)
+
+    @property
+    def running(self) -> int:
+        return sum(panel.is_open for panel in self.panels)
+
+    @property
+    def need_attention(self) -> tuple[str, ...]:
+        return tuple(host.name for host in self.hosts if host.needs_attention)
 
 
 def board(

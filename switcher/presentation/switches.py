@@ -162,7 +162,11 @@ class SwitchView(SwitchLine, SwitchDetail):
     @property
     def record(self) -> dict[str, Any]:
         """All that is recorded, for those who want to read it as it is."""
-        return {name: value for name, value in asdict(self).items() if name != "now"}
+        record = asdict(self)
+        del record["now"]
+        for name, rows in (("before", self.before), ("after", self.after)):
+            record[name] = rows and [resident.to_json() for resident in rows]
+        return record
 
 
 LABELS = (

@@ -42,7 +42,7 @@ def test_board_takes_four_queries(django_assert_num_queries: QueryCount) -> None
     with django_assert_num_queries(4):
         facts = board(NOW)
         assert [h.name for h in facts.hosts] == ["north-1", "north-2"]
-        assert facts.summary.running == 1
+        assert facts.running == 1
 
 
 def test_host_that_holds_its_active_model_is_active() -> None:
@@ -124,7 +124,7 @@ def test_host_is_offline_after_three_failed_reads_and_keeps_what_it_last_held() 
     shown = row()
     assert (shown.state, shown.model, shown.last_known) == ("offline", "llama3.1:8b", True)
     assert "Check that Ollama runs on north-1" in shown.notes[-1].text
-    assert board(NOW).summary.answering == 0
+    assert board(NOW).answering == 0
 
 
 def test_host_that_was_never_read_says_so() -> None:

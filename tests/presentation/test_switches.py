@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -96,6 +97,8 @@ def test_before_and_after_show_what_changed() -> None:
     found = {d.label: (d.before, d.after, d.changed) for d in view.differences}
     assert found["Active model"] == ("llama3.1:8b", "qwen2.5:14b", True)
     assert found["Context"] == ("4,096", "4,096", False)
+    assert view.record["before"][0]["name"] == "llama3.1:8b"
+    assert json.loads(json.dumps(view.record, default=str))["state"] == "active"
     assert view.before_bar is not None
     assert view.before_bar.segments[0].part.kind == "leave"
 
