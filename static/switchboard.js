@@ -1,5 +1,5 @@
-// What a page does by itself: it keeps times up to date against the server's clock, and keeps the
-// focus where it was when a part of the page is replaced. Without it every page still works.
+// Keeps times up to date by the server's clock, and keeps the focus where it was when a part of the
+// page is replaced. Every page also works without it.
 "use strict";
 
 (() => {
@@ -50,7 +50,7 @@
     }
   }
 
-  // ---- focus: back to the same id, else to the heading of the panel it was in ----
+  // ---- focus: back to the same id, otherwise to the heading of its panel ----
 
   let focused = null;
 
@@ -81,7 +81,7 @@
     if (/^#switch-\d+$/.test(location.hash)) focusOn(`${location.hash.slice(1)}-h`);
   }
 
-  // ---- the plan: outdated as soon as its host holds something else ----
+  // ---- the plan: outdated as soon as other models are resident on its host ----
 
   let planned = null;
 
@@ -104,21 +104,22 @@
     if (age.textContent !== text) age.textContent = text;
   }
 
-  /* A plan that comes while a switch is asked for would take the button away, and with it the place
-     where the answer goes: htmx looks for that from the button. */
-  let asking = null;
+  /* A plan that arrives while a switch is being requested would remove the button, and with it the
+     target of the answer: htmx finds it from the button. */
+  let switchRequest = null;
 
   document.addEventListener("htmx:beforeRequest", (event) => {
-    if (event.detail.elt.id === "plan-go") asking = event.detail.xhr;
+    if (event.detail.elt.id === "plan-go") switchRequest = event.detail.xhr;
   });
 
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { target, xhr } = event.detail;
-    if (asking && xhr !== asking && target && target.id === "plan") event.detail.shouldSwap = false;
+    const isOther = switchRequest && xhr !== switchRequest;
+    if (isOther && target && target.id === "plan") event.detail.shouldSwap = false;
   });
 
   document.addEventListener("htmx:afterRequest", (event) => {
-    if (event.detail.xhr === asking) asking = null;
+    if (event.detail.xhr === switchRequest) switchRequest = null;
   });
 
   // ---- lists and pages that say when there is something newer ----
@@ -145,14 +146,14 @@
       .finally(() => { reloading = false; });
   }
 
-  function look() {
+  function checkPage() {
     restoreFocus();
     checkPlan();
     checkNewSwitches();
     checkEnded();
   }
 
-  // ---- the form beside the hosts ----
+  // ---- the switch form next to the hosts ----
 
   function chooseHost(event) {
     const link = event.target.closest("[data-switch-host]");
@@ -170,10 +171,10 @@
   document.addEventListener("click", chooseHost);
   document.body.addEventListener("focus-on", (event) => focusOn(event.detail.id));
   window.addEventListener("hashchange", focusHash);
-  new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
+  new MutationObserver(checkPage).observe(document.body, { childList: true, subtree: true });
   setInterval(tick, 1000);
   tick();
-  look();
+  checkPage();
   focusHash();
   focusOn("form-errors");
 })();

@@ -133,7 +133,7 @@ def notice(content: str, style: str, icon_name: str = "", *, focus_id: str = "")
     """Render a sentence next to its cause. One with `focus_id` can take the focus."""
     return format_html(
         '<div class="notice{}" data-state="{}"{}>{}<p>{}</p></div>',
-        " said" if focus_id else "",
+        " standalone" if focus_id else "",
         style,
         format_html(' id="{}" tabindex="-1"', focus_id) if focus_id else "",
         icon(icon_name or style),

@@ -1,4 +1,4 @@
-"""A browser for all journeys, and the product that they use."""
+"""A browser, and a running product to use with it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.simulated import SimulatedOllama
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
 
-# What Chromium itself writes when a server is away; no page can help that.
+# Chromium writes these itself when a server is away; no page can prevent it.
 NETWORK = ("net::ERR_", "WebSocket connection to")
 
 
@@ -50,7 +50,7 @@ def product(tmp_path: Path) -> Iterator[Product]:
 
 @pytest.fixture
 def visit(browser: Browser, product: Product) -> Iterator[Callable[..., Page]]:
-    """Signs somebody in and opens a page; at the end no page may have complained."""
+    """Sign somebody in and open a page. At the end, no page may have logged an error."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 

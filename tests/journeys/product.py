@@ -1,4 +1,4 @@
-"""The product as a person meets it: the server, two simulated hosts, an admin and an auditor."""
+"""The whole product: a server, two simulated hosts, an admin, an operator and an auditor."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def simulated_host() -> SimulatedOllama:
 
 
 def seed(data: Path, first: str, second: str) -> None:
-    """Hosts, profiles and people."""
+    """Create hosts, profiles and people."""
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     done = python("-c", SEED.format(first=first, second=second, **PASSWORDS), data=data)
     assert done.returncode == 0, done.stderr
 
 
 def sign_in(address: str, name: str = "admin") -> requests.Session:
-    """As the README does it with curl: a form with a token, and a cookie named session_id."""
+    """Sign in as the README does with curl: a form with a token, and the cookie `session_id`."""
     session = requests.Session()
     session.get(f"{address}/login/", timeout=10)
     form = {

@@ -1,4 +1,4 @@
-"""An auditor's work in a real browser, by keyboard alone; and without any script."""
+"""An auditor's work in a real browser, with the keyboard only, and without script."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATHS = ("/audit/", "/audit/people/admin/", "/audit/hosts/north-1/", "/audit/whe
 
 @pytest.fixture
 def trail(product: Product) -> None:
-    """Two switches by an admin, each with its reason."""
+    """Run two switches as an admin, each with a reason."""
     session = sign_in(product.address)
     for model, reason in (("mid-a", "nightly evaluation"), ("mid-b", "wrong answers")):
         wish = {"model": model, "host": "north-1", "reason": reason}
@@ -85,7 +85,7 @@ def filter_of(**given: str) -> str:
     return "&".join(f"{name}={given.get(name, '')}" for name in names)
 
 
-def test_without_script_the_same_forms_do_it(
+def test_the_same_forms_work_without_script(
     product: Product, trail: None, visit: Visit, tmp_path: Path
 ) -> None:
     page = visit("/audit/", who="auditor", java_script_enabled=False)
@@ -104,7 +104,7 @@ def test_without_script_the_same_forms_do_it(
     assert verified(path, tmp_path / "data") == 0
 
 
-def test_what_was_active_is_told_with_its_proof(trail: None, visit: Visit) -> None:
+def test_what_was_active_is_shown_with_its_proof(trail: None, visit: Visit) -> None:
     page = visit("/audit/when/", who="auditor")
     row = page.locator("#then tr", has_text="north-1")
     expect(row).to_contain_text("mid-b")
@@ -126,7 +126,7 @@ def test_the_pages_are_accessible(trail: None, visit: Visit, options: dict[str, 
         assert width <= page.viewport_size["width"]  # type: ignore[index]
 
 
-def test_on_paper_there_is_the_list_and_nothing_to_click(trail: None, visit: Visit) -> None:
+def test_the_printed_page_has_the_list_and_no_controls(trail: None, visit: Visit) -> None:
     page = visit("/audit/?host=north-1", who="auditor")
     page.emulate_media(media="print")
     expect(page.locator(".print-head")).to_be_visible()

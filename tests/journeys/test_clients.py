@@ -1,4 +1,4 @@
-"""What clients get, set on the page and asked for in the words that the page gives."""
+"""What clients get: set on the page, and requested with the command that the page shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ pytestmark = pytest.mark.journey
 PATH = "/hosts/north-1/clients"
 
 
-def test_a_name_is_given_and_asked_for(product: Product, visit: Callable[..., Page]) -> None:
+def test_a_name_is_set_on_the_page_and_requested(
+    product: Product, visit: Callable[..., Page]
+) -> None:
     page = visit("/profiles/add?model=mid-b", viewport={"width": 390, "height": 800})
     page.get_by_role("button", name="Save profile").click()
     page.goto(f"{product.address}/hosts/north-1/")
@@ -48,7 +50,7 @@ def test_a_name_is_given_and_asked_for(product: Product, visit: Callable[..., Pa
     assert refused.status_code == 404
 
 
-def test_who_only_looks_has_no_form(visit: Callable[..., Page]) -> None:
+def test_an_auditor_sees_no_form(visit: Callable[..., Page]) -> None:
     page = visit(PATH, who="auditor")
     expect(page.get_by_role("heading", name="What clients of north-1 get")).to_be_visible()
     expect(page.get_by_role("button", name="Save what clients get")).to_have_count(0)

@@ -1,4 +1,4 @@
-"""Drift as a person meets it: told on the board as it happens."""
+"""Drift appears on the board as it happens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_an_eviction_appears_on_the_board_without_a_reload(
     page.evaluate("window.stillTheSamePage = true")
     expect(page.locator("#host-north-1-state")).to_contain_text("Active")
     expect(page.locator("#live-state")).to_have_attribute("data-state", "on")
-    # A reading has seen it loaded: that it is gone then is an eviction.
+    # It is an eviction only after a reading has seen the model loaded.
     expect(page.locator("#host-north-1-model")).to_contain_text("mid-a")
     product.hosts["north-1"].act("evict", tag="mid-a")
     expect(page.locator("#host-north-1-note")).to_contain_text("mid-a was evicted", timeout=6_000)

@@ -1,4 +1,4 @@
-"""A ghost as a person meets it: told as it happens, and freed by one click."""
+"""A ghost appears as it happens, and is freed by one click."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.journey
 
 
 def make_ghost(host: SimulatedOllama) -> None:
-    """Somebody's own name for mid-b is loaded for ever, and then pulled again."""
+    """Load a name of its own for mid-b forever, then pull the model again."""
     for path, body in (
         ("copy", {"source": "mid-b", "destination": "theirs"}),
         ("generate", {"model": "theirs", "prompt": "", "keep_alive": -1}),
@@ -46,7 +46,7 @@ def test_a_ghost_appears_without_a_reload_and_is_freed_in_place(
     assert product.hosts["north-1"].resident() == set()
 
 
-def test_who_only_looks_is_told_and_has_no_button(
+def test_an_auditor_sees_the_ghost_without_a_button(
     product: Product, visit: Callable[..., Page]
 ) -> None:
     page = visit("/", who="auditor", viewport={"width": 390, "height": 800})

@@ -30,7 +30,7 @@ from switcher.records import config
 from switcher.audit.ledger import SERVER
 config.save_host(Host(name="{0}", base_url="http://127.0.0.1:9"), SERVER)
 """
-# As another process would: nobody in the server hears of it, the rows tell.
+# In another process: the server learns of it only from the database.
 SWITCH = """
 import django; django.setup()
 from switcher.models import Host
@@ -54,12 +54,12 @@ held.end(State.CANCELLED, outcome="Nothing was touched.")
 leases.give_back(held.host_id, held.fence)
 """
 
-# What Chromium itself writes when a server is away; no page can help that.
+# Chromium writes these itself when a server is away; no page can prevent it.
 NETWORK = ("net::ERR_", "WebSocket connection to", "Failed to load resource")
 
 
 class Proxy:
-    """Forwards TCP to a port until it is told to swallow what old connections say."""
+    """Forwards TCP to a port, until it silences the connections that are open."""
 
     def __init__(self, port: int) -> None:
         self.target = port
@@ -72,7 +72,7 @@ class Proxy:
         assert self._ready.wait(5)
 
     def freeze(self) -> None:
-        """From now on whatever is connected is a black hole; new connections work."""
+        """Silence the open connections; new ones work."""
         self.frozen |= set(range(self.made + 1))
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class Proxy:
         self._loop.run_until_complete(start())
         self._loop.run_forever()
         self._server.close()
-        # A connection that was taken just before begins its task only now.
+        # A connection accepted just before starts its task only now.
         self._loop.run_until_complete(asyncio.sleep(0))
         while tasks := asyncio.all_tasks(self._loop):
             for task in tasks:
@@ -127,7 +127,7 @@ class Proxy:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A database with one host and a signed-in admin, and the session's key."""
+    """Make a database with one host and a signed-in admin; return the session key."""
     folder = tmp_path_factory.mktemp("journey") / "data"
     key = seed(folder)
     run(folder, HOST.format("north-1"))
@@ -141,7 +141,7 @@ def data(template: tuple[Path, str], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_page(browser: Browser, template: tuple[Path, str]) -> Iterator[Callable[..., Page]]:
-    """Opens a page as the admin; at the end it must not have complained of anything."""
+    """Open a page as the admin. At the end it must not have logged an error."""
     contexts, complaints = [], []
 
     def go(port: int, path: str = "/") -> Page:
@@ -213,7 +213,7 @@ def test_a_switch_appears_and_ends_without_a_reload(
 def test_fragments_for_other_pages_are_no_errors(
     data: Path, open_page: Callable[..., Page]
 ) -> None:
-    """Fragments without a place are no error; the fixture looks for complaints."""
+    """Fragments without a place are no error; the fixture checks the console."""
     with Process(data, "--no-worker") as server:
         page = open_page(server.port, "/hosts/")
         is_live(page)
@@ -232,7 +232,7 @@ def test_other_pages_are_live_too(path: str, data: Path, open_page: Callable[...
         )
 
 
-def test_a_host_that_is_new_gets_its_row(data: Path, open_page: Callable[..., Page]) -> None:
+def test_a_new_host_gets_its_row(data: Path, open_page: Callable[..., Page]) -> None:
     with Process(data, "--no-worker") as server:
         page = open_page(server.port)
         is_live(page)
@@ -332,10 +332,8 @@ def test_a_page_whose_session_ended_goes_to_the_login_page(
         page.wait_for_url("**/login/?next=%2F", timeout=20_000)
 
 
-def test_without_a_socket_the_page_is_read_again(
-    data: Path, open_page: Callable[..., Page]
-) -> None:
-    """A proxy that knows no WebSockets: 30 s, then the page itself each 15 s."""
+def test_without_a_socket_the_page_reloads(data: Path, open_page: Callable[..., Page]) -> None:
+    """Behind a proxy without WebSockets, the page reloads after 30 s and then every 15 s."""
     with Process(data, "--no-worker") as server:
         number = ""
         page = open_page(server.port, "/login/")  # not live: a place to prepare from

@@ -1,4 +1,4 @@
-"""The main job in a real browser: see the plan, click, watch, and be told the truth."""
+"""Switching in a real browser: read the plan, click, and watch it happen."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_click_switches_and_every_phase_appears_without_a_reload(
     assert product.hosts["north-1"].resident() == {"mid-a"}
 
 
-def test_whoever_else_watches_sees_the_same_and_an_auditor_cannot_switch(
+def test_other_viewers_see_the_same_and_an_auditor_cannot_switch(
     product: Product, visit: Visit
 ) -> None:
     watching = visit("/", who="auditor")
@@ -108,7 +108,7 @@ def test_a_switch_is_cancelled_from_the_page_and_the_old_model_is_back(
     assert host.resident() == {"mid-a"}
 
 
-def test_a_plan_that_no_longer_holds_runs_nothing(product: Product, visit: Visit) -> None:
+def test_an_outdated_plan_runs_nothing(product: Product, visit: Visit) -> None:
     page = visit("/")
     choose(page, "north-1", "mid-a")
     expect(page.locator("#plan-go")).to_contain_text("mid-a")
@@ -151,7 +151,7 @@ def test_the_keyboard_alone_suffices(product: Product, visit: Visit) -> None:
     assert product.hosts["south-1"].resident() == {"mid-b"}
 
 
-def test_without_script_plain_forms_do_it_all(product: Product, visit: Visit) -> None:
+def test_everything_works_without_script(product: Product, visit: Visit) -> None:
     page = visit("/", java_script_enabled=False)
     page.select_option("#f-host", "north-1")
     page.select_option("#f-profile", label="mid-a")
@@ -169,10 +169,10 @@ def _reload(page: Page) -> Page:
     return page
 
 
-def test_a_click_while_a_plan_is_on_its_way_still_gets_its_answer(
+def test_a_click_during_a_plan_refresh_still_gets_its_answer(
     product: Product, visit: Visit
 ) -> None:
-    """The plan that comes late would replace the button, and with it the place of the answer."""
+    """A plan that arrives late would replace the button, where htmx puts the answer."""
     page = visit("/")
     choose(page, "north-1", "mid-a")
     expect(page.locator("#plan-go")).to_contain_text("Switch north-1 to mid-a")
@@ -192,7 +192,7 @@ def test_a_click_while_a_plan_is_on_its_way_still_gets_its_answer(
     expect(page.locator("#plan")).to_contain_text("Change a field or refresh the plan")
 
 
-def test_a_second_person_is_told_who_switches(product: Product, visit: Visit) -> None:
+def test_a_second_person_sees_who_switches(product: Product, visit: Visit) -> None:
     product.hosts["north-1"].fault(kind="slow_load", factor=5)
     page, other = visit("/"), visit("/", who="ben")
     for each in (page, other):
@@ -200,7 +200,7 @@ def test_a_second_person_is_told_who_switches(product: Product, visit: Visit) ->
         expect(each.locator("#plan-go")).to_contain_text("mid-a")
     page.click("#plan-go")
     expect(page.locator("[id^=switch-][data-state=busy]").first).to_be_visible()
-    # By then a new plan may have said so, and have taken the button's power: both are right.
+    # By then a new plan may already show it and have disabled the button: both are right.
     other.click("#plan-go", force=True)
     expect(other.locator("#plan-notice")).to_contain_text("already switching to mid-a")
     expect(other.locator("#plan-notice")).to_contain_text("admin")

@@ -13,7 +13,7 @@ from tests import make
 
 
 class FakeOllama:
-    """What the addresses of an Ollama server answer, in the shapes of the recordings."""
+    """Answers of an Ollama server, shaped like the recorded ones."""
 
     def __init__(self, mocked: responses.RequestsMock) -> None:
         self.mocked = mocked
@@ -24,7 +24,7 @@ class FakeOllama:
         on_disk: tuple[Installed, ...] = (),
         url: str = "http://north-1.test:11434",
     ) -> None:
-        """From now on it lists these."""
+        """List these models from now on."""
         self._answer(f"{url}/api/ps", {"models": [_loaded(r) for r in resident]})
         self._answer(f"{url}/api/tags", {"models": [_file(i) for i in on_disk]})
         self._answer(f"{url}/api/version", {"version": "0.12.6"})

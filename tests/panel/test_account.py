@@ -29,7 +29,7 @@ def test_signing_in_works_from_curl() -> None:
     assert response.cookies["session_id"].value
 
 
-def test_signing_in_goes_where_one_came_from_and_nowhere_else(client: Client) -> None:
+def test_signing_in_returns_only_to_addresses_of_this_site(client: Client) -> None:
     make.user("olga", password="a-long-password")
     values = {"username": "olga", "password": "a-long-password"}
     assert client.post("/login/", values | {"next": "/switches/"})["Location"] == "/switches/"
@@ -65,7 +65,7 @@ def test_address_that_does_not_exist_is_a_friendly_page(operator: Client, client
     assert client.get("/nothing").status_code == 404
 
 
-def test_error_page_asks_nothing_of_the_database(
+def test_the_error_page_needs_no_database(
     operator: Client, monkeypatch: Any, django_assert_num_queries: Any
 ) -> None:
     def broken(*_: object) -> None:
@@ -83,7 +83,7 @@ def test_browsers_find_the_favicon(client: Client) -> None:
     assert (response.status_code, response["Location"]) == (301, "/static/favicon.svg")
 
 
-def test_navigation_shows_only_what_one_may_open(operator: Client, admin: Client) -> None:
+def test_navigation_shows_only_permitted_pages(operator: Client, admin: Client) -> None:
     make.host()
     assert 'href="/admin/"' not in operator.get("/").content.decode()
     assert 'href="/admin/"' in admin.get("/").content.decode()

@@ -1,4 +1,4 @@
-"""The address behind a proxy is the same at every entrance."""
+"""Every entry point records the same client address behind a proxy."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ ENTRANCES = [by_page, by_django_admin, by_people, by_logging_in, by_api]
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("act", ENTRANCES, ids=lambda act: act.__name__)
 @pytest.mark.parametrize(("peer", "address"), [(PROXY, "198.51.100.7"), (SOMEBODY, SOMEBODY)])
-def test_a_named_proxy_is_believed_and_nobody_else(
+def test_only_a_trusted_proxy_is_believed(
     act: Callable[[Client, str], None], peer: str, address: str, admin: Client
 ) -> None:
     act(admin, peer)
@@ -67,7 +67,7 @@ def test_a_named_proxy_is_believed_and_nobody_else(
     assert origin.ip == address
 
 
-def test_the_gateway_reads_it_alike() -> None:
+def test_the_gateway_reads_the_address_in_the_same_way() -> None:
     scope = {
         "method": "POST",
         "path": "/v1/chat/completions",

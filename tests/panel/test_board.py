@@ -26,7 +26,7 @@ DISK = (make.installed("llama3.1:8b", 4.0), QWEN)
 
 @pytest.fixture
 def north(ollama: FakeOllama) -> Any:
-    """A host that holds llama3.1:8b, and profiles of it and of qwen2.5:14b."""
+    """Return a host with llama3.1:8b resident, and profiles of it and of qwen2.5:14b."""
     host = make.host(seen=make.seen(LLAMA, on_disk=DISK, at=datetime.now(UTC)))
     make.profile("llama3.1:8b")
     make.profile("qwen2.5:14b")
@@ -36,7 +36,7 @@ def north(ollama: FakeOllama) -> Any:
 
 
 def text_of(response: Any) -> str:
-    """What a reader sees, in one line."""
+    """Return the visible text of a page in one line."""
     words = re.sub(r"<title>.*?</title>|<[^>]+>", " ", response.content.decode())
     return " ".join(words.replace("\u00a0", " ").replace("&nbsp;", " ").split())
 
@@ -58,7 +58,7 @@ def test_board_takes_at_most_six_queries(operator: Client, north: Any) -> None:
     assert len(queries) <= 6, [q["sql"][:80] for q in queries.captured_queries]
 
 
-def test_board_shows_hosts_and_events(operator: Client, north: Any) -> None:
+def test_board_shows_hosts_and_switches(operator: Client, north: Any) -> None:
     response = operator.get("/")
     shown = text_of(response)
     assert "1 of 1 host answers. Nothing needs attention." in shown
@@ -77,19 +77,19 @@ def test_pages_hold_no_inline_script_or_style(admin: Client, north: Any) -> None
         assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=", page), path
 
 
-def test_stranger_is_sent_to_sign_in_and_comes_back(client: Client) -> None:
+def test_anonymous_users_sign_in_and_come_back(client: Client) -> None:
     response = client.get("/switches/?host=north-1")
     assert response.status_code == 302
     assert response["Location"] == "/login/?next=/switches/%3Fhost%3Dnorth-1"
 
 
-def test_fragment_for_a_stranger_sends_the_whole_page_to_sign_in(client: Client) -> None:
+def test_a_fragment_sends_anonymous_users_to_sign_in(client: Client) -> None:
     headers = {"HX-Request": "true", "HX-Current-URL": "http://testserver/"}
     response = client.get("/plan?host=north-1", headers=headers)
     assert response["HX-Redirect"].startswith("/login/?next=")
 
 
-def test_user_who_is_no_staff_is_refused(sign_in: Callable[..., Client]) -> None:
+def test_users_who_are_not_staff_are_refused(sign_in: Callable[..., Client]) -> None:
     response = sign_in("", "nobody").get("/")
     assert response.status_code == 403
     assert "This page is for staff." in text_of(response)
@@ -200,7 +200,7 @@ def test_switch_without_a_plan_is_refused(operator: Client, north: Any) -> None:
     assert "Read the plan first" in text_of(response)
 
 
-def test_conflict_names_who_switches_and_leads_there(operator: Client, north: Any) -> None:
+def test_a_conflict_names_who_switches_and_links_there(operator: Client, north: Any) -> None:
     wish = {"host": "north-1", "profile": "qwen2-5-14b"}
     token = token_of(operator.get("/plan", wish))
     other = make.open_switch(north, "phi4:14b", clock=FakeClock(datetime.now(UTC)))
@@ -210,7 +210,7 @@ def test_conflict_names_who_switches_and_leads_there(operator: Client, north: An
     assert f'href="/#switch-{other.pk}"' in response.content.decode()
 
 
-def test_host_that_switches_by_now_is_said_to_switch_not_just_to_have_changed(
+def test_a_running_switch_explains_more_than_a_changed_host(
     operator: Client, north: Any, ollama: FakeOllama
 ) -> None:
     wish = {"host": "north-1", "profile": "qwen2-5-14b"}
@@ -222,7 +222,7 @@ def test_host_that_switches_by_now_is_said_to_switch_not_just_to_have_changed(
     assert "north-1 is already switching to phi4:14b, started by anna" in text_of(response)
 
 
-def test_blocked_plan_has_a_button_that_says_why_not(operator: Client, north: Any) -> None:
+def test_the_button_of_a_blocked_plan_says_why_it_is_blocked(operator: Client, north: Any) -> None:
     make.profile("gemma2:27b")
     response = operator.get("/plan", {"host": "north-1", "profile": "gemma2-27b"})
     page = response.content.decode()
@@ -254,7 +254,7 @@ def test_host_that_does_not_answer_is_a_state_of_the_plan(
     assert "The host does not answer." in text_of(response)
 
 
-def test_wrong_keep_alive_is_said_in_the_plan(operator: Client, north: Any) -> None:
+def test_an_invalid_keep_alive_is_explained_in_the_plan(operator: Client, north: Any) -> None:
     query = {"host": "north-1", "profile": "qwen2-5-14b", "keep_alive": "30"}
     assert "for example 30m, 2h or forever" in text_of(operator.get("/plan", query))
 
@@ -275,7 +275,7 @@ def test_posts_need_their_token(sign_in: Callable[..., Client], north: Any) -> N
     assert "This form is out of date" in text_of(response)
 
 
-def test_times_are_there_without_script(operator: Client, north: Any) -> None:
+def test_times_are_shown_without_script(operator: Client, north: Any) -> None:
     clock = FakeClock(datetime.now(UTC) - timedelta(seconds=8))
     make.switch_up_to(north, State.LOADING, clock=clock)
     page = operator.get("/").content.decode()

@@ -1,4 +1,4 @@
-"""The page of what the clients of a host get."""
+"""The page that shows and sets what clients of a host get."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATH = "/hosts/north-1/clients"
 
 @pytest.fixture
 def host(db: None) -> Host:
-    """A host with mid-a active and loaded, tiny-a and an embedding model on its disk."""
+    """Return a host with mid-a active and loaded; tiny-a and an embedding model are on its disk."""
     on_disk = (
         make.installed("tiny-a:latest"),
         replace(make.installed("embed:latest"), capabilities=("embedding",)),
@@ -48,9 +48,7 @@ def kept(host: Host) -> dict[str, str]:
     return dict(GatewayName.objects.filter(host=host).values_list("name", "profile__name"))
 
 
-def test_it_shows_what_a_client_gets_for_each_name_and_how_to_try_it(
-    admin: Client, host: Host
-) -> None:
+def test_the_page_shows_what_each_name_gets_and_how_to_try_it(admin: Client, host: Host) -> None:
     save(admin, "names", ("quick", "small"), ("vec", "vectors"))
     response = admin.get(PATH)
     row_html = r'<tr role="row">\s*<th role="rowheader".*?</tr>'
@@ -66,7 +64,7 @@ def test_it_shows_what_a_client_gets_for_each_name_and_how_to_try_it(
     assert json.loads(body[1]) == {"model": "vec", "input": "Hello"}
 
 
-def test_saving_it_changes_the_table_of_the_gateway_and_leaves_entries(
+def test_saving_changes_the_routes_of_the_gateway_and_leaves_entries(
     admin: Client, host: Host
 ) -> None:
     assert save(admin, "strict", ("quick:latest", "small")).status_code == 302
@@ -87,18 +85,18 @@ def test_saving_it_changes_the_table_of_the_gateway_and_leaves_entries(
     assert AuditEntry.objects.filter(kind="host.names").count() == 2, "nothing was changed"
 
 
-def test_how_long_such_a_model_stays_is_not_promised(admin: Client, host: Host) -> None:
+def test_the_page_warns_that_such_a_model_may_unload(admin: Client, host: Host) -> None:
     page = text_of(admin.get(PATH))
     assert "it unloads when the server’s own keep-alive ends" in page
     assert "loaded as the profile says" not in page
 
 
-def test_any_other_name_is_a_404_where_only_names_are_served(admin: Client, host: Host) -> None:
+def test_strict_policy_answers_other_names_with_404(admin: Client, host: Host) -> None:
     save(admin, "strict", ("quick", "small"))
     assert "404: not served here" in text_of(admin.get(PATH))
 
 
-def test_names_that_mean_nothing_are_told(admin: Client, host: Host) -> None:
+def test_ignored_names_are_listed(admin: Client, host: Host) -> None:
     save(admin, "active", ("quick", "small"))
     assert "This policy ignores these names: quick" in text_of(admin.get(PATH))
 
@@ -115,23 +113,23 @@ def test_names_that_mean_nothing_are_told(admin: Client, host: Host) -> None:
         ([("quick", "small"), ("far", "far")], "far and quick both mean tiny-a on north-1"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_is_saved(
+def test_an_invalid_form_is_explained_and_not_saved(
     admin: Client, host: Host, pairs: list[tuple[str, str]], text: str
 ) -> None:
     response = save(admin, "names", *pairs)
     assert response.status_code == 422
     assert text in html.unescape(text_of(response))
-    assert pairs[0][0] in response.content.decode(), "what was written is still there"
+    assert pairs[0][0] in response.content.decode(), "the input is kept"
     assert kept(host) == {}
     assert Host.objects.get().gateway_policy == "active"
 
 
-def test_a_policy_that_is_none_is_refused(admin: Client, host: Host) -> None:
+def test_an_unknown_policy_is_refused(admin: Client, host: Host) -> None:
     response = save(admin, "everything")
     assert (response.status_code, "Choose one of the three." in text_of(response)) == (422, True)
 
 
-def test_only_admins_change_it_and_all_staff_see_it(
+def test_staff_see_the_page_and_only_admins_change_it(
     operator: Client, auditor: Client, host: Host
 ) -> None:
     for client in (operator, auditor):
@@ -142,11 +140,11 @@ def test_only_admins_change_it_and_all_staff_see_it(
     assert kept(host) == {}
 
 
-def test_a_host_that_is_none_is_404(admin: Client, host: Host) -> None:
+def test_an_unknown_host_is_404(admin: Client, host: Host) -> None:
     assert admin.get("/hosts/nowhere/clients").status_code == 404
 
 
-def test_a_profile_that_a_name_stands_for_is_not_deleted(admin: Client, host: Host) -> None:
+def test_a_profile_served_by_name_is_not_deleted(admin: Client, host: Host) -> None:
     save(admin, "names", ("quick", "small"))
     response = admin.post("/profiles/small/delete", follow=True)
     assert "small is in use on north-1" in text_of(response)
@@ -154,7 +152,7 @@ def test_a_profile_that_a_name_stands_for_is_not_deleted(admin: Client, host: Ho
     assert "It is in use on north-1" in text_of(admin.get("/profiles/small/edit"))
 
 
-def test_the_hosts_page_leads_there_and_shows_what_was_used(admin: Client, host: Host) -> None:
+def test_the_host_page_links_there_and_shows_use(admin: Client, host: Host) -> None:
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     rows = [
         (UsageBucket(None, "north-1", "mid-a", hour), UsageCounts(requests=1234, errors=5)),

@@ -50,12 +50,12 @@ def test_profile_is_added_with_its_warm_up_prompts(operator: Client) -> None:
     assert entry.actor == "olga"
 
 
-def test_what_runner_options_cost_clients_is_said_where_they_are_set(operator: Client) -> None:
+def test_the_form_says_what_runner_options_cost_clients(operator: Client) -> None:
     hint = "the gateway refuses /v1/responses"
     assert hint in html.unescape(text_of(operator.get("/profiles/add")))
 
 
-def test_another_prompt_needs_no_script(operator: Client) -> None:
+def test_another_prompt_is_added_without_script(operator: Client) -> None:
     response = operator.post("/profiles/add", PROFILE | {"add_warmup": "1"})
     page = response.content.decode()
     assert len(re.findall(r'name="warmups-\d-prompt"', page)) == 4
@@ -64,7 +64,7 @@ def test_another_prompt_needs_no_script(operator: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "error"),
     [
         ("name", "Big Name", "Use lower-case letters, digits and hyphens"),
         ("tag", "no model", "for example qwen2.5:14b"),
@@ -77,12 +77,12 @@ def test_another_prompt_needs_no_script(operator: Client) -> None:
         ("min_gpu_percent", "101", "less than or equal to 100"),
     ],
 )
-def test_wrong_field_says_what_is_valid(
-    operator: Client, field: str, value: Any, said: str
+def test_an_invalid_field_says_what_is_valid(
+    operator: Client, field: str, value: Any, error: str
 ) -> None:
     response = operator.post("/profiles/add", PROFILE | {field: value})
     assert response.status_code == 422
-    assert said in text_of(response)
+    assert error in text_of(response)
     assert not ModelProfile.objects.exists()
 
 
@@ -118,7 +118,7 @@ def test_profile_in_use_is_not_deleted(operator: Client) -> None:
     assert ModelProfile.objects.exists()
 
 
-def test_auditor_reads_profiles_and_changes_none(auditor: Client) -> None:
+def test_an_auditor_can_read_but_not_change_profiles(auditor: Client) -> None:
     make.profile("phi4:14b", "phi")
     assert "phi4:14b" in text_of(auditor.get("/profiles/"))
     assert auditor.get("/profiles/add").status_code == 403
@@ -134,7 +134,7 @@ def test_host_is_added(admin: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "error"),
     [
         ("base_url", "ftp://north-1", "Write an address such as http://10.0.0.21:11434."),
         ("base_url", "http://u:p@north-1", "Write an address such as"),
@@ -144,12 +144,12 @@ def test_host_is_added(admin: Client) -> None:
         ("keep_alive", "30", "Write a number and a unit"),
     ],
 )
-def test_wrong_host_field_says_what_is_valid(
-    admin: Client, field: str, value: str, said: str
+def test_an_invalid_host_field_says_what_is_valid(
+    admin: Client, field: str, value: str, error: str
 ) -> None:
     response = admin.post("/hosts/add", HOST | {field: value})
     assert response.status_code == 422
-    assert said in text_of(response)
+    assert error in text_of(response)
     assert not Host.objects.exists()
 
 
@@ -164,14 +164,14 @@ def test_address_is_checked_before_it_is_saved(admin: Client, ollama: FakeOllama
     assert not Host.objects.exists()
 
 
-def test_address_where_nothing_answers_is_said_so(admin: Client, ollama: FakeOllama) -> None:
+def test_an_address_without_ollama_is_reported(admin: Client, ollama: FakeOllama) -> None:
     shown = text_of(admin.post("/hosts/probe", HOST, headers={"HX-Request": "true"}))
     assert "No Ollama answers there." in shown
     odd = text_of(admin.post("/hosts/probe", {"base_url": "x y"}, headers={"HX-Request": "true"}))
     assert "Write an address such as" in odd
 
 
-def test_host_is_changed_with_its_pins_and_keeps_what_is_active(admin: Client) -> None:
+def test_changing_a_host_sets_its_pins_and_keeps_its_active_model(admin: Client) -> None:
     make.profile("embed")
     host = make.host()
     make.ended_switch(host, "phi4:14b")
@@ -239,14 +239,14 @@ def test_host_that_switches_is_not_removed(admin: Client) -> None:
     assert "Nothing was removed. north-1 is switching." in text_of(response)
 
 
-def test_operator_changes_no_host(operator: Client) -> None:
+def test_an_operator_cannot_change_hosts(operator: Client) -> None:
     make.host()
     assert operator.get("/hosts/add").status_code == 403
     assert operator.post("/hosts/north-1/remove").status_code == 403
     assert "Only admins can add and change hosts." in text_of(operator.get("/hosts/"))
 
 
-def test_host_is_read_at_once_when_asked(operator: Client, ollama: FakeOllama) -> None:
+def test_a_host_is_read_on_request(operator: Client, ollama: FakeOllama) -> None:
     make.host()
     ollama.holds(make.resident("llama3.1:8b", 4.0))
     response = operator.post("/hosts/north-1/check", follow=True)

@@ -24,7 +24,7 @@ def test_profile_is_saved_through_records(admin: Client) -> None:
     assert '"source":"admin"' in entry.body
 
 
-def test_wrong_profile_is_refused_with_the_words_of_the_pages(admin: Client) -> None:
+def test_an_invalid_profile_gets_the_error_of_the_pages(admin: Client) -> None:
     wrong = PROFILE | {"keep_alive": "30"}
     page = admin.post("/admin/switcher/modelprofile/add/", wrong).content.decode()
     assert "for example 30m, 2h or forever" in page
@@ -39,7 +39,7 @@ def test_host_is_removed_not_deleted(admin: Client) -> None:
     assert Host.objects.get().removed_at is not None
 
 
-def test_profile_in_use_stays(admin: Client) -> None:
+def test_a_profile_in_use_is_not_deleted(admin: Client) -> None:
     profile = make.profile("phi4:14b")
     make.ended_switch(make.host(), "phi4:14b")
     path = f"/admin/switcher/modelprofile/{profile.pk}/delete/"
@@ -48,7 +48,7 @@ def test_profile_in_use_stays(admin: Client) -> None:
     assert "Nothing was deleted." in page or "would require deleting" in page
 
 
-def test_a_profile_that_a_key_is_bound_to_stays_however_it_is_deleted(admin: Client) -> None:
+def test_a_profile_with_keys_is_not_deleted_one_by_one_or_in_bulk(admin: Client) -> None:
     profile = make.profile("phi4:14b")
     make_key(NewKey("chat-ui", profiles=(profile.name,)), make.ANNA)
     path = f"/admin/switcher/modelprofile/{profile.pk}/delete/"
@@ -73,7 +73,7 @@ def test_records_are_read_only(admin: Client, model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["lease", "reading", "origin", "failureseen"])
-def test_rows_of_the_machinery_are_not_there(admin: Client, model: str) -> None:
+def test_internal_tables_are_not_in_the_admin(admin: Client, model: str) -> None:
     assert admin.get(f"/admin/switcher/{model}/").status_code == 404
 
 
@@ -104,7 +104,7 @@ def test_no_permission_lets_an_auditor_change_hosts_or_profiles(superuser: bool)
     assert ModelProfile.objects.get().name == profile.name
 
 
-def test_a_superuser_who_audits_reads_and_reviews_and_switches_and_changes_nothing() -> None:
+def test_a_superuser_who_is_an_auditor_can_only_read_and_review() -> None:
     client = as_auditor(is_superuser=True)
     make.host()
     assert client.get("/audit/").status_code == 200

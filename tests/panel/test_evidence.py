@@ -1,4 +1,4 @@
-"""The page that verifies, and what it hands out."""
+"""The page that verifies the trail, and its downloads."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def signed(proofs: KeyFiles) -> KeyFiles:
 
 @pytest.fixture
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a thread: the answer to the click is the end."""
+    """Verify without a thread, so that the click is answered at the end."""
 
     def start(actor: object) -> bool:
         verification.run(actor)  # type: ignore[arg-type]
@@ -46,7 +46,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "start", start)
 
 
-def test_the_page_tells_how_the_proofs_stand(signed: KeyFiles, auditor: Client) -> None:
+def test_the_page_shows_the_state_of_the_proofs(signed: KeyFiles, auditor: Client) -> None:
     text = text_of(auditor.get("/audit/verify/"))
     assert "Nothing needs attention." in text
     assert "intact yes anchored yes complete yes" in text
@@ -59,9 +59,7 @@ def test_an_empty_trail_has_a_page_too(proofs: KeyFiles, auditor: Client) -> Non
 
 
 @pytest.mark.usefixtures("_at_once")
-def test_a_click_verifies_all_and_is_an_entry_of_who_clicked(
-    signed: KeyFiles, auditor: Client
-) -> None:
+def test_a_click_verifies_the_trail_and_leaves_an_entry(signed: KeyFiles, auditor: Client) -> None:
     response = auditor.post("/audit/verify/")
     assert (response.status_code, response["Location"]) == (302, "/audit/verify/")
     entry = AuditEntry.objects.filter(kind="audit.checked").first()
@@ -71,7 +69,7 @@ def test_a_click_verifies_all_and_is_an_entry_of_who_clicked(
 
 
 @pytest.mark.usefixtures("_at_once")
-def test_a_bad_trail_is_told_with_its_first_bad_entry(signed: KeyFiles, auditor: Client) -> None:
+def test_a_bad_trail_is_shown_with_its_first_bad_entry(signed: KeyFiles, auditor: Client) -> None:
     drop_triggers()
     LedgerRow.objects.filter(seq=2).update(body="{}")
     make_triggers()
@@ -86,7 +84,7 @@ def test_a_bad_trail_is_told_with_its_first_bad_entry(signed: KeyFiles, auditor:
 
 
 @pytest.mark.usefixtures("_at_once")
-def test_a_verification_that_fails_says_so_and_why(signed: KeyFiles, auditor: Client) -> None:
+def test_a_failed_verification_says_why(signed: KeyFiles, auditor: Client) -> None:
     anchors = signed.private.with_name("anchors.txt")
     anchors.unlink(missing_ok=True)
     anchors.mkdir()  # a folder is no file of anchors
@@ -99,7 +97,7 @@ def test_a_verification_that_fails_says_so_and_why(signed: KeyFiles, auditor: Cl
     assert "The audit trail could not be verified." in text
 
 
-def test_while_it_runs_the_fragment_asks_for_itself_again(
+def test_the_fragment_polls_while_the_verification_runs(
     signed: KeyFiles, auditor: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -111,17 +109,19 @@ def test_while_it_runs_the_fragment_asks_for_itself_again(
     assert '<progress max="100" value="25"' in text
     assert "Verifying for olga: 250,000 of 1,000,000 entries read." in text_of(response)
     assert "<h1>" not in text
-    # A second click changes nothing; the page without a script says so.
+    # A second click changes nothing, and the page without script says so.
     with verification._running:
         assert auditor.post("/audit/verify/").status_code == 302
     assert "It is being verified already." in text_of(auditor.get("/audit/verify/"))
 
 
-def test_without_a_script_the_fragment_is_the_page(signed: KeyFiles, auditor: Client) -> None:
+def test_the_fragment_without_script_redirects_to_the_page(
+    signed: KeyFiles, auditor: Client
+) -> None:
     assert auditor.get("/audit/verify/progress")["Location"] == "/audit/verify/"
 
 
-def test_the_public_keys_are_handed_out(signed: KeyFiles, auditor: Client) -> None:
+def test_the_public_keys_can_be_downloaded(signed: KeyFiles, auditor: Client) -> None:
     response = auditor.get("/audit/key")
     assert response["Content-Disposition"] == 'attachment; filename="audit-keys.pub"'
     assert PublicKey.from_text(response.content.decode()) == signed.root()[0]
@@ -132,7 +132,7 @@ def test_before_the_first_signature_there_is_no_key(proofs: KeyFiles, auditor: C
     assert auditor.get("/audit/key").status_code == 404
 
 
-def test_the_verifier_is_handed_out_as_it_is(auditor: Client) -> None:
+def test_the_verifier_can_be_downloaded_unchanged(auditor: Client) -> None:
     response = auditor.get("/audit/switchboard_verify.py")
     with open(switchboard_verify.__file__, "rb") as file:
         assert response.content == file.read()

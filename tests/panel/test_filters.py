@@ -49,7 +49,7 @@ def test_names_of_models_are_set_in_mono_and_all_else_is_escaped() -> None:
     )
 
 
-def test_what_ollama_said_is_code_and_escaped() -> None:
+def test_a_quotation_of_ollama_is_code_and_escaped() -> None:
     assert filters.error_text("Ollama answered 500: <oom>", []) == (
         "Ollama answered 500: <code>&lt;oom&gt;</code>"
     )

@@ -1,4 +1,4 @@
-"""A ghost from the page's side, on a simulated server: seen, freed, or told what remains."""
+"""Ghosts on the pages, with a simulated server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def host(transactional_db: None, simulator: SimulatedOllama) -> Host:
 
 
 class Ghost:
-    """other is active; mid-a, loaded for ever by a switch before it, kept an old content."""
+    """`other` is active; `mid-a`, loaded forever by the switch before, keeps old content."""
 
     def __init__(self, host: Host, simulator: SimulatedOllama) -> None:
         self.host, self.simulator = host, simulator
@@ -58,7 +58,7 @@ class Ghost:
         check_now(self.host.pk, self.host.base_url)
 
     def no_longer_active(self) -> None:
-        """As after a switch whose old model did not leave in time."""
+        """Act as after a switch whose old model did not unload in time."""
         Host.objects.filter(pk=self.host.pk).update(active_tag="", active_digest="")
         self.read()
 
@@ -102,7 +102,9 @@ def test_a_deleted_model_is_a_ghost_too(operator: Client, ghost: Ghost) -> None:
     assert ghost.simulator.resident() == set()
 
 
-def test_without_a_copy_the_page_says_what_remains(operator: Client, ghost: Ghost) -> None:
+def test_without_a_model_copy_the_page_says_what_can_be_done(
+    operator: Client, ghost: Ghost
+) -> None:
     ghost.simulator.delete(ghost.handle)
     ghost.read()
     for path in ("/", "/hosts/north-1/"):
@@ -114,7 +116,7 @@ def test_without_a_copy_the_page_says_what_remains(operator: Client, ghost: Ghos
     assert ghost.simulator.resident() == {"mid-a"}
 
 
-def test_who_may_not_switch_frees_nothing(auditor: Client, ghost: Ghost) -> None:
+def test_an_auditor_cannot_free_a_ghost(auditor: Client, ghost: Ghost) -> None:
     shown = text_of(auditor.get("/hosts/north-1/"))
     assert "An operator can free it." in shown
     assert "Free it" not in shown
@@ -123,7 +125,7 @@ def test_who_may_not_switch_frees_nothing(auditor: Client, ghost: Ghost) -> None
     assert ghost.simulator.resident() == {"mid-a"}
 
 
-def test_what_is_pushed_has_no_button_and_fetches_that_of_who_looks(
+def test_a_pushed_ghost_has_no_button_and_fetches_itself_again(
     operator: Client, ghost: Ghost
 ) -> None:
     parts = PanelSource().render(frozenset({"board", "host-north-1"})).fragments
@@ -131,7 +133,7 @@ def test_what_is_pushed_has_no_button_and_fetches_that_of_who_looks(
         assert "<button" not in part.html
         assert 'hx-get="/hosts/north-1/ghosts"' in part.html
         mark = operator.get("/").content.decode().split('data-ghosts="')[1].split('"')[0]
-        assert f"data-ghosts=&quot;{mark}&quot;" in part.html, "a page that shows it is left alone"
+        assert f"data-ghosts=&quot;{mark}&quot;" in part.html, "a page that shows it is not changed"
     page = operator.get("/hosts/north-1/ghosts", headers=HTMX)
     assert "<button" in page.content.decode()
     assert "hx-get" not in page.content.decode()
@@ -143,14 +145,16 @@ def test_an_unknown_host_is_a_friendly_404(operator: Client) -> None:
     assert operator.get("/hosts/nowhere/ghosts", headers=HTMX).status_code == 404
 
 
-def test_copies_are_nothing_to_switch_to(operator: Client, host: Host, ghost: Ghost) -> None:
+def test_model_copies_are_not_offered_for_a_switch(
+    operator: Client, host: Host, ghost: Ghost
+) -> None:
     for path in ("/", "/hosts/", "/hosts/north-1/", "/hosts/north-1/edit"):
         assert "switchboard-holds" not in operator.get(path).content.decode(), path
     shown = text_of(operator.get("/plan", {"host": "north-1", "profile": f"={ghost.handle}"}))
     assert "is a copy that Switchboard keeps" in shown
 
 
-def test_a_model_that_was_called_by_its_copy_is_shown_as_what_it_is(
+def test_a_model_listed_by_its_copy_is_shown_by_its_own_name(
     operator: Client, host: Host, simulator: SimulatedOllama
 ) -> None:
     """Fact 21: `/api/ps` shows the name by which it was loaded first."""

@@ -16,7 +16,7 @@ def test_there_are_pages() -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("path", PLAIN)
-def test_a_page_that_is_read_answers_head_as_well(admin: Client, path: str) -> None:
-    """A monitor and a link checker ask so."""
+def test_every_page_answers_head(admin: Client, path: str) -> None:
+    """Monitors and link checkers use HEAD."""
     full, head = admin.get(f"/{path}"), admin.head(f"/{path}")
     assert (head.status_code, head.content) == (full.status_code, b"")

@@ -1,4 +1,4 @@
-"""The page of keys: made once, shown once, turned off in one click."""
+"""The page of API keys."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_profile_that_a_key_is_bound_to_is_not_deleted(admin: Client) -> None:
     assert "Nothing was deleted. phi is what these keys are for: bot" in text_of(response)
 
 
-def test_a_key_that_has_nothing_left_is_not_shown_as_one_for_all(
+def test_a_key_whose_hosts_are_gone_is_not_shown_as_unlimited(
     admin: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
     host, profile = make.host("north-1"), make.profile("phi4:14b", "phi")
@@ -79,7 +79,7 @@ def test_a_key_that_has_nothing_left_is_not_shown_as_one_for_all(
     assert "none left" in capsys.readouterr().out
 
 
-def test_keys_that_had_no_list_before_stay_for_all_and_others_stay_bound(db: None) -> None:
+def test_migrated_keys_keep_their_scope(db: None) -> None:
     make.host("north-1")
     make.profile("phi4:14b", "phi")
     for name, bound in (("all", {}), ("one", {"hosts": ("north-1",), "profiles": ("phi",)})):
@@ -90,7 +90,7 @@ def test_keys_that_had_no_list_before_stay_for_all_and_others_stay_bound(db: Non
     assert set(rows) == {("all", True, True), ("one", False, False)}
 
 
-def test_how_limits_are_counted_is_said_where_they_are_set_and_where_they_stand(
+def test_form_and_list_explain_how_limits_are_counted(
     admin: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counted = "Each of N gateway processes allows one N-th of it"
@@ -114,7 +114,7 @@ def test_only_admins_make_keys(operator: Client, auditor: Client) -> None:
     assert ApiKey.objects.get().off_at is None
 
 
-def test_the_command_makes_and_lists(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_makes_and_lists_keys(capsys: pytest.CaptureFixture[str]) -> None:
     call_command("keys", "make", "bot", "--at-once", "4", "--days", "30")
     token = capsys.readouterr().out.strip()
     row = ApiKey.objects.get(sha256=keys.digest_of(token))

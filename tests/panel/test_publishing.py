@@ -1,4 +1,4 @@
-"""The published name on the page of what clients get."""
+"""The published name on the page of a host's clients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def admin(client: Client) -> Client:
     return client
 
 
-def test_a_name_is_set_and_what_is_left_to_do_is_said(host: Host, admin: Client) -> None:
+def test_a_published_name_is_set_and_what_is_pending_is_shown(host: Host, admin: Client) -> None:
     text = admin.post(PATH, {"published_name": "Active"}, follow=True).content.decode()
     assert "it will be carried out as soon as possible. No model is active yet." in text
     assert Host.objects.get().published_name == "active:latest"
@@ -35,7 +35,7 @@ def test_a_name_is_set_and_what_is_left_to_do_is_said(host: Host, admin: Client)
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "reason"),
     [
         ("taken", "has a model taken that is not Switchboard"),
         ("LLAMA3.1:8b", "has a model llama3.1:8b that is not Switchboard"),
@@ -43,29 +43,29 @@ def test_a_name_is_set_and_what_is_left_to_do_is_said(host: Host, admin: Client)
         ("switchboard-holds/x:1", "is a copy that Switchboard keeps"),
     ],
 )
-def test_a_name_that_cannot_be_is_refused_with_why(
-    host: Host, admin: Client, name: str, told: str
+def test_an_impossible_name_is_refused_with_its_reason(
+    host: Host, admin: Client, name: str, reason: str
 ) -> None:
     response = admin.post(PATH, {"published_name": name})
     assert response.status_code == 422
-    assert told in response.content.decode()
+    assert reason in response.content.decode()
     assert Host.objects.get().published_name == ""
 
 
-def test_it_is_taken_back_by_an_empty_name(host: Host, admin: Client) -> None:
+def test_an_empty_name_ends_publishing(host: Host, admin: Client) -> None:
     config.put_host({"published_name": "active:latest"}, make.ANNA, host.pk)
     assert admin.post(PATH, {"published_name": ""}, follow=True).status_code == 200
     assert Host.objects.get().published_name == ""
 
 
 @pytest.mark.parametrize("role", ["operators", "auditors"])
-def test_only_admins_set_it(host: Host, client: Client, role: str) -> None:
+def test_only_admins_set_the_published_name(host: Host, client: Client, role: str) -> None:
     make.sign_in(client, make.user("olga", role))
     assert client.post(PATH, {"published_name": "active"}).status_code == 403
     assert "A name on Ollama itself" in client.get("/hosts/north-1/clients").content.decode()
 
 
-def test_it_is_no_model_among_the_models(admin: Client) -> None:
+def test_a_published_name_is_not_listed_as_a_model(admin: Client) -> None:
     disk = (make.installed("llama3.1:8b"), make.installed("active"))
     host = make.host(seen=make.seen(make.resident("active"), on_disk=disk))
     facts = {"published_as": "active:latest", "published_tag": "llama3.1:8b"}

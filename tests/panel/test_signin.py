@@ -41,8 +41,8 @@ def sign_in(
     return client.post(path, {"username": name, "password": password}, **values)
 
 
-def told() -> list[tuple[str, str, str]]:
-    """Kind, actor and source of each entry."""
+def entries() -> list[tuple[str, str, str]]:
+    """Return kind, actor and source of each entry."""
     rows = AuditEntry.objects.order_by("seq")
     return [(e.kind, e.actor, e.body.split('"source":"')[1].split('"')[0]) for e in rows]
 
@@ -51,7 +51,7 @@ def told() -> list[tuple[str, str, str]]:
 def test_logins_and_logouts_are_recorded(client: Client, olga: Any, path: str, source: str) -> None:
     assert sign_in(client, path=path, headers={"User-Agent": "Firefox"}).status_code == 302
     client.post("/logout/")
-    assert told() == [("login.succeeded", "olga", source), ("login.ended", "olga", "page")]
+    assert entries() == [("login.succeeded", "olga", source), ("login.ended", "olga", "page")]
     entry = AuditEntry.objects.order_by("seq")[0]
     assert entry.origin is not None
     assert (entry.origin.ip, entry.origin.agent) == ("127.0.0.1", "Firefox")
@@ -62,12 +62,12 @@ def test_requests_in_an_open_session_are_not_recorded(client: Client, olga: Any)
     sign_in(client)
     for path in ("/", "/audit/", "/ollama/switches"):
         assert client.get(path).status_code == 200
-    assert [kind for kind, *_ in told()] == ["login.succeeded"]
+    assert [kind for kind, *_ in entries()] == ["login.succeeded"]
 
 
 def test_a_logout_without_a_session_is_not_recorded(client: Client) -> None:
     assert client.post("/logout/").status_code == 302
-    assert told() == []
+    assert entries() == []
 
 
 @pytest.mark.parametrize("path", ["/login/", "/admin/login/"])
@@ -91,8 +91,8 @@ def test_a_lockout_says_what_happened_and_when_it_ends(
     assert f"{until[11:19]} UTC" in text
     lasts = timedelta(minutes=15)
     assert before + lasts <= datetime.fromisoformat(until) <= after + lasts
-    assert sign_in(client, path=path).status_code == 429, "not with the right one either"
-    assert [kind for kind, *_ in told()] == ["login.failed"] * 3 + ["login.locked-out"]
+    assert sign_in(client, path=path).status_code == 429, "even with the right one"
+    assert [kind for kind, *_ in entries()] == ["login.failed"] * 3 + ["login.locked-out"]
 
 
 def test_a_name_without_an_account_gets_the_same_answers(client: Client, olga: Any) -> None:
@@ -136,12 +136,12 @@ def test_of_many_guesses_at_once_none_succeeds_beyond_the_limit(
 ) -> None:
     """All are let through to the password before one has failed."""
     gate = threading.Barrier(6)
-    check, wrong_are_told = User.check_password, threading.Event()
+    check, all_refused = User.check_password, threading.Event()
 
     def check_together(user: Any, password: str) -> bool:
         gate.wait(20)
         if password == RIGHT:
-            wrong_are_told.wait(20)
+            all_refused.wait(20)
         return bool(check(user, password))
 
     monkeypatch.setattr(User, "check_password", check_together)
@@ -159,7 +159,7 @@ def test_of_many_guesses_at_once_none_succeeds_beyond_the_limit(
         thread.start()
     for thread in wrong:
         thread.join(30)
-    wrong_are_told.set()
+    all_refused.set()
     right.join(30)
     assert statuses[RIGHT] == 429
     assert sorted(AuditEntry.objects.values_list("kind", flat=True)) == [
@@ -201,8 +201,8 @@ def test_other_lockouts_stay(client: Client, olga: Any) -> None:
     assert not AuditEntry.objects.filter(kind="login.unlocked").exists()
 
 
-def test_a_session_from_before_stays_open(client: Client, olga: Any) -> None:
-    """It names the backend that also checked passwords then."""
+def test_a_session_of_an_older_version_stays_open(client: Client, olga: Any) -> None:
+    """Its session names the backend that checked passwords then."""
     make.sign_in(client, olga)
     session = client.session
     session[BACKEND_SESSION_KEY] = "switcher.access.RoleBackend"
@@ -210,7 +210,7 @@ def test_a_session_from_before_stays_open(client: Client, olga: Any) -> None:
     assert client.get("/").status_code == 200
 
 
-# -- The Django admin makes and changes people
+# -- People in the Django admin
 
 
 def test_the_actor_of_a_change_is_who_is_signed_in(admin: Client) -> None:
@@ -230,7 +230,7 @@ def test_the_actor_of_a_change_is_who_is_signed_in(admin: Client) -> None:
     new = {"password1": f"{WRONG}2", "password2": f"{WRONG}2", "usable_password": "true"}
     assert admin.post(f"/admin/auth/user/{eve.pk}/password/", new).status_code == 302
     assert admin.post(f"/admin/auth/user/{eve.pk}/delete/", {"post": "yes"}).status_code == 302
-    assert told() == [
+    assert entries() == [
         ("user.added", "ada", "admin"),
         ("user.changed", "ada", "admin"),
         ("user.changed", "ada", "admin"),
@@ -256,7 +256,7 @@ def test_the_actor_of_a_changed_password_is_its_owner(client: Client, settings: 
     make.sign_in(client, make.user("olga", password=RIGHT))
     values = {"old_password": RIGHT, "new_password1": WRONG, "new_password2": WRONG}
     assert client.post("/admin/password_change/", values).status_code == 302
-    assert told() == [("user.password-changed", "olga", "admin")]
+    assert entries() == [("user.password-changed", "olga", "admin")]
 
 
 def test_the_audit_page_shows_and_finds_them(admin: Client, olga: Any) -> None:

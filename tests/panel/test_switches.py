@@ -15,7 +15,7 @@ from tests.panel.test_board import text_of
 pytestmark = pytest.mark.django_db
 
 
-def test_event_page_tells_how_it_ended_and_what_changed(auditor: Client) -> None:
+def test_switch_page_shows_the_outcome_and_what_changed(auditor: Client) -> None:
     host = make.host(simulated=True)
     make.ended_switch(host, "llama3.1:8b", at=NOW - timedelta(hours=3))
     row = make.ended_switch(host, before=(make.resident("llama3.1:8b"),))
@@ -29,7 +29,7 @@ def test_event_page_tells_how_it_ended_and_what_changed(auditor: Client) -> None
     assert "Earlier on north-1" in shown
 
 
-def test_failed_event_says_why_what_is_true_and_what_to_do(operator: Client) -> None:
+def test_a_failed_switch_says_why_what_is_true_and_what_to_do(operator: Client) -> None:
     row = make.ended_switch(make.host(), "gemma2:27b", State.ROLLED_BACK)
     response = operator.get(f"/switches/{row.pk}/")
     shown = text_of(response)
@@ -40,20 +40,20 @@ def test_failed_event_says_why_what_is_true_and_what_to_do(operator: Client) -> 
     assert "Mark as seen" in shown
 
 
-def test_unknown_event_is_a_friendly_404(operator: Client) -> None:
+def test_an_unknown_switch_is_a_friendly_404(operator: Client) -> None:
     response = operator.get("/switches/77/")
     assert response.status_code == 404
     assert "There is no switch 77" in text_of(response)
 
 
-def test_open_event_page_listens_to_its_switch(operator: Client) -> None:
+def test_the_page_of_an_open_switch_is_live(operator: Client) -> None:
     held = make.switch_up_to(make.host(), State.LOADING)
     page = operator.get(f"/switches/{held.switch_id}/").content.decode()
     assert f'data-live-topics="switch-{held.switch_id}"' in page
     assert f'id="switch-{held.switch_id}-rail"' in page
 
 
-def test_panel_is_a_fragment_with_the_buttons_of_who_looks(
+def test_panel_is_a_fragment_with_buttons_for_the_current_user(
     operator: Client, auditor: Client
 ) -> None:
     held = make.switch_up_to(make.host(), State.LOADING)
@@ -64,7 +64,7 @@ def test_panel_is_a_fragment_with_the_buttons_of_who_looks(
     assert page.content.decode().lstrip().startswith("<section")
 
 
-def test_cancel_raises_the_flag_and_goes_back_to_the_board(operator: Client) -> None:
+def test_cancel_is_recorded_and_returns_to_the_board(operator: Client) -> None:
     held = make.switch_up_to(make.host(), State.LOADING)
     response = operator.post(f"/switches/{held.switch_id}/cancel")
     assert (response.status_code, response["Location"]) == (302, f"/#switch-{held.switch_id}")
@@ -86,7 +86,7 @@ def test_cancel_of_an_ended_switch_says_so(operator: Client) -> None:
     assert f"Switch {row.pk} has ended already." in text_of(response)
 
 
-def test_seen_is_kept_with_its_name(operator: Client) -> None:
+def test_marking_as_seen_records_who_did(operator: Client) -> None:
     row = make.ended_switch(make.host(), end=State.ROLLED_BACK)
     response = operator.post(f"/switches/{row.pk}/seen")
     assert response["Location"] == f"/switches/{row.pk}/"
@@ -95,14 +95,14 @@ def test_seen_is_kept_with_its_name(operator: Client) -> None:
 
 
 @pytest.mark.parametrize("action", ["cancel", "seen"])
-def test_auditor_acts_on_no_switch(auditor: Client, action: str) -> None:
+def test_an_auditor_cannot_act_on_switches(auditor: Client, action: str) -> None:
     row = make.ended_switch(make.host(), end=State.ROLLED_BACK)
     response = auditor.post(f"/switches/{row.pk}/{action}")
     assert response.status_code == 403
     assert "Your account can view this, but not switch." in text_of(response)
 
 
-def test_events_are_filtered_by_the_address(auditor: Client) -> None:
+def test_switches_are_filtered_by_the_address(auditor: Client) -> None:
     host = make.host()
     make.ended_switch(host, "gemma2:27b", State.ROLLED_BACK, at=NOW - timedelta(hours=4))
     make.ended_switch(host, "qwen2.5:14b")
@@ -114,7 +114,7 @@ def test_events_are_filtered_by_the_address(auditor: Client) -> None:
 
 
 @pytest.mark.parametrize("query", ["before=x", "since=yesterday", "outcome=odd", "before=-1"])
-def test_odd_filters_count_as_any(auditor: Client, query: str) -> None:
+def test_invalid_filters_are_ignored(auditor: Client, query: str) -> None:
     make.ended_switch(make.host())
     assert "1 switch " in text_of(auditor.get(f"/switches/?{query}"))
 
