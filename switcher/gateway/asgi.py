@@ -63,7 +63,7 @@ async def _serve(head: RequestHead, receive: Receive, response: ResponseWriter) 
     check_origin(head)
     handler = _handler(head.path)
     if handler is None:
-        raise GatewayError(404, "unknown_path", f"There is no {head.path} here.")
+        raise GatewayError(404, "unknown_path", f"There is nothing at {head.path}.")
     await handler(head, receive, response)
 
 

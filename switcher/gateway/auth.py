@@ -84,13 +84,13 @@ async def _find_key(token: str, head: RequestHead) -> KeyFacts:
         key = (await fresh_routes(as_of_now=True)).keys.get(digest)
     if key is None or not key.is_valid_at(datetime.now(UTC)):
         await record_refused_key(token, head.client_address, head.headers.get("user-agent", ""))
-        text = "This key is not known, has expired or was turned off."
+        text = "This key is unknown, has expired or was turned off."
         raise GatewayError(401, "invalid_api_key", text, headers=[("www-authenticate", "Bearer")])
     return key
 
 
 def _check_scope(key: KeyFacts, manage: bool) -> KeyFacts:
     if manage and not key.manage:
-        text = f"This changes the host, which key {key.name} may not."
+        text = f"Key {key.name} may not change the host."
         raise GatewayError(403, "not_allowed", text)
     return key

@@ -63,7 +63,7 @@ def to_ollama(
     names = ", ".join(choice.spec.runner_options)
     text = (
         f"The profile of {choice.model} sets {names}, which {endpoint.path} cannot carry: the host "
-        "would load the model anew for everyone. Use /v1/chat/completions."
+        "would reload the model for everyone. Use /v1/chat/completions."
     )
     raise GatewayError(400, "not_with_these_options", text)
 
@@ -73,7 +73,7 @@ def _to_generate(values: Mapping[str, Any], choice: ModelChoice) -> dict[str, An
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
     if not isinstance(prompt, str):
-        raise GatewayError(400, "invalid_request", "'prompt' is a text.", "prompt")
+        raise GatewayError(400, "invalid_request", "'prompt' must be a string.", "prompt")
     suffix = values.get("suffix")
     return {
         "model": choice.model,
@@ -88,7 +88,7 @@ def _to_generate(values: Mapping[str, Any], choice: ModelChoice) -> dict[str, An
 def _to_embed(values: Mapping[str, Any], choice: ModelChoice) -> dict[str, Any]:
     texts = values.get("input")
     if not isinstance(texts, str) and not _is_list_of_texts(texts):
-        text = "'input' is a text or a list of texts."
+        text = "'input' must be a string or a list of strings."
         raise GatewayError(400, "invalid_request", text, "input")
     dimensions = values.get("dimensions")
     return {

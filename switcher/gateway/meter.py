@@ -62,7 +62,7 @@ class Meter:
         if key is None:
             return
         if key.at_once is not None and self._at_once.get(key.id, 0) >= self._share(key.at_once):
-            raise _too_many(f"{key.at_once} requests at once are allowed by this key.", 1)
+            raise _too_many(f"This key allows {key.at_once} requests at once.", 1)
         if key.requests_a_minute is not None:
             self._check_minute(key, self._share(key.requests_a_minute), now)
         self._at_once[key.id] = self._at_once.get(key.id, 0) + 1
@@ -72,7 +72,7 @@ class Meter:
         while recent and recent[0] <= now - 60:
             recent.popleft()
         if len(recent) >= limit:
-            text = f"{key.requests_a_minute} requests a minute are allowed by this key."
+            text = f"This key allows {key.requests_a_minute} requests a minute."
             raise _too_many(text, max(1, round(recent[0] + 60 - now)))
         recent.append(now)
 

@@ -90,12 +90,13 @@ async def fresh_routes(as_of_now: bool = False) -> Routes:
 async def _wait_for_gate(route: Route, until: float) -> Route:
     while route.gate:
         if is_ending():
-            raise _switching(f"{route.host} switches, and Switchboard is stopped. Try again.")
+            text = f"{route.host} is switching models, and Switchboard is stopping. Try again."
+            raise _switching(text)
         try:
             async with asyncio.timeout_at(until):
                 await route_cache.current().next_change()
         except TimeoutError:
-            text = f"{route.host} still switches after {GATE_TIMEOUT_S:.0f} s."
+            text = f"{route.host} is still switching models after {GATE_TIMEOUT_S:.0f} s."
             raise _switching(text) from None
         route = await find_route(route.host)
     return route
@@ -112,12 +113,11 @@ class _HeldRequests:
     def hold(self, route: Route, size: int) -> Iterator[None]:
         """Count a request of `size` bytes while the block lasts. Raises GatewayError if full."""
         if self.count_by_host[route.host_id] >= MAX_HELD:
-            raise _switching(f"{MAX_HELD} requests already wait while {route.host} switches.")
+            raise _switching(f"{route.host} is switching models, and {MAX_HELD} requests wait.")
         if self._bytes + size > MAX_HELD_BYTES:
             megabytes = self._bytes // 10**6
-            raise _switching(
-                f"Requests of {megabytes} MB already wait while {route.host} switches."
-            )
+            text = f"{route.host} is switching models, and requests of {megabytes} MB wait."
+            raise _switching(text)
         self.count_by_host[route.host_id] += 1
         self._bytes += size
         try:

@@ -11,7 +11,7 @@ from switcher.gateway.proxy_request import ProxyRequest
 from switcher.gateway.translate import MAX_LINE_BYTES, ChatTranslator
 
 HEAD_BYTES = 4096  # of the start of a stream, which names the response
-STOPPED_EARLY = "The model stopped before it had ended its answer."
+STOPPED_EARLY = "The model stopped before its answer was complete."
 _NO_CHOICES = b'"choices":[]'
 
 

@@ -24,7 +24,7 @@ FIRST_PART_TIMEOUT_S = 300.0
 NEXT_PART_TIMEOUT_S = 120.0
 # For a client to take a part: one that does not keeps the model busy, which a switch waits for.
 CLIENT_TIMEOUT_S = 120.0
-SERVER_STOPS = "Switchboard is stopped in the middle of the answer. Ask again."
+SERVER_STOPS = "Switchboard stopped during this answer. Send the request again."
 
 
 async def relay_unchanged(upstream: Upstream, request: ProxyRequest) -> None:
@@ -60,7 +60,7 @@ async def relay_translated(
         translator.check(reply)
         translated = translator.whole(reply)
     except MALFORMED as exc:
-        raise BadAnswer("The host answered with something that is not Ollama's.") from exc
+        raise BadAnswer("The host's answer is not one of Ollama's.") from exc
     await request.response.send_whole(200, to_json(translated), request.reply_headers)
 
 

@@ -93,7 +93,7 @@ def _effort(values: Mapping[str, Any]) -> str | None:
 
 def _messages(rows: object) -> list[dict[str, Any]]:
     if not isinstance(rows, list):
-        raise _unusable("messages", "is a list of messages")
+        raise _unusable("messages", "must be a list of messages")
     tool_names = {
         str(call.get("id")): str(_function(call).get("name", ""))
         for row in rows
@@ -106,7 +106,7 @@ def _messages(rows: object) -> list[dict[str, Any]]:
 def _message(row: object, tool_names: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return one message, or one for each part if the content is a list of parts."""
     if not isinstance(row, dict) or not isinstance(row.get("role"), str):
-        raise _unusable("messages", "has only objects with a role")
+        raise _unusable("messages", "must hold objects with a role")
     role, content = row["role"], row.get("content")
     if isinstance(content, list):
         messages = [{"role": role, **_part(part)} for part in content]
@@ -115,7 +115,7 @@ def _message(row: object, tool_names: Mapping[str, str]) -> list[dict[str, Any]]
     elif content is None and (_tool_calls(row) or role == "assistant"):
         messages = [{"role": role, "content": ""}]
     else:
-        raise _unusable("messages", "has a content that is neither text nor a list of parts")
+        raise _unusable("messages", "must have text or a list of parts as content")
     if not messages:
         return messages
     last = messages[-1]
@@ -140,7 +140,7 @@ def _part(part: object) -> dict[str, Any]:
         for prefix in _IMAGE_PREFIXES:
             if isinstance(url, str) and url.startswith(prefix):
                 return {"content": "", "images": [url.removeprefix(prefix)]}
-        raise _unusable("messages", "has an image that is no data: address of a JPEG, PNG or WebP")
+        raise _unusable("messages", "has an image that is not a data: URL of a JPEG, PNG or WebP")
     raise _unusable("messages", "has a part that is neither text nor an image_url")
 
 
@@ -192,7 +192,7 @@ class ChatTranslator:
     def check(self, reply: Mapping[str, Any]) -> None:
         """Raise NotDone if a whole reply ended early (fact 10)."""
         if reply.get("done") is not True:
-            raise NotDone("The model stopped before it had ended its answer.")
+            raise NotDone("The model stopped before its answer was complete.")
 
     def whole(self, reply: Mapping[str, Any]) -> dict[str, Any]:
         """Translate a whole reply. Raises one of MALFORMED."""
@@ -207,7 +207,7 @@ class ChatTranslator:
         *lines, self._incomplete_line = (self._incomplete_line + part).split(b"\n")
         events = b"".join(e for line in lines if line.strip() for e in self._events(line))
         if len(self._incomplete_line) > MAX_LINE_BYTES:
-            self.error = self.error or "The host sent a line that has no end."
+            self.error = self.error or "The host sent a line that is too long."
         return events
 
     def _events(self, line: bytes) -> Iterator[bytes]:
@@ -216,7 +216,7 @@ class ChatTranslator:
         try:
             yield from self._translate(json.loads(line), line)
         except MALFORMED:
-            self.error = "The host sent a line that is not JSON of Ollama's."
+            self.error = "The host sent a line that is not JSON from Ollama."
 
     def _translate(self, reply: Mapping[str, Any], line: bytes) -> Iterator[bytes]:
         if reply.get("error"):

@@ -239,7 +239,7 @@ class Answer:
             text = f"The server answered {self.status} with something that is not JSON."
             raise BadAnswer(text) from exc
         if not isinstance(value, dict):
-            raise BadAnswer("The server answered with JSON of another shape.")
+            raise BadAnswer("The server answered with JSON that is not an object.")
         return value
 
 
@@ -298,7 +298,7 @@ def _check_not_cut(
     if call.timed_out:
         raise TimedOut(f"{server} did not answer within {timeout_s:.0f} s.") from cause
     if call.was_cut:
-        raise CallCut("The call was ended from here.") from cause
+        raise CallCut("The call was cut.") from cause
 
 
 def _read(response: requests.Response) -> bytes:
@@ -307,7 +307,7 @@ def _read(response: requests.Response) -> bytes:
     for part in response.iter_content(65536):
         size += len(part)
         if size > MAX_BYTES:
-            raise BadAnswer(f"The server's answer passes {MAX_BYTES // 1_000_000} MB and was cut.")
+            raise BadAnswer(f"The server's answer exceeds {MAX_BYTES // 1_000_000} MB and was cut.")
         parts.append(part)
     return b"".join(parts)
 
@@ -335,16 +335,16 @@ def _explain(exc: Exception, server: str) -> Unreachable | BadAnswer:
     if has(NewConnectionError):
         return Unreachable(f"No connection to {server}.")
     if has(requests.exceptions.SSLError):
-        return Unreachable(f"No trusted connection to {server}: look at its certificate.")
+        return Unreachable(f"No trusted connection to {server}: check its certificate.")
     if has(requests.exceptions.ChunkedEncodingError):
         return BrokeOff(f"The answer of {server} broke off.")
     if has(*_NO_ADDRESS):
-        return Unreachable(f"{server or 'Nothing'} is not an address.")
+        return Unreachable(f"{server!r} is not an address.")
     if has(http.client.RemoteDisconnected) or not has(http.client.HTTPException, ValueError):
         return Unreachable(f"The connection to {server} broke.")
     if isinstance(exc, requests.RequestException | HTTPError):
         return BadAnswer(f"{server} answered with something that is not HTTP.")
-    return Unreachable(f"{server} is not an address.")
+    return Unreachable(f"{server!r} is not an address.")
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

@@ -140,7 +140,7 @@ async def test_lines_that_stop_early_end_with_an_error_line(host: Host, upstream
     upstream.answer = streamed(line, headers=NDJSON)
     reply = await ask({"messages": []}, target="/api/chat").end()
     last = json.loads(reply.body.splitlines()[-1])
-    assert last == {"error": "The model stopped before it had ended its answer."}
+    assert last == {"error": "The model stopped before its answer was complete."}
 
 
 async def test_a_response_that_ends_with_its_event_is_complete(

@@ -150,7 +150,7 @@ class TestOpenAI:
         assert client.models.retrieve("mid-a").id == "mid-a"
 
     def test_errors_are_raised_as_the_packages_own(self, product: Product) -> None:
-        with pytest.raises(openai.AuthenticationError, match="not known"):
+        with pytest.raises(openai.AuthenticationError, match="unknown"):
             product.openai("sb-wrong").models.list()
         with pytest.raises(openai.NotFoundError, match="nowhere"):
             product.openai(host="nowhere").models.list()
@@ -201,6 +201,6 @@ class TestOllama:
         client = product.ollama()
         client.copy("mid-a", "mine")
         client.delete("mine")
-        with pytest.raises(ollama.ResponseError, match="not known") as refused:
+        with pytest.raises(ollama.ResponseError, match="unknown") as refused:
             product.ollama("sb-wrong").delete("mid-a")
         assert refused.value.status_code == 401

@@ -155,7 +155,7 @@ async def test_waiting_requests_get_a_retry_after_when_the_server_stops(
     waiting.release_waiters()
     await reply.end()
     assert (reply.status, reply.headers["retry-after"]) == (503, "10")
-    assert "Switchboard is stopped" in reply.json()["error"]["message"]
+    assert "Switchboard is stopping" in reply.json()["error"]["message"]
     assert not upstream.received
 
 

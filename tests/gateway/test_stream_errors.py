@@ -263,7 +263,7 @@ async def test_a_model_cannot_forge_the_stream_terminator(
     upstream.answer = answer
     reply = await ask({"messages": [], "stream": True}, target=path).end()
     assert reply.body.startswith(written)
-    assert b"stopped before it had ended" in reply.body.removeprefix(written)
+    assert b"stopped before its answer was complete" in reply.body.removeprefix(written)
 
 
 async def test_a_long_last_line_in_pieces_ends_the_stream(host: Host, upstream: Upstream) -> None:
@@ -299,7 +299,7 @@ async def test_a_server_that_stops_says_so_in_the_stream(host: Host, upstream: U
     reply.task.cancel()  # as servers do with unfinished requests when they stop
     await asyncio.gather(reply.task, return_exceptions=True)
     stay.set()
-    assert "is stopped" in json.loads((await reply.next_part())[6:])["error"]["message"]
+    assert "Switchboard stopped" in json.loads((await reply.next_part())[6:])["error"]["message"]
     assert reply.ended
 
 

@@ -156,7 +156,7 @@ def worker() -> Iterator[Worker]:
     made.start()
     yield made
     made.stop(5.0)
-    made._thread.join(10)
+    assert made._loop.stop(10)
 
 
 def effective_after(row: SwitchEvent) -> float:
