@@ -30,7 +30,7 @@ def olga(db: None) -> Any:
     return make.user("olga", role="", is_staff=True)
 
 
-def told() -> list[tuple[str, dict[str, Any]]]:
+def recorded() -> list[tuple[str, dict[str, Any]]]:
     """Kind and facts of each entry, in their order."""
     return [(entry.kind, entry.facts) for entry in AuditEntry.objects.order_by("seq")]
 
@@ -38,7 +38,7 @@ def told() -> list[tuple[str, dict[str, Any]]]:
 def test_a_new_account_is_recorded_with_its_rights() -> None:
     User.objects.create_user("olga", password=SECRET, is_staff=True)
     after = {"username": "olga", "is_active": True, "is_staff": True, "is_superuser": False}
-    assert told() == [("user.added", {"user": "olga", "before": {}, "after": after})]
+    assert recorded() == [("user.added", {"user": "olga", "before": {}, "after": after})]
     entry = AuditEntry.objects.get()
     assert entry.actor == "anna"
     assert SECRET not in entry.body
@@ -51,13 +51,13 @@ def test_a_change_is_recorded_with_before_and_after(olga: Any) -> None:
     olga.save()
     before = {"is_active": True, "is_superuser": False}
     after = {"is_active": False, "is_superuser": True}
-    assert told() == [("user.changed", {"user": "olga", "before": before, "after": after})]
+    assert recorded() == [("user.changed", {"user": "olga", "before": before, "after": after})]
 
 
 def test_a_renamed_account_is_recorded_under_its_new_name(olga: Any) -> None:
     olga.username = "helga"
     olga.save()
-    ((_, facts),) = told()
+    ((_, facts),) = recorded()
     assert facts == {
         "user": "helga",
         "before": {"username": "olga"},
@@ -69,13 +69,13 @@ def test_a_change_of_other_fields_is_not_recorded(olga: Any) -> None:
     olga.email = "olga@example.org"
     olga.save()
     olga.save(update_fields=["last_login"])
-    assert told() == []
+    assert recorded() == []
 
 
 def test_a_new_password_is_recorded_without_the_password(olga: Any) -> None:
     olga.set_password(SECRET)
     olga.save()
-    assert told() == [("user.password-changed", {"user": "olga", "usable": True})]
+    assert recorded() == [("user.password-changed", {"user": "olga", "usable": True})]
     body = LedgerRow.objects.get().body
     assert SECRET not in body
     assert olga.password not in body
@@ -88,7 +88,7 @@ def test_removing_a_password_is_recorded(olga: Any) -> None:
     olga.save()
     olga.set_unusable_password()
     olga.save()
-    assert [facts["usable"] for _, facts in told()] == [True, False]
+    assert [facts["usable"] for _, facts in recorded()] == [True, False]
 
 
 def test_rehashing_the_same_password_at_a_login_is_not_recorded(settings: Any) -> None:
@@ -102,7 +102,7 @@ def test_rehashing_the_same_password_at_a_login_is_not_recorded(settings: Any) -
     assert olga.check_password(SECRET)
     olga.refresh_from_db()
     assert olga.password != old
-    assert told() == []
+    assert recorded() == []
 
 
 def test_groups_are_recorded_from_either_side_of_the_relation(olga: Any) -> None:
@@ -114,16 +114,16 @@ def test_groups_are_recorded_from_either_side_of_the_relation(olga: Any) -> None
     olga.groups.set([operators])
     none, some = {"groups": []}, {"groups": ["operators"]}
     came, left = (none, some), (some, none)
-    assert [(f["user"], (f["before"], f["after"])) for _, f in told()] == [
+    assert [(f["user"], (f["before"], f["after"])) for _, f in recorded()] == [
         ("olga", way) for way in (came, left, came, left, came)
     ]
-    assert {kind for kind, _ in told()} == {"user.changed"}
+    assert {kind for kind, _ in recorded()} == {"user.changed"}
 
 
 def test_groups_that_stay_are_not_recorded(olga: Any) -> None:
     operators = Group.objects.get(name="operators")
     olga.groups.remove(operators)
-    assert told() == []
+    assert recorded() == []
 
 
 def test_permissions_of_users_and_groups_are_recorded(olga: Any) -> None:
@@ -131,7 +131,7 @@ def test_permissions_of_users_and_groups_are_recorded(olga: Any) -> None:
     group = Group.objects.create(name="night shift")
     group.permissions.add(switch)
     olga.user_permissions.add(switch)
-    facts = [facts for _, facts in told()]
+    facts = [facts for _, facts in recorded()]
     assert facts[0] == {"group": "night shift", "before": {}, "after": {"name": "night shift"}}
     change = {"before": {"permissions": []}, "after": {"permissions": ["switch_model"]}}
     assert facts[1:] == [{"group": "night shift", **change}, {"user": "olga", **change}]
@@ -142,7 +142,7 @@ def test_a_deleted_account_or_group_is_recorded_with_what_it_had(olga: Any) -> N
     olga.groups.add(operators)
     Group.objects.filter(name="operators").delete()
     User.objects.all().delete()
-    (_, group), (kind, person) = told()[1:]
+    (_, group), (kind, person) = recorded()[1:]
     assert group == {"group": "operators", "before": {"members": ["olga"], "permissions": []}}
     assert kind == "user.deleted"
     assert person["before"]["is_staff"] is True
@@ -171,7 +171,7 @@ def test_no_entry_without_its_change(olga: Any) -> None:
         olga.is_superuser = True
         olga.save()
         raise RuntimeError
-    assert told() == []
+    assert recorded() == []
 
 
 def test_commands_record_who_ran_them(monkeypatch: Any) -> None:

@@ -14,7 +14,7 @@ from tests.server.process import ROOT, Process, environment
 from tests.until import until
 
 
-def told(data: Path) -> list[str]:
+def recorded(data: Path) -> list[str]:
     """Kinds of the server's entries, in their order."""
     with closing(sqlite3.connect(data / "switchboard.sqlite3")) as database:
         rows = database.execute("SELECT body FROM switcher_ledgerrow ORDER BY seq").fetchall()
@@ -26,17 +26,17 @@ def told(data: Path) -> list[str]:
 
 def test_start_stop_and_a_kill_are_recorded(data: Path) -> None:
     with Process(data) as server:
-        until(lambda: told(data))
+        until(lambda: recorded(data))
         assert server.end() == 0
-    assert told(data) == ["server.started server", "server.stopped server"]
+    assert recorded(data) == ["server.started server", "server.stopped server"]
     with Process(data) as server:
-        until(lambda: len(told(data)) == 3)
+        until(lambda: len(recorded(data)) == 3)
         server.popen.kill()
         server.popen.wait(10)
     with Process(data) as server:
-        until(lambda: len(told(data)) == 5)
+        until(lambda: len(recorded(data)) == 5)
         server.end()
-    assert told(data)[2:] == [
+    assert recorded(data)[2:] == [
         "server.started server",
         "server.lost server",
         "server.started server",
@@ -46,12 +46,12 @@ def test_start_stop_and_a_kill_are_recorded(data: Path) -> None:
 
 def test_the_stop_is_signed_before_the_process_ends(data: Path) -> None:
     with Process(data) as server:
-        until(lambda: told(data))
+        until(lambda: recorded(data))
         server.end()
     with closing(sqlite3.connect(data / "switchboard.sqlite3")) as database:
         (signed,) = database.execute("SELECT max(size) FROM switcher_checkpoint").fetchone()
         (newest,) = database.execute("SELECT max(seq) FROM switcher_ledgerrow").fetchone()
-    assert told(data)[-1] == "server.stopped server"
+    assert recorded(data)[-1] == "server.stopped server"
     assert signed == newest
 
 
@@ -64,10 +64,10 @@ def test_each_gateway_process_records_its_own_start_and_stop(data: Path) -> None
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: len(told(data)) == 2, 30)
+        until(lambda: len(recorded(data)) == 2, 30)
         gateway.terminate()
         gateway.wait(20)
     finally:
         gateway.kill()
         gateway.wait(10)
-    assert sorted(told(data)) == ["server.started gateway"] * 2 + ["server.stopped gateway"] * 2
+    assert sorted(recorded(data)) == ["server.started gateway"] * 2 + ["server.stopped gateway"] * 2
