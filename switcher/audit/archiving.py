@@ -34,7 +34,7 @@ from switcher.audit.export import JSONL, Export, chunks
 from switcher.audit.filters import Filters
 from switcher.audit.ledger import Actor, append, writing
 from switcher.audit.paths import archive_folder, key_files
-from switcher.audit.point_in_time import kept
+from switcher.audit.point_in_time import recorded_hosts
 from switcher.audit.signing_keys import sync_folder
 from switcher.audit.verifier.switchboard_verify import ARCHIVED, UNREADABLE, ChainReader
 from switcher.domain.clock import Clock, system
@@ -211,7 +211,7 @@ def _archive(file: ArchiveFile, actor: Actor, clock: Clock, on_progress: OnProgr
         finally:
             draft.unlink(missing_ok=True)
     sync_folder(path.parent)
-    record_archived(file, kept(file.last_at), actor, clock)
+    record_archived(file, recorded_hosts(file.last_at), actor, clock)
     remove_all_archived()
     log.info("entries %d to %d were moved to %s", file.first, file.last, file.file_name)
 

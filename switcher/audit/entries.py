@@ -1,22 +1,27 @@
-"""The audit trail as its pages show it: lines in pages, one entry, what is known of a person."""
+"""Entries of the trail for its pages: lists, one entry in full, the history of a person or host."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from itertools import groupby
 from typing import Any
 
-from django.db.models import Count
-
-from switcher.audit.entry_descriptions import look, model_of, outcome_words, sentence
+from switcher.audit.entry_descriptions import describe, outcome_text, short_model, status_style
 from switcher.audit.filters import Filters
-from switcher.audit.ledger_reader import MAX_SEQ, index_row, newest_seq, salted
+from switcher.audit.ledger_reader import (
+    MAX_SEQ,
+    facts_of,
+    index_row,
+    newest_seq,
+    read_body,
+    salted,
+)
 from switcher.audit.proofs import NoProof, Proof, proof_of
-from switcher.audit.review_marks import REVIEWED
-from switcher.audit.search import Found, distinct, find
+from switcher.audit.review_marks import REVIEWED, ReviewMark
+from switcher.audit.search import matching
 from switcher.audit.verifier.switchboard_verify import leaf
 from switcher.domain.states import ENDED, WORDS
 from switcher.domain.wording import came_from
@@ -29,15 +34,8 @@ OUTCOMES = {state.value: WORDS[state] for state in sorted(ENDED)}
 
 
 @dataclass(frozen=True, slots=True)
-class Reviewed:
-    by: str
-    at: datetime
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One entry in a line. `look` is ok, failed, warning or empty."""
+class Entry:
+    """An entry in a list. `status_style` is ok, failed, warning, none or empty."""
 
     seq: int
     at: datetime
@@ -46,182 +44,116 @@ class Line:
     came_from: str
     host: str
     model: str
-    names: tuple[str, ...]  # model names that the sentence may hold
-    sentence: str
+    names: tuple[str, ...]  # model names that the description may hold
+    description: str
     reason: str
     outcome: str
-    look: str
+    status_style: str
     degraded: bool
     restored: bool
     switch_id: int | None
-    reviews: tuple[Reviewed, ...]
+    reviews: tuple[ReviewMark, ...]
+
+    @property
+    def day(self) -> date:
+        return self.at.astimezone(UTC).date()
 
     @property
     def can_be_reviewed(self) -> bool:
-        """A mark of review is no work to be reviewed."""
+        """A mark of review needs no review of its own."""
         return self.kind != REVIEWED
 
     @property
-    def done_by(self) -> tuple[str, ...]:
-        """Who need not, or may not, review it any more: who did it, and who has reviewed it."""
-        return (self.actor, *(review.by for review in self.reviews))
-
-
-@dataclass(frozen=True, slots=True)
-class Day:
-    date: date
-    rows: tuple[Line, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """A number, and whether that is all, or there are at least so many."""
-
-    number: int
-    all: bool
+    def not_reviewed_by(self) -> tuple[str, ...]:
+        """Who may not or need not review it: the actor, and those who have."""
+        return (self.actor, *(mark.by for mark in self.reviews))
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """At most PAGE entries, newest first.
+    """At most PAGE entries, newest first. `older` and `newer` are numbers to page from, or None.
+    `unreviewed` is how many entries fit a filter for those, in words, or empty."""
 
-    `older` and `newer` are numbers to page from, or None. Where the search stopped before the page
-    was full, `searched_to` is how far back it came, in time, and `older` goes on from there.
-    """
-
-    rows: tuple[Line, ...]
-    days: tuple[Day, ...]
+    rows: tuple[Entry, ...]
     newest: int
     older: int | None
     newer: int | None
-    searched_to: datetime | None
-    unreviewed: Counted | None
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """What the filters offer; of each at most 200."""
-
-    hosts: tuple[str, ...]
-    models: tuple[str, ...]
-    people: tuple[str, ...]
+    unreviewed: str = ""
 
 
 def page(filters: Filters, before: int | None = None, after: int | None = None) -> Page:
-    """One page. `before` pages to older entries, `after` back to newer ones."""
+    """Return one page. `before` pages to older entries, `after` back to newer ones."""
     newest = newest_seq()
     if after is not None:
-        found = find(filters, PAGE, after=after)
-        if found.more:
-            seqs = found.seqs[::-1]
-            end = found.went_to if found.went_to is not None else max(seqs, default=after)
-            return _page(seqs, newest, older=min(seqs, default=after + 1), newer=end)
-        before = None  # there are no more newer ones: the first page, which is full
+        rows = matching(filters, after=after).order_by("seq")
+        following = list(rows.values_list("seq", flat=True)[: PAGE + 1])
+        if len(following) > PAGE:
+            seqs = following[:PAGE][::-1]
+            return Page(entries(seqs), newest, older=seqs[-1], newer=seqs[0])
+        before = None  # Nothing is newer than this page: show the first page, which is full.
     counts = filters.unreviewed and before is None
-    found = find(filters, MAX_COUNTED + 1 if counts else PAGE, before=before)
-    seqs = found.seqs[:PAGE]
-    went_to = None if len(seqs) == PAGE else found.went_to
-    older = went_to if went_to is not None else min(seqs, default=None)
-    return _page(
-        seqs,
+    rows = matching(filters, before=MAX_SEQ if before is None else before).order_by("-seq")
+    found = list(rows.values_list("seq", flat=True)[: (MAX_COUNTED if counts else PAGE) + 1])
+    seqs = found[:PAGE]
+    return Page(
+        entries(seqs),
         newest,
-        older=older if found.more or len(found.seqs) > PAGE else None,
+        older=seqs[-1] if len(found) > PAGE else None,
         newer=None if before is None else max(seqs, default=before - 1),
-        searched_to=None if went_to is None else _time_of(went_to),
-        unreviewed=_counted(found) if counts else None,
+        unreviewed=_up_to_max(len(found)) if counts else "",
     )
 
 
-def _counted(found: Found) -> Counted:
-    """How many were found, up to MAX_COUNTED of them."""
-    return Counted(min(len(found.seqs), MAX_COUNTED), not found.more)
+def _up_to_max(count: int) -> str:
+    return f"{count:,}" if count <= MAX_COUNTED else f"more than {MAX_COUNTED:,}"
 
 
-def _page(
-    seqs: Sequence[int],
-    newest: int,
-    older: int | None,
-    newer: int | None,
-    searched_to: datetime | None = None,
-    unreviewed: Counted | None = None,
-) -> Page:
-    rows = lines(seqs)
-    days = groupby(rows, key=lambda row: row.at.astimezone(UTC).date())
-    by_day = tuple(Day(day, tuple(of_day)) for day, of_day in days)
-    return Page(rows, by_day, newest, older, newer, searched_to, unreviewed)
-
-
-def _time_of(seq: int) -> datetime | None:
-    return AuditEntry.objects.filter(pk=seq).values_list("at", flat=True).first()
-
-
-def choices() -> Choices:
-    """What there is to choose from, each value once."""
-    return Choices(distinct("host"), distinct("model"), distinct("actor"))
-
-
-def last_review() -> Reviewed | None:
-    """The newest mark of review."""
-    row = Review.objects.order_by("-id").first()
-    return Reviewed(row.by, row.at, row.note) if row is not None else None
-
-
-def lines(seqs: Sequence[int]) -> tuple[Line, ...]:
-    """These entries in this order; three queries, however many they are."""
-    wanted = list(seqs)
-    rows = AuditEntry.objects.select_related("origin").in_bulk(wanted)
-    bodies = dict(LedgerRow.objects.filter(pk__in=wanted).values_list("seq", "body"))
-    reviews = _reviews(wanted)
+def entries(seqs: Sequence[int]) -> tuple[Entry, ...]:
+    """Return these entries in this order, with three queries."""
+    rows = AuditEntry.objects.select_related("origin").in_bulk(list(seqs))
+    bodies = dict(LedgerRow.objects.filter(pk__in=seqs).values_list("seq", "body"))
+    reviews = _reviews(seqs)
     return tuple(
-        _line(rows[seq], read_body(bodies.get(seq, "")), reviews.get(seq, ()))
-        for seq in wanted
+        _entry(rows[seq], read_body(bodies.get(seq, "")), reviews.get(seq, ()))
+        for seq in seqs
         if seq in rows
     )
 
 
-def body_of(seq: int) -> str:
-    """The canonical text of a stored entry; empty where it is not in the database."""
-    return LedgerRow.objects.filter(pk=seq).values_list("body", flat=True).first() or ""
-
-
-def read_body(body: str) -> dict[str, Any]:
-    """What a body tells; empty where it is none."""
-    try:
-        told = json.loads(body)
-    except ValueError:
-        return {}
-    return told if isinstance(told, dict) else {}
-
-
-def facts_of(told: dict[str, Any]) -> dict[str, Any]:
-    """The facts of a body that was read."""
-    facts = told.get("facts")
-    return facts if isinstance(facts, dict) else {}
-
-
-def _reviews(seqs: Iterable[int]) -> dict[int, tuple[Reviewed, ...]]:
-    found: dict[int, tuple[Reviewed, ...]] = {}
+def _reviews(seqs: Iterable[int]) -> dict[int, tuple[ReviewMark, ...]]:
+    found: dict[int, tuple[ReviewMark, ...]] = {}
     for row in Review.objects.filter(seq__in=list(seqs)).order_by("id"):
-        found[row.seq] = (*found.get(row.seq, ()), Reviewed(row.by, row.at, row.note))
+        found[row.seq] = (*found.get(row.seq, ()), _mark(row))
     return found
 
 
-def _line(row: AuditEntry, told: dict[str, Any], reviews: tuple[Reviewed, ...]) -> Line:
-    facts, kind = facts_of(told), row.kind
+def _mark(row: Review) -> ReviewMark:
+    return ReviewMark(row.seq, row.by, row.at, row.note)
+
+
+def last_review() -> ReviewMark | None:
+    """Return the newest mark of review."""
+    row = Review.objects.order_by("-id").first()
+    return _mark(row) if row is not None else None
+
+
+def _entry(row: AuditEntry, body: dict[str, Any], reviews: tuple[ReviewMark, ...]) -> Entry:
+    facts = facts_of(body)
     names = (row.model, str(facts.get("previous") or ""))
-    return Line(
+    ip = row.origin.ip if row.origin else None
+    return Entry(
         seq=row.seq,
         at=row.at,
-        kind=kind,
+        kind=row.kind,
         actor=row.actor,
-        came_from=came_from(str(told.get("source") or ""), row.origin.ip if row.origin else None),
+        came_from=came_from(str(body.get("source") or ""), ip),
         host=row.host,
-        model=model_of(row.model),
-        names=tuple(model_of(name) for name in names if name),
-        sentence=sentence(kind, row.host, facts),
+        model=short_model(row.model),
+        names=tuple(short_model(name) for name in names if name),
+        description=describe(row.kind, row.host, facts),
         reason=row.reason,
-        outcome=outcome_words(row.outcome),
-        look=look(kind, row.outcome),
+        outcome=outcome_text(row.outcome),
+        status_style=status_style(row.kind, row.outcome),
         degraded=bool(facts.get("degraded")),
         restored=bool(facts.get("restored")),
         switch_id=row.switch_id,
@@ -229,66 +161,70 @@ def _line(row: AuditEntry, told: dict[str, Any], reviews: tuple[Reviewed, ...]) 
     )
 
 
-# -- One entry
+# -- One entry in full
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOrigin:
-    """From where somebody acted. Attested: what is stored has the hash that the body holds."""
+    """From where somebody acted. `attested` says whether the body has the hash of what is stored;
+    None if nothing is stored."""
 
     source: str
     ip: str
     agent: str
     erased_at: datetime | None
-    attested: bool | None  # None: nothing is stored that could be compared
+    attested: bool | None
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """All that is shown of one entry. `proof` is None where there is none, and `no_proof` says
-    why."""
+class EntryDetail:
+    """Everything that is shown of one entry. `no_proof` says why `proof` is None."""
 
-    line: Line
+    entry: Entry
     body: str
-    indented: str  # the same for people; empty where it is no body
+    indented: str  # the body for people; empty if it is not a body
     prev: str
     hash: str
     hash_fits: bool
-    forged: tuple[str, ...]  # what is shown otherwise than the body has it
-    whence: RequestOrigin
+    altered: tuple[str, ...]  # the columns that differ from the body
+    origin: RequestOrigin
     proof: Proof | None
     no_proof: str
     earlier: int | None
     later: int | None
 
 
-def entry(seq: int) -> Entry | None:
-    """One entry; None if there is none of this number."""
+def detail(seq: int) -> EntryDetail | None:
+    """Return one entry in full; None if the database has none of this number."""
     if seq > MAX_SEQ:
         return None
-    found = lines([seq])
+    found = entries([seq])
     row = LedgerRow.objects.filter(pk=seq).first()
     if not found or row is None:
         return None
-    proof, why = _proof(seq)
-    prev, told_hash = bytes(row.prev), bytes(row.hash)
-    return Entry(
-        line=found[0],
+    proof, no_proof = _proof(seq)
+    body, prev, stored_hash = read_body(row.body), bytes(row.prev), bytes(row.hash)
+    return EntryDetail(
+        entry=found[0],
         body=row.body,
-        indented=_indented(row.body),
+        indented=json.dumps(body, indent=2, ensure_ascii=False) if body else "",
         prev=prev.hex(),
-        hash=told_hash.hex(),
-        hash_fits=leaf(prev, row.body) == told_hash,
-        forged=_forged(seq, row.body),
-        whence=_whence(seq, read_body(row.body)),
+        hash=stored_hash.hex(),
+        hash_fits=leaf(prev, row.body) == stored_hash,
+        altered=_altered(seq, row.body),
+        origin=_origin(seq, body),
         proof=proof,
-        no_proof=why,
-        earlier=seq - 1 if LedgerRow.objects.filter(pk=seq - 1).exists() else None,
-        later=seq + 1 if LedgerRow.objects.filter(pk=seq + 1).exists() else None,
+        no_proof=no_proof,
+        earlier=_if_stored(seq - 1),
+        later=_if_stored(seq + 1),
     )
 
 
-_SHOWN = {
+def _if_stored(seq: int) -> int | None:
+    return seq if LedgerRow.objects.filter(pk=seq).exists() else None
+
+
+_LABELS = {
     "seq": "number",
     "at": "when",
     "kind": "kind",
@@ -301,17 +237,12 @@ _SHOWN = {
 }
 
 
-def _forged(seq: int, body: str) -> tuple[str, ...]:
-    """The columns to search by prove nothing: what of them is not as the body has it."""
-    row, wanted = AuditEntry.objects.get(pk=seq), index_row(body)
-    if wanted is None:
-        return tuple(_SHOWN.values())
-    return tuple(word for name, word in _SHOWN.items() if getattr(row, name) != wanted[name])
-
-
-def _indented(body: str) -> str:
-    told = read_body(body)
-    return json.dumps(told, indent=2, ensure_ascii=False) if told else ""
+def _altered(seq: int, body: str) -> tuple[str, ...]:
+    """The columns of the index that differ from the body, which alone is evidence."""
+    row, expected = AuditEntry.objects.get(pk=seq), index_row(body)
+    if expected is None:
+        return tuple(_LABELS.values())
+    return tuple(label for name, label in _LABELS.items() if getattr(row, name) != expected[name])
 
 
 def _proof(seq: int) -> tuple[Proof | None, str]:
@@ -321,47 +252,42 @@ def _proof(seq: int) -> tuple[Proof | None, str]:
         return None, str(exc)
 
 
-def _whence(seq: int, told: dict[str, Any]) -> RequestOrigin:
-    source = came_from(str(told.get("source") or ""), None)
-    origin = Origin.objects.filter(auditentry__seq=seq).first()
-    if origin is None:
-        return RequestOrigin(source, "", "", None, None)
-    if origin.erased_at is not None:
-        return RequestOrigin(source, "", "", origin.erased_at, None)
-    fits = salted(origin.ip, origin.agent, bytes(origin.salt)) == told.get("from")
-    return RequestOrigin(source, origin.ip or "", origin.agent, None, fits)
+def _origin(seq: int, body: dict[str, Any]) -> RequestOrigin:
+    source = came_from(str(body.get("source") or ""), None)
+    row = Origin.objects.filter(auditentry__seq=seq).first()
+    if row is None or row.erased_at is not None:
+        return RequestOrigin(source, "", "", row.erased_at if row else None, None)
+    attested = salted(row.ip, row.agent, bytes(row.salt)) == body.get("from")
+    return RequestOrigin(source, row.ip or "", row.agent, None, attested)
 
 
-# -- A person, a host
+# -- The history of a person or a host
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What is known of a person or a host at a glance."""
+    """A person or a host at a glance. `count` stops at MAX_COUNTED; there may be `more`."""
 
     first: datetime
     last: datetime
-    entries: Counted
-    ended: tuple[tuple[str, int], ...]  # switches among those counted, by how they ended
+    count: int
+    more: bool
+    ended: tuple[tuple[str, int], ...]  # the switches among those counted, by their outcome
 
 
 def history(filters: Filters) -> History | None:
-    """Of whom or what the filter names; None where the trail knows nothing of it."""
-    newest, oldest = find(filters, 1).seqs, find(filters, 1, after=0).seqs
-    if not newest or not oldest:
+    """Return the history of whom or what the filter names; None if the trail has no entry."""
+    rows = matching(filters)
+    oldest, newest = rows.order_by("seq").first(), rows.order_by("-seq").first()
+    if oldest is None or newest is None:
         return None
-    times = dict(AuditEntry.objects.filter(pk__in=[*newest, *oldest]).values_list("seq", "at"))
-    last = find(filters, MAX_COUNTED + 1)
+    last = list(rows.order_by("-seq").values_list("outcome", flat=True)[: MAX_COUNTED + 1])
+    counted = last[:MAX_COUNTED]
+    ended = Counter(outcome for outcome in counted if outcome)
     return History(
-        first=times[oldest[0]],
-        last=times[newest[0]],
-        entries=_counted(last),
-        ended=_ended(last.seqs[:MAX_COUNTED]),
+        first=oldest.at,
+        last=newest.at,
+        count=len(counted),
+        more=len(last) > MAX_COUNTED,
+        ended=tuple((outcome_text(outcome), ended[outcome]) for outcome in sorted(ended)),
     )
-
-
-def _ended(seqs: Sequence[int]) -> tuple[tuple[str, int], ...]:
-    """How many of these ended a switch, by how it ended."""
-    rows = AuditEntry.objects.filter(pk__in=seqs).exclude(outcome="").order_by("outcome")
-    counts = rows.values_list("outcome").annotate(number=Count("pk"))
-    return tuple((outcome_words(outcome), number) for outcome, number in counts)

@@ -1,37 +1,44 @@
-"""What an entry of the trail tells, in a sentence. Who did it stands beside it."""
+"""Describe what an entry of the trail records, in one sentence. The page shows the actor itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from switcher.audit.entry_sentences import SENTENCES, changed_list
 from switcher.domain.model_names import ModelName
 from switcher.domain.states import ENDED, WORDS, State
 
 Facts = dict[str, Any]
+Describe = Callable[[str, str, Facts], str]
 
-# Longer values are told by the body alone.
+# Longer values are cut here; the entry's body has them in full.
 MAX_VALUE = 60
 
+_STATES = {state.value for state in State}
+_WARNINGS = (".failed", ".refused", ".locked-out", ".lost", "drift.seen", "drift.flapping")
 
-def sentence(kind: str, host: str, facts: Facts) -> str:
-    """What happened. A kind that is not known here is told by its name."""
-    area, _, rest = kind.partition(".")
-    tell = _SENTENCES.get(kind) or (_switch if area == "switch" and rest in _STATES else None)
-    if tell is None:
+
+def describe(kind: str, host: str, facts: Facts) -> str:
+    """Return what happened. A kind that is not known here is described by its name."""
+    area, _, state = kind.partition(".")
+    if kind in _TEXTS:
+        text = _TEXTS[kind].format(host=host, model=short_model(facts.get("model") or "a model"))
+    elif kind in _FUNCTIONS:
+        text = _FUNCTIONS[kind](kind, host, facts)
+    elif area == "switch" and state in _STATES:
+        text = _switch(State(state), host, facts)
+    else:
         return _by_name(kind, host)
-    text = tell(kind, host, facts)
     return f"{text}." if text and not text.endswith((".", "?")) else text
 
 
-def outcome_words(outcome: str) -> str:
-    """How a switch ended, in the words of its page; empty if this entry ends none."""
+def outcome_text(outcome: str) -> str:
+    """Return how a switch ended, in the words of its page; empty if the entry ends none."""
     return WORDS[State(outcome)] if outcome in _STATES else ""
 
 
-def look(kind: str, outcome: str) -> str:
-    """How an entry looks in a line: ok, failed, warning, or none."""
+def status_style(kind: str, outcome: str) -> str:
+    """Return how a list marks an entry: ok, failed, warning, none or empty."""
     if outcome:
         return {"active": "ok", "cancelled": "none"}.get(outcome, "failed")
     if kind in {"audit.alarm", "audit.seal-remade"}:
@@ -39,104 +46,110 @@ def look(kind: str, outcome: str) -> str:
     return "warning" if kind.endswith(_WARNINGS) else ""
 
 
-def model_of(name: Any) -> str:
-    """A model as people write it."""
+def short_model(name: Any) -> str:
+    """Return a model's name as people write it."""
     return ModelName.parse(str(name or "")).short
 
 
-_STATES = {state.value for state in State}
-_WARNINGS = (".failed", ".refused", ".locked-out", ".lost", "drift.seen", "drift.flapping")
+def _by_name(kind: str, host: str) -> str:
+    words = kind.replace(".", ": ").replace("-", " ").replace("_", " ")
+    return f"{words[:1].upper()}{words[1:]}{f', {host}' if host else ''}."
+
+
+# -- Switches
+
 _PHASES = {
     State.CHECKING: "Checked {host} before the switch to {model}",
-    State.DRAINING: "Let running requests on {host} end, before {model} is loaded",
+    State.DRAINING: "Let running requests on {host} finish before {model} is loaded",
     State.LOADING: "Began to load {model} on {host}",
-    State.WARMING: "Began to warm {model} up on {host}",
+    State.WARMING: "Began to warm up {model} on {host}",
     State.VERIFYING: "Began to verify {model} on {host}",
-    State.ACTIVATING: "{model} was verified on {host}",
-    State.UNLOADING: "Began to unload on {host}, for the switch to {model}",
-    State.RESTORING: "Began to restore what {host} held before",
+    State.ACTIVATING: "Verified {model} on {host}",
+    State.UNLOADING: "Began to unload models on {host} for the switch to {model}",
+    State.RESTORING: "Began to restore the models that {host} held before",
 }
 
 
-def _switch(kind: str, host: str, facts: Facts) -> str:
-    state, model = State(kind.removeprefix("switch.")), model_of(facts.get("model"))
+def _switch(state: State, host: str, facts: Facts) -> str:
+    model = short_model(facts.get("model"))
     if state is State.QUEUED:
-        before = model_of(facts.get("previous"))
-        instead = f" instead of {before}" if before and before != model else ""
-        return f"Asked {host} to switch to {model}{instead}"
-    if state in ENDED:
-        told = str(facts.get("outcome") or "")
-        return told or f"The switch of {host} to {model} ended: {WORDS[state].lower()}"
-    return _PHASES[state].format(host=host, model=model)
+        return f"Asked {host} to switch to {model}{_instead(facts, model)}"
+    if state not in ENDED:
+        return _PHASES[state].format(host=host, model=model)
+    ended = f"The switch of {host} to {model} ended: {WORDS[state].lower()}"
+    return str(facts.get("outcome") or ended)
 
 
 def _activated(kind: str, host: str, facts: Facts) -> str:
-    model, before = model_of(facts.get("model")), model_of(facts.get("previous"))
-    instead = f", instead of {before}" if before and before != model else ""
-    return f"{model} became the active model of {host}{instead}"
+    model = short_model(facts.get("model"))
+    comma = "," if _instead(facts, model) else ""
+    return f"{model} became the active model of {host}{comma}{_instead(facts, model)}"
+
+
+def _instead(facts: Facts, model: str) -> str:
+    before = short_model(facts.get("previous"))
+    return f" instead of {before}" if before and before != model else ""
+
+
+def _pointed(kind: str, host: str, facts: Facts) -> str:
+    model, before = short_model(facts.get("model") or "?"), short_model(facts.get("previous"))
+    instead = f", instead of {before}" if before else ""
+    return f"Pointed {_published(facts)} on {host} at {model}{instead}"
+
+
+def _withdrawn(kind: str, host: str, facts: Facts) -> str:
+    return f"Removed {_published(facts)} from {host}"
+
+
+def _published(facts: Facts) -> str:
+    return f"the published name {short_model(facts.get('name') or '?')}"
+
+
+# -- Configuration
 
 
 def _added(kind: str, host: str, facts: Facts) -> str:
-    return f"Added {_thing(kind, host, facts)}"
+    return f"Added {_subject(kind, host, facts)}"
 
 
 def _changed(kind: str, host: str, facts: Facts) -> str:
-    if told_list := changed_list(facts):
-        return f"Changed {_thing(kind, host, facts)}: {told_list}"
-    before, after = facts.get("before"), facts.get("after")
-    if not isinstance(before, dict) or not isinstance(after, dict):
-        return f"Changed {_thing(kind, host, facts)}"
-    told = [f"{_field(n)} {_value(before.get(n))} → {_value(after[n])}" for n in after]
-    return f"Changed {_thing(kind, host, facts)}: {', '.join(told)}"
+    changes = _list_changes(facts) or _value_changes(facts)
+    return f"Changed {_subject(kind, host, facts)}{f': {changes}' if changes else ''}"
 
 
 def _deleted(kind: str, host: str, facts: Facts) -> str:
-    return f"Deleted {_thing(kind, host, facts)}"
+    return f"Deleted {_subject(kind, host, facts)}"
 
 
-def _removed(kind: str, host: str, facts: Facts) -> str:
-    return f"Took {host} off the board"
-
-
-def _preloaded(kind: str, host: str, facts: Facts) -> str:
-    return f"Pinned on {host}: {_value(facts.get('before'))} → {_value(facts.get('after'))}"
-
-
-def _names(kind: str, host: str, facts: Facts) -> str:
-    return f"Changed by which names clients of {host} get profiles: {changed_list(facts)}"
-
-
-def _drifted(kind: str, host: str, facts: Facts) -> str:
-    """In the words of the watcher, which may name the host or not."""
-    text = str(facts.get("text") or f"drift: {facts.get('drift') or 'unknown'}")
-    return text if host in text else f"On {host}: {text}"
-
-
-def _drift_ended(kind: str, host: str, facts: Facts) -> str:
-    what = " ".join(str(facts[n]) for n in ("drift", "model") if facts.get(n))
-    return f"Drift on {host} ended ({what}): {facts.get('ending') or 'it is gone'}"
-
-
-def _key_made(kind: str, host: str, facts: Facts) -> str:
-    may = ", which may manage models" if facts.get("manage") else ""
-    return f"Made the key {_key(facts)}{may}"
-
-
-def _key_off(kind: str, host: str, facts: Facts) -> str:
-    return f"Turned the key {_key(facts)} off"
-
-
-def _key(facts: Facts) -> str:
-    return f"{facts.get('name') or '?'} ({facts.get('prefix') or '?'}…)"
-
-
-def _thing(kind: str, host: str, facts: Facts) -> str:
+def _subject(kind: str, host: str, facts: Facts) -> str:
     area = kind.partition(".")[0]
     return f"{area} {host or facts.get(area) or facts.get('name') or ''}".strip()
 
 
-def _field(name: str) -> str:
-    return name.replace("_", " ")
+def _list_changes(facts: Facts) -> str:
+    """What was added to and removed from a list, if nothing else changed: `groups + auditors`."""
+    before, after = facts.get("before"), facts.get("after")
+    if not isinstance(before, dict) or not isinstance(after, dict) or len(after) != 1:
+        return ""
+    ((field, now),) = after.items()
+    was = before.get(field)
+    if not isinstance(was, list) or not isinstance(now, list):
+        return ""
+    added, removed = sorted(set(now) - set(was)), sorted(set(was) - set(now))
+    parts = [f"{field} + {', '.join(added)}"] if added else []
+    parts += [f"{field} − {', '.join(removed)}"] if removed else []
+    return "; ".join(parts)
+
+
+def _value_changes(facts: Facts) -> str:
+    before, after = facts.get("before"), facts.get("after")
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return ""
+    changes = [
+        f"{name.replace('_', ' ')} {_value(before.get(name))} → {_value(now)}"
+        for name, now in after.items()
+    ]
+    return ", ".join(changes)
 
 
 def _value(value: Any) -> str:
@@ -150,33 +163,139 @@ def _value(value: Any) -> str:
     return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}…"
 
 
+def _pinned(kind: str, host: str, facts: Facts) -> str:
+    before, after = _value(facts.get("before")), _value(facts.get("after"))
+    return f"Changed the pinned profiles of {host}: {before} → {after}"
+
+
+def _aliases(kind: str, host: str, facts: Facts) -> str:
+    changes = _list_changes(facts)
+    return f"Changed the aliases of {host}{f': {changes}' if changes else ''}"
+
+
+def _version(kind: str, host: str, facts: Facts) -> str:
+    before, after = facts.get("before"), facts.get("after")
+    if before:
+        return f"{host} went from Ollama {before} to {after}"
+    return f"{host} runs Ollama {after}"
+
+
+def _default(kind: str, host: str, facts: Facts) -> str:
+    before = facts.get("before")
+    return f"{host} became the default host{f', instead of {before}' if before else ''}"
+
+
+# -- Drift
+
+
+def _drift(kind: str, host: str, facts: Facts) -> str:
+    """In the words of the watcher, which may name the host or not."""
+    text = str(facts.get("text") or f"drift: {facts.get('drift') or 'unknown'}")
+    return text if host in text else f"On {host}: {text}"
+
+
+def _drift_ended(kind: str, host: str, facts: Facts) -> str:
+    what = " ".join(str(facts[name]) for name in ("drift", "model") if facts.get(name))
+    return f"Drift on {host} ended ({what}): {facts.get('ending') or 'it is gone'}"
+
+
+# -- People, keys and processes
+
+
+def _login_failed(kind: str, host: str, facts: Facts) -> str:
+    reasons = {
+        "no such account": ": there is no account of this name",
+        "switched off": ": the account is switched off",
+    }
+    return f"Failed to sign in{reasons.get(str(facts.get('why')), '')}"
+
+
+def _locked_out(kind: str, host: str, facts: Facts) -> str:
+    locked = {
+        "name and address": "with this name from this address",
+        "address": "from this address",
+        "name": "with this name",
+    }.get(str(facts.get("locked")), "here")
+    # Of 2026-11-24T14:32:07.000000Z the list shows the day already.
+    until = f"{str(facts.get('until'))[11:16]} UTC"
+    return f"Too many sign-ins failed: signing in {locked} is locked until {until}"
+
+
+def _unlocked(kind: str, host: str, facts: Facts) -> str:
+    account = facts.get("account")
+    return f"Ended lockouts{f' of {account}' if account else ''}"
+
+
+def _password(kind: str, host: str, facts: Facts) -> str:
+    act = "Removed" if facts.get("usable") is False else "Changed"
+    return f"{act} the password of {facts.get('user')}"
+
+
+def _key_made(kind: str, host: str, facts: Facts) -> str:
+    return f"Made {_key(facts)}{', which may manage models' if facts.get('manage') else ''}"
+
+
+def _key_off(kind: str, host: str, facts: Facts) -> str:
+    return f"Turned off {_key(facts)}"
+
+
+def _key(facts: Facts) -> str:
+    return f"the key {facts.get('name') or '?'} ({facts.get('prefix') or '?'}…)"
+
+
+def _key_refused(kind: str, host: str, facts: Facts) -> str:
+    key = f"The key {facts['name']}" if facts.get("name") else "A key"
+    more = facts.get("more")
+    since = f". {more:,} more since the last such entry" if isinstance(more, int) and more else ""
+    return f"{key} was refused at the gateway: {facts.get('why')}{since}"
+
+
+def _process(ended: str) -> Describe:
+    def text(kind: str, host: str, facts: Facts) -> str:
+        process = "A gateway process" if facts.get("role") == "gateway" else "The server"
+        return f"{process}, version {facts.get('version')}, {ended}"
+
+    return text
+
+
+# -- The trail itself
+
+
 def _checked(kind: str, host: str, facts: Facts) -> str:
     if facts.get("error"):
         return "The audit trail could not be verified"
     verdict = "it is intact, anchored and complete"
     if not facts.get("ok"):
         verdicts = facts.get("verdicts") or {}
-        verdict = "it is not " + " and not ".join(n for n, holds in verdicts.items() if not holds)
+        failed = [name for name, holds in verdicts.items() if not holds]
+        verdict = f"it is not {' and not '.join(failed)}"
     return f"Verified {_many(facts.get('entries'), 'entry', 'entries')} of the trail: {verdict}"
 
 
 def _reviewed(kind: str, host: str, facts: Facts) -> str:
-    told = facts.get("entries")
-    seqs = [row.get("seq") for row in told] if isinstance(told, list) else []
+    rows = facts.get("entries")
+    seqs = [row.get("seq") for row in rows] if isinstance(rows, list) else []
     if len(seqs) == 1:
         return f"Reviewed entry {seqs[0]}"
     return f"Reviewed {len(seqs)} entries, {min(seqs)} to {max(seqs)}" if seqs else "Reviewed"
 
 
 def _export_began(kind: str, host: str, facts: Facts) -> str:
-    return f"Began to export {_which(facts)} as {str(facts.get('format')).upper()}"
+    return f"Began to export {_exported_entries(facts)} as {str(facts.get('format')).upper()}"
 
 
 def _exported(kind: str, host: str, facts: Facts) -> str:
-    many = _many(facts.get("entries"), "entry", "entries")
+    count = _many(facts.get("entries"), "entry", "entries")
     if not facts.get("whole"):
-        return f"An export of {_which(facts)} was cut off after {many}"
-    return f"Exported {many} as {str(facts.get('format')).upper()}"
+        return f"An export of {_exported_entries(facts)} was cut off after {count}"
+    return f"Exported {count} as {str(facts.get('format')).upper()}"
+
+
+def _exported_entries(facts: Facts) -> str:
+    filters = facts.get("filter")
+    if not isinstance(filters, dict) or not filters:
+        return "the whole trail"
+    return "entries with " + ", ".join(f"{n} {_value(v)}" for n, v in filters.items())
 
 
 def _archived(kind: str, host: str, facts: Facts) -> str:
@@ -185,62 +304,64 @@ def _archived(kind: str, host: str, facts: Facts) -> str:
 
 
 def _erased(kind: str, host: str, facts: Facts) -> str:
-    many = _many(facts.get("places"), "address and browser", "addresses and browsers")
-    return f"Erased {many} of {facts.get('person') or '?'}"
-
-
-def _which(facts: Facts) -> str:
-    chosen = facts.get("filter")
-    if not isinstance(chosen, dict) or not chosen:
-        return "the whole trail"
-    return "entries with " + ", ".join(f"{n} {_value(v)}" for n, v in chosen.items())
+    count = _many(facts.get("places"), "address and browser", "addresses and browsers")
+    return f"Erased {count} of {facts.get('person') or '?'}"
 
 
 def _many(count: Any, one: str, more: str) -> str:
     return f"{count:,} {one if count == 1 else more}" if isinstance(count, int) else more
 
 
-def _by_name(kind: str, host: str) -> str:
-    words = kind.replace(".", ": ").replace("-", " ").replace("_", " ")
-    return f"{words[:1].upper()}{words[1:]}{f', {host}' if host else ''}."
+_TEXTS = {
+    "switch.cancel-asked": "Asked to cancel the switch on {host}",
+    "switch.seen": "Looked at the failed switch on {host}",
+    "handle.claimed": "Made a model copy to keep {model} on {host}",
+    "handle.released": "Removed the model copy that kept {model} on {host}",
+    "ghost.unload-asked": "Asked {host} to unload the ghost {model}",
+    "ghost.freed": "Unloaded the ghost {model} on {host}",
+    "host.removed": "Removed {host} from the board",
+    "login.succeeded": "Signed in",
+    "login.ended": "Signed out",
+    "audit.key-made": "Made the key that signs the audit trail",
+    "audit.key-rotated": "A new key signs the audit trail; the old one vouches for it",
+    "audit.alarm": "Alarm: something is wrong with the audit trail",
+    "audit.seal-remade": "Made missing or altered seals of the database again",
+    "audit.index-rebuilt": "Rebuilt the search index of the audit trail",
+}
 
-
-def _fixed(text: str) -> Callable[[str, str, Facts], str]:
-    return lambda kind, host, facts: text.format(host=host)
-
-
-_SENTENCES: dict[str, Callable[[str, str, Facts], str]] = {
-    **SENTENCES,
+_FUNCTIONS: dict[str, Describe] = {
     "user.added": _added,
     "user.changed": _changed,
     "user.deleted": _deleted,
+    "user.password-changed": _password,
     "group.added": _added,
     "group.changed": _changed,
     "group.deleted": _deleted,
-    "switch.cancel-asked": _fixed("Asked to cancel the switch on {host}"),
-    "switch.seen": _fixed("Looked at the failed switch on {host}"),
+    "login.failed": _login_failed,
+    "login.locked-out": _locked_out,
+    "login.unlocked": _unlocked,
     "host.activated": _activated,
     "host.added": _added,
     "host.changed": _changed,
-    "host.removed": _removed,
-    "host.preloaded": _preloaded,
-    "host.names": _names,
-    "drift.seen": _drifted,
-    "drift.flapping": _drifted,
+    "host.preloaded": _pinned,
+    "host.names": _aliases,
+    "host.default": _default,
+    "host.version": _version,
+    "name.pointed": _pointed,
+    "name.withdrawn": _withdrawn,
+    "drift.seen": _drift,
+    "drift.flapping": _drift,
     "drift.ended": _drift_ended,
-    "key.made": _key_made,
-    "key.off": _key_off,
     "profile.added": _added,
     "profile.changed": _changed,
     "profile.deleted": _deleted,
-    "audit.key-made": _fixed("Made the key that signs the audit trail"),
-    "audit.key-rotated": _fixed("A new key signs the audit trail; the old one vouches for it"),
-    "audit.alarm": lambda kind, host, facts: (
-        f"Alarm: something is wrong with the {facts.get('about') or 'audit trail'}"
-    ),
+    "key.made": _key_made,
+    "key.off": _key_off,
+    "key.refused": _key_refused,
+    "server.started": _process("started"),
+    "server.stopped": _process("stopped"),
+    "server.lost": _process("ended without stopping: it was killed or cut off"),
     "audit.checked": _checked,
-    "audit.seal-remade": _fixed("Seals of the database were made again"),
-    "audit.index-rebuilt": _fixed("Made the index of the audit trail again"),
     "audit.reviewed": _reviewed,
     "audit.export-began": _export_began,
     "audit.exported": _exported,

@@ -31,19 +31,20 @@ from switcher.audit.archive_files import (
     rotations_before_end,
 )
 from switcher.audit.checkpoints import KeyUnusable, TrailBroken
-from switcher.audit.entries import facts_of, read_body
-from switcher.audit.entry_descriptions import model_of, outcome_words, sentence
+from switcher.audit.entry_descriptions import describe, outcome_text, short_model
 from switcher.audit.filters import Filters
 from switcher.audit.ledger import Actor, append, writing
 from switcher.audit.ledger_reader import (
     BEFORE_ALL,
-    columns,
+    derived_columns,
+    facts_of,
     newest_checkpoint,
     newest_seq,
+    read_body,
     stored_notes,
 )
 from switcher.audit.proofs import NoProof, Prover
-from switcher.audit.search import find
+from switcher.audit.search import matching
 from switcher.audit.verifier.switchboard_verify import Row
 from switcher.concurrency.threads import in_thread
 from switcher.domain.clock import Clock, system
@@ -60,8 +61,6 @@ FORMS = {JSONL: "application/x-ndjson", CSV: "text/csv; charset=utf-8"}
 CHUNK_ENTRIES = 1000
 FIRST_CHUNK_ENTRIES = 100  # the client sees early that something comes
 CHUNK_BYTES = 256 * 1024
-# How far a search looks in one query. No page waits for it, so fewer and longer queries pay.
-_STEPS = (2_000, 20_000)
 
 HEAD = (
     "seq", "at", "kind", "what", "actor", "source", "host", "model", "outcome", "reason",
@@ -301,17 +300,16 @@ def _selected(export: Export) -> Iterator[list[Row]]:
     selection would lack some without saying so."""
     after, wanted = max(0, export.after), FIRST_CHUNK_ENTRIES
     while True:
-        found = find(export.filters, wanted, after=after, upto=export.last, steps=_STEPS)
-        stored = LedgerRow.objects.filter(pk__in=found.seqs).order_by("seq")
+        fitting = matching(export.filters, after, export.last + 1).order_by("seq")
+        seqs = list(fitting.values_list("seq", flat=True)[:wanted])
+        stored = LedgerRow.objects.filter(pk__in=seqs).order_by("seq")
         rows = [(row.seq, row.body, bytes(row.prev), bytes(row.hash)) for row in stored]
         if begins_after() != export.after:
             raise Conflict("Old entries were archived while these were read. Export again.")
-        if rows:
-            yield rows
-        if not found.more:
+        if not seqs:
             return
-        after = found.went_to if found.went_to is not None else found.seqs[-1]
-        wanted = CHUNK_ENTRIES
+        yield rows
+        after, wanted = seqs[-1], CHUNK_ENTRIES
 
 
 # -- CSV
@@ -337,17 +335,17 @@ def _cells(row: Row) -> tuple[str, ...]:
     recorded = read_body(body)
     facts, kind = facts_of(recorded), str(recorded.get("kind") or "")
     host, reason = str(recorded.get("host") or ""), str(recorded.get("reason") or "")
-    found = columns(kind, reason, facts)
+    found = derived_columns(kind, reason, facts)
     cells = (
         str(seq),
         str(recorded.get("at") or ""),
         kind,
-        sentence(kind, host, facts),
+        describe(kind, host, facts),
         str(recorded.get("actor") or ""),
         str(recorded.get("source") or ""),
         host,
-        model_of(found["model"]),
-        outcome_words(found["outcome"]),
+        short_model(found["model"]),
+        outcome_text(found["outcome"]),
         reason,
         str(recorded.get("switch") or ""),
         entry_hash.hex(),

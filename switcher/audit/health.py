@@ -1,4 +1,4 @@
-"""Whether all is well with the trail, its key, its seals and its sinks."""
+"""The health of the trail: its entries, its key, its seals and its sinks."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from typing import Any
 from switcher.audit import immutability_triggers
 from switcher.audit.checkpoints import key_problem
 from switcher.audit.ledger import changed
-from switcher.audit.status import Trail, trail
+from switcher.audit.status import TrailStatus, trail_status
 from switcher.domain.clock import Clock, system
 
-# Where it cannot be told. Why is for the log: nobody foresaw it.
-UNKNOWN = "How the audit trail stands could not be read. The server's log says why."
+# The reason is only in the log, since it can be any exception.
+UNKNOWN = "The state of the audit trail could not be read. The server's log says why."
 
 _problems: tuple[str, ...] = ()
 
 
 def problems() -> tuple[str, ...]:
-    """What was wrong when this process last looked, in sentences: for pages, without a query."""
+    """Return what was wrong when this process last looked, in sentences, without a query."""
     return _problems
 
 
 def forget() -> None:
-    """Drop what was seen: for a new start in the same process."""
+    """Drop what was found, for a new start in the same process."""
     global _problems
     _problems = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Everything about the trail that may be told to anybody."""
+    """What anybody may know about the trail."""
 
-    trail: Trail
-    key: str  # a sentence if it cannot be used, else empty
-    triggers: tuple[str, ...]  # those that are missing or altered
+    trail: TrailStatus
+    key: str  # why the signing key cannot be used; empty if it can
+    triggers: tuple[str, ...]  # the seals that are missing or altered
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ class Health:
         return (*found, *self.trail.problems)
 
     def to_json(self) -> dict[str, Any]:
-        """As `/health` tells it: counts, times and sentences, no path and no address."""
+        """Return the document of `/health`: counts, times and sentences, no path and no address."""
         trail = self.trail
         key = ("The signing key cannot be used.",) if self.key else ()
         return {
@@ -57,7 +57,7 @@ class Health:
                 "entries": trail.entries,
                 "signed": trail.signed,
                 "last_checkpoint_at": _iso(trail.signed_at),
-                "last_checkpoint_age_s": _age(trail.signed_at, trail.now),
+                "last_checkpoint_age_s": _age_s(trail.signed_at, trail.now),
                 "key": "unusable" if self.key else "ok",
                 "seals": "altered" if self.triggers else "ok",
                 "sinks": [
@@ -79,23 +79,24 @@ def _iso(at: datetime | None) -> str | None:
     return at.isoformat() if at else None
 
 
-def _age(at: datetime | None, now: datetime) -> float | None:
+def _age_s(at: datetime | None, now: datetime) -> float | None:
     return round((now - at) / timedelta(seconds=1), 1) if at else None
 
 
 def health(clock: Clock = system) -> Health:
-    """Look now. What is found is what pages show from here on, or that nothing can be told."""
+    """Look now, and keep the problems for the pages of this process."""
     try:
-        found = Health(trail(clock.now()), key_problem(), tuple(immutability_triggers.differing()))
+        triggers = tuple(immutability_triggers.differing())
+        found = Health(trail_status(clock.now()), key_problem(), triggers)
     except Exception:
-        _show((UNKNOWN,))
+        _keep((UNKNOWN,))
         raise
-    _show(found.problems)
+    _keep(found.problems)
     return found
 
 
-def _show(problems: tuple[str, ...]) -> None:
+def _keep(problems: tuple[str, ...]) -> None:
     global _problems
     if problems != _problems:
         _problems = problems
-        changed.send_robust(sender="health")  # pages show them
+        changed.send_robust(sender="health")  # the pages show them

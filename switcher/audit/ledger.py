@@ -24,7 +24,7 @@ import rfc8785
 from django.db import connection, transaction
 from django.dispatch import Signal
 
-from switcher.audit.ledger_reader import MAX_SEQ, columns, salted
+from switcher.audit.ledger_reader import MAX_SEQ, derived_columns, salted
 from switcher.audit.verifier.switchboard_verify import GENESIS, leaf
 from switcher.domain.clock import Clock, system
 from switcher.models import AuditEntry, LedgerRow, Origin, SwitchEvent
@@ -117,7 +117,7 @@ def append(
         host=host,
         switch=switch,
         origin=origin,
-        **columns(kind, reason, facts),
+        **derived_columns(kind, reason, facts),
     )
     # Robust: an error in a receiver must not look like a failed change.
     transaction.on_commit(partial(changed.send_robust, sender=kind, host=host))

@@ -93,6 +93,26 @@ def newest_entry(*kinds: str, **columns: str) -> tuple[int, str] | None:
     )
 
 
+def body_of(seq: int) -> str:
+    """Return the text of a stored entry; empty if the database has none of this number."""
+    return LedgerRow.objects.filter(pk=seq).values_list("body", flat=True).first() or ""
+
+
+def read_body(body: str) -> dict[str, Any]:
+    """Return what a body says; empty if it is not one."""
+    try:
+        recorded = json.loads(body)
+    except ValueError:
+        return {}
+    return recorded if isinstance(recorded, dict) else {}
+
+
+def facts_of(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of a body that was read."""
+    facts = body.get("facts")
+    return facts if isinstance(facts, dict) else {}
+
+
 # -- Checkpoints
 
 
@@ -123,7 +143,7 @@ def stored_notes(
 _ENDED = {state.value for state in ENDED}
 
 
-def columns(kind: str, reason: str, facts: dict[str, Any]) -> dict[str, str]:
+def derived_columns(kind: str, reason: str, facts: dict[str, Any]) -> dict[str, str]:
     """Return the columns of the index that are derived from an entry's facts and reason."""
     state = kind.removeprefix("switch.")
     return {
@@ -144,7 +164,7 @@ def index_row(body: str) -> dict[str, Any] | None:
             "actor": recorded["actor"],
             "host": recorded["host"],
             "switch_id": recorded["switch"],
-            **columns(recorded["kind"], recorded["reason"], recorded["facts"]),
+            **derived_columns(recorded["kind"], recorded["reason"], recorded["facts"]),
         }
     except UNREADABLE:
         return None

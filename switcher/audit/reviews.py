@@ -1,4 +1,4 @@
-"""Marks of review: an auditor has looked at entries. The mark is an entry of its own."""
+"""Marks of review: an auditor has looked at entries. Each mark is an entry of its own."""
 
 from __future__ import annotations
 
@@ -15,26 +15,25 @@ MAX_NOTE = 500
 
 
 def review(seqs: Iterable[int], actor: Actor, note: str = "", clock: Clock = system) -> int:
-    """Mark entries as reviewed by this person; those that they have marked already stay as they
-    are. Returns how many were marked.
+    """Mark entries as reviewed by this person, and return how many were not marked before.
 
-    Raises BadRequest, NotFound, and Conflict where all were marked, or one is the person's own.
+    Raises BadRequest, NotFound, and Conflict if all were marked or one is the person's own.
     """
     numbers = sorted(set(seqs))
     _check(numbers, note)
     with writing():
         hashes = _hashes(numbers)
         _check_not_own(numbers, actor)
-        done = Review.objects.filter(seq__in=numbers, by=actor.name)
-        fresh = sorted(set(numbers) - set(done.values_list("seq", flat=True)))
-        if not fresh:
+        marked = Review.objects.filter(seq__in=numbers, by=actor.name)
+        new = sorted(set(numbers) - set(marked.values_list("seq", flat=True)))
+        if not new:
             raise Conflict("You have reviewed them already.")
-        told = [{"hash": hashes[seq], "seq": seq} for seq in fresh]
-        entry = append(REVIEWED, actor, clock=clock, reason=note, entries=told)
+        reviewed = [{"hash": hashes[seq], "seq": seq} for seq in new]
+        entry = append(REVIEWED, actor, clock=clock, reason=note, entries=reviewed)
         Review.objects.bulk_create(
-            Review(seq=seq, by=actor.name, at=entry.at, note=note) for seq in fresh
+            Review(seq=seq, by=actor.name, at=entry.at, note=note) for seq in new
         )
-    return len(fresh)
+    return len(new)
 
 
 def _check(numbers: list[int], note: str) -> None:
@@ -49,7 +48,7 @@ def _check(numbers: list[int], note: str) -> None:
 
 
 def _hashes(numbers: list[int]) -> dict[int, str]:
-    """What was reviewed is named by its hash, too."""
+    """The hashes of the entries: a mark says which text was reviewed, not only which number."""
     rows = LedgerRow.objects.filter(pk__in=numbers).values_list("seq", "hash")
     hashes = {seq: bytes(entry_hash).hex() for seq, entry_hash in rows}
     missing = [seq for seq in numbers if seq not in hashes]

@@ -1,4 +1,4 @@
-"""How the trail's proofs stand: what is signed, what has left the machine, what waits."""
+"""The state of the trail's proofs: what is signed, what was delivered, what still waits."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from typing import Any
 
 from django.db.models import Count, Max, Min
 
-from switcher.audit.ledger_reader import (
-    index_row,
-    newest_checkpoint,
-    newest_entry,
-    newest_seq,
-)
+from switcher.audit.ledger_reader import index_row, newest_checkpoint, newest_entry, newest_seq
 from switcher.audit.paths import sinks
 from switcher.audit.verifier.switchboard_verify import UNREADABLE
 from switcher.domain.clock import is_within
@@ -22,92 +17,97 @@ from switcher.models import AuditEntry, Checkpoint, CheckpointDelivery
 
 CHECKED = "audit.checked"
 # An entry is signed within 60 s, and a checkpoint delivered at once.
-LATE_AFTER = timedelta(seconds=75)
-UNDELIVERED_AFTER = timedelta(seconds=30)
-# It is verified once a day.
-CHECK_LATE_AFTER = timedelta(hours=25)
+MAX_UNSIGNED_FOR = timedelta(seconds=75)
+MAX_UNDELIVERED_FOR = timedelta(seconds=30)
+# The whole trail is verified once a day.
+MAX_UNVERIFIED_FOR = timedelta(hours=25)
 
 
 @dataclass(frozen=True, slots=True)
-class SinkState:
-    """One sink: how many checkpoints it still has to get, and why."""
+class SinkStatus:
+    """A sink: how many checkpoints wait for it, and why."""
 
     name: str
     waiting: int
-    waits_since: datetime | None
+    waiting_since: datetime | None
     error: str
     delivered_at: datetime | None
 
     def problem(self, now: datetime) -> str:
-        """What is wrong with it, in a sentence; empty if nothing is."""
-        if self.waits_since is None:
+        """Return what is wrong with it, in a sentence; empty if nothing is."""
+        if self.waiting_since is None:
             return ""
-        if not self.error and is_within(UNDELIVERED_AFTER, self.waits_since, now):
+        if not self.error and is_within(MAX_UNDELIVERED_FOR, self.waiting_since, now):
             return ""
         why = f": {self.error}" if self.error else ""
-        many = f"{self.waiting} checkpoint{'s' if self.waiting != 1 else ''}"
-        return f"The {self.name} sink does not take checkpoints{why}. Not delivered yet: {many}."
+        count = f"{self.waiting} checkpoint{'s' if self.waiting != 1 else ''}"
+        return f"The {self.name} sink does not take checkpoints{why}. Not delivered yet: {count}."
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The newest verification of the whole trail that was written down. One that failed has no
-    verdicts; `error` says why."""
+    """The newest recorded verification of the whole trail. One that failed has an `error` and no
+    verdicts."""
 
     seq: int
     at: datetime
     by: str
-    ok: bool
-    verdicts: dict[str, bool]
-    entries: int
-    bad_seq: int | None
-    problems: tuple[str, ...]
+    ok: bool = False
+    verdicts: dict[str, bool] | None = None
+    entries: int = 0
+    bad_seq: int | None = None
+    problems: tuple[str, ...] = ()
     error: str = ""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, in a sentence; empty if nothing is. The error itself can name paths and
+        is only for the page."""
+        if self.ok:
+            return ""
+        if self.error:
+            return "The audit trail could not be verified. Audit, Verify says why."
+        missing = [name for name, holds in (self.verdicts or {}).items() if not holds]
+        where = f" First bad entry: {self.bad_seq}." if self.bad_seq is not None else ""
+        return f"The audit trail is not {' and not '.join(missing)}.{where}"
 
 
 @dataclass(frozen=True, slots=True)
-class Trail:
-    """The trail as it stands. `signed` entries are under the newest checkpoint."""
+class TrailStatus:
+    """The trail at a moment. `signed` entries are under the newest checkpoint."""
 
     now: datetime
     entries: int
     signed: int
     signed_at: datetime | None
     unsigned_since: datetime | None
-    sinks: tuple[SinkState, ...]
+    sinks: tuple[SinkStatus, ...]
     check: Check | None
-    checked_since: datetime | None  # the last check, or where there is none, the first checkpoint
+    checked_since: datetime | None  # the last check, or before the first, the first checkpoint
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong, in sentences."""
         found = [sink.problem(self.now) for sink in self.sinks]
-        late = self.unsigned_since
-        if late is not None and not is_within(LATE_AFTER, late, self.now):
+        if self._is_late(self.unsigned_since, MAX_UNSIGNED_FOR):
             found.append(f"{self.entries - self.signed} audit entries are not signed yet.")
-        if self.check is not None and not self.check.ok:
-            found.append(_bad_check(self.check))
-        since = self.checked_since
-        if since is not None and not is_within(CHECK_LATE_AFTER, since, self.now):
+        if self.check is not None:
+            found.append(self.check.problem)
+        if self._is_late(self.checked_since, MAX_UNVERIFIED_FOR):
             found.append("The whole audit trail was not verified for more than a day.")
         return tuple(text for text in found if text)
 
-
-def _bad_check(check: Check) -> str:
-    if check.error:  # why stands on the page: `/health` tells it to nobody
-        return "The audit trail could not be verified. Audit, Verify says why."
-    missing = [name for name, holds in check.verdicts.items() if not holds]
-    where = f" First bad entry: {check.bad_seq}." if check.bad_seq is not None else ""
-    return f"The audit trail is not {' and not '.join(missing)}.{where}"
+    def _is_late(self, since: datetime | None, limit: timedelta) -> bool:
+        return since is not None and not is_within(limit, since, self.now)
 
 
-def trail(now: datetime) -> Trail:
-    """The trail as it stands, in a few small queries."""
+def trail_status(now: datetime) -> TrailStatus:
+    """Return the state of the trail, with a few small queries."""
     last = newest_checkpoint()
     size = last.size if last is not None else 0
     unsigned = AuditEntry.objects.filter(seq__gt=size).order_by("seq")
     check = newest_check()
-    return Trail(
+    return TrailStatus(
         now=now,
         entries=newest_seq(),
         signed=size,
@@ -123,24 +123,24 @@ def _first_signed_at() -> datetime | None:
     return Checkpoint.objects.order_by("size", "id").values_list("at", flat=True).first()
 
 
-def _sinks() -> tuple[SinkState, ...]:
-    """Over what waits alone, which has an index: what has arrived is a month of checkpoints."""
+def _sinks() -> tuple[SinkStatus, ...]:
+    """Only waiting deliveries are counted: they have an index, and a month of others has not."""
     rows = (
         CheckpointDelivery.objects.filter(delivered_at=None)
         .values("sink")
         .annotate(waiting=Count("pk"), since=Min("checkpoint__at"), error=Max("error"))
     )
-    known: dict[str, dict[str, Any]] = {row["sink"]: {**row} for row in rows}
+    waiting: dict[str, dict[str, Any]] = {row["sink"]: {**row} for row in rows}
     nothing: dict[str, Any] = {"waiting": 0, "since": None, "error": ""}
-    found = [(sink.name, known.get(sink.name, nothing)) for sink in sinks()]
+    found = [(sink.name, waiting.get(sink.name, nothing)) for sink in sinks()]
     return tuple(
-        SinkState(name, row["waiting"], row["since"], row["error"] or "", _delivered_at(name))
+        SinkStatus(name, row["waiting"], row["since"], row["error"] or "", _delivered_at(name))
         for name, row in found
     )
 
 
 def _delivered_at(sink: str) -> datetime | None:
-    """When the newest one arrived: the last row by its key, but for those that wait."""
+    """When the newest checkpoint arrived. The newest rows are at the end of the key's index."""
     arrived = CheckpointDelivery.objects.filter(sink=sink).exclude(delivered_at=None)
     return arrived.order_by("-pk").values_list("delivered_at", flat=True).first()
 
@@ -151,35 +151,28 @@ def newest_check() -> Check | None:
     if newest is None:
         return None
     seq, body = newest
-    row = index_row(body)
-    if row is None:
-        return _unreadable_check(seq)
     try:
-        return _check(row, json.loads(body)["facts"])
+        return _check(body)
     except UNREADABLE:
-        return _unreadable_check(seq)
+        # The next verification, when it is due, names the entry.
+        row = AuditEntry.objects.get(pk=seq)
+        return Check(seq, row.at, row.actor, error=f"Entry {seq}, its result, cannot be read.")
 
 
-def _check(row: dict[str, Any], facts: dict[str, Any]) -> Check:
+def _check(body: str) -> Check:
+    """Raises what UNREADABLE names."""
+    row, facts = index_row(body), json.loads(body)["facts"]
+    if row is None:
+        raise ValueError("not an entry")
     if facts.get("error"):
-        return _failed(row["seq"], row["at"], row["actor"], str(facts["error"]))
+        return Check(row["seq"], row["at"], row["actor"], error=str(facts["error"]))
     return Check(
-        row["seq"],
-        row["at"],
-        row["actor"],
-        facts["ok"],
-        {name: facts["verdicts"][name] for name in ("intact", "anchored", "complete")},
-        int(facts["entries"]),
-        None if facts["bad_seq"] is None else int(facts["bad_seq"]),
-        tuple(map(str, facts["problems"])),
+        seq=row["seq"],
+        at=row["at"],
+        by=row["actor"],
+        ok=facts["ok"],
+        verdicts={name: facts["verdicts"][name] for name in ("intact", "anchored", "complete")},
+        entries=int(facts["entries"]),
+        bad_seq=None if facts["bad_seq"] is None else int(facts["bad_seq"]),
+        problems=tuple(map(str, facts["problems"])),
     )
-
-
-def _unreadable_check(seq: int) -> Check:
-    """No reason to verify before it is due: the next verification names the entry."""
-    row = AuditEntry.objects.get(pk=seq)
-    return _failed(seq, row.at, row.actor, f"Entry {seq}, which has the result, cannot be read.")
-
-
-def _failed(seq: int, at: datetime, by: str, error: str) -> Check:
-    return Check(seq, at, by, False, {}, 0, None, (), error)

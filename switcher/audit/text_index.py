@@ -1,8 +1,8 @@
-"""The words of the reasons, to be searched: FTS5 on SQLite, a GIN index on PostgreSQL.
+"""Full text of the reasons: FTS5 on SQLite, a GIN index over a tsvector on PostgreSQL.
 
-Made after every migrate and not by one migration: on SQLite a migration that rebuilds the table
-drops its triggers without a word. Both engines find whole words, whatever their case, and cut at
-everything that is neither letter nor digit.
+Both find whole words in any case and split at everything that is neither letter nor digit. The
+index is made after every migrate, not by one migration: a migration that rebuilds the table on
+SQLite silently drops its triggers.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import connection, connections, transaction
+from django.db.models import BooleanField
+from django.db.models.expressions import RawSQL
 
 from switcher.models.trail import columns_of
 
 ENTRY, WORDS = "switcher_auditentry", "switcher_auditentry_words"
 
-# PostgreSQL's own parser would take `INC-4711` apart into `inc` and `-4711`.
+# PostgreSQL's own parser would split `INC-4711` into `inc` and `-4711`.
 VECTOR = "to_tsvector('simple', regexp_replace(reason, '[^[:alnum:]]+', ' ', 'g'))"
 HAS_REASON = "NOT (reason = '')"
 
@@ -24,14 +26,14 @@ _POSTGRES = {
     "entry_by_words": (
         f"CREATE INDEX entry_by_words ON {ENTRY} USING gin ({VECTOR}) WHERE {HAS_REASON}"
     ),
-    # How common a word is: the planner asks no partial index for it.
+    # The planner reads no statistics about words from a partial index.
     "entry_words": f"CREATE STATISTICS entry_words ON ({VECTOR}) FROM {ENTRY}",
 }
-_THERE = (
+_EXISTING_POSTGRES = (
     "SELECT relname FROM pg_class WHERE oid = to_regclass('entry_by_words') UNION "
     "SELECT stxname FROM pg_statistic_ext WHERE stxrelid = to_regclass(%s)"
 )
-# No positions and no sizes: nobody asks for phrases or ranks, and it is a third as large.
+# Without positions and sizes, which only phrases and ranks need, the index is a third as large.
 _TABLE = (
     f"CREATE VIRTUAL TABLE {WORDS} USING fts5(reason, content='{ENTRY}', content_rowid='seq', "
     "detail=none, columnsize=0, tokenize='unicode61 remove_diacritics 0')"
@@ -48,46 +50,71 @@ _TRIGGERS = {
         f"AFTER UPDATE OF seq, reason ON {ENTRY} WHEN NEW.reason <> '' BEGIN {_ADD} END"
     ),
 }
+_HAS_WORDS = {
+    "sqlite": (
+        f"{ENTRY}.seq IN (SELECT rowid FROM {WORDS} WHERE {WORDS} MATCH %s)",
+        '"{}"',
+        " AND ",
+    ),
+    "postgresql": (f"{HAS_REASON} AND {VECTOR} @@ to_tsquery('simple', %s)", "'{}'", " & "),
+}
 
 
-def index_words(using: str = "default") -> None:
-    """Make the index where it is missing. Safe to run at any time; connected to post_migrate."""
-    connection = connections[using]
-    with transaction.atomic(using), connection.cursor() as cursor:
-        tables = set(connection.introspection.table_names(cursor))
-        if not {"seq", "reason"} <= columns_of(cursor, ENTRY):
-            # A version from before there was something to index.
-            if connection.vendor == "sqlite" and WORDS in tables:
-                cursor.execute(f"DROP TABLE {WORDS}")
-            return
-        if connection.vendor == "postgresql":
-            cursor.execute(_THERE, [ENTRY])
-            there = {name for (name,) in cursor.fetchall()}
-            for name in _POSTGRES.keys() - there:
-                cursor.execute(_POSTGRES[name])
-            return
-        if WORDS not in tables:
-            cursor.execute(_TABLE)
-            rebuild_words(using)
-        elif not _are_there(cursor):
-            rebuild_words(using)  # rows were written that it was not told of
-        for name, text in _TRIGGERS.items():
-            cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
-            cursor.execute(f"CREATE TRIGGER {name} {text}")
-
-
-def _are_there(cursor: Any) -> bool:
-    cursor.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
-    return _TRIGGERS.keys() <= {name for (name,) in cursor.fetchall()}
-
-
-def rebuild_words(using: str = "default") -> None:
-    """Make SQLite's index again from the rows; PostgreSQL keeps its own right."""
-    if connections[using].vendor == "sqlite":
-        with connections[using].cursor() as cursor:
-            cursor.execute(f"INSERT INTO {WORDS}({WORDS}) VALUES ('rebuild')")
+def has_words(text: str) -> RawSQL:
+    """Return the condition that an entry's reason has all words of a text; false without a word."""
+    sql, quoted, operator = _HAS_WORDS[connection.vendor]
+    words = [quoted.format(word) for word in words_of(text)]
+    if not words:
+        return RawSQL("1 = 0", (), output_field=BooleanField())
+    return RawSQL(sql, (operator.join(words),), output_field=BooleanField())
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """The words of a text as both engines have them, each once, in lower case."""
+    """Return the words of a text as both databases split it, each once, in lower case."""
     return tuple(dict.fromkeys(word.lower() for word in re.findall(r"[^\W_]+", text)))
+
+
+def index_words(using: str = "default") -> None:
+    """Make the index where it is missing. Called after every migrate; safe at any time."""
+    with transaction.atomic(using), connections[using].cursor() as cursor:
+        if connections[using].vendor == "postgresql":
+            _index_on_postgres(cursor)
+        else:
+            _index_on_sqlite(cursor, connections[using].introspection.table_names(cursor))
+
+
+def _has_reasons(cursor: Any) -> bool:
+    """Whether the table has what is indexed; an earlier version's has not."""
+    return {"seq", "reason"} <= columns_of(cursor, ENTRY)
+
+
+def _index_on_postgres(cursor: Any) -> None:
+    if not _has_reasons(cursor):
+        return
+    cursor.execute(_EXISTING_POSTGRES, [ENTRY])
+    for name in _POSTGRES.keys() - {name for (name,) in cursor.fetchall()}:
+        cursor.execute(_POSTGRES[name])
+
+
+def _index_on_sqlite(cursor: Any, tables: list[str]) -> None:
+    if not _has_reasons(cursor):
+        cursor.execute(f"DROP TABLE IF EXISTS {WORDS}")
+        return
+    if WORDS not in tables:
+        cursor.execute(_TABLE)
+    cursor.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+    if WORDS not in tables or not _TRIGGERS.keys() <= {name for (name,) in cursor.fetchall()}:
+        cursor.execute(_REBUILD)  # rows may have been written that it does not know
+    for name, text in _TRIGGERS.items():
+        cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
+        cursor.execute(f"CREATE TRIGGER {name} {text}")
+
+
+_REBUILD = f"INSERT INTO {WORDS}({WORDS}) VALUES ('rebuild')"
+
+
+def rebuild_words(using: str = "default") -> None:
+    """Rebuild SQLite's index from the rows. PostgreSQL keeps its own index right."""
+    if connections[using].vendor == "sqlite":
+        with connections[using].cursor() as cursor:
+            cursor.execute(_REBUILD)

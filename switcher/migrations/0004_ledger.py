@@ -14,7 +14,8 @@ AROUND = {"actor", "at", "host", "kind", "reason", "source", "switch"}
 
 
 def chain(apps, schema_editor):
-    from switcher.audit.ledger import canonical, columns, stamp
+    from switcher.audit.ledger import canonical, stamp
+    from switcher.audit.ledger_reader import derived_columns
 
     old = apps.get_model("switcher", "OldAuditEntry")
     row_model = apps.get_model("switcher", "LedgerRow")
@@ -49,7 +50,7 @@ def chain(apps, schema_editor):
             actor=entry.actor,
             host=entry.host,
             switch_id=entry.switch_id,
-            **columns(entry.kind, reason, facts),
+            **derived_columns(entry.kind, reason, facts),
         )
         prev = made
 

@@ -240,12 +240,6 @@ def key_scope(key: Any) -> str:
 
 
 @register.filter
-def bounded_count(counted: Any) -> str:
-    """Return a count that may have stopped early: more than 10,000."""
-    return f"{'' if counted.all else 'more than '}{thousands(counted.number)}"
-
-
-@register.filter
 def filter_words(filters: dict[str, str]) -> str:
     """Return the filters of a printed list."""
     if not filters:
@@ -256,14 +250,12 @@ def filter_words(filters: dict[str, str]) -> str:
 @register.filter
 def history_words(history: Any) -> str:
     """Return the entries of a person or a host: how many, since when, and how switches ended."""
-    entries = history.entries
-    noun = "entry" if entries.number == 1 else "entries"
+    count = f"{'more than ' if history.more else ''}{thousands(history.count)}"
+    noun = "entry" if history.count == 1 else "entries"
     last = f"{day(history.last)} at {clock(history.last)}"
-    words = (
-        f"{bounded_count(entries)} {noun}, the first on {day(history.first)}, the last on {last}."
-    )
+    words = f"{count} {noun}, the first on {day(history.first)}, the last on {last}."
     if history.ended:
-        among = "" if entries.all else f" among the last {thousands(entries.number)}"
+        among = f" among the last {thousands(history.count)}" if history.more else ""
         ends = (f"{thousands(number)} {end.lower()}" for end, number in history.ended)
         words += f" Switches{among}: {', '.join(ends)}."
     return words[0].upper() + words[1:]

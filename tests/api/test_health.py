@@ -61,7 +61,7 @@ def test_it_says_so_if_the_state_cannot_be_read(
     def breaks(*_: object) -> None:
         raise RuntimeError("a hostile row")
 
-    monkeypatch.setattr(health, "trail", breaks)
+    monkeypatch.setattr(health, "trail_status", breaks)
     body = client.get("/health").json()
     assert body == {"ok": False, "problems": [health.UNKNOWN], "audit": None}
     assert health.problems() == (health.UNKNOWN,)

@@ -12,7 +12,9 @@ import pytest
 from django.test import AsyncClient, Client
 
 from switcher.access import AUDITORS
+from switcher.audit.filters import Filters
 from switcher.audit.ledger import append, writing
+from switcher.audit.search import matching
 from switcher.audit.signer import Signer, Upkeep
 from switcher.audit.signing_keys import KeyFiles
 from switcher.audit.verifier.switchboard_verify import PublicKey, Report, verify_files
@@ -87,6 +89,13 @@ def write(clock: FakeClock, count: int = 1) -> None:
     with writing():
         for n in range(count):
             append("test.told", DORA, clock=clock, n=n)
+
+
+def find(filters: Filters, limit: int = 50, after: int | None = None) -> list[int]:
+    """The newest entries that fit, or with `after` the oldest of those above it."""
+    order = "-seq" if after is None else "seq"
+    rows = matching(filters, after or 0).order_by(order)
+    return list(rows.values_list("seq", flat=True)[:limit])
 
 
 def numbers(client: Client, path: str) -> list[int]:

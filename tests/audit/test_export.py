@@ -306,7 +306,7 @@ def test_csv_says_in_words_what_happened(proofs: KeyFiles, tmp_path: Path) -> No
     head, first, *_ = rows_of(exported(tmp_path / "e.csv", CSV).read_bytes())
     assert tuple(head) == HEAD
     row = dict(zip(head, first, strict=True))
-    assert row["what"] == "Took north-1 off the board."
+    assert row["what"] == "Removed north-1 from the board."
     assert (row["seq"], row["actor"], row["source"]) == ("1", "anna", "page")
     assert row["reason"] == 'because, of "that"\nand more'
     assert row["hash"] == bytes(LedgerRow.objects.get(pk=1).hash).hex()

@@ -93,7 +93,7 @@ def test_a_file_that_is_gone_is_said_to_be(moved: ArchiveFile, auditor: Client) 
     (archive_folder() / moved.file_name).unlink()
     response = auditor.post(f"/audit/segments/{moved.first}")
     assert response.status_code == 404
-    assert "is not in its folder any more" in response.content.decode()
+    assert "is no longer in its folder" in response.content.decode()
     assert auditor.post("/audit/segments/9999").status_code == 404
 
 

@@ -48,7 +48,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_page_shows_the_state_of_the_proofs(signed: KeyFiles, auditor: Client) -> None:
     text = text_of(auditor.get("/audit/verify/"))
-    assert "Nothing needs attention." in text
+    assert "No problem found." in text
     assert "intact yes anchored yes complete yes" in text
     assert "Sink: file last at" in text
     assert "Verify all 3 entries now" in text
@@ -112,7 +112,7 @@ def test_the_fragment_polls_while_the_verification_runs(
     # A second click changes nothing, and the page without script says so.
     with verification._running:
         assert auditor.post("/audit/verify/").status_code == 302
-    assert "It is being verified already." in text_of(auditor.get("/audit/verify/"))
+    assert "A verification is running already." in text_of(auditor.get("/audit/verify/"))
 
 
 def test_the_fragment_without_script_redirects_to_the_page(

@@ -269,8 +269,8 @@ def test_the_audit_page_shows_and_finds_them(admin: Client, olga: Any) -> None:
     olga.groups.clear()
     text = text_of(admin.get("/audit/?kind=people"))
     for sentence in (
-        "Somebody failed to sign in under this name.",
-        "signing in under this name from this address is locked until",
+        "Failed to sign in.",
+        "signing in with this name from this address is locked until",
         "Signed in.",
         "Changed user olga: is superuser false → true.",
         "Changed user olga: groups − operators.",

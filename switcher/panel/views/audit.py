@@ -1,4 +1,4 @@
-"""The audit trail for people: find entries, read one, mark them as reviewed."""
+"""Pages of the audit trail: find entries, read one, mark entries as reviewed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from django.views.decorators.http import require_POST, require_safe
 
 from switcher.audit import entries, reviews
 from switcher.audit.archive_files import archive_file_at, archive_file_of, newest_archive_file
-from switcher.audit.filters import GROUPS, Filters, group_of, moment, read_what_can_be
-from switcher.audit.point_in_time import then
-from switcher.audit.search import distinct
+from switcher.audit.filters import GROUPS, Filters, group_of, read_time, read_valid_filters
+from switcher.audit.point_in_time import hosts_at
+from switcher.audit.search import distinct_values
 from switcher.domain.clock import system
 from switcher.domain.errors import BadRequest, SwitcherError
 from switcher.panel.page import (
@@ -33,14 +33,14 @@ LIST = "audit-list"
 @require_safe
 @staff_only
 def entry_list(request: HttpRequest) -> HttpResponse:
-    """All entries, newest first, narrowed by what the address says."""
+    """Show all entries that fit the address, newest first."""
     return _list(request, {}, {"title": "Audit"})
 
 
 @require_safe
 @staff_only
 def person(request: HttpRequest, name: str) -> HttpResponseBase:
-    """What one person did."""
+    """Show what one person did."""
     history = entries.history(Filters(actor=name))
     if history is None:
         return not_found_page(request, f"There is no entry of {name}")
@@ -50,7 +50,7 @@ def person(request: HttpRequest, name: str) -> HttpResponseBase:
 @require_safe
 @staff_only
 def host(request: HttpRequest, name: str) -> HttpResponseBase:
-    """What was done to one host; also to one that was removed."""
+    """Show what was done to one host, also after it was removed."""
     history = entries.history(Filters(host=name))
     if history is None:
         return not_found_page(request, f"There is no entry about {name}")
@@ -58,30 +58,35 @@ def host(request: HttpRequest, name: str) -> HttpResponseBase:
 
 
 def _list(request: HttpRequest, fixed: dict[str, str], context: dict[str, Any]) -> HttpResponse:
-    filters, errors = read_what_can_be(request.GET.dict() | fixed)
-    page = entries.page(filters, _number(request, "before"), _number(request, "after"))
-    kept = {k: v for k, v in filters.to_dict().items() if k not in fixed}
+    filters, errors = read_valid_filters(request.GET.dict() | fixed)
+    values = filters.to_dict()
     context |= {
-        "page": page,
+        "page": entries.page(filters, _number(request, "before"), _number(request, "after")),
         "filters": filters,
-        "told": filters.to_dict(),
+        "filter_values": values,
         "errors": errors,
         "fixed": fixed,
-        "query": urlencode(kept),
+        "query": urlencode({k: v for k, v in values.items() if k not in fixed}),
         "now": system.now(),
-        "moved": newest_archive_file(),
+        "archived": newest_archive_file(),
     }
     if request.headers.get("HX-Target") == LIST:
         return render_page(request, "audit/list.html#list", context, section="audit")
-    context |= {"choices": entries.choices(), "groups": _groups(), "outcomes": entries.OUTCOMES}
-    context |= {"last_review": entries.last_review()}
+    context |= {
+        "hosts": distinct_values("host"),
+        "models": distinct_values("model"),
+        "people": distinct_values("actor"),
+        "groups": _groups(),
+        "outcomes": entries.OUTCOMES,
+        "last_review": entries.last_review(),
+    }
     return render_page(request, "audit/list.html", context, section="audit")
 
 
 def _groups() -> list[tuple[str, list[str]]]:
-    """Groups that have kinds, with those; kinds of no group come last."""
+    """The groups and their kinds that the trail has; kinds without a group come last."""
     found: dict[str, list[str]] = {group: [] for group in GROUPS}
-    for kind in distinct("kind"):
+    for kind in distinct_values("kind"):
         found.setdefault(group_of(kind), []).append(kind)
     return [(group, kinds) for group, kinds in found.items() if kinds]
 
@@ -89,21 +94,21 @@ def _groups() -> list[tuple[str, list[str]]]:
 @require_safe
 @staff_only
 def entry(request: HttpRequest, seq: int) -> HttpResponse:
-    """One entry: what happened, from where, its exact text, and the proof of it."""
-    found = entries.entry(seq)
+    """Show one entry: what happened, from where, its exact text and its proof."""
+    found = entries.detail(seq)
     if found is None:
-        return _moved(request, seq)
-    context = {"entry": found, "line": found.line, "now": system.now()}
+        return _archived(request, seq)
+    context = {"detail": found, "entry": found.entry, "now": system.now()}
     return render_page(request, "audit/entry.html", context, section="audit")
 
 
-def _moved(request: HttpRequest, seq: int) -> HttpResponse:
-    moved = archive_file_of(seq)
-    if moved is None:
+def _archived(request: HttpRequest, seq: int) -> HttpResponse:
+    found = archive_file_of(seq)
+    if found is None:
         return not_found_page(request, f"There is no entry {seq}")
     text = (
-        f"It is in the archive file {moved.file_name}, with entries {moved.first:,} to "
-        f"{moved.last:,}. "
+        f"It is in the archive file {found.file_name}, with entries {found.first:,} to "
+        f"{found.last:,}. "
         "The file is listed under Audit, Verify, and verifies by itself."
     )
     context = {"title": f"Entry {seq:,} was moved", "text": text}
@@ -113,8 +118,8 @@ def _moved(request: HttpRequest, seq: int) -> HttpResponse:
 @require_safe
 @staff_only
 def proof(request: HttpRequest, seq: int) -> HttpResponseBase:
-    """The proof as JSON, for who checks it elsewhere."""
-    found = entries.entry(seq)
+    """Download the proof as JSON, to check it elsewhere."""
+    found = entries.detail(seq)
     if found is None or found.proof is None:
         return not_found_page(request, f"There is no proof of entry {seq}")
     response = JsonResponse(found.proof.to_json(), json_dumps_params={"indent": 2})
@@ -125,17 +130,18 @@ def proof(request: HttpRequest, seq: int) -> HttpResponseBase:
 @require_safe
 @staff_only
 def when(request: HttpRequest) -> HttpResponse:
-    """Which model was active on each host at a moment."""
+    """Show which model was active on each host at a moment."""
     given, now = request.GET.get("at", "").strip(), system.now()
     error, at = "", now
     if given:
         try:
-            at = moment(given)
+            at = read_time(given)
         except BadRequest as exc:
             error = exc.text
+    archived = None if error else archive_file_at(at)
+    hosts = () if error or archived else hosts_at(at)
     context = {"at": at, "given": given, "error": error, "now": now}
-    moved = None if error else archive_file_at(at)
-    context |= {"moved": moved, "hosts": () if error or moved else then(at)}
+    context |= {"archived": archived, "hosts": hosts}
     return render_page(
         request, "audit/when.html", context, section="audit", status=422 if error else 200
     )
@@ -144,16 +150,16 @@ def when(request: HttpRequest) -> HttpResponse:
 @require_POST
 @auditors_only
 def review(request: HttpRequest) -> HttpResponseBase:
-    """Mark the selected entries, or all that the page shows, as reviewed."""
+    """Mark the selected entries, or all entries of the page, as reviewed."""
     which = "shown" if request.POST.get("which") == "shown" else "seq"
     seqs = [int(text) for text in request.POST.getlist(which) if _is_number(text)]
     try:
-        many = reviews.review(seqs, actor_of(request), request.POST.get("note", "").strip())
+        count = reviews.review(seqs, actor_of(request), request.POST.get("note", "").strip())
     except SwitcherError as exc:
         messages.warning(request, f"Nothing was marked. {exc.text}")
     else:
-        entries = "entry" if many == 1 else "entries"
-        messages.success(request, f"{many} {entries} marked as reviewed.")
+        entries = "entry" if count == 1 else "entries"
+        messages.success(request, f"{count} {entries} marked as reviewed.", extra_tags="ok")
     return redirect(safe_next(request, request.POST.get("next", "")) or reverse("audit"))
 
 

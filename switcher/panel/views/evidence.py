@@ -1,4 +1,4 @@
-"""The trail's proofs: verify it, take the public keys and the verifier along."""
+"""Verify the audit trail; download the public keys and the verifier."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from switcher.audit import health, verification
 from switcher.audit.archive_files import archive_files
 from switcher.audit.paths import key_files
 from switcher.audit.signing_keys import KeyRefused
-from switcher.audit.status import trail
+from switcher.audit.status import trail_status
 from switcher.audit.verifier import switchboard_verify
 from switcher.domain.clock import system
 from switcher.panel.page import actor_of, is_htmx, not_found_page, render_page, staff_only
@@ -24,16 +24,16 @@ VERIFIER = Path(switchboard_verify.__file__)
 @require_http_methods(["GET", "HEAD", "POST"])
 @staff_only
 def verify(request: HttpRequest) -> HttpResponseBase:
-    """How the proofs stand; a POST begins to verify the whole trail."""
+    """Show the state of the proofs; a POST begins to verify the whole trail."""
     if request.method != "POST":
         found = health.health()
         context = {"health": found, "trail": found.trail, "progress": verification.progress()}
         context |= {"archive_files": archive_files()}
         return render_page(
-            request, "audit_verify.html", context | {"now": found.trail.now}, section="audit"
+            request, "audit/verify.html", context | {"now": found.trail.now}, section="audit"
         )
     if not verification.start(actor_of(request)) and not is_htmx(request):
-        messages.info(request, "It is being verified already.")
+        messages.info(request, "A verification is running already.")
     if is_htmx(request):
         return _progress(request)
     return redirect("audit-verify")
@@ -42,20 +42,20 @@ def verify(request: HttpRequest) -> HttpResponseBase:
 @require_safe
 @staff_only
 def progress(request: HttpRequest) -> HttpResponseBase:
-    """How far it is: the fragment that asks for itself again while it runs."""
+    """Show how far a verification is: the fragment reloads itself while one runs."""
     return _progress(request) if is_htmx(request) else redirect("audit-verify")
 
 
 def _progress(request: HttpRequest) -> HttpResponse:
     now = system.now()
-    context = {"progress": verification.progress(), "trail": trail(now), "now": now}
-    return render_page(request, "audit_verify.html#verification", context)
+    context = {"progress": verification.progress(), "trail": trail_status(now), "now": now}
+    return render_page(request, "audit/verify.html#verification", context)
 
 
 @require_safe
 @staff_only
 def public_key(request: HttpRequest) -> HttpResponse:
-    """The public keys of all generations, as the verifier reads them."""
+    """Download the public keys of all generations, as the verifier reads them."""
     try:
         keys = key_files().public_keys()
     except KeyRefused:
@@ -69,7 +69,7 @@ def public_key(request: HttpRequest) -> HttpResponse:
 @require_safe
 @staff_only
 def verifier(request: HttpRequest) -> HttpResponse:
-    """The verifier, as this server itself verifies with it."""
+    """Download the verifier: the file that this server itself uses."""
     return _download(VERIFIER.read_bytes(), VERIFIER.name, "text/x-python; charset=utf-8")
 
 

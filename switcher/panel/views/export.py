@@ -1,4 +1,4 @@
-"""The button that exports what a page shows."""
+"""Export the entries that a page's filter selects."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from switcher.domain.errors import BadRequest
 from switcher.panel.page import actor_of, exporters_only, render_page
 
 
-# A POST: an export is an entry of the trail, which a browser that follows links ahead must not
-# make. `GET /audit/export` of the API makes one too; no page links to it.
+# A POST, since an export is recorded as an entry, and browsers that prefetch links must not cause
+# one. `GET /audit/export` of the API records one too; no page links to it.
 @require_POST
 @exporters_only
 def export(request: HttpRequest) -> HttpResponseBase:
-    """Stream the export of what the filter lets through."""
+    """Stream the export."""
     try:
         filters = read_filters(request.POST.dict())
         job = begin(request.POST.get("format", ""), filters, actor_of(request))

@@ -1,4 +1,4 @@
-"""What left the database: sealed files of old entries, and what was erased of a person."""
+"""Download archive files, and erase the personal data of an account."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from switcher.domain.errors import SwitcherError
 from switcher.panel.page import actor_of, admins_only, exporters_only, not_found_page, render_page
 
 
-# A POST, like every export: it is an entry of the trail.
+# A POST, like every export, since it is recorded as an entry.
 @require_POST
 @exporters_only
 def segment(request: HttpRequest, first: int) -> HttpResponseBase:
@@ -24,7 +24,7 @@ def segment(request: HttpRequest, first: int) -> HttpResponseBase:
     if found is None:
         return not_found_page(request, f"There is no file of entry {first}")
     if not found.is_there:
-        text = f"{found.file_name} is not in its folder any more. Put it back, and try again."
+        text = f"{found.file_name} is no longer in its folder. Put it back and try again."
         context = {"title": "Nothing was exported", "text": text}
         return render_page(request, "message.html", context, status=404)
     job = begin_archive_file(found, actor_of(request))
@@ -38,7 +38,7 @@ def segment(request: HttpRequest, first: int) -> HttpResponseBase:
 @require_http_methods(["GET", "HEAD", "POST"])
 @admins_only
 def erase(request: HttpRequest, name: str) -> HttpResponseBase:
-    """Say what is held of a person, then erase what is personal of it."""
+    """Show what is stored about an account, and erase its personal data."""
     held = held_of(name)
     if not held.known:
         return not_found_page(request, f"There is no entry of {name}")

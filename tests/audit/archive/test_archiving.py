@@ -23,7 +23,7 @@ from switcher.audit.immutability_triggers import drop_triggers, make_triggers
 from switcher.audit.ledger import append, writing
 from switcher.audit.ledger_reader import newest_seq
 from switcher.audit.paths import archive_folder
-from switcher.audit.point_in_time import then
+from switcher.audit.point_in_time import hosts_at
 from switcher.audit.signer import Upkeep
 from switcher.audit.signing_keys import KeyFiles
 from switcher.audit.verification import verify
@@ -523,7 +523,7 @@ class TestWhoWasActiveWhen:
         self.tell(clock, "host.activated", model="mid-a")
         since = clock.now()
         self.archived(clock)
-        (north,) = then(clock.now())
+        (north,) = hosts_at(clock.now())
         assert (north.model, north.since) == ("mid-a", since)
         assert [line.kind for line in north.proofs] == ["audit.archived"]
 
@@ -532,15 +532,15 @@ class TestWhoWasActiveWhen:
         self.archived(clock)
         self.tell(clock, "host.changed")
         self.archived(clock)
-        assert [h.model for h in then(clock.now())] == ["mid-a"]
+        assert [h.model for h in hosts_at(clock.now())] == ["mid-a"]
 
     def test_a_later_entry_counts(self, proofs: KeyFiles, clock: FakeClock) -> None:
         self.tell(clock, "host.activated", model="mid-a")
         self.archived(clock)
         clock.pass_time(60)
         self.tell(clock, "host.activated", model="mid-b")
-        assert [h.model for h in then(clock.now())] == ["mid-b"]
-        assert [h.model for h in then(clock.now() - timedelta(seconds=30))] == ["mid-a"]
+        assert [h.model for h in hosts_at(clock.now())] == ["mid-b"]
+        assert [h.model for h in hosts_at(clock.now() - timedelta(seconds=30))] == ["mid-a"]
 
     def test_another_host_of_the_same_name_inherits_nothing(
         self, proofs: KeyFiles, clock: FakeClock
@@ -548,10 +548,10 @@ class TestWhoWasActiveWhen:
         self.tell(clock, "host.activated", model="mid-a")
         self.tell(clock, "host.removed")
         self.archived(clock)
-        (gone,) = then(clock.now())
+        (gone,) = hosts_at(clock.now())
         assert gone.removed_at is not None
         self.tell(clock, "host.added")
-        (fresh,) = then(clock.now())
+        (fresh,) = hosts_at(clock.now())
         assert (fresh.model, fresh.removed_at) == ("", None)
 
 

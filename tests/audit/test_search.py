@@ -1,33 +1,32 @@
-"""Entries found by any filters together, in bounded time, and none twice or never."""
+"""Searching the trail: any filters together find exactly the entries that fit, each once."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
 
-from switcher.audit import search
 from switcher.audit.filters import (
     GROUPS,
     Filters,
     group_of,
-    moment,
     read_filters,
-    read_what_can_be,
+    read_time,
+    read_valid_filters,
 )
+from switcher.audit.ledger_reader import MAX_SEQ
 from switcher.audit.reviews import review
-from switcher.audit.search import distinct, find
+from switcher.audit.search import distinct_values, matching
 from switcher.audit.text_index import index_words, rebuild_words, words_of
 from switcher.domain.errors import BadRequest
 from switcher.models import AuditEntry, Review
 from switcher.records import Actor
 from tests import make
-from tests.audit.conftest import tell, tell_at, tell_many
+from tests.audit.conftest import find, tell, tell_at, tell_many
 
 pytestmark = [pytest.mark.django_db, pytest.mark.both_databases]
 
@@ -88,56 +87,29 @@ def some_filters(rng: random.Random) -> Filters:
     )
 
 
-def through_all(filters: Filters, want: int, newest_first: bool) -> list[int]:
+def page_through(filters: Filters, newest_first: bool, size: int = 10) -> list[int]:
     """Page by page until there are no more."""
     seqs: list[int] = []
-    at: int | None = None if newest_first else 0
-    for _ in range(2000):
-        found = find(filters, want, before=at) if newest_first else find(filters, want, after=at)
-        seqs += found.seqs
-        if not found.more:
+    while True:
+        edge = {"before" if newest_first else "after": seqs[-1]} if seqs else {}
+        rows = matching(filters, **edge).order_by("-seq" if newest_first else "seq")
+        page = list(rows.values_list("seq", flat=True)[:size])
+        if not page:
             return seqs
-        assert found.went_to is not None or len(found.seqs) == want
-        at = found.went_to if found.went_to is not None else found.seqs[-1]
-    raise AssertionError("it never ends")
+        seqs += page
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
-@pytest.mark.parametrize("steps", [search.STEPS, (3, 7)])
 def test_pages_list_exactly_what_fits_and_each_entry_once(
-    trail: list[AuditEntry],
-    monkeypatch: pytest.MonkeyPatch,
-    steps: tuple[int, ...],
-    newest_first: bool,
+    trail: list[AuditEntry], newest_first: bool
 ) -> None:
-    monkeypatch.setattr(search, "PROBE", 5)
-    monkeypatch.setitem(find.__kwdefaults__, "steps", steps)
     reviewed = set(Review.objects.values_list("seq", flat=True))
     rng = random.Random(5)
     for _ in range(120):
         filters = some_filters(rng)
-        wanted = [e.seq for e in trail if fits(e, filters, reviewed)]
-        wanted = wanted if newest_first else wanted[::-1]
-        assert through_all(filters, 10, newest_first) == wanted, filters
-
-
-def test_the_search_stops_and_says_how_far_it_came(
-    trail: list[AuditEntry], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(search, "PROBE", 5)
-    filters = Filters(actor="anna", model="mid-a", text="never")
-    found = find(replace(filters, text=""), 50, steps=(5, 5))
-    assert found.more
-    assert found.went_to is not None
-    assert found.went_to < AuditEntry.objects.count()
-    assert find(replace(filters, actor="nobody"), 50).more is False
-
-
-def test_a_rare_filter_leads_although_others_are_common(trail: list[AuditEntry]) -> None:
-    carl = AuditEntry.objects.get(actor="carl")
-    filters = Filters(actor="carl", host=carl.host, kind=group_of(carl.kind) or carl.kind)
-    found = find(filters, 50, steps=(2,))
-    assert (found.seqs, found.more) == ((carl.seq,), False)
+        expected = [e.seq for e in trail if fits(e, filters, reviewed)]
+        expected = expected if newest_first else expected[::-1]
+        assert page_through(filters, newest_first) == expected, filters
 
 
 def count_of_queries(act: Callable[[], object]) -> list[str]:
@@ -153,49 +125,54 @@ def count_of_queries(act: Callable[[], object]) -> list[str]:
 
 
 def test_no_question_counts_or_skips(trail: list[AuditEntry]) -> None:
-    asked = count_of_queries(lambda: [find(some_filters(random.Random(n)), 50) for n in range(20)])
+    asked = count_of_queries(lambda: [find(some_filters(random.Random(n))) for n in range(20)])
     assert not [sql for sql in asked if "OFFSET 50" in sql or "COUNT(*) FROM switcher" in sql]
 
 
 def test_words_are_found_whole_whatever_their_case_and_signs() -> None:
     seq = tell(reason="Re: INC-4711, the Straße_is (closed)!").seq
     for text in ("inc", "4711", "inc-4711", "STRASSE", "straße", "is", "closed re"):
-        found = find(Filters(text=text), 5).seqs
-        assert found == (() if text == "STRASSE" else (seq,)), text
-    assert find(Filters(text="close"), 5).seqs == ()
-    assert find(Filters(text="' OR 1=1 --"), 5).seqs == ()
-    assert find(Filters(text="!!!"), 5).seqs == ()
+        found = find(Filters(text=text), 5)
+        assert found == ([] if text == "STRASSE" else [seq]), text
+    assert find(Filters(text="close"), 5) == []
+    assert find(Filters(text="' OR 1=1 --"), 5) == []
+    assert find(Filters(text="!!!"), 5) == []
 
 
 def test_the_index_of_words_follows_the_rows() -> None:
     entry = tell(reason="first words")
     AuditEntry.objects.filter(pk=entry.seq).update(reason="second words")
-    assert find(Filters(text="first"), 5).seqs == ()
-    assert find(Filters(text="second"), 5).seqs == (entry.seq,)
+    assert find(Filters(text="first"), 5) == []
+    assert find(Filters(text="second"), 5) == [entry.seq]
     AuditEntry.objects.filter(pk=entry.seq).delete()
-    assert find(Filters(text="second"), 5).seqs == ()
+    assert find(Filters(text="second"), 5) == []
     rebuild_words()
     index_words()
     other = tell(reason="second chance").seq
-    assert find(Filters(text="second"), 5).seqs == (other,)
+    assert find(Filters(text="second"), 5) == [other]
 
 
 def test_distinct_values_are_in_their_order_without_the_empty_one() -> None:
     for host in ("south-1", "", "north-1", "south-1"):
         tell(host=host)
-    assert distinct("host") == ("north-1", "south-1")
-    assert distinct("host", 1) == ("north-1",)
-    assert distinct("model") == ()
+    assert distinct_values("host") == ("north-1", "south-1")
+    assert distinct_values("host", 1) == ("north-1",)
+    assert distinct_values("model") == ()
 
 
 def test_what_is_appended_meanwhile_moves_nothing_between_pages() -> None:
     tell_many(30)
-    first = find(Filters(), 10)
+
+    def page(before: int = MAX_SEQ) -> list[int]:
+        rows = matching(Filters(), before=before).order_by("-seq")
+        return list(rows.values_list("seq", flat=True)[:10])
+
+    first = page()
     tell_many(5, actor=Actor("late", "page"))
-    second = find(Filters(), 10, before=first.seqs[-1])
-    third = find(Filters(), 10, before=second.seqs[-1])
-    assert [*first.seqs, *second.seqs, *third.seqs] == list(range(30, 0, -1))
-    assert find(Filters(), 50, after=first.seqs[0]).seqs == tuple(range(31, 36))
+    second = page(first[-1])
+    third = page(second[-1])
+    assert [*first, *second, *third] == list(range(30, 0, -1))
+    assert find(Filters(), after=first[0]) == list(range(31, 36))
 
 
 @pytest.fixture
@@ -208,22 +185,22 @@ def back_in_time() -> list[int]:
 
 def test_a_clock_that_was_set_back_hides_nothing(back_in_time: list[int]) -> None:
     since, until = make.NOW + timedelta(minutes=5), make.NOW + timedelta(minutes=8)
-    found = find(Filters(since=since, until=until), 50).seqs
+    found = find(Filters(since=since, until=until))
     wanted = AuditEntry.objects.filter(at__gte=since, at__lte=until)
-    assert found == tuple(wanted.order_by("-seq").values_list("seq", flat=True))
+    assert found == list(wanted.order_by("-seq").values_list("seq", flat=True))
     assert len(found) == 8
 
 
 def test_times_are_read_as_people_write_them() -> None:
-    assert moment("2026-11-24").isoformat() == "2026-11-24T00:00:00+00:00"
-    assert moment("2026-11-24", last=True).isoformat() == "2026-11-24T23:59:59.999999+00:00"
-    assert moment("2026-11-24T14:05", last=True).isoformat() == "2026-11-24T14:05:59.999999+00:00"
-    assert moment("2026-11-24T14:05:07", last=True).second == 7
-    assert moment("2026-11-24T14:05+02:00", last=True).minute == 5
-    assert moment("2026-11-24T14:05+02:00").hour == 12
+    assert read_time("2026-11-24").isoformat() == "2026-11-24T00:00:00+00:00"
+    assert read_time("2026-11-24", end=True).isoformat() == "2026-11-24T23:59:59.999999+00:00"
+    assert read_time("2026-11-24T14:05", end=True).isoformat() == "2026-11-24T14:05:59.999999+00:00"
+    assert read_time("2026-11-24T14:05:07", end=True).second == 7
+    assert read_time("2026-11-24T14:05+02:00", end=True).minute == 5
+    assert read_time("2026-11-24T14:05+02:00").hour == 12
     for bad in ("yesterday", "2026-13-01", "0001-01-01T00:00+14:00", ""):
         with pytest.raises(BadRequest, match="2026-11-24"):
-            moment(bad)
+            read_time(bad)
 
 
 @pytest.mark.parametrize(
@@ -244,21 +221,21 @@ def test_times_are_read_as_people_write_them() -> None:
     ],
 )
 def test_the_end_of_a_range_is_the_end_of_what_was_named(written: str, last: str) -> None:
-    assert moment(written, last=True).isoformat() == f"2026-11-24T{last}.999999+00:00"
+    assert read_time(written, end=True).isoformat() == f"2026-11-24T{last}.999999+00:00"
 
 
 def test_a_range_may_end_with_time_itself_and_not_later() -> None:
     for text in ("9999-12-31", "9999-12-31T23", "9999-12-31T23:59", "9999-12-31T23:59:59"):
-        assert moment(text, last=True).isoformat() == "9999-12-31T23:59:59.999999+00:00"
+        assert read_time(text, end=True).isoformat() == "9999-12-31T23:59:59.999999+00:00"
     with pytest.raises(BadRequest, match="2026-11-24"):
-        moment("9999-12-31T23:59-01:00", last=True)
+        read_time("9999-12-31T23:59-01:00", end=True)
 
 
 def test_what_cannot_be_read_is_named_by_its_field() -> None:
     with pytest.raises(BadRequest) as caught:
         read_filters({"outcome": "splendid"})
     assert caught.value.field == "outcome"
-    filters, errors = read_what_can_be({"since": "soon", "outcome": "x", "host": "north-1"})
+    filters, errors = read_valid_filters({"since": "soon", "outcome": "x", "host": "north-1"})
     assert filters == Filters(host="north-1")
     assert set(errors) == {"since", "outcome"}
 
@@ -281,4 +258,4 @@ def test_every_kind_that_is_written_belongs_to_a_group(trail: list[AuditEntry]) 
 
 def test_an_entry_is_found_as_soon_as_it_is_appended() -> None:
     seq = tell(host="north-1", reason="fresh").seq
-    assert find(Filters(host="north-1", text="fresh"), 1).seqs == (seq,)
+    assert find(Filters(host="north-1", text="fresh"), 1) == [seq]

@@ -1,4 +1,4 @@
-"""Every kind of entry that the code writes is told in a sentence and found by a group."""
+"""Every kind of entry that the code writes has a description and belongs to a group."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from switcher.audit.entry_descriptions import look, sentence
+from switcher.audit.entry_descriptions import describe, status_style
 from switcher.audit.filters import group_of
 from tests.server.process import ROOT
 
@@ -16,15 +16,17 @@ WRITTEN = re.compile(rf'"((?:{AREAS})\.[a-z-]+)"')
 
 
 def kinds() -> set[str]:
-    rooms = [ROOT / "switcher" / room for room in ("records", "auditing", "switching")]
-    code = "".join(path.read_text() for room in rooms for path in sorted(room.rglob("*.py")))
+    packages = [ROOT / "switcher" / name for name in ("records", "audit", "switching")]
+    code = "".join(
+        path.read_text() for package in packages for path in sorted(package.rglob("*.py"))
+    )
     return set(WRITTEN.findall(code)) | {"user.changed"}
 
 
 @pytest.mark.parametrize("kind", sorted(kinds()))
-def test_a_kind_has_a_sentence_and_a_group(kind: str) -> None:
+def test_every_kind_has_a_description_and_a_group(kind: str) -> None:
     by_name = kind.replace(".", ": ").replace("-", " ").capitalize()
-    told = sentence(kind, "north-1", {})
+    told = describe(kind, "north-1", {})
     assert told
     assert not told.startswith(by_name)
     assert group_of(kind)
@@ -37,12 +39,12 @@ def test_a_kind_has_a_sentence_and_a_group(kind: str) -> None:
         (
             "login.failed",
             {"why": "no such account"},
-            "Somebody tried to sign in under a name that is no account.",
+            "Failed to sign in: there is no account of this name.",
         ),
         (
             "login.locked-out",
             {"locked": "address", "until": "2026-11-24T14:47:07.000000Z"},
-            "Too many failed: signing in from this address is locked until 14:47 UTC.",
+            "Too many sign-ins failed: signing in from this address is locked until 14:47 UTC.",
         ),
         (
             "user.added",
@@ -67,7 +69,7 @@ def test_a_kind_has_a_sentence_and_a_group(kind: str) -> None:
         (
             "server.lost",
             {"role": "gateway", "version": "0.1.0"},
-            "A gateway process, version 0.1.0, had ended without a stop: killed, or cut off.",
+            "A gateway process, version 0.1.0, ended without stopping: it was killed or cut off.",
         ),
         (
             "key.refused",
@@ -81,10 +83,10 @@ def test_a_kind_has_a_sentence_and_a_group(kind: str) -> None:
         ),
     ],
 )
-def test_what_a_sentence_says(kind: str, facts: dict[str, object], told: str) -> None:
-    assert sentence(kind, "north-1" if kind.startswith("host.") else "", facts) == told
+def test_descriptions(kind: str, facts: dict[str, object], told: str) -> None:
+    assert describe(kind, "north-1" if kind.startswith("host.") else "", facts) == told
 
 
 @pytest.mark.parametrize("kind", ["login.failed", "login.locked-out", "key.refused", "server.lost"])
 def test_what_deserves_a_look_stands_out(kind: str) -> None:
-    assert look(kind, "") == "warning"
+    assert status_style(kind, "") == "warning"
