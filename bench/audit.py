@@ -1,4 +1,4 @@
-"""The audit trail at size: verifying, appending, pages, filters and exports over N entries.
+"""Measure verifying, appending, pages, filters and exports over N entries of the audit trail.
 
     python bench/audit.py --entries 1000000 [--engine sqlite] [--work DIR]
 
@@ -101,7 +101,7 @@ def _switch(host: str, actor: str, rng: random.Random, n: int) -> Iterator[dict[
 
 
 def build(count: int) -> float:
-    """Fill the ledger up to `count` entries; gives the seconds it took."""
+    """Fill the ledger up to `count` entries and return the seconds that took."""
     from django.contrib.auth.models import Group, User
     from django.db import connection
 
@@ -136,7 +136,7 @@ def build(count: int) -> float:
 
 
 def _settle(connection: Any) -> None:
-    """What a database does by itself sooner or later."""
+    """Do what a database does by itself sooner or later."""
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE" if connection.vendor == "postgresql" else "ANALYZE")
 
@@ -209,8 +209,8 @@ def _insert(rows: list[Any], found: list[Any], notes: list[Any]) -> None:
 
 
 def p95_ms(act: Callable[[], object], times: int = TIMES, rounds: int = 1) -> float:
-    """The time that 95 of 100 stay under; of several rounds the least, as what else the machine
-    does only ever adds to it."""
+    """Return the 95th percentile; of several rounds the lowest, as other work on the machine can
+    only add to it."""
     return min(_p95_ms(act, times) for _ in range(rounds))
 
 
@@ -224,7 +224,7 @@ def _p95_ms(act: Callable[[], object], times: int) -> float:
 
 
 def pages(count: int) -> dict[str, float]:
-    """p95 of whole requests, in milliseconds, by page."""
+    """Return the p95 of whole requests in milliseconds, by page."""
     from django.contrib.auth.models import User
     from django.test import Client
 
@@ -290,7 +290,7 @@ PAGES = {
 
 
 def exports(count: int) -> dict[str, float]:
-    """Rows a second, the time to the first page of lines, and the memory they take."""
+    """Return rows a second and the time to the first lines of each kind of export."""
     from switcher.audit.export import CHUNK_ENTRIES, Export, chunks
     from switcher.audit.filters import read_filters
     from switcher.domain.clock import system
@@ -316,7 +316,7 @@ def exports(count: int) -> dict[str, float]:
     return told
 
 
-# Prints what it used when it ends. What wait4 tells would count the memory of whoever started it.
+# Prints what it used when it ends. The figures of wait4 would include the memory of its parent.
 CHILD = """
 import atexit, json, re, resource, runpy, sys
 def tell():
@@ -331,7 +331,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def run_child(*args: str) -> tuple[dict[str, Any], float, float]:
-    """What a process of its own says in JSON, its CPU seconds and its memory in MB."""
+    """Run a process; return its JSON output, its CPU seconds and its memory in MB."""
     done = subprocess.run(
         [sys.executable, "-c", CHILD, *args], cwd=ROOT, capture_output=True, text=True
     )
@@ -341,8 +341,8 @@ def run_child(*args: str) -> tuple[dict[str, Any], float, float]:
 
 
 def verify() -> dict[str, float]:
-    """What an auditor runs, `switchboard_verify.py` over an export on a machine of their own; and
-    the command on the server, which reads the database and has Django in its process."""
+    """Measure what an auditor runs, `switchboard_verify.py` over an export, and the command on the
+    server, which reads the database and has Django in its process."""
     from switcher.audit.paths import key_files
     from switcher.audit.verifier import switchboard_verify
 
@@ -361,7 +361,7 @@ def verify() -> dict[str, float]:
 
 
 def appends(writers: int) -> float:
-    """Entries a second that so many processes append together."""
+    """Return how many entries a second this many processes append together."""
     start = time.time() + 3.0
     args = [sys.executable, __file__, "--inner", "append", "--at", str(start)]
     children = [
@@ -393,7 +393,7 @@ def append_until(start: float) -> int:
 
 
 def measure(count: int) -> dict[str, Any]:
-    """Everything over one database."""
+    """Measure everything over one database."""
     figures: dict[str, Any] = {"entries": count, "build_s": round(build(count), 1)}
     figures |= verify()
     told = pages(count)
@@ -435,7 +435,7 @@ def inner(args: argparse.Namespace) -> None:
 
 
 def on(engine: str, work: Path, count: int, stack: ExitStack) -> dict[str, Any] | None:
-    """The figures of one engine; None where it is not installed."""
+    """Return the figures of one engine; None if it is not installed."""
     data = work / engine
     data.mkdir(mode=0o700)
     os.environ["SWITCHER_DATA_DIR"] = str(data)
@@ -474,7 +474,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--engine", choices=["sqlite", "postgresql"], help="only this one")
-    parser.add_argument("--work", help="where the databases are made; else a temporary directory")
+    parser.add_argument("--work", help="directory for the databases; default: a temporary one")
     parser.add_argument("--inner", choices=["all", "append"], help=argparse.SUPPRESS)
     parser.add_argument("--at", type=float, default=0.0, help=argparse.SUPPRESS)
     args = parser.parse_args()
