@@ -10,7 +10,15 @@ from contextlib import suppress
 from datetime import datetime
 
 from switcher.audit.ledger_reader import BEFORE_ALL, stored_rows
-from switcher.audit.verifier.switchboard_verify import ROTATED, UNREADABLE, Rotation, Row, Tree
+from switcher.audit.verifier.switchboard_verify import (
+    ROTATED,
+    UNREADABLE,
+    Rotation,
+    Row,
+    Tree,
+    json_entry,
+    plain_entry,
+)
 from switcher.domain.errors import TrailUnreadable
 from switcher.models import ArchiveFile, AuditEntry, LedgerRow
 
@@ -105,7 +113,7 @@ def rows_of(file: ArchiveFile) -> Iterator[list[Row]]:
     with file.open() as lines:
         for line in lines:
             digest.update(line)
-            row = _entry(line)
+            row = _entry(line.decode("utf-8", "replace"))
             if row is not None:
                 rows.append(row)
             if len(rows) == CHUNK:
@@ -117,13 +125,11 @@ def rows_of(file: ArchiveFile) -> Iterator[list[Row]]:
         raise NotAsSealed(file.file_name)
 
 
-def _entry(line: bytes) -> Row | None:
-    if not line.startswith(b'{"type":"entry"'):
+def _entry(line: str) -> Row | None:
+    if not line.startswith('{"type":"entry"'):
         return None
     try:
-        entry = json.loads(line)
-        prev, entry_hash = bytes.fromhex(entry["prev"]), bytes.fromhex(entry["hash"])
-        return (int(entry["seq"]), str(entry["body"]), prev, entry_hash)
+        return plain_entry(line) or json_entry(json.loads(line))
     except UNREADABLE:
         return None  # The digest shows that the file was changed.
 

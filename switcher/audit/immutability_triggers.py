@@ -88,7 +88,7 @@ _FUNCTIONS = (
     "LANGUAGE plpgsql",
     "CREATE OR REPLACE FUNCTION switcher_next_segment() RETURNS trigger AS $$ "
     f"BEGIN IF ({_NEXT} AND {_RECORDED_POSTGRES}) IS NOT TRUE THEN "
-    "RAISE EXCEPTION 'sealed: a segment follows from the last one, and an entry tells of it'; "
+    "RAISE EXCEPTION 'sealed: an archive file follows from the last one, and an entry records it'; "
     "END IF; RETURN NEW; END $$ LANGUAGE plpgsql",
 )
 _SEALED = "EXECUTE FUNCTION switcher_sealed()"

@@ -82,9 +82,9 @@ def test_an_unknown_name_is_refused(trail: KeyFiles, capsys: pytest.CaptureFixtu
 
 def test_a_dry_run_says_what_is_held(trail: KeyFiles, capsys: pytest.CaptureFixture[str]) -> None:
     call_command("audit", "erase-personal", "--user", "ben", "--dry-run")
-    told = capsys.readouterr().out
-    assert "3 addresses and browsers of ben would be erased." in told
-    assert "Kept: who did what" in told
+    printed = capsys.readouterr().out
+    assert "3 addresses and browsers of ben would be erased." in printed
+    assert "Kept: who did what" in printed
     assert held_of("ben").origins == 3
 
 

@@ -73,12 +73,12 @@ def trail(proofs: KeyFiles) -> KeyFiles:
 
 
 def test_an_export_of_everything_verifies_as_a_whole(trail: KeyFiles, tmp_path: Path) -> None:
-    code, told = verify(exported(tmp_path / "e.jsonl"), trail)
-    assert (code, told["ok"], told["problems"]) == (HOLDS, True, [])
+    code, report = verify(exported(tmp_path / "e.jsonl"), trail)
+    assert (code, report["ok"], report["problems"]) == (HOLDS, True, [])
     began = AuditEntry.objects.get(kind="audit.export-began").seq
     # It ends where a checkpoint ends, which is over the entry that tells of this very export.
-    assert told["last_seq"] == told["last_checkpoint"] == told["entries"] == began
-    assert told["checkpoints"] == Checkpoint.objects.count()
+    assert report["last_seq"] == report["last_checkpoint"] == report["entries"] == began
+    assert report["checkpoints"] == Checkpoint.objects.count()
 
 
 def test_its_first_line_says_what_it_is(trail: KeyFiles, tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_a_damaged_export_does_not_verify(trail: KeyFiles, tmp_path: Path, damag
     else:
         lines[at], lines[at + 1] = lines[at + 1], lines[at]
     path.write_text("".join(lines))
-    code, told = verify(path, trail)
-    assert (code, told["intact"], told["bad_seq"]) == (DOES_NOT, False, 100)
+    code, report = verify(path, trail)
+    assert (code, report["intact"], report["bad_seq"]) == (DOES_NOT, False, 100)
 
 
 def test_a_change_in_the_database_is_exported_as_it_is_and_seen(
@@ -111,8 +111,8 @@ def test_a_change_in_the_database_is_exported_as_it_is_and_seen(
     drop_triggers()
     LedgerRow.objects.filter(pk=50).update(body="not even \udcff JSON".encode(errors="replace"))
     make_triggers()
-    code, told = verify(exported(tmp_path / "e.jsonl"), trail)
-    assert (code, told["bad_seq"]) == (DOES_NOT, 50)
+    code, report = verify(exported(tmp_path / "e.jsonl"), trail)
+    assert (code, report["bad_seq"]) == (DOES_NOT, 50)
 
 
 def test_the_rest_verifies_after_older_entries_were_archived(
@@ -123,10 +123,10 @@ def test_the_rest_verifies_after_older_entries_were_archived(
     assert moved is not None
     tell_many(30, host="south-1")
     path = exported(tmp_path / "e.jsonl")
-    code, told = verify(path, trail)
-    assert (code, told["first_seq"]) == (HOLDS, moved.last + 1)
-    code, told = verify(exported(tmp_path / "s.jsonl", host="south-1"), trail)
-    assert (code, told["problems"], told["entries"]) == (SELECTION, [], 30)
+    code, report = verify(path, trail)
+    assert (code, report["first_seq"]) == (HOLDS, moved.last + 1)
+    code, report = verify(exported(tmp_path / "s.jsonl", host="south-1"), trail)
+    assert (code, report["problems"], report["entries"]) == (SELECTION, [], 30)
 
 
 def test_archive_files_and_the_export_after_them_verify_as_one_chain(
@@ -137,15 +137,15 @@ def test_archive_files_and_the_export_after_them_verify_as_one_chain(
     names = [archive_folder() / moved.file_name for moved in found if moved is not None]
     assert len(names) == 2
     path = exported(tmp_path / "e.jsonl")
-    code, told = verify(names[0], trail, str(names[1]), str(path))
-    assert (code, told["problems"], told["first_seq"]) == (HOLDS, [], 1)
-    assert told["entries"] == told["last_seq"]
-    code, told = verify(names[0], trail, str(path))
-    assert (code, told["complete"], told["intact"]) == (DOES_NOT, False, True)
-    assert "A file begins after entry" in told["problems"][0]
+    code, report = verify(names[0], trail, str(names[1]), str(path))
+    assert (code, report["problems"], report["first_seq"]) == (HOLDS, [], 1)
+    assert report["entries"] == report["last_seq"]
+    code, report = verify(names[0], trail, str(path))
+    assert (code, report["complete"], report["intact"]) == (DOES_NOT, False, True)
+    assert "A file begins after entry" in report["problems"][0]
     assert verify(names[0], trail)[0] == HOLDS
-    code, told = verify(names[1], trail)  # what tells of the one before it came later
-    assert (code, told["intact"], told["anchored"], told["complete"]) == (
+    code, report = verify(names[1], trail)  # what tells of the one before it came later
+    assert (code, report["intact"], report["anchored"], report["complete"]) == (
         DOES_NOT,
         True,
         True,
@@ -159,9 +159,9 @@ def test_without_a_usable_key_the_evidence_is_exported_as_it_stands(
     checkpoints.sign()
     trail.private.chmod(0o644)
     path = exported(tmp_path / "e.jsonl")
-    code, told = verify(path, trail)
+    code, report = verify(path, trail)
     assert code == HOLDS
-    assert told["last_seq"] == told["last_checkpoint"] + 1
+    assert report["last_seq"] == report["last_checkpoint"] + 1
 
 
 # -- A selection
@@ -169,10 +169,10 @@ def test_without_a_usable_key_the_evidence_is_exported_as_it_stands(
 
 def test_each_entry_of_a_selection_proves_itself(trail: KeyFiles, tmp_path: Path) -> None:
     path = exported(tmp_path / "s.jsonl", host="north-1", text="second")
-    code, told = verify(path, trail)
-    assert (code, told["problems"], told["warnings"]) == (SELECTION, [], [])
-    assert (told["entries"], told["intact"], told["anchored"]) == (300, True, True)
-    assert (told["complete"], told["selection"]) == (False, True)
+    code, report = verify(path, trail)
+    assert (code, report["problems"], report["warnings"]) == (SELECTION, [], [])
+    assert (report["entries"], report["intact"], report["anchored"]) == (300, True, True)
+    assert (report["complete"], report["selection"]) == (False, True)
     said = subprocess.run(
         [sys.executable, "-I", switchboard_verify.__file__, str(path), "--key", str(trail.public)],
         text=True, capture_output=True, timeout=60,
@@ -223,9 +223,9 @@ def test_a_damaged_selection_is_seen(
     else:
         del lines[note]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    code, told = verify(path, trail)
-    assert (code, told[verdict]) == (DOES_NOT, False)
-    assert text in " ".join(told["problems"])
+    code, report = verify(path, trail)
+    assert (code, report[verdict]) == (DOES_NOT, False)
+    assert text in " ".join(report["problems"])
 
 
 def test_a_chain_that_calls_itself_a_selection_gains_nothing(
@@ -234,8 +234,8 @@ def test_a_chain_that_calls_itself_a_selection_gains_nothing(
     path = exported(tmp_path / "e.jsonl")
     text = path.read_text().replace('"selection":false', '"selection":true')
     path.write_text(text)
-    code, told = verify(path, trail)
-    assert (code, told["ok"]) == (DOES_NOT, False)
+    code, report = verify(path, trail)
+    assert (code, report["ok"]) == (DOES_NOT, False)
 
 
 def test_a_selection_is_compared_with_anchors_of_its_size(trail: KeyFiles, tmp_path: Path) -> None:
@@ -247,8 +247,8 @@ def test_a_selection_is_compared_with_anchors_of_its_size(trail: KeyFiles, tmp_p
     anchors.write_text(json.dumps({"note": note}) + "\n")
     assert verify(path, trail, "--anchors", str(anchors))[0] == SELECTION
     anchors.write_text(json.dumps({"note": other}) + "\n")
-    code, told = verify(path, trail, "--anchors", str(anchors))
-    assert (code, told["anchored"]) == (DOES_NOT, False)
+    code, report = verify(path, trail, "--anchors", str(anchors))
+    assert (code, report["anchored"]) == (DOES_NOT, False)
 
 
 def test_entries_newer_than_the_checkpoint_are_reported_as_unproved(
@@ -257,9 +257,9 @@ def test_entries_newer_than_the_checkpoint_are_reported_as_unproved(
     checkpoints.sign()
     trail.private.chmod(0o644)
     tell(host="south-1")
-    code, told = verify(exported(tmp_path / "s.jsonl", host="south-1"), trail)
-    assert (code, told["entries"]) == (SELECTION, 21)
-    assert "1 entries are newer than the checkpoint" in told["warnings"][0]
+    code, report = verify(exported(tmp_path / "s.jsonl", host="south-1"), trail)
+    assert (code, report["entries"]) == (SELECTION, 21)
+    assert "1 entries are newer than the checkpoint" in report["warnings"][0]
 
 
 @pytest.mark.parametrize("form", [CSV, JSONL])
@@ -276,8 +276,8 @@ def test_a_selection_is_cut_off_if_entries_are_archived_meanwhile(
 
 
 def test_a_selection_may_be_empty(trail: KeyFiles, tmp_path: Path) -> None:
-    code, told = verify(exported(tmp_path / "s.jsonl", host="nowhere"), trail)
-    assert (code, told["entries"]) == (SELECTION, 0)
+    code, report = verify(exported(tmp_path / "s.jsonl", host="nowhere"), trail)
+    assert (code, report["entries"]) == (SELECTION, 0)
 
 
 # -- CSV
@@ -325,7 +325,7 @@ def test_no_address_and_no_browser_of_a_person_is_exported(
 # -- Its entries
 
 
-def told_of(kind: str) -> list[dict[str, Any]]:
+def facts_of(kind: str) -> list[dict[str, Any]]:
     return [entry.facts for entry in AuditEntry.objects.filter(kind=kind).order_by("seq")]
 
 
@@ -333,7 +333,7 @@ def test_an_export_is_two_entries_with_its_filter(trail: KeyFiles, tmp_path: Pat
     exported(tmp_path / "s.jsonl", host="south-1")
     began = AuditEntry.objects.get(kind="audit.export-began")
     assert began.facts == {"filter": {"host": "south-1"}, "format": "jsonl"}
-    assert told_of("audit.exported") == [
+    assert facts_of("audit.exported") == [
         {"began": began.seq, "entries": 20, "filter": {"host": "south-1"}, "format": "jsonl",
          "whole": True}
     ]  # fmt: skip
@@ -345,8 +345,8 @@ async def test_a_client_that_leaves_early_is_recorded(trail: KeyFiles) -> None:
     await anext(lines)
     await anext(lines)
     await lines.aclose()  # type: ignore[attr-defined]
-    (told,) = await asyncio.to_thread(told_of, "audit.exported")
-    assert (told["whole"], told["entries"]) == (False, 0)
+    (report,) = await asyncio.to_thread(facts_of, "audit.exported")
+    assert (report["whole"], report["entries"]) == (False, 0)
 
 
 async def test_a_cancelled_request_is_recorded(trail: KeyFiles) -> None:
@@ -364,11 +364,11 @@ async def test_a_cancelled_request_is_recorded(trail: KeyFiles) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     for _ in range(500):
-        told = await asyncio.to_thread(told_of, "audit.exported")
-        if told:
+        report = await asyncio.to_thread(facts_of, "audit.exported")
+        if report:
             break
         await asyncio.sleep(0.01)
-    assert [facts["whole"] for facts in told] == [False]
+    assert [facts["whole"] for facts in report] == [False]
 
 
 # -- The ways in
@@ -387,8 +387,8 @@ async def test_the_page_exports_what_its_filter_selects(
     assert response["Content-Disposition"].startswith('attachment; filename="audit-selection-')
     path = tmp_path / "s.jsonl"
     path.write_bytes(await body_of(response))
-    code, told = await asyncio.to_thread(verify, path, trail)
-    assert (code, told["entries"]) == (SELECTION, 20)
+    code, report = await asyncio.to_thread(verify, path, trail)
+    assert (code, report["entries"]) == (SELECTION, 20)
 
 
 async def test_the_api_exports(streaming: AsyncClient, trail: KeyFiles, tmp_path: Path) -> None:
@@ -453,7 +453,7 @@ def test_a_command_that_fails_leaves_the_earlier_file(
     assert ended.value.code == 2
     assert path.read_text() == "what was there"
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".e")] == []
-    assert [facts["whole"] for facts in told_of("audit.exported")] == [False]
+    assert [facts["whole"] for facts in facts_of("audit.exported")] == [False]
 
 
 @pytest.mark.parametrize("words", [["--since", "soon"], ["--outcome", "splendid"]])

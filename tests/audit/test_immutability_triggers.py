@@ -204,7 +204,7 @@ def test_the_orm_cannot_change_an_entry(past: SwitchEvent) -> None:
     assert everything(past.pk) == before
 
 
-# --- the seals themselves --------------------------------------------------------------------
+# --- the triggers themselves -----------------------------------------------------------------
 
 
 def names() -> set[str]:

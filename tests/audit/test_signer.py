@@ -134,9 +134,9 @@ def test_an_exchanged_key_is_an_alarm_everywhere(
     (alarm,) = reasons_of("audit.alarm")
     assert "exchanged without a rotation" in alarm
     assert alarm in health.problems()
-    told = health.health(clock).to_json()
-    assert (told["ok"], told["audit"]["key"]) == (False, "unusable")
-    assert str(proofs.private.parent) not in json.dumps(told)
+    answer = health.health(clock).to_json()
+    assert (answer["ok"], answer["audit"]["key"]) == (False, "unusable")
+    assert str(proofs.private.parent) not in json.dumps(answer)
 
 
 def test_a_missing_trigger_is_made_again_at_the_start_and_recorded(
@@ -234,9 +234,9 @@ def test_a_dead_sink_shows_on_the_page_in_health_and_as_one_entry(
         "The file sink does not take checkpoints: Is a directory. Not delivered yet: 1 checkpoint."
     )
     assert health.problems() == (said,)
-    told = health.health(clock).to_json()
-    assert told["problems"] == [said]
-    assert told["audit"]["sinks"][0]["ok"] is False
+    answer = health.health(clock).to_json()
+    assert answer["problems"] == [said]
+    assert answer["audit"]["sinks"][0]["ok"] is False
     assert reasons_of("audit.alarm") == ["The file sink does not take checkpoints."]
 
 
@@ -541,8 +541,8 @@ def test_an_alarm_whose_time_was_changed_silences_no_later_one(
     clock.pass_time(25 * 3600)
     drop_triggers()
     row = LedgerRow.objects.get()
-    told = json.loads(row.body) | {"at": at}
-    LedgerRow.objects.update(body=json.dumps(told))
+    answer = json.loads(row.body) | {"at": at}
+    LedgerRow.objects.update(body=json.dumps(answer))
     make_triggers()
     assert raise_alarm("seal", "Something is wrong.", clock)
 

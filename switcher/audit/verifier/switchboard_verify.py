@@ -809,7 +809,8 @@ def plain_entry(line: str) -> Row | None:
     return int(line[22:comma]), body, prev, entry_hash
 
 
-def _json_entry(line: dict[str, Any]) -> Row:
+def json_entry(line: dict[str, Any]) -> Row:
+    """Return the entry that a line is about. Raises one of UNREADABLE."""
     return line["seq"], line["body"], bytes.fromhex(line["prev"]), bytes.fromhex(line["hash"])
 
 
@@ -857,7 +858,7 @@ class ChainReader:
             row = json.loads(line)
             kind = row.get("type")
             if kind == "entry":
-                self._add(_json_entry(row))
+                self._add(json_entry(row))
             elif kind == "checkpoint":
                 self._flush().expect(row["note"])
             elif kind == "segment":
@@ -927,7 +928,7 @@ def _verify_selection(lines: Iterable[str], selection: Selection) -> Report:
         elif kind == "entry":
             proof = row.get("proof")
             hashes = None if proof is None else [bytes.fromhex(text) for text in proof]
-            selection.add(_json_entry(row), hashes)
+            selection.add(json_entry(row), hashes)
         else:
             raise ValueError(f"not a line of a selection: {line[:60]}")
     return selection.report()

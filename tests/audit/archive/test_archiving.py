@@ -571,9 +571,9 @@ class TestCommand:
         assert stored()[0] == 1
 
     def test_it_archives_and_prints_json(self, old: FakeClock, run: Callable[..., str]) -> None:
-        told = json.loads(run("archive", "--before", "2099-01-01", "--json"))
-        assert told["moved"][0]["first"] == 1
-        assert Path(archive_folder() / told["moved"][0]["file"]).is_file()
+        printed = json.loads(run("archive", "--before", "2099-01-01", "--json"))
+        assert printed["moved"][0]["first"] == 1
+        assert Path(archive_folder() / printed["moved"][0]["file"]).is_file()
 
     def test_it_says_that_there_is_nothing_to_archive(
         self, old: FakeClock, run: Callable[..., str]

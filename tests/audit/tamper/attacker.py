@@ -1,4 +1,4 @@
-"""Somebody who has the database's password, and for some acts the server's files, too."""
+"""An attacker who has the database's password, and for some attacks also the server's files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(count: int, clock: FakeClock, **facts: Any) -> None:
 
 
 def sign_and_anchor(clock: FakeClock) -> None:
-    """A checkpoint, and it has left the machine."""
+    """Sign a checkpoint and deliver it outside the database."""
     assert checkpoints.sign(clock) is not None
     for sink in sinks():
         while (claimed := deliveries.claim(sink.name, clock)) is not None:
@@ -41,13 +41,13 @@ def sign_and_anchor(clock: FakeClock) -> None:
 
 
 def export(anchored: bool = True) -> list[str]:
-    """The trail as an auditor takes it along."""
+    """Return the trail as an auditor exports it."""
     rows = [row for some in stored_rows() for row in some]
     notes = {c.size: c.note for c in Checkpoint.objects.all()} if anchored else {}
     lines = []
     for seq, body, prev, made in rows:
-        told = {"type": "entry", "seq": seq, "body": body, "prev": prev.hex(), "hash": made.hex()}
-        lines.append(json.dumps(told))
+        line = {"type": "entry", "seq": seq, "body": body, "prev": prev.hex(), "hash": made.hex()}
+        lines.append(json.dumps(line))
         if seq in notes:
             lines.append(json.dumps({"type": "checkpoint", "note": notes[seq]}))
     return lines
@@ -55,7 +55,7 @@ def export(anchored: bool = True) -> list[str]:
 
 @dataclass
 class Attacker:
-    """What an attack does, once it has dropped the seals."""
+    """The steps of attacks. The triggers are dropped first."""
 
     files: KeyFiles
     clock: FakeClock
@@ -79,20 +79,20 @@ class Attacker:
             self.sql(f"DELETE FROM {TABLE} WHERE seq = %s", seq)
 
     def put(self, rows: list[Entry]) -> None:
-        """These instead of all that is there."""
+        """Replace all entries by these."""
         self.sql(f"DELETE FROM {TABLE}")
         LedgerRow.objects.bulk_create(
             LedgerRow(seq=r.seq, body=r.body, prev=r.prev, hash=r.hash) for r in rows
         )
 
     def rechained(self, bodies: list[str], first: int = 1) -> list[Entry]:
-        """Numbers and hashes computed anew, from entry `first` on."""
+        """Return these entries with numbers and hashes recomputed, from entry `first` on."""
         rows, prev = [], GENESIS
         if first > 1:
             prev = self.rows()[first - 2].hash
         for seq, body in enumerate(bodies, first):
-            told = json.loads(body) | {"seq": seq}
-            text = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            recorded = json.loads(body) | {"seq": seq}
+            text = json.dumps(recorded, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
             rows.append(Entry(seq, text, prev, leaf(prev, text)))
             prev = rows[-1].hash
         return rows
@@ -105,7 +105,7 @@ class Attacker:
         self.files.private.with_name("anchors.txt").unlink()
 
     def take_own_key(self) -> SigningKey:
-        """A key of the attacker's instead of ours, with its public side. Needs the files."""
+        """Replace the key and its public side by the attacker's. Needs the server's files."""
         mine = new_key(self.files.name)
         self.files.private.unlink()
         self.files.public.unlink()
@@ -114,7 +114,7 @@ class Attacker:
         return mine
 
     def resign(self, key: SigningKey) -> None:
-        """Every checkpoint once more, over what is stored now."""
+        """Sign every checkpoint again, over what is stored now."""
         tree, sizes = Tree(), {c.size: c for c in Checkpoint.objects.all()}
         for row in self.rows():
             tree.extend([row.hash])
@@ -126,5 +126,5 @@ class Attacker:
 
 
 def as_mallory(entry: Entry) -> Entry:
-    """The same entry, told of somebody else."""
+    """Return the same entry about somebody else."""
     return entry._replace(body=entry.body.replace('"actor":"anna"', '"actor":"mallory"'))

@@ -190,8 +190,8 @@ def test_an_unsigned_entry_about_the_file_is_not_believed(attacker: Attacker) ->
     tree = Tree()
     tree.extend([row.hash for row in attacker.rows()[:5]])
     with writing():
-        told = {"first": 1, "last": 5, "root": tree.root().hex(), "sha256": ""}
-        append("audit.archived", ANNA, clock=attacker.clock, **told)
+        facts = {"first": 1, "last": 5, "root": tree.root().hex(), "sha256": ""}
+        append("audit.archived", ANNA, clock=attacker.clock, **facts)
     hide(attacker, entry=13)
     report = verify_export(exported(attacker.clock), attacker.files.root())
     assert verdicts(report) == (True, True, False)
@@ -208,12 +208,12 @@ def test_an_entry_about_the_file_is_believed_only_with_the_signature_of_the_key(
     checkpoints.rotate_key(ANNA, attacker.clock)
     key = {"another key": new_key("switchboard"), "the key of before": before}
     signer = key.get(by, attacker.files.load())
-    told = signer.vouch_for_archive(1, 5, "ab" * 32, tree.root().hex()).to_json()
+    facts = signer.vouch_for_archive(1, 5, "ab" * 32, tree.root().hex()).to_json()
     if by == "nobody":
-        del told["signature"]
+        del facts["signature"]
     with writing():
         public = str(attacker.files.load().public)
-        entry = append("audit.archived", ANNA, clock=attacker.clock, **told, new=public)
+        entry = append("audit.archived", ANNA, clock=attacker.clock, **facts, new=public)
     sign_and_anchor(attacker.clock)
     hide(attacker, entry.seq)
     attacker.sql(f"UPDATE {SEGMENT} SET sha256 = %s", "ab" * 32)
@@ -252,9 +252,9 @@ def test_the_database_refuses_a_file_without_an_entry_about_it(
 def test_the_database_refuses_a_file_that_differs_from_the_entry_about_it(
     trail: KeyFiles, clock: FakeClock, fact: str
 ) -> None:
-    told: dict[str, object] = {"first": 1, "last": 5, "sha256": ""} | {fact: 4}
+    facts: dict[str, object] = {"first": 1, "last": 5, "sha256": ""} | {fact: 4}
     with writing():
-        entry = append("audit.archived", ANNA, clock=clock, **told)
+        entry = append("audit.archived", ANNA, clock=clock, **facts)
     rows = [Entry(*row) for some in stored_rows() for row in some]
     sql, values = make_up(clock, rows, entry.seq)
     with pytest.raises(DatabaseError, match="sealed"), transaction.atomic():

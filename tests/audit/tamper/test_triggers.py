@@ -1,4 +1,4 @@
-"""What the database refuses by itself, on both engines, as long as the seals are there."""
+"""What the database itself refuses, on both engines, while the triggers are there."""
 
 from __future__ import annotations
 
