@@ -23,7 +23,7 @@ def test_a_name_is_set_on_the_page_and_requested(
     page.get_by_role("button", name="Save profile").click()
     page.goto(f"{product.address}/hosts/north-1/")
     page.get_by_role("link", name="What clients get").click()
-    page.get_by_label("By name alone", exact=False).check()
+    page.get_by_label("By name only", exact=False).check()
     page.get_by_label("Name 1", exact=True).fill("quick")
     page.get_by_label("Profile of name 1").select_option("mid-b")
     page.get_by_role("button", name="Save what clients get").click()

@@ -248,7 +248,7 @@ def test_pushes_never_move_the_focus(data: Path, open_page: Callable[..., Page])
         page.locator(f"#recent-{number}-go").focus()
         run(data, CANCEL.format(number))
         expect(page.locator("#recent-switches")).to_contain_text("cancelled", timeout=5000)
-        assert page.evaluate("document.activeElement.id") == f"ev-{number}-go"
+        assert page.evaluate("document.activeElement.id") == f"recent-{number}-go"
 
 
 def test_after_a_restart_the_newest_state_is_shown(
