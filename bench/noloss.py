@@ -101,7 +101,7 @@ def body_of(kind: str) -> dict[str, Any]:
 
 
 def is_whole(kind: str, body: bytes) -> bool:
-    """Whether a reply ended as it should."""
+    """Return whether a reply ended as it should."""
     if kind == "responses-stream":
         return b"event: response.completed" in body or b"event: response.incomplete" in body
     if kind == "openai-stream":
@@ -197,7 +197,7 @@ def spans_of(activations: list[tuple[float, str]]) -> list[Span]:
 
 
 def is_wrong(answer: Answer, spans: list[Span]) -> bool:
-    """Whether its model was not active at any time between sending and first byte.
+    """Return whether its model was not active at any time between sending and first byte.
 
     The time of an activation is that of its transaction, just before others can see it. So no
     request is excused by it.

@@ -1,4 +1,4 @@
-"""The HTTP application: routes, and the faults that hit a request as a whole."""
+"""The HTTP application: its routes, and the faults that affect a whole request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGE = "<!doctype html><html><body><h1>502 Bad Gateway</h1>nginx</body></html>"
 
 
 def make_app(host: Host) -> web.Application:
-    """The whole server of one host."""
+    """Return the web application for one host."""
     app = web.Application(middlewares=[_journal, _answers, _faults], client_max_size=64 * 2**20)
     app[HOST] = host
     app.on_response_prepare.append(_bare_headers)
@@ -60,13 +60,13 @@ def _add_v1(router: web.UrlDispatcher) -> None:
 
 
 async def _bare_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """The server says nothing of itself."""
+    """Remove the headers that name the server software."""
     response.headers.popall("Server", None)
 
 
 @web.middleware
 async def _journal(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every call in order, with its time, and how it ended once it has."""
+    """Record each request in order: its time and, once it has ended, its outcome."""
     if request.path.startswith("/_sim/"):
         return await handler(request)
     host = request.app[HOST]
@@ -81,7 +81,7 @@ async def _journal(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 async def _told(request: web.Request) -> dict[str, Any]:
-    """What the body says that a test may want to know; never the prompt."""
+    """Return the members of the body that tests may check; never the prompt."""
     try:
         body = parse((await request.read()).decode(errors="replace"))
     except BadBody:
@@ -94,7 +94,9 @@ async def _told(request: web.Request) -> dict[str, Any]:
 
 @web.middleware
 async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Errors in the shape of the path they come from; unknown paths in plain text (fact 25)."""
+    """Turn exceptions into errors in the format of the path's API; plain text for unknown paths
+    (fact 25).
+    """
     try:
         return await handler(request)
     except Refused as exc:
@@ -108,7 +110,7 @@ async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 async def _elsewhere(request: web.Request) -> web.Response | None:
-    """A path that is right but for its slashes is redirected: `/api/tags/`, `//api/tags`."""
+    """Redirect a path that is wrong only in its slashes, such as `/api/tags/` or `//api/tags`."""
     doubled = "//" in request.path
     path = re.sub("/+", "/", request.path).rstrip("/")
     found = await request.app.router.resolve(request.clone(rel_url=path or "/"))
@@ -153,7 +155,7 @@ async def _huge(request: web.Request, size: int) -> web.StreamResponse:
 async def _badly_sent(
     request: web.Request, answer: web.Response, seconds: float | None
 ) -> web.StreamResponse:
-    """Half of it and then nothing, or all of it a byte at a time."""
+    """Send half of the response and then nothing, or all of it one byte at a time."""
     body = bytes(answer.body) if isinstance(answer.body, bytes | bytearray) else b"{}"
     response = web.StreamResponse(status=answer.status)
     response.headers["Content-Type"] = answer.headers.get("Content-Type", "text/plain")
@@ -169,7 +171,7 @@ async def _badly_sent(
 
 
 def _break(request: web.Request, flushed: bool = False) -> web.Response:
-    """Close the connection under the answer; `flushed` lets out what was written."""
+    """Close the connection during the response; `flushed` first sends what was written."""
     if request.transport is not None:
         if flushed:
             request.transport.close()

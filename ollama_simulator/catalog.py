@@ -1,4 +1,4 @@
-"""The models on the host's disk: names that resolve to manifests and files. Pure."""
+"""The models on the host's disk: names that resolve to manifests and files. No I/O."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-# The parts of HOST/NAMESPACE/MODEL:TAG, as the server takes them.
+# The parts of HOST/NAMESPACE/MODEL:TAG that the server accepts.
 _PART = {
     "host": re.compile(r"[A-Za-z0-9_][\w.:-]{0,349}", re.ASCII),
     "namespace": re.compile(r"[A-Za-z0-9_][\w-]{0,79}", re.ASCII),
@@ -19,11 +19,11 @@ TRAINED_CTX = 131_072
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What one name resolves to.
+    """A manifest, which a model name resolves to.
 
-    `digest` is the manifest's, as `/api/ps` and `/api/tags` give it; `blob` is the file's, which
-    runners are keyed by (fact 21); `size` is the file's, in bytes; `num_ctx` the context that the
-    model asks for itself; `speaks_as` is what its answers begin with.
+    `digest` is the manifest's, as in `/api/ps` and `/api/tags`; `blob` is the file's, which
+    identifies runners (fact 21); `size` is the file's, in bytes; `num_ctx` is the model's own
+    context length; `speaks_as` is the name that its replies begin with.
     """
 
     digest: str
@@ -49,7 +49,7 @@ def _parts(name: str) -> tuple[str, str, str, str]:
 
 
 def full_name(name: str) -> str:
-    """Fact 20: `mid-a` means `mid-a:latest`; the default host and namespace are left out."""
+    """Return the name with its tag, without the default host and namespace (fact 20)."""
     host, namespace, model, tag = _parts(name)
     short = f"{model}:{tag}"
     if host.lower() != _DEFAULT_HOST:
@@ -58,7 +58,7 @@ def full_name(name: str) -> str:
 
 
 def valid_name(name: str) -> bool:
-    """Whether the server takes it for a name at all."""
+    """Return whether the server accepts this as a name."""
     host, namespace, model, tag = _parts(name)
     checks = (("host", host), ("namespace", namespace), ("model", model), ("model", tag))
     return all(_PART[kind].fullmatch(part) for kind, part in checks)
@@ -67,14 +67,14 @@ def valid_name(name: str) -> bool:
 def make_manifest(
     seed: str, size: int, embeds: bool = False, num_ctx: int = 0, digest: str = ""
 ) -> Manifest:
-    """A model with made-up content; the same seed and size give the same digest."""
+    """Return the manifest of a made-up model; the same seed and size give the same digest."""
     blob = hashlib.sha256(f"blob {seed} {size}".encode()).hexdigest()
     digest = digest or hashlib.sha256(f"manifest {blob} {num_ctx}".encode()).hexdigest()
     return Manifest(digest, blob, size, embeds, num_ctx or DEFAULT_CTX, seed)
 
 
 class Catalog:
-    """Names to manifests. No change here touches what is loaded (facts 23, 24)."""
+    """A map from names to manifests. Changes here do not affect loaded models (facts 23, 24)."""
 
     def __init__(self) -> None:
         self.names: dict[str, Manifest] = {}
@@ -83,7 +83,7 @@ class Catalog:
         self._versions = 1
 
     def known(self, name: str) -> str:
-        """The name as it stands on the disk: upper and lower case are the same."""
+        """Return the name as spelled on disk; lookup ignores case."""
         full = full_name(name)
         return next((n for n in self.names if n.lower() == full.lower()), full)
 
@@ -91,7 +91,7 @@ class Catalog:
         return self.names.get(self.known(name))
 
     def torn(self, name: str, now: float) -> bool:
-        """Fact 26: whether the name's file is just being written."""
+        """Return whether the name's file is being written at this moment (fact 26)."""
         return now < self._torn_until.get(self.known(name), 0.0)
 
     def add(self, name: str, manifest: Manifest, now: float, gap_s: float = 0.0) -> None:
@@ -103,7 +103,7 @@ class Catalog:
         self.changed_at[full] = now
 
     def copy(self, source: str, destination: str, now: float, gap_s: float = 0.0) -> bool:
-        """A copy has its source's digest and overwrites its destination (fact 21)."""
+        """Copy a model, overwriting the destination; the digest stays the same (fact 21)."""
         manifest = self.find(source)
         if manifest is None:
             return False
@@ -111,11 +111,11 @@ class Catalog:
         return True
 
     def delete(self, name: str) -> bool:
-        """The name is gone; what is loaded stays loaded (fact 24)."""
+        """Delete the name; a loaded model stays loaded (fact 24)."""
         return self.names.pop(self.known(name), None) is not None
 
     def repull(self, name: str, now: float) -> bool:
-        """The name means new content of the same size from now on (fact 23)."""
+        """Give the name new content of the same size (fact 23)."""
         old = self.find(name)
         if old is None:
             return False
@@ -125,5 +125,5 @@ class Catalog:
         return True
 
     def listed(self) -> list[tuple[str, Manifest]]:
-        """As `/api/tags` lists them: last changed first."""
+        """Return the models in the order of `/api/tags`: most recently changed first."""
         return sorted(self.names.items(), key=lambda row: self.changed_at[row[0]], reverse=True)

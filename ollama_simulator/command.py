@@ -21,17 +21,17 @@ _UNITS = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 
 def size_bytes(text: str) -> int:
-    """`4.7GB`, `500MB` or a bare number of bytes; decimal units, as Ollama shows sizes."""
+    """Parse `4.7GB`, `500MB` or a plain number of bytes. Units are decimal, as in Ollama."""
     match = _SIZE.match(text.strip())
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write for example 4.7GB")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write for example 4.7GB")
     return round(float(match[1]) * _UNITS[(match[2] or "B").upper()])
 
 
 def _rate(text: str) -> int:
     rate = size_bytes(text)
     if not rate:
-        raise argparse.ArgumentTypeError("a load rate of nothing would load for ever")
+        raise argparse.ArgumentTypeError("the load rate must be above 0")
     return rate
 
 
@@ -45,7 +45,7 @@ def _duration(text: str) -> float:
 def _at_least(least: int) -> Any:
     def number(text: str) -> int:
         if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
         return int(text)
 
     return number
@@ -57,12 +57,12 @@ def _positive(text: str) -> float:
     except ValueError:
         value = 0.0
     if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 
 
 def _model(text: str) -> tuple[str, dict[str, Any]]:
-    """TAG=SIZE[,embed][,ctx=N][,digest=HEX]"""
+    """Parse TAG=SIZE[,embed][,ctx=N][,digest=HEX]."""
     tag, equals, rest = text.partition("=")
     size, *flags = rest.split(",")
     if not equals or not valid_name(tag):
@@ -77,7 +77,7 @@ def _model(text: str) -> tuple[str, dict[str, Any]]:
         elif flag == "embed":
             values["embeds"] = True
         else:
-            raise argparse.ArgumentTypeError(f"{flag!r} is none of embed, ctx=N, digest=HEX")
+            raise argparse.ArgumentTypeError(f"{flag!r} is not one of embed, ctx=N, digest=HEX")
     return tag, values
 
 
@@ -87,12 +87,12 @@ def _fault(text: str) -> Fault:
     except (BadFault, ValueError) as exc:
         raise argparse.ArgumentTypeError(str(exc)) from exc
     if fault.kind in ACTS:
-        raise argparse.ArgumentTypeError(f"{fault.kind} is an act, for a server that runs")
+        raise argparse.ArgumentTypeError(f"{fault.kind} is an act, which needs a running server")
     return fault
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options, for whoever parses them."""
+    """Add the simulator's options to a parser."""
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on")
     add("--port", type=int, default=11500, help="port to listen on; 0: any")
@@ -101,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=size_bytes,
         default=size_bytes("24GB"),
         metavar="SIZE",
-        help="of the GPU; 0: a host without one",
+        help="VRAM of the GPU; 0: no GPU",
     )
     add(
         "--model",
@@ -109,39 +109,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TAG=SIZE[,embed][,ctx=N][,digest=HEX]",
-        help="a model on its disk; may be given many times",
+        help="an installed model; may be repeated",
     )
     add(
         "--load-rate",
         type=_rate,
         default=size_bytes("2GB"),
         metavar="SIZE",
-        help="bytes loaded in a second",
+        help="bytes loaded per second",
     )
-    add("--tokens-per-s", type=_positive, default=60.0, help="of one reply, all in VRAM")
-    add("--max-loaded", type=_at_least(0), default=0, help="models; 0: three, as a real server")
+    add(
+        "--tokens-per-s",
+        type=_positive,
+        default=60.0,
+        help="tokens per second of a reply, all in VRAM",
+    )
+    add("--max-loaded", type=_at_least(0), default=0, help="models loaded at once; 0: three")
     add("--max-queue", type=_at_least(0), default=512, help="requests that may wait for a load")
-    add("--parallel", type=_at_least(1), default=1, help="replies that one model gives at a time")
+    add("--parallel", type=_at_least(1), default=1, help="replies that one model generates at once")
     add("--default-keep-alive", type=_duration, default=300.0, metavar="5m")
     add(
         "--headroom",
         type=_positive,
         default=0.8,
-        help="share of the free VRAM that a further model may take, else one is evicted",
+        help="share of the free VRAM that another model may use before one is evicted",
     )
-    add("--seed", type=int, default=0, help="of what the models say")
+    add("--seed", type=int, default=0, help="seed for the generated text")
     add(
         "--fault",
         action="append",
         default=[],
         type=_fault,
         metavar="JSON",
-        help='a fault from the start, for example {"kind": "slow_load"}',
+        help='a fault set at startup, for example {"kind": "slow_load"}',
     )
 
 
 def make_host(options: argparse.Namespace) -> Host:
-    """The host that the options describe."""
+    """Return the host that the options describe."""
     config = Config(
         vram=options.vram,
         load_rate=options.load_rate,
@@ -161,14 +166,14 @@ def make_host(options: argparse.Namespace) -> Host:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve what the options describe, until a signal ends it. Gives the exit code."""
+    """Serve the host that the options describe until a signal arrives; return the exit code."""
     return asyncio.run(serve(make_host(options), options.host, options.port))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command. Gives the exit code."""
+    """Run the command; return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="simulator", description="An Ollama server, simulated, over real HTTP."
+        prog="simulator", description="A simulated Ollama server over real HTTP."
     )
     add_arguments(parser)
     return run(parser.parse_args(argv))

@@ -1,4 +1,4 @@
-"""What a real server does not have: faults on demand, acts of fate, and a look inside."""
+"""Controls that a real server lacks: faults and acts on demand, and its internal state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ollama_simulator.shapes import answer, read_body
 
 async def add_fault(request: web.Request) -> web.Response:
     """POST /_sim/faults {"kind": "fail_load", "tag": "mid-b", "times": 1}, or an act such as
-    {"kind": "evict", "tag": "mid-a"}, which happens now."""
+    {"kind": "evict", "tag": "mid-a"}, which happens at once."""
     host, fault = request.app[HOST], await _read(request)
     if fault.kind in ACTS:
         return await _act(request, fault)
@@ -22,7 +22,7 @@ async def add_fault(request: web.Request) -> web.Response:
 
 
 async def act(request: web.Request) -> web.Response:
-    """POST /_sim/acts {"act": "restart"}: the same acts, named so."""
+    """POST /_sim/acts {"act": "restart"}: the same acts at an address of their own."""
     body = await read_body(request, "api.Act")
     if "act" in body:
         body["kind"] = body.pop("act")
@@ -53,13 +53,13 @@ async def _act(request: web.Request, fault: Fault) -> web.Response:
 
 
 async def clear_faults(request: web.Request) -> web.Response:
-    """DELETE /_sim/faults: none is set any more. What they did stays done."""
+    """DELETE /_sim/faults: clear all faults. Their effects remain."""
     request.app[HOST].server.faults.clear()
     return answer({"cleared": True})
 
 
 async def state(request: web.Request) -> web.Response:
-    """GET /_sim/state: counters by model, what is loaded and under way, faults, the journal."""
+    """GET /_sim/state: counters by model, loaded models, requests, faults and the journal."""
     host = request.app[HOST]
     machine = host.tick().machine
     head = [machine.head] if machine.head is not None else []

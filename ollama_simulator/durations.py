@@ -1,10 +1,10 @@
-"""Keep-alive values as the server takes them: Go durations and numbers of seconds (fact 7)."""
+"""Keep-alive values as the server accepts them: Go durations and numbers of seconds (fact 7)."""
 
 from __future__ import annotations
 
 import re
 
-# Fact 7: the longest duration there is, some 292 years, is what every negative value means.
+# Fact 7: every negative value means the longest possible duration, about 292 years.
 FOREVER_S = 9_223_372_036.854_775_807
 _MAX_NS = 2**63 - 1
 _NUMBER = re.compile(r"(\d*)(?:\.(\d*))?")
@@ -22,13 +22,13 @@ _UNIT_NS = {
 
 
 class BadDuration(ValueError):
-    """The text of the server's 400."""
+    """An unusable keep-alive; its text is that of the server's 400."""
 
 
 def keep_alive_s(value: object) -> float:
-    """Seconds that `keep_alive` means; `FOREVER_S` for any negative value.
+    """Return a keep-alive in seconds; `FOREVER_S` for any negative value.
 
-    Raises `BadDuration` with the server's words for what it refuses, `"-1"` and `"30"` among them.
+    Raises `BadDuration` with the server's message for values it rejects, such as `"-1"` and `"30"`.
     """
     if isinstance(value, bool):
         raise BadDuration("Unsupported type: 'bool'")
@@ -42,7 +42,7 @@ def keep_alive_s(value: object) -> float:
 
 
 def parse_go_duration(text: str) -> int:
-    """Nanoseconds of `1h30m`, `1.5s`, `-1s`, as Go's `time.ParseDuration` reads them."""
+    """Parse `1h30m`, `1.5s` or `-1s` to nanoseconds, as Go's `time.ParseDuration` does."""
     quoted = f'duration "{text}"'
     rest = text[1:] if text[:1] in ("-", "+") else text
     if rest == "0":

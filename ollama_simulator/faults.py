@@ -1,4 +1,4 @@
-"""Faults on demand, as data: what a real server suffers without being asked."""
+"""Faults as data: problems that real servers have, here on demand."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ollama_simulator.catalog import full_name
 from ollama_simulator.runner import Failure
 
 OUT_OF_MEMORY = "llama runner process has terminated: cudaMalloc failed: out of memory"
-# Each kind, with its fields and what they are when not given. All but the acts also take `times`:
-# how often it strikes; null: until it is cleared.
+# Each kind, with its fields and their defaults. All except the acts also take `times`: how often
+# the fault occurs; null: until it is cleared.
 FAULTS: dict[str, dict[str, Any]] = {
-    # Loading `tag` (any if empty) fails `after_s` seconds in. With `evict_all` it is an out of
-    # memory that costs all others (fact 15), after which it `recovers` or not.
+    # Loading `tag` (any if empty) fails after `after_s` seconds. With `evict_all` it runs out of
+    # memory, which evicts all other models (fact 15); then the load `recovers` or fails for good.
     "fail_load": {
         "tag": "",
         "status": 500,
@@ -24,12 +24,12 @@ FAULTS: dict[str, dict[str, Any]] = {
         "evict_all": False,
         "recovers": False,
     },
-    "cpu": {"tag": "", "share": 0.0},  # that share of the loaded model lies in VRAM
+    "cpu": {"tag": "", "share": 0.0},  # share of the loaded model that is in VRAM
     "slow_load": {"tag": "", "factor": 10.0},
-    "hang": {"path": ""},  # accepted and never answered
+    "hang": {"path": ""},  # the request is accepted and never answered
     "delay": {"path": "", "seconds": 0.2},
-    "half": {"path": ""},  # the answer breaks off in its middle
-    "drip": {"path": "", "seconds": 0.2},  # a byte every so often
+    "half": {"path": ""},  # the response stops halfway
+    "drip": {"path": "", "seconds": 0.2},  # one byte at a time
     "html": {"path": ""},
     "error": {"path": "", "status": 500, "message": "internal server error"},
     "huge": {"path": "", "bytes": 67_108_864},
@@ -37,15 +37,15 @@ FAULTS: dict[str, dict[str, Any]] = {
     "cut_stream": {"tag": "", "tokens": 3},
     "done_false": {"tag": "", "tokens": 3},  # fact 10
     "ignore_unload": {"tag": ""},
-    "torn_copy": {"seconds": 0.5},  # fact 26, made to last
-    "new_content": {"tag": ""},  # the next pull of it brings other content (fact 23)
+    "torn_copy": {"seconds": 0.5},  # fact 26, but lasting
+    "new_content": {"tag": ""},  # its next pull brings different content (fact 23)
 }
 ACTS: dict[str, dict[str, Any]] = {
-    "restart": {"seconds": 0.0},  # for so long nobody listens
+    "restart": {"seconds": 0.0},  # how long the port is closed
     "refuse": {"seconds": 5.0},
     "evict": {"tag": ""},
     "kill_runner": {"tag": ""},
-    "repull": {"tag": ""},  # the name means other content from now on (fact 23)
+    "repull": {"tag": ""},  # the name now means different content (fact 23)
 }
 _RANGES = {
     "status": (200, 599),
@@ -60,12 +60,12 @@ _RANGES = {
 
 
 class BadFault(ValueError):
-    """What was asked for is no fault; the text says why."""
+    """An invalid fault; the text says why."""
 
 
 @dataclass(slots=True)
 class Fault:
-    """One fault, checked: its kind and all fields of that kind."""
+    """A validated fault: its kind and all fields of that kind."""
 
     kind: str
     fields: dict[str, Any]
@@ -81,9 +81,9 @@ class Fault:
 
 
 def read_fault(row: object) -> Fault:
-    """Check one fault or act, as JSON gives it. Raises `BadFault`."""
+    """Validate a fault or act from parsed JSON. Raises `BadFault`."""
     if not isinstance(row, Mapping):
-        raise BadFault("a fault is an object with a kind")
+        raise BadFault("a fault must be an object with a kind")
     kind = row.get("kind")
     known = FAULTS | ACTS
     if not isinstance(kind, str) or kind not in known:
@@ -121,7 +121,7 @@ def _check(name: str, value: object, like: object) -> None:
 
 
 class Faults:
-    """Those that are set now; the scheduler's fate."""
+    """The faults that are currently set, as the scheduler's source of failures."""
 
     def __init__(self) -> None:
         self.rows: list[Fault] = []
@@ -133,7 +133,7 @@ class Faults:
         self.rows.clear()
 
     def take(self, kind: str, tag: str = "", path: str = "") -> dict[str, Any] | None:
-        """The fields of the first fault of this kind that strikes here, counted down."""
+        """Use up one occurrence of the first matching fault and return its fields."""
         for fault in self.rows:
             if fault.strikes(kind, tag, path):
                 if fault.times is not None:

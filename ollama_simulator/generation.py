@@ -1,4 +1,4 @@
-"""One reply over a turn with the scheduler: its tokens in time, and the figures of its end."""
+"""One reply: its tokens as they become due, and the statistics at its end."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ TOOL_TOKENS = 8
 
 
 class ConnectionCut(Exception):
-    """The connection breaks without an answer, or before its end."""
+    """The connection breaks before the response, or during it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """What is to be said to which prompt. `asked` is the model as the request named it."""
+    """A prompt and how to reply to it. `asked` is the model name in the request."""
 
     asked: str
     prompt: str = ""
@@ -28,7 +28,9 @@ class Say:
     tool: dict[str, Any] | None = None
 
     def limit(self, wanted: object) -> int | None:
-        """Tokens to say, None for as many as it likes; `wanted` is the request's own limit."""
+        """Return how many tokens to generate, None for no limit; `wanted` is the request's own
+        limit.
+        """
         if self.tool:
             return TOOL_TOKENS
         if self.as_json:
@@ -38,7 +40,7 @@ class Say:
 
 
 class Reply:
-    """How one reply goes. Read its figures when the tokens have ended."""
+    """A reply in progress. Read its figures after the last token."""
 
     def __init__(self, turn: Turn, say: Say) -> None:
         self.turn, self.say = turn, say
@@ -52,7 +54,9 @@ class Reply:
         return "stop" if self.say.as_json or self.say.tool else self.ask.reason
 
     async def tokens(self) -> AsyncIterator[str]:
-        """The tokens as they come. Raises `Refused` or `ConnectionCut` where it breaks."""
+        """Yield the tokens when they are due. Raises `Refused` or `ConnectionCut` if the reply
+        fails.
+        """
         await self.turn.until("running")
         self.check()
         texts = self._texts()
@@ -79,19 +83,19 @@ class Reply:
         return replies.tokens_of(who, self.say.prompt, self.ask.tokens, self.turn.host.seed)
 
     def check(self) -> None:
-        """Raise what went wrong, if something did."""
+        """Raise the reply's error, if it has one."""
         if self.ask.cut:
             raise ConnectionCut
         if self.ask.state == "failed":
             raise Refused(self.ask.error, self.ask.status)
 
     def figures(self) -> dict[str, Any]:
-        """Fact 17: durations are whole nanoseconds."""
+        """Return the reply's statistics; durations are in whole nanoseconds (fact 17)."""
         ask = self.ask
         rate = ask.tokens_per_s or 1.0
         return {
             "total_duration": _ns(self.ended_at - ask.asked_at),
-            # A request to a loaded model tells of a millisecond or so.
+            # For a loaded model, real servers report about a millisecond.
             "load_duration": _ns(max(0.001, ask.load_s)),
             "prompt_eval_count": self.prompt_tokens,
             "prompt_eval_duration": _ns(ask.prompt_s),

@@ -1,4 +1,4 @@
-"""A request's body as the server reads it, with its own words for what it cannot read."""
+"""Parses request bodies as the server does, with the same error messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 Body = dict[str, Any]
 Fields = dict[str, tuple[type | tuple[type, ...], str]]
-# The fields whose type is checked before anything else is looked at: Go's name for the type.
+# Fields whose type is checked first, with Go's name for the type.
 FIELDS: Fields = {
     "model": (str, "string"),
     "prompt": (str, "string"),
@@ -33,23 +33,23 @@ V1_FIELDS: Fields = FIELDS | {
     "stream_options": (dict, "openai.StreamOptions"),
     "response_format": (dict, "openai.ResponseFormat"),
 }
-FREE = ("options", "keep_alive")  # values of any type, where numbers become float64
+FREE = ("options", "keep_alive")  # values of any type; numbers become float64
 _LITERALS = {"n": "null", "t": "true", "f": "false"}
-_LONGEST_INT = 18  # digits that surely fit
+_LONGEST_INT = 18  # this many digits always fit
 
 
 class BadBody(ValueError):
-    """The text of the server's 400."""
+    """An unreadable body; its text is that of the server's 400."""
 
 
 class _TooLarge(float):
-    """A number that is none; `text` is how it was written."""
+    """A number too large for float64; `text` is its source text."""
 
     text = ""
 
 
 def parse(raw: str) -> Any:
-    """The JSON value that the text begins with. Raises `BadBody` in the server's words."""
+    """Parse the JSON value at the start of the text. Raises `BadBody` with the server's message."""
     text = raw.lstrip(" \t\r\n")
     decoder = json.JSONDecoder(
         parse_constant=_no_constant, parse_float=_float, parse_int=_int, strict=True
@@ -64,8 +64,9 @@ def parse(raw: str) -> Any:
 
 
 def read_json(raw: str, struct: str) -> Body:
-    """The body as an object, its names in lower case: they count alike. `struct` is what the server
-    reads it into, as it says in errors."""
+    """Return the body as an object with lower-case names, as names ignore case. `struct` is the Go
+    type that the server's errors mention.
+    """
     if not raw.strip():
         raise BadBody("missing request body")
     value = parse(raw)
@@ -92,12 +93,12 @@ def _check_types(body: Body, struct: str) -> None:
 
 
 def _odd_bool(given: object, wanted: object) -> bool:
-    """Python counts a bool as an int; Go does not."""
+    """Return whether only one is a bool: a bool is an int in Python, but not in Go."""
     return isinstance(given, bool) and wanted is not bool
 
 
 def unmarshal_error(given: object, where: str, go_type: str) -> NoReturn:
-    """Raise what Go says of a value that does not fit its field."""
+    """Raise Go's error for a value of the wrong type."""
     kind = _go_kind(given)
     if isinstance(given, float) and go_type in ("int", "float64"):
         kind = f"number {given.text if isinstance(given, _TooLarge) else given}"
@@ -124,7 +125,7 @@ def _int(text: str) -> int | float:
 
 
 def _whole(value: Any) -> Any:
-    """Go reads half a character, or bytes that are none, as U+FFFD."""
+    """Replace lone surrogates and invalid UTF-8 with U+FFFD, as Go does."""
     if isinstance(value, dict):
         return {_whole(name): _whole(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -151,7 +152,7 @@ def _go_kind(value: object) -> str:
 
 
 def _quoted(bad: str) -> str:
-    """Go shows a byte, not a character."""
+    """Return the first byte of a character as Go's errors quote it."""
     byte = bad.encode("utf-8", "surrogateescape")[0]
     return {"'": "'\\''", "\\": "'\\\\'"}.get(chr(byte), f"'{_shown(byte)}'")
 
@@ -187,7 +188,7 @@ def _words(exc: JSONDecodeError) -> str:
 
 
 def _bad_escape(text: str, at: int) -> str:
-    """`at` is where the backslash stands."""
+    """Return the error for an invalid escape; `at` is the position of the backslash."""
     rest, place = text[at + 1 :], "in string escape code"
     if rest[:1] == "u":
         place = "in \\u hexadecimal character escape"

@@ -1,4 +1,4 @@
-"""The server in real time: one asyncio timer moves it, requests wait for their `Ask`."""
+"""The server in real time: one asyncio timer advances it, and requests wait for their `Ask`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ollama_simulator.server import Request, Server
 
 
 class Turn:
-    """One request's place with the scheduler, and the news of it."""
+    """A request submitted to the scheduler, with notification of its changes."""
 
     def __init__(self, host: Host, ask: Ask) -> None:
         self.host, self.ask = host, ask
@@ -44,26 +44,26 @@ class Turn:
 
 
 class Host:
-    """One server behind HTTP: its `Server`, moved by the loop's clock."""
+    """A server behind HTTP: a `Server` that the event loop's clock advances."""
 
     def __init__(self, server: Server, seed: int = 0) -> None:
         self.server = server
         self.seed = seed
-        # Set by whoever listens: cut all connections but one, listen again after so many seconds.
+        # Set by the listener: cut all connections but one, listen again after some seconds.
         self.refuse: Callable[[float, asyncio.BaseTransport | None], Awaitable[None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._began_at: float | None = None
         self._began_wall = datetime.now(UTC)
 
     def now(self) -> float:
-        """Seconds since the first use."""
+        """Return the seconds since the first call."""
         loop_time = asyncio.get_running_loop().time()
         if self._began_at is None:
             self._began_at, self._began_wall = loop_time, datetime.now(UTC)
         return loop_time - self._began_at
 
     def tick(self) -> Server:
-        """Bring the server to now, and set the timer for what comes next. Gives the server."""
+        """Advance the server to now, set the timer for its next event, and return the server."""
         self.server.advance(self.now())
         self._set_timer()
         return self.server
@@ -74,13 +74,13 @@ class Host:
             self._timer = None
         at = self.server.next_event_at()
         if at < math.inf:
-            # A loop's timer takes no more than some days.
+            # Event loop timers cannot be set further ahead than some days.
             delay = min(86_400.0, max(0.0, at - self.now()))
             self._timer = asyncio.get_running_loop().call_later(delay, self.tick)
 
     @asynccontextmanager
     async def turn(self, request: Request) -> AsyncIterator[Turn]:
-        """Submit, and keep the place; leaving the block gives it up if it has not ended (fact 9).
+        """Submit a request; leaving the block abandons it if it has not ended (fact 9).
 
         Raises `Refused`.
         """
@@ -95,8 +95,9 @@ class Host:
             self._set_timer()
 
     async def do(self, act: Fault, spare: asyncio.BaseTransport | None = None) -> bool:
-        """Let an act of fate happen; False if there is no such model. `spare` is the connection
-        that outlives a restart, to carry its answer."""
+        """Perform an act; return False if there is no such model. `spare` is the connection that
+        survives a restart, so that it can be answered.
+        """
         if act.kind not in ("restart", "refuse"):
             done = self.tick().do(act)
             self.tick()
@@ -107,12 +108,12 @@ class Host:
         return True
 
     def wall(self, at: float) -> str:
-        """A moment of the server, in seconds, as it writes it in its answers."""
+        """Format a simulation time in seconds as in the server's responses."""
         return go_time(self._began_wall + timedelta(seconds=at))
 
 
 def go_time(moment: datetime) -> str:
-    """RFC 3339 with a fraction as long as it needs to be."""
+    """Format a time as RFC 3339, without trailing zeros in the fraction, as Go does."""
     text = moment.strftime("%Y-%m-%dT%H:%M:%S.%f").rstrip("0").rstrip(".")
     return f"{text}Z"
 

@@ -1,8 +1,8 @@
 """The scheduler as a pure, deterministic machine: no I/O, no wall clock.
 
-Time is a number of seconds that only `advance` moves. Requests are submitted and come back through
-their `Ask`; whoever drives the machine asks `next_event_at()` and advances to it. The same machine
-serves real HTTP in real time and a simulation in simulated time.
+Time is a number of seconds that only `advance` moves. Requests are submitted and answered through
+their `Ask`; the driver of the machine asks for `next_event_at()` and advances to it. The same
+machine serves real HTTP in real time and a simulation in simulated time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_NOTES = 5000
 
 
 class Machine:
-    """One load at a time, eviction, keep-alive clocks, queue."""
+    """A scheduler: one load at a time, eviction, keep-alive timers, a queue."""
 
     def __init__(self, config: Config, fate: Fate | None = None, now: float = 0.0) -> None:
         self.config = config
@@ -40,7 +40,7 @@ class Machine:
         self.now = now
         self.runners: list[Runner] = []
         self.loading: Runner | None = None
-        self.head: Ask | None = None  # the one request that the scheduler works on
+        self.head: Ask | None = None  # the request that the scheduler is working on
         self.queue: deque[Ask] = deque()
         self._awaits_unload = False
         self.journal: deque[dict[str, Any]] = deque(maxlen=MAX_NOTES)
@@ -48,11 +48,12 @@ class Machine:
             what: Counter() for what in ("loads", "unloads", "served", "failed", "aborted")
         }
 
-    # -- what callers do
+    # -- calls from clients
 
     def submit(self, ask: Ask) -> Ask:
-        """Take a request, at `now`. It starts at once on a loaded model, past all that waits; else
-        it queues for its turn, or is refused if the queue is full (fact 14)."""
+        """Accept a request at time `now`. With its model loaded, it starts at once, ahead of the
+        queue; else it waits in the queue, or is refused if the queue is full (fact 14).
+        """
         ask.asked_at = self.now
         runner = self._of(ask.manifest)
         if runner is not None and self._serves(runner, ask):
@@ -65,8 +66,10 @@ class Machine:
         return ask
 
     def unload(self, manifest: Manifest) -> None:
-        """Fact 1: it is answered before it happens. Nothing for a model that is not loaded
-        (fact 5) or still loads (fact 4); a busy one stays until its requests end (fact 2)."""
+        """Unload a model; the response precedes the unload (fact 1). Does nothing if the model is
+        not loaded (fact 5) or still loading (fact 4); a busy one stays until its requests end (fact
+        2).
+        """
         runner = self._of(manifest)
         if runner is None or runner.leaving or self.fate.ignores_unload(runner.name):
             return
@@ -75,8 +78,9 @@ class Machine:
         self.advance(self.now)
 
     def abandon(self, ask: Ask) -> None:
-        """The caller went away: its load is aborted (fact 9), its place given up. An eviction that
-        it had begun goes on, and whoever waits behind it waits for that."""
+        """Drop the request of a disconnected client and abort its load (fact 9). An eviction that
+        it began continues, and the requests behind it wait for that.
+        """
         if ask.ended:
             return
         runner = next((r for r in self.runners if ask in r.asks), None)
@@ -88,10 +92,10 @@ class Machine:
         ask.told("gone")
         self.advance(self.now)
 
-    # -- what befalls it
+    # -- failures
 
     def evict(self, runner: Runner) -> None:
-        """Somebody else's doing: it is gone at once, with what it was answering."""
+        """Remove a model at once, with its running replies, as if something else had evicted it."""
         for ask in list(runner.asks):
             self._fail(ask, 500, EOF_TEXT)
         runner.asks.clear()
@@ -99,8 +103,9 @@ class Machine:
         self.advance(self.now)
 
     def kill_runner(self, runner: Runner) -> None:
-        """Fact 19: its process dies. It stays listed, its clock runs on, and the next request for
-        it loads it anew."""
+        """Kill a model's process (fact 19). The model stays listed, its timer keeps running, and
+        the next request reloads it.
+        """
         runner.dead = True
         for ask in list(runner.asks):
             self._finish(runner, ask)
@@ -108,7 +113,7 @@ class Machine:
         self.advance(self.now)
 
     def restart(self) -> None:
-        """The server restarts: nothing is loaded, nothing queued, every connection broken."""
+        """Restart the server: unload everything, empty the queue and break every connection."""
         asks = [*self.queue, *(a for r in self.runners for a in r.asks)]
         asks += [self.head] if self.head is not None else []
         self.queue.clear()
@@ -123,7 +128,7 @@ class Machine:
     # -- time
 
     def next_event_at(self) -> float:
-        """When something happens by itself next, in seconds; infinity if nothing will."""
+        """Return the time of the next event in seconds; infinity if there is none."""
         moments = [self.loading.ready_at] if self.loading is not None else []
         for runner in self.runners:
             moments += [runner.leaves_at] if runner.leaving else [runner.timer_at]
@@ -131,7 +136,7 @@ class Machine:
         return min(moments, default=math.inf)
 
     def advance(self, to: float) -> None:
-        """Let everything happen that happens until `to`, in order."""
+        """Process all events up to time `to`, in order."""
         self._settle()
         while (at := self.next_event_at()) <= to:
             self.now = max(self.now, at)
@@ -159,7 +164,7 @@ class Machine:
         else:
             ask.told("done")
 
-    # -- the scheduler: one request at a time, in the order of their coming
+    # -- the scheduler: one request at a time, in order of arrival
 
     def _settle(self) -> None:
         while True:
@@ -171,17 +176,17 @@ class Machine:
             self.head = None
 
     def _go_on(self, ask: Ask) -> bool:
-        """Take the head of the queue as far as it goes; True if the next may have its turn."""
+        """Advance the first request in the queue; return True if it is the next one's turn."""
         if self.loading is not None or self._awaits_unload:
             return False
-        if ask.ended:  # its caller left while it waited for an eviction
+        if ask.ended:  # its client left while it waited for an eviction
             return True
         runner = self._of(ask.manifest)
         if runner is not None:
             if self._serves(runner, ask):
                 self._start(ask, runner)
                 return True
-            return self._make_leave(runner)  # facts 12, 19: load anew
+            return self._make_leave(runner)  # facts 12, 19: reload
         if ask.failure is not None:
             return self._try_again(ask)
         victim = self._victim(ask)
@@ -193,8 +198,9 @@ class Machine:
         return False
 
     def _victim(self, ask: Ask) -> Runner | None:
-        """Fact 14: whom to evict for it: an idle one first, else that with the shortest duration,
-        whose requests are waited for."""
+        """Return the model to evict for a request (fact 14): an idle one if there is one, else the
+        one with the shortest keep-alive, once its requests have ended.
+        """
         full = len(self.runners) >= self.config.most_loaded
         if not self.runners or (not full and self._fits(ask)):
             return None
@@ -214,7 +220,7 @@ class Machine:
         return resident_bytes(ask.manifest, effective_ctx(ask.options, ask.manifest) * places)
 
     def _load(self, ask: Ask, fails: bool = True) -> bool:
-        """Begin to load. Nothing of it shows until it is there (fact 8)."""
+        """Start a load. It is not listed until it has finished (fact 8)."""
         size, config = self._size(ask), self.config
         in_vram = self._in_vram(ask, size)
         share = in_vram / size if config.vram else 1.0
@@ -228,7 +234,7 @@ class Machine:
             size=size,
             size_vram=in_vram,
             tokens_per_s=config.tokens_per_s * (ON_CPU + (1 - ON_CPU) * share),
-            # Fact 12: whoever loads it says how long it stays, else the server's default does.
+            # Fact 12: the loading request sets the keep-alive, else the server's default applies.
             keep_alive_s=(
                 config.default_keep_alive_s if ask.keep_alive_s is None else ask.keep_alive_s
             ),
@@ -240,7 +246,7 @@ class Machine:
         return False
 
     def _in_vram(self, ask: Ask, size: int) -> int:
-        """What does not fit lies in ordinary memory: a model larger than the VRAM loads in part."""
+        """Return the bytes that fit into VRAM; the rest goes to main memory."""
         share = self.fate.vram_share(ask.name)
         if not self.config.vram:
             return 0
@@ -259,13 +265,13 @@ class Machine:
         elif runner.failure.evict_all and self.runners:
             ask.failure = runner.failure
             self.note("out of memory", ask.name)
-            return  # it keeps its turn, and is tried again when all others have left
+            return  # it keeps its turn and retries once all others are unloaded
         else:
             self._fail(ask, runner.failure.status, runner.failure.text)
         self.head = None
 
     def _try_again(self, ask: Ask) -> bool:
-        """Fact 15: out of memory: all others leave, nothing of them is restored."""
+        """Prepare a retry after running out of memory (fact 15): unload all others, for good."""
         for runner in self.runners:
             self._expire(runner)
         if self.runners:
@@ -278,7 +284,7 @@ class Machine:
         self._fail(ask, failure.status, failure.text)
         return True
 
-    # -- a runner and its requests
+    # -- runners and their requests
 
     def _of(self, manifest: Manifest) -> Runner | None:
         return next((r for r in self.runners if r.manifest.blob == manifest.blob), None)
@@ -290,7 +296,8 @@ class Machine:
     def _start(self, ask: Ask, runner: Runner) -> None:
         runner.timer_at = math.inf
         if ask.keep_alive_s is not None:
-            # Facts 3, 13: it overwrites what was set, and so revives one that was to leave.
+            # Facts 3, 13: it overwrites the earlier value, and so keeps a model that was about to
+            # be unloaded.
             runner.keep_alive_s = ask.keep_alive_s
         ask.running_at = self.now
         runner.asks.append(ask)
@@ -298,7 +305,9 @@ class Machine:
         self._fill(runner)
 
     def _fill(self, runner: Runner) -> None:
-        """Start as many replies as the model gives at a time; a mere load takes no place."""
+        """Start as many replies as the model can generate at once; a request that only loads takes
+        no slot.
+        """
         places = 1 if runner.manifest.embeds else self.config.parallel
         busy = sum(1 for a in runner.asks if a.state == "running" and a.tokens)
         for ask in runner.asks:
@@ -319,7 +328,7 @@ class Machine:
         ask.told("running")
 
     def _finish(self, runner: Runner, ask: Ask) -> None:
-        """The runner is rid of it; an idle one's clock starts again (fact 13)."""
+        """Remove a finished request from its runner; restart an idle runner's timer (fact 13)."""
         runner.asks.remove(ask)
         self._fill(runner)
         if runner.asks or runner.leaving:
@@ -330,7 +339,7 @@ class Machine:
             runner.expires_at = runner.timer_at = self.now + runner.keep_alive_s
 
     def _expire(self, runner: Runner) -> None:
-        """It is to go, as soon as its requests have ended."""
+        """Unload the runner as soon as its requests have ended."""
         runner.keep_alive_s, runner.timer_at = 0.0, math.inf
         if not runner.asks:
             self._leave(runner)
@@ -350,16 +359,17 @@ class Machine:
         self._count("failed", ask.name)
         ask.told("failed")
 
-    # -- what was
+    # -- lists and journal
 
     def listed(self) -> list[tuple[Runner, float]]:
-        """Loaded models and when they expire, the longest to stay first; never one that still
-        loads (fact 8)."""
+        """Return loaded models with their expiry, latest expiry first, without those still loading
+        (fact 8).
+        """
         rows = [(r, r.shown_expiry(self.now)) for r in self.runners]
         return sorted(rows, key=lambda row: int(row[1]), reverse=True)
 
     def note(self, what: str, name: str = "", **more: Any) -> dict[str, Any]:
-        """Write into the journal; the row may be completed later."""
+        """Add a row to the journal and return it, to be completed later."""
         row = {"at": round(self.now, 4), "what": what, "name": name, **more}
         self.journal.append(row)
         return row

@@ -1,4 +1,4 @@
-"""The messages of a chat, checked as the server checks them: one way for `/api`, one for `/v1`."""
+"""Validates chat messages as the server does: one function for `/api`, one for `/v1`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NO_URLS = "image URLs are not currently supported, please use base64 encoded dat
 
 
 def api_messages(body: Body) -> list[Body]:
-    """Those of `/api/chat`: texts only. Raises `Unread`."""
+    """Return the messages of an `/api/chat` body: text only. Raises `Unread`."""
     where = "ChatRequest.messages"
     found = _objects(body, where, "api.PublishedName")
     for message in found:
@@ -20,7 +20,9 @@ def api_messages(body: Body) -> list[Body]:
 
 
 def v1_messages(body: Body) -> list[Body]:
-    """Those of `/v1/chat/completions`: texts, or lists of parts. Raises `Unread`."""
+    """Return the messages of a `/v1/chat/completions` body: text or lists of parts. Raises
+    `Unread`.
+    """
     found = _objects(body, "ChatCompletionRequest.messages", "openai.Message")
     if not found:
         raise Unread("[] is too short - 'messages'", 400)

@@ -1,4 +1,4 @@
-"""The `/api` that tells and changes what is on the disk: shapes and texts as recorded."""
+"""The part of `/api` that lists and changes models; formats and texts as recorded."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _lengths(manifest: Manifest) -> Body:
 
 
 async def ps(request: web.Request) -> web.Response:
-    """Fact 18."""
+    """List loaded models (fact 18)."""
     host = request.app[HOST]
     rows = [
         {
@@ -138,7 +138,7 @@ def show_answer(name: str, manifest: Manifest, request: web.Request) -> Body:
 
 
 async def copy(request: web.Request) -> web.Response:
-    """Facts 21, 26: the answer, which is nothing, comes when the destination is whole again."""
+    """Copy a model (fact 21); respond once the destination is complete (fact 26)."""
     host, body = request.app[HOST], await read_body(request, "api.CopyRequest")
     source, destination = str(body.get("source", "")), str(body.get("destination", ""))
     await asyncio.sleep(host.tick().copy(source, destination))
@@ -152,7 +152,7 @@ async def delete(request: web.Request) -> web.Response:
 
 
 async def create(request: web.Request) -> web.StreamResponse:
-    """Only a model made `from` another one, with other parameters."""
+    """Create a model `from` another one with different parameters; nothing else is supported."""
     host, body = request.app[HOST], await read_body(request, "api.CreateRequest")
     name = str(body.get("model") or body.get("name") or "")
     if not valid_name(name):
@@ -161,7 +161,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     if not source:
         return answer({"error": "neither 'from' or 'files' was specified"}, 400, V1_TYPE)
     manifest = host.tick().catalog.find(source)
-    if manifest is None:  # it tries to pull it
+    if manifest is None:  # the server tries to pull it
         return await _progress(request, body, [{"status": "pulling manifest"}, dict(NO_SUCH)])
     asked = read_options(body.get("parameters") or {}).get("num_ctx")
     fresh = make_manifest(
@@ -175,8 +175,9 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 
 async def pull(request: web.Request) -> web.StreamResponse:
-    """A tag on the disk is pulled again and is up to date; any other is not to be had. Where a
-    fault asked for it, its content is new (fact 23)."""
+    """Pull a model: an installed one is up to date, unless a fault gives it new content (fact 23);
+    any other does not exist.
+    """
     host, body = request.app[HOST], await read_body(request, "api.PullRequest")
     name = str(body.get("model") or body.get("name") or "")
     if not valid_name(name):

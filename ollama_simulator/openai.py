@@ -1,5 +1,6 @@
-"""The `/v1` of the server: OpenAI's shapes over the same scheduler. Nothing here carries a
-keep-alive or runner options (fact 13)."""
+"""The server's `/v1`: OpenAI's formats over the same scheduler, without keep-alive or runner
+options (fact 13).
+"""
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ def usage(reply: Reply) -> Body:
 
 
 class _Head:
-    """What all parts of one answer begin with."""
+    """The members that all parts of a response share."""
 
     def __init__(self, prefix: str, kind: str, asked: str) -> None:
         self.number = next(numbers)
@@ -130,10 +131,10 @@ async def _chat_events(reply: Reply, head: _Head, with_usage: bool) -> AsyncIter
     except Refused:
         if not reply.given:
             raise
-        # The real server writes the error as a part without a text, and ends without [DONE].
+        # The real server sends the error as a part without text, and ends without [DONE].
         yield event(head.row(kind) | {"model": "", "choices": [_empty_choice()]})
         return
-    if reply.ask.broken:  # fact 10: it ends without a finish and without [DONE]
+    if reply.ask.broken:  # fact 10: it ends without finish_reason and [DONE]
         return
     if reply.say.tool:
         yield part({**role, "content": "", "tool_calls": [_call(reply.say.tool, head.number)]})

@@ -1,4 +1,4 @@
-"""What a simulated model says: deterministic, and naming the model that says it."""
+"""Deterministic replies of simulated models, each naming its model."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _EXAMPLES: dict[object, object] = {
 
 
 def tokens_of(model: str, prompt: str, count: int, seed: int) -> list[str]:
-    """`count` tokens, the first one `[model] `."""
+    """Return `count` tokens; the first is `[model] `."""
     text = f"{model}|{prompt}|{seed}"
     source = random.Random(hashlib.sha256(text.encode()).digest())
     words = [f"{source.choice(WORDS)} " for _ in range(count - 1)]
@@ -59,12 +59,12 @@ def tokens_of(model: str, prompt: str, count: int, seed: int) -> list[str]:
 
 
 def json_tokens(model: str) -> list[str]:
-    """An answer in JSON mode."""
+    """Return the tokens of a reply in JSON mode."""
     return ['{"model": ', json.dumps(model), ', "ok": ', "true", "}"]
 
 
 def embedding(model: str, text: str, size: int = EMBEDDING_LENGTH) -> list[float]:
-    """A vector of length one, the same for the same text."""
+    """Return a unit vector that depends only on model and text."""
     source = random.Random(hashlib.sha256(f"{model}|{text}".encode()).digest())
     row = [source.gauss(0, 1) for _ in range(size)]
     length = sum(x * x for x in row) ** 0.5
@@ -72,13 +72,13 @@ def embedding(model: str, text: str, size: int = EMBEDDING_LENGTH) -> list[float
 
 
 def wants_tool(messages: list[dict[str, Any]]) -> bool:
-    """Whether the last message asks for the tool, in words."""
+    """Return whether the text of the last message asks for a tool call."""
     last = messages[-1] if messages else {}
     return last.get("role") == "user" and "use the tool" in text_of(last).lower()
 
 
 def tool_call(tools: object) -> dict[str, Any] | None:
-    """A call of the first tool: its name, and an example of each argument that it requires."""
+    """Return a call of the first tool with an example value for each required argument."""
     first = tools[0] if isinstance(tools, list) and tools else None
     function = first.get("function") if isinstance(first, dict) else None
     if not isinstance(function, dict):
@@ -93,7 +93,7 @@ def tool_call(tools: object) -> dict[str, Any] | None:
 
 
 def text_of(message: dict[str, Any]) -> str:
-    """A message's text, also of one made of parts."""
+    """Return the text of a message, whether it is a string or a list of parts."""
     content = message.get("content") or ""
     if isinstance(content, list):
         return " ".join(str(p.get("text", "")) for p in content if isinstance(p, dict))
@@ -101,5 +101,5 @@ def text_of(message: dict[str, Any]) -> str:
 
 
 def count_tokens(text: str) -> int:
-    """About as many as a tokenizer would find."""
+    """Estimate the number of tokens in a text."""
     return len(text) // 4 + 1

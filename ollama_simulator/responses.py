@@ -16,7 +16,7 @@ from ollama_simulator.openai import EVENTS, numbers, usage
 from ollama_simulator.server import Request, Unread
 from ollama_simulator.shapes import V1_TYPE, answer, event, read_body, stream
 
-# What a response says of settings that the simulator does not have.
+# Settings in a response that the simulator does not support.
 SETTINGS: Body = {
     "background": False,
     "frequency_penalty": 0,

@@ -1,4 +1,4 @@
-"""What the scheduler keeps: the host's figures, a request that waits, a loaded model. Pure."""
+"""The scheduler's data: a host's configuration, requests and loaded models. No I/O."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Protocol
 
 from ollama_simulator.catalog import TRAINED_CTX, Manifest
 
-# Fact 12: those that load anew when they differ.
+# Fact 12: options that reload the model when they differ.
 RUNNER_OPTIONS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap")
-# All that there are, with Go's name for the type; unknown ones are passed over.
+# All options, with Go's name for the type; unknown ones are ignored.
 OPTION_TYPES = {
     **dict.fromkeys(RUNNER_OPTIONS[:5], "integer"),
     "use_mmap": "boolean",
@@ -21,27 +21,27 @@ OPTION_TYPES = {
     "stop": "array",
 }
 DEFAULT_BATCH = 512
-LAYERS = 33  # that num_gpu counts
-ON_CPU = 0.1  # of its speed that a model keeps when none of it lies in VRAM
+LAYERS = 33  # layers, which num_gpu counts
+ON_CPU = 0.1  # share of its speed that a model keeps with none of it in VRAM
 Options = Mapping[str, int | bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The host. Sizes in bytes, rates per second, times in seconds."""
+    """A host's configuration. Sizes in bytes, rates per second, times in seconds."""
 
-    vram: int = 24_000_000_000  # 0: a host without a GPU
+    vram: int = 24_000_000_000  # 0: no GPU
     load_rate: float = 2_000_000_000
     tokens_per_s: float = 60.0
-    max_loaded: int = 0  # 0: three, as a server with one GPU or none chooses by itself
+    max_loaded: int = 0  # 0: three, the default of servers with at most one GPU
     max_queue: int = 512
-    parallel: int = 1  # replies that one model gives at a time; others wait at the model
+    parallel: int = 1  # replies that one model generates at once; other requests wait
     default_keep_alive_s: float = 300.0
-    headroom: float = 0.8  # of the free VRAM that a further model may take, else one is evicted
-    unload_s: float = 0.02  # fact 27: from the unload to really gone
+    headroom: float = 0.8  # share of the free VRAM that another model may use before one is evicted
+    unload_s: float = 0.02  # fact 27: how long an unload takes
     prompt_s: float = 0.02
     embed_s: float = 0.01
-    copy_gap_s: float = 0.0003  # fact 26: how long a copied name is empty
+    copy_gap_s: float = 0.0003  # fact 26: how long a name stays empty while it is copied
 
     @property
     def most_loaded(self) -> int:
@@ -50,10 +50,10 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a load fails: after `after_s` seconds, with this answer.
+    """A failing load: after `after_s` seconds, with this response.
 
-    `evict_all` is out of memory (fact 15): all others leave, then it is tried once more, which
-    `recovers` or fails for good.
+    `evict_all` means out of memory (fact 15): all other models are unloaded and the load is retried
+    once, which `recovers` or fails for good.
     """
 
     status: int
@@ -64,7 +64,7 @@ class Failure:
 
 
 class Fate(Protocol):
-    """What may go wrong, asked each time a load begins or an unload is asked for."""
+    """A source of failures, consulted when a load begins or an unload is requested."""
 
     def load_failure(self, name: str) -> Failure | None: ...
     def vram_share(self, name: str) -> float | None: ...
@@ -73,7 +73,7 @@ class Fate(Protocol):
 
 
 class KindFate:
-    """Nothing goes wrong."""
+    """A source of no failures."""
 
     def load_failure(self, name: str) -> Failure | None:
         return None
@@ -90,12 +90,12 @@ class KindFate:
 
 @dataclass(eq=False, slots=True)
 class Ask:
-    """One request that needs a model, from its arrival to its end: the caller's handle.
+    """A request that needs a model, from arrival to end; the caller's handle to it.
 
-    `state` goes queued → loading → waiting → running → done, failed or gone (the caller left);
-    `waiting` is at a loaded model whose places are taken. `tokens` 0 loads only. A request that
-    breaks says so in `breaks_after`: how many tokens it gives before it ends without `done`, or
-    before the connection is cut where `cuts`.
+    `state` goes queued → loading → waiting → running → done, failed or gone (the client left);
+    `waiting` means that the model is loaded but all its slots are taken. `tokens` 0 only loads.
+    `breaks_after` is how many tokens come before the reply ends without `done` or, with `cuts`,
+    before the connection is cut.
     """
 
     name: str
@@ -103,10 +103,10 @@ class Ask:
     options: Options = field(default_factory=dict)
     keep_alive_s: float | None = None
     tokens: int = 0
-    work_s: float | None = None  # instead of tokens and their rate
+    work_s: float | None = None  # seconds, instead of tokens and their rate
     asked_at: float = 0.0
     state: str = "queued"
-    reason: str = ""  # of the end: load, unload, stop, length
+    reason: str = ""  # done_reason: load, unload, stop, length
     status: int = 200
     error: str = ""
     running_at: float = math.inf
@@ -116,8 +116,8 @@ class Ask:
     prompt_s: float = 0.0
     breaks_after: int | None = None
     cuts: bool = False
-    cut: bool = False  # the connection broke: no answer, or none that ends
-    failure: Failure | None = None  # of its first attempt, when it is tried again
+    cut: bool = False  # the connection broke before or during the response
+    failure: Failure | None = None  # its first attempt, if it is retried
     on_change: Callable[[], None] | None = None
 
     @property
@@ -126,21 +126,21 @@ class Ask:
 
     @property
     def broken(self) -> bool:
-        """Fact 10: answered with 200, but never done."""
+        """Return whether the reply has status 200 but never ends with `done` (fact 10)."""
         return self.breaks_after is not None and not self.cuts
 
     @property
     def said(self) -> int:
-        """Tokens that it gives before it ends."""
+        """Return the number of tokens before the reply ends."""
         return self.tokens if self.breaks_after is None else self.breaks_after
 
     @property
     def load_s(self) -> float:
-        """Seconds until a runner took it, its load and its waiting for that."""
+        """Return the seconds from arrival until a runner took the request: waiting and loading."""
         return max(0.0, self.running_at - self.asked_at) if self.running_at < math.inf else 0.0
 
     def due_at(self, token: int) -> float:
-        """When token number `token` comes, counted from 1. Infinity while it does not run."""
+        """Return when token number `token`, counted from 1, is due; infinity if not running."""
         if not self.tokens_per_s:
             return self.started_at
         return self.started_at + self.prompt_s + token / self.tokens_per_s
@@ -153,10 +153,10 @@ class Ask:
 
 @dataclass(eq=False, slots=True)
 class Runner:
-    """A model in memory, keyed by its file (fact 21). Sizes in bytes, times in seconds.
+    """A model in memory, identified by its file (fact 21). Sizes in bytes, times in seconds.
 
-    `name` is that by which it was loaded first. `expires_at` is what `/api/ps` shows: it stands
-    still while requests run, and only `timer_at` makes the runner leave.
+    `name` is the one it was first loaded by. `expires_at` is what `/api/ps` shows: it does not
+    change while requests run, and only `timer_at` unloads the runner.
     """
 
     name: str
@@ -167,9 +167,9 @@ class Runner:
     size_vram: int
     tokens_per_s: float
     keep_alive_s: float
-    ready_at: float = math.inf  # while it loads: when that ends, well or badly
+    ready_at: float = math.inf  # while loading: when that ends, successfully or not
     failure: Failure | None = None
-    expires_at: float | None = None  # None until it was idle for the first time
+    expires_at: float | None = None  # None until first idle
     timer_at: float = math.inf
     leaves_at: float = math.inf
     dead: bool = False
@@ -180,28 +180,28 @@ class Runner:
         return self.leaves_at < math.inf
 
     def shown_expiry(self, now: float) -> float:
-        """Before it was idle for the first time, the server shows now plus its duration."""
+        """Return the expiry shown: until the runner is first idle, now plus its keep-alive."""
         return now + self.keep_alive_s if self.expires_at is None else self.expires_at
 
 
 def resident_bytes(manifest: Manifest, num_ctx: int) -> int:
-    """A runner takes more than its file: buffers, and a context that grows with both.
+    """Estimate a runner's memory: its file, buffers, and a context that grows with both.
 
-    Fitted to what was measured: 1 MB, 0.4 GB and 2.5 GB files, 1024 and 2048 tokens, within 2 %.
+    Fitted to measurements: 1 MB, 0.4 GB and 2.5 GB files, 1024 and 2048 tokens, within 2 %.
     """
     return round(manifest.size * 1.06 + num_ctx * 3.27 * math.sqrt(manifest.size)) + 120_000
 
 
 def effective_ctx(options: Options, manifest: Manifest) -> int:
-    """Tokens of context: asked for, or the model's own; never more than it was trained with."""
+    """Return the context length: the requested or the model's own, at most the trained one."""
     asked = int(options.get("num_ctx") or manifest.num_ctx)
     return max(4, min(asked, TRAINED_CTX))
 
 
 def reloads(ask: Ask, runner: Runner) -> bool:
-    """Fact 12: whether the request's runner options differ from those that it was loaded with.
+    """Return whether a request's runner options require a reload (fact 12).
 
-    An absent option means its default, except `num_gpu`: without it, any placement will do.
+    An absent option means its default, except `num_gpu`: without it, any placement is fine.
     """
     if effective_ctx(ask.options, ask.manifest) != runner.num_ctx:
         return True

@@ -1,4 +1,4 @@
-"""One simulated server, without HTTP: its disk, its scheduler, its faults. Pure.
+"""One simulated server without HTTP: its disk, its scheduler, its faults. No I/O.
 
 A simulation drives it directly with simulated time:
 
@@ -9,9 +9,9 @@ A simulation drives it directly with simulated time:
         server.advance(server.next_event_at())
     server.ps()[0].name  # "mid-a:latest"
 
-A caller that goes away calls `abandon(ask)`. Requests that the server refuses at once raise
+A caller that disconnects calls `abandon(ask)`. Requests that the server refuses at once raise
 `Refused`; those that fail later end in state `failed`, with `status` and `error`, or with `cut`
-where the connection breaks without an answer.
+if the connection breaks without a response.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from ollama_simulator.runner import (
     effective_ctx,
 )
 
-DEFAULT_TOKENS = 24  # of a reply that nobody limits
-MAX_CONTEXTS = 10  # a reply is cut at so many times its context, as the real server does
+DEFAULT_TOKENS = 24  # tokens of a reply without a limit
+MAX_CONTEXTS = 10  # a reply is cut at this many times its context, as on the real server
 
 
 class Refused(Exception):
-    """The server answers with an error: `status` and `text`."""
+    """An error response: `status` and `text`."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
@@ -45,16 +45,16 @@ class Refused(Exception):
 
 
 class Unread(Refused):
-    """Refused by the reader of the body, before anything else has seen it."""
+    """An error in the body, found before anything else is checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one request wants of a model.
+    """A request to a model.
 
-    `kind` is generate, chat, embed or embeddings. `empty` has nothing to say: it loads, or unloads
-    where `keep_alive` is 0. `keep_alive` and `options` are as in the body. `tokens` is how many to
-    say, None for as many as it likes. No simulated model can `think` before it answers.
+    `kind` is generate, chat, embed or embeddings. `empty` means no prompt: it only loads, or
+    unloads if `keep_alive` is 0. `keep_alive` and `options` are as in the body. `tokens` is how
+    many to generate, None for no limit. Simulated models do not support `think`.
     """
 
     model: str
@@ -68,7 +68,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """One row of `/api/ps`: bytes, tokens, and seconds of the simulation."""
+    """A row of `/api/ps`: sizes in bytes, context in tokens, times in simulated seconds."""
 
     name: str
     digest: str
@@ -80,7 +80,7 @@ class Resident:
 
 
 class Server:
-    """See the module. All times are seconds, those of `advance`."""
+    """A simulated server; see the module. Times are seconds on the clock of `advance`."""
 
     def __init__(self, config: Config | None = None, now: float = 0.0) -> None:
         self.config = config or Config()
@@ -104,7 +104,7 @@ class Server:
     # -- requests
 
     def submit(self, request: Request) -> Ask:
-        """Give it to the scheduler, now. Raises `Refused`."""
+        """Submit a request to the scheduler. Raises `Refused`."""
         keep_alive = read_keep_alive(request.keep_alive)
         manifest = self.resolve(request.model, request.kind)
         name = self.catalog.known(request.model)
@@ -140,8 +140,9 @@ class Server:
                 ask.cuts = kind == "cut_stream"
 
     def resolve(self, name: str, kind: str = "generate") -> Manifest:
-        """What the name means now. Raises `Refused` in the words that this kind of request gets
-        (fact 15)."""
+        """Return the manifest that a name means now. Raises `Refused` with the message for this
+        kind of request (fact 15).
+        """
         if not name:
             texts = {"chat": ("model is required", 400), "embeddings": ("model is required", 400)}
             raise Refused(*texts.get(kind, ("model '' not found", 404)))
@@ -157,13 +158,13 @@ class Server:
         return manifest
 
     def abandon(self, ask: Ask) -> None:
-        """The caller went away (fact 9)."""
+        """Drop the request of a disconnected client (fact 9)."""
         self.machine.abandon(ask)
 
     # -- the disk
 
     def copy(self, source: str, destination: str) -> float:
-        """Facts 21, 26. Gives the seconds during which the destination is empty."""
+        """Copy a model (facts 21, 26); return for how many seconds the destination is empty."""
         for what, name in (("source", source), ("destination", destination)):
             if not valid_name(name):
                 raise Refused(f'{what} "{name}" is invalid', 400)
@@ -174,7 +175,7 @@ class Server:
         return float(gap)
 
     def delete(self, name: str) -> None:
-        """Fact 24. Raises `Refused`."""
+        """Delete a name (fact 24). Raises `Refused`."""
         if not name:
             raise Refused("model is required", 400)
         if not valid_name(name):
@@ -182,10 +183,10 @@ class Server:
         if not self.catalog.delete(name):
             raise Refused(f"model '{name}' not found", 404)
 
-    # -- what is loaded, and what befalls it
+    # -- loaded models and failures
 
     def ps(self) -> list[Resident]:
-        """As `/api/ps` gives it, the longest to stay first."""
+        """Return the rows of `/api/ps`, latest expiry first."""
         return [
             Resident(
                 r.name, r.manifest.digest, r.size, r.size_vram, r.num_ctx, expires_at, r.manifest
@@ -194,7 +195,7 @@ class Server:
         ]
 
     def do(self, act: Fault) -> bool:
-        """Let an act of fate happen now; False if there is no such model."""
+        """Perform an act; return False if there is no such model."""
         tag = str(act.fields.get("tag", ""))
         match act.kind:
             case "restart":
@@ -216,16 +217,16 @@ class Server:
     # -- time
 
     def next_event_at(self) -> float:
-        """When something happens by itself next; infinity if nothing will."""
+        """Return the time of the next event; infinity if there is none."""
         return self.machine.next_event_at()
 
     def advance(self, to: float) -> None:
-        """Move time to `to`, letting all happen that happens until then."""
+        """Advance time to `to`, processing all events until then."""
         self.machine.advance(to)
 
 
 def read_keep_alive(value: object) -> float | None:
-    """Seconds; None where the request says nothing. Raises `Refused` (fact 7)."""
+    """Return a keep-alive in seconds, None if absent. Raises `Refused` (fact 7)."""
     if value is None:
         return None
     try:
@@ -235,7 +236,7 @@ def read_keep_alive(value: object) -> float | None:
 
 
 def read_options(options: Mapping[str, object]) -> dict[str, int | bool]:
-    """The runner options among them. Raises `Refused` for any option of the wrong type."""
+    """Return the runner options. Raises `Refused` for any option of the wrong type."""
     found: dict[str, int | bool] = {}
     for name, kind in OPTION_TYPES.items():
         value = options.get(name)

@@ -1,4 +1,4 @@
-"""Listening: one port, that can fall silent for a while and come back."""
+"""A listening port that can be closed and reopened."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ollama_simulator.host import Host
 
 
 class Listener:
-    """The port of one host."""
+    """The listener on a host's port."""
 
     def __init__(self, host: Host, address: str) -> None:
-        # A client that goes away cancels its handler, and so its load (fact 9).
+        # A client that disconnects cancels its handler, and so its load (fact 9).
         self._runner = web.AppRunner(make_app(host), handler_cancellation=True, access_log=None)
         self.address, self.port = address, 0
         self._back: asyncio.Task[None] | None = None
         host.refuse = self.refuse
 
     async def start(self, port: int) -> None:
-        """Begin to listen. Raises OSError where the port is taken."""
+        """Start listening. Raises OSError if the port is in use."""
         await self._runner.setup()
         await self._listen(port)
         self.port = self._runner.addresses[0][1]
@@ -31,7 +31,7 @@ class Listener:
         await web.TCPSite(self._runner, self.address, port, reuse_address=True).start()
 
     async def refuse(self, seconds: float, spare: asyncio.BaseTransport | None) -> None:
-        """Cut every connection but the spared one, and listen again after `seconds`."""
+        """Cut every connection except `spare`, and listen again after `seconds`."""
         if self._back is not None:
             self._back.cancel()
         if seconds:
@@ -57,7 +57,7 @@ class Listener:
 
 
 async def serve(host: Host, address: str, port: int) -> int:
-    """Serve until a signal ends it. Gives the exit code."""
+    """Serve until a signal arrives; return the exit code."""
     listener = Listener(host, address)
     try:
         await listener.start(port)

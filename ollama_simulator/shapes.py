@@ -1,4 +1,4 @@
-"""Answers and bodies in the forms that both `/api` and `/v1` use."""
+"""Request and response bodies in the formats that `/api` and `/v1` share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ollama_simulator.server import Refused, Unread
 
 API_TYPE = "application/json; charset=utf-8"
 V1_TYPE = "application/json"
-# Fact 25: what the type of an error under /v1 is.
+# Fact 25: the `type` of an error under /v1, by status.
 V1_KINDS = {400: "invalid_request_error", 404: "not_found_error"}
 
 
@@ -23,7 +23,7 @@ def answer(value: Any, status: int = 200, content_type: str = API_TYPE) -> web.R
 
 
 def error_body(text: str, status: int, path: str) -> Body:
-    """Fact 25: one shape under `/api`, another under `/v1`."""
+    """Return an error in the format of `/api` or of `/v1` (fact 25)."""
     if not path.startswith("/v1/"):
         return {"error": text}
     kind = V1_KINDS.get(status, "api_error")
@@ -31,7 +31,9 @@ def error_body(text: str, status: int, path: str) -> Body:
 
 
 def error(refused: Refused, path: str) -> web.Response:
-    """Under `/v1` the type has a charset only where the body itself was refused."""
+    """Return an error response. Under `/v1` the content type has a charset only for unreadable
+    bodies.
+    """
     late = path.startswith("/v1/") and not isinstance(refused, Unread)
     body = error_body(refused.text, refused.status, path)
     return answer(body, refused.status, V1_TYPE if late else API_TYPE)
@@ -42,12 +44,12 @@ def plain(text: str, status: int) -> web.Response:
 
 
 async def read_body(request: web.Request, struct: str) -> Body:
-    """The body, whatever its content type. Raises `Unread` in the server's words."""
+    """Parse the body, ignoring its content type. Raises `Unread` with the server's message."""
     raw = (await request.read()).decode("utf-8", "surrogateescape")
     try:
         return read_json(raw, struct)
     except BadBody as exc:
-        # Under /v1 an empty body is told in the words of the reader itself.
+        # Under /v1 the error for an empty body comes from the JSON reader itself.
         empty = request.path.startswith("/v1/") and not raw.strip()
         raise Unread("EOF" if empty else str(exc), 400) from exc
 
@@ -55,8 +57,9 @@ async def read_body(request: web.Request, struct: str) -> Body:
 async def stream(
     request: web.Request, parts: AsyncIterator[bytes], content_type: str
 ) -> web.StreamResponse:
-    """Send parts as they come. Until the first there are no headers, so what goes wrong before it
-    still has a status of its own."""
+    """Send parts as they come. The headers wait for the first part, so that earlier errors can have
+    their own status.
+    """
     first = await anext(parts, b"")
     response = web.StreamResponse(headers={"Content-Type": content_type})
     await response.prepare(request)
@@ -69,11 +72,11 @@ async def stream(
 
 
 def line(value: Body) -> bytes:
-    """One line of NDJSON."""
+    """Return one line of NDJSON."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def event(value: Body, name: str = "") -> bytes:
-    """One server-sent event."""
+    """Return one server-sent event."""
     head = f"event: {name}\n".encode() if name else b""
     return head + b"data: " + line(value) + b"\n"

@@ -1,4 +1,4 @@
-"""`/api/generate`, `/api/chat` and the embeddings: shapes and texts as recorded."""
+"""`/api/generate`, `/api/chat` and the embeddings; formats and texts as recorded."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
 async def _talk(
     request: web.Request, body: Body, say: Say, kind: str, row: Row
 ) -> web.StreamResponse:
-    """Load, unload or answer, as the request means: one flow for both."""
+    """Load, unload or reply, as requested; shared by generate and chat."""
     options = body.get("options") or {}
     empty = not (body.get("messages") if kind == "chat" else say.prompt)
     limit = say.limit(options.get("num_predict"))
@@ -74,7 +74,9 @@ async def _talk(
 
 
 async def _check_format(reply: Reply, wanted: object) -> None:
-    """A format that is none is noticed by the runner, so the model is loaded. Raises `Refused`."""
+    """Raise `Refused` for an invalid format. Only the runner checks it, so the model is loaded by
+    then.
+    """
     if not wanted or wanted == "json" or isinstance(wanted, dict):
         return
     await reply.turn.until("running")
@@ -104,7 +106,7 @@ async def _lines(reply: Reply, row: Row) -> AsyncIterator[bytes]:
             raise
         yield line({"error": exc.text})  # too late for a status
         return
-    if reply.ask.broken:  # fact 10: it ends, and that is all
+    if reply.ask.broken:  # fact 10: it just ends
         return
     if say.tool:
         yield line(_with_tool(row(say.asked, ""), say))
@@ -139,7 +141,7 @@ async def embed(request: web.Request) -> web.Response:
 
 
 async def embedded(request: web.Request, body: Body, keep_alive: object) -> Body:
-    """The answer of `/api/embed`. Raises `Refused` or `ConnectionCut`."""
+    """Return the response to `/api/embed`. Raises `Refused` or `ConnectionCut`."""
     asked, texts = str(body.get("model") or ""), _texts(body.get("input"))
     wish = Request(asked, "embed", not texts, keep_alive, body.get("options") or {})
     async with request.app[HOST].turn(wish) as turn:
@@ -162,7 +164,7 @@ async def embedded(request: web.Request, body: Body, keep_alive: object) -> Body
 
 
 async def embeddings(request: web.Request) -> web.Response:
-    """The older form: one prompt, one vector, no figures."""
+    """Answer the older endpoint: one prompt, one vector, no statistics."""
     body = await read_body(request, "api.EmbeddingRequest")
     asked, prompt = str(body.get("model") or ""), str(body.get("prompt") or "")
     options = body.get("options") or {}

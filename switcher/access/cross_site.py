@@ -11,7 +11,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def is_cross_site(headers: Mapping[str, str], host: str, secure: bool) -> bool:
-    """Whether a browser marks this request as sent by another site's page.
+    """Return whether a browser marks this request as sent by another site's page.
 
     A browser sends our cookie with such a request, so a cookie alone proves no intent. Clients
     that are no browsers send neither of the two headers and pass.

@@ -41,7 +41,7 @@ def with_fallbacks(pattern: URLPattern) -> URLPattern:
 
 def _not_allowed(request: HttpRequest, allow: str) -> HttpResponse:
     allowed = sorted(allow.split(", "))
-    text = f"This address takes {' or '.join(allowed)}."
+    text = f"This address accepts {' or '.join(allowed)}."
     response = problems.render(request, Problem("method-not-allowed", text))
     response["Allow"] = ", ".join(allowed)
     return response
@@ -55,7 +55,7 @@ def unknown(request: HttpRequest, **_: Any) -> HttpResponse:
 
 
 def is_ours(request: HttpRequest) -> bool:
-    """Whether the request is one to the API, and not for a page."""
+    """Return whether the request is one to the API, and not for a page."""
     return request.path.startswith("/ollama/") or request.path in {"/health", "/audit/export"}
 
 

@@ -259,7 +259,7 @@ def _accepted(row: SwitchDetail, response: HttpResponse) -> Any:
 
 
 def _waits(request: HttpRequest, body: SwitchBody) -> bool:
-    """Whether to wait for the end. The body's `wait` goes before the header, which is only a
+    """Return whether to wait for the end. The body's `wait` goes before the header, which is only a
     preference (RFC 7240)."""
     if body.wait is not None:
         return body.wait

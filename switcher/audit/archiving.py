@@ -301,7 +301,7 @@ def record_archived(file: ArchiveFile, hosts: dict[str, Any], actor: Actor, cloc
 
 
 def _is_archived_left() -> bool:
-    """Whether archived entries are still in the database."""
+    """Return whether archived entries are still in the database."""
     return LedgerRow.objects.filter(seq__lte=last_archived()).exists()
 
 

@@ -53,12 +53,12 @@ KEY_MADE = "audit.key-made"
 # at most 60 s apart.
 SIGN_AFTER = timedelta(seconds=45)
 
-# Any number that nothing else in this database locks by.
+# Any lock number that nothing else in this database uses.
 _SIGN_LOCK = 0x5377_6974_6B65
 
 
 class TrailBroken(SwitcherError):
-    """What is stored does not follow from what was signed. Nothing is signed over it."""
+    """The stored entries do not follow from what was signed, so nothing more is signed."""
 
     code = "trail-broken"
 
@@ -81,7 +81,9 @@ def _raising_key_unusable() -> Iterator[None]:
 
 
 def is_remembered() -> bool:
-    """Whether anything was ever signed, by the file beside the key: the database may deny it."""
+    """Return whether anything was ever signed, according to the file next to the key: the database
+    could have lost it.
+    """
     try:
         return bool(key_files().remembered())
     except KeyRefused:
@@ -89,7 +91,7 @@ def is_remembered() -> bool:
 
 
 def is_due(clock: Clock = system) -> bool:
-    """Whether there is something to sign now: a switch has ended, or entries have waited long."""
+    """Return whether to sign now: a switch has ended, or entries have waited long enough."""
     last = newest_checkpoint()
     size = last.size if last is not None else 0
     if size > newest_seq():
@@ -108,7 +110,7 @@ def is_due(clock: Clock = system) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Signed:
-    """What was signed last: its checkpoint and tree, and the hash that the next entry follows."""
+    """The last signed state: its checkpoint, its tree, and the hash that the next entry follows."""
 
     checkpoint: Checkpoint | None
     tree: Tree
@@ -116,8 +118,9 @@ class _Signed:
 
 
 def sign(clock: Clock = system) -> Checkpoint | None:
-    """Sign what was appended since the last checkpoint; return None if there is nothing, or if
-    another process has signed meanwhile. Raises TrailBroken, KeyUnusable, TrailUnreadable."""
+    """Sign the entries since the last checkpoint; return None if there are none, or if another
+    process has signed them meanwhile. Raises TrailBroken, KeyUnusable, TrailUnreadable.
+    """
     while True:
         archived = last_archived()
         try:
@@ -190,7 +193,7 @@ def _signed_head(tree: Tree) -> bytes:
     signed.
 
     The smallest peak of the tree ends with that entry, so only the entries under that peak are read
-    again: on average as many as the tree is high.
+    again: on average as many as the tree has levels.
     """
     if not tree.size:
         return GENESIS
@@ -232,7 +235,7 @@ def _store(files: KeyFiles, last: Checkpoint | None, tree: Tree, clock: Clock) -
             return None  # Lost race: another process has signed.
         key, recorded = _current_key(files), _recorded_key()
         if recorded is None or recorded.seq > tree.size:
-            return None  # Changed meanwhile: a new key signs nothing from before its entry.
+            return None  # Changed meanwhile: a new key signs nothing older than its entry.
         made = Checkpoint.objects.create(
             size=tree.size,
             note=key.checkpoint(tree.size, tree.root()),
@@ -247,8 +250,9 @@ def _store(files: KeyFiles, last: Checkpoint | None, tree: Tree, clock: Clock) -
 
 
 def _lock() -> None:
-    """Be alone in signing and in changing the key until the transaction ends. On SQLite every
-    transaction that writes is alone."""
+    """Keep other processes from signing or changing the key until the transaction ends. SQLite
+    allows only one writing transaction anyway.
+    """
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_SIGN_LOCK])
@@ -283,8 +287,8 @@ def _current_key(files: KeyFiles) -> SigningKey:
         return _recorded_key_of(files)
     except KeyExchanged:
         pass
-    # Lost race: a key is being made or changed, file by file. Under the lock only the last step of
-    # that can be missing, and whoever comes first takes it.
+    # Lost race: a key is being made or changed, file by file. Under the lock only its last step can
+    # be missing, and the first process to come along takes it.
     with transaction.atomic():
         _lock()
         _finish_rotation(files, _recorded_key())
@@ -308,7 +312,7 @@ def _finish_rotation(files: KeyFiles, recorded: _RecordedKey | None) -> bool:
 
 
 def _prepare_key(files: KeyFiles, clock: Clock) -> None:
-    """Make the first key when it is first needed; finish a rotation that a crash cut short."""
+    """Make the first key when it is needed; finish a rotation that a crash interrupted."""
     if _recorded_key() is not None and not files.next.exists():
         return
     with writing():

@@ -1,7 +1,7 @@
 """Prove that an entry is in a checkpoint, by the hashes that lead from it to the signed root.
 
 The work is bounded, however many entries there are: a proof reads the block of 256 entries around
-the entry, the newest block, and the stored subtrees beside the path to the root.
+the entry, the newest block, and the stored subtrees next to the path to the root.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from switcher.audit.subtrees import (
 from switcher.audit.verifier.switchboard_verify import BadNote, Note, fold, leaf, node
 from switcher.models import LedgerRow, Subtree
 
-# How many blocks may be read for one proof if their subtrees are not stored yet.
+# How many blocks whose subtrees are not stored yet may be read for one proof.
 MAX_BLOCKS = 256
 
 
@@ -49,8 +49,9 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether the hash is that of the body and leads to the root in the note. The signature of
-        the note is not checked."""
+        """Return whether the body's hash leads to the root in the note, without checking the note's
+        signature.
+        """
         try:
             root = fold(self.hash, self.seq - 1, self.size, self.hashes)
             return leaf(self.prev, self.body) == self.hash and root == Note.parse(self.note).root
@@ -85,8 +86,9 @@ def proof_of(seq: int) -> Proof:
 
 
 class Prover:
-    """Makes proofs for a tree of `size` entries. Proofs of entries in order cost little: a block is
-    read once, and all entries of a block share what is above it."""
+    """Makes proofs for a tree of `size` entries. Proving entries in order is cheap: each block is
+    read once, and its entries share the hashes above it.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -115,7 +117,7 @@ class Prover:
         return [join([self._subtree(place, stored) for place in found]) for found in places]
 
     def _subtree(self, place: Place, stored: dict[Place, bytes]) -> bytes:
-        """Return a full subtree: as it is stored, or made from its parts."""
+        """Return the hash of a full subtree, stored or computed from its parts."""
         found = stored.get(place) or self._known.get(place)
         if found is not None:
             return found
@@ -124,7 +126,9 @@ class Prover:
             leaves = (index << level, index + 1 << level)
             return _join_parts(self._block(leaves[0] >> BLOCK_LEVEL), leaves)
         if (1 << level - BLOCK_LEVEL) > self._blocks_left:
-            raise NoProof("The server is still putting together what proofs are made from.")
+            raise NoProof(
+                "The server is still preparing the data for proofs. Try again in a moment."
+            )
         left, right = (level - 1, 2 * index), (level - 1, 2 * index + 1)
         stored = _stored((left, right))
         return node(self._subtree(left, stored), self._subtree(right, stored))
@@ -147,7 +151,7 @@ def _join_parts(nodes: dict[Place, bytes], span: Span) -> bytes:
     try:
         return join([nodes[place] for place in parts(*span)])
     except KeyError as exc:
-        raise NoProof("An entry beside it is missing.") from exc
+        raise NoProof("A neighbouring entry is missing.") from exc
 
 
 def _stored(places: Iterable[Place]) -> dict[Place, bytes]:

@@ -29,7 +29,7 @@ class ReviewMark(NamedTuple):
     note: str
 
     def is_same(self, other: ReviewMark) -> bool:
-        """Whether a row is what an entry records."""
+        """Return whether a row is what an entry records."""
         apart = abs(self.at - other.at)
         return self[:2] == other[:2] and self.note == other.note and apart <= _MAX_APART
 

@@ -84,7 +84,7 @@ def index_words(using: str = "default") -> None:
 
 
 def _has_reasons(cursor: Any) -> bool:
-    """Whether the table has what is indexed; an earlier version's has not."""
+    """Return whether the table has what is indexed; an earlier version's has not."""
     return {"seq", "reason"} <= columns_of(cursor, ENTRY)
 
 

@@ -1,7 +1,7 @@
-"""The gateway: OpenAI's and Ollama's APIs, answered by what is active on a host.
+"""The gateway: OpenAI's and Ollama's APIs, answered by a host's models.
 
 A bare ASGI application and not a Django view: measured with 64 clients and a chunk each
-millisecond, a view passes less than half as many requests and adds a quarter of a second to each.
+millisecond, a view handles less than half as many requests and adds a quarter of a second to each.
 """
 
 from __future__ import annotations
@@ -121,9 +121,9 @@ async def _read(head: RequestHead, receive: Receive) -> ParsedRequest:
 
 @contextmanager
 def _metered(key: KeyFacts | None) -> Iterator[RequestUsage]:
-    """Hold a request to its key's limits and count it. Raises GatewayError 429.
+    """Enforce the key's limits on a request and count it. Raises GatewayError 429.
 
-    A client that disconnects is no error.
+    A disconnecting client is not counted as an error.
     """
     usage, meter = RequestUsage(key), route_cache.current().meter
     meter.enter(key, asyncio.get_running_loop().time())
@@ -140,6 +140,6 @@ def _metered(key: KeyFacts | None) -> Iterator[RequestUsage]:
 
 def _check_method(head: RequestHead, *methods: str) -> None:
     if head.method not in methods:
-        text = f"This address takes {' or '.join(methods)}."
+        text = f"This address accepts {' or '.join(methods)}."
         headers = [("allow", ", ".join(methods))]
         raise GatewayError(405, "method_not_allowed", text, headers=headers)

@@ -1,5 +1,5 @@
-"""Who may use the gateway: holders of an API key and signed-in staff; on this machine, if the
-settings open it, anyone.
+"""Who may use the gateway: holders of an API key, signed-in staff and, if the settings allow it,
+anyone on this machine.
 
 Checked without Django's middleware, which would cost more than everything else together.
 """
@@ -26,7 +26,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def check_origin(head: RequestHead) -> None:
-    """Refuse a server name that is not ours, and requests from another site's page.
+    """Refuse requests for another server name, or from another site's page.
 
     The name matters most on loopback: a page whose own name was made to resolve to 127.0.0.1
     (DNS rebinding) would otherwise reach us as its own site. Raises GatewayError 400 or 403.
@@ -48,7 +48,7 @@ def _is_our_name(server_name: str, allowed: tuple[str, ...]) -> bool:
 
 
 async def authenticate(head: RequestHead, manage: bool = False) -> KeyFacts | None:
-    """Return the client's key; None for clients that need none.
+    """Return the client's key; None if the client needs none.
 
     `manage` asks for the right to change what is on a host. Raises GatewayError 401 or 403.
     """
@@ -68,9 +68,9 @@ async def authenticate(head: RequestHead, manage: bool = False) -> KeyFacts | No
 
 
 def _token(head: RequestHead) -> str:
-    """Return the client's key; empty if it sends none of ours.
+    """Return the client's key; empty if it sends none of Switchboard's.
 
-    OpenAI's and Ollama's clients send some word even to servers that need no key.
+    OpenAI's and Ollama's clients send a placeholder even to servers that need no key.
     """
     scheme, _, bearer = head.headers.get("authorization", "").partition(" ")
     token = bearer.strip() if scheme.lower() == "bearer" else head.headers.get("x-api-key", "")
@@ -80,7 +80,7 @@ def _token(head: RequestHead) -> str:
 async def _find_key(token: str, head: RequestHead) -> KeyFacts:
     digest = digest_of(token)
     key = (await fresh_routes()).keys.get(digest)
-    if key is None:  # perhaps it was made a moment ago
+    if key is None:  # it may be brand-new
         key = (await fresh_routes(as_of_now=True)).keys.get(digest)
     if key is None or not key.is_valid_at(datetime.now(UTC)):
         await record_refused_key(token, head.client_address, head.headers.get("user-agent", ""))

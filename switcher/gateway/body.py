@@ -14,8 +14,8 @@ from switcher.gateway.errors import GatewayError
 from switcher.gateway.response import Receive
 
 MAX_BYTES = 20_000_000
-# Small values take many times their bytes in memory, and nobody else is served while they are
-# parsed: for this many, some 0.2 s.
+# Small values take up many times their size in memory, and parsing blocks all other requests: for
+# about 0.2 s with this many values.
 MAX_VALUES = 500_000
 NEVER_FORWARDED = frozenset({"model", "keep_alive"})  # see ParsedRequest.dropped
 # Fact 12: the options that a profile may set, one of newer servers, and those of older ones.
@@ -64,20 +64,20 @@ class ParsedRequest:
             self.values["options"] = {name: o[name] for o in options for name in o}
 
     def streams(self, default: bool) -> bool:
-        """Whether the client wants the reply in parts."""
+        """Return whether the client wants the reply in parts."""
         stream = self.values.get("stream")
         return stream if isinstance(stream, bool) else default
 
     def wants_usage(self) -> bool:
-        """Whether the client asked for the token counts at the end of its stream."""
+        """Return whether the client asked for the token counts at the end of its stream."""
         options = self.values.get("stream_options")
         return isinstance(options, dict) and options.get("include_usage") is True
 
     def dropped(self) -> list[str]:
-        """Return the names of what is not forwarded, as the client wrote them.
+        """Return the names of the members that are not forwarded, as the client wrote them.
 
-        A keep-alive would replace the one that the switch set (fact 13), and a runner option would
-        reload the model for everyone (fact 12).
+        A keep-alive would override the switch's (fact 13), and a runner option would reload the
+        model for everyone (fact 12).
         """
         names = ["keep_alive"] if "keep_alive" in self.values else []
         options = self.values.get("options")
@@ -94,7 +94,7 @@ class ParsedRequest:
         """Return the body for the model `tag`, with the options that it is loaded with.
 
         All other members keep their exact text: writing parsed values again would change numbers,
-        escapes and doubled names. `add_usage` asks for the token counts at the end of the stream.
+        escapes and duplicate names. `add_usage` asks for the token counts at the end of the stream.
         """
         replaced: dict[str, Any] = {"model": tag}
         options = self.values.get("options")
@@ -122,7 +122,7 @@ def _reloads(options: object) -> bool:
 def parse(body: bytes) -> ParsedRequest:
     """Parse a JSON object member by member. Raises GatewayError 400 or 413."""
     # Each value but the first follows a comma or opens a list or an object. These characters count
-    # inside strings too: a string with that many of them is no prompt that a model could read.
+    # inside strings too: no prompt that a model could read has that many of them.
     if sum(body.count(sign) for sign in (b",", b"[", b"{")) > MAX_VALUES:
         text = f"A body has at most {MAX_VALUES:,} values."
         raise GatewayError(413, "body_too_large", text)

@@ -1,5 +1,5 @@
 """Translates OpenAI's completions and embeddings to and from Ollama's own API, for profiles with
-runner options. See translate, which does the same for chats, for the reason."""
+runner options. The reason is given in `translate`, which does the same for chats."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ _MAPPED_MEMBERS = {
 
 
 def unmapped_members(endpoint: Endpoint, values: Mapping[str, Any]) -> list[str]:
-    """Return the members that Ollama's own API cannot be asked for, besides those that are never
-    forwarded (ParsedRequest.dropped). A member that is null asks for nothing."""
+    """Return the members that Ollama's own API has no equivalent for, apart from those that are
+    never forwarded (ParsedRequest.dropped). Null members are ignored.
+    """
     mapped = _MAPPED_MEMBERS[endpoint.task] | {"keep_alive", "options"}
     names = [name for name, value in values.items() if value is not None and name not in mapped]
     options = values.get("options")
@@ -44,9 +45,9 @@ def unmapped_members(endpoint: Endpoint, values: Mapping[str, Any]) -> list[str]
 def to_ollama(
     endpoint: Endpoint, values: Mapping[str, Any], choice: ModelChoice
 ) -> tuple[str, bytes, ChatTranslator]:
-    """Return path, body and translator for a request of OpenAI's that has to name runner options.
+    """Return path, body and translator for an OpenAI request that needs runner options.
 
-    Raises GatewayError 400 if Ollama's own API has no such request.
+    Raises GatewayError 400 if Ollama's own API has no equivalent.
     """
     stream_options = values.get("stream_options")
     include_usage = isinstance(stream_options, dict) and bool(stream_options.get("include_usage"))
@@ -105,7 +106,7 @@ def _is_list_of_texts(value: object) -> bool:
 
 
 class CompletionTranslator(ChatTranslator):
-    """Translates a reply of /api/generate to a text_completion."""
+    """A translator from a reply of /api/generate to a text_completion."""
 
     id_prefix = "cmpl"
     whole_object = part_object = "text_completion"
@@ -116,7 +117,7 @@ class CompletionTranslator(ChatTranslator):
 
 
 class EmbeddingsTranslator(ChatTranslator):
-    """Translates a reply of /api/embed to a list of embeddings."""
+    """A translator from a reply of /api/embed to a list of embeddings."""
 
     def __init__(self, model: str, as_base64: bool) -> None:
         super().__init__(model)

@@ -1,4 +1,4 @@
-"""End the work on a request as soon as its client disconnects."""
+"""Ends the work on a request as soon as its client disconnects."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from switcher.gateway.response import Receive
 
 
 class ClientDisconnected(Exception):
-    """The client has closed its connection: nobody reads a response."""
+    """The client has closed its connection, so nobody will read a response."""
 
 
-# Cancels a request whose client disconnected. A server that stops cancels without a message.
+# Cancels a request whose client disconnected. A stopping server cancels without a message.
 DISCONNECT_REASON = "the client disconnected"
 
 

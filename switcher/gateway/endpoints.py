@@ -8,7 +8,7 @@ from enum import Enum, StrEnum
 
 
 class ApiStyle(StrEnum):
-    """Whose API a path belongs to. It decides the form of an error (fact 25)."""
+    """Whose API a path belongs to. It decides the format of errors (fact 25)."""
 
     OPENAI = "openai"
     OLLAMA = "ollama"
@@ -34,7 +34,7 @@ class StreamTerminator(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An address that asks a model for something.
+    """An address that sends a request to a model.
 
     `path` is the host's own address for it, `task` one of chat, generate, embed and respond.
     `streams` is the default for requests that do not say.
@@ -82,21 +82,23 @@ MANAGE_METHODS = {
     "/api/copy": "POST",
     "/api/delete": "DELETE",
 }
-# Nothing but a digest: a path with dots in it could lead to any other address of the host.
+# Only a digest: a path with dots could lead to any other address of the host.
 _BLOB_PATH = re.compile(r"/api/blobs/sha256[:-][0-9a-f]{64}")
 
 _GATEWAY_ROOTS = ("/v1", "/api", "/chat/completions")
-_OTHER_PATHS = frozenset({"/api/docs", "/api/openapi.json"})  # the control API's
+_OTHER_PATHS = frozenset({"/api/docs", "/api/openapi.json"})  # belongs to the control API
 
 
 def is_gateway_path(path: str) -> bool:
-    """Whether the gateway answers this path, if only with an error in its API's style."""
+    """Return whether the gateway answers this path, even if only with an error in its API's
+    style.
+    """
     inside = any(path == root or path.startswith(f"{root}/") for root in _GATEWAY_ROOTS)
     return inside and path not in _OTHER_PATHS
 
 
 def is_blob_path(path: str) -> bool:
-    """Whether a path is the address of a model's file."""
+    """Return whether a path is the address of a model's file."""
     return _BLOB_PATH.fullmatch(path) is not None
 
 

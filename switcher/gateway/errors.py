@@ -1,4 +1,4 @@
-"""What the gateway answers instead of a model, in the style of the API that the client uses."""
+"""Errors of the gateway, in the style of the API that the client uses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OPENAI_TYPES = {
 
 
 class GatewayError(Exception):
-    """The request gets this error as its response. `param` names the member that is wrong."""
+    """An error to send as the response. `param` names the member that is wrong."""
 
     def __init__(
         self, status: int, code: str, text: str, param: str | None = None, headers: Headers = ()

@@ -1,4 +1,4 @@
-"""Forwards a request to the selected model, and tries once more where that is safe."""
+"""Forwards a request to the selected model, and retries once where that is safe."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from switcher.ollama.errors import BrokeOff, CallCut, OllamaError, TimedOut, Unr
 from switcher.queries.gates import ModelChoice
 
 RETRY_DELAY_S = 0.2
-# The first byte of a whole reply comes when all of it was generated.
+# An unstreamed reply starts only when all of it has been generated.
 WHOLE_REPLY_TIMEOUT_S = relay.SILENCE_TIMEOUT_S
-MAX_NAMED = 20  # names of dropped members in the header
+MAX_NAMED = 20  # names of dropped members that the header lists
 _HEADER_SAFE = re.compile(r"[\w.-]{1,60}", re.ASCII)
 
 
 async def forward(request: ProxyRequest) -> None:
     """Answer a request from the model that the host's policy selects. Raises GatewayError.
 
-    A connection that breaks before the response has started is tried once more, since nothing but
-    time was spent. Like any request of that moment, it then goes to whatever is active by then.
+    If the connection breaks before the response has started, the request is retried once, as only
+    time was lost. The retry goes to the model that is active by then.
     """
     usage, response = request.usage, request.response
     try:
@@ -57,7 +57,7 @@ async def _attempt(request: ProxyRequest) -> None:
             try:
                 return await _send(request, permit, choice)
             except CallCut:
-                continue  # a switch began before it was written: find its route again
+                continue  # a switch began before the request was written: find its route again
 
 
 async def _send(request: ProxyRequest, permit: RoutePermit, choice: ModelChoice) -> None:
@@ -83,7 +83,7 @@ async def _send(request: ProxyRequest, permit: RoutePermit, choice: ModelChoice)
 
 
 def _reply_headers(choice: ModelChoice, dropped: Sequence[str]) -> Headers:
-    """Tell the client which model answers and what of its request was not forwarded."""
+    """Return headers that say which model answers and what was not forwarded."""
     headers = [("x-switchboard-model", choice.model)]
     if dropped:
         headers.append(("x-switchboard-dropped", _header_value(dropped)))
@@ -91,6 +91,6 @@ def _reply_headers(choice: ModelChoice, dropped: Sequence[str]) -> Headers:
 
 
 def _header_value(dropped: Sequence[str]) -> str:
-    """Join names that a header can carry: they are the client's, who may write anything there."""
+    """Join the names that a header can carry: they come from the client and may hold anything."""
     names = [name for name in dropped if _HEADER_SAFE.fullmatch(name)][:MAX_NAMED]
     return ", ".join([*names, "others"] if len(names) < len(dropped) else names)

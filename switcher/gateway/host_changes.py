@@ -1,6 +1,6 @@
-"""Requests that change a host (pull, push, create, copy, delete, blobs), relayed as they come.
+"""Requests that change a host (pull, push, create, copy, delete, blobs), relayed as streams.
 
-Neither direction is kept in memory: the file of a model is larger than that.
+Neither direction is kept in memory: model files are too large.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ async def _relay(
 
 
 class _StreamedBody:
-    """A request's body, read part by part."""
+    """A request body that is read part by part."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -61,6 +61,6 @@ class _StreamedBody:
         self._complete.set()
 
     async def receive_after(self) -> Message:
-        """Wait until the body was read, then receive the next message."""
+        """Receive the next message after the body has been read."""
         await self._complete.wait()
         return await self._receive()

@@ -1,5 +1,6 @@
-"""Counts requests and tokens in memory, holds keys to their limits, and hands counts over in
-batches, off the hot path."""
+"""Counts requests and tokens in memory, enforces the limits of keys, and passes the counts on in
+batches, off the hot path.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +16,12 @@ from switcher.records.usage import UsageBatch, UsageBucket, UsageCounts
 # How Ollama, OpenAI's chats and OpenAI's responses name the token counts.
 _TOKENS_IN = re.compile(rb'"(?:prompt_tokens|prompt_eval_count|input_tokens)": ?(\d{1,9})')
 _TOKENS_OUT = re.compile(rb'"(?:completion_tokens|eval_count|output_tokens)": ?(\d{1,9})')
-USAGE_WINDOW = 1024  # bytes at the end of a reply that hold them
+USAGE_WINDOW = 1024  # bytes at the end of a reply that are searched for them
 
 
 @dataclass(slots=True)
 class RequestUsage:
-    """One request's counts while it is in flight."""
+    """The counts of a request in flight."""
 
     key: KeyFacts | None
     host: str = ""
@@ -31,13 +32,13 @@ class RequestUsage:
     tokens_out: int = 0
 
     def read_whole(self, reply: bytes) -> None:
-        """Read the counts of a whole reply: mostly at its end, but `logprobs` may follow them."""
+        """Read the counts of a whole reply: usually at its end, but `logprobs` may follow them."""
         self.read_tokens(reply[-USAGE_WINDOW:])
         if not self.tokens_in and not self.tokens_out:
             self.read_tokens(reply)
 
     def read_tokens(self, end_of_reply: bytes) -> None:
-        """Read the counts in the last bytes of a reply. The last of each counts."""
+        """Read the counts in the last bytes of a reply. The last occurrence counts."""
         if found := _TOKENS_IN.findall(end_of_reply):
             self.tokens_in = int(found[-1])
         if found := _TOKENS_OUT.findall(end_of_reply):
@@ -47,7 +48,7 @@ class RequestUsage:
 class Meter:
     """The counts of one event loop since the last batch, and the limits of its keys.
 
-    Processes share no counter: each of `processes` allows its share of a limit.
+    Processes share no counters: each of `processes` allows its share of a limit.
     """
 
     def __init__(self) -> None:
@@ -58,11 +59,11 @@ class Meter:
         self.processes = 1
 
     def enter(self, key: KeyFacts | None, now: float) -> None:
-        """Count a request in. `now` is monotonic, in seconds. Raises GatewayError 429."""
+        """Count a request that starts. `now` is monotonic, in seconds. Raises GatewayError 429."""
         if key is None:
             return
         if key.at_once is not None and self._at_once.get(key.id, 0) >= self._share(key.at_once):
-            raise _too_many(f"This key allows {key.at_once} requests at once.", 1)
+            raise _too_many(f"This key allows {key.at_once} concurrent requests.", 1)
         if key.requests_a_minute is not None:
             self._check_minute(key, self._share(key.requests_a_minute), now)
         self._at_once[key.id] = self._at_once.get(key.id, 0) + 1
@@ -72,7 +73,7 @@ class Meter:
         while recent and recent[0] <= now - 60:
             recent.popleft()
         if len(recent) >= limit:
-            text = f"This key allows {key.requests_a_minute} requests a minute."
+            text = f"This key allows {key.requests_a_minute} requests per minute."
             raise _too_many(text, max(1, round(recent[0] + 60 - now)))
         recent.append(now)
 
@@ -86,7 +87,7 @@ class Meter:
             self._at_once[usage.key.id] -= 1
             self._used_keys.add(usage.key.id)
         if not usage.host:
-            return  # a list, or it never got as far as a host
+            return  # a list of models, or it never reached a host
         hour = (at or datetime.now(UTC)).replace(minute=0, second=0, microsecond=0)
         bucket = UsageBucket(usage.key.id if usage.key else None, usage.host, usage.model, hour)
         counts = self._counts.setdefault(bucket, UsageCounts())
@@ -98,13 +99,13 @@ class Meter:
         counts.tokens_out += usage.tokens_out
 
     def take(self) -> UsageBatch:
-        """Return what was counted since the last batch, and start anew."""
+        """Return the counts since the last batch, and reset them."""
         batch = UsageBatch(list(self._counts.items()), self._used_keys)
         self._counts, self._used_keys = {}, set()
         return batch
 
     def put_back(self, batch: UsageBatch) -> None:
-        """Add a batch that could not be written to the counts again."""
+        """Add a batch that could not be written back to the counts."""
         self._used_keys |= batch.keys
         for bucket, counts in batch.rows:
             self._counts.setdefault(bucket, UsageCounts()).add(counts)

@@ -1,6 +1,6 @@
 """Lists of models under the names that clients may use, and what the host says about itself.
 
-A key that is bound to profiles sees only the models that it gets.
+A key that is bound to profiles sees only their models.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from switcher.ollama.errors import OllamaError
 from switcher.queries.gates import Route
 from switcher.queries.keys import KeyFacts
 
-LIST_TIMEOUT_S = 10.0  # for what a host only has to look up
+LIST_TIMEOUT_S = 10.0  # for requests that need no model
 
 
 async def send_list(
@@ -56,14 +56,14 @@ async def send_show(
 
 
 async def _installed(route: Route, names: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Return the host's own rows of the served models, under the names that clients may use."""
+    """Return the host's rows of the served models, under the names that clients may use."""
     rows = await _host_rows(route, "/api/tags")
     found = [(ModelName.parse(name).full, rows.get(ModelName.parse(tag))) for name, tag in names]
     return [row | {"name": name, "model": name} for name, row in found if row is not None]
 
 
 async def _resident(route: Route, names: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Return the host's own rows of those served models that are loaded under their own name."""
+    """Return the host's rows of the served models that are loaded under their own name."""
     tags = {ModelName.parse(tag) for _, tag in names}
     return [row for name, row in (await _host_rows(route, "/api/ps")).items() if name in tags]
 

@@ -1,4 +1,4 @@
-"""The one value that the gateway hands on for a request to a model."""
+"""The value that the gateway passes along for a request to a model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from switcher.gateway.response import ResponseWriter
 
 @dataclass(slots=True)
 class ProxyRequest:
-    """A request to a model: what the client sent, and where its reply and its usage go.
+    """A request to a model: what the client sent, and where the reply and usage counts go.
 
     `host` is the Ollama host that the client names; empty for the default host. Once the model is
-    selected, `reply_headers` say what was done to the request, and `hide_usage` whether the host
-    was asked for token counts that the client did not ask for.
+    selected, `reply_headers` tell what was changed in the request, and `hide_usage` is set if only
+    the gateway asked for token counts, and not the client.
     """
 
     host: str
@@ -30,5 +30,5 @@ class ProxyRequest:
 
     @property
     def streams(self) -> bool:
-        """Whether the client wants the reply in parts."""
+        """Return whether the client wants a streamed reply."""
         return self.body.streams(self.endpoint.streams)

@@ -15,20 +15,22 @@ from switcher.records.keys import digest_of, record_refused
 
 log = logging.getLogger(__name__)
 
-# At most one entry per key and address in this time, and MAX_PER_INTERVAL of all of them together.
+# At most one entry per key and address in this time, and MAX_PER_INTERVAL in all.
 INTERVAL_S = 3600.0
 MAX_PER_INTERVAL = 60
 
 
 @dataclass(slots=True)
 class RefusedKeyThrottle:
-    """What this process recorded within INTERVAL_S, and how many attempts it has left out since."""
+    """A record of this process's entries within INTERVAL_S, and of how many attempts it
+    left out.
+    """
 
     recorded_at: dict[tuple[str, str], float] = field(default_factory=dict)
     left_out: int = 0
 
     def should_record(self, token: str, address: str, now: float) -> bool:
-        """Whether to record this attempt; count it if not. `now` is monotonic, in seconds."""
+        """Return whether to record this attempt; else count it. `now` is monotonic, in seconds."""
         recent = {key: at for key, at in self.recorded_at.items() if now - at < INTERVAL_S}
         self.recorded_at = recent
         key = digest_of(token), address
@@ -39,7 +41,7 @@ class RefusedKeyThrottle:
         return True
 
     def reset(self) -> None:
-        """Forget everything, as a new process would."""
+        """Forget everything, for tests."""
         self.recorded_at, self.left_out = {}, 0
 
 

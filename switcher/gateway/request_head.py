@@ -1,4 +1,4 @@
-"""What a connection and the head of a request tell about its client."""
+"""The head of a request, and what it says about the client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.conf import settings
 
 from switcher import access
 
-# Every proxy adds one of these to a request that it forwards.
+# Every proxy adds at least one of these to a request that it forwards.
 _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
 
@@ -33,11 +33,11 @@ class RequestHead:
 
     @classmethod
     def of(cls, scope: Mapping[str, Any]) -> RequestHead:
-        """Read it from an ASGI scope."""
+        """Return the head in an ASGI scope."""
         headers: dict[str, str] = {}
         for raw_name, raw_value in scope["headers"]:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-            # Joined as Django does: a header that was sent twice equals neither of its values.
+            # Joined as in Django, so that a header sent twice equals neither of its values.
             headers[name] = f"{headers[name]},{value}" if name in headers else value
         client = scope.get("client") or ("", 0)
         return cls(
@@ -51,23 +51,25 @@ class RequestHead:
 
     @property
     def server_name(self) -> str:
-        """The Host header: our own name, as the client wrote it."""
+        """Return the Host header: this server's name, as the client wrote it."""
         return self.headers.get("host", "")
 
     @property
     def client_address(self) -> str | None:
-        """The client's own IP address, seen through trusted proxies."""
+        """Return the client's IP address, seen through trusted proxies."""
         return access.client_address(self.peer, self.headers.get("x-forwarded-for", ""))
 
     @property
     def ollama_host(self) -> str:
-        """The name of the Ollama host that the client asks for; empty for the default host."""
+        """Return the name of the Ollama host that the client asks for; empty for the
+        default host.
+        """
         named = parse_qs(self.query.decode("latin-1")).get("host") if self.query else None
         return named[0] if named else self.headers.get("x-switchboard-host", "")
 
     @property
     def is_secure(self) -> bool:
-        """Whether the client uses HTTPS, perhaps to a proxy in front of us."""
+        """Return whether the client uses HTTPS, perhaps to a proxy in front of us."""
         if settings.SECURE_PROXY_SSL_HEADER:
             name, secure_value = settings.SECURE_PROXY_SSL_HEADER
             value = self.headers.get(name.removeprefix("HTTP_").replace("_", "-").lower())
@@ -77,7 +79,7 @@ class RequestHead:
 
     @property
     def is_from_this_machine(self) -> bool:
-        """Whether the client itself is on loopback. A proxy there speaks for anyone."""
+        """Return whether the client itself is on loopback; a proxy there may forward for anyone."""
         if settings.SECURE_PROXY_SSL_HEADER or any(name in self.headers for name in _PROXY_HEADERS):
             return False
         return _is_loopback(self.peer)

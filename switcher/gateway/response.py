@@ -19,7 +19,7 @@ SSE_DONE = b"data: [DONE]\n\n"
 
 
 class ResponseWriter:
-    """The response to one request: its head, then its body in parts."""
+    """A response to one request: its head, then its body in parts."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -27,7 +27,7 @@ class ResponseWriter:
 
     @property
     def started(self) -> bool:
-        """Whether it is too late for another status."""
+        """Return whether the head was sent, so that the status can no longer change."""
         return self.status > 0
 
     async def start(self, status: int, content_type: str, headers: Headers = ()) -> None:
@@ -40,7 +40,7 @@ class ResponseWriter:
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     def write(self, body: bytes, more: bool = True) -> Awaitable[None]:
-        """Send a part of the body; the last one has `more=False`. To be awaited."""
+        """Send a part of the body; the last one has `more=False`. Await the result."""
         return self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def send_whole(

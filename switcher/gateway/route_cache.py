@@ -1,4 +1,4 @@
-"""This process's copy of all routes: read once for many requests, and never trusted for long.
+"""This process's cached copy of all routes, which expires quickly.
 
 A request costs no query, since it looks into the cache. With several processes that is safe,
 because cache and switch agree on when the cache may be used:
@@ -9,14 +9,14 @@ because cache and switch agree on when the cache may be used:
 2. The cache may be used for VALID_S after a reading began, and for HEARTBEAT_VALID_S after the last
    heartbeat; after that, requests wait for the next reading. So a process that cannot reach the
    database, or was paused, forwards nothing.
-3. A switch closes a host's gate by committing its state. Then it waits until every live process
-   has reported (`gates.report`) that it has seen this, and how many requests it has in flight. A
-   process that was not seen for DEAD_AFTER_S is not waited for: by 2 it has stopped before.
-4. Between looking into the cache and counting a request as in flight nothing else runs on the
-   loop. So the reported number is true of the cache that it was reported with.
-5. A request that passed the gate may not be written yet when the gate closes: its connection is
-   being made. Such requests are counted apart, and the switch waits for them. If the process was
-   paused in between, it asks the cache once more just before it writes (`is_fresh`).
+3. A switch closes a host's gate by committing its state. Then it waits until every live process has
+reported (`gates.report`) that it has seen this, and how many requests it has in flight. A process
+that was not seen for DEAD_AFTER_S is not waited for: by point 2 it has already stopped forwarding.
+4. Nothing else runs on the loop between looking into the cache and counting a request as in flight.
+So the reported number is consistent with the cache it is reported with. 5. A request that passed
+the gate may not be written yet when the gate closes: its connection is being made. Such requests
+are counted separately, and the switch waits for them. In case the process was paused in between, it
+checks the cache once more just before it writes (`is_fresh`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ REFRESH_INTERVAL_S = 0.05
 RETRY_INTERVAL_S = 0.5  # after an error of the database
 HEARTBEAT_INTERVAL_S = 1.0
 VALID_S = 2.0
-HEARTBEAT_VALID_S = 3.0  # less than inflight.DEAD_AFTER_S by more than clocks differ
+HEARTBEAT_VALID_S = 3.0  # below inflight.DEAD_AFTER_S by more than clocks differ
 # For a fresh reading, before a request is refused: a process that was paused in the middle of a
 # write holds SQLite's lock for that long.
 REFRESH_TIMEOUT_S = 20.0
@@ -58,7 +58,7 @@ class RoutesUnavailable(Exception):
 
 
 class RouteCache:
-    """The routes of one event loop. Its task runs while requests come, and ends by itself."""
+    """The cache of one event loop. Its task runs while requests come, and ends by itself."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -90,18 +90,18 @@ class RouteCache:
         return self._routes
 
     def is_fresh(self, route: Route) -> bool:
-        """Whether a request that was let through on this route may still be sent."""
+        """Return whether a request that was let through on this route may still be sent."""
         if self._routes is None or self._loop.time() >= self._valid_until:
             return False
         return self._routes.by_name.get(route.host) == route
 
     async def next_change(self) -> None:
-        """Wait until a reading differs from the one before, or follows a cache that was too old."""
+        """Wait until the routes have changed, or were read again after the cache had expired."""
         self._mark_used()
         await asyncio.shield(self._change)
 
     async def routes_as_of_now(self) -> Routes:
-        """Return routes that are read after this call. Raises RoutesUnavailable."""
+        """Return routes that were read after this call. Raises RoutesUnavailable."""
         asked_at = self._loop.time()
         self.refresh_soon()
         try:
@@ -114,12 +114,12 @@ class RouteCache:
         return await self.routes()
 
     def refresh_soon(self) -> None:
-        """Read again at once. From any thread."""
+        """Read again at once. Thread-safe."""
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._refresh_now.set)
 
     async def close(self) -> None:
-        """End the task, write what was counted, and report that this process forwards nothing."""
+        """End the task, write the counts, and report that this process forwards nothing."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -163,7 +163,7 @@ class RouteCache:
             self._thread.end()
 
     def _expire(self) -> None:
-        """Let nobody use the cache: no switch waits for a process that is asleep."""
+        """Expire the cache, since no switch waits for an idle process."""
         self._valid_until = self._heartbeat_at = float("-inf")
         self._reported = {}
 
@@ -172,7 +172,7 @@ class RouteCache:
             self.refresh_soon()
 
     async def _refresh(self) -> bool:
-        """Read the routes and report the closed gates. False if the database fails."""
+        """Read the routes and report the closed gates. Return False if the database fails."""
         began = self._loop.time()
         heartbeat = began - self._heartbeat_at >= HEARTBEAT_INTERVAL_S
         try:
@@ -193,12 +193,12 @@ class RouteCache:
         return await self._report_gates()
 
     def _wake_waiters(self, waited_for: asyncio.Future[None]) -> asyncio.Future[None]:
-        """Wake everyone who waits, and return what the next ones wait for."""
+        """Wake all waiters, and return the future that the next ones wait for."""
         waited_for.set_result(None)
         return self._loop.create_future()
 
     async def _report_gates(self) -> bool:
-        """Report the closed gates if anything about them has changed. False if that fails."""
+        """Report the closed gates if they have changed. Return False if that fails."""
         assert self._routes is not None
         closed = {
             route.host_id: (
@@ -236,8 +236,9 @@ class RouteCache:
 
 
 def _read(process: str, heartbeat: bool, known_entry: int) -> tuple[int, int, Routes | None]:
-    """Return how many processes live (0 without a heartbeat), the newest audit entry's number, and
-    the routes, or None if that entry is the known one."""
+    """Return the number of live processes (0 without a heartbeat), the number of the newest audit
+    entry, and the routes; None instead of the routes if that entry is the known one.
+    """
     processes = gates.heartbeat(process) if heartbeat else 0
     newest = newest_entry()
     return processes, newest, queries.routes() if newest != known_entry else None

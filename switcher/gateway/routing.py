@@ -19,7 +19,7 @@ from switcher.switching.waiting import is_ending
 
 GATE_TIMEOUT_S = 300.0  # a large model takes minutes to load
 MAX_HELD = 200  # requests of one host
-MAX_HELD_BYTES = 200_000_000  # of the held requests of all hosts
+MAX_HELD_BYTES = 200_000_000  # bytes of all held requests together
 
 
 class RoutePermit:
@@ -30,11 +30,11 @@ class RoutePermit:
         self._request = request
 
     def is_valid(self) -> bool:
-        """Whether the route is still the one that the request was let through on."""
+        """Return whether the route is still the one that was permitted."""
         return route_cache.current().is_fresh(self.route)
 
     def mark_sent(self) -> None:
-        """Note that the host has the request."""
+        """Record that the host has the request."""
         self._request.mark_sent()
 
 
@@ -52,17 +52,17 @@ async def pass_gate(request: ProxyRequest) -> AsyncIterator[RoutePermit]:
         try:
             with _held_requests().hold(route, request.body.size):
                 route = await _wait_for_gate(route, began + GATE_TIMEOUT_S)
-        finally:  # a wait that fails was a wait too
+        finally:  # a wait that fails counts too
             usage.waited_s += asyncio.get_running_loop().time() - began
-    # Nothing may be awaited between the look at the gate and the count (route_cache, point 4).
+    # Nothing may be awaited between checking the gate and counting (route_cache, point 4).
     with inflight.count(route.host_id) as counted:
         yield RoutePermit(route, counted)
 
 
 async def find_route(host: str, key: KeyFacts | None = None) -> Route:
-    """Return a host's route, whether its gate is open or not. Raises GatewayError.
+    """Return a host's route, with its gate open or closed. Raises GatewayError.
 
-    Without a name: the only host that the key is for, else the default host.
+    Without a name, this is the key's only host, or else the default host.
     """
     routes = await fresh_routes()
     if not host and key is not None and not key.all_hosts and len(key.hosts) == 1:
@@ -73,7 +73,7 @@ async def find_route(host: str, key: KeyFacts | None = None) -> Route:
     if route is None:
         raise GatewayError(503, "no_host", "There is no host yet. Add one first.")
     if key is not None and not key.is_for_host(route.host):
-        raise GatewayError(403, "not_allowed", f"Key {key.name} is not for {route.host}.", "host")
+        raise GatewayError(403, "not_allowed", f"Key {key.name} does not allow {route.host}.", "host")
     return route
 
 
@@ -103,7 +103,7 @@ async def _wait_for_gate(route: Route, until: float) -> Route:
 
 
 class _HeldRequests:
-    """The requests that wait at the gates of one event loop."""
+    """A counter of the requests that wait at the gates of one event loop."""
 
     def __init__(self) -> None:
         self.count_by_host = Counter[int]()

@@ -1,4 +1,4 @@
-"""The end of a stream that broke off: an error in the words of the client's own API."""
+"""The end of an interrupted stream: an error in the format of the client's API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OWN_ERROR = {
         rb'(?:^|\n)data: ?\{"(?:error"|type": ?"(?:error|response\.failed)")[^\n]*\n\n'
     ),
 }
-# Occur about once for each token: how a stream that broke off is counted.
+# These occur about once per token, so they count the tokens of an interrupted stream.
 TOKEN_MARKS = {
     StreamTerminator.DONE_LINE: b'"done":false',
     StreamTerminator.DONE_EVENT: b"data: {",
@@ -30,7 +30,7 @@ _MODEL = re.compile(rb'"model": ?"([\w./:-]{1,200})"')
 
 
 def has_own_error(style: ApiStyle, tail: bytes) -> bool:
-    """Whether the last bytes of a stream hold an error that the host reported itself."""
+    """Return whether the end of a stream holds an error that the host reported itself."""
     return _OWN_ERROR[style].search(tail) is not None
 
 
@@ -39,7 +39,7 @@ def error_ending(
 ) -> bytes:
     """Return the error to send in place of the rest.
 
-    `head` and `tail` are the first and the last bytes of what came of the stream.
+    `head` and `tail` are the first and last bytes of the stream so far.
     """
     error = error_body(style, 502, "upstream_failed", text)
     if style is ApiStyle.OLLAMA:
@@ -50,9 +50,9 @@ def error_ending(
 
 
 def _response_failed(error: dict[str, Any], head: bytes, tail: bytes) -> bytes:
-    """Return two events. `response.failed` ends a response, but OpenAI's packages raise only for
-    an event that contains an `error`: a client that reads the text alone would take half an answer
-    for a whole one.
+    """Return two events. `response.failed` ends a response, but OpenAI's packages raise only for an
+    event that contains an `error`: a client that only reads the text would take half a reply for a
+    whole one.
 
     https://developers.openai.com/api/reference/resources/responses/streaming-events
     """

@@ -1,4 +1,4 @@
-"""What happens to the parts of a stream on their way, and whether the stream was complete."""
+"""Filters that a stream's parts pass through, and that check whether it was complete."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from switcher.gateway.meter import USAGE_WINDOW, RequestUsage
 from switcher.gateway.proxy_request import ProxyRequest
 from switcher.gateway.translate import MAX_LINE_BYTES, ChatTranslator
 
-HEAD_BYTES = 4096  # of the start of a stream, which names the response
+HEAD_BYTES = 4096  # bytes of the start of a stream, which has the response's id
 STOPPED_EARLY = "The model stopped before its answer was complete."
 _NO_CHOICES = b'"choices":[]'
 
 
 class StreamFilter:
-    """Passes a stream's parts unchanged; notes whether it ended as it should, and its tokens."""
+    """A filter that changes nothing; it counts tokens and checks that the stream ends properly."""
 
     def __init__(self, terminator: StreamTerminator, usage: RequestUsage) -> None:
         self.usage = usage
@@ -29,7 +29,7 @@ class StreamFilter:
         self._complete = False
 
     def feed(self, part: bytes) -> bytes:
-        """Return what to send for the next part; perhaps nothing."""
+        """Return what to send for the next part, possibly nothing."""
         self._head = self._head or part[:HEAD_BYTES]
         self._tokens_seen += part.count(self._token_mark)
         window = self._tail + part
@@ -39,11 +39,11 @@ class StreamFilter:
 
     @property
     def stops_early(self) -> bool:
-        """Whether whatever the host still sends is of no use."""
+        """Return whether the rest of the host's stream can be ignored."""
         return False
 
     def rest(self) -> bytes:
-        """Return what was kept back, at the end."""
+        """Return, at the end, what was held back."""
         return b""
 
     def problem(self) -> str:
@@ -51,7 +51,7 @@ class StreamFilter:
         return "" if self._complete else STOPPED_EARLY
 
     def count_tokens(self) -> None:
-        """Read the token counts at the end; count the parts of a stream that was cut short."""
+        """Read the token counts at the end; count the parts of an interrupted stream."""
         self.usage.read_tokens(self._tail)
         if not self._complete:
             self.usage.tokens_out = max(self.usage.tokens_out, self._tokens_seen)
@@ -68,9 +68,9 @@ class StreamFilter:
 
 
 class HidingUsage(StreamFilter):
-    """Removes the event without choices, which carries the token counts.
+    """A filter that removes the event without choices, which carries the token counts.
 
-    An incomplete event is kept back until its rest comes; a client could not use it either.
+    An incomplete event is held back until the rest comes; a client could not use it either.
     """
 
     _kept_back = b""
@@ -83,7 +83,7 @@ class HidingUsage(StreamFilter):
             split = passed.split(b"\n\n")
             self.usage.read_tokens(b"".join(e for e in split if _NO_CHOICES in e))
             passed = b"\n\n".join(e for e in split if _NO_CHOICES not in e)
-        if len(rest) > MAX_LINE_BYTES:  # no event of Ollama's is that long
+        if len(rest) > MAX_LINE_BYTES:  # Ollama's events are shorter
             passed, rest = passed + rest, b""
         self._kept_back = rest
         return passed
@@ -93,7 +93,7 @@ class HidingUsage(StreamFilter):
 
 
 class DoneLines(StreamFilter):
-    """Ollama's lines; the last one says whether the reply is done."""
+    """A filter for Ollama's lines; the last one says whether the reply is done."""
 
     _last_line = _next_line = b""
 
@@ -101,7 +101,7 @@ class DoneLines(StreamFilter):
         lines, end, rest = (self._next_line + part).rpartition(b"\n")
         if end:
             self._last_line = lines[lines.rfind(b"\n") + 1 :]
-        self._next_line = rest[: MAX_LINE_BYTES + 1]  # no line of Ollama's is longer
+        self._next_line = rest[: MAX_LINE_BYTES + 1]  # Ollama's lines are shorter
         return super().feed(part)
 
     def problem(self) -> str:
@@ -114,7 +114,7 @@ class DoneLines(StreamFilter):
 
 
 class Translating(StreamFilter):
-    """Turns Ollama's lines into OpenAI's events."""
+    """A filter that turns Ollama's lines into OpenAI's events."""
 
     def __init__(self, translator: ChatTranslator, usage: RequestUsage) -> None:
         super().__init__(StreamTerminator.DONE_EVENT, usage)
@@ -136,7 +136,7 @@ class Translating(StreamFilter):
 
 
 def filter_for(request: ProxyRequest) -> StreamFilter:
-    """Return the filter for a stream that is in the client's API style already."""
+    """Return the filter for a stream that already has the client's API style."""
     terminator = request.endpoint.terminator
     if request.hide_usage:
         return HidingUsage(terminator, request.usage)

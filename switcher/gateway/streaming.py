@@ -1,7 +1,7 @@
-"""Relays a host's reply to the client: at once if it is whole, else part by part.
+"""Relays a host's reply to the client: whole, or part by part if it is a stream.
 
 No reply ends silently. One that breaks before its first byte becomes a 502. One that breaks later,
-or stops without being done (fact 10), ends with an error in the style of the client's API.
+or stops before it is done (fact 10), ends with an error in the style of the client's API.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from switcher.ollama.relay import Upstream
 # A model may have to be loaded for the first part of a reply.
 FIRST_PART_TIMEOUT_S = 300.0
 NEXT_PART_TIMEOUT_S = 120.0
-# For a client to take a part: one that does not keeps the model busy, which a switch waits for.
+# How long a client may take to accept a part: a stalled client keeps the model busy, and a switch
+# would wait for it.
 CLIENT_TIMEOUT_S = 120.0
 SERVER_STOPS = "Switchboard stopped during this answer. Send the request again."
 
 
 async def relay_unchanged(upstream: Upstream, request: ProxyRequest) -> None:
-    """Relay a reply that is in the client's API style already, byte for byte.
+    """Relay a reply that already has the client's API style, byte for byte.
 
-    The exception is a usage event that the client did not ask for. Raises OllamaError before the
+    Only a usage event that the client did not ask for is left out. Raises OllamaError before the
     response has started, ClientDisconnected.
     """
     if upstream.streams and upstream.status == 200:
@@ -92,8 +93,8 @@ async def _relay_stream(
 class _StreamPump:
     """Moves one stream from the host to the client, and limits how long either may take.
 
-    Everything done for each part counts here: with 64 clients, one more generator or timer costs a
-    tenth of what a part costs.
+    This is a hot path: with 64 clients, one more generator or timer adds a tenth to the cost of
+    each part.
     """
 
     def __init__(
@@ -103,13 +104,13 @@ class _StreamPump:
         self._head = (200, content_type, request.reply_headers)
         self._loop = asyncio.get_running_loop()
         self._deadline = asyncio.timeout(None)
-        self._waits_for_client = False  # else for the host
+        self._waits_for_client = False  # otherwise for the host
         self._timeout_s = FIRST_PART_TIMEOUT_S
         self._since = self._loop.time()
         self._timer: asyncio.TimerHandle
 
     async def run(self) -> None:
-        """Pump until the host has no more. Raises OllamaError, ClientDisconnected."""
+        """Relay until the host's stream ends. Raises OllamaError, ClientDisconnected."""
         try:
             async with self._deadline:
                 self._check_time()
@@ -137,7 +138,7 @@ class _StreamPump:
                 self._since = self._loop.time()
 
     def _check_time(self) -> None:
-        """End a wait that takes too long. One timer serves the whole stream."""
+        """Stop a wait that takes too long. One timer serves the whole stream."""
         left = self._timeout_s - (self._loop.time() - self._since)
         if left > 0:
             delay = min(left, NEXT_PART_TIMEOUT_S, CLIENT_TIMEOUT_S)

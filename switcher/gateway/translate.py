@@ -2,7 +2,7 @@
 
 /v1 cannot carry such options, and a request without them reloads the model with its defaults, for
 everyone (fact 12). So these requests go to /api/chat, with the options and the keep-alive that the
-switch loaded the model with. Members are mapped as Ollama's own /v1 maps them.
+switch loaded the model with. Members are mapped as in Ollama's own /v1.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ CHAT_MEMBERS = SAMPLING_MEMBERS | {
     *("model", "messages", "stream", "stream_options", "tools", "response_format"),
     *("reasoning", "reasoning_effort"),
 }
-# What /v1 sends if neither the client nor the profile names them.
+# The values that /v1 uses if neither client nor profile sets them.
 _DEFAULTS = {"temperature": 1.0, "top_p": 1.0}
-# What code that reads one of Ollama's replies raises if it is something else.
+# Raised by code that reads one of Ollama's replies if the reply is malformed.
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-MAX_LINE_BYTES = 4_000_000  # of one part of a streamed reply
+MAX_LINE_BYTES = 4_000_000  # bytes of one line of a streamed reply
 _IMAGE_PREFIXES = (
     "data:;base64,",
     *(f"data:image/{kind};base64," for kind in ("jpeg", "jpg", "png", "webp")),
@@ -44,7 +44,7 @@ _IMAGE_PREFIXES = (
 
 
 def to_chat(values: Mapping[str, Any], model: str, spec: Spec) -> dict[str, Any]:
-    """Return the body for /api/chat. Raises GatewayError 400 that names the unusable member."""
+    """Return the body for /api/chat. Raises GatewayError 400, naming the unusable member."""
     chat: dict[str, Any] = {
         "model": model,
         "messages": _messages(values.get("messages")),
@@ -155,7 +155,7 @@ def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the call as Ollama takes it: OpenAI writes the arguments as text."""
+    """Return the call in Ollama's format; OpenAI's has the arguments as text."""
     function = _function(call)
     try:
         arguments = json.loads(function.get("arguments") or "{}")
@@ -169,7 +169,7 @@ def _unusable(param: str, text: str) -> GatewayError:
 
 
 class ChatTranslator:
-    """Translates one reply of /api/chat to OpenAI's; all its parts have the same id and time."""
+    """A translator of one /api/chat reply to OpenAI's format; all parts share an id and a time."""
 
     id_prefix = "chatcmpl"
     whole_object = "chat.completion"
@@ -202,7 +202,7 @@ class ChatTranslator:
     def feed(self, part: bytes) -> bytes:
         """Translate a part of a stream of JSON lines, cut anywhere, to server-sent events.
 
-        Something else than such lines is reported in `error`, and ends the stream.
+        Anything other than such lines is reported in `error` and ends the stream.
         """
         *lines, self._incomplete_line = (self._incomplete_line + part).split(b"\n")
         events = b"".join(e for line in lines if line.strip() for e in self._events(line))
@@ -230,7 +230,7 @@ class ChatTranslator:
             yield SSE_DONE
 
     def choice(self, reply: Mapping[str, Any], member: str) -> dict[str, Any]:
-        """Return OpenAI's choice; the text goes in `member`: `message`, or `delta` in a part."""
+        """Return an OpenAI choice, with the text in `member`: `message`, or `delta` in a stream."""
         message = {"role": "assistant", **self._message(reply)}
         return {"index": 0, member: message, "finish_reason": self.finish_reason(reply)}
 
@@ -269,7 +269,7 @@ class ChatTranslator:
 
 
 def usage_of(reply: Mapping[str, Any]) -> dict[str, int]:
-    """Return the token counts as OpenAI's clients read them."""
+    """Return the token counts in OpenAI's format."""
     tokens_in = int(reply.get("prompt_eval_count") or 0)
     tokens_out = int(reply.get("eval_count") or 0)
     return {

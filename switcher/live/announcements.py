@@ -1,4 +1,4 @@
-"""Sentences that screen readers announce: one for each phase of a switch, never seconds."""
+"""Sentences that screen readers announce: one for each phase of a switch, without seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from switcher.presentation.switches import SwitchView
 States = dict[int, str]
 
 _PHASES = {
-    State.QUEUED: "{host}: switch to {model} asked for by {actor}.",
+    State.QUEUED: "{host}: switch to {model} requested by {actor}.",
     State.CHECKING: "{host}: checking.",
     State.DRAINING: "{host}: waiting for running replies.",
     State.LOADING: "{host}: loading {model}.",
@@ -24,7 +24,7 @@ _PHASES = {
 
 
 def states_of(views: tuple[SwitchView, ...]) -> States:
-    """Return the states of these switches by id, to compare with next time."""
+    """Return the states of these switches by id, for the next comparison."""
     return {v.id: v.state for v in views}
 
 

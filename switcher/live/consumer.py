@@ -1,4 +1,4 @@
-"""The socket of one page: checks who may listen, sends the whole state, then what changes."""
+"""The socket of one page: checks access, sends the whole state, then the changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 TOPIC = re.compile(r"board|events|host-[a-zA-Z0-9_-]{1,40}|switch-[1-9][0-9]{0,17}", re.ASCII)
 MAX_TOPICS = 4
-# A connection that has died silently shows only by silence: pages wait for some two of these.
+# A dead connection can only be recognised by silence: pages wait for about two heartbeats.
 HEARTBEAT_INTERVAL_S = 2.5
 CHECK_INTERVAL_S = 60.0
 
@@ -46,7 +46,7 @@ def parse_topics(query: bytes) -> tuple[str, ...]:
 
 
 class LiveConsumer(AsyncConsumer):
-    """Sends `state`, `fragments` and `beat` messages. A page sends nothing."""
+    """A socket that sends `state`, `fragments` and `beat` messages. A page sends nothing."""
 
     channel_name: str
 
@@ -58,7 +58,7 @@ class LiveConsumer(AsyncConsumer):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            # Here and not on `websocket.disconnect`: a killed application never gets that one.
+            # Not on `websocket.disconnect`, which a killed application never receives.
             self._leave()
 
     async def dispatch(self, message: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ class LiveConsumer(AsyncConsumer):
                 await self._close(FELL_BEHIND)
 
     async def _connect(self) -> None:
-        # Accept first: a refused handshake looks like a lost connection and is retried for ever.
+        # Accept first: a refused handshake looks like a lost connection and is retried forever.
         await self.send({"type": "websocket.accept"})
         topics = parse_topics(self.scope["query_string"])
         if not topics:
@@ -88,8 +88,9 @@ class LiveConsumer(AsyncConsumer):
             await self._listen(topics)
 
     async def _listen(self, topics: tuple[str, ...]) -> None:
-        """Join the groups first, then read the state: what is pushed in between is in the channel
-        and follows the state."""
+        """Join the groups and then read the state, so that messages pushed in between follow the
+        state.
+        """
         self.topics = topics
         self.feed = feed.feed_of(asyncio.get_running_loop())
         self.feed.subscribe(topics)
@@ -97,13 +98,13 @@ class LiveConsumer(AsyncConsumer):
             await self.channel_layer.group_add(feed.group(topic), self.channel_name)
         try:
             await self._send_text(await self.feed.state(topics))
-        except Exception:  # logged by the feed: the database is away, or the server ends
+        except Exception:  # logged by the feed: no database, or the server is stopping
             await self._close(TRY_AGAIN)
         else:
             self.heartbeat = asyncio.create_task(self._beat())
 
     async def _beat(self) -> None:
-        """Send the heartbeat, and check each minute who listens."""
+        """Send the heartbeat, and check the page's access every minute."""
         checked_at = time.monotonic()
         while True:
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
@@ -121,8 +122,10 @@ class LiveConsumer(AsyncConsumer):
     async def _still_may_view(self) -> bool:
         try:
             return await self._may_view()
-        except Exception:  # the database is away: no reason to sign people out
-            log.exception("A page's session was not checked.", extra={"action": "check-failed"})
+        except Exception:  # the database is unavailable, which is no reason to sign people out
+            log.exception(
+                "A page's session could not be checked.", extra={"action": "check-failed"}
+            )
             return True
 
     async def _send_text(self, text: str) -> None:

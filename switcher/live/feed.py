@@ -1,7 +1,7 @@
-"""The live feed: renders what pages show, once for all of them, and pushes what has changed.
+"""The live feed: renders the pages' content once for all of them, and pushes what has changed.
 
-It acts on levels, not on edges: a notification only makes it look sooner, and each fragment is the
-whole present text of its element. A page that has missed something connects again and gets the
+It acts on levels, not on edges: a notification only makes it check sooner, and each fragment is the
+complete current content of its element. A page that has missed something reconnects and gets the
 whole state of its topics.
 """
 
@@ -31,26 +31,27 @@ from switcher.records import changed
 log = logging.getLogger(__name__)
 
 LOOK_INTERVAL_S = 1.0
-# Without a change: texts such as "stale" or "24 min ago" change by themselves.
+# How often to render without a change: texts such as "stale" or "24 min ago" change by themselves.
 RENDER_INTERVAL_S = 5.0
-# Between two looks. A switch makes several transitions in a moment; one message is enough.
+# Pause between two checks. A switch makes several transitions in quick succession; one message is
+# enough.
 PAUSE_S = 0.02
 
 
 class Source(Protocol):
-    """Where the feed gets its text from. Called from the feed's thread alone."""
+    """The source of the feed's content. Called only from the feed's thread."""
 
     def change_marker(self) -> object:
-        """Return a value that differs once any process has changed something. One cheap query."""
+        """Return a value that changes once any process has changed something. One cheap query."""
         ...
 
     def render(self, topics: frozenset[str]) -> Rendered:
-        """Return the present text of these topics, without those that do not exist."""
+        """Return the current content of these topics, without those that do not exist."""
         ...
 
 
 class Layer(Protocol):
-    """What the feed needs of a channel layer."""
+    """The part of a channel layer that the feed needs."""
 
     def group_send(self, group: str, message: dict[str, Any]) -> Coroutine[Any, Any, None]: ...
 
@@ -61,7 +62,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """What the pages of one topic show."""
+    """The content that the pages of one topic show."""
 
     fragments: dict[str, Part]
     shape: str
@@ -76,7 +77,7 @@ class _StateRequest:
     topics: tuple[str, ...]
     answer: Future[str]
 
-    # The page may have gone while it waited: its future is cancelled then.
+    # If the page has disconnected meanwhile, its future is cancelled.
 
     def resolve(self, text: str) -> None:
         if self.answer.set_running_or_notify_cancel():
@@ -93,7 +94,7 @@ def group(topic: str) -> str:
 
 
 class Feed:
-    """One for each event loop. `start` runs it in a thread of its own; a test calls `tick`."""
+    """The feed of one event loop. `start` runs it in a thread of its own; tests call `tick`."""
 
     def __init__(
         self,
@@ -122,7 +123,7 @@ class Feed:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread soon. Whoever waits for a state gets `Stopped`."""
+        """End the thread soon. Callers that wait for a state get `Stopped`."""
         self._thread.stop()
         for request in self._take_requests()[1]:
             request.fail(Stopped())
@@ -132,7 +133,9 @@ class Feed:
         return self._thread.alive and not self._thread.stopping
 
     def notify(self) -> None:
-        """Look now: something has changed in this process, in the database or only in memory."""
+        """Make the feed check now: this process has changed something, in the database or in
+        memory.
+        """
         self._notified = True
         self._thread.wake()
 
@@ -142,17 +145,17 @@ class Feed:
             self._subscribers.update(topics)
 
     def unsubscribe(self, topics: Iterable[str]) -> None:
-        """Stop counting a page that has gone."""
+        """Stop counting a page that has disconnected."""
         with self._lock:
             self._subscribers.subtract(topics)
-            self._subscribers += Counter()  # drops topics that nobody shows any more
+            self._subscribers += Counter()  # drops topics that no page shows any more
 
     async def state(self, topics: Iterable[str]) -> str:
-        """Return the message with the whole present state of topics that are subscribed to.
+        """Return the message with the whole current state of topics that are subscribed to.
 
-        The feed's thread makes it between two pushes. A page that joined the topics' groups before
-        misses nothing: what was pushed meanwhile is in its channel, and what the state already
-        contains changes nothing when it is applied again.
+        The feed's thread builds it between two pushes. A page that has already joined the topics'
+        groups misses nothing: messages pushed meanwhile are in its channel, and applying a change
+        that the state already contains has no effect.
         """
         request = _StateRequest(tuple(topics), Future())
         with self._lock:
@@ -165,8 +168,9 @@ class Feed:
     # --- the feed's thread -----------------------------------------------------------------------
 
     def tick(self) -> float | None:
-        """Render if there is a reason to, push what has changed, and answer who waits for a state.
-        Without subscribers, wait for the next one."""
+        """Render if there is a reason to, push the changes, and answer those waiting for a state.
+        Without subscribers, wait for the next one.
+        """
         topics, requests = self._take_requests()
         try:
             self._update(topics)
@@ -184,7 +188,7 @@ class Feed:
         return math.inf
 
     def _take_requests(self) -> tuple[frozenset[str], list[_StateRequest]]:
-        """Take who waits for a state, and all topics that are subscribed to, at one moment."""
+        """Take the pending state requests and all subscribed topics, in one atomic step."""
         with self._lock:
             requests, self._requests = self._requests, []
             return frozenset(self._subscribers), requests
@@ -193,7 +197,7 @@ class Feed:
         if not topics:
             self._shown = {}
             return
-        # Taken back before anything is read: a notification from here on makes another tick.
+        # Reset before anything is read, so that a later notification causes another tick.
         notified, self._notified = self._notified, False
         marker = self._source.change_marker()
         if not (notified or marker != self._marker or self._is_due(topics)):
@@ -209,11 +213,11 @@ class Feed:
         return is_old or not topics <= self._shown.keys()
 
     def _push_changes(self, topic: str, rendered: Rendered) -> _Shown:
-        """Push what differs from what the topic's pages show; return what they show then."""
+        """Push the changes in a topic's content; return what its pages show from then on."""
         now = _Shown(rendered.fragments.get(topic, {}), rendered.shape.get(topic, ""))
         before = self._shown.get(topic)
         if before is None:
-            return now  # whoever has just subscribed gets a whole state
+            return now  # new subscribers get a whole state
         announcements = rendered.announcements.get(topic, "")
         if now.shape != before.shape:
             self._push(topic, _message("state", html=now.html + announcements))
@@ -230,7 +234,7 @@ class Feed:
         return now
 
     def _push(self, topic: str, text: str) -> None:
-        """Hand the message to the event loop that the sockets live on. (From a plain thread
+        """Pass the message to the event loop of the sockets. (From a plain thread
         `async_to_sync` would run a second loop and lose most messages without an exception.)"""
         message = {"type": "live.message", "text": text}
         sending = asyncio.run_coroutine_threadsafe(
@@ -245,7 +249,7 @@ def _log_failure(sending: Future[None]) -> None:
 
 
 def heartbeat() -> str:
-    """Return the message that says the connection is alive."""
+    """Return the message that shows that the connection is alive."""
     return _message("beat")
 
 
@@ -259,15 +263,14 @@ _feeds_lock = threading.Lock()
 
 
 def feed_of(loop: asyncio.AbstractEventLoop) -> Feed:
-    """Return the running feed of this event loop, started with its first page. Call it on the
-    loop."""
+    """Return this event loop's feed, starting it if necessary. Call it on the loop."""
     with _feeds_lock:
         for closed in [each for each in _feeds if each.is_closed()]:
             _feeds.pop(closed).stop()
         feed = _feeds.get(loop)
         if feed is None or not feed.running:
             layer = get_channel_layer()
-            assert layer is not None, "CHANNEL_LAYERS names no default"
+            assert layer is not None, "CHANNEL_LAYERS has no default"
             feed = _feeds[loop] = Feed(PanelSource(), layer, loop)
             feed.start()
         return feed
@@ -282,7 +285,7 @@ def stop_all() -> None:
 
 
 def notify(**_: object) -> None:
-    """Have every feed of this process look now: after a commit, or a new reading."""
+    """Make every feed of this process check for changes now: after a commit or a new reading."""
     for feed in list(_feeds.values()):
         feed.notify()
 

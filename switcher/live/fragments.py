@@ -1,4 +1,4 @@
-"""Elements as they are pushed to pages: whole, by id, for htmx's out-of-band swap."""
+"""Elements that are pushed to pages: whole, by id, for htmx's out-of-band swaps."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from django.utils.html import escape
 
-# Pages keep these up to date by themselves, from the attributes of the element.
+# Pages update these by themselves, from the attributes of the element.
 _TIMES = re.compile(r"(<time\b[^>]*>)[^<]*")
 _PROGRESS = re.compile(r'(<progress\b[^>]*?) value="[^"]*"([^>]*>)[^<]*')
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One element with its `hx-swap-oob`. It is pushed again when `mark` differs."""
+    """An element with its `hx-swap-oob`. It is pushed again when `mark` changes."""
 
     html: str
     mark: str
@@ -22,11 +22,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What pages of some topics show now.
+    """The current content of some topics.
 
     `fragments` has the whole elements of each topic, by a key. `announcements` are spoken once and
-    not kept. `shape` names what a page must have places for: where it changes, fragments alone do
-    not do. `ticking`: something counts by the second.
+    not kept. `shape` names the elements that a page must have: if it changes, fragments are not
+    enough. `ticking` is set if something changes every second.
     """
 
     fragments: dict[str, dict[str, Part]]
@@ -57,7 +57,7 @@ def whole(panel: str, unless: str) -> Part:
 
 
 def with_attributes(panel: str, attributes: str) -> str:
-    """Return the panel, which is one `section`, with further attributes."""
+    """Return the panel, a single `section`, with additional attributes."""
     start, tag, rest = panel.partition("<section")
     assert tag
     assert not start.strip()
@@ -65,5 +65,5 @@ def with_attributes(panel: str, attributes: str) -> str:
 
 
 def essence(html: str) -> str:
-    """Return what must differ for a push: not the seconds, which every page counts itself."""
+    """Return the content to compare: without the seconds, which every page counts itself."""
     return _PROGRESS.sub(r"\1\2", _TIMES.sub(r"\1", html))

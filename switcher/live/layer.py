@@ -13,18 +13,20 @@ OVERFLOW = {"type": "live.overflow"}
 class MemoryLayer(InMemoryChannelLayer):
     """Channels' own layer, except that it never drops a message silently.
 
-    A channel that is full leaves its groups and gets OVERFLOW in place of what it has not read: its
-    consumer closes the socket, and the page connects again and reads the whole state. The stock
-    layer would skip the message, and put a channel out of its groups after a day.
+    A full channel leaves its groups and gets OVERFLOW in place of its unread messages: its consumer
+    closes the socket, and the page reconnects and reads the whole state. The stock layer would skip
+    the message, and remove a channel from its groups after a day.
     """
 
     def _clean_expired(self) -> None:
-        """Let nothing expire. (With 1,000 clients the stock scan of all channels at every receive
-        takes half the time of a fan-out.)"""
+        """Do nothing: messages do not expire. (With 1,000 clients, the stock scan of all channels
+        at every receive takes half the time of a fan-out.)
+        """
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
-        """Queue the message for each channel of the group. That never waits, so it needs no task
-        for each of them."""
+        """Queue the message for each channel of the group. Queueing never blocks, so no tasks are
+        needed.
+        """
         self.require_valid_group_name(group)
         for channel in list(self.groups.get(group, ())):
             try:
@@ -34,6 +36,6 @@ class MemoryLayer(InMemoryChannelLayer):
                 await self.send(channel, OVERFLOW)
 
     def forget(self, channel: str) -> None:
-        """Remove a channel from all groups, with what it has not read."""
+        """Remove a channel from all groups and discard its unread messages."""
         self._remove_from_groups(channel)
         self.channels.pop(channel, None)

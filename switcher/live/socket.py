@@ -16,7 +16,7 @@ _live = AllowedHostsOriginValidator(CookieMiddleware(LiveConsumer.as_asgi()))
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Serve a WebSocket. Refuse another path than PATH and pages of another origin (HTTP 403)."""
+    """Serve a WebSocket. Refuse paths other than PATH and pages of another origin (HTTP 403)."""
     if scope["path"] != PATH or _is_from_elsewhere(scope):
         await receive()
         await send({"type": "websocket.close"})
@@ -25,8 +25,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def _is_from_elsewhere(scope: Any) -> bool:
-    """Whether a page of another port or site asks: the validator looks at the name alone. The
-    scheme is the page's own, as a proxy may have taken the TLS off."""
+    """Return whether a page of another port or site asks: the validator looks at the name alone.
+    The scheme is taken from the page, as a proxy may have terminated TLS.
+    """
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     secure = headers.get("origin", "").startswith("https:")
     return is_cross_site(headers, headers.get("host", ""), secure)

@@ -1,4 +1,4 @@
-"""Renders what the feed pushes, with the same queries and templates as the pages."""
+"""Renders the feed's content with the same queries and templates as the pages."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from switcher.watching.loop import latest
 
 ROW_PARTS = ("state", "model", "vram", "meta", "note")
 PAGE_PARTS = ("sentence", "warnings", "vramsum", "bar", "resident", "drifts")
-# The person who asked for the switch gets the panel in the response to that. All others wait a
-# moment before they fetch theirs, so that the two do not cross.
+# The person who requested the switch gets the panel in that response. All other pages wait a moment
+# before they fetch theirs, so that the two do not conflict.
 PANEL_AFTER = "load delay:250ms"
 
 Parts = dict[str, Part]
@@ -30,14 +30,16 @@ Shown = tuple[Parts, tuple[SwitchView, ...]]
 
 
 class PanelSource:
-    """Renders once what everybody sees. Buttons depend on the user: pages fetch those."""
+    """A source that renders content once for everybody. Pages fetch buttons themselves, as those
+    depend on the user.
+    """
 
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
         self._states: dict[str, announcements.States] = {}
 
     def change_marker(self) -> object:
-        """Return a value that differs once any process has changed something. One query."""
+        """Return a value that changes once any process has changed something. One query."""
         return change_marker()
 
     def render(self, topics: frozenset[str]) -> Rendered:
@@ -56,7 +58,7 @@ class PanelSource:
         try:
             return self._topic(topic, board)
         except NotFound:
-            return None  # removed since, or it never existed
+            return None  # removed meanwhile, or never existed
 
     def _topic(self, topic: str, board: Board) -> Shown:
         kind, _, name = topic.partition("-")
@@ -92,7 +94,7 @@ def board_parts(board: Board) -> Parts:
 
 
 def events_parts(board: Board) -> Parts:
-    """Return the number of the newest switch, for the list of all. Rows are not pushed into it."""
+    """Return the newest switch's number, for the list of switches. Its rows are not pushed."""
     newest = max((e.id for e in board.recent_switches), default=0)
     return {"new": fragments.inner("new-switches", _render("switches.html#new", newest=newest))}
 
@@ -122,7 +124,7 @@ def panels_parts(views: Iterable[SwitchView]) -> Parts:
     """Return the panels under `#switches`: a new one is inserted first, a running one is updated,
     an ended one is replaced."""
     parts: Parts = {}
-    for view in reversed(tuple(views)):  # each comes first, so the newest is the last to come
+    for view in reversed(tuple(views)):  # each is inserted first, so the newest one goes last
         parts[f"switch-{view.id}"] = _start(view) if view.is_open else _end(view)
         if view.is_open:
             parts |= running_parts(view)
@@ -130,7 +132,7 @@ def panels_parts(views: Iterable[SwitchView]) -> Parts:
 
 
 def running_parts(view: SwitchView) -> Parts:
-    """Return rail and clock of one switch."""
+    """Return the rail and the clock of a switch."""
     ids = {part: f"switch-{view.id}-{part}" for part in ("rail", "clock")}
     return {
         each: fragments.inner(each, _render(f"switch_panel.html#{part}", switch=view))
@@ -143,7 +145,7 @@ def switch_page_parts(view: SwitchView) -> Parts:
 
 
 def _start(view: SwitchView) -> Part:
-    """Return the panel without buttons, which then fetches the one with its user's buttons."""
+    """Return the panel without buttons; the page then fetches the one with its user's buttons."""
     own = f'hx-get="{panel_url(view.id)}" hx-trigger="{PANEL_AFTER}" hx-swap="outerHTML"'
     panel = fragments.with_attributes(_panel(view), own)
     return fragments.first_in("switches", panel, unless=f"#switch-{view.id}")
@@ -151,15 +153,15 @@ def _start(view: SwitchView) -> Part:
 
 def _end(view: SwitchView) -> Part:
     panel = _panel(view)
-    if view.needs_attention:  # there is a button for some
+    if view.needs_attention:  # some users have a button
         own = f'hx-get="{panel_url(view.id)}" hx-trigger="load" hx-swap="outerHTML"'
         panel = fragments.with_attributes(panel, own)
-    # Where it does not show as running, the page knows already; its own page shows it differently.
+    # A page that does not show it as running knows already; its own page shows it differently.
     return fragments.whole(panel, unless=f'#switch-{view.id}:not([data-state="busy"])')
 
 
 def panel_url(switch_id: int) -> str:
-    """Return the address of a panel with its user's buttons."""
+    """Return the address of a panel with the user's buttons."""
     return reverse("switch-panel", args=[switch_id])
 
 

@@ -179,7 +179,7 @@ class ArchiveFile(TrailRow):
 
     @property
     def is_there(self) -> bool:
-        """Whether the file exists; a link does not count, as it may lead anywhere."""
+        """Return whether the file exists; a link does not count, as it may lead anywhere."""
         return self.path.is_file() and not self.path.is_symlink()
 
     def open(self) -> BinaryIO:

@@ -1,4 +1,4 @@
-"""What the tables of the audit trail have in common: a row that cannot be read is refused."""
+"""What the tables of the audit trail have in common: an unreadable row raises TrailUnreadable."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TYPES: tuple[tuple[type[models.Field[Any, Any]], Any], ...] = (
 
 @contextmanager
 def refuse_unreadable(table: str) -> Iterator[None]:
-    """Raise TrailUnreadable where a row of this table is not what its columns can hold."""
+    """Raise TrailUnreadable if a row of this table holds values of the wrong type."""
     try:
         yield
     except _UNREADABLE as exc:
@@ -42,16 +42,18 @@ def refuse_unreadable(table: str) -> Iterator[None]:
 
 
 def _is_about_a_value(exc: Exception) -> bool:
-    """Whether a row was found and could not be read. SQLite's driver has one class of errors for
-    that, for locks and for missing tables."""
+    """Return whether the error is about an unreadable value. SQLite's driver uses the same class of
+    errors for locks and missing tables.
+    """
     if not isinstance(exc, DatabaseError):
         return True
     return isinstance(exc, DataError) or "Could not decode" in str(exc)
 
 
 class TrailQuerySet(models.QuerySet[Row]):
-    """Rows of the trail. Every query passes through here, so that no other code has to expect a
-    row that cannot be read."""
+    """A query over rows of the trail. Every query goes through here, so no other code has to handle
+    unreadable rows.
+    """
 
     def _fetch_all(self) -> None:
         with refuse_unreadable(self.model._meta.db_table):
@@ -68,7 +70,7 @@ class TrailRow(models.Model):
 
     @classmethod
     def from_db(cls, *args: Any, **options: Any) -> Self:
-        """Raise ValueError for a value that is not of its column's type: SQLite keeps any."""
+        """Load a row. Raises ValueError for a value of the wrong type, which SQLite would store."""
         row = super().from_db(*args, **options)
         for field in cls._meta.concrete_fields:
             value = row.__dict__.get(field.attname, _DEFERRED)

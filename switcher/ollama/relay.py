@@ -103,7 +103,7 @@ class Upstream:
 
     @property
     def streams(self) -> bool:
-        """Whether each part of the reply is of use by itself."""
+        """Return whether each part of the reply is of use by itself."""
         return self.media_type in {"text/event-stream", "application/x-ndjson"}
 
     async def parts(self) -> AsyncGenerator[bytes]:

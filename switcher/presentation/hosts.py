@@ -69,7 +69,7 @@ class HostView(HostDetail):
 
     @property
     def in_memory(self) -> bool:
-        """Whether nothing lies in VRAM: the host computes on its CPU."""
+        """Return whether nothing lies in VRAM: the host computes on its CPU."""
         return bool(self.residents) and not any(r.size_vram for r in self.residents)
 
     @property
@@ -101,7 +101,7 @@ class HostView(HostDetail):
 
     @property
     def last_known(self) -> bool:
-        """Whether what is shown may be outdated."""
+        """Return whether what is shown may be outdated."""
         return self.state in {"offline", "stale"}
 
     @property

@@ -1,4 +1,4 @@
-"""API keys and what was used with them: for the gateway and for the pages."""
+"""API keys and their usage, for the gateway and the pages."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from switcher.queries.from_rows import from_row
 
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
-    """An API key and what it may do. A limit that is None does not exist.
+    """An API key and what it may do. None means no limit.
 
-    `hosts` and `profiles` count only if the key is not for all of them. They are what is left of
-    those that the key was bound to: when the last one is gone, the key opens nothing.
+    `hosts` and `profiles` matter only if the key is not for all of them. Removed ones drop out;
+    once the last one is gone, the key gives access to nothing.
     """
 
     id: int
@@ -38,20 +38,20 @@ class KeyFacts:
     last_used_at: datetime | None
 
     def is_valid_at(self, moment: datetime) -> bool:
-        """Whether the gateway accepts the key at this moment."""
+        """Return whether the gateway accepts the key at this moment."""
         return self.off_at is None and (self.expires_at is None or moment < self.expires_at)
 
     @property
     def is_limited(self) -> bool:
-        """Whether the key has a limit of requests."""
+        """Return whether the key has a limit of requests."""
         return self.requests_a_minute is not None or self.at_once is not None
 
     def is_for_host(self, name: str) -> bool:
-        """Whether the key may use the host of this name."""
+        """Return whether the key may use the host of this name."""
         return self.all_hosts or name in self.hosts
 
     def is_for_profile(self, name: str) -> bool:
-        """Whether the key may use models of this profile; empty for a model without a profile."""
+        """Return whether the key may use this profile; empty for a model without a profile."""
         return self.all_profiles or name in self.profiles
 
 
@@ -60,7 +60,7 @@ COUNTS = Usage.COUNTS
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """What was used of one model with one key; `key` is None for requests without a key."""
+    """The usage of one model with one key; `key` is None for requests without a key."""
 
     key: int | None
     key_name: str | None
@@ -81,7 +81,7 @@ def by_digest() -> Mapping[str, KeyFacts]:
 
 
 def all_keys() -> list[KeyFacts]:
-    """Return every key that was ever made, newest first."""
+    """Return all keys, newest first."""
     return [_facts(row) for row in _rows()]
 
 

@@ -119,18 +119,18 @@ class SwitchDetail(SwitchSummary):
 
     @property
     def can_cancel(self) -> bool:
-        """Whether it is open, nobody has asked yet, and it is not restoring already."""
+        """Return whether it is open, nobody has asked yet, and it is not restoring already."""
         return self.is_open and not self.cancel_asked_by and not self.restoring
 
     @property
     def nothing_touched(self) -> bool:
-        """Whether it ended before anything was changed on the host."""
+        """Return whether it ended before anything was changed on the host."""
         restored = any(phase.state is State.RESTORING for phase in self.phases)
         return self.ended and not self.degraded and not restored
 
     @property
     def needs_attention(self) -> bool:
-        """Whether it failed and nobody has marked it as seen."""
+        """Return whether it failed and nobody has marked it as seen."""
         return self.state in OUTCOMES["failed"] and not self.seen_by
 
     @property

@@ -201,7 +201,7 @@ def test_a_switch_appears_and_ends_without_a_reload(
         panel = page.locator(f"#switch-{number}")
         expect(panel).to_contain_text("Switching north-1", timeout=5000)
         expect(panel.locator("button")).to_contain_text("Cancel", timeout=5000)
-        expect(page.locator("#announcer")).to_contain_text("switch to mid-b asked for by anna")
+        expect(page.locator("#announcer")).to_contain_text("switch to mid-b requested by anna")
         expect(page.locator("#host-north-1-state")).to_contain_text("Queued")
         expect(page.locator("#recent-switches")).to_contain_text("mid-b")
         run(data, CANCEL.format(number))

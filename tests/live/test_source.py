@@ -203,7 +203,7 @@ def test_each_phase_is_announced_once_and_failures_as_alarms(
 ) -> None:
     assert announced(source) == ""
     held = start(host, wall)
-    assert "north-1: switch to mid-b asked for by anna." in announced(source)
+    assert "north-1: switch to mid-b requested by anna." in announced(source)
     assert announced(source) == ""
     held.move(State.CHECKING)
     said = announced(source)

@@ -13,7 +13,7 @@ from tests.until import until
 @pytest.mark.parametrize(
     ("row", "text"),
     [
-        ([], "a fault is an object with a kind"),
+        ([], "a fault must be an object with a kind"),
         ({}, "no fault of kind None; there are: fail_load, cpu"),
         ({"kind": "fire"}, "no fault of kind 'fire'"),
         ({"kind": "cpu", "path": "/"}, "cpu has no field 'path'; it has: share, tag, times"),

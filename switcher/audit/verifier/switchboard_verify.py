@@ -181,7 +181,7 @@ class PublicKey:
         return key
 
     def signed(self, signature: bytes, text: str) -> bool:
-        """Whether this key signed the text."""
+        """Return whether this key signed the text."""
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -288,7 +288,7 @@ class Rotation:
 
     @property
     def holds(self) -> bool:
-        """Whether both keys signed it."""
+        """Return whether both keys signed it."""
         text = self.text(self.old, self.new)
         return self.old.signed(self.old_signature, text) and self.new.signed(
             self.new_signature, text
@@ -333,7 +333,7 @@ class Archived:
         return f"switchboard audit segment\n{first}\n{last}\n{sha256}\n{root}\n"
 
     def is_signed(self, keys: Iterable[PublicKey]) -> bool:
-        """Whether one of the keys signed it."""
+        """Return whether one of the keys signed it."""
         text = self.text(self.first, self.last, self.sha256, self.root)
         return any(key.signed(self.signature, text) for key in keys)
 
@@ -378,7 +378,7 @@ class Keyring:
         return True
 
     def has_known(self, key: PublicKey) -> bool:
-        """Whether the key is believed now or was earlier."""
+        """Return whether the key is believed now or was earlier."""
         return str(key) in self._ever
 
 
@@ -493,7 +493,7 @@ class Verifier:
         self._before = self._tree.size, self._tree.root().hex()
 
     def says_archived(self, first: int, last: int, sha256: str, root: str) -> bool:
-        """Whether a signed entry said that these entries were moved to that file."""
+        """Return whether a signed entry said that these entries were moved to that file."""
         return (first, last, sha256, root) in self._archived
 
     def rotated_before(self, rotation: Rotation) -> None:
