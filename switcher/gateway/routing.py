@@ -73,7 +73,9 @@ async def find_route(host: str, key: KeyFacts | None = None) -> Route:
     if route is None:
         raise GatewayError(503, "no_host", "There is no host yet. Add one first.")
     if key is not None and not key.is_for_host(route.host):
-        raise GatewayError(403, "not_allowed", f"Key {key.name} does not allow {route.host}.", "host")
+        raise GatewayError(
+            403, "not_allowed", f"Key {key.name} excludes {route.host}.", "host"
+        )
     return route
 
 
