@@ -16,14 +16,16 @@ NO_ACTIVE_MODEL = (
 def select_model(route: Route, requested: object, key: KeyFacts | None = None) -> ModelChoice:
     """Return the model for a request whose `model` is `requested`; see Route.resolve.
 
-    Raises GatewayError 404 or 503 if there is none, 403 if the key does not allow it.
+    Raises GatewayError 404 or 503 if there is none, 403 if the key is not valid for it.
     """
     name = requested if isinstance(requested, str) else ""
     choice = route.resolve(ModelName.parse(name))
     if choice is None:
         raise _no_model(route, name, key)
     if key is not None and not key.is_for_profile(choice.spec.profile):
-        text = f"Key {key.name} does not allow {choice.model}, the model that answers on this host."
+        text = (
+            f"Key {key.name} is not valid for {choice.model}, the model that answers on this host."
+        )
         raise GatewayError(403, "not_allowed", text, "model")
     return choice
 

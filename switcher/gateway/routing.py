@@ -74,7 +74,7 @@ async def find_route(host: str, key: KeyFacts | None = None) -> Route:
         raise GatewayError(503, "no_host", "There is no host yet. Add one first.")
     if key is not None and not key.is_for_host(route.host):
         raise GatewayError(
-            403, "not_allowed", f"Key {key.name} excludes {route.host}.", "host"
+            403, "not_allowed", f"Key {key.name} is not valid for {route.host}.", "host"
         )
     return route
 
