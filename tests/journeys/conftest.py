@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.journeys.product import PASSWORDS, Process, seed, simulated_host
+from tests.journeys.product import Process, move_hosts, seed, simulated_host
+from tests.server.process import copy
 from tests.simulated import SimulatedOllama
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
@@ -30,44 +34,63 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
+@dataclass(frozen=True)
 class Product:
-    """A running server and its two hosts."""
+    """A running server, its two hosts, and the key of a session of each person."""
 
-    def __init__(self, server: Process, first: SimulatedOllama, second: SimulatedOllama) -> None:
-        self.server = server
-        self.hosts = {"north-1": first, "south-1": second}
-        self.address = server.address
+    server: Process
+    hosts: dict[str, SimulatedOllama]
+    sessions: dict[str, str]
+
+    @property
+    def address(self) -> str:
+        return self.server.address
+
+    def client(self, who: str = "admin") -> requests.Session:
+        """Return a client of the API that is signed in."""
+        client = requests.Session()
+        client.cookies["session_id"] = self.sessions[who]
+        return client
+
+    def cookie(self, who: str = "admin") -> Any:
+        return {"name": "session_id", "value": self.sessions[who], "url": self.address}
+
+
+@pytest.fixture(scope="session")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """Data to copy, whose hosts are nowhere; and the sessions in it."""
+    data = tmp_path_factory.mktemp("seeded") / "data"
+    return data, seed(data, "http://127.0.0.1:9", "http://127.0.0.1:9")
 
 
 @pytest.fixture
-def product(tmp_path: Path) -> Iterator[Product]:
-    data = tmp_path / "data"
+def product(seeded: tuple[Path, dict[str, str]], tmp_path: Path) -> Iterator[Product]:
+    data = copy(seeded[0], tmp_path / "data")
     with simulated_host() as first, simulated_host() as second:
-        seed(data, first.url, second.url)
+        move_hosts(data, first.url, second.url)
         with Process(data) as server:
-            yield Product(server, first, second)
+            yield Product(server, {"north-1": first, "south-1": second}, seeded[1])
 
 
 @pytest.fixture
 def visit(browser: Browser, product: Product) -> Iterator[Callable[..., Page]]:
-    """Sign somebody in and open a page. At the end, no page may have logged an error."""
+    """Open a page for somebody who is signed in (`who=""`: nobody). At the end, no page may have
+    logged an error."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
     def go(path: str = "/", who: str = "admin", **context_options: object) -> Page:
         context = browser.new_context(**context_options)  # type: ignore[arg-type]
         contexts.append(context)
+        if who:
+            context.add_cookies([product.cookie(who)])
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "console",
             lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None,
         )
-        page.goto(f"{product.address}/login/?next={path}")
-        page.fill("[name=username]", who)
-        page.fill("[name=password]", PASSWORDS[who])
-        with page.expect_navigation():
-            page.keyboard.press("Enter")
+        page.goto(product.address + path)
         return page
 
     yield go

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import requests
@@ -13,6 +16,10 @@ PASSWORDS = {name: f"the password of {name}" for name in ("admin", "ben", "audit
 
 SEED = """
 import django; django.setup()
+import json
+from importlib import import_module
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.core.management import call_command
 call_command("migrate", verbosity=0)
 from django.contrib.auth.models import Group, User
@@ -30,6 +37,15 @@ for name, url in (("north-1", {first!r}), ("south-1", {second!r})):
     config.save_host(
         Host(name=name, base_url=url, vram_bytes=10_000_000_000, simulated=True), SERVER
     )
+sessions = {{}}
+for user in User.objects.all():
+    store = import_module(settings.SESSION_ENGINE).SessionStore()
+    store[SESSION_KEY] = str(user.pk)
+    store[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
+    store[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    store.save()
+    sessions[user.username] = store.session_key
+print(json.dumps(sessions))
 """
 
 
@@ -39,11 +55,20 @@ def simulated_host() -> SimulatedOllama:
     return SimulatedOllama(*models, vram="10GB", load_rate="4GB")
 
 
-def seed(data: Path, first: str, second: str) -> None:
-    """Create hosts, profiles and people."""
+def seed(data: Path, first: str, second: str) -> dict[str, str]:
+    """Create hosts, profiles and people. Return the key of a session of each person."""
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     done = python("-c", SEED.format(first=first, second=second, **PASSWORDS), data=data)
     assert done.returncode == 0, done.stderr
+    sessions: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return sessions
+
+
+def move_hosts(data: Path, first: str, second: str) -> None:
+    """Give the hosts of a copied database other addresses."""
+    with closing(sqlite3.connect(data / "switchboard.sqlite3")) as database, database:
+        for name, url in (("north-1", first), ("south-1", second)):
+            database.execute("UPDATE switcher_host SET base_url = ? WHERE name = ?", (url, name))
 
 
 def sign_in(address: str, name: str = "admin") -> requests.Session:
@@ -60,4 +85,12 @@ def sign_in(address: str, name: str = "admin") -> requests.Session:
     return session
 
 
-__all__ = ["PASSWORDS", "Process", "environment", "seed", "sign_in", "simulated_host"]
+__all__ = [
+    "PASSWORDS",
+    "Process",
+    "environment",
+    "move_hosts",
+    "seed",
+    "sign_in",
+    "simulated_host",
+]

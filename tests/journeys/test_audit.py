@@ -14,7 +14,6 @@ from playwright.sync_api import Page, expect
 
 from switcher.audit.verifier import switchboard_verify
 from tests.journeys.conftest import Product
-from tests.journeys.product import sign_in
 from tests.journeys.test_switch import tab_to
 
 pytestmark = pytest.mark.journey
@@ -27,7 +26,7 @@ PATHS = ("/audit/", "/audit/people/admin/", "/audit/hosts/north-1/", "/audit/whe
 @pytest.fixture
 def trail(product: Product) -> None:
     """Run two switches as an admin, each with a reason."""
-    session = sign_in(product.address)
+    session = product.client()
     for model, reason in (("mid-a", "nightly evaluation"), ("mid-b", "wrong answers")):
         wish = {"model": model, "host": "north-1", "reason": reason}
         answer = session.post(f"{product.address}/ollama/models/switch", json=wish, timeout=60)

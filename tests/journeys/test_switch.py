@@ -9,7 +9,6 @@ import requests
 from playwright.sync_api import Page, Route, expect
 
 from tests.journeys.conftest import Product
-from tests.journeys.product import sign_in
 from tests.until import until
 
 pytestmark = pytest.mark.journey
@@ -23,8 +22,7 @@ def choose(page: Page, host: str, profile: str) -> None:
 
 
 def switch_by_api(product: Product, **body: object) -> requests.Response:
-    session = sign_in(product.address)
-    return session.post(f"{product.address}/ollama/models/switch", json=body, timeout=60)
+    return product.client().post(f"{product.address}/ollama/models/switch", json=body, timeout=60)
 
 
 def test_a_click_switches_and_every_phase_appears_without_a_reload(
