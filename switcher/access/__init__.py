@@ -1,4 +1,4 @@
-"""Who somebody is, what they may do, and where a request comes from."""
+"""Who sends a request, what they may do, and where it comes from."""
 
 from switcher.access.client_address import address_of, client_address, origin_of
 from switcher.access.cross_site import is_cross_site

@@ -21,7 +21,7 @@ def address_of(request: HttpRequest) -> str | None:
 
 
 def origin_of(request: HttpRequest) -> tuple[str | None, str]:
-    """Return the client's address and browser, as an Actor takes them."""
+    """Return the client's address and browser, for an Actor."""
     return address_of(request), request.headers.get("User-Agent", "")[:300]
 
 
@@ -30,7 +30,7 @@ def client_address(peer: str, forwarded: str) -> str | None:
 
     `forwarded` is X-Forwarded-For, several headers joined by commas. Each proxy appends the address
     that it got the request from, but anybody can send the header. So it is read from its end, and
-    only as long as what we read was written by a proxy in SWITCHER_TRUSTED_PROXIES.
+    only as far as it was written by proxies in SWITCHER_TRUSTED_PROXIES.
     """
     proxies = _networks(tuple(settings.SWITCHER_TRUSTED_PROXIES))
     client = _parse_address(peer)
@@ -58,6 +58,6 @@ def _parse_address(text: str) -> _Address | None:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped:
             return address.ipv4_mapped
-        # Drop the zone: it means something on one machine only, and PostgreSQL refuses it.
+        # Drop the zone: it is only meaningful on one machine, and PostgreSQL rejects it.
         return ipaddress.IPv6Address(int(address))
     return address

@@ -1,4 +1,4 @@
-"""Tell requests that another site's page made a browser send."""
+"""Recognises requests that another site's page made a browser send."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_cross_site(headers: Mapping[str, str], host: str, secure: bool) -> bool:
     """Return whether a browser marks this request as sent by another site's page.
 
     A browser sends our cookie with such a request, so a cookie alone proves no intent. Clients
-    that are no browsers send neither of the two headers and pass.
+    other than browsers send neither of the two headers and pass.
 
     Names in `headers` are in lower case; `host` is the Host header, with its port. Pages of the
     origins in CSRF_TRUSTED_ORIGINS may call us: https://example.com, https://*.example.com.
@@ -40,7 +40,7 @@ def _is_trusted(origin: str) -> bool:
 
 
 def _parse_origin(text: str) -> tuple[str, str, int]:
-    """Return scheme, host and port. Text that is no origin (`null`) equals no real one."""
+    """Return scheme, host and port. Text that is not an origin (`null`) equals no real one."""
     try:
         parts = urlsplit(text)
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)

@@ -20,10 +20,10 @@ NOBODY = AnonymousUser()
 
 
 class RoleBackend(ModelBackend):
-    """Loads a user with role and theme in one query.
+    """A backend that loads a user with role and theme in one query.
 
-    Sessions store their backend by its path. Those of today store that of PasswordBackend, which
-    checks passwords; older ones store `switcher.access.RoleBackend`.
+    Sessions store the path of their backend. New ones store that of PasswordBackend, which checks
+    passwords; older ones store `switcher.access.RoleBackend`.
     """
 
     def authenticate(self, request: HttpRequest | None, **_: Any) -> None:  # type: ignore[override]
@@ -39,37 +39,41 @@ class RoleBackend(ModelBackend):
 
 
 def can_view(user: Any) -> bool:
-    """Staff see hosts, switches and profiles."""
+    """Return whether the user may view hosts, switches and profiles: staff."""
     return bool(user.is_authenticated and user.is_active and user.is_staff)
 
 
 def can_switch(user: Any) -> bool:
-    """Superusers and operators switch models, unless they are auditors too."""
+    """Return whether the user may switch models: superusers and operators, unless also auditors."""
     if isinstance(user, AnonymousUser) or not can_view(user) or _is_auditor(user):
         return False
     return user.is_superuser or _is_member(user, "is_operator", OPERATORS)
 
 
 def can_review(user: Any) -> bool:
-    """Only auditors review: what they look at is also the work of admins."""
+    """Return whether the user may review entries: only auditors, as they also review
+    admins' work.
+    """
     return can_view(user) and _is_auditor(user)
 
 
 def can_export(user: Any) -> bool:
-    """Auditors and superusers export the audit trail."""
+    """Return whether the user may export the audit trail: auditors and superusers."""
     return can_view(user) and (user.is_superuser or can_review(user))
 
 
 def can_administer(user: Any) -> bool:
-    """Superusers change hosts and keys and erase personal data, unless they are auditors too."""
+    """Return whether the user may change hosts and keys and erase personal data: superusers, unless
+    also auditors.
+    """
     return is_admin(user) and not _is_auditor(user)
 
 
 def is_admin(user: Any) -> bool:
-    """Superusers open the Django admin, which has accounts and groups.
+    """Return whether the user may open the Django admin, which manages accounts: superusers.
 
-    An auditor who is a superuser can leave the auditors there; the audit trail shows that, as
-    every change of a role.
+    An auditor who is a superuser can leave the group of auditors there; the audit trail records
+    that, like every change of a role.
     """
     return bool(can_view(user) and user.is_superuser)
 
@@ -85,6 +89,6 @@ def _is_auditor(user: Any) -> bool:
 
 
 def _is_member(user: Any, annotation: str, group: str) -> bool:
-    """Use what RoleBackend has read with the user; query only for users from elsewhere."""
+    """Return whether the user is in a group. Only users not loaded by RoleBackend need a query."""
     known = getattr(user, annotation, None)
     return bool(user.groups.filter(name=group).exists() if known is None else known)

@@ -1,1 +1,1 @@
-"""Threads for work that must not hold up an event loop, with their database connections."""
+"""Threads for work that must not block an event loop, with their database connections."""

@@ -1,7 +1,7 @@
 """A background loop: one daemon thread that calls a function again and again until it is stopped.
 
-The function looks at the state of things each time (levels, not edges), so a wake-up only makes the
-next call come sooner, and a call that fails is made up for by the next one.
+The function examines the current state each time (levels, not edges), so a wake-up only makes the
+next call come sooner, and the next call makes up for one that fails.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ log = logging.getLogger(__name__)
 
 
 class Loop:
-    """Call `tick` at once, then `every_s` seconds after each call has returned.
+    """A loop that calls `tick` at once, then `every_s` seconds after each call has returned.
 
     `tick` may return another number of seconds until its next call; `math.inf` waits for a wake-up.
     If it raises, that is logged and counted in `failures`, the thread's database connections are
-    closed, and the next call comes after `every_s`, wake-up or not. `pause_s` is the least time
+    closed, and the next call comes after `every_s`, wake-up or not. `pause_s` is the minimum time
     between two calls. `at_end` is called once in the thread, after the last tick.
 
     The thread is a daemon: one of an executor would keep the process from exiting.
@@ -51,12 +51,13 @@ class Loop:
         self._thread.start()
 
     def wake(self) -> None:
-        """Have the next tick come now. From any thread."""
+        """Make the next tick come now. Thread-safe."""
         self._woken.set()
 
     def stop(self, patience_s: float = 0.0) -> bool:
-        """Begin no further tick, wait `patience_s` at most for the thread to end; return whether
-        it has. From any thread, as often as you like."""
+        """Start no further tick, wait at most `patience_s` for the thread to end, and return
+        whether it has. Thread-safe; may be called repeatedly.
+        """
         self._stopping.set()
         self._woken.set()
         if self.alive and self._thread is not threading.current_thread():
@@ -72,8 +73,9 @@ class Loop:
         return self._thread.is_alive()
 
     def tick(self) -> float:
-        """Call the function once, here; return the seconds until it should be called again. The
-        thread does just this; a test may call it without starting one."""
+        """Call the function once, in this thread; return the seconds until it should be called
+        again. The loop's thread does just this; tests may call it without starting one.
+        """
         try:
             wait_s = self._tick()
         except Exception:

@@ -14,20 +14,21 @@ from django.db import DatabaseError, close_old_connections, connections
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Two pools: a call to a host may take 5 s, and enough of those would keep everyone else, the
-# gateway's requests first, from reading a row.
+# Two pools: a call to a host may take 5 s, and enough of those would block all reads of rows, above
+# all those of the gateway's requests.
 _rows = ThreadPoolExecutor(6, thread_name_prefix="rows")
 _hosts = ThreadPoolExecutor(24, thread_name_prefix="hosts")
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function that only reads or writes rows in a pool thread, not in the one thread that
-    all synchronous code of a request shares, where one slow call stalls all others."""
+    """Call a function that only reads or writes rows in a pool thread, not in the one thread shared
+    by all synchronous code, where a slow call would stall all others.
+    """
     return await _call(_rows, partial(function, *args, **kwargs))
 
 
 async def in_host_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The same for a function that also calls a host."""
+    """Call a function that also calls a host, in a pool thread of its own kind."""
     return await _call(_hosts, partial(function, *args, **kwargs))
 
 
@@ -45,14 +46,15 @@ async def _call(pool: ThreadPoolExecutor, function: Callable[[], T]) -> T:
 
 
 class OwnThread:
-    """One thread that keeps its database connection open, for code that queries all the time:
-    opening a connection takes longer than the query. Call `end` when done."""
+    """A thread that keeps its database connection open, for code that queries constantly: opening a
+    connection takes longer than the query. Call `end` when done.
+    """
 
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call the function there. After a database error the next call reconnects."""
+        """Call a function in the thread. After a database error the next call reconnects."""
 
         def call() -> T:
             try:

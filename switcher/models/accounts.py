@@ -1,4 +1,4 @@
-"""Where people act from, failed sign-ins, and personal preferences."""
+"""Origins of actions, failed sign-ins, and personal preferences."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from switcher.models.trail import TrailRow
 
 
 class Origin(TrailRow):
-    """From where someone acted. A row of its own, so that it can be erased for a person
-    without touching a sealed record, which holds SHA-256(salt || value) of each."""
+    """An address and a browser that someone acted from. A separate row, so that it can be erased
+    without touching a sealed record, which holds SHA-256(salt || value) of each.
+    """
 
     ip = models.GenericIPAddressField(null=True)
     agent = models.CharField(max_length=300, blank=True)
@@ -22,8 +23,9 @@ class Origin(TrailRow):
 
 
 class FailedLogin(models.Model):
-    """How often a name was tried in vain from an address, until that counts no longer. Both are
-    keyed hashes: people type passwords where names belong."""
+    """A count of failed sign-ins for a name from an address, until it expires. Both are keyed
+    hashes, because people type passwords into the name field.
+    """
 
     name_key = models.CharField(max_length=64)
     address_key = models.CharField(max_length=64, blank=True)
@@ -41,7 +43,7 @@ class FailedLogin(models.Model):
 
 
 class Preference(models.Model):
-    """What a person chose for their own pages."""
+    """A person's preferences for their own pages."""
 
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="preference"

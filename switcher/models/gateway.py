@@ -13,12 +13,13 @@ from switcher.models.profiles import ModelProfile
 
 
 class GatewayProcess(models.Model):
-    """A process that passes clients' requests on. A switch that closes a host's gate waits until
-    each of them has said that it knows; one that was not seen for a while is not waited for."""
+    """A process that forwards clients' requests. A switch that closes a host's gate waits until
+    each of them has acknowledged that, except those that were not seen for a while.
+    """
 
     name = models.CharField(max_length=80, unique=True)
     seen_at = models.DateTimeField()
-    # By host id: the gate that it has seen closed, and the requests that it still has under way.
+    # By host id: the gate that it has seen closed, and its requests still in flight.
     gates = models.JSONField(default=dict)
 
     def __str__(self) -> str:
@@ -26,7 +27,7 @@ class GatewayProcess(models.Model):
 
 
 class GatewayName(models.Model):
-    """A name that clients of a host may use, and the profile that they get by it."""
+    """A name that clients of a host may use, and the profile that it stands for."""
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="names")
     name = models.CharField(max_length=200)
@@ -40,13 +41,15 @@ class GatewayName(models.Model):
 
 
 class ApiKey(models.Model):
-    """A client's key to the gateway. Of the key itself only its SHA-256 is kept: it is 256 random
-    bits, so nothing slower is needed."""
+    """A client's key to the gateway. Only its SHA-256 is stored; as the key has 256 random bits, no
+    slower hash is needed.
+    """
 
     name = models.CharField(max_length=60)
-    prefix = models.CharField(max_length=12)  # to recognise it by
+    prefix = models.CharField(max_length=12)  # the beginning, to recognise it by
     sha256 = models.CharField(max_length=64, unique=True)
-    # An empty list alone says nothing: what a key was bound to may be gone, which opens nothing.
+    # An empty list is not enough: everything that a key was bound to may be gone, and then it must
+    # give access to nothing.
     all_hosts = models.BooleanField(default=False)
     hosts = models.ManyToManyField(Host, blank=True, related_name="keys")
     all_profiles = models.BooleanField(default=False)
@@ -68,13 +71,13 @@ class ApiKey(models.Model):
 
     @classmethod
     def working(cls, moment: datetime) -> models.QuerySet[ApiKey]:
-        """Those by which somebody gets in then."""
+        """Return the keys that are accepted at that moment."""
         lasting = Q(expires_at=None) | Q(expires_at__gt=moment)
         return cls.objects.filter(lasting, off_at=None)
 
 
 class Usage(models.Model):
-    """What one key asked of one model on one host in one hour: counts, never contents."""
+    """The usage of one model on one host with one key in one hour: counts, never contents."""
 
     COUNTS: ClassVar[tuple[str, ...]] = (
         "requests",

@@ -10,7 +10,7 @@ from switcher.models.profiles import ModelProfile
 
 
 class Host(models.Model):
-    """One Ollama server, and what is desired of it. What it holds is in Reading."""
+    """An Ollama server and its desired state. Its observed state is in Reading."""
 
     name = models.SlugField(max_length=40)
     base_url = models.CharField(max_length=300)
@@ -24,7 +24,7 @@ class Host(models.Model):
     pinned: models.ManyToManyField[ModelProfile, models.Model] = models.ManyToManyField(
         ModelProfile, blank=True, related_name="pinned_on", through="Pin"
     )
-    # Set in one place only: the transaction that activates.
+    # Only set by the transaction that activates a model.
     active_profile = models.ForeignKey(
         ModelProfile, null=True, blank=True, on_delete=models.PROTECT, related_name="active_on"
     )
@@ -32,21 +32,21 @@ class Host(models.Model):
     active_digest = models.CharField(max_length=80, blank=True)
     active_spec = models.JSONField(null=True, blank=True)
     active_since = models.DateTimeField(null=True, blank=True)
-    # A restore that failed too: the host does not hold what is recorded as active.
+    # Set after a failed restore: the host does not hold what is recorded as active.
     degraded = models.TextField(blank=True)
-    # What the watcher does about drift: tell of it, or switch back as well.
+    # What the watcher does about drift: only report it, or also switch back.
     drift_policy = models.CharField(
         max_length=6, choices=[("report", "report"), ("repair", "repair")], default="report"
     )
     repairs_an_hour = models.PositiveSmallIntegerField(default=3)
-    # Which model the gateway's clients get: the active one whatever they name, or what they name.
+    # Which model the gateway's clients get: always the active one, or the one that they name.
     gateway_policy = models.CharField(
         max_length=6,
         choices=[("active", "active"), ("names", "names"), ("strict", "strict")],
         default="active",
     )
-    # A name on the Ollama server itself that always means the active model (facts 21, 22): as it
-    # is wanted, and what of it is ours there. A name that is not written down here is not touched.
+    # A name on the Ollama server itself that always means the active model (facts 21, 22): as
+    # desired, and as Switchboard has set it there. Names not recorded here are never touched.
     published_name = models.CharField(max_length=200, blank=True)
     published_as = models.CharField(max_length=200, blank=True)
     published_tag = models.CharField(max_length=200, blank=True)
@@ -60,7 +60,7 @@ class Host(models.Model):
             models.UniqueConstraint(
                 fields=["is_default"], condition=Q(is_default=True), name="one_default_host"
             ),
-            # A removed host keeps its name in its history; the name may be used again.
+            # A removed host keeps its name in its history; a new host may reuse the name.
             models.UniqueConstraint(
                 fields=["name"], condition=Q(removed_at=None), name="one_host_a_name"
             ),
@@ -71,7 +71,7 @@ class Host(models.Model):
 
 
 class Pin(models.Model):
-    """A profile to keep resident on a host beside the active one."""
+    """A profile to keep resident on a host next to the active one."""
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE)
     profile = models.ForeignKey(ModelProfile, on_delete=models.PROTECT)
@@ -85,7 +85,7 @@ class Pin(models.Model):
 
 
 class Reading(models.Model):
-    """What a host was last seen to hold, with its time. Never what should be."""
+    """The observed state of a host, with its time; never the desired one."""
 
     host = models.OneToOneField(Host, on_delete=models.CASCADE, related_name="reading")
     at = models.DateTimeField()
@@ -95,7 +95,7 @@ class Reading(models.Model):
     latency_ms = models.PositiveIntegerField(default=0)
     error = models.TextField(blank=True)
     failures = models.PositiveIntegerField(default=0)
-    # The last time it answered: what is shown then is this old.
+    # When it last answered, which is the age of the shown state.
     answered_at = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
@@ -103,14 +103,14 @@ class Reading(models.Model):
 
 
 class Drift(models.Model):
-    """A host was seen to differ from what is desired of it. Open until it no longer does."""
+    """A difference between a host's observed and desired state. Open until it is gone."""
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="drifts")
     kind = models.CharField(max_length=20)  # as in drift.Kind
     model = models.CharField(max_length=200, blank=True)
     digest = models.CharField(max_length=80, blank=True)
     text = models.TextField()
-    # What was wanted, what was seen before and now, each with its time.
+    # What was desired, what was seen before and what is seen now, each with its time.
     evidence = models.JSONField(default=dict)
     since = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)
@@ -135,13 +135,15 @@ class Drift(models.Model):
 
 
 class ModelCopy(models.Model):
-    """A copy of a model that Switchboard loaded, kept on the host while that is resident, so that
-    it can be unloaded even after its name was pointed at other content (facts 21, 23)."""
+    """A copy of a model that Switchboard loaded. It is kept on the host while the model is
+    resident, so that the model can be unloaded even after its name has come to mean other content
+    (facts 21, 23).
+    """
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="model_copies")
     digest = models.CharField(max_length=80)
     tag = models.CharField(max_length=200)  # what it is a copy of
-    name = models.CharField(max_length=200)  # as `ollama list` shows it
+    name = models.CharField(max_length=200)  # the copy's name, as `ollama list` shows it
     made_at = models.DateTimeField()
 
     class Meta:
@@ -156,7 +158,9 @@ class ModelCopy(models.Model):
 
 
 class Lease(models.Model):
-    """Who may change a host, until when. `fence` only grows; each write names it."""
+    """The exclusive right to change a host until some time. `fence` only grows; each write names
+    it.
+    """
 
     host = models.OneToOneField(Host, on_delete=models.CASCADE, related_name="lease")
     fence = models.PositiveBigIntegerField(default=0)

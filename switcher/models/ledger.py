@@ -18,14 +18,14 @@ from switcher.models.trail import TrailRow
 
 
 class LedgerRow(TrailRow):
-    """The evidence: one entry of the trail as it was written and hashed. Append only, by trigger.
+    """An entry of the trail as it was written and hashed: the evidence. Append-only, by trigger.
 
     `hash` is SHA-256(0x00 || prev || body): the link of the chain and an RFC 6962 leaf.
     """
 
     seq = models.BigIntegerField(primary_key=True)
-    # Canonical JSON: sorted keys, no spaces, no floats. The text is what is hashed, so it is
-    # never a JSON column, which a database re-orders.
+    # Canonical JSON: sorted keys, no spaces, no floats. The text is what is hashed, so it is never
+    # a JSON column, whose members a database reorders.
     body = models.TextField()
     prev = models.BinaryField(max_length=32)
     hash = models.BinaryField(max_length=32)
@@ -35,7 +35,7 @@ class LedgerRow(TrailRow):
 
 
 class AuditEntry(TrailRow):
-    """An entry's columns to search by. Made from the ledger, and can be made again from it."""
+    """The columns to search an entry by. Derived from the ledger, and can be rebuilt from it."""
 
     seq = models.BigIntegerField(primary_key=True)
     at = models.DateTimeField()
@@ -62,7 +62,7 @@ class AuditEntry(TrailRow):
                 fields=["outcome", "-seq"], name="entry_by_outcome", condition=~Q(outcome="")
             ),
             models.Index(fields=["at"], name="entry_by_time"),
-            # Which model was active when: few entries of very many.
+            # For which model was active when: a small share of all entries.
             models.Index(
                 fields=["host", "-seq"], name="entry_activated", condition=Q(kind="host.activated")
             ),
@@ -73,12 +73,12 @@ class AuditEntry(TrailRow):
 
     @property
     def body(self) -> str:
-        """The text that was hashed; a query of its own."""
+        """Return the text that was hashed, with a query of its own."""
         return LedgerRow.objects.values_list("body", flat=True).get(pk=self.seq)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What happened, as the body tells it."""
+        """Return the facts in the body."""
         facts: dict[str, Any] = json.loads(self.body)["facts"]
         return facts
 
@@ -88,8 +88,8 @@ class Checkpoint(TrailRow):
 
     size = models.BigIntegerField()
     note = models.TextField()
-    # The tree at that size, so that the next one need not read all entries again. Not believed
-    # by itself: its root is in the note, which is signed.
+    # The tree at that size, so that the next checkpoint need not read all entries again. It is
+    # checked against the signed root in the note.
     tree = models.TextField()
     at = models.DateTimeField()
 
@@ -103,7 +103,7 @@ class Checkpoint(TrailRow):
 
 class Subtree(TrailRow):
     """The hash of a full subtree of the trail's Merkle tree, so that a proof need not read all
-    entries. It is believed by nobody: a proof made with it leads to what was signed, or not.
+    entries. It needs no protection: a proof made with a wrong one does not lead to the signed root.
 
     `id` is the subtree's number in an in-order walk, `(2 * index + 1) << level`.
     """
@@ -139,8 +139,9 @@ class CheckpointDelivery(TrailRow):
 
 
 class ArchiveFile(TrailRow):
-    """A sealed file that old entries were moved to. Protected by triggers, and each file follows
-    the one before it."""
+    """A sealed file that old entries were moved to. Protected by triggers; each file continues the
+    one before it.
+    """
 
     first = models.BigIntegerField()
     last = models.BigIntegerField(unique=True)
@@ -148,8 +149,8 @@ class ArchiveFile(TrailRow):
     name = models.CharField(max_length=100)
     size = models.BigIntegerField()  # bytes
     sha256 = models.CharField(max_length=64)
-    # What the entries after the file are verified from: the hash of its last entry, the tree up to
-    # that, and the changes of key until then.
+    # The starting point for verifying later entries: the hash of the last entry, the tree up to it,
+    # and the changes of key until then.
     prev = models.CharField(max_length=64)
     tree = models.TextField()
     rotations = models.JSONField(default=list)
@@ -169,8 +170,9 @@ class ArchiveFile(TrailRow):
 
     @property
     def file_name(self) -> str:
-        """The name of the file. The column `name` is not read: somebody who can write to the
-        database could make it a path."""
+        """Return the name of the file. The column `name` is not used: somebody who can write to the
+        database could put a path there.
+        """
         return self.name_for(self.first, self.last)
 
     @property
@@ -179,7 +181,7 @@ class ArchiveFile(TrailRow):
 
     @property
     def is_there(self) -> bool:
-        """Return whether the file exists; a link does not count, as it may lead anywhere."""
+        """Return whether the file exists; links do not count, as they may lead anywhere."""
         return self.path.is_file() and not self.path.is_symlink()
 
     def open(self) -> BinaryIO:
@@ -194,7 +196,7 @@ class ArchiveFile(TrailRow):
 
 
 class Review(TrailRow):
-    """An auditor has looked at an entry. The mark is an entry of its own, too."""
+    """An auditor's mark that an entry was reviewed. The mark is recorded as an entry, too."""
 
     seq = models.BigIntegerField(db_index=True)
     by = models.CharField(max_length=150)

@@ -6,7 +6,7 @@ from django.db import models
 
 
 class ModelProfile(models.Model):
-    """A model with all that loading it needs. Independent of any host."""
+    """A model with its settings for loading. Independent of any host."""
 
     name = models.SlugField(max_length=60, unique=True)
     tag = models.CharField(max_length=200)

@@ -11,7 +11,7 @@ from switcher.models.hosts import Host
 
 
 class SwitchEvent(models.Model):
-    """One switch, from the request to its end. Sealed by a database trigger once it has ended."""
+    """A switch, from request to end. Sealed by a database trigger once it has ended."""
 
     host = models.ForeignKey(Host, on_delete=models.PROTECT, related_name="switches")
     state = models.CharField(
@@ -59,7 +59,7 @@ class SwitchEvent(models.Model):
     class Meta:
         ordering = ["-id"]
         constraints = [
-            # Rule 1: one open switch for a host is a constraint, not a check.
+            # Rule 1: a constraint, not a check, allows one open switch for each host.
             models.UniqueConstraint(
                 fields=["host"],
                 condition=Q(state__in=sorted(s.value for s in OPEN)),
@@ -83,7 +83,9 @@ class SwitchEvent(models.Model):
 
 
 class FailureSeen(models.Model):
-    """Somebody has looked at a switch that did not succeed. Beside the record, which is sealed."""
+    """A mark that somebody has seen a switch that did not succeed. Separate from the switch, which
+    is sealed.
+    """
 
     switch = models.OneToOneField(SwitchEvent, on_delete=models.CASCADE, related_name="seen")
     by = models.CharField(max_length=150)

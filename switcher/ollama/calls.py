@@ -1,7 +1,7 @@
 """HTTP calls with a deadline, a bound on their size, and a way to cut them from another thread.
 
 `requests` cannot be told to stop waiting for an answer, and its timeouts are for each read, so a
-server that drips bytes would hold a call for ever. urllib3 can shut down a response, but not a call
+server that drips bytes would block a call forever. urllib3 can shut down a response, but not a call
 that still connects or waits for the response's head. So each Call knows its socket here: at the
 deadline, or when somebody cuts the call, the socket is shut down and the waiting read ends at once.
 A load is cancelled in just this way (fact 9).
@@ -36,8 +36,8 @@ from switcher.ollama.deadlines import deadlines
 from switcher.ollama.errors import BadAnswer, BrokeOff, CallCut, OllamaError, TimedOut, Unreachable
 
 CONNECT_TIMEOUT_S = 3.0
-MAX_TIMEOUT_S = 24 * 3600.0  # a profile may name any number, and a socket does not take every one
-MAX_BYTES = 8_000_000  # of an answer; a catalogue of thousands of models has some 2 MB
+MAX_TIMEOUT_S = 24 * 3600.0  # a profile may set any number, but a socket has a limit
+MAX_BYTES = 8_000_000  # of an answer; a list of thousands of models has some 2 MB
 # Lists and objects in an answer. Empty ones take many times their bytes in memory.
 MAX_CONTAINERS = 100_000
 
@@ -45,9 +45,9 @@ _current = threading.local()
 
 
 class Call:
-    """A call under way, or several that belong together.
+    """A running call, or several that belong together.
 
-    `connected` tells whether it needed a new connection.
+    `connected` is set if it needed a new connection.
     """
 
     def __init__(self) -> None:
@@ -58,28 +58,28 @@ class Call:
         self.connected = False
 
     def cut(self) -> None:
-        """End the call: whoever waits for its answer gets CallCut.
+        """End the call; waiting for its answer raises CallCut.
 
-        From any thread, before, during or after the call.
+        Thread-safe; may be called before, during or after the call.
         """
         with self._lock:
             self._shut_down()
 
     def expire(self) -> None:
-        """End the call at its deadline: whoever waits for its answer gets TimedOut."""
+        """End the call at its deadline; waiting for its answer raises TimedOut."""
         with self._lock:
             self.timed_out = not self.was_cut
             self._shut_down()
 
     def attach(self, sock: socket.socket) -> None:
-        """Shut this socket down when the call is cut, or now if it was."""
+        """Shut this socket down when the call is cut, or now if it has been."""
         with self._lock:
             self._sockets[threading.get_ident()] = sock
             if self.was_cut:
                 _shut_down(sock)
 
     def detach(self) -> None:
-        """Leave this thread's socket alone: its connection may soon serve another call."""
+        """Forget this thread's socket: its connection may soon serve another call."""
         with self._lock:
             self._sockets.pop(threading.get_ident(), None)
 
@@ -91,10 +91,10 @@ class Call:
 
 def _shut_down(sock: socket.socket) -> None:
     try:
-        # Not the method of a TLS socket, which would pull its state away under the waiting read.
+        # Not a TLS socket's own method, which would remove its state during the waiting read.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError:
-        pass  # it is closed: nothing waits on it any more
+        pass  # already closed: nothing waits on it any more
 
 
 def _current_call() -> Call | None:
@@ -132,7 +132,7 @@ class _CuttableConnection(HTTPConnection):
         except UnicodeError as exc:  # a label that is empty or too long
             raise LocationParseError(f"'{self.host}', label empty or too long") from exc
         except TimeoutError as exc:
-            raise ConnectTimeoutError(self, f"{self.host} took no connection in time.") from exc
+            raise ConnectTimeoutError(self, f"{self.host} accepted no connection in time.") from exc
         except OSError as exc:
             raise NewConnectionError(self, f"Failed to establish a new connection: {exc}") from exc
 
@@ -173,8 +173,8 @@ class _CuttableAdapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": _CuttablePool, "https": _CuttableTLSPool}
 
 
-# A server may close an idle connection just as it is used again. Reading twice harms nobody, and
-# nothing else is ever sent twice.
+# A server may close an idle connection just as it is used again. Reads are safe to repeat; nothing
+# else is ever sent twice.
 _RETRY_READS = Retry(
     total=1,
     connect=0,
@@ -190,7 +190,7 @@ _RETRY_READS = Retry(
 class Session(requests.Session):
     """A session whose calls can be cut.
 
-    It uses nothing of the environment: no proxy, and no password from `.netrc`.
+    It ignores the environment: no proxy, and no password from `.netrc`.
     """
 
     def __init__(self) -> None:
@@ -206,7 +206,7 @@ class Session(requests.Session):
     ) -> requests.PreparedRequest:
         """Return the request to send. Raises what `requests` raises for an impossible address.
 
-        A read is the same each time and prepared once, since that takes as long as sending it.
+        A read is always the same and prepared only once, since that takes as long as sending it.
         """
         if method != "GET":
             return self.prepare_request(requests.Request(method, url, json=body))
@@ -216,14 +216,15 @@ class Session(requests.Session):
         return request
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Return None. Even if it is to follow no redirect, `requests` reads the whole body of one,
-        however long, and fails if it cannot parse the address."""
+        """Return None. Even when told to follow no redirects, `requests` reads the whole body of
+        one, however long, and fails if it cannot parse the address.
+        """
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer. `date` is the time by the server's clock, as HTTP writes it."""
+    """A complete answer. `date` is the time by the server's clock, in HTTP's format."""
 
     status: int
     body: bytes
@@ -264,7 +265,7 @@ def send(
     except OllamaError:
         _check_not_cut(call, server, timeout_s)
         raise
-    # ValueError: requests and urllib3 let some through for an address that they cannot parse.
+    # ValueError: requests and urllib3 raise it for some addresses that they cannot parse.
     except (requests.RequestException, HTTPError, OSError, ValueError) as exc:
         _check_not_cut(call, server, timeout_s, exc)
         raise _explain(exc, server) from exc
@@ -282,7 +283,7 @@ def _answer(
 ) -> Answer:
     with session.send(
         session.prepared(method, url, body),
-        # The deadline comes first; the socket's own timeout is a second net.
+        # The deadline comes first; the socket's own timeout is a second safeguard.
         timeout=(min(CONNECT_TIMEOUT_S, timeout_s), timeout_s + 1),
         allow_redirects=False,
         stream=True,
@@ -348,7 +349,7 @@ def _explain(exc: Exception, server: str) -> Unreachable | BadAnswer:
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """Yield the exception and all that led to it."""
+    """Yield the exception and its causes."""
     todo: list[BaseException | None] = [exc]
     seen: list[BaseException] = []
     while todo:

@@ -1,4 +1,4 @@
-"""What Switchboard asks of an Ollama server. See Ollama's docs/api.md and docs/ollama-facts.md.
+"""The calls that Switchboard makes to Ollama. See Ollama's docs/api.md and docs/ollama-facts.md.
 
 Every answer is checked before it is used: a server's data is input like any other.
 """
@@ -37,14 +37,14 @@ VERSION_INTERVAL_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A load that succeeded. `load_s` is the server's own figure, else the time that we waited."""
+    """A successful load. `load_s` is the server's own figure, else the time that we waited."""
 
     load_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Warmed:
-    """A warm-up that was answered. `tokens_per_s` is 0 for embedding models."""
+    """An answered warm-up. `tokens_per_s` is 0 for embedding models."""
 
     tokens: int
     tokens_per_s: float
@@ -67,21 +67,21 @@ class Ollama(Protocol):
         ...
 
     def load(self, spec: Spec, embeds: bool, timeout_s: float, call: Call) -> Loaded:
-        """Load a model, without a prompt if possible, and wait until it is there (fact 8)."""
+        """Load a model, without a prompt if possible, and wait until it is loaded (fact 8)."""
         ...
 
     def warm(
         self, spec: Spec, warmup: WarmUp, embeds: bool, timeout_s: float, call: Call
     ) -> Warmed:
-        """Have one prompt answered. Only `done: true` is a success (fact 10)."""
+        """Send one prompt and wait for the reply. Only `done: true` is a success (fact 10)."""
         ...
 
     def unload(self, name: str, call: Call | None = None) -> None:
-        """Ask for the unload. The answer comes before the model has left (fact 1)."""
+        """Request an unload. The answer comes before the model is unloaded (fact 1)."""
         ...
 
     def copy(self, source: str, destination: str, call: Call | None = None) -> None:
-        """Point a name at another one's content, whatever it meant before (fact 21).
+        """Make a name mean another one's content, whatever it meant before (fact 21).
 
         Not atomic: a client that uses the name at that moment may get a 500 (fact 26). Raises
         ModelMissing if there is no such source.
@@ -133,7 +133,7 @@ class Client:
         return _printable(version)[:40]
 
     def observe(self, now: datetime) -> Observation:
-        """Read everything once. An error is part of the observation and not raised."""
+        """Read everything once. An error is returned in the observation, not raised."""
         try:
             seen = self._observe_resident(now)
             installed = self.installed()
@@ -142,7 +142,7 @@ class Client:
             return Observation(now, error=exc.text)
 
     def observe_resident(self, now: datetime, known: Observation) -> Observation:
-        """Read only what is loaded; the rest stays as it was last seen."""
+        """Read only the loaded models; the rest stays as last seen."""
         try:
             seen = self._observe_resident(now)
         except OllamaError as exc:
@@ -150,9 +150,9 @@ class Client:
         return replace(seen, installed=known.installed, version=known.version)
 
     def _observe_resident(self, now: datetime) -> Observation:
-        """Read what is loaded, and what the exchange itself tells.
+        """Read the loaded models, and what the HTTP exchange itself reveals.
 
-        A server that restarts closes its connections, and HTTP names the server's time.
+        A restarting server closes its connections, and HTTP includes the server's time.
         """
         began = time.monotonic()
         before, self._connections_at_reading = self._connections_at_reading, None
@@ -163,7 +163,7 @@ class Client:
             now,
             self._models("/api/ps", answer, _resident),
             latency_ms=latency_ms,
-            # Another call in between may have been the one that met the closed connection.
+            # Another call in between may have been the one that found the connection closed.
             reconnected=before is not None and self._connections != before,
             clock_ahead_s=_ahead_s(answer.date, now),
         )
@@ -186,7 +186,7 @@ class Client:
             body = {"model": spec.tag, "prompt": "", "stream": False, **_runner_settings(spec)}
             answer = self._post("/api/generate", body, timeout_s, call)
             _check_done(answer, spec.tag)
-        # The answer to an empty generate names no load_duration.
+        # The answer to an empty generate has no load_duration.
         return Loaded(_seconds(answer, "load_duration") or time.monotonic() - began)
 
     def warm(
@@ -200,7 +200,7 @@ class Client:
             if not isinstance(vectors, list) or not vectors or not vectors[0]:
                 raise NotDone(f"{spec.tag} answered the warm-up without an embedding.")
             return Warmed(0, 0.0, _seconds(answer, "total_duration"))
-        # Fact 11: without num_predict the model talks as long as it likes.
+        # Fact 11: without num_predict the length of the reply is unlimited.
         settings["options"] = {**settings.get("options", {}), "num_predict": warmup.num_predict}
         body = {"model": spec.tag, "prompt": warmup.prompt, "stream": False, **settings}
         answer = self._post("/api/generate", body, timeout_s, call)
@@ -211,7 +211,7 @@ class Client:
         return Warmed(tokens, speed, _seconds(answer, "total_duration"))
 
     def unload(self, name: str, call: Call | None = None) -> None:
-        # Fact 6: the number 0. Facts 1, 2, 4: a 200 does not say that the model has left.
+        # Fact 6: the number 0. Facts 1, 2, 4: a 200 does not mean that the model is unloaded.
         body = {"model": name, "prompt": "", "stream": False, "keep_alive": 0}
         self._post("/api/generate", body, QUICK_TIMEOUT_S, call or Call())
 
@@ -228,8 +228,8 @@ class Client:
     ) -> tuple[T, ...]:
         """Return the models that an answer lists.
 
-        Mostly the answer is the last one, byte for byte, and is not parsed again. Only a digest of
-        it is kept, since a catalogue may be long.
+        Usually the answer equals the last one byte for byte and is not parsed again. Only its
+        digest is kept, since a list may be long.
         """
         digest = blake2b(answer.body, digest_size=16).digest()
         known = self._parsed.get(path)
@@ -258,7 +258,7 @@ class Client:
 
 
 def _runner_settings(spec: Spec) -> dict[str, Any]:
-    """Return keep-alive and options, which go with *every* call about a model.
+    """Return keep-alive and options, which *every* call about a model must include.
 
     A call without its keep-alive falls back to the server's default; one with other options reloads
     the model (facts 12, 13).
@@ -293,7 +293,7 @@ def _check_done(answer: dict[str, Any], tag: str) -> None:
 def _parse_models(answer: dict[str, Any], parse: Callable[[dict[str, Any]], T]) -> tuple[T, ...]:
     rows = answer.get("models")
     if rows is None and "models" in answer:
-        return ()  # Go writes an empty list as null
+        return ()  # Go encodes an empty list as null
     if not isinstance(rows, list):
         raise BadAnswer("The server's answer lists no models: not Ollama.")
     try:

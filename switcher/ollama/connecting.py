@@ -1,7 +1,7 @@
 """Makes a connection in a way that can be cancelled.
 
-`socket.create_connection` waits for a name server as long as the system likes, and spends the whole
-timeout on each address of a host. Here one timeout covers everything, and cancelling takes effect
+`socket.create_connection` waits for a name server as long as the system does, and applies the whole
+timeout to each address of a host. Here one timeout covers everything, and cancelling takes effect
 within POLL_INTERVAL_S.
 """
 
@@ -25,11 +25,11 @@ _AddressInfo = tuple[int, int, int, _SocketAddress]  # family, type, protocol, a
 
 
 class ConnectCancelled(OSError):
-    """Nobody needs the connection any more."""
+    """The connection is no longer needed."""
 
 
 class _TimeLeft:
-    """The time that is left for a connection, unless it is cancelled."""
+    """The time left for making a connection, and whether it was cancelled."""
 
     def __init__(self, timeout_s: float, is_cancelled: Callable[[], bool]) -> None:
         self._until = time.monotonic() + timeout_s
@@ -45,7 +45,7 @@ class _TimeLeft:
         return min(POLL_INTERVAL_S, left_s)
 
     def share(self, addresses: int) -> float:
-        """Return until when the first of so many addresses may be tried."""
+        """Return the time until which the first of this many addresses may be tried."""
         return time.monotonic() + (self._until - time.monotonic()) / addresses
 
 
@@ -99,7 +99,7 @@ def _connect_socket(
 
 
 class _NameLookup:
-    """The lookup of a name in a thread, since `getaddrinfo` cannot be cancelled."""
+    """A name lookup in a thread, since `getaddrinfo` cannot be cancelled."""
 
     def __init__(self, host: str, port: int) -> None:
         self.done = threading.Event()
@@ -119,8 +119,8 @@ class _NameLookup:
 
 
 _lock = threading.Lock()
-# One lookup of a name at a time, however many wait for it: this bounds the threads that a dead name
-# server can hold up.
+# One lookup per name at a time, however many wait for it: this limits the threads that a dead name
+# server can block.
 _lookups: dict[tuple[str, int], _NameLookup] = {}
 
 

@@ -1,6 +1,6 @@
 """Deadlines of calls, all watched by one thread.
 
-A timer for each call would be a thread for each call, and with hundreds of readings a second their
+A timer per call would be a thread per call, which with hundreds of readings a second would be their
 most expensive part.
 """
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Deadline:
-    """A moment at which something is done, unless it is cancelled before."""
+    """An action that is due at some time, unless it is cancelled before."""
 
     __slots__ = ("act", "at")
 
@@ -26,12 +26,14 @@ class Deadline:
         self.act: Callable[[], None] | None = act
 
     def cancel(self) -> None:
-        """Cancel it, from any thread. Does not wait for an act that has just begun."""
+        """Cancel the deadline. Thread-safe. Does not wait for an action that has just begun."""
         self.act = None
 
 
 class Deadlines:
-    """Deadlines and their thread, which starts with the first and sleeps until one is due."""
+    """A set of deadlines with their thread, which starts with the first and sleeps until one is
+    due.
+    """
 
     def __init__(self) -> None:
         self._sooner = threading.Condition()  # notified when a new deadline is the first one
@@ -40,7 +42,7 @@ class Deadlines:
         self._thread: threading.Thread | None = None
 
     def set(self, after_s: float, act: Callable[[], None]) -> Deadline:
-        """Have `act` called after that many seconds, from any thread. It must be quick."""
+        """Call `act`, which must be quick, after that many seconds. Thread-safe."""
         deadline = Deadline(time.monotonic() + after_s, act)
         with self._sooner:
             heapq.heappush(self._heap, (deadline.at, next(self._numbers), deadline))
@@ -57,10 +59,10 @@ class Deadlines:
             try:
                 act()
             except Exception:
-                log.exception("A deadline that had come was not kept.")
+                log.exception("The action of a deadline failed.")
 
     def _next(self) -> Callable[[], None]:
-        """Wait for the next deadline that is due, and return its act."""
+        """Wait until the next deadline is due, and return its action."""
         with self._sooner:
             while True:
                 while self._heap and self._heap[0][2].act is None:
@@ -68,7 +70,7 @@ class Deadlines:
                 left_s = self._heap[0][0] - time.monotonic() if self._heap else None
                 if left_s is not None and left_s <= 0:
                     act = heapq.heappop(self._heap)[2].act
-                    if act is not None:  # not cancelled just now
+                    if act is not None:  # not cancelled meanwhile
                         return act
                     continue
                 self._sooner.wait(left_s)

@@ -1,4 +1,4 @@
-"""What can go wrong between us and an Ollama server. The kind decides what a switch does next."""
+"""Errors between us and an Ollama server. The class decides what a switch does next."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from switcher.domain.errors import SwitcherError
 
 
 class OllamaError(SwitcherError):
-    """The server did not do what it was asked for. `advice` tells people what to do about it."""
+    """The server did not do what was requested. `advice` tells people what to do about it."""
 
     code: ClassVar[str] = "ollama"
     advice: ClassVar[str] = ""
 
 
 class Unreachable(OllamaError):
-    """Nothing answers at that address."""
+    """Nothing answers at the address."""
 
     code = "unreachable"
     advice = "Check that Ollama runs there and that the host's address is right."
 
 
 class TimedOut(OllamaError):
-    """The answer did not come in time; the call was cut."""
+    """The answer did not arrive in time, and the call was cut."""
 
     code = "timed-out"
     advice = "Look at the Ollama server; restart it if it hangs."
@@ -35,14 +35,14 @@ class CallCut(OllamaError):
 
 
 class BadAnswer(OllamaError):
-    """The answer is not one of an Ollama server."""
+    """The answer is not from an Ollama server."""
 
     code = "bad-answer"
     advice = "Check that the host's address is that of an Ollama server."
 
 
 class BrokeOff(BadAnswer):
-    """The connection ended before the answer did."""
+    """The connection ended in the middle of the answer."""
 
 
 class Refused(OllamaError):
@@ -69,6 +69,8 @@ class ServerBusy(Refused):
 
 
 class NotDone(OllamaError):
-    """A 200 that is no success: the answer ended with `done: false` (fact 10)."""
+    """The answer ended with `done: false`, which is no success in spite of its status 200 (fact
+    10).
+    """
 
     code = "not-done"

@@ -1,7 +1,7 @@
 """Relays a client's request to a host, and reads the reply as it comes. For event loops.
 
-There is no limit of connections and no total timeout: a long reply is no fault. None of the
-client's headers is forwarded, since its cookie and its key are no business of the model server.
+There is no connection limit and no total timeout, since long replies are normal. None of the
+client's headers is forwarded, since its cookie and key do not concern the model server.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from switcher.ollama.errors import BadAnswer, BrokeOff, CallCut, TimedOut, Unrea
 
 CONNECT_TIMEOUT_S = 3.0
 NAME_LOOKUP_TIMEOUT_S = 2.0  # on top of it
-# Between two reads. A reply that is not streamed comes when all of it was generated.
+# Between two reads. An unstreamed reply only comes when all of it has been generated.
 SILENCE_TIMEOUT_S = 1800.0
-MAX_REPLY_BYTES = 32_000_000  # of a reply that is kept in memory
+MAX_REPLY_BYTES = 32_000_000  # bytes of a reply that is kept in memory
 
 # Compressed replies could not be searched for the end of a stream or an error. All headers that
 # aiohttp would add by itself are named, or it would build a table of them for each request.
@@ -38,10 +38,10 @@ _HEADERS = CIMultiDict(
 
 
 class _Connections:
-    """The connections of one event loop, kept open between requests.
+    """A pool of the connections of one event loop, kept open between requests.
 
-    A task of its own closes them. When a server stops, it cancels all tasks of its loop, and so
-    need not know of this one.
+    A task closes them. A stopping server cancels all tasks of its loop, so it need not know about
+    this one.
     """
 
     def __init__(self) -> None:
@@ -86,9 +86,9 @@ async def close() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A reply whose headers have come.
+    """A reply whose headers have arrived.
 
-    Reading it raises BadAnswer if it breaks off, TimedOut if nothing more comes.
+    Reading it raises BadAnswer if it is interrupted, TimedOut if nothing more comes.
     """
 
     status: int
@@ -98,16 +98,16 @@ class Upstream:
 
     @property
     def media_type(self) -> str:
-        """The content type without its parameters, in lower case."""
+        """Return the content type without parameters, in lower case."""
         return self.content_type.split(";")[0].strip().lower()
 
     @property
     def streams(self) -> bool:
-        """Return whether each part of the reply is of use by itself."""
+        """Return whether each part of the reply is useful by itself."""
         return self.media_type in {"text/event-stream", "application/x-ndjson"}
 
     async def parts(self) -> AsyncGenerator[bytes]:
-        """Yield the body's bytes as they come."""
+        """Yield the body's bytes as they arrive."""
         try:
             async for part in self._response.content.iter_any():
                 yield part
@@ -128,16 +128,16 @@ class Upstream:
 
 
 class SendPermit(Protocol):
-    """Decides whether a request may still be written once its connection is made.
+    """A permit, checked once the connection is made, to write the request.
 
     Connecting may take seconds, and the process may have been paused meanwhile.
     """
 
     def is_valid(self) -> bool:
-        """Asked once, just before the body is written."""
+        """Return whether to write the body; called once, just before."""
 
     def mark_sent(self) -> None:
-        """Called once the body is written."""
+        """Record that the body was written."""
 
 
 class _GuardedPayload(aiohttp.BytesPayload):
@@ -153,7 +153,7 @@ class _GuardedPayload(aiohttp.BytesPayload):
     ) -> None:
         if not self._permit.is_valid():
             self.is_withheld = True
-            raise CallCut("The permit to send it has ended.")
+            raise CallCut("The permit to send it has expired.")
         await super().write_with_length(writer, content_length)
         self._permit.mark_sent()
 
@@ -176,9 +176,9 @@ async def ask(
     Leaving the block before the whole reply was read closes the connection, which ends the host's
     work (fact 9).
 
-    Raises Unreachable if there is no connection, CallCut if the permit has ended by then, BrokeOff
-    if the host closes the connection, TimedOut if no head comes within `head_timeout_s`, BadAnswer
-    for a redirect.
+    Raises Unreachable if there is no connection, CallCut if the permit has expired by then,
+    BrokeOff if the host closes the connection, TimedOut if no head comes within `head_timeout_s`,
+    BadAnswer for a redirect.
     """
     url = base_url.rstrip("/")
     payload: Body = body
@@ -212,7 +212,7 @@ async def _send(url: str, method: str, path: str, body: Body) -> aiohttp.ClientR
         raise _silent(url) from exc
     except (aiohttp.ClientError, OSError) as exc:
         if isinstance(body, _GuardedPayload) and body.is_withheld:
-            raise CallCut("It was not sent: its permit had ended.") from exc
+            raise CallCut("It was not sent: its permit had expired.") from exc
         raise BrokeOff(f"{url} closed the connection before it had answered.") from exc
 
 

@@ -14,9 +14,9 @@ REMOVE_DEAD_AFTER_S = 60
 
 
 def heartbeat(process: str) -> int:
-    """Report that a process is alive, and return how many are.
+    """Report that a process is alive, and return how many are alive.
 
-    The database's clock counts, because processes may run on several machines.
+    This uses the database's clock, because processes may run on several machines.
     """
     with transaction.atomic():
         if not GatewayProcess.objects.filter(name=process).update(seen_at=Now()):
@@ -28,8 +28,8 @@ def heartbeat(process: str) -> int:
 def report(process: str, gates: dict[int, tuple[int, int, int]]) -> None:
     """Report the closed gates that a process has seen; it lets no request through any more.
 
-    By host id: the switch that closed the gate, the requests that the process still has in flight
-    there, and those of them that the host does not have yet.
+    `gates` holds, by host id: the switch that closed the gate, the number of requests that the
+    process still has in flight there, and how many of those it has not sent yet.
     """
     by_host = {str(host_id): list(gate) for host_id, gate in gates.items()}
     GatewayProcess.objects.filter(name=process).update(gates=by_host, seen_at=Now())

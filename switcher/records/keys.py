@@ -17,7 +17,7 @@ from switcher.domain.errors import BadRequest, Conflict, NotFound
 from switcher.models import ApiKey, Host, ModelProfile
 
 KEY_PREFIX = "sb-"
-VISIBLE_CHARS = 10  # of a key, by which people recognise it
+VISIBLE_CHARS = 10  # first characters of a key, by which people recognise it
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class NewKey:
 
 
 def digest_of(token: str) -> str:
-    """Return what is stored of a key. It is 256 random bits, so it needs no salt or slow hash."""
+    """Return the hash of a key to store. A key has 256 random bits: no salt or slow hash needed."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -105,8 +105,8 @@ def turn_off(key_id: int, actor: Actor, clock: Clock = system) -> None:
 def record_refused(token: str, actor: Actor, left_out: int = 0, clock: Clock = system) -> None:
     """Record that a client came with a key that does not work.
 
-    Nothing of what it sent is stored, but the key is named if it once worked. `left_out` is how
-    many such attempts before this one were not recorded.
+    What the client sent is not stored, but the entry names the key if it once worked. `left_out` is
+    how many earlier attempts were not recorded.
     """
     with writing():
         row = ApiKey.objects.filter(sha256=digest_of(token)).first()

@@ -1,7 +1,7 @@
-"""Logins: records who came and went and who failed, and locks out after too many failures.
+"""Logins: records sign-ins, sign-outs and failures, and locks out after too many failures.
 
-People type passwords into the name field. So a name without an account is stored nowhere: its entry
-says "unknown account", and failures are counted under keyed hashes of what was typed.
+People type passwords into the name field. So a name without an account is never stored: its entry
+says "unknown account", and failures are counted under keyed hashes.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from switcher.audit.ledger import Actor, append, origin_of, writing
 from switcher.domain.clock import Clock, system
 from switcher.models import FailedLogin
 
-# No account has this name: a user name has no space.
+# Not a possible account name: user names contain no spaces.
 UNKNOWN = "unknown account"
 
-# Which failures count together, and how many times the setting is allowed: of one name from one
-# address, of one address whatever the name (an office shares one), of one name wherever from.
+# Which failures are counted together, and the multiple of the setting that is allowed: by name and
+# address, by address (an office shares one), and by name.
 PAIR, ADDRESS, NAME = "name and address", "address", "name"
 LIMITS = {PAIR: 1, ADDRESS: 5, NAME: 10}
 
 
 @dataclass(frozen=True, slots=True)
 class Lockout:
-    """Nobody gets in before `until`; `rule` is one of LIMITS."""
+    """A lockout until `until`; `rule` is one of LIMITS."""
 
     until: datetime
     rule: str
@@ -64,13 +64,16 @@ def _end(rule: str, rows: list[FailedLogin]) -> datetime | None:
 
 
 def _span() -> timedelta:
-    """Return how long a failure counts, and a lockout lasts."""
+    """Return how long a failure counts, which is also how long a lockout lasts."""
     return timedelta(minutes=settings.SWITCHER_LOGIN_LOCKOUT_MINUTES)
 
 
 def _keys(name: str, ip: str | None) -> tuple[str, str]:
-    """Return keyed hashes of name and address, which nobody can guess who only has the database.
-    The second is empty without an address; IPv6 counts by its /64, which one person may have."""
+    """Return keyed hashes of name and address, which cannot be guessed from the database alone.
+
+    The second is empty without an address. IPv6 addresses count by their /64, all of which one
+    person may own.
+    """
     network = str(ipaddress.ip_network(f"{ip}/64", strict=False)) if ip and ":" in ip else ip
     return _hash("name", name), _hash("address", network) if network else ""
 
@@ -80,15 +83,15 @@ def _hash(what: str, value: str) -> str:
 
 
 def failed(name: str, actor: Actor, clock: Clock = system) -> Lockout | None:
-    """Count and record that a login failed, and return the lockout that holds now, if any.
+    """Count and record a failed login, and return the current lockout, if any.
 
-    `actor` says from where; its name is not used. The entry's actor is the account that was tried,
-    though nobody has proven to be that person. During a lockout nothing is counted or recorded.
+    `actor` says where from; its name is not used. The entry's actor is the account that was tried,
+    although nobody has proved to be that person. During a lockout nothing is counted or recorded.
     """
     with writing():
         lockout = lockout_of(name, actor.ip, clock)
         if lockout is not None:
-            return lockout  # of many attempts at once, one behind the last that counted
+            return lockout  # a concurrent attempt, after the last one that counted
         active = _is_active(name)
         actor = replace(actor, name=UNKNOWN if active is None else name)
         why = {None: "no such account", True: "wrong password", False: "switched off"}[active]
@@ -126,7 +129,7 @@ def _count(name: str, ip: str | None, clock: Clock) -> None:
 
 
 def succeeded(actor: Actor, clock: Clock = system) -> None:
-    """Record that a person signed in, and forget their own failures from that address."""
+    """Record that a person signed in, and forget their failures from that address."""
     with writing():
         append("login.succeeded", actor, clock=clock)
         name_key, address_key = _keys(actor.name, actor.ip)
@@ -140,8 +143,9 @@ def ended(actor: Actor, clock: Clock = system) -> None:
 
 
 def unlock(name: str | None, ip: str | None, actor: Actor) -> int:
-    """Forget the failures of a name, of an address, of that name from that address, or all of them.
-    Return how many counts were removed."""
+    """Forget the failures of a name, of an address, of a name from an address, or all. Return how
+    many counts were removed.
+    """
     name_key, address_key = _keys(name or "", ip)
     rows = FailedLogin.objects.all()
     rows = rows.filter(name_key=name_key) if name else rows

@@ -1,10 +1,10 @@
 """Accounts and roles: each change leaves its entry, whatever the entry point.
 
 Django itself saves accounts: its admin, `createsuperuser`, `changepassword`. So the entries are
-written by the models: `save` is wrapped, the rest are signals. (A signal alone would not do for
-`save`: without a transaction around it, the change is committed before `post_save` is sent, and an
-entry that fails would not undo it.) Changes past the models (SQL, `QuerySet.update`, `loaddata`)
-leave no entry.
+written by the models: `save` is wrapped, the rest are signals. (A signal alone is not enough for
+`save`: without a transaction around it, the change is committed before `post_save` is sent, and a
+failing entry would not undo it.) Changes that bypass the models (SQL, `QuerySet.update`,
+`loaddata`) leave no entry.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ _acting: ContextVar[Callable[[], Actor] | None] = ContextVar("acting", default=N
 
 @contextmanager
 def acting(who: Callable[[], Actor]) -> Iterator[None]:
-    """Attribute the changes in this block to the actor that `who` returns; it is only called when
-    there is a change."""
+    """Attribute the changes in this block to the actor that `who` returns; it is only called if
+    something changes.
+    """
     before = _acting.set(who)
     try:
         yield
@@ -42,7 +43,7 @@ def acting(who: Callable[[], Actor]) -> Iterator[None]:
 
 
 def at_this_terminal() -> Actor:
-    """Return who runs this process, by its user id: $USER may say anything."""
+    """Return who runs this process, by its user id, since $USER may hold anything."""
     uid = os.getuid()
     try:
         name = pwd.getpwuid(uid).pw_name
@@ -56,7 +57,7 @@ def _actor() -> Actor:
 
 
 def watch() -> None:
-    """Record changes from now on. Call it once in a process."""
+    """Record changes from now on. Call it once per process."""
     user = get_user_model()
     user.add_to_class("save", _recorded(user.save, (*USER_FIELDS, "password"), _record_user))
     Group.add_to_class("save", _recorded(Group.save, ("name",), _record_group))
@@ -70,7 +71,7 @@ def watch() -> None:
 def _recorded(
     save: Callable[..., None], fields: tuple[str, ...], record: Callable[[Any, Facts, Facts], None]
 ) -> Callable[..., None]:
-    """Return `save` in one transaction with the entry for what it changed of these fields. Saving
+    """Wrap `save` in a transaction with the entry about changes to these fields. Saving
     only other fields, such as the time of the last login, is not recorded."""
 
     @wraps(save)
@@ -88,7 +89,7 @@ def _recorded(
 
 
 def _is_rehash(user: Any, only: Any) -> bool:
-    """Return whether Django only hashes the same password in a newer way, as it does at a login."""
+    """Return whether Django only rehashes an unchanged password, as it may do at a login."""
     return only is not None and set(only) == {"password"} and user._password is None
 
 
@@ -153,7 +154,7 @@ def _permissions_changed(**signal: Any) -> None:
 
 
 def _record_relation(field: str, read: Callable[[Any], list[str]], **signal: Any) -> None:
-    """Before the change, remember what each owner has; after it, record what differs."""
+    """Remember what each owner has before the change, and record the differences after it."""
     remembered = signal["instance"].__dict__.setdefault("_before_change", {})
     with writing():
         if signal["action"].startswith("pre_"):
@@ -171,7 +172,7 @@ def _record_relation(field: str, read: Callable[[Any], list[str]], **signal: Any
 def _owners(
     *, instance: Any, reverse: bool, model: Any, pk_set: Any, sender: Any, **_: Any
 ) -> list[Any]:
-    """Return whose groups or permissions change: the instance, or all on the other side."""
+    """Return whose groups or permissions change: the instance, or the objects on the other side."""
     if not reverse:
         return [instance]
     rows = model._base_manager.all()

@@ -1,4 +1,4 @@
-"""Adds what the gateway counted to the usage of each hour. Counts only, never contents."""
+"""Adds the gateway's counts to the usage of each hour. Counts only, never contents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from switcher.models import ApiKey, Usage
 
 @dataclass(frozen=True, slots=True)
 class UsageBucket:
-    """What requests are counted by. `key` is an id, None for requests without a key."""
+    """A group of requests that are counted together. `key` is an id, None for requests without a
+    key.
+    """
 
     key: int | None
     host: str
@@ -23,7 +25,9 @@ class UsageBucket:
 
 @dataclass(slots=True)
 class UsageCounts:
-    """Counts of one bucket. `waits` are requests that a closed gate held, `wait_ms` their sum."""
+    """The counts of a bucket. `waits` counts requests held by a closed gate, `wait_ms` their total
+    time.
+    """
 
     requests: int = 0
     errors: int = 0
@@ -40,9 +44,9 @@ class UsageCounts:
 
 @dataclass(frozen=True, slots=True)
 class UsageBatch:
-    """Counts since the last batch, and the ids of the keys that were used.
+    """The counts since the last batch, and the ids of the keys that were used.
 
-    A key may be used without a count: lists of models are not counted.
+    A key may be used without being counted: lists of models are not counted.
     """
 
     rows: list[tuple[UsageBucket, UsageCounts]]
