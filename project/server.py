@@ -220,7 +220,7 @@ class Server(DaphneServer):
         feed.stop_all()
         if self._background is not None and not await self._background.stop(BACKGROUND_TIMEOUT_S):
             log.warning("not stopped in time, left to the next start", extra={"action": "cut"})
-        waiting.release_waiters()
+        waiting.stop_waiting()
         await self._wait_for_responses(RESPONSES_TIMEOUT_S)
         left = self._applications()
         for application in left:

@@ -20,14 +20,14 @@ from switcher.access import AUDITORS, OPERATORS
 from switcher.domain.drift import Found, Kind
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident
-from switcher.domain.plans import make_plan
 from switcher.domain.specs import Spec
 from switcher.domain.states import PHASES, State, Strategy
 from switcher.models import Drift, Host, ModelProfile, SwitchEvent
-from switcher.records import Actor, config, drifts, leases, readings, switches
+from switcher.records import Actor, claimed_switch, config, drifts, leases, readings, switches
+from switcher.records.claimed_switch import ClaimedSwitch, snapshot
 from switcher.records.drifts import Judgement
-from switcher.records.switches import ClaimedSwitch, NewSwitch, plan_facts, snapshot
-from switcher.switching.jobs import situation, spec_of
+from switcher.records.switches import ResolvedRequest
+from switcher.switching.planning import plan_switch
 from tests.clocks import FakeClock
 
 GB = 1_000_000_000
@@ -88,15 +88,15 @@ def open_switch(
 ) -> SwitchEvent:
     """Request a switch that no worker has claimed."""
     found = ModelProfile.objects.filter(tag=tag).first()
-    facts: dict[str, Any] = {
-        "host_id": to.pk,
-        "spec": spec_of(found) if found else Spec("", tag),
-        "profile_id": found.pk if found else None,
-        "strategy": Strategy.AUTO,
-        "actor": ANNA,
-        "reason": "Better answers",
-    }
-    row, _ = switches.open_switch(NewSwitch(**facts | values), clock or FakeClock(NOW))
+    request = ResolvedRequest(
+        host=to,
+        spec=values.pop("spec", Spec.of_profile(found) if found else Spec("", tag)),
+        profile_id=found.pk if found else None,
+        strategy=values.pop("strategy", Strategy.AUTO),
+        reason=values.pop("reason", "Better answers"),
+    )
+    actor = values.pop("actor", ANNA)
+    row, _ = switches.open_switch(request, actor, clock=clock or FakeClock(NOW), **values)
     return row
 
 
@@ -104,7 +104,7 @@ def claim(row: SwitchEvent, clock: FakeClock) -> ClaimedSwitch:
     """Claim a switch for a worker."""
     fence = leases.take(row.host_id, "test", clock)
     assert fence is not None
-    claimed = switches.claim(row.pk, fence, clock)
+    claimed = claimed_switch.claim(row.pk, fence, clock)
     assert claimed is not None
     return claimed
 
@@ -124,13 +124,13 @@ def switch_up_to(
     clock = clock or FakeClock(NOW - timedelta(seconds=10))
     row = open_switch(to, tag, clock=clock, **values)
     claimed = claim(row, clock)
-    spec = Spec.from_json(row.to_spec)
+    spec = claimed.spec
     disk = (installed(spec.name), *(Installed(r.name, r.digest, r.size) for r in before))
-    plan = make_plan(situation(to, spec, strategy, before, disk))
+    plan = plan_switch(to, spec, strategy, before, disk)
     for phase in PHASES[strategy]:
         claimed.move(phase)
         if phase is State.CHECKING:
-            claimed.note(before=snapshot(before), **plan_facts(plan))
+            claimed.record_plan(plan, before)
         if phase is state:
             break
         clock.sleep(step_s)
@@ -150,7 +150,7 @@ def ended_switch(
     clock = FakeClock(at)
     last = PHASES[Strategy.SWAP][-1] if end is State.ACTIVE else State.LOADING
     claimed = switch_up_to(on, last, tag, before=before, clock=clock, **values)
-    row = SwitchEvent.objects.get(pk=claimed.switch_id)
+    row = SwitchEvent.objects.get(pk=claimed.id)
     if end is State.ACTIVE:
         facts: dict[str, Any] = {
             "after": snapshot((resident(row.to_spec["tag"]),)),
@@ -166,7 +166,7 @@ def ended_switch(
         claimed.end(end, after=snapshot(before), restored="llama3.1:8b", outcome=outcome)
     leases.give_back(on.pk, claimed.fence)
     on.refresh_from_db()
-    return SwitchEvent.objects.get(pk=claimed.switch_id)
+    return SwitchEvent.objects.get(pk=claimed.id)
 
 
 def drift(on: Host, kind: Kind, tag: str = "", text: str = "", **values: Any) -> Drift:

@@ -29,7 +29,7 @@ from switcher.queries.switches import Filters, SwitchDetail
 from switcher.records import Actor
 from switcher.switching import service
 from switcher.switching.service import SwitchRequest
-from switcher.switching.waiting import is_ending, news_of
+from switcher.switching.waiting import changes_of, is_shutting_down
 from switcher.watching.loop import check_now
 
 log = logging.getLogger(__name__)
@@ -239,13 +239,13 @@ def _host_of(row: SwitchDetail) -> HostSettings | None:
 async def _until_ended(row: SwitchDetail) -> SwitchDetail:
     """Wait until the switch has ended, or until this server stops and leaves it to the next one.
     A client that disconnects ends the waiting only."""
-    with news_of(row.host) as news:
+    with changes_of(row.host) as changes:
         while True:
-            news.expect()
+            changes.clear()
             row = await in_thread(queries.switch_detail, row.id)
-            if row.ended or is_ending():
+            if row.ended or is_shutting_down():
                 return row
-            await news.wait()
+            await changes.wait()
 
 
 def _accepted(row: SwitchDetail, response: HttpResponse) -> Any:

@@ -59,7 +59,7 @@ def without(installed: Iterable[Installed], name: ModelName) -> tuple[Installed,
     return tuple(i for i in installed if i.name != name)
 
 
-def reaching(digest: str, name: ModelName, installed: Iterable[Installed]) -> ModelName:
+def find_name(digest: str, name: ModelName, installed: Iterable[Installed]) -> ModelName:
     """A name by which the resident model of this digest is reached: its own while that means its
     content, else any other that does. Empty where none does (facts 23, 24)."""
     names = [i.name for i in installed if i.digest == digest]

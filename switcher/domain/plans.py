@@ -69,7 +69,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class PlanInputs:
     """All that a plan is made from."""
 
     host: str
@@ -153,7 +153,7 @@ class Plan:
         }
 
 
-def plan_token(s: Situation) -> str:
+def plan_token(s: PlanInputs) -> str:
     """A short name for what a plan depends on: it changes when the plan may no longer hold.
     Expiry is none of it, nor what is only expected."""
     facts = (
@@ -169,7 +169,7 @@ def plan_token(s: Situation) -> str:
     return "p-" + hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def make_plan(s: Situation) -> Plan:
+def make_plan(s: PlanInputs) -> Plan:
     """Decide what leaves, what stays and in which order, and say why in numbers."""
     digest = s.target.digest if s.target else ""
     here = next((r for r in s.resident if digest and r.digest == digest), None)
@@ -234,7 +234,7 @@ def make_plan(s: Situation) -> Plan:
     )
 
 
-def _item(r: Resident, s: Situation) -> Item:
+def _item(r: Resident, s: PlanInputs) -> Item:
     if s.active_digest and r.digest == s.active_digest:
         role = "active"
     elif r.digest in s.pinned:
@@ -246,7 +246,7 @@ def _item(r: Resident, s: Situation) -> Item:
     return Item(r.name, r.digest, _bytes(r), role)
 
 
-def _fallen(here: Resident | None, s: Situation) -> str:
+def _fallen(here: Resident | None, s: PlanInputs) -> str:
     """Why the active model has to be loaded anew though it is there: it fell to the CPU. Empty if
     it did not. A load finds it loaded and changes nothing, so it has to leave first."""
     if here is None or here.digest != s.active_digest:
@@ -266,7 +266,13 @@ def gpu_fall(share: int, floor: int | None, usual: int | None) -> str:
 
 
 def _order(
-    s: Situation, size: Size, others: list[Item], reload: list[Item], *, fallen: str, in_place: bool
+    s: PlanInputs,
+    size: Size,
+    others: list[Item],
+    reload: list[Item],
+    *,
+    fallen: str,
+    in_place: bool,
 ) -> tuple[Strategy, str]:
     """The strategy and its reason. Where the model itself stays or has to leave, there is no
     choice."""
@@ -291,7 +297,7 @@ def _reloads(here: Resident, spec: Spec) -> bool:
     return spec.num_ctx is not None and here.context_length not in (0, spec.num_ctx)
 
 
-def _choose(s: Situation, size: Size, others: int, reload: int) -> tuple[Strategy, str]:
+def _choose(s: PlanInputs, size: Size, others: int, reload: int) -> tuple[Strategy, str]:
     asked = s.asked if s.asked is not Strategy.AUTO else s.host_strategy
     if asked is not Strategy.AUTO:
         by = "asked for" if s.asked is not Strategy.AUTO else f"set for {s.host}"
@@ -332,7 +338,7 @@ def _make_room(
     return leave, keep, max(0, _sum(keep) + need - vram)
 
 
-def _blocked(s: Situation, short: int) -> str:
+def _blocked(s: PlanInputs, short: int) -> str:
     """Why this cannot work, or nothing. Too large alone is no bar: the rest goes to the CPU,
     unless the profile says how much of it has to lie on the GPU."""
     if s.target is None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from switcher.domain.model_copies import reaching, without, without_copies
+from switcher.domain.model_copies import find_name, without, without_copies
 from switcher.domain.model_names import NO_NAME, ModelName
 from switcher.domain.observed import Installed, find_installed
 
@@ -99,7 +99,7 @@ def plan_published_name(p: PublishedName, installed: Iterable[Installed]) -> Pub
     if is_taken(p, rows):
         return replace(todo, barred=taken_text(p))
     # What is about to be deleted is no source.
-    source = reaching(p.active_digest, p.active_tag, without(rows, withdraw))
+    source = find_name(p.active_digest, p.active_tag, without(rows, withdraw))
     return replace(todo, source=source, barred="" if source else unreached_text(p))
 
 

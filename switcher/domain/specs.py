@@ -212,6 +212,21 @@ class Spec:
     min_tokens_per_s: float | None = None
     floor_fails: bool = True
 
+    @classmethod
+    def of_profile(cls, row: Any) -> Spec:
+        """Return a profile, given as its row, as one switch uses it."""
+        return cls(
+            profile=row.name,
+            tag=row.tag,
+            keep_alive=row.keep_alive,
+            options=dict(row.options),
+            warmups=check_warmups(row.warmups),
+            load_timeout_s=row.load_timeout_s,
+            min_gpu_percent=row.min_gpu_percent,
+            min_tokens_per_s=row.min_tokens_per_s,
+            floor_fails=row.floor_fails,
+        )
+
     @property
     def name(self) -> ModelName:
         """The model's name."""

@@ -36,8 +36,8 @@ from switcher.queries import gates as queries
 from switcher.queries.change_marker import newest_entry
 from switcher.queries.gates import Route, Routes
 from switcher.records import changed, gates, usage
-from switcher.switching.waiting import is_ending
-from switcher.switching.worker import new_owner
+from switcher.records.leases import new_owner
+from switcher.switching.waiting import is_shutting_down
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ class RouteCache:
         was_expired = began >= self._valid_until
         self._routes, self._newest_entry = read or self._routes, newest
         self._valid_until = min(began + VALID_S, self._heartbeat_at + HEARTBEAT_VALID_S)
-        if read is not None or was_expired or is_ending():
+        if read is not None or was_expired or is_shutting_down():
             self._change = self._wake_waiters(self._change)
         self._read_at, self._reading = began, self._wake_waiters(self._reading)
         return await self._report_gates()

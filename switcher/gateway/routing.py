@@ -15,7 +15,7 @@ from switcher.gateway.proxy_request import ProxyRequest
 from switcher.gateway.route_cache import RoutesUnavailable
 from switcher.queries.gates import Route, Routes
 from switcher.queries.keys import KeyFacts
-from switcher.switching.waiting import is_ending
+from switcher.switching.waiting import is_shutting_down
 
 GATE_TIMEOUT_S = 300.0  # a large model takes minutes to load
 MAX_HELD = 200  # requests of one host
@@ -91,7 +91,7 @@ async def fresh_routes(as_of_now: bool = False) -> Routes:
 
 async def _wait_for_gate(route: Route, until: float) -> Route:
     while route.gate:
-        if is_ending():
+        if is_shutting_down():
             text = f"{route.host} is switching models, and Switchboard is stopping. Try again."
             raise _switching(text)
         try:

@@ -16,8 +16,8 @@ from switcher.presentation.bars import Bar, plan_bars
 from switcher.presentation.switches import SwitchView, switch_view, view_of
 from switcher.queries.switches import open_switch_on
 from switcher.switching import service
+from switcher.switching.gateway_waits import DRAIN_TIMEOUT_S
 from switcher.switching.service import SwitchRequest
-from switcher.switching.steps import DRAIN_S
 
 STRATEGY_WORDS = {Strategy.OVERLAP: "Overlap", Strategy.SWAP: "Swap", Strategy.AUTO: "Auto"}
 
@@ -161,7 +161,7 @@ def _steps(plan: Plan) -> tuple[PlanStep, ...]:
 def _unload(item: Item, plan: Plan) -> PlanStep:
     note = item.why
     if not note and plan.strategy is Strategy.SWAP:
-        note = f"after running replies end, at most {DRAIN_S:.0f}{NBSP}s"
+        note = f"after running replies end, at most {DRAIN_TIMEOUT_S:.0f}{NBSP}s"
     elif not note:
         note = "once the new one is active"
     return PlanStep("unload", "minus", "Unload", item.short, f"{gb(item.bytes)}{NBSP}GB", note)

@@ -14,10 +14,9 @@ from switcher.domain.drift import Desired, Recorded, Wanted
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Resident
 from switcher.domain.published_name import PublishedName
-from switcher.domain.specs import Spec, check_warmups
+from switcher.domain.specs import Spec
 from switcher.domain.states import State
-from switcher.models import Drift, Host, ModelCopy, ModelProfile, Pin, SwitchEvent
-from switcher.queries.from_rows import from_row
+from switcher.models import Drift, Host, ModelCopy, Pin, SwitchEvent
 from switcher.queries.model_copies import ModelCopyRow, copy_of
 
 WATCHER = "watcher"  # the source of switches that the watcher asked for
@@ -106,7 +105,7 @@ def _host(row: Any, copies: list[ModelCopy], pins: list[Pin], drifts: list[Drift
         desired=Desired(
             row.name,
             _active(row),
-            tuple(Wanted("", spec_of(pin.profile)) for pin in pins),
+            tuple(Wanted("", Spec.of_profile(pin.profile)) for pin in pins),
             names,
             {r["digest"]: Resident.from_json(r) for r in row.left_behind or ()},
             published=published,
@@ -130,17 +129,6 @@ def _active(row: Any) -> Wanted | None:
         active=True,
         gpu_percent=figures.get("gpu_percent"),
         context_length=figures.get("context_length") or 0,
-    )
-
-
-def spec_of(profile: ModelProfile) -> Spec:
-    """Return a profile as one switch uses it."""
-    return from_row(
-        Spec,
-        profile,
-        profile=profile.name,
-        options=dict(profile.options),
-        warmups=check_warmups(profile.warmups),
     )
 
 

@@ -13,7 +13,6 @@ from switcher.domain.model_names import ModelName
 from switcher.domain.specs import Spec
 from switcher.domain.states import OPEN, State, Strategy, holds_requests
 from switcher.models import GatewayName, GatewayProcess, Host, SwitchEvent
-from switcher.queries.desired import spec_of
 from switcher.queries.hosts import ActiveModel, active_of
 from switcher.queries.keys import KeyFacts, by_digest
 
@@ -110,7 +109,7 @@ def routes() -> Routes:
     gates = _gates()
     names: dict[int, dict[ModelName, Spec]] = {}
     for row in GatewayName.objects.select_related("profile"):
-        names.setdefault(row.host_id, {})[ModelName.parse(row.name)] = spec_of(row.profile)
+        names.setdefault(row.host_id, {})[ModelName.parse(row.name)] = Spec.of_profile(row.profile)
     found: dict[str, Route] = {}
     default = None
     for host in Host.objects.filter(removed_at=None).select_related("active_profile"):

@@ -2,19 +2,63 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import uuid
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from django.db import transaction
 from django.db.models import F, Q
 
+from switcher.audit.ledger import Actor, append
 from switcher.domain.clock import Clock, system
-from switcher.models import Lease
+from switcher.domain.errors import FenceLost
+from switcher.models import Host, Lease, SwitchEvent
 
 LEASE_S = 15.0
 
 
+def new_owner() -> str:
+    """Return a name for one process's leases: readable, and never the same twice."""
+    return f"{socket.gethostname()[:30]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseHolder:
+    """Who holds a host's lease, and for whom it acts; `switch_id` if it runs a switch."""
+
+    host_id: int
+    fence: int
+    actor: Actor
+    switch_id: int | None = None
+    clock: Clock = system
+
+    def lock_host(self) -> Host:
+        """Lock the lease for a write and return the host. Raises FenceLost if it is not ours."""
+        lease = Lease.objects.select_for_update().filter(host_id=self.host_id, fence=self.fence)
+        if not lease.exists():
+            raise FenceLost("Another worker has taken over the host.")
+        return Host.objects.get(pk=self.host_id)
+
+    def append(self, kind: str, host: Host, **facts: Any) -> None:
+        """Append an audit entry with the fence, and with the switch if one runs."""
+        switch = SwitchEvent.objects.filter(pk=self.switch_id).first() if self.switch_id else None
+        append(
+            kind,
+            self.actor,
+            host=host.name,
+            switch=switch,
+            clock=self.clock,
+            fence=self.fence,
+            **facts,
+        )
+
+
 def take(host_id: int, owner: str, clock: Clock = system) -> int | None:
-    """Take the host's lease if it is free or has run out: the new fence, or None if it is held."""
+    """Take the host's lease if it is free or has run out. Return the new fence, None if it is
+    held by somebody else."""
     now = clock.now()
     with transaction.atomic():
         Lease.objects.get_or_create(host_id=host_id)
@@ -27,10 +71,10 @@ def take(host_id: int, owner: str, clock: Clock = system) -> int | None:
 
 
 def renew(host_id: int, fence: int, clock: Clock = system) -> bool:
-    """Hold it for another LEASE_S seconds. False: it is somebody else's, stop at once.
+    """Extend the lease by LEASE_S seconds from now. Return False if it is lost: stop at once.
 
-    A lease that has run out is not revived, even if nobody took it: between the two a call
-    may have been made that nobody vouches for.
+    A lease that has run out is not revived even if nobody has taken it: a call may have been made
+    in between without one.
     """
     now = clock.now()
     until = now + timedelta(seconds=LEASE_S)
@@ -42,7 +86,7 @@ def renew(host_id: int, fence: int, clock: Clock = system) -> bool:
 
 
 def holds(host_id: int, fence: int, clock: Clock = system) -> bool:
-    """Whether this fence may still touch the host."""
+    """Return whether this fence may still touch the host."""
     return (
         Lease.objects.filter(host_id=host_id, fence=fence, until__gt=clock.now())
         .exclude(owner="")
@@ -51,5 +95,5 @@ def holds(host_id: int, fence: int, clock: Clock = system) -> bool:
 
 
 def give_back(host_id: int, fence: int) -> None:
-    """End the lease early; nothing happens if it is no longer ours."""
+    """End the lease early. Does nothing if it is no longer ours."""
     Lease.objects.filter(host_id=host_id, fence=fence).update(owner="", until=None)

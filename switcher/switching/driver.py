@@ -1,7 +1,7 @@
 """Performs the effects of a switch against a real server, under the host's lease.
 
-Rule 3: it looks at its lease just before each call, a keeper renews it while a call waits, and a
-call is cut when that fails, so that no call outlasts the lease.
+The lease is checked just before each call, the lease keeper renews it while a call waits, and the
+call is cut if that fails: no call outlasts the lease (rule 3).
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from switcher.ollama.calls import Call
 from switcher.ollama.client import Ollama
 from switcher.ollama.errors import CallCut, ModelMissing, OllamaError, Refused
 from switcher.queries.gates import gate_status
-from switcher.records.switches import ClaimedSwitch
+from switcher.records.claimed_switch import ClaimedSwitch
 from switcher.switching.effects import (
-    Cancelled,
     Copy,
     Delete,
     Effect,
-    InFlight,
     ListInstalled,
     ListResident,
     Load,
     Pause,
+    ReadGate,
     ShowModel,
     Steps,
     Unload,
     Warm,
 )
+from switcher.switching.errors import Cancelled
 from switcher.switching.lease_keeper import CANCELLABLE, LeaseKeeper
 
 
 class Driver:
-    """Runs the steps of one switch. One for each run of each switch."""
+    """Runs the steps of one switch, once."""
 
     def __init__(
-        self, held: ClaimedSwitch, ollama: Ollama, keeper: LeaseKeeper, clock: Clock
+        self, switch: ClaimedSwitch, ollama: Ollama, keeper: LeaseKeeper, clock: Clock
     ) -> None:
-        self._held = held
+        self._switch = switch
         self._ollama = ollama
         self._keeper = keeper
         self._clock = clock
 
     def run(self, steps: Steps[None]) -> None:
-        """To the end of the steps. Raises FenceLost or HandedOver where it must stop before."""
+        """Run the steps to their end. Raises FenceLost or ShuttingDown if it has to stop before."""
         value: Any = None
         failure: Exception | None = None
         try:
@@ -69,12 +69,12 @@ class Driver:
             try:
                 return self._do(effect, call)
             except CallCut:
-                self._check()  # says why it was cut: lease lost, handed over, cancelled
+                self._check()  # raises why it was cut
                 raise
 
     def _check(self) -> None:
         self._keeper.check()
-        if self._keeper.cancelled_by and self._held.state in CANCELLABLE:
+        if self._keeper.cancelled_by and self._switch.state in CANCELLABLE:
             raise Cancelled(self._keeper.cancelled_by)
 
     def _do(self, effect: Effect, call: Call) -> Any:
@@ -95,13 +95,13 @@ class Driver:
                 return self._ollama.copy(source.full, destination.full, call)
             case Delete(name):
                 return self._delete(name, call)
-            case InFlight():
-                return gate_status(self._held.host_id, self._held.switch_id)
+            case ReadGate():
+                return gate_status(self._switch.host_id, self._switch.id)
             case Pause(seconds):
                 return self._clock.sleep(seconds)
 
     def _unload_all(self, names: tuple[ModelName, ...], call: Call) -> dict[ModelName, str]:
-        """All at once; what the server refused comes back as text by name."""
+        """Request all unloads at once. Return by name why one was refused."""
         if len(names) == 1:
             texts = [self._unload(names[0], call)]
         else:
@@ -113,13 +113,13 @@ class Driver:
         try:
             self._ollama.delete(name.full, call)
         except ModelMissing:
-            pass  # somebody else was first
+            pass  # somebody else deleted it
 
     def _unload(self, name: ModelName, call: Call) -> str:
         try:
             self._ollama.unload(name.full, call)
         except ModelMissing as exc:
-            # Fact 24: gone from the disk, it stays loaded and no name reaches it.
+            # Fact 24: deleted while it was loaded, it stays, and no name reaches it.
             return exc.text
         except Refused as exc:
             return exc.text

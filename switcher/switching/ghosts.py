@@ -1,5 +1,5 @@
-"""Freeing a ghost: unloading what is resident and not reached by its own name any more, or should
-have left long ago (facts 23, 24), through another name that means its content."""
+"""Free a ghost: unload a resident model that its own name no longer reaches, or that is overdue,
+through another name of its content (facts 23, 24)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from switcher.audit.ledger import Actor
 from switcher.domain.clock import Clock, system
 from switcher.domain.drift import ghost_text
 from switcher.domain.errors import BadRequest, Conflict, NotFound, SwitcherError
-from switcher.domain.model_copies import SHORT_DIGEST, reaching, what_remains, with_model_names
+from switcher.domain.model_copies import SHORT_DIGEST, find_name, what_remains, with_model_names
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident, find_digest, find_installed
 from switcher.domain.plans import gb
@@ -20,22 +20,20 @@ from switcher.models import Host
 from switcher.ollama.client import Client, Ollama
 from switcher.queries.model_copies import model_copies_of
 from switcher.records import model_copies
-from switcher.records.model_copies import LeaseHolder
-from switcher.switching import wake
-from switcher.switching.copy_cleanup import remove
+from switcher.records.leases import LeaseHolder
+from switcher.switching.copy_cleanup import remove_copy
 from switcher.switching.host_lease import HostLease, lease_host
 from switcher.switching.residency import FIRST_INTERVALS_S, POLL_INTERVAL_S
-from switcher.switching.worker import new_owner
 
 log = logging.getLogger(__name__)
 
 WAIT_S = 1.0  # a switch that has just ended removes its copies before it gives the host back
-PATIENCE_S = 8.0  # for it to leave; with the calls before it, within one lease
+UNLOAD_TIMEOUT_S = 8.0  # with the calls before it, within one lease
 
 
 @dataclass(frozen=True, slots=True)
-class Freed:
-    """A ghost that is gone. `bytes` is what it held."""
+class FreedGhost:
+    """A ghost that was unloaded, and the bytes that it held."""
 
     host: str
     model: str
@@ -44,8 +42,10 @@ class Freed:
 
     @property
     def text(self) -> str:
-        room = f"{gb(self.bytes)} GB are free again."
-        return f"{self.model} ({self.digest[:12]}) left {self.host}: {room}"
+        return (
+            f"{self.model} ({self.digest[:12]}) left {self.host}: "
+            f"{gb(self.bytes)} GB are free again."
+        )
 
 
 def free(
@@ -54,50 +54,38 @@ def free(
     actor: Actor,
     clock: Clock = system,
     connect: Callable[[str], Ollama] = Client,
-) -> Freed:
-    """Unload it, wait until it is gone, remove the copy that was held of it.
+) -> FreedGhost:
+    """Unload a ghost, wait until it is gone, and remove the copy that was kept of it.
 
-    `digest` may be shortened to the 12 digits that `ollama ps` shows. Raises NotFound where none
-    such is resident; Conflict where it is no ghost, nothing reaches it, it is busy, or something
+    `digest` may be shortened to the 12 digits that `ollama ps` shows. Raises NotFound if no such
+    model is resident; Conflict if it is no ghost, no name reaches it, it is busy, or something
     else is at work on the host; OllamaError kinds.
     """
     if len(digest) < SHORT_DIGEST:
-        raise BadRequest(f"Name it by {SHORT_DIGEST} digits of its digest or more.", "digest")
-    try:
-        with lease_host(host.pk, new_owner(), clock, wait_s=WAIT_S) as hold:
-            ollama = connect(host.base_url)
-            try:
-                return _free_held(host.pk, digest, actor, hold, ollama)
-            finally:
-                ollama.close()
-    finally:
-        wake.worker()  # a switch that was asked for meanwhile waits for the lease
+        raise BadRequest(f"Give at least {SHORT_DIGEST} digits of its digest.", "digest")
+    with lease_host(host.pk, host.base_url, clock, connect, wait_s=WAIT_S) as lease:
+        return _free(lease, digest, actor)
 
 
-def _free_held(host_id: int, digest: str, actor: Actor, hold: HostLease, ollama: Ollama) -> Freed:
-    host = Host.objects.get(pk=host_id)
-    ours = model_copies_of(host_id)
-    resident = hold.call(ollama.resident)
-    installed = hold.call(ollama.installed)
-    here = _find(with_model_names(resident, {h.name: h.tag for h in ours}), digest, host)
-    _check_is_ghost(here, host, installed, hold.clock)
-    way = reaching(here.digest, here.name, installed)
-    if not way:
-        raise Conflict(what_remains(here, host.name, hold.clock.now()))
-    freed = Freed(host.name, here.name.short, here.digest, here.size_vram or here.size)
-    holder = LeaseHolder(host_id, hold.fence, actor, clock=hold.clock)
-    facts = {"model": here.name.full, "name": way.full, "bytes": freed.bytes}
-    model_copies.tell("ghost.unload-asked", holder, here.digest, **facts)
-    hold.call(ollama.unload, way.full)
-    if not _has_left(ollama, hold, here.digest):
+def _free(lease: HostLease, digest: str, actor: Actor) -> FreedGhost:
+    host = Host.objects.get(pk=lease.host_id)
+    copies = model_copies_of(lease.host_id)
+    resident, installed = lease.call(lease.ollama.resident), lease.call(lease.ollama.installed)
+    shown = with_model_names(resident, {copy.name: copy.tag for copy in copies})
+    ghost = _find(shown, digest, host)
+    _check_is_ghost(ghost, host, installed, lease.clock)
+    name = find_name(ghost.digest, ghost.name, installed)
+    if not name:
+        raise Conflict(what_remains(ghost, host.name, lease.clock.now()))
+    freed = FreedGhost(host.name, ghost.name.short, ghost.digest, ghost.size_vram or ghost.size)
+    holder = lease.holder(actor)
+    facts = {"model": ghost.name.full, "name": name.full, "bytes": freed.bytes}
+    model_copies.record_ghost("ghost.unload-asked", holder, ghost.digest, **facts)
+    lease.call(lease.ollama.unload, name.full)
+    if not _wait_until_unloaded(lease, ghost.digest):
         raise Conflict(f"{freed.model} is busy: it leaves when its requests have ended.")
-    model_copies.tell("ghost.freed", holder, here.digest, **facts)
-    for row in ours:
-        if row.digest == here.digest:
-            try:
-                remove(ollama, hold, holder, row)
-            except SwitcherError as exc:  # it is free all the same; the copy is tidied up later
-                log.info("%s on %s is removed later: %s", row.name, host.name, exc.text)
+    model_copies.record_ghost("ghost.freed", holder, ghost.digest, **facts)
+    _remove_copies(lease, holder, ghost.digest)
     return freed
 
 
@@ -109,27 +97,36 @@ def _find(resident: tuple[Resident, ...], digest: str, host: Host) -> Resident:
 
 
 def _check_is_ghost(
-    here: Resident, host: Host, installed: tuple[Installed, ...], clock: Clock
+    model: Resident, host: Host, installed: tuple[Installed, ...], clock: Clock
 ) -> None:
-    if here.digest == host.active_digest:
-        raise Conflict(f"{here.name} is active on {host.name}. Switch to another model instead.")
+    if model.digest == host.active_digest:
+        raise Conflict(f"{model.name} is active on {host.name}. Switch to another model instead.")
     tags = host.pinned.values_list("tag", flat=True)
     pins = [find_installed(installed, ModelName.parse(tag)) for tag in tags]
-    if any(pin is not None and pin.digest == here.digest for pin in pins):
-        raise Conflict(f"{here.name} is pinned on {host.name}. Unpin it first.")
-    if not ghost_text(here, installed, clock.now(), {}):
+    if any(pin is not None and pin.digest == model.digest for pin in pins):
+        raise Conflict(f"{model.name} is pinned on {host.name}. Unpin it first.")
+    if not ghost_text(model, installed, clock.now(), {}):
         raise Conflict(
-            f"{here.name} is no ghost: its name still reaches it, and its time is not over."
+            f"{model.name} is no ghost: its name still reaches it, and it is not overdue."
         )
 
 
-def _has_left(ollama: Ollama, hold: HostLease, digest: str) -> bool:
-    """The answer to an unload comes before it happens (fact 1)."""
-    until = hold.clock.monotonic() + PATIENCE_S
+def _wait_until_unloaded(lease: HostLease, digest: str) -> bool:
+    """Return whether it left in time. The answer to an unload comes before the unload (fact 1)."""
+    until = lease.clock.monotonic() + UNLOAD_TIMEOUT_S
     for pause_s in itertools.chain(FIRST_INTERVALS_S, itertools.repeat(POLL_INTERVAL_S)):
-        if find_digest(hold.call(ollama.resident), digest) is None:
+        if find_digest(lease.call(lease.ollama.resident), digest) is None:
             return True
-        if hold.clock.monotonic() >= until:
+        if lease.clock.monotonic() >= until:
             return False
-        hold.clock.sleep(pause_s)
-    raise AssertionError("repeat ends never")
+        lease.clock.sleep(pause_s)
+    raise AssertionError("repeat never ends")
+
+
+def _remove_copies(lease: HostLease, holder: LeaseHolder, digest: str) -> None:
+    for row in model_copies_of(lease.host_id):
+        if row.digest == digest:
+            try:
+                remove_copy(lease, holder, row)
+            except SwitcherError as exc:  # the ghost is free all the same; the cleanup comes later
+                log.info("%s is removed later: %s", row.name, exc.text)

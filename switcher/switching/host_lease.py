@@ -1,4 +1,4 @@
-"""Touching a host outside of a switch: a short act, under the same lease as a switch."""
+"""Touch a host outside of a switch: a short task, under the same lease as a switch."""
 
 from __future__ import annotations
 
@@ -7,29 +7,41 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
+from switcher.audit.ledger import Actor
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import Conflict, FenceLost, HostBusy
-from switcher.ollama.client import QUICK_TIMEOUT_S
+from switcher.ollama.client import QUICK_TIMEOUT_S, Client, Ollama
 from switcher.records import leases, switches
+from switcher.records.leases import LeaseHolder, new_owner
+from switcher.switching import wake
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+RETRY_INTERVAL_S = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class HostLease:
-    """A host's lease in the hands of a short act. It is not renewed: an act ends within it."""
+    """The lease on a host in the hands of a short task. It is not renewed: the task must end
+    before `until`, by the monotonic clock."""
 
     host_id: int
     fence: int
-    check: Callable[[], None]  # just before each call; raises FenceLost
-    until: float  # the moment by `clock` at which the lease ends
+    until: float
+    ollama: Ollama
     clock: Clock
 
+    def holder(self, actor: Actor) -> LeaseHolder:
+        return LeaseHolder(self.host_id, self.fence, actor, clock=self.clock)
+
     def call(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Make a quick call to the host, unless it might outlast the lease. Raises
-        FenceLost, Conflict where too little time is left, and what the call raises."""
-        self.check()
+        """Make a call of at most QUICK_TIMEOUT_S to the host, unless it might outlast the lease.
+
+        Raises FenceLost, Conflict if too little time is left, and what the call raises.
+        """
+        if not leases.holds(self.host_id, self.fence, self.clock):
+            raise FenceLost("The lease on the host ran out.")
         if self.clock.monotonic() + QUICK_TIMEOUT_S > self.until:
             raise Conflict("The host answers too slowly. Try again in a moment.")
         return make(*args, **kwargs)
@@ -37,27 +49,40 @@ class HostLease:
 
 @contextmanager
 def lease_host(
-    host_id: int, owner: str, clock: Clock = system, wait_s: float = 0.0
+    host_id: int,
+    base_url: str,
+    clock: Clock = system,
+    connect: Callable[[str], Ollama] = Client,
+    wait_s: float = 0.0,
 ) -> Iterator[HostLease]:
-    """Hold the host for a few quick calls, waiting `wait_s` at most for somebody else to
-    give it back. Raises HostBusy where a switch is open or somebody else holds it: what runs there
-    is more important."""
-    give_up_at = clock.monotonic() + wait_s
-    until = clock.monotonic() + leases.LEASE_S
-    while (fence := leases.take(host_id, owner, clock)) is None:
-        if clock.monotonic() < give_up_at and not switches.is_open(host_id):
-            clock.sleep(0.05)
-            until = clock.monotonic() + leases.LEASE_S
-            continue
-        raise HostBusy("Something else is at work on this host. Try again in a moment.")
+    """Lease the host for a few calls of QUICK_TIMEOUT_S each.
 
-    def check() -> None:
-        if not leases.holds(host_id, fence, clock):
-            raise FenceLost("The lease on the host ran out.")
-
+    Waits `wait_s` at most for another holder to give it back. Raises HostBusy if a switch is open
+    or somebody else holds the lease: what runs there is more important.
+    """
+    fence, until = _take(host_id, clock, wait_s)
     try:
         if switches.is_open(host_id):
             raise HostBusy("A switch runs on this host. Try again when it has ended.")
-        yield HostLease(host_id, fence, check, until, clock)
+        ollama = connect(base_url)
+        try:
+            yield HostLease(host_id, fence, until, ollama, clock)
+        finally:
+            ollama.close()
     finally:
         leases.give_back(host_id, fence)
+        wake.worker()  # a switch that was requested meanwhile waits for the lease
+
+
+def _take(host_id: int, clock: Clock, wait_s: float) -> tuple[int, float]:
+    """Return the fence, and when the lease ends by the monotonic clock."""
+    owner = new_owner()
+    give_up_at = clock.monotonic() + wait_s
+    while True:
+        until = clock.monotonic() + leases.LEASE_S
+        fence = leases.take(host_id, owner, clock)
+        if fence is not None:
+            return fence, until
+        if clock.monotonic() >= give_up_at or switches.is_open(host_id):
+            raise HostBusy("Something else is at work on this host. Try again in a moment.")
+        clock.sleep(RETRY_INTERVAL_S)

@@ -12,7 +12,7 @@ from switcher.domain.errors import FenceLost
 from switcher.domain.states import State
 from switcher.ollama.calls import Call
 from switcher.records import leases, switches
-from switcher.records.switches import ClaimedSwitch
+from switcher.records.claimed_switch import ClaimedSwitch
 
 RENEW_INTERVAL_S = leases.LEASE_S / 3
 POLL_INTERVAL_S = 1.0  # a cancel is seen within 2 s, also in the middle of a load
@@ -40,19 +40,19 @@ class LeaseKeeper:
     watches the clock, so that a database that hangs cannot stretch the lease."""
 
     def __init__(
-        self, held: ClaimedSwitch, clock: Clock, stopping: threading.Event, asked_at: float
+        self, switch: ClaimedSwitch, clock: Clock, stopping: threading.Event, taken_at: float
     ) -> None:
-        """`asked_at` is the monotonic time before the lease was taken."""
-        self._held = held
+        """`taken_at` is the monotonic time just before the lease was taken."""
+        self._switch = switch
         self._clock = clock
         self._stopping = stopping
-        self._valid_until = asked_at + leases.LEASE_S
+        self._valid_until = taken_at + leases.LEASE_S
         self._lost = False
         self._call: Call | None = None
         self._lock = threading.Lock()
         self._loops = (
-            Loop(f"switch-{held.switch_id}-renew", self.renew, POLL_INTERVAL_S),
-            Loop(f"switch-{held.switch_id}-watch", self.watch, WATCH_INTERVAL_S),
+            Loop(f"switch-{switch.id}-renew", self.renew, POLL_INTERVAL_S),
+            Loop(f"switch-{switch.id}-watch", self.watch, WATCH_INTERVAL_S),
         )
         self.cancelled_by = ""
 
@@ -69,10 +69,10 @@ class LeaseKeeper:
         """Check the lease itself, just before a call. Raises FenceLost or ShuttingDown."""
         if self._stopping.is_set():
             raise ShuttingDown
-        if self._lost or not leases.holds(self._held.host_id, self._held.fence, self._clock):
+        if self._lost or not leases.holds(self._switch.host_id, self._switch.fence, self._clock):
             self._lost = True
-            raise FenceLost(f"The lease on {self._held.host} is not ours any more.")
-        self.cancelled_by = self.cancelled_by or switches.cancel_asked(self._held.switch_id)
+            raise FenceLost(f"Another worker has taken over {self._switch.host}.")
+        self.cancelled_by = self.cancelled_by or switches.cancel_requested_by(self._switch.id)
 
     @contextmanager
     def watching(self, call: Call) -> Iterator[None]:
@@ -89,14 +89,14 @@ class LeaseKeeper:
         """Read the cancel flag, and renew the lease if it is time to. If the database does not
         answer, the loop tries again; if that lasts, `watch` cuts the call in time."""
         if not self.cancelled_by:
-            self.cancelled_by = switches.cancel_asked(self._held.switch_id)
+            self.cancelled_by = switches.cancel_requested_by(self._switch.id)
         renewed_at = self._valid_until - leases.LEASE_S
         if self._clock.monotonic() >= renewed_at + RENEW_INTERVAL_S:
             self._renew_lease()
 
     def _renew_lease(self) -> None:
         asked_at = self._clock.monotonic()
-        if leases.renew(self._held.host_id, self._held.fence, self._clock):
+        if leases.renew(self._switch.host_id, self._switch.fence, self._clock):
             self._valid_until = asked_at + leases.LEASE_S
         else:
             self._lost = True
@@ -111,7 +111,7 @@ class LeaseKeeper:
 
     def _cancels(self) -> bool:
         """Return whether a cancel applies: it never cuts what restores or cleans up."""
-        return bool(self.cancelled_by) and self._held.state in CANCELLABLE
+        return bool(self.cancelled_by) and self._switch.state in CANCELLABLE
 
     def _cut(self) -> None:
         with self._lock:

@@ -1,80 +1,79 @@
-"""While a model that a switch loaded is resident, a copy of it is kept on the host: whatever its
-name means meanwhile, a name that reaches it remains (facts 21, 23, 24).
+"""Keep a copy of each model that a switch loads for as long as it is resident: whatever happens to
+the model's own name meanwhile, one name still reaches it (facts 21, 23, 24).
 
-It is a help, never a condition: where it cannot be made, the switch goes on without it.
+A copy helps to unload the model later; it is never a condition. If it cannot be made, the switch
+goes on without it.
 """
 
 from __future__ import annotations
 
 import logging
 
-from switcher.domain.model_copies import copy_name, reaching
+from switcher.domain.model_copies import copy_name, find_name
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident, find_digest, find_installed
 from switcher.domain.states import State
 from switcher.ollama.errors import OllamaError
 from switcher.queries.model_copies import ModelCopyRow, model_copies_of
 from switcher.records import model_copies
-from switcher.records.model_copies import LeaseHolder
-from switcher.records.switches import ClaimedSwitch
+from switcher.records.claimed_switch import ClaimedSwitch
 from switcher.switching.effects import Copy, Delete, ListInstalled, ListResident, Steps
-from switcher.switching.jobs import Job
 
 log = logging.getLogger(__name__)
 
 
 def make_copy(
-    held: ClaimedSwitch, job: Job, model: ModelName, digest: str, installed: tuple[Installed, ...]
+    switch: ClaimedSwitch, model: ModelName, digest: str, installed: tuple[Installed, ...]
 ) -> Steps[None]:
-    """Have a copy that means this digest, before it is loaded. `installed` is a fresh catalogue.
-    What comes in the way is a warning."""
-    known = next((h for h in model_copies_of(held.host_id) if h.digest == digest), None)
-    name = known.name if known else copy_name(model, digest)
-    there = find_installed(installed, name)
-    if known and there and there.digest == digest:
+    """Make a copy of the model with this digest, before it is loaded. `installed` is fresh. What
+    goes wrong is a warning."""
+    recorded = next((c for c in model_copies_of(switch.host_id) if c.digest == digest), None)
+    name = recorded.name if recorded else copy_name(model, digest)
+    existing = find_installed(installed, name)
+    if recorded and existing and existing.digest == digest:
         return
-    if not known and there:
-        held.note(warning=f"No copy of {model} is held: {name.full} is not Switchboard's.")
+    if not recorded and existing:
+        _warn(switch, model, f"{name.full} is not Switchboard's.")
         return
-    if not model_copies.claim(holder_of(held), digest, model, name):
+    if not model_copies.claim(switch.holder, digest, model, name):
         return
     try:
-        yield Copy(reaching(digest, model, installed) or model, name)
+        yield Copy(find_name(digest, model, installed) or model, name)
         now: tuple[Installed, ...] = yield ListInstalled()
         made = find_installed(now, name)
         if made is None or made.digest != digest:
-            # Pulled again in between: a copy of other content is no way to this one.
+            # The model was pulled again in between: a copy of other content is of no use.
             yield Delete(name)
-            model_copies.release(holder_of(held), digest)
-            held.note(warning=f"No copy of {model} is held: it means other content now.")
+            model_copies.release(switch.holder, digest)
+            _warn(switch, model, "it means other content now.")
     except OllamaError as exc:
-        # The name stays claimed: whether it was made is not known.
-        held.note(warning=f"No copy of {model} is held: {exc.text}")
+        # The name stays claimed, since it may have been made.
+        _warn(switch, model, exc.text)
 
 
-def remove_unused_copies(held: ClaimedSwitch, job: Job) -> Steps[None]:
-    """After the end, still under the lease: remove the copies of what is not resident any more.
-    What cannot be removed now is tidied up later."""
-    rows = model_copies_of(held.host_id)
-    if not rows or job.course is None:
+def _warn(switch: ClaimedSwitch, model: ModelName, why: str) -> None:
+    switch.warn(f"No copy of {model} is kept: {why}")
+
+
+def remove_unused_copies(switch: ClaimedSwitch) -> Steps[None]:
+    """After the end, still under the lease, remove the copies of what is no longer resident. What
+    cannot be removed now is left to the cleanup."""
+    rows = model_copies_of(switch.host_id)
+    if not rows or switch.recorded_plan is None:
         return
     try:
         now: tuple[Resident, ...] = yield ListResident()
         for row in rows:
-            if find_digest(now, row.digest) is None or _is_theirs(held, job, row):
+            if find_digest(now, row.digest) is None or _is_not_ours(switch, row):
                 yield Delete(row.name)
-                model_copies.release(holder_of(held), row.digest)
+                model_copies.release(switch.holder, row.digest)
     except OllamaError as exc:
-        log.info("Copies on %s are tidied up later: %s", job.host, exc.text)
+        log.info("Unused copies on %s are removed later: %s", switch.host, exc.text)
 
 
-def _is_theirs(held: ClaimedSwitch, job: Job, row: ModelCopyRow) -> bool:
-    """Somebody else had loaded it, and this switch, which held it, did not make it active."""
-    was_here = find_digest(job.known.before, row.digest) is not None
-    tried = row.digest == job.known.digest and held.state is not State.ACTIVE
-    return tried and was_here and row.made_at >= job.began_at
-
-
-def holder_of(held: ClaimedSwitch) -> LeaseHolder:
-    """The worker of a switch."""
-    return LeaseHolder(held.host_id, held.fence, held.actor, held.switch_id, held.clock)
+def _is_not_ours(switch: ClaimedSwitch, row: ModelCopyRow) -> bool:
+    """Return whether somebody else had loaded the model, and this switch, which copied it, did not
+    make it active."""
+    was_loaded = find_digest(switch.plan.before, row.digest) is not None
+    failed = row.digest == switch.plan.digest and switch.state is not State.ACTIVE
+    return failed and was_loaded and row.made_at >= switch.row.created_at

@@ -1,7 +1,7 @@
-"""Compensation: bring the resident set of before back, verify it, and say what is true.
+"""Compensation: bring the models that were resident before back, verify that, and say what is true.
 
-Ordinary steps with the same guards (rule 11). It is not over before it is verified; where it fails
-too, the host is called degraded, loudly, and what it really holds is named.
+Restoring uses ordinary steps with the same guards (rule 11). It is not over before a fresh reading
+shows the old models. If it fails too, the host is marked degraded, and what it holds is named.
 """
 
 from __future__ import annotations
@@ -13,196 +13,204 @@ from switcher.domain.observed import Installed, Resident, find_digest, find_inst
 from switcher.domain.specs import DEFAULT_WARMUPS, FOREVER, Spec
 from switcher.domain.states import State, Strategy
 from switcher.ollama.errors import OllamaError, TimedOut, Unreachable
-from switcher.records.switches import ClaimedSwitch, snapshot
-from switcher.switching.effects import (
-    Cancelled,
-    Interrupted,
-    ListInstalled,
-    ListResident,
-    NotResident,
-    Pause,
-    Steps,
-)
-from switcher.switching.jobs import Job
-from switcher.switching.published_name_steps import put_back
+from switcher.records.claimed_switch import ClaimedSwitch, snapshot
+from switcher.switching.effects import ListInstalled, ListResident, Pause, Steps
+from switcher.switching.errors import Cancelled, Interrupted, NotResident
+from switcher.switching.published_name_steps import restore_published_name
 from switcher.switching.residency import (
     NOTICED_S,
-    ask_to_leave,
+    list_resident_if_possible,
     load_spec,
-    look_or_none,
-    patiently,
-    wait_gone,
+    request_unload,
+    retry_while_unreachable,
+    wait_until_unloaded,
 )
 
-TRIES = 3
+MAX_TRIES = 3
 UNANSWERED = (Cancelled, Interrupted, TimedOut, Unreachable)
 
 
-def restore(held: ClaimedSwitch, job: Job, why: SwitcherError) -> Steps[None]:
-    """From RESTORING to the end: rolled back, cancelled, or failed and degraded."""
+def restore(switch: ClaimedSwitch, why: SwitcherError) -> Steps[None]:
+    """Bring a switch from RESTORING to its end: rolled back, cancelled, or failed and degraded."""
     if isinstance(why, UNANSWERED):
-        # A load whose caller went away may come to its end before the server notices (fact 9), and
-        # until then nothing shows (fact 8).
+        # A load may still finish before the server notices that its caller went away (fact 9), and
+        # nothing shows until then (fact 8).
         yield Pause(NOTICED_S)
-    back: dict[str, None] = {}  # in their order
+    loaded_again: dict[str, None] = {}  # a set in order
     try:
         # Giving up at once would leave everyone without a model.
-        seen = yield from patiently(held, lambda: _bring_back(held, job, back))
-    except (OllamaError, NotResident) as exc:
-        yield from put_back(held)
-        after = yield from look_or_none()
-        held.end(
-            State.FAILED,
-            degraded=True,
-            after=None if after is None else snapshot(after),
-            restored="",
-            outcome=_degraded_text(job, after, exc),
+        after = yield from retry_while_unreachable(
+            switch, lambda: _bring_back(switch, loaded_again)
         )
+    except (OllamaError, NotResident) as exc:
+        yield from restore_published_name(switch)
+        yield from _end_degraded(switch, exc)
         return
-    yield from put_back(held)
-    held.end(
+    yield from restore_published_name(switch)
+    switch.end(
         State.CANCELLED if isinstance(why, Cancelled) else State.ROLLED_BACK,
-        after=snapshot(seen),
-        restored=", ".join(back),
-        outcome=_restored_text(job, why, back),
+        after=snapshot(after),
+        restored=", ".join(loaded_again),
+        outcome=_restored_text(switch, why, loaded_again),
+    )
+
+
+def _end_degraded(switch: ClaimedSwitch, exc: SwitcherError) -> Steps[None]:
+    after = yield from list_resident_if_possible()
+    switch.end(
+        State.FAILED,
+        degraded=True,
+        after=None if after is None else snapshot(after),
+        restored="",
+        outcome=_degraded_text(switch, after, exc),
     )
 
 
 def _bring_back(
-    held: ClaimedSwitch, job: Job, back: dict[str, None]
+    switch: ClaimedSwitch, loaded_again: dict[str, None]
 ) -> Steps[tuple[Resident, ...]]:
-    """Remove what this switch brought, load what it cost, until a fresh reading shows the old
-    set. Gives that reading, and in `back` the names that were loaded again."""
-    lost: set[str] = set()
+    """Unload what this switch brought in and load what it removed, until a fresh reading shows the
+    old models. Return that reading; the names of what was loaded go into `loaded_again`."""
+    given_up: set[str] = set()
     installed: tuple[Installed, ...] = yield ListInstalled()
-    doubted = _asked_to_leave(job)
-    for _ in range(TRIES):
+    doubted = _may_be_leaving(switch)
+    for _ in range(MAX_TRIES):
         now: tuple[Resident, ...] = yield ListResident()
-        extra, missing = _difference(held, job, now, doubted, lost)
+        extra, missing = _compare(switch, now, doubted, given_up)
         if not extra and not missing:
             return now
         if extra:
-            yield from ask_to_leave({r.digest: r.name for r in extra})
-            # A load that was cut may end just before the server notices (fact 9).
-            text = yield from wait_gone(frozenset(r.digest for r in extra))
-            if text:
-                held.note(warning=text)
+            yield from _unload_extra(switch, extra)
         for old in missing:
             try:
-                yield from _load_again(job, old, installed)
+                yield from _load_again(switch, old, installed)
             except (OllamaError, NotResident) as exc:
-                if _needed(job, old):
+                if _is_needed(switch, old):
                     raise
-                lost.add(old.digest)
-                held.note(warning=f"{old.name} did not come back: {exc.text}")
+                given_up.add(old.digest)
+                switch.warn(f"{old.name} did not come back: {exc.text}")
             else:
-                back[old.name.short] = None
+                loaded_again[old.name.short] = None
         doubted = frozenset()
     now = yield ListResident()
-    extra, missing = _difference(held, job, now, doubted, lost)
+    _, missing = _compare(switch, now, doubted, given_up)
     if missing:
         names = ", ".join(r.name.short for r in missing)
         raise NotResident(f"{names} did not stay loaded.")
     return now
 
 
-def _asked_to_leave(job: Job) -> frozenset[str]:
-    """Digests that a swap may have asked to leave. They can still be listed and leave a moment
-    later (facts 1, 2), so they are loaded again whatever is listed: that revives them (fact 3)."""
-    course = job.known
-    return frozenset(course.leaving) if course.strategy is Strategy.SWAP else frozenset()
+def _may_be_leaving(switch: ClaimedSwitch) -> frozenset[str]:
+    """Return the digests that a swap may have requested to unload. They can still be listed and
+    leave a moment later (facts 1, 2), so they are loaded again even if they are listed, which
+    cancels the unload (fact 3)."""
+    is_swap = switch.plan.strategy is Strategy.SWAP
+    return frozenset(switch.plan.unload) if is_swap else frozenset()
 
 
-def _difference(
-    held: ClaimedSwitch,
-    job: Job,
+def _compare(
+    switch: ClaimedSwitch,
     now: tuple[Resident, ...],
     doubted: frozenset[str],
-    lost: set[str],
+    given_up: set[str],
 ) -> tuple[list[Resident], list[Resident]]:
-    """What is there because of this switch, and what was there before it and is not now: the
+    """Return what is resident because of this switch, and what was before it and is not now: the
     active model first, so that nothing else keeps it from coming back.
 
-    What others loaded meanwhile is theirs; what expired by itself meanwhile need not come back.
+    What others loaded meanwhile is theirs, and what expired by itself need not come back.
     """
-    course = job.known
-    was_here = find_digest(course.before, course.digest) is not None
-    extra = [] if was_here else [r for r in now if r.digest == course.digest]
+    plan = switch.plan
+    was_resident = find_digest(plan.before, plan.digest) is not None
+    extra = [] if was_resident else [r for r in now if r.digest == plan.digest]
     missing = [
         r
-        for r in course.before
-        if (r.digest in doubted or not _as_before(r, find_digest(now, r.digest)))
-        and r.digest not in lost
-        and not _expired(held, job, r)
+        for r in plan.before
+        if (r.digest in doubted or not _is_as_before(r, find_digest(now, r.digest)))
+        and r.digest not in given_up
+        and not _has_expired(switch, r)
     ]
-    return extra, sorted(missing, key=lambda r: r.digest != job.from_digest)
+    return extra, sorted(missing, key=lambda r: r.digest != switch.old_digest)
 
 
-def _needed(job: Job, old: Resident) -> bool:
-    """Whether it is the active model, or all that there was while none was active: without it the
-    old state is not back. Any other that does not come back is reported."""
-    was_active = find_digest(job.known.before, job.from_digest)
-    return was_active is None or old.digest == job.from_digest
+def _is_as_before(old: Resident, now: Resident | None) -> bool:
+    """Return whether the model is resident with the same context; other options are another
+    load (fact 12)."""
+    return now is not None and now.context_length == old.context_length
 
 
-def _expired(held: ClaimedSwitch, job: Job, old: Resident) -> bool:
-    """Whether its time had run out by itself by now. What this switch unloaded or what is wanted
-    here comes back all the same."""
-    wanted = {job.from_digest, *job.known.leaving}
-    if old.digest in wanted or old.name in {p.name for p in job.pinned}:
+def _has_expired(switch: ClaimedSwitch, old: Resident) -> bool:
+    """Return whether the model's time has run out by itself. What this switch unloaded, or what is
+    wanted on the host, comes back all the same."""
+    wanted = {switch.old_digest, *switch.plan.unload}
+    if old.digest in wanted or old.name in {pin.name for pin in switch.pinned}:
         return False
-    return old.expires_at is not None and old.expires_at <= held.clock.now()
+    return old.expires_at is not None and old.expires_at <= switch.clock.now()
 
 
-def _as_before(old: Resident, here: Resident | None) -> bool:
-    """Resident again with the same context: one loaded with other options is not the same."""
-    return here is not None and here.context_length == old.context_length
+def _unload_extra(switch: ClaimedSwitch, extra: list[Resident]) -> Steps[None]:
+    yield from request_unload({r.digest: r.name for r in extra})
+    # A load that was cut may finish just before the server notices (fact 9).
+    warning = yield from wait_until_unloaded(frozenset(r.digest for r in extra))
+    if warning:
+        switch.warn(warning)
 
 
-def _load_again(job: Job, old: Resident, installed: tuple[Installed, ...]) -> Steps[None]:
-    """Load a model as it was: its own profile's way if we know it, else its name and keep-alive."""
+def _load_again(
+    switch: ClaimedSwitch, old: Resident, installed: tuple[Installed, ...]
+) -> Steps[None]:
+    """Load a model as it was: as its own profile says if it is known, else by name and
+    keep-alive."""
     row = find_installed(installed, old.name)
     if row is None or row.digest != old.digest:
-        what = "is not on the host any more" if row is None else "means other content now"
+        what = "is no longer on the host" if row is None else "means other content now"
         raise NotResident(f"{old.name} cannot come back: the name {what}.")
-    yield from load_spec(_spec_for(job, old), installed)
+    yield from load_spec(_spec_of(switch, old), installed)
 
 
-def _spec_for(job: Job, old: Resident) -> Spec:
-    for spec in (job.from_spec, *job.pinned):
+def _spec_of(switch: ClaimedSwitch, old: Resident) -> Spec:
+    for spec in (switch.old_spec, *switch.pinned):
         if spec is not None and spec.name == old.name:
             return spec
     keep_alive = FOREVER if old.stays else "30m"
     return Spec(profile="", tag=old.name.full, keep_alive=keep_alive, warmups=DEFAULT_WARMUPS)
 
 
-def _old_active(job: Job) -> str:
-    return job.from_spec.name.short if job.from_spec else ""
+def _is_needed(switch: ClaimedSwitch, old: Resident) -> bool:
+    """Return whether the old state is not back without this model: the active one, or any if none
+    was active. Others that do not come back are warnings."""
+    was_active = find_digest(switch.plan.before, switch.old_digest)
+    return was_active is None or old.digest == switch.old_digest
 
 
-def _restored_text(job: Job, why: SwitcherError, back: Container[str]) -> str:
-    new, old = job.spec.name, _old_active(job)
+def _restored_text(switch: ClaimedSwitch, why: SwitcherError, loaded_again: Container[str]) -> str:
+    new, old = switch.spec.name, _old_name(switch)
     what = "was cancelled" if isinstance(why, Cancelled) else "did not become active"
-    was = find_digest(job.known.before, job.from_digest)
-    if not old or was is None:
+    was_active = find_digest(switch.plan.before, switch.old_digest)
+    if not old or was_active is None:
         before = f": {old} was not in memory" if old else ""
-        return f"{new} {what}. {job.host} is as it was before{before}."
-    if was.name.short in back:
+        return f"{new} {what}. {switch.host} is as it was before{before}."
+    if was_active.name.short in loaded_again:
         return f"{new} {what}. {old} is active again."
     return f"{new} {what}. {old} stays active; it was not touched."
 
 
-def _degraded_text(job: Job, after: tuple[Resident, ...] | None, exc: SwitcherError) -> str:
-    new, old = job.spec.name, _old_active(job) or "what was loaded before"
+def _degraded_text(
+    switch: ClaimedSwitch, after: tuple[Resident, ...] | None, exc: SwitcherError
+) -> str:
+    old = _old_name(switch) or "what was loaded before"
     cause = exc.text.rstrip(".")
-    what = f"{new} did not become active, and {old} did not come back: {cause}."
-    return f"{what} {held_text(job, after)}"
+    what = f"{switch.spec.name} did not become active, and {old} did not come back: {cause}."
+    return f"{what} {resident_text(switch, after)}"
 
 
-def held_text(job: Job, after: tuple[Resident, ...] | None) -> str:
-    """What the host was seen to hold, as a sentence."""
-    if after is None:
-        return f"{job.host} does not answer, so what it holds is not known."
-    if after:
-        return f"{job.host} holds {', '.join(r.name.short for r in after)}."
-    return f"{job.host} holds no model."
+def _old_name(switch: ClaimedSwitch) -> str:
+    return switch.old_spec.name.short if switch.old_spec else ""
+
+
+def resident_text(switch: ClaimedSwitch, resident: tuple[Resident, ...] | None) -> str:
+    """Return what the host was seen to hold, as a sentence."""
+    if resident is None:
+        return f"{switch.host} does not answer, so what it holds is not known."
+    if resident:
+        return f"{switch.host} holds {', '.join(r.name.short for r in resident)}."
+    return f"{switch.host} holds no model."

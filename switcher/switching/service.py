@@ -1,4 +1,4 @@
-"""What every entrance calls: plan a switch, ask for one, cancel one."""
+"""What every entry point calls: plan a switch, request one, cancel one, free a ghost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from switcher.audit.ledger import Actor
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest, NotFound, PlanBlocked, PlanOutdated
 from switcher.domain.model_names import ModelName
-from switcher.domain.plans import Plan, make_plan
+from switcher.domain.plans import Plan
 from switcher.domain.published_name import PublishedName
 from switcher.domain.specs import Spec, check_keep_alive, check_tag
 from switcher.domain.states import Strategy
@@ -16,20 +16,21 @@ from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.ollama.client import Client
 from switcher.queries.hosts import find_host, find_named
 from switcher.records import switches
-from switcher.records.switches import NewSwitch
+from switcher.records.switches import ResolvedRequest
 from switcher.switching import ghosts, wake
-from switcher.switching.ghosts import Freed as Freed
-from switcher.switching.jobs import situation, spec_of
+from switcher.switching.ghosts import FreedGhost
+from switcher.switching.planning import plan_switch
 
 MAX_KEY = 200  # characters of an Idempotency-Key
+MAX_REASON = 500
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchRequest:
-    """What somebody wants, as an entrance read it; nothing of it is checked yet.
+    """A request for a switch as an entry point read it; nothing of it is checked yet.
 
-    One of `model` and `profile` is needed. A model without a profile uses the profile of that
-    tag if there is just one, else the host's defaults.
+    It names a model, a profile or both. A model without a profile uses the profile of that model
+    if there is just one, else the host's defaults.
     """
 
     model: str = ""
@@ -40,39 +41,115 @@ class SwitchRequest:
     keep_alive: str = ""  # empty: the profile's
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedRequest:
-    """A wish that names things that exist."""
-
-    host: Host
-    spec: Spec
-    profile_id: int | None
-    strategy: Strategy
-    reason: str
-
-
-def check(wish: SwitchRequest) -> ResolvedRequest:
-    """Turn a wish into host, spec and strategy. Raises BadRequest (with its field), NotFound."""
-    host = find_host(wish.host)
-    profile = _find_profile(wish)
+def resolve(request: SwitchRequest) -> ResolvedRequest:
+    """Find and check what a request names. Raises BadRequest (with its field), NotFound."""
+    host = find_host(request.host)
+    profile = _find_profile(request)
     if profile is not None:
-        spec = spec_of(profile)
+        spec = Spec.of_profile(profile)
     else:
-        spec = Spec(profile="", tag=check_tag(wish.model), keep_alive=host.keep_alive)
-    _check_no_alias(host, spec.name)
-    if wish.keep_alive:
-        spec = replace(spec, keep_alive=check_keep_alive(wish.keep_alive))
-    _check_reason(wish.reason)
+        spec = Spec(profile="", tag=check_tag(request.model), keep_alive=host.keep_alive)
+    _check_not_published_name(host, spec.name)
+    if request.keep_alive:
+        spec = replace(spec, keep_alive=check_keep_alive(request.keep_alive))
+    _check_reason(request.reason)
     return ResolvedRequest(
-        host, spec, profile.pk if profile else None, _strategy(wish.strategy), wish.reason.strip()
+        host=host,
+        spec=spec,
+        profile_id=profile.pk if profile else None,
+        strategy=_parse_strategy(request.strategy),
+        reason=request.reason.strip(),
+        names_keep_alive=bool(request.keep_alive),
     )
 
 
-def _check_no_alias(host: Host, model: ModelName) -> None:
-    """The published name is the active model's, whatever that is: nothing to switch to; nor is
-    the one before it, which is about to go."""
+def plan(request: SwitchRequest) -> Plan:
+    """Plan a switch from a fresh reading of the host, and change nothing. Raises OllamaError
+    kinds too."""
+    return _plan(resolve(request))
+
+
+def request_switch(
+    request: SwitchRequest,
+    actor: Actor,
+    *,
+    plan_token: str = "",
+    idempotency_key: str = "",
+    clock: Clock = system,
+) -> tuple[SwitchEvent, bool]:
+    """Record the request and wake the worker. Return the switch, and whether it is new.
+
+    With `plan_token`, raises PlanOutdated if the host is not as it was when that plan was made.
+    Raises SwitchRunning if a switch is open on the host.
+    """
+    resolved = resolve(request)
+    _check_key(idempotency_key)
+    if plan_token:
+        _check_plan_holds(resolved, plan_token)
+    row, made = switches.open_switch(
+        resolved, actor, plan_token=plan_token, idempotency_key=idempotency_key, clock=clock
+    )
+    if made:
+        wake.worker()
+    return row, made
+
+
+def cancel(switch_id: int, actor: Actor) -> SwitchEvent:
+    """Request that an open switch be cancelled; the worker restores the old models."""
+    row = switches.request_cancel(switch_id, actor)
+    wake.worker()
+    return row
+
+
+def free_ghost(host: str, digest: str, actor: Actor, clock: Clock = system) -> FreedGhost:
+    """Unload a ghost; see `ghosts.free`. An empty host is the default one."""
+    return ghosts.free(find_host(host), digest, actor, clock)
+
+
+def _plan(request: ResolvedRequest) -> Plan:
+    ollama = Client(request.host.base_url)
+    try:
+        resident, installed = ollama.resident(), ollama.installed()
+    finally:
+        ollama.close()
+    return plan_switch(request.host, request.spec, request.strategy, resident, installed)
+
+
+def _check_plan_holds(request: ResolvedRequest, token: str) -> None:
+    fresh = _plan(request)
+    if fresh.blocked or fresh.token != token:
+        # The second of two clicks may find what the first one has changed: name that switch.
+        switches.check_not_running(request.host.pk)
+    if fresh.blocked:
+        raise PlanBlocked(fresh.blocked)
+    if fresh.token != token:
+        raise PlanOutdated(
+            f"Nothing was switched. {request.host.name} changed after the plan was made."
+        )
+
+
+def _find_profile(request: SwitchRequest) -> ModelProfile | None:
+    model = ModelName.parse(check_tag(request.model)) if request.model else None
+    if request.profile:
+        profile = find_named(ModelProfile.objects.all(), request.profile)
+        if profile is None:
+            raise NotFound(f"There is no profile named {request.profile!r}.")
+        if model not in (None, ModelName.parse(profile.tag)):
+            raise BadRequest(
+                f"Profile {profile.name} is of {profile.tag}, not of {request.model}.", "model"
+            )
+        return profile
+    if model is None:
+        raise BadRequest("Name a model or a profile.", "model")
+    rows = [p for p in ModelProfile.objects.all() if ModelName.parse(p.tag) == model]
+    return rows[0] if len(rows) == 1 else None
+
+
+def _check_not_published_name(host: Host, model: ModelName) -> None:
+    """Refuse the published name, which follows the active model, and the one before it, which is
+    about to be removed."""
     published = PublishedName.of(host)
-    if model in {published.wanted, published.name}:
+    if model in (published.wanted, published.name):
         raise BadRequest(
             f"{model} is the name by which {host.name} publishes its active model. "
             "Name the model itself.",
@@ -80,100 +157,8 @@ def _check_no_alias(host: Host, model: ModelName) -> None:
         )
 
 
-def plan(wish: SwitchRequest) -> Plan:
-    """The plan, from a fresh reading of the host. Does nothing. Raises OllamaError kinds too."""
-    return plan_checked(check(wish))
-
-
-def plan_checked(want: ResolvedRequest) -> Plan:
-    """The plan of a checked wish, from a fresh reading of the host."""
-    ollama = Client(want.host.base_url)
-    try:
-        resident, installed = ollama.resident(), ollama.installed()
-    finally:
-        ollama.close()
-    return make_plan(situation(want.host, want.spec, want.strategy, resident, installed))
-
-
-def request_switch(
-    wish: SwitchRequest,
-    actor: Actor,
-    *,
-    plan_token: str = "",
-    idempotency_key: str = "",
-    clock: Clock = system,
-) -> tuple[SwitchEvent, bool]:
-    """Record the request and wake the worker. Returns the switch, and whether it is new.
-
-    With `plan_token` it runs only while the host is as it was when that plan was made: else
-    PlanOutdated, and nothing was done. Raises SwitchRunning where one is open on the host.
-    """
-    want = check(wish)
-    _check_key(idempotency_key)
-    if plan_token:
-        _check_plan_holds(want, plan_token)
-    new = NewSwitch(
-        host_id=want.host.pk,
-        spec=want.spec,
-        profile_id=want.profile_id,
-        strategy=want.strategy,
-        actor=actor,
-        reason=want.reason,
-        plan_token=plan_token,
-        idempotency_key=idempotency_key,
-        keep_alive_named=bool(wish.keep_alive),
-    )
-    row, made = switches.open_switch(new, clock)
-    if made:
-        wake.worker()
-    return row, made
-
-
-def cancel(switch_id: int, actor: Actor) -> SwitchEvent:
-    """Ask for the cancelling of an open switch; the worker restores the old state."""
-    row = switches.ask_cancel(switch_id, actor)
-    wake.worker()
-    return row
-
-
-def free_ghost(host: str, digest: str, actor: Actor, clock: Clock = system) -> Freed:
-    """Unload a resident model that its own name does not reach any more, or whose time is over.
-    See `ghosts.free`; an empty host is the default one."""
-    return ghosts.free(find_host(host), digest, actor, clock)
-
-
-def _check_plan_holds(want: ResolvedRequest, token: str) -> None:
-    fresh = plan_checked(want)
-    if fresh.blocked or fresh.token != token:
-        # The second of two clicks may find what the first one has changed: that one runs.
-        switches.check_not_running(want.host.pk)
-    if fresh.blocked:
-        raise PlanBlocked(fresh.blocked)
-    if fresh.token != token:
-        raise PlanOutdated(
-            f"Nothing was switched. {want.host.name} changed after the plan was made."
-        )
-
-
-def _find_profile(wish: SwitchRequest) -> ModelProfile | None:
-    if wish.profile:
-        profile = find_named(ModelProfile.objects.all(), wish.profile)
-        if profile is None:
-            raise NotFound(f"There is no profile named {wish.profile!r}.")
-        if wish.model and ModelName.parse(check_tag(wish.model)) != ModelName.parse(profile.tag):
-            raise BadRequest(
-                f"Profile {profile.name} is of {profile.tag}, not of {wish.model}.", "model"
-            )
-        return profile
-    if not wish.model:
-        raise BadRequest("Name a model or a profile.", "model")
-    name = ModelName.parse(check_tag(wish.model))
-    rows = [p for p in ModelProfile.objects.all() if ModelName.parse(p.tag) == name]
-    return rows[0] if len(rows) == 1 else None
-
-
 def _check_key(key: str) -> None:
-    """Cut short, two keys could become one, and the second request get the first one's switch."""
+    """Refuse a key that is too long: two keys, both cut short, could become one."""
     if len(key) > MAX_KEY:
         raise BadRequest(f"An Idempotency-Key has at most {MAX_KEY} characters.")
     if not key.isprintable():
@@ -181,13 +166,13 @@ def _check_key(key: str) -> None:
 
 
 def _check_reason(text: str) -> None:
-    if len(text) > 500:
-        raise BadRequest("A reason has at most 500 characters.", "reason")
+    if len(text) > MAX_REASON:
+        raise BadRequest(f"A reason has at most {MAX_REASON} characters.", "reason")
     if not all(c.isprintable() or c.isspace() for c in text):
         raise BadRequest("A reason is plain text.", "reason")
 
 
-def _strategy(text: str) -> Strategy:
+def _parse_strategy(text: str) -> Strategy:
     try:
         return Strategy(text or Strategy.AUTO)
     except ValueError:

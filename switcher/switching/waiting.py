@@ -1,89 +1,89 @@
-"""For entrances that wait on an event loop: no thread is held while something lasts.
+"""Wait on an event loop until something of a host changes, without holding a thread.
 
-A call that reads or writes rows runs in a thread for as long as it takes, which is short; between
-two such calls nothing but a timer waits, and the bell of what this process commits.
+For entry points that answer when a switch has ended. They read rows in a thread for a moment; in
+between only a timer and the commits of this process can wake them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from switcher.records import changed
 
-# Another process's commits ring no bell here: the rows are looked at this often (rule 2).
-LOOK_INTERVAL_S = 0.25
+# Commits of other processes wake nobody here, so the rows are read this often (rule 2).
+POLL_INTERVAL_S = 0.25
 
 
-class News:
-    """Wakes one coroutine when something of a host was committed in this process."""
+class HostChanges:
+    """Wakes one coroutine when this process commits a change of a host."""
 
     def __init__(self, host: str) -> None:
         self.host = host
         self._loop = asyncio.get_running_loop()
-        self._rung = asyncio.Event()
+        self._changed = asyncio.Event()
 
-    def expect(self) -> None:
-        """Forget what rang so far: before reading, so that nothing after it is missed."""
-        self._rung.clear()
+    def clear(self) -> None:
+        """Forget the changes so far. Call it before reading, so that no later one is missed."""
+        self._changed.clear()
 
-    async def wait(self, seconds: float = LOOK_INTERVAL_S) -> None:
-        """Until it rings, `seconds` at most."""
+    async def wait(self, seconds: float = POLL_INTERVAL_S) -> None:
+        """Wait for a change, `seconds` at most."""
         try:
             async with asyncio.timeout(seconds):
-                await self._rung.wait()
+                await self._changed.wait()
         except TimeoutError:
             pass
 
-    def ring(self) -> None:
-        """From any thread. Never raises: it is called by whoever has just committed."""
+    def wake(self) -> None:
+        """Wake the coroutine. From any thread; never raises, since the caller has committed."""
         try:
-            self._loop.call_soon_threadsafe(self._rung.set)
+            self._loop.call_soon_threadsafe(self._changed.set)
         except RuntimeError:
-            pass  # the loop has ended, and with it who waited
+            pass  # the loop has ended, and the coroutine with it
 
 
 _lock = threading.Lock()
-_listening: set[News] = set()
-_ending = threading.Event()
-
-
-def release_waiters() -> None:
-    """The server ends: nobody is to wait any longer for what goes on elsewhere."""
-    _ending.set()
-    with _lock:
-        listening = list(_listening)
-    for news in listening:
-        news.ring()
-
-
-def is_ending() -> bool:
-    """Whether who waits is to answer with what is true now."""
-    return _ending.is_set()
+_waiting: set[HostChanges] = set()
+_shutting_down = threading.Event()
 
 
 @contextmanager
-def news_of(host: str) -> Iterator[News]:
-    """News of this host while the block lasts."""
-    news = News(host)
+def changes_of(host: str) -> Iterator[HostChanges]:
+    """Return the changes of a host for as long as the block lasts."""
+    changes = HostChanges(host)
     with _lock:
-        _listening.add(news)
+        _waiting.add(changes)
     try:
-        yield news
+        yield changes
     finally:
         with _lock:
-            _listening.discard(news)
+            _waiting.discard(changes)
 
 
-def _ring(sender: object, host: str = "", **_: object) -> None:
-    if sender == "reading":  # what a host was seen to hold, each second: moves no switch
-        return
+def stop_waiting() -> None:
+    """Wake everyone, as the server shuts down; from now on nobody waits for a change."""
+    _shutting_down.set()
+    _wake(lambda changes: True)
+
+
+def is_shutting_down() -> bool:
+    """Return whether those who wait are to answer with what is true now."""
+    return _shutting_down.is_set()
+
+
+def _wake(is_meant: Callable[[HostChanges], bool]) -> None:
     with _lock:
-        listening = [n for n in _listening if n.host == host]
-    for news in listening:
-        news.ring()
+        found = [changes for changes in _waiting if is_meant(changes)]
+    for changes in found:
+        changes.wake()
 
 
-changed.connect(_ring, dispatch_uid="switcher.switching.waiting")
+def _on_change(sender: object, host: str = "", **_: object) -> None:
+    if sender != "reading":  # a reading, each second, moves no switch
+        _wake(lambda changes: changes.host == host)
+
+
+changed.connect(_on_change, dispatch_uid="switcher.switching.waiting")

@@ -1,4 +1,4 @@
-"""The worker: finds switches that wait or were left by a dead process, and runs them.
+"""The worker: finds switches that are queued or were left by a dead process, and runs them.
 
 One loop looks for open switches; each host's switch runs in a thread of its own.
 """
@@ -6,10 +6,7 @@ One loop looks for open switches; each host's switch runs in a thread of its own
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
-import uuid
 from collections.abc import Callable
 
 from django.db import InterfaceError, OperationalError, connections
@@ -20,10 +17,10 @@ from switcher.domain.errors import FenceLost
 from switcher.domain.states import State
 from switcher.ollama.client import Client, Ollama
 from switcher.records import leases, switches
-from switcher.records.switches import ClaimedSwitch
+from switcher.records.claimed_switch import ClaimedSwitch, claim
+from switcher.records.leases import new_owner
 from switcher.switching import wake
 from switcher.switching.driver import Driver
-from switcher.switching.jobs import load_job
 from switcher.switching.lease_keeper import LeaseKeeper, ShuttingDown
 from switcher.switching.steps import run
 
@@ -32,11 +29,6 @@ log = logging.getLogger(__name__)
 LOOK_INTERVAL_S = 2.0
 HAND_OVER_TIMEOUT_S = 2.0
 _never = threading.Event()
-
-
-def new_owner() -> str:
-    """Return a name for one process's leases: readable, and never the same twice."""
-    return f"{socket.gethostname()[:30]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
 class Worker:
@@ -69,7 +61,7 @@ class Worker:
 
     def look_once(self) -> None:
         """Start a thread for each open switch that nobody runs."""
-        for switch_id, host_id in switches.waiting(self._clock):
+        for switch_id, host_id in switches.unclaimed(self._clock):
             if host_id in self._running or self._loop.stopping:
                 continue
             name = f"switch-{switch_id}"
@@ -84,7 +76,7 @@ class Worker:
         try:
             ended = run_once(switch_id, self._owner, self._clock, self._shutting_down)
         except Exception:
-            log.exception("switch %s: the run broke off", switch_id)
+            log.exception("switch %s: the run failed", switch_id)
         finally:
             connections.close_all()
             self._running.pop(host_id, None)
@@ -104,15 +96,15 @@ def run_once(
     Return False if another process has it, or this one is shutting down.
     """
     host_id = switches.host_of(switch_id)
-    asked_at = clock.monotonic()
+    taken_at = clock.monotonic()
     fence = leases.take(host_id, owner or new_owner(), clock)
     if fence is None:
         return False
     try:
-        held = switches.claim(switch_id, fence, clock)
-        if held is None:
+        switch = claim(switch_id, fence, clock)
+        if switch is None:
             return False
-        _drive(held, clock, stopping, connect, asked_at)
+        _drive(switch, clock, stopping, connect, taken_at)
         return True
     except ShuttingDown:
         log.info("switch %s is left to the next start", switch_id)
@@ -125,18 +117,17 @@ def run_once(
 
 
 def _drive(
-    held: ClaimedSwitch,
+    switch: ClaimedSwitch,
     clock: Clock,
     stopping: threading.Event,
     connect: Callable[[str], Ollama],
-    asked_at: float,
+    taken_at: float,
 ) -> None:
     client: Ollama | None = None
     try:
-        job = load_job(held.switch_id)
-        client = connect(job.base_url)
-        with LeaseKeeper(held, clock, stopping, asked_at) as keeper:
-            Driver(held, client, keeper, clock).run(run(held, job))
+        client = connect(switch.row.host.base_url)
+        with LeaseKeeper(switch, clock, stopping, taken_at) as keeper:
+            Driver(switch, client, keeper, clock).run(run(switch))
     except (FenceLost, ShuttingDown):
         raise
     except (OperationalError, InterfaceError):
@@ -144,25 +135,25 @@ def _drive(
         # continues it from its record.
         raise
     except Exception as exc:
-        log.exception("switch %s: unexpected", held.switch_id)
-        _end_loudly(held, exc)
+        log.exception("switch %s: unexpected error", switch.id)
+        _end_after_bug(switch, exc)
     finally:
         if client is not None:
             client.close()
 
 
-def _end_loudly(held: ClaimedSwitch, exc: Exception) -> None:
+def _end_after_bug(switch: ClaimedSwitch, exc: Exception) -> None:
     """End a switch in which our own code failed: touch the host no more, and say so."""
     text = f"Switchboard made a mistake ({type(exc).__name__}). See its log."
-    touched = held.state not in (State.QUEUED, State.CHECKING)
-    if touched and held.state is not State.RESTORING:
-        held.move(State.RESTORING, error_code="internal", error=text)
-    held.end(
+    touched = switch.state not in (State.QUEUED, State.CHECKING)
+    if touched and switch.state is not State.RESTORING:
+        switch.move(State.RESTORING, error_code="internal", error=text)
+    switch.end(
         State.FAILED,
         degraded=touched,
         error_code="internal",
         error=text,
-        outcome=f"{held.host} may not hold what it should: check it."
+        outcome=f"{switch.host} may not hold what it should: check it."
         if touched
-        else f"Nothing was touched on {held.host}.",
+        else f"Nothing was touched on {switch.host}.",
     )

@@ -13,7 +13,7 @@ from switcher.domain.clock import Clock, system
 from switcher.domain.drift import Kind
 from switcher.records.drifts import WATCHER
 from switcher.switching.copy_cleanup import clean_up_copies
-from switcher.switching.published_name import settle_name
+from switcher.switching.published_name import apply_published_name
 from switcher.switching.service import free_ghost
 from switcher.watching.acts import Act
 from switcher.watching.judge import Verdict
@@ -52,7 +52,7 @@ def _named(verdict: Verdict, clock: Clock) -> tuple[Act, ...]:
     mend = case.repairs and any(d.kind is Kind.PUBLISHED for d in verdict.open)
     if not case.name_is_due and not mend:
         return ()
-    work = partial(settle_name, case.host_id, WATCHER, clock, mend=mend)
+    work = partial(apply_published_name, case.host_id, WATCHER, clock, mend=mend)
     return (Act(("name", case.host_id), f"published name on {case.host}", NAME_PAUSE_S, work),)
 
 

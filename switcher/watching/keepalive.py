@@ -17,11 +17,9 @@ from switcher.domain.errors import Conflict
 from switcher.domain.observed import Resident, find_digest, find_installed
 from switcher.domain.specs import Spec, keep_alive_s
 from switcher.ollama.calls import Call
-from switcher.ollama.client import QUICK_TIMEOUT_S, Client
+from switcher.ollama.client import QUICK_TIMEOUT_S
 from switcher.queries.desired import WatchedHost
-from switcher.switching import wake
 from switcher.switching.host_lease import HostLease, lease_host
-from switcher.switching.worker import new_owner
 from switcher.watching.acts import Act
 from switcher.watching.judge import Verdict
 
@@ -76,23 +74,17 @@ def _pause_s(spec: Spec) -> float:
 def assert_again(case: WatchedHost, w: Wanted, clock: Clock = system) -> None:
     """Under the host's lease, after a fresh look. Raises Conflict where something else is at work
     there, OllamaError kinds."""
-    try:
-        with lease_host(case.host_id, new_owner(), clock) as hold:
-            client = Client(case.base_url)
-            try:
-                _assert_held(client, hold, w)
-            finally:
-                client.close()
-    finally:
-        wake.worker()  # a switch that was asked for meanwhile waits for the lease
+    with lease_host(case.host_id, case.base_url, clock) as lease:
+        _assert(lease, w)
     log.info("keep-alive of %s on %s asserted", w.name, case.host)
 
 
-def _assert_held(client: Client, hold: HostLease, w: Wanted) -> None:
-    here = find_digest(hold.call(client.resident), w.digest)
-    row = find_installed(hold.call(client.installed), w.name)
+def _assert(lease: HostLease, w: Wanted) -> None:
+    client = lease.ollama
+    here = find_digest(lease.call(client.resident), w.digest)
+    row = find_installed(lease.call(client.installed), w.name)
     if here is None or not loaded_so(w, here) or row is None or row.digest != w.digest:
         raise Conflict(f"{w.name} is not loaded as it was; that is no matter of its keep-alive.")
-    capabilities = row.capabilities or hold.call(client.capabilities, row.name.full)
+    capabilities = row.capabilities or lease.call(client.capabilities, row.name.full)
     embeds = replace(row, capabilities=capabilities).embeds_only
-    hold.call(client.load, w.spec, embeds, QUICK_TIMEOUT_S, Call())
+    lease.call(client.load, w.spec, embeds, QUICK_TIMEOUT_S, Call())

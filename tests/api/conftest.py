@@ -10,7 +10,7 @@ from django.test import Client
 
 from switcher.domain.states import State
 from switcher.models import Host, ModelProfile, SwitchEvent
-from switcher.records import Actor, leases, switches
+from switcher.records import Actor, claimed_switch, leases, switches
 from switcher.records.config import save_host, save_profile
 from tests import make
 from tests.api.declared import check_declared, document
@@ -118,7 +118,7 @@ def run_to_activating(row: SwitchEvent) -> switches.ClaimedSwitch:
     """Take a queued switch through its phases as the worker does, up to the activation."""
     fence = leases.take(row.host_id, "test")
     assert fence is not None
-    claimed = switches.claim(row.pk, fence)
+    claimed = claimed_switch.claim(row.pk, fence)
     assert claimed is not None
     claimed.move(State.CHECKING)
     claimed.note(strategy="overlap", strategy_reason="it fits", to_digest=NEW, plan={"unload": []})
@@ -160,7 +160,7 @@ def refuse(row: SwitchEvent, code: str, error: str) -> None:
     """End it while it is being checked: nothing was touched."""
     fence = leases.take(row.host_id, "test")
     assert fence is not None
-    claimed = switches.claim(row.pk, fence)
+    claimed = claimed_switch.claim(row.pk, fence)
     assert claimed is not None
     claimed.move(State.CHECKING)
     claimed.end(State.FAILED, error_code=code, error=error, outcome="Nothing was touched on tower.")

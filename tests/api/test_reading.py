@@ -11,17 +11,15 @@ from switcher.domain.drift import Kind
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident
 from switcher.domain.specs import Spec
-from switcher.domain.states import Strategy
 from switcher.models import Host, Reading, SwitchEvent
 from switcher.records import readings, switches
-from switcher.records.switches import NewSwitch
+from switcher.records.switches import ResolvedRequest
 from tests import make
 from tests.api.conftest import ADMIN, NEW, OLD, URL, Ollama, fail, finish, ps_row, refuse
 
 
 def _switch(host: Host, tag: str = "qwen2.5:14b") -> SwitchEvent:
-    new = NewSwitch(host.pk, Spec("", tag), None, Strategy.AUTO, ADMIN)
-    return switches.open_switch(new)[0]
+    return switches.open_switch(ResolvedRequest(host, Spec("", tag)), ADMIN)[0]
 
 
 def test_models_are_read_freshly_from_the_host(host: Host, auditor: Client, ollama: Ollama) -> None:

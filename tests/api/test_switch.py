@@ -11,6 +11,7 @@ from django.http import HttpResponse
 from django.test import Client
 
 from switcher.models import Host, ModelProfile, SwitchEvent
+from switcher.records import claimed_switch
 from tests.api.conftest import NEW, URL, Ollama, fail, finish, open_switch, refuse
 from tests.until import until
 
@@ -79,9 +80,9 @@ def test_it_says_that_the_model_was_active_already(
     waiting = begin(operator, '{"model": "qwen2.5:7b"}')
     row = until(open_switch)
     from switcher.domain.states import State
-    from switcher.records import leases, switches
+    from switcher.records import leases
 
-    claimed = switches.claim(row.pk, leases.take(host.pk, "test") or 0)
+    claimed = claimed_switch.claim(row.pk, leases.take(host.pk, "test") or 0)
     assert claimed is not None
     claimed.move(State.CHECKING)
     claimed.end(State.ACTIVE, figures={"already_active": True}, outcome="It was active already.")

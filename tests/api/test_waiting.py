@@ -7,30 +7,30 @@ from django.db import connection
 
 from switcher.concurrency.threads import in_host_thread, in_thread
 from switcher.records import changed
-from switcher.switching.waiting import news_of
+from switcher.switching.waiting import changes_of
 
 
 async def test_a_commit_in_another_thread_wakes_the_waiting() -> None:
-    with news_of("tower") as news:
-        news.expect()
+    with changes_of("tower") as changes:
+        changes.clear()
         threading.Thread(target=lambda: changed.send(sender="switch.loading", host="tower")).start()
         async with asyncio.timeout(10):
-            await news.wait(60)
+            await changes.wait(60)
 
 
 async def test_other_hosts_and_readings_wake_nobody() -> None:
-    with news_of("tower") as news:
+    with changes_of("tower") as changes:
         changed.send(sender="switch.loading", host="den")
         changed.send(sender="reading", host="tower")
         await asyncio.sleep(0)
-        assert not news._rung.is_set()
+        assert not changes._changed.is_set()
 
 
 def test_a_commit_after_the_loop_has_ended_raises_nothing() -> None:
     async def listen() -> None:
-        news = news_of("tower")
-        news.__enter__()  # and never leaves, as when a loop dies under it
-        listen.kept = news  # type: ignore[attr-defined]
+        changes = changes_of("tower")
+        changes.__enter__()  # and never leaves, as when a loop dies under it
+        listen.kept = changes  # type: ignore[attr-defined]
 
     asyncio.run(listen())
     changed.send(sender="switch.loading", host="tower")

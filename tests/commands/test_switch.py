@@ -11,12 +11,11 @@ import pytest
 from django.db import connections
 
 from switcher.domain.specs import Spec
-from switcher.domain.states import Strategy
 from switcher.management import following
 from switcher.management.commands import switch as command
 from switcher.models import Host, SwitchEvent
 from switcher.records import config, switches
-from switcher.records.switches import NewSwitch
+from switcher.records.switches import ResolvedRequest
 from switcher.switching import service
 from tests.commands.conftest import ADMIN, run
 from tests.simulated import SimulatedOllama
@@ -71,7 +70,7 @@ def test_a_model_that_is_not_there_is_refused_with_code_5(host: Host) -> None:
 
 
 def test_a_host_that_is_switching_is_refused_with_code_5(host: Host) -> None:
-    switches.open_switch(NewSwitch(host.pk, Spec("", "mid-b"), None, Strategy.AUTO, ADMIN))
+    switches.open_switch(ResolvedRequest(host, Spec("", "mid-b")), ADMIN)
     ran = run("switch", "mid-a", "--json")
     assert ran.code == 5
     assert ran.json()["error_code"] == "switch-running"

@@ -12,8 +12,8 @@ from ollama_simulator.catalog import valid_name
 from switcher.domain.errors import BadRequest
 from switcher.domain.model_copies import (
     copy_name,
+    find_name,
     is_copy_name,
-    reaching,
     what_remains,
     with_model_names,
     without_copies,
@@ -80,9 +80,9 @@ def test_a_model_is_reached_by_its_own_name_else_by_any_that_means_it() -> None:
     own, other = make.installed("mid-a:latest"), make.installed("mid-b:latest")
     copy = make.installed("switchboard-holds/mid-a:1", gb=5.0)
     copy = type(copy)(copy.name, own.digest, copy.size)
-    assert reaching(own.digest, own.name, (copy, own, other)) == own.name
-    assert reaching(own.digest, own.name, (copy, other)) == copy.name
-    assert reaching(own.digest, own.name, (other,)) == NO_NAME
+    assert find_name(own.digest, own.name, (copy, own, other)) == own.name
+    assert find_name(own.digest, own.name, (copy, other)) == copy.name
+    assert find_name(own.digest, own.name, (other,)) == NO_NAME
 
 
 def test_a_name_is_found_in_any_case() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from switcher.domain.model_names import NO_NAME, ModelName
 from switcher.domain.observed import Installed, Resident
-from switcher.domain.plans import Expected, Item, Plan, Situation, Size, gb, make_plan
+from switcher.domain.plans import Expected, Item, Plan, PlanInputs, Size, gb, make_plan
 from switcher.domain.specs import Spec
 from switcher.domain.states import PHASES, State, Strategy
 
@@ -38,7 +38,7 @@ def in_both(phases: dict[str, Expected]) -> dict[Strategy, dict[str, Expected]]:
 
 def situation(
     tag: str = "new", need: float = 8, vram: float | None = 24, **values: Any
-) -> Situation:
+) -> PlanInputs:
     """A 24 GB host on which `old` is active, if it is resident."""
     facts: dict[str, Any] = {
         "host": "north-1",
@@ -54,7 +54,7 @@ def situation(
         "host_strategy": Strategy.AUTO,
         "history": {},
     }
-    return Situation(**(facts | values))
+    return PlanInputs(**(facts | values))
 
 
 def left(plan: Plan) -> list[str]:
@@ -220,7 +220,7 @@ def test_too_large_is_no_bar_unless_the_profile_wants_it_on_the_gpu() -> None:
 OLD = Spec("old", "old")
 
 
-def active(**values: Any) -> Situation:
+def active(**values: Any) -> PlanInputs:
     facts: dict[str, Any] = {"resident": (here("old", 10),), "spec": OLD, "active_spec": OLD}
     return situation(tag="old", **(facts | values))
 
@@ -285,7 +285,7 @@ BASE = situation(resident=(here("old", 10), here("theirs", 4)))
         replace(BASE, history=in_both({"loading": Expected(5, "the last switch to it here")})),
     ],
 )
-def test_the_token_stays_while_the_plan_holds(other: Situation) -> None:
+def test_the_token_stays_while_the_plan_holds(other: PlanInputs) -> None:
     assert make_plan(other).token == make_plan(BASE).token
 
 
@@ -309,7 +309,7 @@ def test_the_token_stays_while_the_plan_holds(other: Situation) -> None:
         replace(BASE, host_strategy=Strategy.SWAP),
     ],
 )
-def test_the_token_changes_when_the_plan_may_no_longer_hold(other: Situation) -> None:
+def test_the_token_changes_when_the_plan_may_no_longer_hold(other: PlanInputs) -> None:
     assert make_plan(other).token != make_plan(BASE).token
 
 
@@ -351,7 +351,7 @@ NAMES = ["old", "new", "m1", "m2", "m3", "m4"]
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> Situation:
+def situations(draw: st.DrawFn) -> PlanInputs:
     names = draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=5))
     sizes = st.integers(0, 40 * GB)
     rows = tuple(
@@ -375,7 +375,7 @@ def situations(draw: st.DrawFn) -> Situation:
     )
     spec = draw(specs)
     digests = [f"sha-{n}" for n in NAMES]
-    return Situation(
+    return PlanInputs(
         host="north-1",
         vram_bytes=draw(st.none() | sizes),
         resident=rows,
@@ -406,7 +406,7 @@ def situations(draw: st.DrawFn) -> Situation:
 
 @settings(max_examples=400)
 @given(situations())
-def test_every_plan_adds_up(s: Situation) -> None:
+def test_every_plan_adds_up(s: PlanInputs) -> None:
     plan = make_plan(s)
     leaves = {i.digest for i in plan.unload}
     stays = {i.digest for i in plan.keep}
@@ -457,7 +457,7 @@ def test_every_plan_adds_up(s: Situation) -> None:
 
 @settings(max_examples=300)
 @given(situations())
-def test_no_foreign_model_leaves_without_need(s: Situation) -> None:
+def test_no_foreign_model_leaves_without_need(s: PlanInputs) -> None:
     plan = make_plan(s)
     foreign = [i for i in plan.unload if i.role == "foreign"]
     if not foreign:
@@ -470,7 +470,7 @@ def test_no_foreign_model_leaves_without_need(s: Situation) -> None:
 
 
 @given(situations(), st.sampled_from([SOON, LATER, None]))
-def test_no_plan_depends_on_when_things_expire(s: Situation, at: datetime | None) -> None:
+def test_no_plan_depends_on_when_things_expire(s: PlanInputs, at: datetime | None) -> None:
     moved = replace(s, resident=tuple(replace(r, expires_at=at) for r in s.resident))
     assert make_plan(moved) == make_plan(s)
 

@@ -9,7 +9,7 @@ from typing import cast
 from django.db import DatabaseError
 
 from switcher.domain.clock import Clock
-from switcher.records.switches import ClaimedSwitch
+from switcher.records.claimed_switch import ClaimedSwitch
 from switcher.switching.lease_keeper import LeaseKeeper
 
 
@@ -27,10 +27,10 @@ class LabKeeper(LeaseKeeper):
     """Its looks, renewals and cuts are the product's own code; only who calls them is the lab."""
 
     def __init__(
-        self, held: ClaimedSwitch, clock: Clock, renewed: Callable[[int, float], None]
+        self, switch: ClaimedSwitch, clock: Clock, renewed: Callable[[int, float], None]
     ) -> None:
         self.wish = _Stopping()
-        super().__init__(held, clock, cast("object", self.wish), clock.monotonic())  # type: ignore[arg-type]
+        super().__init__(switch, clock, cast("object", self.wish), clock.monotonic())  # type: ignore[arg-type]
         self._renewed = renewed
         self.silent_until = 0.0  # until then the database does not answer a renewal
 
@@ -45,4 +45,4 @@ class LabKeeper(LeaseKeeper):
             raise DatabaseError("the database does not answer")
         super()._renew_lease()
         if not self._lost:
-            self._renewed(self._held.fence, asked_at)
+            self._renewed(self._switch.fence, asked_at)

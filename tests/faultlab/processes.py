@@ -16,11 +16,11 @@ from switcher.domain.errors import FenceLost
 from switcher.ollama.calls import Call
 from switcher.ollama.client import Ollama
 from switcher.ollama.errors import CallCut
-from switcher.records import leases, switches
+from switcher.records import claimed_switch, leases, switches
 from switcher.switching import worker
 from switcher.switching.driver import Driver
-from switcher.switching.effects import Cancelled, Effect, InFlight, Pause, Steps
-from switcher.switching.jobs import load_job
+from switcher.switching.effects import Effect, Pause, ReadGate, Steps
+from switcher.switching.errors import Cancelled
 from switcher.switching.lease_keeper import POLL_INTERVAL_S, WATCH_INTERVAL_S, ShuttingDown
 from switcher.switching.steps import run
 from tests.faultlab.hosts import Exchange
@@ -86,7 +86,7 @@ class Process:
         """Take up what waits on the host, if anything does."""
         if self.run is not None or not self.alive or self.paused or self.stopping:
             return
-        for switch_id, host_id in switches.waiting(self.world.clock):
+        for switch_id, host_id in switches.unclaimed(self.world.clock):
             if host_id == self.world.host_id:
                 self._guarded(lambda switch_id=switch_id: self._take_up(switch_id))  # type: ignore[misc]
                 return
@@ -99,17 +99,16 @@ class Process:
         if fence is None:
             return
         world.oracle.taken(fence, world.t)
-        held = switches.claim(switch_id, fence, world.clock)
+        held = claimed_switch.claim(switch_id, fence, world.clock)
         if held is None:
             self._give_back(fence)
             return
         world.oracle.held(switch_id, fence)
         watched = WatchedHeld.watch(held, world, self)
-        job = load_job(switch_id)
         keeper = LabKeeper(watched, world.clock, world.oracle.renewed)
         # Its calls are not made here: only its look before each of them is used.
         driver = Driver(watched, cast("Ollama", None), keeper, world.clock)
-        self.run = Run(watched, keeper, driver, run(watched, job))
+        self.run = Run(watched, keeper, driver, run(watched))
         world.trace(f"{self.name} takes up switch {switch_id}, {held.state}, fence {fence}")
         self._keep(self.run)
         self._watch(self.run, FIRST_WATCH_S)
@@ -123,7 +122,7 @@ class Process:
         run.over = True
         run.steps.close()
         self.run = None
-        self.world.trace(f"{self.name} leaves switch {run.held.switch_id}: {why}")
+        self.world.trace(f"{self.name} leaves switch {run.held.id}: {why}")
         self._give_back(run.held.fence)
         if why == "ended":
             self.world.after(0.0, self.look_once)
@@ -175,7 +174,7 @@ class Process:
             except (FenceLost, ShuttingDown) as exc:
                 self._finish(run, type(exc).__name__)
                 return
-            if isinstance(effect, InFlight):
+            if isinstance(effect, ReadGate):
                 value = self.world.standing()
                 continue
             self._begin(run, effect)
@@ -185,7 +184,7 @@ class Process:
         """As the worker does with a fault of our own; to the lab it is always a finding."""
         self.world.violate("no unexpected error", f"{type(exc).__name__}: {exc}")
         try:
-            worker._end_loudly(run.held, exc)
+            worker._end_after_bug(run.held, exc)
         except Exception as again:
             self.world.violate("no unexpected error", f"{type(again).__name__}: {again}")
         self._finish(run, "internal")
@@ -215,7 +214,7 @@ class Process:
         except (FenceLost, ShuttingDown) as exc:
             self._finish(run, type(exc).__name__)
         else:
-            if isinstance(effect, InFlight):
+            if isinstance(effect, ReadGate):
                 self._go_on(run, self.world.standing())
             else:
                 self._begin(run, effect)

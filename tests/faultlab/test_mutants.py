@@ -12,7 +12,7 @@ from switcher.audit.immutability_triggers import drop_triggers, make_triggers
 from switcher.domain.states import State
 from switcher.models import SwitchEvent
 from switcher.records import leases, switches
-from switcher.records.switches import ClaimedSwitch
+from switcher.records.claimed_switch import ClaimedSwitch
 from switcher.switching import residency, restore, steps
 from switcher.switching.effects import ListResident
 from switcher.switching.lease_keeper import LeaseKeeper
@@ -83,10 +83,10 @@ def test_without_a_planted_bug_the_same_schedules_break_nothing() -> None:
 def no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes that do not ask whose the switch is."""
 
-    def take(held: ClaimedSwitch, to: State | None) -> SwitchEvent:
-        return SwitchEvent.objects.get(pk=held.switch_id)
+    def lock(switch: ClaimedSwitch, to: State | None) -> SwitchEvent:
+        return SwitchEvent.objects.get(pk=switch.id)
 
-    monkeypatch.setattr(ClaimedSwitch, "_take_over_row", take)
+    monkeypatch.setattr(ClaimedSwitch, "_lock_row", lock)
 
 
 def test_writes_without_a_fence_are_reported(no_fence: None) -> None:
@@ -103,12 +103,12 @@ def test_writes_without_a_fence_are_found_by_chance(no_fence: None) -> None:
 def no_verify(monkeypatch: pytest.MonkeyPatch) -> None:
     """Activate whatever answered."""
 
-    def nothing(held: ClaimedSwitch, job: Any) -> Iterator[Any]:
+    def nothing(switch: ClaimedSwitch) -> Iterator[Any]:
         return
         yield
 
-    monkeypatch.setattr(steps, "_verify", nothing)
-    monkeypatch.setattr(steps, "_check_listed", lambda job, now: None)
+    monkeypatch.setattr(steps, "verify", nothing)
+    monkeypatch.setattr(steps, "check_listed", lambda switch, now: None)
 
 
 def test_activating_without_verifying_is_reported(no_verify: None) -> None:
@@ -118,13 +118,13 @@ def test_activating_without_verifying_is_reported(no_verify: None) -> None:
 
 
 def test_a_lab_without_recovery_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting = switches.waiting
+    unclaimed = switches.unclaimed
 
     def only_new(*args: Any) -> list[tuple[int, int]]:
         rows = SwitchEvent.objects.filter(state=State.QUEUED.value).values_list("pk", flat=True)
-        return [row for row in waiting(*args) if row[0] in rows]
+        return [row for row in unclaimed(*args) if row[0] in rows]
 
-    monkeypatch.setattr(switches, "waiting", only_new)
+    monkeypatch.setattr(switches, "unclaimed", only_new)
     for at in points(faultless("mid-b", "overlap").effects - 3):
         assert broken(Fault(at, "crash"), target="mid-b", strategy="overlap") == {"one end each"}
     assert found_by_chance("one end each")
@@ -176,13 +176,13 @@ def test_calls_that_are_cut_only_after_the_lease_are_reported(
 
 
 def test_moves_without_an_entry_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ClaimedSwitch, "_entry", lambda *_: None)
+    monkeypatch.setattr(ClaimedSwitch, "_append_entry", lambda *_: None)
     assert "the entries tell the same story" in broken()
 
 
 def test_a_restore_that_only_says_so_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    def claim(held: ClaimedSwitch, job: Any, back: dict[str, None]) -> Iterator[Any]:
-        back["mid-a"] = None
+    def claim(switch: ClaimedSwitch, loaded_again: dict[str, None]) -> Iterator[Any]:
+        loaded_again["mid-a"] = None
         return ()
         yield
 
@@ -221,28 +221,28 @@ def test_an_activation_that_does_not_heed_its_last_look_is_reported(
 
 def _ignore_at(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """Look, and go on whatever is listed, in this state."""
-    check, held_state = steps._check_listed, {}
+    check, held_state = steps.check_listed, {}
 
-    def move(held: ClaimedSwitch, to: State, *args: Any, **facts: Any) -> None:
+    def move(switch: ClaimedSwitch, to: State, *args: Any, **facts: Any) -> None:
         held_state["now"] = to
-        original(held, to, *args, **facts)
+        original(switch, to, *args, **facts)
 
     original = ClaimedSwitch.move
     monkeypatch.setattr(ClaimedSwitch, "move", move)
     monkeypatch.setattr(
         steps,
-        "_check_listed",
-        lambda job, now: None if held_state.get("now") is state else check(job, now),
+        "check_listed",
+        lambda switch, now: None if held_state.get("now") is state else check(switch, now),
     )
 
 
 def test_an_end_that_does_not_look_for_the_new_model_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def look(held: ClaimedSwitch, job: Any) -> Iterator[Any]:
+    def look(switch: ClaimedSwitch) -> Iterator[Any]:
         return (yield ListResident())
 
-    monkeypatch.setattr(steps, "_have_new", look)
+    monkeypatch.setattr(steps, "_ensure_loaded", look)
     lost = Fault(effect("Unload") + 1, "evict", args={"tag": "mid-b"})
     assert broken(lost, target="mid-b", strategy="overlap") == {"recorded is physical"}
 
@@ -256,7 +256,7 @@ def test_an_unload_that_is_asked_for_before_the_activation_is_no_matter_of_luck(
         return ""
         yield
 
-    monkeypatch.setattr(steps, "wait_gone", at_once)
+    monkeypatch.setattr(steps, "wait_until_unloaded", at_once)
     busy = Fault(0, "ignore_unload", args={"tag": "mid-a"})
     assert "nothing is left over" in broken(busy, target="mid-b", strategy="overlap")
 

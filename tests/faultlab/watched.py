@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from switcher.domain.states import State
+from switcher.records.claimed_switch import ClaimedSwitch
 from switcher.records.leases import LEASE_S
-from switcher.records.switches import ClaimedSwitch
 
 if TYPE_CHECKING:
     from tests.faultlab.processes import Process
@@ -43,7 +43,7 @@ class Oracle:
         return fence == self.highest and t < self.until[fence]
 
 
-@dataclass(slots=True)
+@dataclass
 class WatchedHeld(ClaimedSwitch):
     """A switch in a process's hands; each of its writes is counted, judged, and may be the last."""
 
@@ -52,9 +52,7 @@ class WatchedHeld(ClaimedSwitch):
 
     @classmethod
     def watch(cls, held: ClaimedSwitch, world: World, process: Process) -> WatchedHeld:
-        names = ("switch_id", "host_id", "host", "fence", "state", "actor", "clock")
-        values = {n: getattr(held, n) for n in names}
-        return cls(**values, world=world, process=process)
+        return cls(held.row, held.fence, held.state, held.clock, world=world, process=process)
 
     def move(self, to: State, note: str = "", **facts: Any) -> None:
         self._before(f"move to {to}")

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from ollama_simulator.server import Request
 from switcher.audit.ledger import Actor
 from switcher.domain.errors import Conflict, NotFound
+from switcher.domain.specs import Spec
 from switcher.domain.states import ENDED, State, Strategy
 from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.ollama.errors import OllamaError
 from switcher.queries.gates import GateStatus
 from switcher.records import switches
-from switcher.records.switches import NewSwitch
+from switcher.records.switches import ResolvedRequest
 from switcher.switching.effects import Effect, ListResident, Warm
-from switcher.switching.jobs import spec_of
 from switcher.switching.lease_keeper import WATCH_INTERVAL_S
 from tests.faultlab.clock import LabClock
 from tests.faultlab.hosts import Exchange, LabHost
@@ -164,11 +164,12 @@ class World:
 
     def ask(self, target: str, strategy: str = "auto") -> None:
         profile = ModelProfile.objects.get(name=target)
-        new = NewSwitch(
-            self.host_id, spec_of(profile), profile.pk, Strategy(strategy), ANNA, "because"
+        host = Host.objects.get(pk=self.host_id)
+        request = ResolvedRequest(
+            host, Spec.of_profile(profile), profile.pk, Strategy(strategy), "because"
         )
         try:
-            row, _ = switches.open_switch(new, self.clock)
+            row, _ = switches.open_switch(request, ANNA, clock=self.clock)
         except Conflict as exc:
             self.trace(f"asked for {target}: {exc.text}")
             return
@@ -179,7 +180,7 @@ class World:
 
     def cancel(self) -> None:
         try:
-            switches.ask_cancel(self.opened[-1], BEN, self.clock)
+            switches.request_cancel(self.opened[-1], BEN, self.clock)
             self.trace("a cancel is asked for")
         except (Conflict, NotFound) as exc:
             self.trace(f"asked for a cancel: {exc.text}")
@@ -274,12 +275,12 @@ class World:
 
     def wrote(self, held: WatchedHeld, what: str) -> None:
         self.trace(f"  write {self.writes - 1}: {what}")
-        if held.fence < self.oracle.holders.get(held.switch_id, 0):
+        if held.fence < self.oracle.holders.get(held.id, 0):
             self.violate("no write with a stale fence", f"{what} with fence {held.fence}")
         if held.state in ENDED and what != "note":
             look = self._looks.get(held.fence)
             looked_at = look[0] if look else None
-            self.ends.append(End(self.t, held.switch_id, held.state, looked_at))
+            self.ends.append(End(self.t, held.id, held.state, looked_at))
 
     def rows(self) -> list[SwitchEvent]:
         return list(SwitchEvent.objects.filter(pk__in=self.opened).order_by("pk"))

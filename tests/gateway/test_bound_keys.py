@@ -10,9 +10,9 @@ from aiohttp import web
 
 from switcher.concurrency.threads import in_thread
 from switcher.domain.model_names import ModelName
+from switcher.domain.specs import Spec
 from switcher.gateway import route_cache
 from switcher.models import Host, ModelProfile
-from switcher.queries.desired import spec_of
 from switcher.records import config
 from switcher.records.clients import set_clients
 from tests import make
@@ -27,7 +27,7 @@ async def change(act: Callable[..., Any], *values: Any) -> None:
 
 
 def activate(host: Host, profile: ModelProfile) -> None:
-    set_active(host, spec_of(profile))
+    set_active(host, Spec.of_profile(profile))
     Host.objects.filter(pk=host.pk).update(active_profile=profile)
 
 

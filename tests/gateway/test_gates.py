@@ -18,8 +18,9 @@ from switcher.models import GatewayProcess, Host, Usage
 from switcher.ollama import relay
 from switcher.queries import gates as queries
 from switcher.queries.gates import GateStatus
-from switcher.records import leases, switches
-from switcher.records.switches import ClaimedSwitch, NewSwitch
+from switcher.records import claimed_switch, leases, switches
+from switcher.records.claimed_switch import ClaimedSwitch
+from switcher.records.switches import ResolvedRequest
 from switcher.switching import waiting
 from tests.gateway.conftest import ADMIN, Upstream, ask, set_active
 from tests.until import until_async
@@ -27,9 +28,9 @@ from tests.until import until_async
 
 def begin_switch(host: Host, strategy: str = "swap") -> ClaimedSwitch:
     """Begin a switch to mid-b, and take it as far as its checking."""
-    new = NewSwitch(host.pk, Spec("", "mid-b"), None, Strategy(strategy), ADMIN)
-    row, _ = switches.open_switch(new)
-    switch = switches.claim(row.pk, leases.take(host.pk, "test") or 0)
+    request = ResolvedRequest(host, Spec("", "mid-b"), strategy=Strategy(strategy))
+    row, _ = switches.open_switch(request, ADMIN)
+    switch = claimed_switch.claim(row.pk, leases.take(host.pk, "test") or 0)
     assert switch is not None
     switch.move(State.CHECKING)
     switch.note(strategy=strategy, to_digest="sha-mid-b", plan={"unload": []})
@@ -147,12 +148,12 @@ async def test_every_wait_is_counted_however_it_ends(
 async def test_waiting_requests_get_a_retry_after_when_the_server_stops(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "_ending", threading.Event())
+    monkeypatch.setattr(waiting, "_shutting_down", threading.Event())
     switch = await in_thread(begin_switch, host)
     await in_thread(advance, switch, State.DRAINING)
     reply = ask()
     await until_async(lambda: routing.held(host.pk) == 1)
-    waiting.release_waiters()
+    waiting.stop_waiting()
     await reply.end()
     assert (reply.status, reply.headers["retry-after"]) == (503, "10")
     assert "Switchboard is stopping" in reply.json()["error"]["message"]
@@ -166,7 +167,7 @@ async def test_models_are_listed_during_a_swap(host: Host) -> None:
 
 
 async def gate_status_of(host: Host, switch: ClaimedSwitch) -> GateStatus:
-    return await in_thread(queries.gate_status, host.pk, switch.switch_id)
+    return await in_thread(queries.gate_status, host.pk, switch.id)
 
 
 async def until_gate_status(host: Host, switch: ClaimedSwitch, expected: GateStatus) -> None:

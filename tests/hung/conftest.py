@@ -26,7 +26,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in ("steps", "residency"):
         monkeypatch.setattr(f"switcher.switching.{module}.load_timeout_s", load_timeout_s)
-    monkeypatch.setattr("switcher.switching.residency.PATIENCE_S", 0.0)
+    monkeypatch.setattr("switcher.switching.residency.RETRY_FOR_S", 0.0)
 
 
 @pytest.fixture

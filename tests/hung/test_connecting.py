@@ -161,7 +161,7 @@ def worker() -> Iterator[Worker]:
 
 def effective_after(row: SwitchEvent) -> float:
     """Cancel the switch, and return the seconds until its record shows the end."""
-    switches.ask_cancel(row.pk, ANNA)
+    switches.request_cancel(row.pk, ANNA)
     return seconds_until(lambda: SwitchEvent.objects.get(pk=row.pk).ended_at)
 
 

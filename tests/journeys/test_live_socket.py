@@ -37,19 +37,16 @@ from switcher.models import Host
 from switcher.records import switches
 from switcher.audit.ledger import Actor
 from switcher.domain.specs import Spec
-from switcher.domain.states import Strategy
 host = Host.objects.get(name="north-1")
 spec = Spec(profile="", tag="{0}", keep_alive="30m")
-row, _ = switches.open_switch(
-    switches.NewSwitch(host.pk, spec, None, Strategy.AUTO, Actor("anna", "command"))
-)
+row, _ = switches.open_switch(switches.ResolvedRequest(host, spec), Actor("anna", "command"))
 print(row.pk)
 """
 CANCEL = """
 import django; django.setup()
-from switcher.records import leases, switches
+from switcher.records import claimed_switch, leases, switches
 from switcher.domain.states import State
-held = switches.claim({0}, leases.take(switches.host_of({0}), "test"))
+held = claimed_switch.claim({0}, leases.take(switches.host_of({0}), "test"))
 held.end(State.CANCELLED, outcome="Nothing was touched.")
 leases.give_back(held.host_id, held.fence)
 """

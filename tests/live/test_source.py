@@ -16,8 +16,9 @@ from switcher.domain.states import State, Strategy
 from switcher.live.fragments import essence
 from switcher.live.source import PanelSource
 from switcher.models import Host
-from switcher.records import config, leases, readings, switches
-from switcher.records.switches import ClaimedSwitch, NewSwitch
+from switcher.records import claimed_switch, config, leases, readings, switches
+from switcher.records.claimed_switch import ClaimedSwitch
+from switcher.records.switches import ResolvedRequest
 from switcher.watching import loop
 
 pytestmark = pytest.mark.django_db
@@ -67,10 +68,11 @@ def read(host: Host, wall: Wall, *models: str) -> None:
 def start(host: Host, wall: Wall) -> ClaimedSwitch:
     """A switch that has got as far as loading."""
     spec = Spec(profile="", tag="mid-b:latest", keep_alive="30m")
-    row, _ = switches.open_switch(NewSwitch(host.pk, spec, None, Strategy.SWAP, ANNA), wall)
+    request = ResolvedRequest(host, spec, strategy=Strategy.SWAP)
+    row, _ = switches.open_switch(request, ANNA, clock=wall)
     fence = leases.take(host.pk, "me", wall)
     assert fence is not None
-    held = switches.claim(row.pk, fence, wall)
+    held = claimed_switch.claim(row.pk, fence, wall)
     assert held is not None
     return held
 
@@ -162,11 +164,11 @@ def test_a_switch_that_starts_comes_first_and_once(
     source: PanelSource, host: Host, wall: Wall
 ) -> None:
     held = start(host, wall)
-    key = f"switch-{held.switch_id}"
+    key = f"switch-{held.id}"
     text = board(source)[key]
     assert 'hx-swap-oob="afterbegin:#switches"' in text
     assert f'data-live-unless="#{key}"' in text
-    assert f'hx-get="/switches/{held.switch_id}/panel"' in text
+    assert f'hx-get="/switches/{held.id}/panel"' in text
     assert "<button" not in text
     before = marks(source)
     held.move(State.CHECKING)
@@ -177,7 +179,7 @@ def test_a_switch_that_starts_comes_first_and_once(
 
 def test_a_switch_that_ends_replaces_its_panel(source: PanelSource, host: Host, wall: Wall) -> None:
     held = start(host, wall)
-    key = f"switch-{held.switch_id}"
+    key = f"switch-{held.id}"
     held.move(State.CHECKING)
     held.end(State.CANCELLED, outcome="Nothing was touched.")
     parts = board(source)
@@ -193,8 +195,8 @@ def test_a_failure_fetches_the_panel_with_the_button(
     held = start(host, wall)
     held.move(State.CHECKING)
     held.end(State.FAILED, error="No room.", error_code="no-room", outcome="Nothing was touched.")
-    text = board(source)[f"switch-{held.switch_id}"]
-    assert f'hx-get="/switches/{held.switch_id}/panel" hx-trigger="load"' in text
+    text = board(source)[f"switch-{held.id}"]
+    assert f'hx-get="/switches/{held.id}/panel" hx-trigger="load"' in text
     assert "<button" not in text
 
 
@@ -226,7 +228,8 @@ def test_what_people_typed_is_escaped(source: PanelSource, host: Host, wall: Wal
     assert announced(source) == ""
     spec = Spec(profile="", tag="mid-b:latest", keep_alive="30m")
     actor = Actor("<b>anna</b>", "page")
-    switches.open_switch(NewSwitch(host.pk, spec, None, Strategy.SWAP, actor, "<i>why</i>"), wall)
+    request = ResolvedRequest(host, spec, strategy=Strategy.SWAP, reason="<i>why</i>")
+    switches.open_switch(request, actor, clock=wall)
     rendered = source.render(frozenset({"board"}))
     html = "".join(p.html for p in rendered.fragments["board"].values())
     assert "<i>" not in html
@@ -251,12 +254,12 @@ def test_the_list_of_switches_gets_only_the_newest_number(
     held = start(host, wall)
     parts = source.render(frozenset({"events"})).fragments["events"]
     assert set(parts) == {"new"}
-    assert f'data-newest="{held.switch_id}"' in parts["new"].html
+    assert f'data-newest="{held.id}"' in parts["new"].html
 
 
 def test_a_switch_of_its_own_page(source: PanelSource, host: Host, wall: Wall) -> None:
     held = start(host, wall)
-    topic = f"switch-{held.switch_id}"
+    topic = f"switch-{held.id}"
     rendered = source.render(frozenset({topic, "switch-999"}))
     assert set(rendered.fragments) == {topic}
     assert set(rendered.fragments[topic]) == {f"{topic}-rail", f"{topic}-clock"}

@@ -48,16 +48,16 @@ def test_an_unknown_switch_is_a_friendly_404(operator: Client) -> None:
 
 def test_the_page_of_an_open_switch_is_live(operator: Client) -> None:
     held = make.switch_up_to(make.host(), State.LOADING)
-    page = operator.get(f"/switches/{held.switch_id}/").content.decode()
-    assert f'data-live-topics="switch-{held.switch_id}"' in page
-    assert f'id="switch-{held.switch_id}-rail"' in page
+    page = operator.get(f"/switches/{held.id}/").content.decode()
+    assert f'data-live-topics="switch-{held.id}"' in page
+    assert f'id="switch-{held.id}-rail"' in page
 
 
 def test_panel_is_a_fragment_with_buttons_for_the_current_user(
     operator: Client, auditor: Client
 ) -> None:
     held = make.switch_up_to(make.host(), State.LOADING)
-    path = f"/switches/{held.switch_id}/panel"
+    path = f"/switches/{held.id}/panel"
     assert "Cancel this switch" in text_of(operator.get(path))
     page = auditor.get(path)
     assert "Cancel" not in text_of(page)
@@ -66,8 +66,8 @@ def test_panel_is_a_fragment_with_buttons_for_the_current_user(
 
 def test_cancel_is_recorded_and_returns_to_the_board(operator: Client) -> None:
     held = make.switch_up_to(make.host(), State.LOADING)
-    response = operator.post(f"/switches/{held.switch_id}/cancel")
-    assert (response.status_code, response["Location"]) == (302, f"/#switch-{held.switch_id}")
+    response = operator.post(f"/switches/{held.id}/cancel")
+    assert (response.status_code, response["Location"]) == (302, f"/#switch-{held.id}")
     entry = AuditEntry.objects.first()
     assert entry is not None
     assert (entry.kind, entry.actor) == ("switch.cancel-asked", "olga")
@@ -76,14 +76,14 @@ def test_cancel_is_recorded_and_returns_to_the_board(operator: Client) -> None:
 def test_cancel_by_htmx_answers_with_the_panel(operator: Client) -> None:
     held = make.switch_up_to(make.host(), State.LOADING)
     headers = {"HX-Request": "true"}
-    response = operator.post(f"/switches/{held.switch_id}/cancel", headers=headers)
+    response = operator.post(f"/switches/{held.id}/cancel", headers=headers)
     assert "as olga asked" in text_of(response)
 
 
 def test_cancel_of_an_ended_switch_says_so(operator: Client) -> None:
     row = make.ended_switch(make.host())
     response = operator.post(f"/switches/{row.pk}/cancel", follow=True)
-    assert f"Switch {row.pk} has ended already." in text_of(response)
+    assert f"Switch {row.pk} has already ended." in text_of(response)
 
 
 def test_marking_as_seen_records_who_did(operator: Client) -> None:

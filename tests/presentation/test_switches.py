@@ -28,7 +28,7 @@ def test_there_is_no_view_of_a_switch_that_does_not_exist() -> None:
 
 def test_rail_shows_what_is_done_under_way_and_to_come() -> None:
     claimed = make.switch_up_to(make.host(), State.LOADING)
-    assert states(claimed.switch_id) == {
+    assert states(claimed.id) == {
         "checking": "done",
         "draining": "done",
         "unloading": "done",
@@ -55,7 +55,7 @@ def test_rail_of_a_failed_switch_says_where_it_stopped() -> None:
 def test_rail_ends_with_restoring_while_that_lasts() -> None:
     claimed = make.switch_up_to(make.host(), State.WARMING)
     claimed.move(State.RESTORING)
-    view = switch_view(claimed.switch_id, NOW)
+    view = switch_view(claimed.id, NOW)
     assert (view.rail[-1].key, view.rail[-1].state) == ("restoring", "now")
     assert not view.can_cancel
 
@@ -63,15 +63,15 @@ def test_rail_ends_with_restoring_while_that_lasts() -> None:
 def test_overlap_without_an_old_model_needs_no_unloading() -> None:
     claimed = make.switch_up_to(make.host(), State.ACTIVATING, strategy=Strategy.OVERLAP)
     claimed.activate(State.ACTIVE, make.digest("qwen2.5:14b"))
-    assert states(claimed.switch_id)["unloading"] == "skipped"
+    assert states(claimed.id)["unloading"] == "skipped"
 
 
 def test_switch_can_be_cancelled_once() -> None:
     claimed = make.switch_up_to(make.host(), State.LOADING)
-    view = switch_view(claimed.switch_id, NOW)
+    view = switch_view(claimed.id, NOW)
     assert view.can_cancel
-    switches.ask_cancel(claimed.switch_id, ANNA)
-    view = switch_view(claimed.switch_id, NOW)
+    switches.request_cancel(claimed.id, ANNA)
+    view = switch_view(claimed.id, NOW)
     assert (view.can_cancel, view.cancel_asked_by) == (False, "anna")
 
 

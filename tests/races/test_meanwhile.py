@@ -79,14 +79,14 @@ def test_a_profile_that_is_deleted_just_before_the_switch_is_written_down_does_n
 ) -> None:
     """The switch has all it needs of it in its own record."""
     row = world.profile("mid-b", keep_alive="2h")
-    check = service.check
+    resolve = service.resolve
 
     def delete_after(wish: SwitchRequest) -> Any:
-        want = check(wish)
+        want = resolve(wish)
         config.delete_profile(row.pk, BEN)
         return want
 
-    monkeypatch.setattr(service, "check", delete_after)
+    monkeypatch.setattr(service, "resolve", delete_after)
     asked = world.ask("mid-b")
     assert run_once(asked)
     host = Host.objects.get(pk=world.host.pk)
@@ -323,7 +323,7 @@ def test_a_switch_asked_for_during_recovery_is_refused_and_possible_after_it(
     until(lambda: world.state(asked) is State.RESTORING)
     with pytest.raises(SwitchRunning):
         world.ask("mid-b", BEN)
-    with pytest.raises(Conflict, match="is restoring the old model already"):
+    with pytest.raises(Conflict, match="is already restoring the old model"):
         service.cancel(asked, BEN)
     row = world.ended(asked)
     assert time.monotonic() - began < 60

@@ -9,11 +9,13 @@ import pytest
 from django.db import connections
 
 from switcher.audit.ledger import Actor
+from switcher.domain.clock import Clock, system
 from switcher.domain.specs import Spec
-from switcher.domain.states import State, Strategy
+from switcher.domain.states import State
 from switcher.models import AuditEntry, Host, LedgerRow, ModelProfile, SwitchEvent
-from switcher.records import config, leases, switches
-from switcher.records.switches import ClaimedSwitch, NewSwitch
+from switcher.records import claimed_switch, config, leases, switches
+from switcher.records.claimed_switch import ClaimedSwitch
+from switcher.records.switches import ResolvedRequest
 from tests.clocks import FakeClock
 
 T = TypeVar("T")
@@ -56,19 +58,26 @@ def profile(db: None) -> ModelProfile:
     return config.save_profile(ModelProfile(name="mid-a", tag="mid-a"), ANNA)
 
 
-def new_switch(host: Host, tag: str = "mid-a", actor: Actor = ANNA, **values: Any) -> NewSwitch:
-    facts = {"profile_id": None, "strategy": Strategy.AUTO, "actor": actor} | values
-    return NewSwitch(host_id=host.pk, spec=Spec("", tag), **facts)
+def open_switch(
+    host: Host,
+    clock: Clock = system,
+    tag: str = "mid-a",
+    actor: Actor = ANNA,
+    key: str = "",
+    **values: Any,
+) -> tuple[SwitchEvent, bool]:
+    request = ResolvedRequest(host, Spec("", tag), **values)
+    return switches.open_switch(request, actor, idempotency_key=key, clock=clock)
 
 
 def open_one(host: Host, clock: FakeClock, tag: str = "mid-a", **values: Any) -> SwitchEvent:
-    return switches.open_switch(new_switch(host, tag, **values), clock)[0]
+    return open_switch(host, clock, tag, **values)[0]
 
 
 def take(row: SwitchEvent, clock: FakeClock, owner: str = "worker-1") -> ClaimedSwitch:
     fence = leases.take(row.host_id, owner, clock)
     assert fence is not None
-    held = switches.claim(row.pk, fence, clock)
+    held = claimed_switch.claim(row.pk, fence, clock)
     assert held is not None
     return held
 
@@ -88,7 +97,7 @@ def ended(host: Host, clock: FakeClock, to: State = State.FAILED, **values: Any)
         held.move(State.CHECKING)
     held.end(to, outcome="It is over.")
     leases.give_back(host.pk, held.fence)
-    return SwitchEvent.objects.get(pk=held.switch_id)
+    return SwitchEvent.objects.get(pk=held.id)
 
 
 def everything(row_id: int) -> tuple[Any, ...]:

@@ -11,8 +11,8 @@ from switcher.audit import ledger
 from switcher.domain.errors import FenceLost
 from switcher.domain.states import ENDED, OPEN, TRANSITIONS, State
 from switcher.models import AuditEntry, Host, Lease, SwitchEvent
-from switcher.records import leases, switches
-from switcher.records.switches import ClaimedSwitch
+from switcher.records import claimed_switch, leases
+from switcher.records.claimed_switch import ClaimedSwitch
 from tests.clocks import FakeClock
 from tests.records.conftest import at_once, bodies, ended, everything, lead_to, open_one, take
 
@@ -133,10 +133,10 @@ def test_a_worker_that_lost_its_host_changes_nothing(
     host: Host, clock: FakeClock, state: State, write: str
 ) -> None:
     old, _ = stale(host, clock, state)
-    before = everything(old.switch_id)
+    before = everything(old.id)
     with pytest.raises(FenceLost):
         WRITES[write](old)
-    assert everything(old.switch_id) == before
+    assert everything(old.id) == before
     assert old.state is state, "nor does it believe that it moved"
 
 
@@ -147,7 +147,7 @@ def test_the_worker_that_took_over_writes(
     _, new = stale(host, clock, state)
     assert new.state is state
     WRITES[write](new)
-    assert SwitchEvent.objects.get(pk=new.switch_id).state == new.state
+    assert SwitchEvent.objects.get(pk=new.id).state == new.state
 
 
 @pytest.mark.parametrize(("state", "write"), POSSIBLE)
@@ -156,15 +156,13 @@ def test_a_worker_whose_switch_was_moved_on_by_its_own_fence_changes_nothing(
 ) -> None:
     """Two copies of one hand: the state that it left is part of the condition."""
     held = lead_to(take(open_one(host, clock), clock), state)
-    other = ClaimedSwitch(
-        held.switch_id, held.host_id, held.host, held.fence, held.state, held.actor, clock
-    )
+    other = ClaimedSwitch(held.row, held.fence, held.state, clock)
     next_ = sorted(TRANSITIONS[state] - ENDED) or [State.FAILED]
     held.end(State.FAILED) if next_[0] in ENDED else held.move(next_[0])
-    before = everything(held.switch_id)
+    before = everything(held.id)
     with pytest.raises(FenceLost):
         WRITES[write](other)
-    assert everything(held.switch_id) == before
+    assert everything(held.id) == before
 
 
 def test_a_late_worker_cannot_take_up_what_a_newer_one_holds(host: Host, clock: FakeClock) -> None:
@@ -173,12 +171,12 @@ def test_a_late_worker_cannot_take_up_what_a_newer_one_holds(host: Host, clock: 
     assert late is not None
     clock.pass_time(leases.LEASE_S)
     take(row, clock, "two")
-    assert switches.claim(row.pk, late, clock) is None
+    assert claimed_switch.claim(row.pk, late, clock) is None
 
 
 def test_an_ended_switch_is_held_by_nobody(host: Host, clock: FakeClock) -> None:
     row = ended(host, clock)
-    assert switches.claim(row.pk, 99, clock) is None
+    assert claimed_switch.claim(row.pk, 99, clock) is None
 
 
 def test_a_switch_starts_once(host: Host, clock: FakeClock) -> None:
@@ -196,10 +194,10 @@ def test_no_move_that_the_table_does_not_know_is_written(
     if state in ENDED or right in TRANSITIONS[state] or right in ENDED:
         return
     held = lead_to(take(open_one(host, clock), clock), state)
-    before = everything(held.switch_id)
+    before = everything(held.id)
     with pytest.raises(AssertionError):
         held.move(right)
-    assert everything(held.switch_id) == before
+    assert everything(held.id) == before
 
 
 # --- a change and its entry are one -----------------------------------------------------------
@@ -212,15 +210,15 @@ def test_a_change_whose_entry_cannot_be_written_did_not_happen(
     if write == "note":
         return  # facts on the way to a transition, which carries the entry
     held = lead_to(take(open_one(host, clock), clock), state)
-    before = everything(held.switch_id)
+    before = everything(held.id)
 
     def fail(*args: object, **facts: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(switches, "append", fail)
+    monkeypatch.setattr(claimed_switch, "append", fail)
     with pytest.raises(OSError, match="disk is full"):
         WRITES[write](held)
-    assert everything(held.switch_id) == before
+    assert everything(held.id) == before
     assert held.state is state
 
 
@@ -239,7 +237,7 @@ def test_every_transition_leaves_its_entry(
     else:
         assert new == [f"switch.{held.state}"]
     if new:
-        body = bodies(switch_id=held.switch_id)[-1]
+        body = bodies(switch_id=held.id)[-1]
         assert (body["fence"], body["state"]) == (held.fence, held.state)
 
 

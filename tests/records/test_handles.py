@@ -62,6 +62,6 @@ def test_with_an_old_fence_nothing_is_written() -> None:
     with pytest.raises(FenceLost):
         model_copies.release(who, "d1")
     with pytest.raises(FenceLost):
-        model_copies.tell("ghost.freed", who, "d1")
+        model_copies.record_ghost("ghost.freed", who, "d1")
     assert [h.digest for h in ModelCopy.objects.all()] == ["d1"]
     assert len(told()) == 1

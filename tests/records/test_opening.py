@@ -22,8 +22,8 @@ from tests.records.conftest import (
     bodies,
     ended,
     lead_to,
-    new_switch,
     open_one,
+    open_switch,
     take,
 )
 
@@ -33,8 +33,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def test_of_many_that_ask_at_once_one_gets_its_switch_and_the_others_its_number(
     host: Host,
 ) -> None:
-    wishes = [new_switch(host, f"mid-{n}", Actor(f"user-{n}", "api")) for n in range(8)]
-    results = at_once(*(partial(switches.open_switch, w) for w in wishes))
+    users = [Actor(f"user-{n}", "api") for n in range(8)]
+    results = at_once(*(partial(open_switch, host, actor=user) for user in users))
     row = SwitchEvent.objects.get()
     won = [r for r in results if not isinstance(r, Exception)]
     lost = [r for r in results if isinstance(r, Exception)]
@@ -48,8 +48,7 @@ def test_of_many_that_ask_at_once_one_gets_its_switch_and_the_others_its_number(
 
 
 def test_of_many_with_one_key_all_get_the_same_switch(host: Host) -> None:
-    wish = new_switch(host, idempotency_key="k-1")
-    results = at_once(*(partial(switches.open_switch, wish) for _ in range(8)))
+    results = at_once(*(partial(open_switch, host, key="k-1") for _ in range(8)))
     row = SwitchEvent.objects.get()
     assert [r[0] for r in results if not isinstance(r, Exception)] == [row] * 8
     assert sorted(r[1] for r in results if not isinstance(r, Exception)) == [False] * 7 + [True]
@@ -57,8 +56,7 @@ def test_of_many_with_one_key_all_get_the_same_switch(host: Host) -> None:
 
 def test_hosts_switch_beside_each_other(host: Host) -> None:
     other = config.save_host(Host(name="south-1", base_url="http://127.0.0.1:8"), ANNA)
-    wishes = [new_switch(host), new_switch(other)]
-    results = at_once(*(partial(switches.open_switch, w) for w in wishes))
+    results = at_once(partial(open_switch, host), partial(open_switch, other))
     assert [r[1] for r in results if not isinstance(r, Exception)] == [True, True]
 
 
@@ -90,23 +88,23 @@ def test_two_open_rows_are_refused_by_the_database_itself(host: Host, clock: Fak
 def test_the_same_key_gives_the_same_switch_also_after_it_has_ended(
     host: Host, clock: FakeClock
 ) -> None:
-    row = ended(host, clock, idempotency_key="k-1")
-    again, made = switches.open_switch(new_switch(host, idempotency_key="k-1"), clock)
+    row = ended(host, clock, key="k-1")
+    again, made = open_switch(host, clock, key="k-1")
     assert (again.pk, made) == (row.pk, False)
     assert SwitchEvent.objects.count() == 1
 
 
 def test_a_key_belongs_to_who_used_it(host: Host, clock: FakeClock) -> None:
-    row = ended(host, clock, idempotency_key="k-1")
-    other, made = switches.open_switch(new_switch(host, actor=BEN, idempotency_key="k-1"), clock)
+    row = ended(host, clock, key="k-1")
+    other, made = open_switch(host, clock, actor=BEN, key="k-1")
     assert made
     assert other.pk != row.pk
 
 
 def test_a_key_for_another_wish_is_a_mistake_and_said_so(host: Host, clock: FakeClock) -> None:
-    row = ended(host, clock, idempotency_key="k-1")
+    row = ended(host, clock, key="k-1")
     with pytest.raises(Conflict, match=f"used for switch {row.pk}"):
-        open_one(host, clock, "mid-b", idempotency_key="k-1")
+        open_one(host, clock, "mid-b", key="k-1")
 
 
 def test_without_a_key_every_wish_is_a_new_one(host: Host, clock: FakeClock) -> None:
@@ -126,7 +124,7 @@ def test_who_loses_against_a_switch_that_has_just_ended_asks_again(
         return insert(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(switches, "_insert", lose_once)
-    assert switches.open_switch(new_switch(host), clock)[1]
+    assert open_switch(host, clock)[1]
 
 
 def test_what_no_retry_helps_is_raised(
@@ -137,7 +135,7 @@ def test_what_no_retry_helps_is_raised(
 
     monkeypatch.setattr(switches, "_insert", lose)
     with pytest.raises(IntegrityError, match="something else"):
-        switches.open_switch(new_switch(host), clock)
+        open_switch(host, clock)
 
 
 def test_a_removed_host_takes_no_switch(host: Host, clock: FakeClock) -> None:
@@ -152,7 +150,7 @@ def test_removing_and_switching_at_once_never_leave_a_switch_on_a_removed_host(
 ) -> None:
     at_once(
         partial(config.remove_host, host.pk, ANNA),  # type: ignore[arg-type]
-        partial(switches.open_switch, new_switch(host)),  # type: ignore[arg-type]
+        partial(open_switch, host),  # type: ignore[arg-type]
     )
     host.refresh_from_db()
     assert (host.removed_at is None) == SwitchEvent.objects.exists()
@@ -194,17 +192,17 @@ def test_what_is_open_waits_until_somebody_holds_its_host(
     host: Host, clock: FakeClock, state: State
 ) -> None:
     row = open_one(host, clock)
-    assert switches.waiting(clock) == [(row.pk, host.pk)]
+    assert switches.unclaimed(clock) == [(row.pk, host.pk)]
     lead_to(take(row, clock), state)
-    assert switches.waiting(clock) == []
+    assert switches.unclaimed(clock) == []
     clock.pass_time(leases.LEASE_S)
-    assert switches.waiting(clock) == [(row.pk, host.pk)], "left behind by a dead worker"
+    assert switches.unclaimed(clock) == [(row.pk, host.pk)], "left behind by a dead worker"
 
 
 def test_what_has_ended_waits_for_nobody(host: Host, clock: FakeClock) -> None:
     ended(host, clock)
     clock.pass_time(60)
-    assert switches.waiting(clock) == []
+    assert switches.unclaimed(clock) == []
 
 
 CANCELLABLE = sorted(OPEN - {State.RESTORING, State.ACTIVATING})
@@ -216,24 +214,24 @@ def test_a_cancel_is_a_flag_with_who_and_when_and_its_entry(
 ) -> None:
     row = open_one(host, clock)
     lead_to(take(row, clock), state)
-    switches.ask_cancel(row.pk, BEN, clock)
+    switches.request_cancel(row.pk, BEN, clock)
     row.refresh_from_db()
     assert (row.cancel_asked_by, row.cancel_asked_at) == ("ben", clock.now())
     assert row.state == state, "the worker ends it, not who asks"
-    assert switches.cancel_asked(row.pk) == "ben"
+    assert switches.cancel_requested_by(row.pk) == "ben"
     assert bodies(kind="switch.cancel-asked")[0]["actor"] == "ben"
 
 
 def test_the_first_who_cancels_is_the_one_who_did(host: Host, clock: FakeClock) -> None:
     row = open_one(host, clock)
-    switches.ask_cancel(row.pk, BEN, clock)
-    switches.ask_cancel(row.pk, ANNA, clock)
-    assert switches.cancel_asked(row.pk) == "ben"
+    switches.request_cancel(row.pk, BEN, clock)
+    switches.request_cancel(row.pk, ANNA, clock)
+    assert switches.cancel_requested_by(row.pk) == "ben"
     assert AuditEntry.objects.filter(kind="switch.cancel-asked").count() == 1
 
 
 @pytest.mark.parametrize(
-    ("state", "text"), [(State.RESTORING, "restoring"), (State.ACTIVATING, "active already")]
+    ("state", "text"), [(State.RESTORING, "restoring"), (State.ACTIVATING, "already active")]
 )
 def test_what_cannot_be_cancelled_any_more_says_why(
     host: Host, clock: FakeClock, state: State, text: str
@@ -241,7 +239,7 @@ def test_what_cannot_be_cancelled_any_more_says_why(
     row = open_one(host, clock)
     lead_to(take(row, clock), state)
     with pytest.raises(Conflict, match=text):
-        switches.ask_cancel(row.pk, BEN, clock)
+        switches.request_cancel(row.pk, BEN, clock)
     assert not AuditEntry.objects.filter(kind="switch.cancel-asked").exists()
 
 
@@ -251,17 +249,17 @@ def test_the_last_unload_of_an_overlap_is_not_cancelled(host: Host, clock: FakeC
         held.move(state)
     held.note(strategy="overlap")
     held.activate(State.UNLOADING, "sha-a")
-    with pytest.raises(Conflict, match="mid-a is active already"):
-        switches.ask_cancel(held.switch_id, BEN, clock)
+    with pytest.raises(Conflict, match="mid-a is already active"):
+        switches.request_cancel(held.id, BEN, clock)
 
 
 def test_an_ended_switch_cannot_be_cancelled(host: Host, clock: FakeClock) -> None:
     row = ended(host, clock)
-    with pytest.raises(Conflict, match="has ended already"):
-        switches.ask_cancel(row.pk, BEN, clock)
+    with pytest.raises(Conflict, match="has already ended"):
+        switches.request_cancel(row.pk, BEN, clock)
 
 
-@pytest.mark.parametrize("act", [switches.ask_cancel, switches.mark_seen])
+@pytest.mark.parametrize("act", [switches.request_cancel, switches.mark_seen])
 def test_a_switch_that_never_was_is_not_found(db: None, act: object) -> None:
     with pytest.raises(NotFound):
         act(4711, ANNA)  # type: ignore[operator]

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from switcher.audit.ledger import Actor
+from switcher.domain.specs import Spec
 from switcher.domain.states import Strategy
 from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.records import config, switches
-from switcher.records.switches import NewSwitch
-from switcher.switching.jobs import spec_of
+from switcher.records.switches import ResolvedRequest
 from switcher.switching.worker import run_once
 from tests.switching.fakehost import GB, FakeHost
 
@@ -46,10 +46,10 @@ def switch(host: Host, fake: FakeHost) -> Callable[..., SwitchEvent]:
     """Ask for a switch to a profile and run it to its end, on the fake host."""
 
     def go(profile: ModelProfile, strategy: str = "auto", token: str = "") -> SwitchEvent:
-        new = NewSwitch(
-            host.pk, spec_of(profile), profile.pk, Strategy(strategy), ANNA, "because", token
+        request = ResolvedRequest(
+            host, Spec.of_profile(profile), profile.pk, Strategy(strategy), "because"
         )
-        row, _ = switches.open_switch(new)
+        row, _ = switches.open_switch(request, ANNA, plan_token=token)
         run_once(row.pk, connect=lambda _: fake)
         return SwitchEvent.objects.get(pk=row.pk)
 

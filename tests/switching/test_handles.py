@@ -14,7 +14,7 @@ from switcher.ollama.errors import Refused, TimedOut, Unreachable
 from switcher.records import leases, readings, switches
 from switcher.switching import ghosts, residency
 from switcher.switching.copy_cleanup import clean_up_copies
-from switcher.switching.ghosts import Freed
+from switcher.switching.ghosts import FreedGhost
 from switcher.switching.worker import run_once
 from tests.clocks import FakeClock
 from tests.switching.conftest import ANNA
@@ -50,7 +50,7 @@ def tidy(host: Host, fake: FakeHost) -> None:
     clean_up_copies(host.pk, connect=lambda _: fake)
 
 
-def free(host: Host, fake: FakeHost, digest: str) -> Freed:
+def free(host: Host, fake: FakeHost, digest: str) -> FreedGhost:
     return ghosts.free(host, digest, ANNA, connect=lambda _: fake)
 
 
@@ -101,7 +101,7 @@ def test_a_copy_that_fails_is_a_warning(
     fake.fail[f"copy switchboard-holds/{tag}:sha-{tag}"] = [exc]  # type: ignore[list-item]
     row = switch(profile(tag))
     assert row.state == "active"
-    assert row.warnings == [f"No copy of {tag} is held: {exc}"]
+    assert row.warnings == [f"No copy of {tag} is kept: {exc}"]
     tidy(host, fake)
     assert len(fake.model_copies) == len(ours()) == 1
 
@@ -125,7 +125,7 @@ def test_a_name_that_is_not_ours_is_not_touched(
     fake.journal.clear()
     row = switch(profile("mid-a"))
     assert row.state == "active"
-    assert row.warnings == [f"No copy of mid-a is held: {A} is not Switchboard's."]
+    assert row.warnings == [f"No copy of mid-a is kept: {A} is not Switchboard's."]
     tidy(host, fake)
     switch(profile("mid-b"))
     tidy(host, fake)
@@ -206,7 +206,7 @@ def test_a_switch_to_the_new_content_of_the_active_name_never_unloads_that(
     fake: FakeHost, profile: Make, switch: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both bear one name: the old one is not to be asked for by it."""
-    monkeypatch.setattr(residency, "ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(residency, "UNLOAD_INTERVAL_S", 0.0)
     a = profile("mid-a")
     switch(a)
     fake.delete(A)
@@ -327,7 +327,7 @@ def test_nothing_is_tidied_up_while_a_switch_is_open_or_the_host_is_silent(
     row = ask(host, a)
     with pytest.raises(Conflict, match="A switch runs on this host"):
         tidy(host, fake)
-    switches.ask_cancel(row.pk, ANNA)
+    switches.request_cancel(row.pk, ANNA)
     run_once(row.pk, connect=lambda _: fake)
     ModelCopy.objects.get_or_create(
         host=host, digest="x", defaults={"tag": "x", "name": "x", "made_at": datetime.now(UTC)}
@@ -368,7 +368,7 @@ def make_ghost(fake: FakeHost, profile: Make, switch: Go) -> None:
     """mid-b is active; of mid-a, which a switch had loaded, an older content stayed in memory."""
     fake.sticky.add("mid-a:latest")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(residency, "LEAVE_S", 0.0)
+        patch.setattr(residency, "UNLOAD_TIMEOUT_S", 0.0)
         switch(profile("mid-a"))
         switch(profile("mid-b"))
     fake.sticky.clear()
@@ -414,7 +414,7 @@ def test_an_overdue_model_is_a_ghost_that_its_own_name_reaches(
 def test_a_ghost_that_is_busy_is_said_to_be(
     fake: FakeHost, host: Host, profile: Make, switch: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ghosts, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(ghosts, "UNLOAD_TIMEOUT_S", 0.1)
     make_ghost(fake, profile, switch)
     fake.sticky.add(A)
     with pytest.raises(Conflict, match="mid-a is busy: it leaves when its requests have ended"):

@@ -17,9 +17,9 @@ from switcher.ollama.errors import Refused, Unreachable
 from switcher.queries.hosts import published_name
 from switcher.records import config, leases, readings
 from switcher.records import published_name as records
-from switcher.switching.effects import NotPublished
-from switcher.switching.published_name import settle_name
-from switcher.switching.service import SwitchRequest, check
+from switcher.switching.errors import NotPublished
+from switcher.switching.published_name import apply_published_name
+from switcher.switching.service import SwitchRequest, resolve
 from switcher.switching.worker import run_once
 from tests.clocks import FakeClock
 from tests.switching.conftest import ANNA
@@ -57,7 +57,7 @@ def settle(host: Host, fake: FakeHost, mend: bool = False, clock: Clock = system
     now = datetime.now(UTC)
     loaded, disk = tuple(fake.loaded.values()), tuple(fake.models.values())
     readings.store(host.pk, Observation(now, resident=loaded, installed=disk), 0)
-    settle_name(host.pk, ANNA, clock, connect=lambda _: fake, mend=mend)
+    apply_published_name(host.pk, ANNA, clock, connect=lambda _: fake, mend=mend)
 
 
 # --- in a switch -----------------------------------------------------------------------------
@@ -350,10 +350,10 @@ def test_a_name_that_is_about_to_go_is_nothing_to_switch_to(
     publish(published, OTHER)
     for name in (NAME, OTHER):
         with pytest.raises(BadRequest, match="publishes its active model"):
-            check(SwitchRequest(name))
+            resolve(SwitchRequest(name))
 
 
-RECORDING = ("claim", "seen", "release")
+RECORDING = ("claim", "confirm", "release")
 
 
 @pytest.mark.parametrize("kind", ["before an act", "after an act", "after a commit"])

@@ -49,24 +49,24 @@ def rung(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_without_a_host_the_default_one_is_meant(host: Host) -> None:
     config.save_host(Host(name="south-1", base_url="http://127.0.0.1:8"), ANNA)
-    assert service.check(SwitchRequest("mid-a")).host == host
-    assert service.check(SwitchRequest("mid-a", host="south-1")).host.name == "south-1"
+    assert service.resolve(SwitchRequest("mid-a")).host == host
+    assert service.resolve(SwitchRequest("mid-a", host="south-1")).host.name == "south-1"
 
 
 def test_without_any_host_it_says_so(db: None) -> None:
     with pytest.raises(NotFound, match="There is no host yet"):
-        service.check(SwitchRequest("mid-a"))
+        service.resolve(SwitchRequest("mid-a"))
 
 
 def test_a_removed_host_is_no_host(host: Host) -> None:
     config.remove_host(host.pk, ANNA)
     with pytest.raises(NotFound, match="no host named 'north-1'"):
-        service.check(SwitchRequest("mid-a", host="north-1"))
+        service.resolve(SwitchRequest("mid-a", host="north-1"))
 
 
 def test_a_model_without_a_profile_takes_the_hosts_defaults(host: Host) -> None:
     config.put_host({"keep_alive": "2h"}, ANNA, host.pk)
-    want = service.check(SwitchRequest("mid-a", reason=" because "))
+    want = service.resolve(SwitchRequest("mid-a", reason=" because "))
     assert want.spec == Spec(profile="", tag="mid-a", keep_alive="2h")
     assert (want.profile_id, want.strategy, want.reason) == (None, Strategy.AUTO, "because")
 
@@ -78,7 +78,7 @@ def test_a_model_takes_the_one_profile_that_is_of_it(
     host: Host, profile: Make, model: str, tag: str
 ) -> None:
     row = profile(tag, keep_alive="forever", options={"num_ctx": 8192})
-    want = service.check(SwitchRequest(model))
+    want = service.resolve(SwitchRequest(model))
     assert (want.profile_id, want.spec.profile) == (row.pk, row.name)
     assert (want.spec.keep_alive, want.spec.num_ctx) == ("forever", 8192)
 
@@ -86,17 +86,17 @@ def test_a_model_takes_the_one_profile_that_is_of_it(
 def test_where_two_profiles_are_of_it_neither_is_guessed(host: Host, profile: Make) -> None:
     profile("mid-a", keep_alive="forever")
     profile("mid-a:latest", keep_alive="2h")
-    want = service.check(SwitchRequest("mid-a"))
+    want = service.resolve(SwitchRequest("mid-a"))
     assert (want.profile_id, want.spec.keep_alive) == (None, "30m")
-    assert service.check(SwitchRequest("mid-a", "mid-a-latest")).spec.keep_alive == "2h"
+    assert service.resolve(SwitchRequest("mid-a", "mid-a-latest")).spec.keep_alive == "2h"
 
 
 def test_a_profile_alone_is_enough_and_a_keep_alive_of_ones_own_goes_before_its(
     host: Host, profile: Make
 ) -> None:
     row = profile("mid-a", keep_alive="2h")
-    assert service.check(SwitchRequest(profile="mid-a")).spec.keep_alive == "2h"
-    want = service.check(SwitchRequest(profile="mid-a", keep_alive="-1"))
+    assert service.resolve(SwitchRequest(profile="mid-a")).spec.keep_alive == "2h"
+    want = service.resolve(SwitchRequest(profile="mid-a", keep_alive="-1"))
     assert (want.spec.keep_alive, want.profile_id) == ("forever", row.pk)
 
 
@@ -131,7 +131,7 @@ def test_what_is_wrong_is_named_by_its_field_before_anything_happens(
 ) -> None:
     profile("mid-a")
     acts: dict[str, Callable[[], Any]] = {
-        "check": lambda: service.check(wish),
+        "check": lambda: service.resolve(wish),
         "plan": lambda: service.plan(wish),
         "request": lambda: service.request_switch(wish, ANNA),
     }
@@ -145,7 +145,8 @@ def test_what_is_wrong_is_named_by_its_field_before_anything_happens(
 
 def test_a_reason_may_have_lines(host: Host) -> None:
     assert (
-        service.check(SwitchRequest("mid-a", reason="One.\nTwo.\tÄ ✓")).reason == "One.\nTwo.\tÄ ✓"
+        service.resolve(SwitchRequest("mid-a", reason="One.\nTwo.\tÄ ✓")).reason
+        == "One.\nTwo.\tÄ ✓"
     )
 
 

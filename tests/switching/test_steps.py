@@ -261,7 +261,7 @@ def test_an_old_plan_runs_nothing(fake: FakeHost, profile: Make, switch: Go) -> 
 def test_an_old_model_that_stays_is_a_warning_after_the_activation(
     fake: FakeHost, host: Host, profile: Make, switch: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("switcher.switching.residency.LEAVE_S", 0.1)
+    monkeypatch.setattr("switcher.switching.residency.UNLOAD_TIMEOUT_S", 0.1)
     switch(profile("mid-a"))
     fake.sticky.add("mid-a:latest")
     row = switch(profile("mid-b"))
@@ -353,7 +353,7 @@ def test_a_name_that_means_other_content_is_not_loaded_in_the_place_of_what_was_
 def test_a_host_that_is_silent_after_the_activation_is_not_said_to_hold_anything(
     fake: FakeHost, host: Host, profile: Make, switch: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("switcher.switching.residency.PATIENCE_S", 0.0)
+    monkeypatch.setattr("switcher.switching.residency.RETRY_FOR_S", 0.0)
     switch(profile("mid-a"))
 
     def go_away(act: str) -> None:
@@ -414,7 +414,7 @@ def test_a_cancel_in_the_middle_restores_the_old_model(
     def cancel(act: str) -> None:
         if act == "load big":
             row = SwitchEvent.objects.latest("id")
-            switches.ask_cancel(row.pk, ANNA)
+            switches.request_cancel(row.pk, ANNA)
 
     fake.before_act = cancel
     row = switch(profile("big"))

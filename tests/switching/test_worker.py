@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connections
 
+from switcher.domain.specs import Spec
 from switcher.domain.states import ENDED, OPEN, State, Strategy, can_move
 from switcher.models import AuditEntry, Host, Lease, ModelProfile, SwitchEvent
 from switcher.ollama.errors import Refused, Unreachable
-from switcher.records import config, leases, switches
-from switcher.records.switches import ClaimedSwitch, NewSwitch
+from switcher.records import claimed_switch, config, leases, switches
+from switcher.records.claimed_switch import ClaimedSwitch
+from switcher.records.switches import ResolvedRequest
 from switcher.switching import lease_keeper as keeping
 from switcher.switching import worker as working
-from switcher.switching.jobs import spec_of
 from switcher.switching.worker import Worker, run_once
 from tests.clocks import FakeClock
 from tests.records.conftest import at_once
@@ -43,8 +44,8 @@ def acts(fake: FakeHost) -> list[str]:
 
 
 def ask(host: Host, profile: ModelProfile, strategy: str = "auto") -> SwitchEvent:
-    new = NewSwitch(host.pk, spec_of(profile), profile.pk, Strategy(strategy), ANNA)
-    return switches.open_switch(new)[0]
+    request = ResolvedRequest(host, Spec.of_profile(profile), profile.pk, Strategy(strategy))
+    return switches.open_switch(request, ANNA)[0]
 
 
 def check_record_and_host_agree(row: SwitchEvent, fake: FakeHost) -> None:
@@ -210,7 +211,7 @@ def test_a_switch_whose_worker_was_killed_anywhere_is_brought_to_a_true_end(
         if died.state in OPEN:
             assert not run_once(row.pk, "early", clock, connect=lambda _, f=fake: f)  # type: ignore[misc]
             clock.pass_time(leases.LEASE_S)
-            assert (row.pk, row.host_id) in switches.waiting(clock)
+            assert (row.pk, row.host_id) in switches.unclaimed(clock)
             assert run_once(row.pk, "next", clock, connect=lambda _, f=fake: f)  # type: ignore[misc]
         else:
             Lease.objects.filter(host_id=row.host_id).update(owner="")
@@ -254,7 +255,7 @@ def _cancel_at(fake: FakeHost, act: str, row: SwitchEvent) -> None:
 
     def cancel(now: str) -> None:
         if now == act:
-            switches.ask_cancel(row.pk, ANNA)
+            switches.request_cancel(row.pk, ANNA)
         inner(now)
 
     fake.before_act = cancel
@@ -270,7 +271,7 @@ def test_a_cancel_that_a_dead_worker_did_not_see_is_carried_out_by_the_next(
         with pytest.raises(Killed):
             run_once(row.pk, "doomed", clock, connect=lambda _: fake)
     fake.after_act = lambda act: None
-    switches.ask_cancel(row.pk, ANNA)
+    switches.request_cancel(row.pk, ANNA)
     clock.pass_time(leases.LEASE_S)
     assert run_once(row.pk, "next", clock, connect=lambda _: fake)
     row.refresh_from_db()
@@ -282,7 +283,7 @@ def test_a_queued_switch_that_was_cancelled_touches_nothing(
     fake: FakeHost, host: Host, profile: Make
 ) -> None:
     row = ask(host, profile("mid-a"))
-    switches.ask_cancel(row.pk, ANNA)
+    switches.request_cancel(row.pk, ANNA)
     assert run_once(row.pk, connect=lambda _: fake)
     row.refresh_from_db()
     assert (row.state, row.outcome) == ("cancelled", "Nothing was touched on north-1.")
@@ -305,8 +306,8 @@ def test_a_server_that_is_away_while_it_is_restored_gets_time_and_is_no_mistake_
     patience_s: float,
     end: tuple[str, str, bool],
 ) -> None:
-    monkeypatch.setattr("switcher.switching.residency.PATIENCE_S", patience_s)
-    monkeypatch.setattr("switcher.switching.residency.AGAIN_S", 0.01)
+    monkeypatch.setattr("switcher.switching.residency.RETRY_FOR_S", patience_s)
+    monkeypatch.setattr("switcher.switching.residency.RETRY_INTERVAL_S", 0.01)
     switch(profile("mid-a"))
     fake.fail["load mid-b"] = [Refused("Ollama answered 500: no", 500, "no")]
     looks = []
@@ -355,7 +356,7 @@ def test_an_active_model_that_cannot_come_back_is_degraded_and_says_what_is_ther
     )
     row = switch(profile("big"))
     assert (row.state, row.degraded) == ("failed", True)
-    assert "mid-a cannot come back: the name is not on the host any more" in row.outcome
+    assert "mid-a cannot come back: the name is no longer on the host" in row.outcome
     assert "north-1 holds no model" in row.outcome
 
 
@@ -438,7 +439,7 @@ def test_who_lost_the_row_in_the_middle_writes_no_more(
     def hold_by_another(act: str) -> None:
         if act == "load mid-b":
             take_over(host)
-            assert switches.claim(row.pk, 99) is not None
+            assert claimed_switch.claim(row.pk, 99) is not None
 
     fake.before_act = hold_by_another
     assert not run_once(row.pk, connect=lambda _: fake)
@@ -560,7 +561,7 @@ def test_a_cancel_is_seen_within_two_seconds_also_in_the_middle_of_a_call(
 
     def cancel() -> None:
         fake.hanging.wait(10)
-        switches.ask_cancel(row.pk, ANNA)
+        switches.request_cancel(row.pk, ANNA)
         took.append(until(lambda: fake.journal[-1] != act))
         working.connections.close_all()
 
@@ -586,7 +587,7 @@ def test_confirming_what_is_active_can_be_cancelled_too(
 
     def cancel() -> None:
         fake.hanging.wait(10)
-        switches.ask_cancel(row.pk, ANNA)
+        switches.request_cancel(row.pk, ANNA)
         working.connections.close_all()
 
     thread = threading.Thread(target=cancel)
@@ -610,7 +611,9 @@ def test_a_pinned_model_that_comes_back_slowly_holds_up_no_cancel(
             fake.loaded.pop("sha-embed", None)
             fake.hangs.add("load embed")
         if act == "load embed":
-            switches.ask_cancel(row.pk, ANNA) if not fake.hanging.is_set() else fake.hangs.clear()
+            switches.request_cancel(
+                row.pk, ANNA
+            ) if not fake.hanging.is_set() else fake.hangs.clear()
 
     fake.before_act = evict
     assert run_once(row.pk, connect=lambda _: fake)
@@ -755,7 +758,7 @@ def test_a_switch_that_breaks_off_again_and_again_is_not_tried_in_a_hot_loop(
     monkeypatch.setattr(working, "LOOK_INTERVAL_S", 0.3)
     workers().start()
     assert seconds_until(lambda: len(tries) >= 4) > 0.5  # the first may be rung for
-    assert "broke off" in caplog.text
+    assert "the run failed" in caplog.text
 
 
 def _timed(act: Callable[[], object]) -> float:

@@ -17,10 +17,11 @@ from switcher.audit.ledger import Actor
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident
 from switcher.domain.specs import Spec
-from switcher.domain.states import State, Strategy
+from switcher.domain.states import State
 from switcher.models import Host, Reading
-from switcher.records import changed, config, leases, readings, switches
-from switcher.records.switches import NewSwitch
+from switcher.records import changed, claimed_switch, config, leases, readings, switches
+from switcher.records.claimed_switch import ClaimedSwitch
+from switcher.records.switches import ResolvedRequest
 from switcher.watching import loop
 from switcher.watching.loop import Watcher, check_now, latest
 from tests.clocks import FakeClock
@@ -448,12 +449,11 @@ def test_what_the_old_address_held_is_not_shown_for_a_new_one_that_is_silent(
 # --- how often -------------------------------------------------------------------------------
 
 
-def busy(host: Host) -> switches.ClaimedSwitch:
-    new = NewSwitch(host.pk, Spec("", "mid-b"), None, Strategy.AUTO, ANNA)
-    row, _ = switches.open_switch(new)
+def busy(host: Host) -> ClaimedSwitch:
+    row, _ = switches.open_switch(ResolvedRequest(host, Spec("", "mid-b")), ANNA)
     fence = leases.take(host.pk, "one")
     assert fence is not None
-    held = switches.claim(row.pk, fence)
+    held = claimed_switch.claim(row.pk, fence)
     assert held is not None
     return held
 

@@ -60,7 +60,7 @@ def test_a_pin_that_cannot_be_loaded_is_a_warning(watched: Watched) -> None:
     watched.pin(watched.profile("embed"))
     watched.ollama.fault(kind="fail_load", tag="embed")
     row = watched.switch("mid-a")
-    assert row.warnings[0].startswith("embed is to be kept loaded, and could not be loaded:")
+    assert row.warnings[0].startswith("embed is pinned, and could not be loaded:")
 
 
 def test_a_keep_alive_that_was_shortened_is_asserted_again(kept: Watched) -> None:

@@ -1,0 +1,116 @@
+"""Load the new model, have it answer, and verify it, all before anything is activated."""
+
+from __future__ import annotations
+
+import logging
+
+from switcher.domain.observed import Installed, Resident, find_digest
+from switcher.domain.plans import GPU_FALL
+from switcher.domain.specs import load_timeout_s
+from switcher.domain.states import State, Strategy
+from switcher.ollama.client import Loaded, Warmed
+from switcher.queries.history import usual_gpu_percent
+from switcher.records.claimed_switch import ClaimedSwitch
+from switcher.switching.effects import ListResident, Load, Steps, Warm
+from switcher.switching.errors import BelowFloor, NotResident
+from switcher.switching.residency import load_pinned, wait_until_unloaded
+
+log = logging.getLogger(__name__)
+
+
+def load_and_warm(switch: ClaimedSwitch, target: Installed) -> Steps[None]:
+    """Load the model, then have it answer each warm-up prompt. Raises BelowFloor if it is slower
+    than the profile allows."""
+    spec, timeout_s = switch.spec, load_timeout_s(switch.spec, target.size)
+    loaded: Loaded = yield Load(spec, target.embeds_only, timeout_s)
+    log.info("Successfully loaded %s on %s", spec.tag, switch.host)
+    figures = {"load_s": round(loaded.load_s, 3), "file_bytes": target.size}
+    if _was_loaded(switch):
+        figures["was_loaded"] = True  # so this is no measure of how long a load takes
+    switch.move(State.WARMING, figures=figures)
+    answers: list[Warmed] = []
+    for warmup in spec.warmups:
+        answers.append((yield Warm(spec, warmup, target.embeds_only, timeout_s)))
+    speed = max(answer.tokens_per_s for answer in answers)
+    switch.note(
+        figures={
+            "tokens": sum(answer.tokens for answer in answers),
+            "tokens_per_s": round(speed, 2),
+            "warm_s": round(sum(answer.seconds for answer in answers), 3),
+        }
+    )
+    if not target.embeds_only:
+        _check_speed(switch, speed)
+
+
+def _was_loaded(switch: ClaimedSwitch) -> bool:
+    """Return whether the model was loaded before and stayed, so that nothing had to be loaded."""
+    before = find_digest(switch.plan.before, switch.plan.digest)
+    if before is None or before.digest in switch.plan.unload:
+        return False
+    return switch.spec.num_ctx in (None, before.context_length)
+
+
+def verify(switch: ClaimedSwitch) -> Steps[None]:
+    """Check what is physically there before the configuration changes: the new model is listed by
+    its digest, enough of it is on the GPU, and after a swap the old ones are gone.
+
+    Raises NotResident, BelowFloor.
+    """
+    now: tuple[Resident, ...] = yield ListResident()
+    check_listed(switch, now)
+    if switch.plan.strategy is Strategy.SWAP:
+        old = frozenset(switch.plan.unload) - {switch.plan.digest}
+        warning = yield from wait_until_unloaded(old)
+        if warning:
+            switch.warn(warning)
+    yield from load_pinned(switch)
+    now = yield ListResident()
+    model = check_listed(switch, now)
+    switch.note(
+        figures={
+            "size": model.size,
+            "size_vram": model.size_vram,
+            "gpu_percent": model.gpu_percent,
+            "context_length": model.context_length,
+        }
+    )
+    _check_gpu(switch, model)
+
+
+def check_listed(switch: ClaimedSwitch, resident: tuple[Resident, ...]) -> Resident:
+    """Return the new model as `/api/ps` lists it, told by its digest. Raises NotResident."""
+    name, digest = switch.spec.name, switch.plan.digest
+    model = find_digest(resident, digest)
+    if model is not None:
+        return model
+    other = next((r for r in resident if r.name == name), None)
+    if other is not None:  # fact 23: the name was pointed at other content meanwhile
+        raise NotResident(
+            f"{name} now means other content ({other.digest[:12]}; planned was {digest[:12]}): "
+            "it was pulled or copied over during the switch."
+        )
+    raise NotResident(f"{switch.host} does not list {name}, though it answered.")
+
+
+def _check_speed(switch: ClaimedSwitch, tokens_per_s: float) -> None:
+    floor = switch.spec.min_tokens_per_s
+    if floor and tokens_per_s < floor:
+        text = f"The warm-up ran at {tokens_per_s:.1f} tokens/s; the profile wants {floor:g}."
+        _fail_or_warn(switch, text)
+
+
+def _check_gpu(switch: ClaimedSwitch, model: Resident) -> None:
+    """The offload floor: a model that came up on the CPU is not what was requested."""
+    floor, usual = switch.spec.min_gpu_percent, usual_gpu_percent(switch.host_id, model.digest)
+    share = f"{model.gpu_percent} % of {model.name} is on the GPU"
+    if floor and model.gpu_percent < floor:
+        _fail_or_warn(switch, f"{share}; the profile wants {floor} %.")
+    elif usual is not None and model.gpu_percent < usual - GPU_FALL:
+        switch.warn(f"{share}; last time it was {usual} %.")
+
+
+def _fail_or_warn(switch: ClaimedSwitch, text: str) -> None:
+    if switch.spec.floor_fails:
+        raise BelowFloor(text)
+    switch.warn(text)

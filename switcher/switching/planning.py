@@ -1,0 +1,72 @@
+"""Make the plan of a switch from a reading of the host and from what is recorded about it."""
+
+from __future__ import annotations
+
+from switcher.domain.model_copies import with_model_names
+from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Installed, Resident, find_installed
+from switcher.domain.plans import Item, Plan, PlanInputs, make_plan
+from switcher.domain.published_name import PublishedName, plan_published_name
+from switcher.domain.specs import Spec
+from switcher.domain.states import Strategy
+from switcher.models import Host
+from switcher.queries.history import expected_phases, expected_size, usual_gpu_percent
+
+
+def plan_switch(
+    host: Host,
+    spec: Spec,
+    strategy: Strategy,
+    resident: tuple[Resident, ...],
+    installed: tuple[Installed, ...],
+) -> Plan:
+    """Plan a switch of the host to a model. `strategy` is what the request names."""
+    target = find_installed(installed, spec.name)
+    published = PublishedName.of(host)
+    copies = list(host.model_copies.all())
+    names = {ModelName.parse(copy.name): ModelName.parse(copy.tag) for copy in copies}
+    resident = with_model_names(resident, names | published.copied)
+    pinned = _installed_pins(host, installed)
+    becoming = published.with_active(spec.name, target.digest if target else "")
+    return make_plan(
+        PlanInputs(
+            host=host.name,
+            vram_bytes=host.vram_bytes,
+            resident=resident,
+            active_digest=host.active_digest,
+            active_spec=Spec.from_json(host.active_spec) if host.active_spec else None,
+            pinned=frozenset(pinned),
+            target=target,
+            spec=spec,
+            target_size=expected_size(host.pk, target, spec),
+            asked=strategy,
+            host_strategy=Strategy(host.strategy),
+            history=expected_phases(host.pk, target),
+            missing=_missing_pins(host, pinned, resident),
+            ours=frozenset(copy.digest for copy in copies),
+            usual_gpu_percent=usual_gpu_percent(host.pk, target.digest) if target else None,
+            published=becoming.wanted,
+            cannot_publish=plan_published_name(becoming, installed).barred,
+        )
+    )
+
+
+def _installed_pins(
+    host: Host, installed: tuple[Installed, ...]
+) -> dict[str, tuple[Spec, Installed]]:
+    """Return the pinned profiles whose models are installed, by digest."""
+    specs = [Spec.of_profile(profile) for profile in host.pinned.all()]
+    found = [(s, row) for s in specs if (row := find_installed(installed, s.name)) is not None]
+    return {row.digest: (spec, row) for spec, row in found}
+
+
+def _missing_pins(
+    host: Host, pinned: dict[str, tuple[Spec, Installed]], resident: tuple[Resident, ...]
+) -> tuple[Item, ...]:
+    loaded = {r.digest for r in resident}
+    items = []
+    for digest, (spec, row) in pinned.items():
+        if digest not in loaded:
+            size = expected_size(host.pk, row, spec)
+            items.append(Item(row.name, digest, size.bytes, "pinned", size.source))
+    return tuple(items)
