@@ -78,7 +78,7 @@ def _check_host_row(world: World) -> None:
 
 def _check_copies(world: World) -> None:
     """Each copy on the host is known to be ours: so none is left there for ever."""
-    copies = {name for name, _ in world.host.server.catalog.listed() if is_copy_name(name)}
+    copies = {i.name.full for i in world.host.installed() if is_copy_name(i.name)}
     ours = ModelCopy.objects.filter(host_id=world.host_id).values_list("name", flat=True)
     if unknown := copies - set(ours):
         world.violate("each copy is known to be ours", ", ".join(sorted(unknown)))
@@ -114,7 +114,7 @@ def _check_host(world: World, rows: list[SwitchEvent]) -> None:
         concerns = outside.digests is None or digest in outside.digests
         if concerns and since - LATE_S <= outside.at <= gone_at + 1.0:
             return
-    there = ", ".join(r.name for r in world.host.resident()) or "nothing"
+    there = ", ".join(r.name.short for r in world.host.resident()) or "nothing"
     text = f"{host.active_tag} is recorded as active, verified at {since:.3f} s; {there} is there"
     world.violate("recorded is physical", text)
 
@@ -150,7 +150,7 @@ def _check_no_leftovers(world: World, row: SwitchEvent) -> None:
         return
     left = (leaves & world.host.digests()) - world.host.foreign - _came_later(world, row)
     if left:
-        names = ", ".join(r.name for r in world.host.resident() if r.digest in left)
+        names = ", ".join(r.name.short for r in world.host.resident() if r.digest in left)
         world.violate("nothing is left over", f"{row.state}, but {names} is still there")
 
 
