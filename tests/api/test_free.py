@@ -63,7 +63,7 @@ def test_a_refusal_says_why(operator: Client, ghost: Ollama) -> None:
     for digest, status, text in (
         (OLD, 409, "qwen2.5:7b is active on tower"),
         (NEW, 404, "No model with the digest bbbbbbbbbbbb is loaded on tower."),
-        ("abc", 422, "Name it by 12 digits"),
+        ("abc", 422, "Give at least 12 digits"),
     ):
         response = operator.delete(f"/ollama/models/resident/{digest}")
         assert response.status_code == status
