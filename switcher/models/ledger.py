@@ -62,7 +62,7 @@ class AuditEntry(TrailRow):
                 fields=["outcome", "-seq"], name="entry_by_outcome", condition=~Q(outcome="")
             ),
             models.Index(fields=["at"], name="entry_by_time"),
-            # For which model was active when: a small share of all entries.
+            # To find which model was active when; holds a small share of all entries.
             models.Index(
                 fields=["host", "-seq"], name="entry_activated", condition=Q(kind="host.activated")
             ),

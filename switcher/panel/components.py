@@ -16,7 +16,7 @@ from switcher.panel.filters import ago, clock, day, iso, mono, since_s, span, un
 
 register = template.Library()
 
-# Most statuses have an icon of their own name.
+# Most statuses have an icon of the same name.
 STATUS_ICONS = {"ok": "active", "none": "x"}
 
 
@@ -28,7 +28,7 @@ def icon(name: str) -> SafeString:
 
 @register.simple_tag
 def switch_icon(status_style: str, restored: Any = False) -> SafeString:
-    """Render the icon of a switch. `restored`: it failed, and the old model came back."""
+    """Render the icon of a switch. `restored`: it failed, and the old model is back."""
     if restored and status_style == "failed":
         return icon("back")
     return icon(STATUS_ICONS.get(status_style, status_style))
@@ -43,7 +43,7 @@ def badge(kind: str, words: str, icon_name: str = "") -> SafeString:
 
 @register.simple_tag
 def simulated_badge() -> SafeString:
-    """Render the label of a simulated host, which stands wherever it is mentioned."""
+    """Render the label of a simulated host, which is shown wherever the host is mentioned."""
     return badge("sim", "simulated host", "sim")
 
 
@@ -56,7 +56,7 @@ def state(style: str, words: str, icon_name: str = "") -> SafeString:
 
 @register.simple_tag
 def disk_state(style: str, words: str) -> SafeString:
-    """Render where a model is: active, loaded, on the disk or missing."""
+    """Render where a model is: active, loaded, on disk or missing."""
     return state(style, words, "idle" if style == "none" else style)
 
 
@@ -172,7 +172,7 @@ def model_names(models: Iterable[Any], otherwise: str = "") -> SafeString:
 def filter_select(
     name: str, label: str, choices: Iterable[str], chosen: str, otherwise: str = "Any"
 ) -> dict[str, Any]:
-    """Render a filter of a list: one of the values that occur, or any."""
+    """Render a filter of a list: one of the existing values, or any."""
     return {
         "id": f"q-{name}",
         "name": name,
@@ -185,7 +185,7 @@ def filter_select(
 
 @register.inclusion_tag("components/form_errors.html")
 def form_errors(form: Any, headline: str = "Nothing was saved.") -> dict[str, Any]:
-    """Render what is wrong with a form, above it."""
+    """Render a form's errors, above it."""
     return {"form": form, "headline": headline}
 
 

@@ -54,7 +54,7 @@ class NavigationItem:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A sentence next to its cause: its headline in bold, its text, and a link."""
+    """A message next to its cause: a bold headline, text, and a link."""
 
     status_style: str
     headline: str
@@ -64,7 +64,7 @@ class Notice:
 
 
 def current_user(request: HttpRequest) -> CurrentUser:
-    """Return who views the page, from the query that loaded the user."""
+    """Return who views the page; needs no further query."""
     user = request.user
     return CurrentUser(
         name=user.get_username(),
@@ -78,7 +78,7 @@ def current_user(request: HttpRequest) -> CurrentUser:
 
 
 def actor_of(request: HttpRequest, user: Any = None, source: str = "page") -> Actor:
-    """Return who acts, and from where, for the record: `user`, or who is signed in."""
+    """Return who acts and where from, for the record: `user`, or the signed-in user."""
     user = user or request.user
     return Actor(user.get_username(), source, user.pk, *access.origin_of(request))
 
@@ -129,27 +129,27 @@ def is_htmx(request: HttpRequest) -> bool:
 
 
 def staff_only(view: View) -> View:
-    """Let only staff in. Others sign in first and come back."""
+    """Let in only staff. Others sign in first and come back."""
     return _guarded(access.can_view, "This page is for staff.", view)
 
 
 def operators_only(view: View) -> View:
-    """Let only those in who may switch models."""
+    """Let in only users who may switch models."""
     return _guarded(access.can_switch, CANNOT_SWITCH, view)
 
 
 def auditors_only(view: View) -> View:
-    """Let only those in who may review entries."""
+    """Let in only users who may review entries."""
     return _guarded(access.can_review, CANNOT_REVIEW, view)
 
 
 def exporters_only(view: View) -> View:
-    """Let only those in who may export the audit trail."""
+    """Let in only users who may export the audit trail."""
     return _guarded(access.can_export, CANNOT_EXPORT, view)
 
 
 def admins_only(view: View) -> View:
-    """Let only those in who may change hosts."""
+    """Let in only users who may change hosts."""
     return _guarded(access.can_administer, CANNOT_ADMINISTER, view)
 
 

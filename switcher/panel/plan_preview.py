@@ -37,7 +37,9 @@ class PlanStep:
 
 @dataclass(frozen=True, slots=True)
 class PlanPreview:
-    """A plan with all that the page says about it. `blocked_because` keeps it from running."""
+    """A plan with everything that the page says about it. `blocked_because` says why it
+    cannot run.
+    """
 
     host: str = ""
     model: str = ""
@@ -79,7 +81,7 @@ def preview_plan(
     simulated: bool = False,
     notice: Notice | None = None,
 ) -> PlanPreview:
-    """Plan a switch from a fresh reading of its host, and say why it cannot run if it cannot."""
+    """Plan a switch from a fresh reading of its host, and say why if it cannot run."""
     try:
         plan = service.plan(request)
     except SwitcherError as exc:
@@ -108,7 +110,7 @@ def preview_plan(
 
 
 def started(host: str, model: str, switch_id: int) -> PlanPreview:
-    """Return what takes the plan's place once the switch runs."""
+    """Return what replaces the plan once the switch runs."""
     notice = Notice(
         "busy",
         f"Switch {switch_id} has started:",
@@ -120,7 +122,7 @@ def started(host: str, model: str, switch_id: int) -> PlanPreview:
 
 
 def refusal(exc: SwitcherError) -> Notice:
-    """Say why nothing was switched."""
+    """Return a notice that says why nothing was switched."""
     if isinstance(exc, SwitchRunning):
         return _already_switching(switch_view(exc.switch_id, system.now()))
     reason = exc.text.removeprefix("Nothing was switched.").strip()
@@ -128,7 +130,9 @@ def refusal(exc: SwitcherError) -> Notice:
 
 
 def headline(plan: Plan) -> str:
-    """Return the plan in one sentence: how long without a model, and what is in use afterwards."""
+    """Return the plan in one sentence: how long there is no model, and which one is used
+    afterwards.
+    """
     if plan.blocked:
         return plan.blocked
     if plan.already_active:

@@ -1,6 +1,6 @@
 """Signing in, on our page and in the Django admin alike: passwords, lockouts, and their entries.
 
-Also the middleware that says who makes the changes of a request.
+Also the middleware that attributes changes to the user of a request.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SCOPES = {
 
 
 class LockedOut(Exception):
-    """The name or the address is locked: whether the password was right is not said."""
+    """The name or the address is locked. It does not tell whether the password was right."""
 
     def __init__(self, lockout: Lockout) -> None:
         super().__init__(lockout)
@@ -39,7 +39,7 @@ class LockedOut(Exception):
 
 
 class PasswordBackend(access.RoleBackend):
-    """Checks a password, unless the name or the address is locked out."""
+    """A backend that checks passwords, unless the name or the address is locked out."""
 
     def authenticate(
         self,
@@ -52,7 +52,8 @@ class PasswordBackend(access.RoleBackend):
         _check_not_locked(request, username)
         user = ModelBackend.authenticate(self, request, username, password, **kwargs)
         if user is not None:
-            # Again: of many guesses at once, all passed the first check before one had failed.
+            # Check again: of many concurrent guesses, all passed the first check before one had
+            # failed.
             _check_not_locked(request, username)
         return user
 
@@ -88,13 +89,15 @@ def _record_logout(request: HttpRequest, user: Any, **_: Any) -> None:
 
 
 def _actor_in(request: HttpRequest, user: Any = None) -> Actor:
-    """Return who acts in a person's request: `user`, or who is signed in."""
+    """Return who acts in a person's request: `user`, or the signed-in user."""
     in_admin = request.path.startswith(reverse("admin:index"))
     return actor_of(request, user, "admin" if in_admin else "page")
 
 
 class SignInMiddleware:
-    """Attributes changes of accounts to who is signed in, and answers LockedOut with a page."""
+    """A middleware that attributes changes of accounts to the signed-in user, and turns LockedOut
+    into a page.
+    """
 
     async_capable = True
     sync_capable = True
@@ -119,8 +122,9 @@ class SignInMiddleware:
 
 
 def locked_out(request: HttpRequest, lockout: Lockout) -> HttpResponse:
-    """Return 429 with the time at which the lockout ends. It is the same for a name without an
-    account, so that nobody learns whether there is one."""
+    """Return 429 with the time at which the lockout ends. The same for unknown names, so that it
+    does not reveal which accounts exist.
+    """
     left_s = max(1, math.ceil((lockout.until - system.now()).total_seconds()))
     minutes = math.ceil(left_s / 60)
     context = {

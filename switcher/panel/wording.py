@@ -58,7 +58,7 @@ def _old_model(switch: Any) -> SafeString:
 
 @register.simple_tag
 def host_outlook(host: Any) -> SafeString:
-    """Say what comes next on a host: when its switch ends, or when its model unloads."""
+    """Say what happens next on a host: when its switch ends, or when its model is unloaded."""
     if host.switch:
         return _switch_outlook(host)
     if host.state == "offline":
@@ -84,7 +84,7 @@ def _switch_outlook(host: Any) -> SafeString:
 
 @register.simple_tag
 def time_left(switch: Any) -> SafeString:
-    """Say about how long a switch will go on. `switchboard.js` keeps it up to date."""
+    """Say how much longer a switch will take. `switchboard.js` keeps it up to date."""
     words = f"longer than usual ({span(switch.expected_s)})"
     if switch.left_s > 0:
         words = f"about {span(switch.left_s)} left"
@@ -180,7 +180,7 @@ def floors(profile: Any) -> str:
 
 @register.simple_tag
 def resident_state(model: Any) -> SafeString:
-    """Render why a model is in the memory of a host."""
+    """Render why a model is loaded on a host."""
     match model.kind:
         case "active":
             return state("active", "Active")
@@ -193,7 +193,7 @@ def resident_state(model: Any) -> SafeString:
 
 @register.simple_tag
 def gpu_share(model: Any) -> SafeString | str:
-    """Render the share of a model on the GPU, as a warning where that makes it slow."""
+    """Render the share of a model on the GPU, as a warning if that makes it slow."""
     share = f"{model.gpu_percent}{NBSP}%"
     return state("warning", share) if model.slow else share
 

@@ -1,4 +1,4 @@
-"""What pages and terminals show of the read models: words, states, bars, sentences.
+"""How pages and terminals present the read models: words, states, bars, sentences.
 
-Shared by the entry points that render the same things. Reads no rows.
+Shared by entry points that render the same things. Reads no rows.
 """

@@ -35,7 +35,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part with its place. `x` and `width` are percentages, as SVG takes them."""
+    """A part with its position. `x` and `width` are percentages, for SVG."""
 
     part: Part
     x: str
@@ -44,7 +44,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """How much is used of how much. `total` is None if not set: Ollama does not report it."""
+    """A bar of used and total memory. `total` is None if not set: Ollama does not report it."""
 
     segments: tuple[Segment, ...]
     used: int
@@ -72,7 +72,7 @@ def plan_bars(plan: Plan) -> tuple[Bar, Bar]:
     scale = plan.vram_bytes or max(plan.bytes_before, plan.bytes_after, 1)
     kept = [_item("pin" if i.role == "pinned" else "other", i) for i in plan.keep]
     leaving = [_item("leave", i) for i in plan.unload]
-    # What is loaded now and neither leaves nor is kept is the model itself.
+    # A loaded model that is neither unloaded nor kept is the new one itself.
     loaded = plan.bytes_before - sum(p.bytes for p in [*kept, *leaving])
     active = [Part("active", plan.load.short, loaded)] if loaded > 0 else []
     pinned = [_item("arrive", i) for i in plan.reload]
@@ -106,7 +106,7 @@ def _resident(r: Resident, active: str, leaves: bool = False) -> Part:
 
 
 def _bytes(r: Resident) -> int:
-    """Return what a model takes: VRAM, or memory on a host without a GPU (fact 18)."""
+    """Return the bytes that a model takes up: VRAM, or memory on a host without a GPU (fact 18)."""
     return r.size_vram or r.size
 
 

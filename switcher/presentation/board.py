@@ -28,7 +28,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """What the board shows. `panels` are the open switches, then those that have just ended;
+    """The content of the board. `panels` are the open switches, then those that have just ended;
     `alarms` are sentences about what is wrong with the audit trail, its key or its sinks."""
 
     now: datetime
@@ -72,7 +72,7 @@ def board(
 
 
 def _panels(facts: BoardFacts, now: datetime) -> tuple[SwitchView, ...]:
-    """Return the open switches, then the last of each host that is idle and has just ended one."""
+    """Return the open switches, then the just-ended ones of hosts without an open switch."""
     idle = {host.last_ended.id for host in facts.hosts if host.last_ended and not host.running}
     since = now - timedelta(seconds=SHOW_ENDED_S)
     shown = [s for s in facts.switches if s.is_open]
@@ -81,7 +81,7 @@ def _panels(facts: BoardFacts, now: datetime) -> tuple[SwitchView, ...]:
 
 
 def _choices(profiles: Iterable[tuple[str, str]]) -> tuple[Choice, ...]:
-    """Return profiles by their models, with their own names where several have the same model."""
+    """Return profiles named by their models, or by their own names if several share a model."""
     models = [(name, ModelName.parse(tag)) for name, tag in profiles]
     counts = Counter(model for _, model in models)
     return tuple(

@@ -1,4 +1,4 @@
-"""What the clients of a host get right now, by each name that they may use."""
+"""What the clients of a host get now, for each name that they may use."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from switcher.queries.readings import LatestReading
 
 @dataclass(frozen=True, slots=True)
 class ClientName:
-    """A name, and what a client that uses it gets. Without a `model` it gets a 404 or, if no model
-    is active, a 503. `state` is active (loaded), idle or none, as `word` says."""
+    """A name, and what its users get. Without a `model` that is a 404 or, if no model is active, a
+    503. `state` is active (loaded), idle or none; `word` puts it into words.
+    """
 
     name: str  # empty: any other name
     model: str
@@ -31,8 +32,9 @@ class ClientName:
 
 @dataclass(frozen=True, slots=True)
 class ClientsPage:
-    """What the page about the clients of a host shows. `names` are the aliases with the profiles
-    that they stand for; `rows` what a client gets now for each name."""
+    """The content of the page about a host's clients. `names` are the aliases and their profiles;
+    `rows` show what a client now gets for each name.
+    """
 
     host_id: int
     host: str
@@ -49,7 +51,7 @@ class ClientsPage:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Aliases that have no effect under this policy."""
+        """Return the aliases that have no effect under this policy."""
         return tuple(name for name, _ in self.names) if self.policy == "active" else ()
 
 

@@ -28,7 +28,7 @@ STALE_AFTER_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One sentence under a host's row. `names` are set in mono; `href` leads to more."""
+    """A sentence below a host's row. `names` are set in mono; `href` leads to more."""
 
     state: str  # warning, failed, offline
     text: str
@@ -39,7 +39,7 @@ class Note:
 
 @dataclass(frozen=True)
 class HostView(HostDetail):
-    """A host in a list. `model` is what is really loaded, never what should be."""
+    """A host in a list. `model` is what is actually loaded, not what should be."""
 
     now: datetime
 
@@ -69,17 +69,17 @@ class HostView(HostDetail):
 
     @property
     def in_memory(self) -> bool:
-        """Return whether nothing lies in VRAM: the host computes on its CPU."""
+        """Return whether nothing is in VRAM, so that the host computes on its CPU."""
         return bool(self.residents) and not any(r.size_vram for r in self.residents)
 
     @property
     def on_disk(self) -> tuple[str, ...]:
-        """Models that answer prompts, by the names that people write."""
+        """Return the models that answer prompts, by the names that people write."""
         return tuple(i.name.short for i in self.reading.installed if not i.embeds_only)
 
     @property
     def read_at(self) -> datetime | None:
-        """When it last answered."""
+        """Return when the host last answered."""
         return self.reading.answered_at
 
     @cached_property
@@ -92,7 +92,7 @@ class HostView(HostDetail):
 
     @property
     def state(self) -> str:
-        """active, idle, busy, warning, failed, offline or stale."""
+        """Return active, idle, busy, warning, failed, offline or stale."""
         return self._state_and_word[0]
 
     @property
@@ -121,7 +121,7 @@ class HostView(HostDetail):
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """More about what is loaded, a few words each."""
+        """Return more about what is loaded, a few words each."""
         main, rest = self._main, [r for r in self.residents if r is not self._main]
         share = []
         if main is not None:
@@ -147,12 +147,12 @@ class HostView(HostDetail):
 
     @property
     def ghosts_mark(self) -> str:
-        """A value that changes when what is shown of ghosts changes."""
+        """Return a value that changes whenever the ghosts on the page change."""
         return _mark(f"{g.digest[:12]}-{int(g.reached)}-{g.remains}" for g in self.ghosts)
 
     @property
     def holds(self) -> str:
-        """A value that changes when a plan made before may no longer apply."""
+        """Return a value that changes when an earlier plan may no longer apply."""
         active = self.active.digest if self.active else ""
         return _mark([*sorted(f"{r.digest}:{r.bytes}" for r in self.residents), active])
 
@@ -211,8 +211,9 @@ def _age(seconds: float) -> str:
 
 
 def _warnings(host: HostView) -> tuple[Note, ...]:
-    """Return the recorded drift that the newest reading does not contradict: a moment after a
-    switch it may be over and not judged yet. None while a switch runs or the host is silent."""
+    """Return the recorded drift that the newest reading does not contradict: right after a switch,
+    drift may be gone but not closed yet. None while a switch runs or the host is silent.
+    """
     if host.running is not None or host.reading.error or host.reading.at is None:
         return ()
     loaded = {r.digest for r in host.reading.resident}
@@ -229,7 +230,7 @@ def _warnings(host: HostView) -> tuple[Note, ...]:
 def _is_still_so(d: Recorded, loaded: set[str], wanted: set[str]) -> bool:
     match d.kind:
         case Kind.UNREACHABLE:
-            return False  # the state of the host says so
+            return False  # the host's state shows it already
         case Kind.FLAPPING:
             return True
         case Kind.GHOST | Kind.FOREIGN:
@@ -272,7 +273,7 @@ class HostProfile:
 
 @dataclass(frozen=True)
 class HostPage(HostView):
-    """All that the page of a host shows."""
+    """The content of the page of a host."""
 
     profiles: tuple[HostProfile, ...]
     recent_switches: tuple[SwitchLine, ...]

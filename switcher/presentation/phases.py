@@ -11,7 +11,7 @@ from switcher.queries.switches import RecordedPhase, SwitchDetail
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One step of the rail. `state` is done, now, todo, failed or skipped."""
+    """A step of the rail. `state` is done, now, todo, failed or skipped."""
 
     key: str
     word: str
@@ -24,7 +24,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """One line of the timeline; `x`, `width` and `usual_x` are percentages of the whole."""
+    """A line of the timeline; `x`, `width` and `usual_x` are percentages of the whole."""
 
     phase: Phase
     x: str
@@ -34,9 +34,9 @@ class Stretch:
 
 
 def rail(switch: SwitchDetail) -> tuple[Phase, ...]:
-    """Return every phase of the strategy and the end: reached, under way, or not.
+    """Return every phase of the strategy and the end: done, running, or not reached.
 
-    Where activating comes last, it is the end itself.
+    If activating comes last, it is the end itself.
     """
     phases = PHASES[_order(switch)]
     steps = phases[:-1] if phases[-1] is State.ACTIVATING else phases
@@ -44,7 +44,7 @@ def rail(switch: SwitchDetail) -> tuple[Phase, ...]:
 
 
 def timeline(switch: SwitchDetail, now: datetime) -> tuple[Stretch, ...]:
-    """Return every phase that was entered, in order, each with its place in the whole."""
+    """Return every phase that was entered, in order, each with its position in the whole."""
     if not switch.phases:
         return ()
     began = switch.phases[0].at

@@ -16,7 +16,7 @@ ORDER = {"active": 0, "pin": 1, "other": 2, "ghost": 3}
 
 @dataclass(frozen=True, slots=True)
 class ResidentRow:
-    """One line of `/api/ps`. `kind` is as in bars.Part; `slow`: part of it runs on the CPU."""
+    """A row of `/api/ps`. `kind` is as in bars.Part; `slow`: part of it runs on the CPU."""
 
     name: str
     digest: str
@@ -28,13 +28,13 @@ class ResidentRow:
     expires_at: datetime | None
     stays: bool
     slow: bool
-    ghost: str  # why it is one: overdue, replaced, deleted
-    reached: bool  # some name on the disk means it, so it can be freed
-    remains: str  # when it leaves by itself, if it cannot be freed
+    ghost: str  # why it is a ghost: overdue, replaced, deleted
+    reached: bool  # some installed name means it, so it can be freed
+    remains: str  # when its keep-alive ends, if it cannot be freed
 
     @property
     def bytes(self) -> int:
-        """What it takes: VRAM, or memory on a host without a GPU (fact 18)."""
+        """Return the bytes it takes up: VRAM, or memory on a host without a GPU (fact 18)."""
         return self.size_vram or self.size
 
 
@@ -81,7 +81,7 @@ def _row(host: HostDetail, r: Resident, now: datetime) -> ResidentRow:
 
 
 def _ghost(host: HostDetail, r: Resident, now: datetime) -> str:
-    """Return why a model is a ghost, empty if it is none (facts 23, 24)."""
+    """Return why a model is a ghost; empty if it is not (facts 23, 24)."""
     late = r.expires_at is not None and now - r.expires_at > timedelta(seconds=GHOST_AFTER_S)
     # An old reading tells nothing about now, and a switch unloads at its own pace (fact 2).
     if late and host.running is None and not host.reading.error:

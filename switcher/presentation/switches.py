@@ -33,14 +33,14 @@ class SwitchLine(SwitchSummary):
 
     @property
     def status_style(self) -> str:
-        """How its state is styled: busy, ok, failed or none."""
+        """Return the style of its state: busy, ok, failed or none."""
         if self.is_open:
             return "busy"
         return {State.ACTIVE: "ok", State.CANCELLED: "none"}.get(self.state, "failed")
 
     @property
     def end_words(self) -> str:
-        """How it ended, in a few words; while it is open, its phase."""
+        """Return how it ended, in a few words; while it is open, its phase."""
         if self.degraded:
             ended_well = self.state is State.ACTIVE
             return "Active, then lost" if ended_well else "Failed, not restored"
@@ -59,7 +59,7 @@ class SwitchLine(SwitchSummary):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Model names that sentences about it may hold, to be set in mono."""
+        """Return the model names that sentences about it may contain, to be set in mono."""
         return tuple(n for n in (self.to_model, self.from_model) if n)
 
     @property
@@ -68,7 +68,7 @@ class SwitchLine(SwitchSummary):
 
     @property
     def at(self) -> datetime:
-        """When it ended; until then, when it began."""
+        """Return when it ended; until then, when it began."""
         return self.ended_at or self.created_at
 
     @property
@@ -77,14 +77,14 @@ class SwitchLine(SwitchSummary):
 
     @property
     def old_stays(self) -> str:
-        """The old model, where it is active after a switch that did not succeed."""
+        """Return the old model, if it is active after a switch that did not succeed."""
         failed = self.status_style in ("failed", "none") and not self.degraded
         return self.from_model if failed else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One line of before and after. `mono`: the values are names or digests."""
+    """A line of the comparison of before and after. `mono`: the values are names or digests."""
 
     label: str
     before: str
@@ -102,7 +102,7 @@ class SwitchView(SwitchLine, SwitchDetail):
 
     @property
     def title(self) -> str:
-        """The heading of its panel."""
+        """Return the heading of its panel."""
         if self.is_open:
             return f"Restoring {self.host}" if self.restoring else f"Switching {self.host}"
         if self.state is State.ACTIVE:
@@ -114,7 +114,7 @@ class SwitchView(SwitchLine, SwitchDetail):
 
     @property
     def left_s(self) -> float | None:
-        """About how long it still takes: None if not known, negative if it takes longer."""
+        """Return the estimated remaining seconds: None if not known, negative if overdue."""
         return None if self.expected_s is None else self.expected_s - self.elapsed_s
 
     @cached_property
@@ -147,7 +147,9 @@ class SwitchView(SwitchLine, SwitchDetail):
 
     @property
     def differences(self) -> tuple[Difference, ...]:
-        """Before and after, both read from the host. Empty until there is an after."""
+        """Return what differs between before and after, as read from the host; empty until there is
+        an after.
+        """
         if self.before is None or self.after is None:
             return ()
         old = (self.from_model, self.previous_digest, self.previous_keep_alive)
@@ -161,7 +163,7 @@ class SwitchView(SwitchLine, SwitchDetail):
 
     @property
     def record(self) -> dict[str, Any]:
-        """All that is recorded, for those who want to read it as it is."""
+        """Return everything that is recorded, unprocessed."""
         record = asdict(self)
         del record["now"]
         for name, rows in (("before", self.before), ("after", self.after)):

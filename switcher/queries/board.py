@@ -18,8 +18,9 @@ RECENT_SWITCHES = 6
 
 @dataclass(frozen=True, slots=True)
 class BoardFacts:
-    """`switches` are the open ones, the last one that ended on each host, and the newest ones of
-    all; newest first. `profiles` are names with tags."""
+    """The facts on the board. `switches` are the open ones, the last one that ended on each host,
+    and the newest of all; newest first. `profiles` are names with tags.
+    """
 
     hosts: tuple[HostDetail, ...]
     switches: tuple[SwitchDetail, ...]

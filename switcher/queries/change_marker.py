@@ -14,8 +14,8 @@ ChangeMarker = tuple[int, datetime | None]
 def change_marker() -> ChangeMarker:
     """Return the newest entry's number and the newest stored reading's time, in one query.
 
-    If they differ from before, this or another process has changed something. Readings are stored
-    every 15 s at the latest; a process that reads hosts itself knows of newer ones.
+    If they have changed, this or another process has changed something. Readings are stored
+    every 15 s at the latest; a process that reads hosts itself has newer ones.
     """
     read = Reading.objects.order_by("-at").values("at")[:1]
     entries = AuditEntry.objects.order_by("-seq").annotate(read_at=Subquery(read))
@@ -24,6 +24,7 @@ def change_marker() -> ChangeMarker:
 
 
 def newest_entry() -> int:
-    """Return the newest entry's number. If it differs from before, what is desired of the hosts
-    may have changed."""
+    """Return the newest entry's number. If it has changed, the desired state of the hosts may have
+    changed.
+    """
     return AuditEntry.objects.order_by("-seq").values_list("seq", flat=True).first() or 0

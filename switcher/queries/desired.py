@@ -1,4 +1,4 @@
-"""What is desired of each host, to compare it with what the host holds."""
+"""The desired state of each host, to compare with the observed one."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ WATCHER = "watcher"  # the source of switches that the watcher asked for
 
 @dataclass(frozen=True, slots=True)
 class WatchedHost:
-    """A host between switches: what is desired of it, what the watcher may do about a difference,
-    which model copies are kept there, and which drift is open."""
+    """A host between switches: its desired state, what the watcher may do about drift, the model
+    copies kept there, and the open drift.
+    """
 
     host_id: int
     host: str
@@ -35,7 +36,7 @@ class WatchedHost:
     policy: str  # report or repair
     repairs_an_hour: int
     model_copies: tuple[ModelCopyRow, ...]
-    name_is_due: bool  # the published name that is set was not carried out yet
+    name_is_due: bool  # the published name is not set on the server yet
     drifts: tuple[Recorded, ...]
 
     @property
@@ -48,7 +49,7 @@ class WatchedHost:
 
     @property
     def copied(self) -> frozenset[str]:
-        """Digests of which a model copy is kept."""
+        """Return the digests of the models that have a model copy."""
         return frozenset(copy.digest for copy in self.model_copies)
 
 
@@ -72,8 +73,9 @@ def _watched(hosts: QuerySet[Host]) -> dict[int, WatchedHost]:
 
 
 def _with_last_switch(hosts: QuerySet[Host]) -> QuerySet[Any]:
-    """Annotate hosts with the figures of the last switch that loaded the active model, and with
-    what was loaded at the end of the last one."""
+    """Annotate hosts with the figures of the last switch that loaded the active model, and with the
+    models that were loaded at the end of the last switch.
+    """
     loaded = SwitchEvent.objects.filter(
         host=OuterRef("pk"),
         state=State.ACTIVE.value,
@@ -134,12 +136,12 @@ def _active(row: Any) -> Wanted | None:
 
 @dataclass(frozen=True, slots=True)
 class Repairs:
-    """The repairs that the watcher has tried on a host, and what it would switch to again."""
+    """The repairs that the watcher has tried on a host, and the model that a repair would load."""
 
     host: str
-    allowed: bool  # by the policy
+    allowed: bool  # allowed by the policy
     active_since: datetime | None
-    count: int  # within the last hour, and since somebody else switched
+    count: int  # within the last hour and since the last switch by somebody else
     first_at: datetime | None
     outcomes: tuple[str, ...]
     profile: str

@@ -1,4 +1,4 @@
-"""Frozen dataclasses from rows, and from other dataclasses."""
+"""Creates frozen dataclasses from rows and other dataclasses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ T = TypeVar("T")
 
 
 def from_row(kind: type[T], row: Any, **values: Any) -> T:
-    """Make a dataclass from `values`, and for the rest from the row's columns of the same names."""
+    """Return a dataclass from `values`, and otherwise from the row's columns of the same names."""
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: values[name] if name in values else getattr(row, name) for name in names})

@@ -27,7 +27,7 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A host as the gateway sees it.
+    """A route to a host, as the gateway sees it.
 
     `gate` is the id of the switch that holds requests back, 0 while the gate is open. `names` are
     the profiles of the aliases that clients may use, by name.
@@ -44,7 +44,7 @@ class Route:
 
     @property
     def active_names(self) -> set[ModelName]:
-        """The active model's own name, and the one that it is published by."""
+        """Return the active model's own name and its published name."""
         names = {self.active.name} if self.active else set()
         return names | ({ModelName.parse(self.published)} if self.published else set())
 
@@ -56,7 +56,7 @@ class Route:
         - names: an alias gets its profile, any other name the active model.
         - strict: only aliases and the names of the active model get anything.
 
-        A profile of the active model gets it as it was switched to (Spec.loaded_as).
+        A profile of the active model gets it with the settings it was loaded with (Spec.loaded_as).
         """
         if self.policy != "active" and name in self.names:
             spec = self.names[name]
@@ -69,8 +69,9 @@ class Route:
 
     @property
     def served_names(self) -> list[tuple[str, str]]:
-        """The names to show to clients, each with the tag that it means now; the active model's
-        own comes first."""
+        """Return the names to show to clients, each with its current tag; the active model's own
+        comes first.
+        """
         rows = [(self.active.model, self.active.model)] if self.active else []
         if self.policy != "active":
             rows += sorted((name.short, spec.tag) for name, spec in self.names.items())
@@ -92,10 +93,10 @@ class Routes:
 
 @dataclass(frozen=True, slots=True)
 class GateStatus:
-    """What the live gateway processes reported of a closed gate.
+    """A summary of what the live gateway processes reported about a closed gate.
 
-    `unaware` of them have not seen yet that it is closed. The others have `in_flight` requests to
-    the host, `unsent` of which the host does not have yet.
+    `unaware` processes have not noticed yet that it is closed. The others have `in_flight` requests
+    to the host, of which `unsent` are not written yet.
     """
 
     processes: int
@@ -130,9 +131,10 @@ def routes() -> Routes:
 
 
 def _active(host: Host) -> ActiveModel | None:
-    """Return what is active, under its profile's present name.
+    """Return the active model, with its profile's current name.
 
-    Keys are bound to profiles, and the name at the time of the switch may be another's by now.
+    Keys are bound to profiles, and the name at the time of the switch may belong to another profile
+    by now.
     """
     active = active_of(host)
     if active is None:
@@ -154,7 +156,7 @@ def _gates() -> dict[int, int]:
 
 
 def gate_status(host_id: int, switch_id: int) -> GateStatus:
-    """Return what the live gateway processes reported of the gate that this switch closed."""
+    """Return what the live gateway processes reported about the gate that this switch closed."""
     rows = GatewayProcess.objects.filter(seen_at__gt=Now() - timedelta(seconds=DEAD_AFTER_S))
     reports = list(rows.values_list("gates", flat=True))
     unaware = in_flight = unsent = 0

@@ -1,6 +1,6 @@
-"""How long the phases of a switch and how much memory a model take, from a host's own past.
+"""Estimates of phase durations and model sizes, from a host's own past.
 
-Nothing is estimated without a sample, and each number names its own.
+Nothing is estimated without samples, and each number names its source.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from switcher.models import SwitchEvent
 MAX_SAMPLES = 5
 MAX_SWITCHES = 60
 MAX_LOADS = 20
-MIN_LOAD_S = 0.2  # shorter ones say nothing about the disk
+MIN_LOAD_S = 0.2  # shorter loads say nothing about the disk's speed
 
 
 def expected_phases(host_id: int, target: Installed | None) -> dict[Strategy, dict[str, Expected]]:
@@ -44,7 +44,7 @@ def _by_phase(
     found = {p: e for p in State if (e := _median(same_strategy, p))}
     for phase in (State.LOADING, State.WARMING, State.VERIFYING):
         if phase not in found and (e := _median(to_target, phase)):
-            found[phase] = e  # with the other strategy: closer than no number
+            found[phase] = e  # with the other strategy: better than no number
     for phase in (State.CHECKING, State.DRAINING, State.UNLOADING, State.ACTIVATING):
         if phase not in found and (e := _median(rows, phase)):
             found[phase] = Expected(e.seconds, "other models here")

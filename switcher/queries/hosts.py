@@ -1,4 +1,4 @@
-"""Hosts: what is set for them, and what they were last seen to hold."""
+"""Hosts: their settings, and what they were last seen to hold."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from switcher.queries.readings import LatestReading, latest_readings
 from switcher.queries.switches import SwitchDetail, switch_details
 
 Named = TypeVar("Named", Host, ModelProfile)
-# Name and tag of a profile that is pinned, by host id.
+# Names and tags of pinned profiles, by host id.
 Pins = Mapping[int, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveModel:
-    """The active model of a host, as recorded. Whether it is loaded only a reading can tell."""
+    """The active model of a host, as recorded. Only a reading can tell whether it is loaded."""
 
     model: str
     digest: str
@@ -44,8 +44,9 @@ class ActiveModel:
 
 @dataclass(frozen=True, slots=True)
 class HostSettings:
-    """What is set for a host, what is active on it, and which switch is open. `pinned` are names
-    of profiles; `degraded` is the reason why it does not hold what is active, if it does not."""
+    """The settings of a host, its active model, and its open switch. `pinned` are names of
+    profiles; `degraded` is the reason if it does not hold the active model.
+    """
 
     id: int
     name: str
@@ -87,8 +88,9 @@ def find_host(name: str = "") -> Host:
 
 
 def find_named(rows: QuerySet[Named], name: str) -> Named | None:
-    """Return the row of this name. A name that no database can hold is not looked up: PostgreSQL
-    refuses NUL, and no driver can encode a lone surrogate."""
+    """Return the row of this name. Names that no database can store are not looked up: PostgreSQL
+    rejects NUL, and no driver can encode a lone surrogate.
+    """
     return rows.filter(name=name).first() if name.isprintable() else None
 
 
@@ -121,8 +123,9 @@ def host_rows() -> QuerySet[Any]:
 
 
 def host_details(fresh: Mapping[int, Observation] | None = None) -> tuple[HostDetail, ...]:
-    """Return every host. `fresh` are this process's own readings by host id, which are used where
-    they are newer than the stored ones."""
+    """Return every host. `fresh` are this process's own readings by host id, which are used if they
+    are newer than the stored ones.
+    """
     rows = list(host_rows())
     return details_of(rows, switch_details(Q(state__in=OPEN) | last_ended(rows)), fresh=fresh)
 
@@ -156,7 +159,7 @@ def details_of(
     pins: Pins | None = None,
     fresh: Mapping[int, Observation] | None = None,
 ) -> tuple[HostDetail, ...]:
-    """Put the details of hosts together from their rows and their open and last ended switches."""
+    """Build the details of hosts from their rows and their open and last ended switches."""
     pins = pins_by_host() if pins is None else pins
     by_id = {switch.id: switch for switch in switches}
     running = {switch.host_id: switch for switch in by_id.values() if switch.is_open}
@@ -177,7 +180,7 @@ def details_of(
 
 
 def last_load_s(host_id: int, digests: Iterable[str]) -> dict[str, float | None]:
-    """Return by digest how many seconds the last load of a model took on a host."""
+    """Return, by digest, how many seconds the last load of each model took on a host."""
     loaded = SwitchEvent.objects.filter(
         host_id=host_id, to_digest__in=list(digests), state=State.ACTIVE.value
     )
@@ -195,7 +198,7 @@ def published_name(host_id: int) -> PublishedName:
 
 
 def active_of(row: Host) -> ActiveModel | None:
-    """Return what is recorded as active on a host, if anything is."""
+    """Return the active model of a host, as recorded, if there is one."""
     if not row.active_tag:
         return None
     stored = row.active_spec
@@ -210,7 +213,7 @@ def active_of(row: Host) -> ActiveModel | None:
 
 
 def _settings(row: Host, pins: Pins, open_switch: int | None) -> dict[str, Any]:
-    """Return what a host's row alone does not hold."""
+    """Return the settings that a host's row alone does not hold."""
     return {
         "published": PublishedName.of(row),
         "active": active_of(row),

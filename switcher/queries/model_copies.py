@@ -15,7 +15,7 @@ from switcher.models import Host, ModelCopy
 
 @dataclass(frozen=True, slots=True)
 class ModelCopyRow:
-    """A copy of the model `tag`, under a name that is Switchboard's."""
+    """A copy of the model `tag`, under one of Switchboard's names."""
 
     digest: str
     tag: ModelName
@@ -36,7 +36,7 @@ def copy_of(row: ModelCopy) -> ModelCopyRow:
 
 
 def tags_of(host_id: int, resident: Iterable[Resident]) -> Mapping[ModelName, ModelName]:
-    """Return by name what the resident copies and the published name of a host are copies of."""
+    """Return, by name, the models that a host's resident copies and published name stand for."""
     host = Host.objects.filter(pk=host_id).first()
     published = PublishedName.of(host).copied if host else {}
     return {**tags_by_host({host_id: resident}).get(host_id, {}), **published}
@@ -45,7 +45,7 @@ def tags_of(host_id: int, resident: Iterable[Resident]) -> Mapping[ModelName, Mo
 def tags_by_host(
     resident: Mapping[int, Iterable[Resident]],
 ) -> Mapping[int, Mapping[ModelName, ModelName]]:
-    """Return the same for many hosts, without the published names, in one query at most."""
+    """Return the same for many hosts, without published names, in at most one query."""
     asked = [i for i, rows in resident.items() if any(is_copy_name(r.name) for r in rows)]
     found: dict[int, dict[ModelName, ModelName]] = {}
     if asked:

@@ -1,4 +1,4 @@
-"""Keyset paging: by key and not by offset, so that a new row moves nothing to another page."""
+"""Keyset paging: by key and not by offset, so that new rows do not shift the pages."""
 
 from __future__ import annotations
 

@@ -20,8 +20,9 @@ from switcher.queries.hosts import find_named
 
 @dataclass(frozen=True, slots=True)
 class ProfileRow:
-    """A profile with what uses it. `active_on` and the like are names of hosts; on those in
-    `named_on` an alias stands for it. `keys` are the working API keys that are bound to it."""
+    """A profile with its uses. `active_on` and the like are names of hosts; on those in `named_on`,
+    an alias stands for it. `keys` are the valid API keys that are bound to it.
+    """
 
     id: int
     name: str
@@ -51,7 +52,7 @@ class ProfileRow:
 
     @property
     def used_on(self) -> tuple[str, ...]:
-        """Return the hosts that use it in any way."""
+        """Return the names of all hosts that use it."""
         used = {*self.active_on, *self.pinned_on, *self.switching_on, *self.named_on}
         return tuple(sorted(used))
 

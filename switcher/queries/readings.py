@@ -1,4 +1,4 @@
-"""The newest reading of hosts: stored, or made since by this process."""
+"""The newest readings of hosts: stored, or made since by this process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from switcher.queries.model_copies import tags_by_host, tags_of
 
 @dataclass(frozen=True, slots=True)
 class LatestReading:
-    """The newest reading of a host. One that did not answer keeps what the host held before."""
+    """The newest reading of a host. If the host did not answer, it keeps what was seen before."""
 
     at: datetime | None = None
     answered_at: datetime | None = None
@@ -27,7 +27,7 @@ class LatestReading:
     latency_ms: int = 0
     error: str = ""
     failures: int = 0
-    reached: frozenset[str] = frozenset()  # digests that some name on the disk means
+    reached: frozenset[str] = frozenset()  # digests that some installed name means
 
 
 def last_reading(host_id: int) -> Observation | None:
@@ -46,8 +46,9 @@ def last_reading(host_id: int) -> Observation | None:
 
 
 def by_model_names(host_id: int, seen: Observation) -> Observation:
-    """Return a reading without model copies and published name: a resident copy goes by the name
-    of its model, and installed ones are left out."""
+    """Return a reading without model copies and published name: a resident copy gets the name of
+    its model, and installed ones are left out.
+    """
     published = Host.objects.filter(pk=host_id).values_list("published_as", flat=True).first()
     return replace(
         seen,

@@ -1,4 +1,4 @@
-"""Switches as they are recorded: in short for lists, in full for one of them."""
+"""Switches as recorded: summaries for lists, and details."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ OUTCOMES: dict[str, tuple[State, ...]] = {
     "cancelled": (State.CANCELLED,),
     "open": tuple(s for s in State if s not in ENDED),
 }
-# The large columns, which only the details need.
+# Large columns that only the details need.
 _DETAILS = ("plan", "phases", "before", "after", "figures", "from_spec")
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchSummary:
-    """A switch in a list. `strategy` is the chosen one, until then the one asked for."""
+    """A switch in a list. `strategy` is the chosen one; until then, the requested one."""
 
     id: int
     host_id: int
@@ -67,7 +67,7 @@ class SwitchSummary:
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds from the request to the end; None until then."""
+        """Return the seconds from the request to the end; None until then."""
         if self.ended_at is None:
             return None
         return round((self.ended_at - self.created_at).total_seconds(), 3)
@@ -91,7 +91,7 @@ class RecordedPhase:
 
 @dataclass(frozen=True, slots=True)
 class SwitchDetail(SwitchSummary):
-    """All that is recorded of a switch, and the memory that its host has."""
+    """A switch with all that is recorded, and the memory of its host."""
 
     digest: str
     previous_digest: str
@@ -119,12 +119,12 @@ class SwitchDetail(SwitchSummary):
 
     @property
     def can_cancel(self) -> bool:
-        """Return whether it is open, nobody has asked yet, and it is not restoring already."""
+        """Return whether it is open, not cancelled yet, and not restoring."""
         return self.is_open and not self.cancel_asked_by and not self.restoring
 
     @property
     def nothing_touched(self) -> bool:
-        """Return whether it ended before anything was changed on the host."""
+        """Return whether it ended before anything on the host was changed."""
         restored = any(phase.state is State.RESTORING for phase in self.phases)
         return self.ended and not self.degraded and not restored
 
@@ -135,7 +135,7 @@ class SwitchDetail(SwitchSummary):
 
     @property
     def expected_s(self) -> float | None:
-        """Seconds that the plan expected it to take."""
+        """Return the seconds that the plan expected it to take."""
         return (self.plan or {}).get("expected_s")
 
     def expected_phase_s(self, state: State) -> float | None:
@@ -144,14 +144,15 @@ class SwitchDetail(SwitchSummary):
 
     @property
     def expected_source(self) -> str:
-        """What the expected seconds of the load were measured on."""
+        """Return what the expected seconds of the load are based on."""
         return str(_expected(self.plan).get(State.LOADING.value, {}).get("source", ""))
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What a list is narrowed to; empty means any. `host`, `who` and `model` are exact; `host`
-    also finds the switches of removed hosts of that name."""
+    """The filters of a list; empty means any. `host`, `who` and `model` are exact; `host` also
+    finds switches of removed hosts of that name.
+    """
 
     host_id: int | None = None
     host: str = ""
@@ -213,7 +214,7 @@ def switches(
 def switch_page(
     filters: Filters, before: int | None = None, after: int | None = None
 ) -> SwitchPage:
-    """Return one page of switches, with what a page needs to filter them and to page on."""
+    """Return one page of switches, with the filter choices and the ids to page from."""
     matching = _matching(filters)
     rows = _page(matching, PAGE_SIZE, before, after)
     ids = [row.id for row in rows]
@@ -275,7 +276,7 @@ def _distinct(field: str) -> tuple[str, ...]:
 
 
 def _summary(row: SwitchEvent) -> dict[str, Any]:
-    """Return what the row of a switch does not hold under the same name."""
+    """Return the values that a switch's row does not hold under the same name."""
     return {
         "host": row.host.name,
         "host_removed": row.host.removed_at is not None,
@@ -319,7 +320,7 @@ def _phase(phase: Mapping[str, Any], plan: Mapping[str, Any] | None) -> Recorded
 
 
 def _expected(plan: Mapping[str, Any] | None) -> Mapping[str, Mapping[str, Any]]:
-    """Return what a plan expected of each phase: `seconds`, and the `source` of that number."""
+    """Return what a plan expected for each phase: `seconds`, and the `source` of that number."""
     return (plan or {}).get("expected") or {}
 
 

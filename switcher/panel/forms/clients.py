@@ -20,7 +20,7 @@ SPARE_ROWS = 2
 
 @dataclass(frozen=True, slots=True)
 class NameRow:
-    """A name and its profile as they were typed. `number` counts from 1."""
+    """A name and its profile as typed. `number` counts from 1."""
 
     number: int
     name: str
@@ -28,9 +28,9 @@ class NameRow:
 
 
 class ClientsForm:
-    """A policy and rows of names, as they were typed; a row without a name is left out.
+    """A policy and rows of names, as typed; rows without a name are ignored.
 
-    `records` decides what is valid. Only what rows alone can get wrong is checked here.
+    `records` decides what is valid. Only the rows themselves are checked here.
     """
 
     choices = POLICY_CHOICES
@@ -48,7 +48,7 @@ class ClientsForm:
 
     @classmethod
     def sent(cls, data: QueryDict, profiles: tuple[str, ...]) -> ClientsForm:
-        """Return the form as it was sent."""
+        """Return the form as submitted."""
         names = [name.strip() for name in data.getlist("name")]
         chosen = data.getlist("profile")[: len(names)]
         chosen += [""] * (len(names) - len(chosen))

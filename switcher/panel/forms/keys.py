@@ -12,7 +12,7 @@ from switcher.records.keys import NewKey
 
 
 class KeyForm(forms.Form):
-    """What a key may do. An empty field sets no limit."""
+    """A form for what a key may do. An empty field sets no limit."""
 
     name = forms.CharField(
         label="Name", max_length=60, help_text="Who or what uses it, for example chat-ui."
@@ -65,7 +65,7 @@ class KeyForm(forms.Form):
 
     @property
     def scopes(self) -> list[forms.BoundField]:
-        """Return the fields that narrow what the key may use."""
+        """Return the fields that restrict what the key may use."""
         return [self["hosts"], self["profiles"]]
 
     def to_new_key(self) -> NewKey:

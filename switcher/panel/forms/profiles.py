@@ -154,7 +154,7 @@ class WarmupFormSet(forms.BaseFormSet):  # type: ignore[type-arg]  # generic onl
         return [form.cleaned_data for form in self.forms if form.is_written]
 
     def with_another(self) -> WarmupFormSet:
-        """Return the same prompts, unchecked, followed by an empty one that has the focus."""
+        """Return the same prompts, unchecked, followed by an empty one with the focus."""
         fields = ("prompt", "num_predict")
         written = [{name: form[name].data for name in fields} for form in self.forms]
         formset = _unbound([*written, {}][:MAX_WARMUPS])
@@ -168,7 +168,7 @@ def warmups_of(warmups: Iterable[specs.WarmUp]) -> WarmupFormSet:
 
 
 def sent_warmups(data: QueryDict) -> WarmupFormSet:
-    """Return the formset as it was sent. A client may leave the prompts out."""
+    """Return the formset as submitted. A client may omit the prompts."""
     if "warmups-TOTAL_FORMS" not in data:
         return WarmupFormSet(
             {"warmups-TOTAL_FORMS": 0, "warmups-INITIAL_FORMS": 0}, prefix="warmups"

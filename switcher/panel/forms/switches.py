@@ -1,4 +1,4 @@
-"""The form that asks for a switch, and the filters of the list of switches."""
+"""The form that requests a switch, and the filters of the list of switches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from switcher.switching.service import SwitchRequest
 
 @dataclass(frozen=True, slots=True)
 class SwitchChoice:
-    """What is chosen in the switch form, unchecked: the service checks it, as for every client.
+    """The choices in the switch form, unchecked: the service checks them, as for every client.
 
     `model` is the name of a profile, or `=` followed by a model's name.
     """
@@ -44,7 +44,7 @@ class SwitchChoice:
         return replace(self, host=host, model=self.model or _default_model(board, host))
 
     def to_request(self) -> SwitchRequest:
-        """Return what the service is asked for."""
+        """Return the request to the service."""
         is_profile = not self.model.startswith("=")
         return SwitchRequest(
             model="" if is_profile else self.model.removeprefix("="),
@@ -61,8 +61,9 @@ def _default_host(board: Board) -> str:
 
 
 def _default_model(board: Board, host: str) -> str:
-    """Return the first model that is on the host's disk and not loaded: a switch to it changes
-    something."""
+    """Return the first installed model that is not loaded, so that a switch to it changes
+    something.
+    """
     row = next((h for h in board.hosts if h.name == host), None)
     choices = (*board.profiles, *board.models)
     other = [c for c in choices if row and c.model != row.model and c.model in row.on_disk]

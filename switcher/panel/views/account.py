@@ -19,7 +19,7 @@ from switcher.records import config
 
 
 class SignInForm(AuthenticationForm):
-    """Django's form with wording of ours."""
+    """Django's form with our wording."""
 
     error_messages = {
         "invalid_login": "This user name and password do not match.",

@@ -33,7 +33,7 @@ LIST = "audit-list"
 @require_safe
 @staff_only
 def entry_list(request: HttpRequest) -> HttpResponse:
-    """Show all entries that fit the address, newest first."""
+    """Show all entries that match the filters in the address, newest first."""
     return _list(request, {}, {"title": "Audit"})
 
 
@@ -50,7 +50,7 @@ def person(request: HttpRequest, name: str) -> HttpResponseBase:
 @require_safe
 @staff_only
 def host(request: HttpRequest, name: str) -> HttpResponseBase:
-    """Show what was done to one host, also after it was removed."""
+    """Show what was done to one host, even if it was removed since."""
     history = entries.history(Filters(host=name))
     if history is None:
         return not_found_page(request, f"There is no entry about {name}")
@@ -84,7 +84,7 @@ def _list(request: HttpRequest, fixed: dict[str, str], context: dict[str, Any]) 
 
 
 def _groups() -> list[tuple[str, list[str]]]:
-    """The groups and their kinds that the trail has; kinds without a group come last."""
+    """Return the trail's groups and kinds; kinds without a group come last."""
     found: dict[str, list[str]] = {group: [] for group in GROUPS}
     for kind in distinct_values("kind"):
         found.setdefault(group_of(kind), []).append(kind)

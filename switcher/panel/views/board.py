@@ -42,7 +42,7 @@ def board(request: HttpRequest) -> HttpResponse:
 @require_safe
 @staff_only
 def plan(request: HttpRequest) -> HttpResponseBase:
-    """Show the plan for what is chosen: as a fragment, or on the board."""
+    """Show the plan for the chosen switch: as a fragment, or on the board."""
     if "csrfmiddlewaretoken" in request.GET:
         # A form without script sends its token too. It must not stay in the address.
         query = request.GET.copy()
@@ -58,7 +58,7 @@ def plan(request: HttpRequest) -> HttpResponseBase:
 @require_POST
 @operators_only
 def switch(request: HttpRequest) -> HttpResponseBase:
-    """Run exactly the plan whose token is sent. If the host has changed, run nothing."""
+    """Run exactly the plan with the submitted token; nothing, if the host has changed."""
     choice = SwitchChoice.sent(request.POST)
     token = request.POST.get("plan", "")
     if not token:
@@ -86,7 +86,7 @@ def _show_board(
     preview: PlanPreview = NO_PLAN,
     status: int = 200,
 ) -> HttpResponse:
-    """Show the whole board or, before there is a host, what to do first."""
+    """Show the whole board or, if there is no host yet, what to do first."""
     now = system.now()
     facts = read_board(now, latest(), health.problems())
     if not facts.hosts:
@@ -118,7 +118,7 @@ def _plan_fragment(request: HttpRequest, preview: PlanPreview) -> HttpResponse:
 def _refuse(
     request: HttpRequest, choice: SwitchChoice, notice: Notice, status: int
 ) -> HttpResponseBase:
-    """Say why nothing was switched, above a new plan."""
+    """Show why nothing was switched, above a new plan."""
     preview = _preview(request, choice, notice)
     if not is_htmx(request):
         return _show_board(request, choice, preview=preview, status=status)

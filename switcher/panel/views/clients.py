@@ -26,7 +26,7 @@ DAYS = 7
 @require_http_methods(["GET", "HEAD", "POST"])
 @staff_only
 def clients(request: HttpRequest, name: str) -> HttpResponseBase:
-    """Show what a client gets by each name now, how to try it, and the form that changes it."""
+    """Show what clients now get for each name, how to try it, and the form that changes it."""
     page = clients_page(name, latest())
     if request.method == "POST":
         return _save(request, page)

@@ -24,7 +24,7 @@ VERIFIER = Path(switchboard_verify.__file__)
 @require_http_methods(["GET", "HEAD", "POST"])
 @staff_only
 def verify(request: HttpRequest) -> HttpResponseBase:
-    """Show the state of the proofs; a POST begins to verify the whole trail."""
+    """Show the state of the proofs; a POST starts verifying the whole trail."""
     if request.method != "POST":
         found = health.health()
         context = {"health": found, "trail": found.trail, "progress": verification.progress()}
@@ -69,7 +69,7 @@ def public_key(request: HttpRequest) -> HttpResponse:
 @require_safe
 @staff_only
 def verifier(request: HttpRequest) -> HttpResponse:
-    """Download the verifier: the file that this server itself uses."""
+    """Download the verifier, the same file that this server uses."""
     return _download(VERIFIER.read_bytes(), VERIFIER.name, "text/x-python; charset=utf-8")
 
 

@@ -117,7 +117,7 @@ def ghosts(request: HttpRequest, name: str) -> HttpResponseBase:
 @require_POST
 @operators_only
 def free(request: HttpRequest, name: str) -> HttpResponseBase:
-    """Unload a ghost through a model copy of it, and answer when it is gone."""
+    """Unload a ghost through a model copy, and respond when it is gone."""
     values = hosts.host(name)
     try:
         freed = service.free_ghost(name, request.POST.get("digest", ""), actor_of(request))
