@@ -14,8 +14,9 @@ MAX_TEXT = 500
 
 
 def raise_alarm(about: str, text: str, clock: Clock = system) -> bool:
-    """Append an alarm, the same text once a day, whichever process raises it. Return whether it was
-    appended."""
+    """Append an alarm, the same text at most once a day across all processes. Return whether it was
+    appended.
+    """
     text = text[:MAX_TEXT]
     with writing():
         raised_at = _raised_at(text)
@@ -37,7 +38,7 @@ def _raised_at(text: str) -> datetime | None:
 
 
 def describe_error(exc: Exception) -> str:
-    """Return what was raised in one line; for an error about a file, without its path."""
+    """Describe an error in one line; for an error about a file, without its path."""
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
     text = str(exc).encode("utf-8", "replace").decode().replace("\0", " ")

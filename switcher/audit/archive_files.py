@@ -1,5 +1,4 @@
-"""Read the archive files that old entries were moved to, and the entries across them and the
-database."""
+"""Reads archive files of old entries, and the whole trail across them and the database."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ CHUNK = 1000
 
 
 class NotAsSealed(Exception):
-    """An archive file can be read, but it is not the file that was sealed."""
+    """An archive file is readable, but is not the file that was sealed."""
 
 
 # -- The rows
@@ -59,8 +58,9 @@ def last_archived() -> int:
 
 
 def begins_after() -> int:
-    """Return the number after which the entries in the database begin. Below every number if
-    nothing was archived, so that a row that was inserted before the first entry is read as well."""
+    """Return the number after which the entries in the database begin. If nothing was archived it
+    is below every number, so that a row inserted before the first entry is read as well.
+    """
     return last_archived() or BEFORE_ALL
 
 
@@ -85,8 +85,9 @@ def rotations_before_end(file: ArchiveFile) -> list[Rotation]:
 
 
 def rotations(upto: int) -> Iterator[Rotation]:
-    """Yield the changes of key in the first `upto` entries, oldest first: what a part of the trail
-    that begins after them needs to be verified with the first key."""
+    """Yield the changes of key in the first `upto` entries, oldest first. They are needed to verify
+    the part of the trail after them with the first key.
+    """
     newest = newest_archive_file()
     if newest is not None:
         yield from rotations_before_end(newest)
@@ -136,12 +137,13 @@ def _entry(line: str) -> Row | None:
 
 def stored_after(after: int) -> Iterator[list[Row] | ArchiveFile]:
     """Yield the entries in the database above number `after`. If some are archived meanwhile, their
-    archive files come instead: skip what was read already."""
+    archive files come instead; the caller skips what it has read already.
+    """
     read = after
     while True:
         for rows in stored_rows(read):
             if rows[0][0] > max(0, read) + 1 and last_archived() > max(0, read):
-                break  # the first of them are being removed
+                break  # the first of them are just being removed
             yield rows
             read = max(read, rows[-1][0])
         newer = [file for file in archive_files() if file.last > max(0, read)]
@@ -152,7 +154,7 @@ def stored_after(after: int) -> Iterator[list[Row] | ArchiveFile]:
 
 
 def all_after(after: int) -> Iterator[list[Row]]:
-    """Yield the same with the entries of those files. Raises OSError, NotAsSealed."""
+    """Yield the same, with the entries of those files. Raises OSError, NotAsSealed."""
     read = after
     for part in stored_after(after):
         for rows in rows_of(part) if isinstance(part, ArchiveFile) else [part]:

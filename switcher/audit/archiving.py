@@ -1,9 +1,9 @@
-"""Move old entries to sealed archive files. Each step leaves a true state if the process dies:
+"""Moves old entries to sealed archive files. The state stays consistent whenever the process dies:
 
 1. the file is written under a temporary name, and flushed to the disk;
 2. it is verified there, with the verifier that an auditor has;
 3. it gets its name, if no file has it; a later attempt uses a file that no row is about;
-4. one transaction records it, from which on these entries count as archived;
+4. one transaction records it, and from then on these entries count as archived;
 5. the archived entries are removed from the database in steps; the next run continues that.
 """
 
@@ -51,18 +51,18 @@ from switcher.models import (
 
 log = logging.getLogger(__name__)
 
-# In one file: some 400 MB, written in some ten seconds.
+# In one file: some 400 MB, written in about ten seconds.
 MAX_ENTRIES = 500_000
 PROGRESS_LINES = 1000
 # Removed in one transaction; others write between two.
 REMOVE_ENTRIES = 2000
 
-# The schedule makes one file a day, and none of entries that the trail's own upkeep wrote: that a
-# file was made is an entry, which would be a reason to make the next.
+# The schedule makes one file a day, but not if only the trail's own upkeep wrote entries: making a
+# file appends an entry, which would be a reason to make the next file.
 SCHEDULE_INTERVAL = timedelta(days=1)
 UPKEEP_KINDS = (ARCHIVED, "audit.checked", "audit.alarm", "audit.seal-remade")
 
-# Any number that nothing else in this database locks by.
+# Any lock number that nothing else in this database uses.
 _ARCHIVE_LOCK = 0x5377_6172_6368
 
 OnProgress = Callable[[int, int], object]
@@ -81,8 +81,8 @@ class Busy(Conflict):
 def find_due(before: datetime, max_entries: int = MAX_ENTRIES) -> ArchiveFile | None:
     """Return the next file that could be made of entries from before a moment, unsaved.
 
-    It has `max_entries` at most if there are checkpoints as close as that: a file ends where a
-    checkpoint does, so that it proves itself. A switch that is open keeps its entries here.
+    It has at most `max_entries` if checkpoints are that close: a file ends at a checkpoint, so that
+    it proves itself. The entries of an open switch are not archived.
     """
     begin = last_archived()
     size = _last_movable(begin, before, max_entries)
@@ -122,7 +122,7 @@ def archive(
     if find_due(before, max_entries) is None and not _is_archived_left():
         return None
     with _alone():
-        remove_all_archived()  # what a process that died has left
+        remove_all_archived()  # leftovers of a process that died
         file = find_due(before, max_entries)
         if file is not None:
             _archive(file, actor, clock, on_progress)
@@ -135,7 +135,9 @@ def archive_on_schedule(
     clock: Clock = system,
     on_progress: OnProgress = lambda done, total: None,
 ) -> ArchiveFile | None:
-    """Archive what is worth a file, unless another process is at it. May be called often."""
+    """Archive entries if there are enough for a file, unless another process does. May be called
+    often.
+    """
     if not _is_archived_left() and not _is_worth_a_file(before, clock):
         return None
     try:
@@ -155,15 +157,16 @@ def _is_worth_a_file(before: datetime, clock: Clock) -> bool:
 
 
 def orphans() -> list[str]:
-    """Return the names of files that no row is about: of an attempt that was cut off, or from
-    before the database was restored."""
+    """Return the names of files without a row: of an interrupted attempt, or from before the
+    database was restored.
+    """
     known = {file.file_name for file in archive_files()}
     return sorted({path.name for path in archive_folder().glob("audit-*.jsonl")} - known)
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Archive alone on this folder and on this database. Raises Busy."""
+    """Lock this folder and this database for archiving. Raises Busy."""
     folder = archive_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600), "rb") as lock:
@@ -200,7 +203,7 @@ def _alone_on_postgresql() -> Iterator[None]:
 def _archive(file: ArchiveFile, actor: Actor, clock: Clock, on_progress: OnProgress) -> None:
     path = file.path
     if path.exists():
-        _verify(file, path, on_progress)  # of an attempt that was cut off here
+        _verify(file, path, on_progress)  # of an attempt that was interrupted here
     else:
         draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
@@ -219,7 +222,7 @@ def _archive(file: ArchiveFile, actor: Actor, clock: Clock, on_progress: OnProgr
 def _write(
     file: ArchiveFile, path: Path, actor: Actor, clock: Clock, on_progress: OnProgress
 ) -> None:
-    """Write the file, readable by its owner alone."""
+    """Write the file, readable only by its owner."""
     previous = newest_archive_file()
     export = Export(JSONL, Filters(), previous, file.last, actor.name, clock.now())
     done = 0
@@ -241,8 +244,9 @@ def _give_name(draft: Path, path: Path) -> None:
 
 
 def _verify(file: ArchiveFile, path: Path, on_progress: OnProgress) -> None:
-    """Verify the file by itself, as what is removed must be provable from it, and set what the
-    entries after it continue from. Raises NotArchived, OSError."""
+    """Verify the file by itself, as removed entries must be provable from it, and set what later
+    entries continue from. Raises NotArchived, OSError.
+    """
     reader, digest = ChainReader(key_files().root(), is_part=True), hashlib.sha256()
 
     def digested(lines: Iterable[bytes]) -> Iterator[str]:
@@ -277,11 +281,11 @@ def _verify(file: ArchiveFile, path: Path, on_progress: OnProgress) -> None:
 
 
 def record_archived(file: ArchiveFile, hosts: dict[str, Any], actor: Actor, clock: Clock) -> None:
-    """Record the file: from here on its entries count as archived. Raises Conflict, KeyUnusable,
+    """Record the file; from then on its entries count as archived. Raises Conflict, KeyUnusable,
     TrailBroken.
 
-    `hosts` is what was active on each host when the last of them was written. The entry holds it,
-    as the entries that say so leave the database.
+    `hosts` is what was active on each host at the time of the file's last entry. The new entry
+    repeats it, as the old entries that say so leave the database.
     """
     with writing():
         if last_archived() != file.first - 1:
@@ -306,8 +310,9 @@ def _is_archived_left() -> bool:
 
 
 def remove_all_archived() -> None:
-    """Remove archived entries from the database, and the addresses and browsers that nothing else
-    refers to: what is kept for long holds no personal data but names."""
+    """Remove archived entries from the database, and addresses and browsers that nothing else
+    refers to: archive files hold no personal data but names.
+    """
     while _remove_some():
         pass
 

@@ -1,4 +1,4 @@
-"""Deliver checkpoints to sinks: claimed by one process at a time, tried until they arrive."""
+"""Delivers checkpoints to sinks: claimed by one process at a time, retried until they arrive."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from switcher.models import CheckpointDelivery
 
 log = logging.getLogger(__name__)
 
-# Longer than any sink may take. If a process dies with a claim, others wait this long.
+# Longer than any sink may take. If a process dies holding a claim, others wait this long.
 CLAIM_S = 30.0
 MAX_RETRY_S = 60.0
 KEEP_DELIVERED = timedelta(days=30)
 
 
 class Deliverer:
-    """Delivers to one sink, the oldest checkpoint first."""
+    """A loop that delivers checkpoints to one sink, oldest first."""
 
     def __init__(self, sink: Sink, clock: Clock = system) -> None:
         self._sink = sink
@@ -29,7 +29,7 @@ class Deliverer:
         self._failures = 0  # in a row
 
     def tick(self) -> float | None:
-        """Deliver everything that is due. Returns the seconds until a retry, if one failed."""
+        """Deliver everything that is due. Return the seconds until a retry, if one failed."""
         while (delivery := claim(self._sink.name, self._clock)) is not None:
             try:
                 send(self._sink, delivery.checkpoint.note)
@@ -55,7 +55,7 @@ class Deliverer:
 
 
 def claim(sink: str, clock: Clock = system) -> CheckpointDelivery | None:
-    """Claim the oldest delivery that is due for this sink and that no other process has."""
+    """Claim the oldest due delivery for this sink that no other process has claimed."""
     now = clock.now()
     pending = CheckpointDelivery.objects.filter(sink=sink, delivered_at=None)
     due = pending.filter(next_at__lte=now).select_related("checkpoint").order_by("pk")

@@ -1,4 +1,4 @@
-"""Entries of the trail for its pages: lists, one entry in full, the history of a person or host."""
+"""Entries of the trail for its pages: lists, details, the history of a person or host."""
 
 from __future__ import annotations
 
@@ -60,19 +60,20 @@ class Entry:
 
     @property
     def can_be_reviewed(self) -> bool:
-        """A mark of review needs no review of its own."""
+        """Return whether it can be reviewed: marks of review need no review themselves."""
         return self.kind != REVIEWED
 
     @property
     def not_reviewed_by(self) -> tuple[str, ...]:
-        """Who may not or need not review it: the actor, and those who have."""
+        """Return who may not or need not review it: the actor, and those who already have."""
         return (self.actor, *(mark.by for mark in self.reviews))
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """At most PAGE entries, newest first. `older` and `newer` are numbers to page from, or None.
-    `unreviewed` is how many entries fit a filter for those, in words, or empty."""
+    `unreviewed` is how many unreviewed entries match, in words, or empty.
+    """
 
     rows: tuple[Entry, ...]
     newest: int
@@ -109,7 +110,7 @@ def _up_to_max(count: int) -> str:
 
 
 def entries(seqs: Sequence[int]) -> tuple[Entry, ...]:
-    """Return these entries in this order, with three queries."""
+    """Return these entries in this order, in three queries."""
     rows = AuditEntry.objects.select_related("origin").in_bulk(list(seqs))
     bodies = dict(LedgerRow.objects.filter(pk__in=seqs).values_list("seq", "body"))
     reviews = _reviews(seqs)
@@ -166,8 +167,9 @@ def _entry(row: AuditEntry, body: dict[str, Any], reviews: tuple[ReviewMark, ...
 
 @dataclass(frozen=True, slots=True)
 class RequestOrigin:
-    """From where somebody acted. `attested` says whether the body has the hash of what is stored;
-    None if nothing is stored."""
+    """The origin of an action. `attested` says whether the body has the hash of what is stored;
+    None if nothing is stored.
+    """
 
     source: str
     ip: str
@@ -178,11 +180,11 @@ class RequestOrigin:
 
 @dataclass(frozen=True, slots=True)
 class EntryDetail:
-    """Everything that is shown of one entry. `no_proof` says why `proof` is None."""
+    """The details of an entry. `no_proof` says why `proof` is None."""
 
     entry: Entry
     body: str
-    indented: str  # the body for people; empty if it is not a body
+    indented: str  # the formatted body; empty if it is not valid
     prev: str
     hash: str
     hash_fits: bool
@@ -195,7 +197,7 @@ class EntryDetail:
 
 
 def detail(seq: int) -> EntryDetail | None:
-    """Return one entry in full; None if the database has none of this number."""
+    """Return one entry in full; None if the database has no such entry."""
     if seq > MAX_SEQ:
         return None
     found = entries([seq])
@@ -238,7 +240,7 @@ _LABELS = {
 
 
 def _altered(seq: int, body: str) -> tuple[str, ...]:
-    """The columns of the index that differ from the body, which alone is evidence."""
+    """Return the columns of the index that differ from the body, which alone is evidence."""
     row, expected = AuditEntry.objects.get(pk=seq), index_row(body)
     if expected is None:
         return tuple(_LABELS.values())
@@ -266,7 +268,9 @@ def _origin(seq: int, body: dict[str, Any]) -> RequestOrigin:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A person or a host at a glance. `count` stops at MAX_COUNTED; there may be `more`."""
+    """A summary of the history of a person or a host. `count` stops at MAX_COUNTED; there may be
+    `more`.
+    """
 
     first: datetime
     last: datetime
@@ -276,7 +280,7 @@ class History:
 
 
 def history(filters: Filters) -> History | None:
-    """Return the history of whom or what the filter names; None if the trail has no entry."""
+    """Return the history of the person or host in the filter; None if the trail has no entry."""
     rows = matching(filters)
     oldest, newest = rows.order_by("seq").first(), rows.order_by("-seq").first()
     if oldest is None or newest is None:

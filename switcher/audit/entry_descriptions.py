@@ -1,4 +1,4 @@
-"""Describe what an entry of the trail records, in one sentence. The page shows the actor itself."""
+"""Describes what an entry of the trail records, in one sentence without the actor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WARNINGS = (".failed", ".refused", ".locked-out", ".lost", "drift.seen", "drift
 
 
 def describe(kind: str, host: str, facts: Facts) -> str:
-    """Return what happened. A kind that is not known here is described by its name."""
+    """Return what happened. An unknown kind is described by its name."""
     area, _, state = kind.partition(".")
     if kind in _TEXTS:
         text = _TEXTS[kind].format(host=host, model=short_model(facts.get("model") or "a model"))
@@ -127,7 +127,9 @@ def _subject(kind: str, host: str, facts: Facts) -> str:
 
 
 def _list_changes(facts: Facts) -> str:
-    """What was added to and removed from a list, if nothing else changed: `groups + auditors`."""
+    """Return what was added to or removed from a list, if nothing else changed: `groups +
+    auditors`.
+    """
     before, after = facts.get("before"), facts.get("after")
     if not isinstance(before, dict) or not isinstance(after, dict) or len(after) != 1:
         return ""
@@ -189,7 +191,7 @@ def _default(kind: str, host: str, facts: Facts) -> str:
 
 
 def _drift(kind: str, host: str, facts: Facts) -> str:
-    """In the words of the watcher, which may name the host or not."""
+    """Describe drift in the watcher's words, which may or may not name the host."""
     text = str(facts.get("text") or f"drift: {facts.get('drift') or 'unknown'}")
     return text if host in text else f"On {host}: {text}"
 
@@ -216,7 +218,7 @@ def _locked_out(kind: str, host: str, facts: Facts) -> str:
         "address": "from this address",
         "name": "with this name",
     }.get(str(facts.get("locked")), "here")
-    # Of 2026-11-24T14:32:07.000000Z the list shows the day already.
+    # The list already shows the day of 2026-11-24T14:32:07.000000Z.
     until = f"{str(facts.get('until'))[11:16]} UTC"
     return f"Too many sign-ins failed: signing in {locked} is locked until {until}"
 

@@ -1,4 +1,4 @@
-"""Erase a person's addresses and browsers; what they did stays."""
+"""Erases a person's addresses and browsers; their actions stay recorded."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ WAITS = (
     "The database's file still has them, because somebody is reading older rows. The server tries "
     "again every few seconds until they are gone."
 )
-# The person waits for this, and so does everything that writes.
+# The user waits for this, and so do all writers.
 EMPTY_LOG_TIMEOUT_MS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What is held about a person. `origins` counts rows with an address and a browser."""
+    """A count of what is held about a person. `origins` counts rows with an address and a
+    browser.
+    """
 
     entries: int
     switches: int
@@ -36,8 +38,9 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """How many addresses and browsers were erased, and whether the database's files hold no byte of
-    them any more. They do as long as somebody reads older rows."""
+    """A count of the erased addresses and browsers, and whether they are gone from the database's
+    files too. They are not as long as somebody reads older rows.
+    """
 
     origins: int
     gone: bool
@@ -46,7 +49,7 @@ class Erased:
 def held_of(name: str) -> Held:
     """Return what the database holds about a person, by account name."""
     if "\0" in name:
-        return Held(0, 0, 0)  # No database holds it, and PostgreSQL refuses to look.
+        return Held(0, 0, 0)  # No database can hold such text, and PostgreSQL rejects the query.
     return Held(
         AuditEntry.objects.filter(actor=name).count(),
         SwitchEvent.objects.filter(actor=name).count(),
@@ -55,11 +58,11 @@ def held_of(name: str) -> Held:
 
 
 def erase(name: str, actor: Actor, reason: str = "", clock: Clock = system) -> Erased:
-    """Erase the addresses and browsers that a person acted from, and the salts that hide them in
+    """Erase the addresses and browsers that a person acted from, and the salts of their hashes in
     the entries: without its salt, a hash cannot be traced back.
 
     No entry changes, so the chain still verifies. Raises BadRequest if nobody of this name acted,
-    or if all of it was archived: the addresses left with the entries.
+    or if all entries were archived, which removes the addresses.
     """
     if "\0" in reason:
         raise BadRequest("A reason is plain text.", "reason")
@@ -88,15 +91,16 @@ def _origins(name: str) -> QuerySet[Origin]:
 
 
 def _overwrite_freed_pages() -> None:
-    """SQLite otherwise leaves what was deleted in its pages until they are used again."""
+    """Overwrite deleted data, which SQLite otherwise leaves in its pages until they are reused."""
     if connection.vendor == "sqlite":
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA secure_delete = ON")
 
 
 def forget_older_versions(timeout_ms: int = 0) -> bool:
-    """Remove older versions of rows: SQLite keeps them in its log, PostgreSQL in its table. Return
-    False if somebody still reads them, or in a transaction, where neither can be done."""
+    """Remove older versions of rows, which SQLite keeps in its log and PostgreSQL in its table.
+    Return False if somebody still reads them, or inside a transaction, where this is impossible.
+    """
     if connection.in_atomic_block:
         return False
     return _empty_log(timeout_ms) if connection.vendor == "sqlite" else _vacuum()
@@ -105,7 +109,7 @@ def forget_older_versions(timeout_ms: int = 0) -> bool:
 def _vacuum() -> bool:
     with connection.cursor() as cursor:
         cursor.execute("VACUUM switcher_origin")
-        # Rows that a snapshot still sees, or whose page was in use, stay and are counted.
+        # Rows that a snapshot still sees, or whose page was in use, remain and are counted.
         cursor.execute(
             "SELECT n_dead_tup FROM pg_stat_user_tables "
             "WHERE relid = to_regclass('switcher_origin')"

@@ -4,7 +4,7 @@ An export is read and written in chunks, in the order of the entries and in cons
 export of everything is a chain that the verifier checks as a whole. A selection is no chain: each
 of its entries carries a proof that it is in the checkpoint at the head of the file.
 
-That an export begins is an entry of the trail, and how it ended is another.
+The beginning and the end of each export are entries of the trail.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ JSONL, CSV = "jsonl", "csv"
 FORMS = {JSONL: "application/x-ndjson", CSV: "text/csv; charset=utf-8"}
 
 CHUNK_ENTRIES = 1000
-FIRST_CHUNK_ENTRIES = 100  # the client sees early that something comes
+FIRST_CHUNK_ENTRIES = 100  # the client soon sees that the export has begun
 CHUNK_BYTES = 256 * 1024
 
 HEAD = (
@@ -72,8 +72,9 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\0")
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What is exported: the entries up to number `last` that are not in an archive file. `archived`
-    is the newest archive file at the beginning."""
+    """An export of the entries up to number `last` that are not in an archive file. `archived` is
+    the newest archive file at the beginning.
+    """
 
     form: str
     filters: Filters
@@ -115,8 +116,9 @@ class RecordedExport:
         return FORMS[self.form]
 
     def end(self, entries: int, whole: bool) -> None:
-        """Append how it ended. `entries` were read; if it is not `whole`, it was cut off, and how
-        many of them arrived is not known."""
+        """Append an entry about the end. `entries` were read; if not `whole`, it was cut off, and
+        how many of them arrived is not known.
+        """
         with writing():
             append(
                 EXPORTED,
@@ -131,9 +133,9 @@ class RecordedExport:
 
 
 def begin(form: str, filters: Filters, actor: Actor, clock: Clock = system) -> RecordedExport:
-    """Begin an export of what a filter lets through. Raises BadRequest.
+    """Begin an export of the entries that match a filter. Raises BadRequest.
 
-    What there is is signed first, so that the export ends where a checkpoint does.
+    Existing entries are signed first, so that the export ends at a checkpoint.
     """
     if form not in FORMS:
         raise BadRequest(f"A format is one of {', '.join(FORMS)}.", "format")
@@ -142,7 +144,7 @@ def begin(form: str, filters: Filters, actor: Actor, clock: Clock = system) -> R
         checkpoints.sign(clock)
         subtrees.keep()
     except (TrailBroken, KeyUnusable) as exc:
-        # The evidence is exported as it stands; the verifier says what is wrong with it.
+        # The evidence is exported as it is; the verifier says what is wrong with it.
         log.error("exported without a new checkpoint: %s", exc.text, extra={"action": exc.code})
     signed = newest_checkpoint()
     last = signed.size if signed is not None and signed.size >= began else newest_seq()
@@ -181,7 +183,7 @@ async def stream(export: RecordedExport) -> AsyncIterator[bytes]:
             entries += chunk.entries
         whole = True
     finally:
-        # If the client has left, this request is being cancelled, and the end is recorded still.
+        # If the client has disconnected, this request is being cancelled; still record the end.
         await asyncio.shield(in_thread(export.end, entries, whole))
 
 
@@ -238,7 +240,7 @@ def _chain(export: Export) -> Iterator[Chunk]:
 
 
 def _selection(export: Export) -> Iterator[Chunk]:
-    """Yield what the filter lets through, each entry with its proof."""
+    """Yield the entries that match the filter, each with its proof."""
     checkpoint = newest_checkpoint(export.last)
     head = [_head(export)]
     if checkpoint is not None:
@@ -296,8 +298,9 @@ def _stored(export: Export) -> Iterator[list[Row]]:
 
 
 def _selected(export: Export) -> Iterator[list[Row]]:
-    """Yield what the filter lets through. Raises Conflict if entries were archived meanwhile: the
-    selection would lack some without saying so."""
+    """Yield the entries that match the filter. Raises Conflict if entries were archived meanwhile,
+    as the selection would silently lack some.
+    """
     after, wanted = max(0, export.after), FIRST_CHUNK_ENTRIES
     while True:
         fitting = matching(export.filters, after, export.last + 1).order_by("seq")
@@ -316,8 +319,9 @@ def _selected(export: Export) -> Iterator[list[Row]]:
 
 
 def _csv(export: Export) -> Iterator[Chunk]:
-    """Yield rows for people and their spreadsheets, without addresses and browsers: what has left
-    the server can no longer be erased."""
+    """Yield rows for spreadsheets, without addresses and browsers, which could not be erased
+    outside of the server.
+    """
     yield Chunk(_csv_text([HEAD]), 0)
     for rows in _selected(export) if export.filters.active else _stored(export):
         yield Chunk(_csv_text([_cells(row) for row in rows]), len(rows))
@@ -354,5 +358,5 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def safe_cell(text: str) -> str:
-    """Return the text so that no spreadsheet reads it as a formula."""
+    """Return the text, escaped so that no spreadsheet reads it as a formula."""
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text

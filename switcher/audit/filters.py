@@ -1,4 +1,4 @@
-"""The filters of the audit trail, as pages, the API and the command read them."""
+"""The filters of the audit trail, shared by pages, API and command."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ MAX_TEXT = 200
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What to look for; an empty filter fits everything.
+    """A filter of entries; an empty one matches everything.
 
     `kind` is a kind or a group of kinds. Every word of `text` has to be in the reason. `since` and
-    `until` are aware and belong to the range.
+    `until` are aware and inclusive.
     """
 
     host: str = ""
@@ -47,7 +47,7 @@ class Filters:
         return self != Filters()
 
     def to_dict(self) -> dict[str, str]:
-        """Return the filters that are set as text, for an entry, an export's head or an address."""
+        """Return the set filters as text, for an entry, an export's head or an address."""
         found = {}
         for name in NAMES:
             value = getattr(self, name)
@@ -102,21 +102,23 @@ def read_time(text: str, field: str = "at", end: bool = False) -> datetime:
         at = read_moment(text)
         if not end or at.microsecond:
             return at
-        return at + (_period(text) - timedelta(microseconds=1))  # in this order: it fits into 9999
+        return at + (
+            _period(text) - timedelta(microseconds=1)
+        )  # in this order: within the year 9999
     except (ValueError, OverflowError) as exc:
         example = "2026-11-24 or 2026-11-24T14:05"
         raise BadRequest(f"Write a time as {example}, in UTC.", field) from exc
 
 
-# The time of day after the date, in any of the forms of ISO 8601: hour, minute, second.
+# The time of day after the date, in any ISO 8601 form: hour, minute, second.
 _TIME = re.compile(r"[^\dW-](\d\d)(:?\d\d)?(:?\d\d)?")
 
 
 def _period(text: str) -> timedelta:
-    """The length of the day, hour, minute or second that a text names. Raises ValueError."""
+    """Return the length of the day, hour, minute or second that a text names. Raises ValueError."""
     named = _TIME.search(text)
     if named is None:
-        date.fromisoformat(text)  # a day, and nothing else
+        date.fromisoformat(text)  # a day only
         return timedelta(days=1)
     if named[2] is None:
         return timedelta(hours=1)

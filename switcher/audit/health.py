@@ -19,19 +19,19 @@ _problems: tuple[str, ...] = ()
 
 
 def problems() -> tuple[str, ...]:
-    """Return what was wrong when this process last looked, in sentences, without a query."""
+    """Return the problems that this process last found, in sentences, without a query."""
     return _problems
 
 
 def forget() -> None:
-    """Drop what was found, for a new start in the same process."""
+    """Forget the problems, for a new start in the same process."""
     global _problems
     _problems = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What anybody may know about the trail."""
+    """The health of the trail, without secrets."""
 
     trail: TrailStatus
     key: str  # why the signing key cannot be used; empty if it can
@@ -84,7 +84,7 @@ def _age_s(at: datetime | None, now: datetime) -> float | None:
 
 
 def health(clock: Clock = system) -> Health:
-    """Look now, and keep the problems for the pages of this process."""
+    """Check the trail now, and keep the problems for the pages of this process."""
     try:
         triggers = tuple(immutability_triggers.differing())
         found = Health(trail_status(clock.now()), key_problem(), triggers)

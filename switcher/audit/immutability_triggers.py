@@ -1,9 +1,9 @@
 """Triggers by which the database itself refuses to change the past.
 
 An ended switch is never changed or deleted, and neither is an audit entry until it was moved to an
-archive file. The triggers are dropped before tables are migrated and made after every migrate, not
-by one migration: on SQLite a migration that rebuilds a table silently drops the table's triggers,
-and fails if the trigger of another table reads it.
+archive file. The triggers are dropped before tables are migrated and created after every migrate,
+not by one migration: on SQLite a migration that rebuilds a table silently drops the table's
+triggers, and fails if the trigger of another table reads it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from switcher.domain.states import ENDED
 from switcher.models.trail import columns_of
 
 _SWITCH, _ENTRY, _SEGMENT = "switcher_switchevent", "switcher_ledgerrow", "switcher_segment"
-# The columns that the triggers read. A table of an older version may lack some.
+# The columns that the triggers read. Tables of older versions may lack some.
 _COLUMNS = {
     _SWITCH: {"id", "state", "actor", "idempotency_key"},
     _ENTRY: {"seq", "body", "prev", "hash"},
@@ -128,8 +128,9 @@ POSTGRES = {
 
 
 def make_triggers(using: str = "default", **_: Any) -> None:
-    """Make the triggers, in place of those of an older version. Safe to call at any time; connected
-    to post_migrate. Does nothing if the tables are not those of this version."""
+    """Create the triggers, replacing those of an older version. Safe to call at any time; connected
+    to post_migrate. Does nothing if the tables are not those of this version.
+    """
     connection = connections[using]
     with connection.cursor() as cursor:
         if any(not columns <= columns_of(cursor, table) for table, columns in _COLUMNS.items()):
@@ -152,10 +153,10 @@ def make_triggers(using: str = "default", **_: Any) -> None:
 
 
 def remake(using: str = "default") -> list[str]:
-    """Make the triggers again, and return which were missing or altered.
+    """Recreate the triggers, and return which were missing or altered.
 
-    What should be there is what making them leaves behind, so nothing has to know how a database
-    stores a trigger.
+    The expected triggers are those that exist after creating them, so no code needs to know how a
+    database stores a trigger.
     """
     with transaction.atomic(using):
         before = stored(using)
@@ -180,7 +181,7 @@ _expected: dict[str, dict[str, str]] = {}
 _STORED_SQLITE = (
     "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN (%s, %s, %s)"
 )
-# Whether a trigger is enabled is part of it, and so is the text of the function that it calls.
+# This includes whether a trigger is enabled, and the text of the function that it calls.
 _STORED_POSTGRES = (
     "SELECT t.tgname, pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::text || ' ' || p.prosrc "
     "FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid "

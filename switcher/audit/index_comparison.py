@@ -1,6 +1,6 @@
-"""Compare the search index and the marks of review with the entries that they are made from.
+"""Compares the search index and the marks of review with the entries that they are derived from.
 
-They prove nothing, but whoever reads only the pages sees only them.
+They prove nothing, but they are all that readers of the pages see.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ MAX_NAMED = 10
 
 
 class IndexComparison:
-    """Count the entries whose index row or mark of review differs: `add` every entry above number
-    `after` in order, then ask for the `result`."""
+    """A comparison that counts the entries whose index row or mark of review differs: `add` every
+    entry above number `after` in order, then get the `result`.
+    """
 
     def __init__(self, using: str, after: int) -> None:
         self._rows = AuditEntry.objects.using(using)
@@ -33,13 +34,13 @@ class IndexComparison:
         self._first: list[int] = []
 
     def add(self, rows: list[Row]) -> None:
-        """Compare what lies between the last entry that was added and the last of these."""
+        """Compare the rows from the last added entry up to the last of these."""
         upto = max(row[0] for row in rows)
         stored = self._stored(upto)
         differing = [seq for seq, body, _, _ in rows if not _is_same(stored.pop(seq, None), body)]
         differing += stored  # rows without an entry
         differing += [mark.seq for mark in self._marks.add(rows)]
-        # Entries that were moved to an archive file meanwhile have taken their rows with them.
+        # The rows of entries that were archived meanwhile are gone, too.
         archived = begins_after() if differing else 0
         for seq in differing:
             if seq > archived:
@@ -47,7 +48,7 @@ class IndexComparison:
         self._last = upto
 
     def _stored(self, upto: int) -> dict[int, dict[str, Any]]:
-        """The rows between the last entry and `upto`, without those that cannot be read."""
+        """Return the rows between the last entry and `upto`, without unreadable ones."""
         rows = self._rows.filter(seq__gt=self._last, seq__lte=upto).values(*COLUMNS, *ORIGIN)
         try:
             return {row["seq"]: row for row in rows}

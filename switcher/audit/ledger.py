@@ -1,12 +1,12 @@
-"""Append entries to the audit trail, in the transaction of the change that they record.
+"""Appends entries to the audit trail, in the transaction of the change that they record.
 
 The body of an entry, all of which is hashed:
     {"actor", "at", "facts": {…}, "from": {"ip", "agent"}, "host", "kind", "reason", "seq",
      "source", "switch", "v": 2}
 Only `facts` may be nested, so that a verifier finds `at` and `seq` without parsing JSON.
 
-Entries of version 1 have the same members. They were written by a serialiser that sorted keys by
-code point, where RFC 8785 sorts them by UTF-16 code unit.
+Entries of version 1 have the same members. Their serialiser sorted keys by code point, while RFC
+8785 sorts them by UTF-16 code unit.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ from switcher.models import AuditEntry, LedgerRow, Origin, SwitchEvent
 changed = Signal()
 
 VERSION = 2
-# Any number that nothing else in this database locks by.
+# Any lock number that nothing else in this database uses.
 _HEAD_LOCK = 0x5377_6974_6368
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts, and from where. `source` is page, api, command, admin, gateway, watcher or
-    server."""
+    """The person or part that acts, and where from. `source` is page, api, command, admin, gateway,
+    watcher or server.
+    """
 
     name: str
     source: str
@@ -59,8 +60,8 @@ def writing() -> Iterator[None]:
     """Open a transaction that appends to the trail. It takes the lock on the head before any other
     lock: two transactions that take locks in different orders would deadlock.
 
-    On SQLite an IMMEDIATE transaction is alone in writing. On PostgreSQL it takes an advisory lock,
-    after which it reads what the transaction before has committed.
+    On SQLite an IMMEDIATE transaction is the only writer. On PostgreSQL it takes an advisory lock,
+    after which it sees what the previous transaction committed.
     """
     with transaction.atomic():
         if connection.vendor == "postgresql":
@@ -86,10 +87,10 @@ def append(
 ) -> AuditEntry:
     """Append one entry. Only inside `writing()`, with the change that it records.
 
-    `origin` is the row of a person's address and browser, if it exists; otherwise one is made from
-    the actor.
+    `origin` is the row of a person's address and browser, if it exists; otherwise one is created
+    from the actor.
     """
-    assert _writing.get(), "an entry is written in the transaction of its change"
+    assert _writing.get(), "an entry must be written in the transaction of its change"
     origin = origin or origin_of(actor)
     seq, prev = _head()
     at = clock.now()
@@ -132,7 +133,7 @@ def _head() -> tuple[int, bytes]:
 
 
 def stamp(at: datetime) -> str:
-    """Return a time in UTC as 27 characters, which sort by time."""
+    """Return a time in UTC as 27 characters that sort by time."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -172,7 +173,7 @@ def _text(value: Any) -> str:
 
 
 def origin_of(actor: Actor) -> Origin | None:
-    """Make the row with an actor's address and browser; None if neither is known."""
+    """Create the row with an actor's address and browser; return None if neither is known."""
     if not actor.ip and not actor.agent:
         return None
     salt = secrets.token_bytes(16)
@@ -180,6 +181,7 @@ def origin_of(actor: Actor) -> Origin | None:
 
 
 def hidden(origin: Origin | None) -> dict[str, str]:
-    """Return what a body holds of an address and a browser: SHA-256(salt || value). It attests the
-    row, and reveals nothing once the row is erased."""
+    """Return the form of an address and a browser in a body: SHA-256(salt || value). It attests the
+    row, and reveals nothing once the row is erased.
+    """
     return {} if origin is None else salted(origin.ip, origin.agent, bytes(origin.salt))

@@ -1,4 +1,4 @@
-"""Read the ledger as it is stored, and say what its index should hold of an entry."""
+"""Reads the ledger as it is stored, and derives the index row of an entry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from switcher.domain.states import ENDED
 from switcher.models import AuditEntry, Checkpoint, LedgerRow
 
 CHUNK = 1000
-# Below and above every number that an entry can have. SQLite sorts text above all numbers, so
+# Below and above all possible entry numbers. SQLite sorts text above all numbers, so
 # `seq < MAX_SEQ` also leaves out rows whose number was overwritten with text.
 BEFORE_ALL = -(2**63)
 MAX_SEQ = 2**62
@@ -51,8 +51,9 @@ def stored_rows(after: int = BEFORE_ALL, using: str = "default") -> Iterator[lis
 
 
 def _with_types(rows: list[Any]) -> list[Row]:
-    """Rows of SQLite with their types: a number that is not one is 0, and bytes that are not UTF-8
-    become text that no entry has."""
+    """Convert SQLite's rows to the expected types: an invalid number becomes 0, and invalid UTF-8
+    becomes text that no entry has.
+    """
     return [
         (
             seq if type(seq) is int else 0,
@@ -79,8 +80,8 @@ def newest_seq(using: str = "default") -> int:
 
 
 def newest_entry(*kinds: str, **columns: str) -> tuple[int, str] | None:
-    """Return number and body of the newest entry of these kinds and column values. The body is
-    empty where the ledger has no such entry.
+    """Return number and body of the newest entry with these kinds and column values. The body is
+    empty if the ledger lacks the entry.
 
     Index and body come in one query: entries can be moved to an archive file at any time.
     """
@@ -99,7 +100,7 @@ def body_of(seq: int) -> str:
 
 
 def read_body(body: str) -> dict[str, Any]:
-    """Return what a body says; empty if it is not one."""
+    """Parse a body; return an empty dict if it is not valid."""
     try:
         recorded = json.loads(body)
     except ValueError:
@@ -108,7 +109,7 @@ def read_body(body: str) -> dict[str, Any]:
 
 
 def facts_of(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts of a body that was read."""
+    """Return the facts of a parsed body."""
     facts = body.get("facts")
     return facts if isinstance(facts, dict) else {}
 
@@ -117,7 +118,7 @@ def facts_of(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def newest_checkpoint(upto: int = MAX_SEQ - 1) -> Checkpoint | None:
-    """Return the checkpoint over the most entries, but at most `upto`; of several, the newest."""
+    """Return the checkpoint over the most entries, at most `upto`; of several, the newest."""
     return Checkpoint.objects.filter(size__lte=upto).order_by("-size", "-id").first()
 
 
@@ -154,7 +155,7 @@ def derived_columns(kind: str, reason: str, facts: dict[str, Any]) -> dict[str, 
 
 
 def index_row(body: str) -> dict[str, Any] | None:
-    """Return the columns of the index that a body leads to; None if it is not an entry's body."""
+    """Return the index row of a body; None if it is not an entry's body."""
     try:
         recorded = json.loads(body)
         return {
@@ -171,6 +172,6 @@ def index_row(body: str) -> dict[str, Any] | None:
 
 
 def salted(ip: str | None, agent: str, salt: bytes) -> dict[str, str]:
-    """Return the salted hashes that a body holds of an address and a browser."""
+    """Return the salted hashes of an address and a browser, as in a body."""
     values = {"ip": str(ip or ""), "agent": agent}
     return {k: hashlib.sha256(salt + v.encode()).hexdigest() for k, v in values.items() if v}

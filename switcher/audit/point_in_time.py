@@ -21,7 +21,7 @@ from switcher.models import AuditEntry
 
 ACTIVATED, ADDED, REMOVED = "host.activated", "host.added", "host.removed"
 # How many of a host's entries after its last activation are searched for later switches, and how
-# many ends of switches among them are shown.
+# many of the ended switches among them are shown.
 MAX_SEARCHED = 200
 MAX_ENDS = 5
 
@@ -29,27 +29,27 @@ _ENDED = {f"switch.{state.value}" for state in ENDED}
 _OPEN = {f"switch.{state.value}": state for state in OPEN}
 _DONE = f"switch.{State.ACTIVE.value}"
 
-# Only with the value in the SQL does SQLite use the index of activations.
+# SQLite uses the index of activations only if the value is written in the SQL.
 _IS_ACTIVATION = RawSQL(f"kind = '{ACTIVATED}'", (), output_field=BooleanField())
 
 
 @dataclass(frozen=True, slots=True)
 class HostAt:
-    """A host at a moment, and the entries that prove it."""
+    """The state of a host at a moment, and the entries that prove it."""
 
     host: str
     model: str = ""
     since: datetime | None = None
     removed_at: datetime | None = None
     trouble: str = ""  # why the model may not have answered
-    under_way: str = ""  # a switch that ran at that moment
+    under_way: str = ""  # a switch that was running at that moment
     tried: str = ""  # a later switch that ended without success
     proofs: tuple[Entry, ...] = ()
-    added: bool = False  # whether the stored entries begin with how it was added
+    added: bool = False  # whether the stored entries include its addition
 
 
 def hosts_at(moment: datetime) -> tuple[HostAt, ...]:
-    """Return every host that the trail knew by then, removed ones included, by name.
+    """Return every host that the trail knew at that time, including removed ones, by name.
 
     Only for a moment whose entries are in the database: for an earlier one, `archive_file_at` names
     the file.
@@ -72,7 +72,7 @@ def recorded_hosts(moment: datetime) -> dict[str, Any]:
 
 
 def _archived_hosts() -> dict[str, HostAt]:
-    """Each host as it was when the stored entries begin."""
+    """Return each host as of the beginning of the stored entries."""
     archive = newest_archive_file()
     proofs = entries([archive.entry]) if archive is not None else ()
     if not proofs:
@@ -98,12 +98,14 @@ def _time(recorded: object) -> datetime | None:
 
 
 def _combine(archived: HostAt | None, stored: HostAt | None) -> HostAt:
-    """What the stored entries say, or before their first activation, what was recorded."""
+    """Return the state from the stored entries or, before their first activation, from the archive
+    entry.
+    """
     if archived is None or stored is None:
         return cast(HostAt, stored or archived)
     if stored.since is not None or stored.added:
         return stored
-    switched = bool(stored.proofs)  # they have steps of a switch, or the removal
+    switched = bool(stored.proofs)  # they hold steps of a switch, or the removal
     return replace(
         stored,
         model=archived.model,
@@ -142,17 +144,18 @@ def _stored_hosts(moment: datetime) -> dict[str, HostAt]:
 
 
 def _landmarks(rows: QuerySet[AuditEntry]) -> dict[str, tuple[int, str]]:
-    """Number and kind of the entry with which each host was last added or removed: few entries."""
+    """Return number and kind of the entry by which each host was last added or removed."""
     found = dict[str, tuple[int, str]]()
-    for kind in (ADDED, REMOVED):  # one by one, so that each database takes the index of kinds
+    for kind in (ADDED, REMOVED):  # one by one, so that each database uses the index of kinds
         for host, seq in rows.filter(kind=kind).values_list("host", "seq"):
             found[host] = max(found.get(host, (0, "")), (seq, kind))
     return found
 
 
 def _relevant(rows: QuerySet[AuditEntry], landmark: int, kind: str) -> list[int]:
-    """The numbers of a host's entries that say how it was. Entries from before it was last added
-    are about another host of the same name."""
+    """Return the numbers of a host's relevant entries. Entries from before it was last added are
+    about another host of the same name.
+    """
     added = landmark if kind == ADDED else 0
     activations = rows.filter(_IS_ACTIVATION, seq__gt=added)
     activated = activations.values_list("seq", flat=True).first()
@@ -183,7 +186,7 @@ def _host_at(host: str, found: Sequence[Entry], added: bool) -> HostAt:
 
 
 def _trouble(ends: list[Entry]) -> str:
-    """The newest switch that failed and could not restore the model, unless a later one did."""
+    """Describe the newest switch that failed to restore the model, unless a later one did."""
     for end in ends:
         if end.degraded:
             return end.description

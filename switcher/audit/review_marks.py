@@ -1,4 +1,4 @@
-"""Compare the rows of reviews with the entries that record them."""
+"""Compares the rows of reviews with the entries that record them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ _MAX_APART = timedelta(seconds=10)
 
 
 class ReviewMark(NamedTuple):
-    """An auditor has looked at an entry: recorded by an entry, and kept as a row to search by."""
+    """A mark that an auditor reviewed an entry: recorded by an entry, and stored as a row for
+    searching.
+    """
 
     seq: int
     by: str
@@ -29,7 +31,7 @@ class ReviewMark(NamedTuple):
     note: str
 
     def is_same(self, other: ReviewMark) -> bool:
-        """Return whether a row is what an entry records."""
+        """Return whether a row matches what an entry records."""
         apart = abs(self.at - other.at)
         return self[:2] == other[:2] and self.note == other.note and apart <= _MAX_APART
 
@@ -50,10 +52,10 @@ def marks_in(body: str) -> list[ReviewMark]:
 
 
 class MarkComparison:
-    """Find the rows of reviews that differ from the entries: `add` every entry above `after` in
-    order, then ask for `unrecorded`. Marks that are made meanwhile are left out.
+    """A comparison that finds the rows of reviews that differ from the entries: `add` every entry
+    above `after` in order, then get `unrecorded`. Marks that are made meanwhile are left out.
 
-    A mark on an entry in an archive file is not judged: the entry that records it may be there.
+    Marks on archived entries are not checked: the entry that records them may be archived, too.
     """
 
     def __init__(self, using: str, after: int) -> None:
@@ -63,7 +65,7 @@ class MarkComparison:
         self._recorded: set[int] = set()  # keys of rows that an entry records
 
     def add(self, rows: Iterable[Row]) -> list[ReviewMark]:
-        """Look for the marks that these entries record, and return those without a row."""
+        """Check the marks that these entries record, and return those without a row."""
         marks = [mark for row in rows for mark in marks_in(row[1]) if mark.seq > self._after]
         missing = {mark[:2]: mark for mark in marks}
         for pk, row in self._rows_of({seq for seq, _ in missing}):
@@ -80,7 +82,7 @@ class MarkComparison:
         try:
             return [(row.pk, ReviewMark(row.seq, row.by, row.at, row.note)) for row in rows]
         except TrailUnreadable:
-            return []  # The same as missing: `rebuild` makes them again.
+            return []  # Treated as missing: `rebuild` recreates them.
 
     def keep(self, pk: int) -> None:
         """Count a row that was just made from an entry as recorded."""

@@ -1,4 +1,4 @@
-"""Marks of review: an auditor has looked at entries. Each mark is an entry of its own."""
+"""Marks of review by auditors. Each mark is an entry of its own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _check(numbers: list[int], note: str) -> None:
     if not numbers:
         raise BadRequest("Select the entries that you have reviewed.")
     if len(numbers) > MAX_AT_ONCE:
-        raise BadRequest(f"At most {MAX_AT_ONCE} entries are marked at once.")
+        raise BadRequest(f"At most {MAX_AT_ONCE} entries can be marked at once.")
     if "\0" in note:
         raise BadRequest("A note is plain text.", "note")
     if len(note) > MAX_NOTE:
@@ -48,7 +48,7 @@ def _check(numbers: list[int], note: str) -> None:
 
 
 def _hashes(numbers: list[int]) -> dict[int, str]:
-    """The hashes of the entries: a mark says which text was reviewed, not only which number."""
+    """Return the hashes of the entries: a mark names the reviewed text, not only its number."""
     rows = LedgerRow.objects.filter(pk__in=numbers).values_list("seq", "hash")
     hashes = {seq: bytes(entry_hash).hex() for seq, entry_hash in rows}
     missing = [seq for seq in numbers if seq not in hashes]

@@ -1,4 +1,4 @@
-"""Find entries by their columns, with the ORM and the database's own full text.
+"""Finds entries by their columns, with the ORM and the database's full-text search.
 
 Callers page by an entry's number: `before` one, newest first, or `after` one, oldest first.
 """
@@ -18,7 +18,7 @@ from switcher.audit.text_index import has_words
 from switcher.models import AuditEntry, Review
 from switcher.models.trail import refuse_unreadable
 
-# Numbers follow time unless the clock was set back, so the first number of a time range is looked
+# Numbers follow time unless the clock was set back, so the first number of a time range is searched
 # for among this many entries at its edge.
 EDGE = 1_000
 MAX_VALUES = 200
@@ -26,23 +26,23 @@ _INDEXED = {"kind", "host", "model", "actor"}
 
 
 def matching(filters: Filters, after: int = 0, before: int = MAX_SEQ) -> QuerySet[AuditEntry]:
-    """Return the entries between two numbers that fit all filters, in no order."""
+    """Return the entries between two numbers that match all filters, unordered."""
     equal = {
         name: value for name in ("host", "model", "actor") if (value := getattr(filters, name))
     }
     if any("\0" in value for value in (*equal.values(), filters.kind)):
-        return AuditEntry.objects.none()  # PostgreSQL takes no such text, not even to compare
+        return AuditEntry.objects.none()  # PostgreSQL rejects such text, even in comparisons
     rows = _between(filters.since, filters.until, after, before).filter(**equal)
     if filters.kind:
         rows = rows.filter(kind__in=kinds_of(filters.kind))
     if filters.outcome:
-        # The first condition is that of the partial index: neither database derives it.
+        # The first condition repeats that of the partial index: neither database derives it.
         rows = rows.exclude(outcome="").filter(outcome=filters.outcome)
     if filters.text:
         rows = rows.filter(has_words(filters.text))
     if filters.unreviewed:
         reviews = Review.objects.filter(seq=OuterRef("seq"))
-        # A mark needs no review of its own: that would never end.
+        # Marks need no review themselves: that would never end.
         rows = rows.exclude(kind=REVIEWED).filter(~Exists(reviews))
     return rows
 
@@ -50,11 +50,12 @@ def matching(filters: Filters, after: int = 0, before: int = MAX_SEQ) -> QuerySe
 def _between(
     since: datetime | None, until: datetime | None, after: int, before: int
 ) -> QuerySet[AuditEntry]:
-    """The entries of a time range between two numbers. The range of times becomes one of numbers,
-    so that a query in their order reads nothing else.
+    """Return the entries of a time range between two numbers. The range of times becomes one of
+    numbers, so that an ordered query reads nothing else.
 
-    There is one lower and one upper bound: of two, SQLite may follow the wrong one. The times are
-    compared as expressions, or a database might read and sort the range by its index of times.
+    There is only one lower and one upper bound, as SQLite may choose the wrong one of two. The
+    times are compared as expressions, as a database might otherwise read the range by its index of
+    times and sort it.
     """
     at = AuditEntry.objects.filter(seq__lt=MAX_SEQ).values_list("seq", flat=True)
     rows = AuditEntry.objects.alias(time=Coalesce("at", "at"))

@@ -1,4 +1,4 @@
-"""Rebuild the search index and the marks of review from the ledger."""
+"""Rebuilds the search index and the marks of review from the ledger."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Progress = Callable[[int, int], object]
 def rebuild(
     actor: Actor, progress: Progress = lambda done, total: None, clock: Clock = system
 ) -> tuple[int, int]:
-    """Make every row of the index and every mark of review what its entry says.
+    """Correct every row of the index and every mark of review according to its entry.
 
-    Returns how many rows were made or changed, and how many had no entry and were removed. Safe
+    Return how many rows were created or changed, and how many had no entry and were removed. Safe
     while the server runs.
     """
     after = begins_after()
@@ -65,7 +65,9 @@ def _write_rows(rows: list[Row]) -> int:
 
 
 def _columns(seq: int, body: str) -> dict[str, Any] | None:
-    """What an entry's row should hold; None for a broken entry, which the verifier names."""
+    """Return what an entry's row should hold; None for a broken entry, which the verifier
+    reports.
+    """
     values = index_row(body)
     return values if values is not None and values["seq"] == seq else None
 
@@ -76,7 +78,7 @@ def _existing_switches(expected: dict[int, dict[str, Any]]) -> set[int]:
 
 
 def _rows_as_expected(rows: Any, expected: dict[int, dict[str, Any]]) -> set[int]:
-    """The numbers of the rows that need no change; none if one of them cannot be read."""
+    """Return the numbers of the rows that need no change; none if a row cannot be read."""
     try:
         return {
             row["pk"]
@@ -88,7 +90,7 @@ def _rows_as_expected(rows: Any, expected: dict[int, dict[str, Any]]) -> set[int
 
 
 def _remove_between(after: int, rows: list[Row]) -> int:
-    """Remove the rows between these entries that have no entry."""
+    """Remove the rows in this range that have no entry."""
     seqs = [row[0] for row in rows]
     between = AuditEntry.objects.filter(seq__gt=after, seq__lte=seqs[-1])
     return between.exclude(seq__in=seqs).delete()[0]

@@ -1,4 +1,4 @@
-"""Record the start and the end of each server process, and the end of those that were killed.
+"""Records the start and end of each server process, and processes that were killed.
 
 While a process runs it holds a lock on a file of its own in the data directory. The operating
 system releases the lock however the process ends, so an unlocked file belongs to a process that
@@ -35,8 +35,9 @@ RETRY_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A server process. `role` is server or gateway; all of its entries have numbers above
-    `behind`."""
+    """A server process. `role` is server or gateway; all its entries have numbers above
+    `behind`.
+    """
 
     run: str
     role: str
@@ -45,7 +46,7 @@ class Process:
 
 
 class ProcessRun:
-    """The run of this process: `start` and `stop` once each."""
+    """A run of this process: call `start` and `stop` once each."""
 
     def __init__(self, role: str, clock: Clock = system) -> None:
         self._role = role
@@ -88,8 +89,9 @@ class ProcessRun:
         return math.inf
 
     def _write_locked(self, process: Process) -> None:
-        """Make the file appear complete and locked, and before its entry: a process that is killed
-        between the two leaves no entry that it is lost."""
+        """Create the file, complete and locked, before the entry: if the process is killed in
+        between, no lost process is recorded.
+        """
         if self._lock is not None:
             os.close(self._lock)
         self._path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -130,7 +132,7 @@ def _read_unlocked(path: Path) -> Process | None:
 
 
 def _append_lost(process: Process, clock: Clock) -> None:
-    """Append that it was killed, if its start was recorded and its end was not."""
+    """Append an entry that it was killed, if its start was recorded and its end was not."""
     with writing():
         kinds = _kinds_of_entries(process)
         # The entry of its start may have been moved to an archive file.

@@ -39,13 +39,13 @@ VERIFY_INTERVAL = timedelta(days=1)
 ARCHIVE_RETRY_S = 600.0
 # An unexpected error is an alarm after this many in a row: a database may be away for a moment.
 ALARM_AFTER = 3
-# At the end, what reads the trail may append its result before the last signature. It looks after
-# every thousand entries whether it is cut off.
+# At the end, readers of the trail may append their result before the last signature. They check
+# after every thousand entries whether to stop.
 CUT_PATIENCE_S = 0.5
 
 
 class _Alarming:
-    """Raises alarms about errors that are not handled otherwise."""
+    """Raises alarms about unexpected errors."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -53,8 +53,9 @@ class _Alarming:
 
     @contextmanager
     def __call__(self, text: str) -> Iterator[None]:
-        """Raise an alarm about an unexpected error that lasts, such as a table that was altered,
-        and about a row that cannot be read. The error itself is raised in any case."""
+        """Raise an alarm about an unexpected error that persists, such as an altered table, and
+        about an unreadable row. The error itself is re-raised in any case.
+        """
         try:
             yield
         except TrailUnreadable as exc:
@@ -71,7 +72,7 @@ class _Alarming:
 
 
 class Signer:
-    """Signs entries when they are due."""
+    """A loop that signs entries when they are due."""
 
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
@@ -80,7 +81,7 @@ class Signer:
         self._logged = ""
 
     def tick(self) -> None:
-        """Sign if it is due; the first time in any case, after mending the triggers."""
+        """Sign if due; on the first tick always, after repairing the triggers."""
         if not self._has_started:
             with self._alarming("The triggers of the database could not be checked."):
                 mend_triggers(self._clock)
@@ -92,7 +93,7 @@ class Signer:
             self.sign()
 
     def sign(self) -> None:
-        """Sign what there is, or raise an alarm."""
+        """Sign all entries, or raise an alarm."""
         try:
             with self._alarming("The audit trail could not be signed."):
                 checkpoints.sign(self._clock)
@@ -107,20 +108,22 @@ class Signer:
 
 
 class Upkeep:
-    """Looks after the proofs: triggers, sinks, the daily verification, erased rows, old entries."""
+    """A loop that maintains the proofs: triggers, sinks, daily verification, erased rows, old
+    entries.
+    """
 
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
         self._alarming = _Alarming(clock)
-        self._erased_upto = 0  # the erasure up to which no older version of a row is left
+        self._erased_upto = 0  # the last erasure of which no older row versions are left
         self._archive_from = 0.0  # on the monotonic clock
-        self._verified_at: datetime | None = None  # also if that could not be recorded
+        self._verified_at: datetime | None = None  # set even if that could not be recorded
 
     def tick(self) -> None:
-        """Do what is due. May run beside signing."""
+        """Do what is due. May run while entries are signed."""
         with (
             suppress(verification.Cut),
-            self._alarming("The audit trail could not be looked after."),
+            self._alarming("The upkeep of the audit trail failed."),
         ):
             found = health.health(self._clock)
             if found.triggers:
@@ -135,8 +138,9 @@ class Upkeep:
             self._archive_old()
 
     def _verify_daily(self, now: datetime) -> None:
-        """Verify a day after the last time, whichever process of this machine did that, and whether
-        or not it failed."""
+        """Verify a day after the last attempt by any process of this machine, whether or not it
+        failed.
+        """
         times = [at for at in (verification.last_run_at(), self._verified_at) if at is not None]
         if any(is_within(VERIFY_INTERVAL, at, now) for at in times):
             return
@@ -145,14 +149,15 @@ class Upkeep:
         deliveries.forget_delivered(self._clock)
 
     def _forget_erased(self) -> None:
-        """Empty SQLite's log once for each erasure, in every process: a command that erased may
-        have ended while somebody still read older rows."""
+        """Empty SQLite's log once for each erasure, in every process: an erasing command may have
+        ended while somebody still read older rows.
+        """
         newest = erasure.newest_erasure()
         if newest > self._erased_upto and erasure.forget_older_versions():
             self._erased_upto = newest
 
     def _archive_old(self) -> None:
-        """Archive one file, so that signing continues between two."""
+        """Archive one file at a time, so that signing can continue in between."""
         days, now = settings.SWITCHER_AUDIT_KEEP_DAYS, self._clock.monotonic()
         if not days or now < self._archive_from:
             return
@@ -170,7 +175,7 @@ class Upkeep:
 
 
 def mend_triggers(clock: Clock = system) -> None:
-    """Make triggers that are missing or altered again, and record that."""
+    """Recreate missing or altered triggers, and record that."""
     remade = immutability_triggers.remake()
     if not remade:
         return
@@ -181,7 +186,7 @@ def mend_triggers(clock: Clock = system) -> None:
 
 
 def sign_the_rest(clock: Clock = system) -> None:
-    """Sign what requests that were cut off have written, once all else has ended."""
+    """Sign what interrupted requests have written, once all else has ended."""
     try:
         Signer(clock).sign()
     except Exception:
@@ -189,9 +194,9 @@ def sign_the_rest(clock: Clock = system) -> None:
 
 
 class AuditLoops:
-    """The part of a server process that runs all of this: one loop signs, one looks after the
-    proofs, which takes minutes with millions of entries, and each sink has one of its own, so that
-    a dead sink delays nothing."""
+    """The audit work of a server process: one loop signs, one maintains the proofs, which takes
+    minutes with millions of entries, and each sink has its own, so that a dead sink delays nothing.
+    """
 
     def __init__(self, clock: Clock = system) -> None:
         signer = Signer(clock)
@@ -210,7 +215,7 @@ class AuditLoops:
             loop.start()
 
     def stop(self, patience_s: float = 3.0) -> None:
-        """Cut off what reads the trail, sign what is left, deliver it if that is quick, and end."""
+        """Interrupt readers of the trail, sign the rest, deliver it if that is quick, and end."""
         changed.disconnect(self._on_change)
         verification.end()
         self._upkeep.stop(CUT_PATIENCE_S)

@@ -1,4 +1,4 @@
-"""The key that signs checkpoints: files outside the database, which its password cannot reach.
+"""The key that signs checkpoints: in files, out of reach of the database's password.
 
 audit-key.pem      the private key, Ed25519, PKCS8, mode 600
 audit-keys.pub     the public keys of all generations, one a line, the oldest first: what an
@@ -37,15 +37,15 @@ PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o644
 
 
 class KeyRefused(Exception):
-    """The key cannot be used; the text says why, and what to do."""
+    """The key cannot be used; the text says why and what to do."""
 
 
 class KeyMissing(KeyRefused):
-    """There is no key where it should be."""
+    """The key file is missing."""
 
 
 class KeyExchanged(KeyRefused):
-    """The key is not the one that it should be, or it is being changed at this moment."""
+    """The key is not the expected one, or it is being changed at this moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class KeyFiles:
             return None
 
     def write_next(self, key: SigningKey) -> None:
-        """Keep the next key until its entry is committed."""
+        """Store the next key until its entry is committed."""
         self.drop_next()
         self._write_key(self.next, key)
 
@@ -202,15 +202,15 @@ class KeyFiles:
         return [read_keys(str(key) for key in known)] if known else []
 
     def _publish(self, key: PublicKey) -> None:
-        """Append to the public keys, unless it is among them."""
+        """Append a key to the public keys, unless it is among them."""
         known = self.public_keys()
         if key not in known:
             _replace(self.public, "".join(f"{each}\n" for each in [*known, key]))
 
-    # What is remembered outside the database, where its password cannot change it
+    # Kept outside the database, where its password cannot change it
 
     def remember(self, note: str) -> None:
-        """Keep the newest checkpoint."""
+        """Store the newest checkpoint."""
         _replace(self.last, note)
 
     def remembered(self) -> str:
@@ -218,7 +218,7 @@ class KeyFiles:
         return _read_text(self.last)
 
     def remember_check(self, at: str) -> None:
-        """Keep when the whole trail was verified."""
+        """Store when the whole trail was verified."""
         _replace(self.checked, at)
 
     def remembered_check(self) -> str:
@@ -227,7 +227,7 @@ class KeyFiles:
 
 
 def exchanged(path: Path) -> str:
-    """Return what to say of a key that no other vouches for."""
+    """Return the message about a key that no other key vouches for."""
     return (
         f"{path} is not the key that the trail names: it was exchanged without a rotation. "
         "Nothing is signed. Restore the key from your copy; to change it, run "

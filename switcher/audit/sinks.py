@@ -14,13 +14,13 @@ import requests
 
 from switcher.audit.paths import FILE, SYSLOG, Sink
 
-# Together shorter than a claim lasts (deliveries.CLAIM_S).
+# Together less than the length of a claim (deliveries.CLAIM_S).
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 3.0, 10.0
 SYSLOG_PORT = 514
 
 
 class NotDelivered(Exception):
-    """The sink did not take it. The text names no address, as one may hold a secret."""
+    """The sink did not accept it. The text contains no address, as that may hold a secret."""
 
 
 def send(sink: Sink, note: str) -> None:
@@ -52,8 +52,9 @@ def anchor_line(note: str) -> str:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line and return once it is on the disk. A line that a crash cut off is ended
-    first."""
+    """Append a line and return once it is on disk. A line that a crash cut off is
+    terminated first.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o640)
     try:
@@ -110,7 +111,7 @@ def _syslog_address(
 
 
 def _post(url: str, note: str) -> None:
-    """POST `{"note": …}`. Any status from 200 to 299 counts; the answer's text is not read."""
+    """POST `{"note": …}`. Any status from 200 to 299 counts; the response body is not read."""
     response = requests.post(
         url,
         json={"note": note},

@@ -1,4 +1,4 @@
-"""The state of the trail's proofs: what is signed, what was delivered, what still waits."""
+"""The state of the trail's proofs: signed entries, deliveries, verification."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_UNVERIFIED_FOR = timedelta(hours=25)
 
 @dataclass(frozen=True, slots=True)
 class SinkStatus:
-    """A sink: how many checkpoints wait for it, and why."""
+    """The state of a sink: how many checkpoints wait for it, and why."""
 
     name: str
     waiting: int
@@ -46,8 +46,9 @@ class SinkStatus:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The newest recorded verification of the whole trail. One that failed has an `error` and no
-    verdicts."""
+    """The newest recorded verification of the whole trail. A failed one has an `error` and no
+    verdicts.
+    """
 
     seq: int
     at: datetime
@@ -61,8 +62,9 @@ class Check:
 
     @property
     def problem(self) -> str:
-        """What is wrong, in a sentence; empty if nothing is. The error itself can name paths and
-        is only for the page."""
+        """Return what is wrong, in a sentence; empty if nothing is. The error itself may contain
+        paths and is only for the page.
+        """
         if self.ok:
             return ""
         if self.error:
@@ -83,11 +85,11 @@ class TrailStatus:
     unsigned_since: datetime | None
     sinks: tuple[SinkStatus, ...]
     check: Check | None
-    checked_since: datetime | None  # the last check, or before the first, the first checkpoint
+    checked_since: datetime | None  # the last check; before the first one, the first checkpoint
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong, in sentences."""
+        """Return what is wrong, in sentences."""
         found = [sink.problem(self.now) for sink in self.sinks]
         if self._is_late(self.unsigned_since, MAX_UNSIGNED_FOR):
             found.append(f"{self.entries - self.signed} audit entries are not signed yet.")
@@ -102,7 +104,7 @@ class TrailStatus:
 
 
 def trail_status(now: datetime) -> TrailStatus:
-    """Return the state of the trail, with a few small queries."""
+    """Return the state of the trail, in a few small queries."""
     last = newest_checkpoint()
     size = last.size if last is not None else 0
     unsigned = AuditEntry.objects.filter(seq__gt=size).order_by("seq")
@@ -124,7 +126,7 @@ def _first_signed_at() -> datetime | None:
 
 
 def _sinks() -> tuple[SinkStatus, ...]:
-    """Only waiting deliveries are counted: they have an index, and a month of others has not."""
+    """Return the sinks. Only waiting deliveries are counted, as only those have an index."""
     rows = (
         CheckpointDelivery.objects.filter(delivered_at=None)
         .values("sink")
@@ -140,7 +142,9 @@ def _sinks() -> tuple[SinkStatus, ...]:
 
 
 def _delivered_at(sink: str) -> datetime | None:
-    """When the newest checkpoint arrived. The newest rows are at the end of the key's index."""
+    """Return when the newest checkpoint arrived. The newest rows are at the end of the
+    key's index.
+    """
     arrived = CheckpointDelivery.objects.filter(sink=sink).exclude(delivered_at=None)
     return arrived.order_by("-pk").values_list("delivered_at", flat=True).first()
 
@@ -154,13 +158,13 @@ def newest_check() -> Check | None:
     try:
         return _check(body)
     except UNREADABLE:
-        # The next verification, when it is due, names the entry.
+        # The next verification reports the entry.
         row = AuditEntry.objects.get(pk=seq)
         return Check(seq, row.at, row.actor, error=f"Entry {seq}, its result, cannot be read.")
 
 
 def _check(body: str) -> Check:
-    """Raises what UNREADABLE names."""
+    """Parse the entry of a verification. Raises one of UNREADABLE."""
     row, facts = index_row(body), json.loads(body)["facts"]
     if row is None:
         raise ValueError("not an entry")

@@ -19,7 +19,7 @@ Span = tuple[int, int]  # the leaves from the first number on, before the second
 
 BLOCK_LEVEL = 8
 BLOCK = 1 << BLOCK_LEVEL
-# Added at once: half a million entries, which takes some seconds; so many in one transaction.
+# Blocks added in one transaction: half a million entries, which takes some seconds.
 MAX_BLOCKS = 2048
 BATCH_BLOCKS = 64
 
@@ -74,8 +74,9 @@ def peaks(tree: Tree) -> dict[Place, bytes]:
 
 
 def block_nodes(leaves: dict[int, bytes], known: dict[Place, bytes]) -> dict[Place, bytes]:
-    """Return all full subtrees over these leaves, up to the block itself. Known subtrees stand in
-    for leaves that are no longer in the database."""
+    """Return all full subtrees over these leaves, up to the block itself. Known subtrees replace
+    leaves that are no longer in the database.
+    """
     nodes = {(0, index): leaf for index, leaf in leaves.items()}
     nodes |= {place: found for place, found in known.items() if place[0] < BLOCK_LEVEL}
     for level in range(BLOCK_LEVEL):
@@ -90,8 +91,7 @@ def block_nodes(leaves: dict[int, bytes], known: dict[Place, bytes]) -> dict[Pla
 
 
 def keep(max_blocks: int = MAX_BLOCKS) -> bool:
-    """Store the subtrees over what was signed since the last time. Return whether there are
-    more."""
+    """Store the subtrees of newly signed entries. Return whether there are more."""
     last = newest_checkpoint()
     first, end = _next_block(), last.size // BLOCK if last is not None else 0
     stop = min(end, first + max_blocks)
@@ -130,7 +130,7 @@ def _store_blocks(begin: int, end: int) -> None:
 
 
 def _add(made: dict[Place, bytes], level: int, index: int, found: bytes) -> None:
-    """Add a subtree, and the larger ones that are full with it."""
+    """Add a subtree, and the larger ones that it completes."""
     made[level, index] = found
     while index & 1:
         left = made.get((level, index - 1)) or _stored(level, index - 1)

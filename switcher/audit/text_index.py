@@ -1,8 +1,8 @@
 """Full text of the reasons: FTS5 on SQLite, a GIN index over a tsvector on PostgreSQL.
 
-Both find whole words in any case and split at everything that is neither letter nor digit. The
-index is made after every migrate, not by one migration: a migration that rebuilds the table on
-SQLite silently drops its triggers.
+Both find whole words regardless of case, and split at everything that is neither letter nor digit.
+The index is created after every migrate, not by one migration: a migration that rebuilds the table
+on SQLite silently drops its triggers.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _HAS_WORDS = {
 
 
 def has_words(text: str) -> RawSQL:
-    """Return the condition that an entry's reason has all words of a text; false without a word."""
+    """Return the condition that an entry's reason has all words of a text; false without words."""
     sql, quoted, operator = _HAS_WORDS[connection.vendor]
     words = [quoted.format(word) for word in words_of(text)]
     if not words:
@@ -70,12 +70,12 @@ def has_words(text: str) -> RawSQL:
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """Return the words of a text as both databases split it, each once, in lower case."""
+    """Return the distinct words of a text as both databases split it, in lower case."""
     return tuple(dict.fromkeys(word.lower() for word in re.findall(r"[^\W_]+", text)))
 
 
 def index_words(using: str = "default") -> None:
-    """Make the index where it is missing. Called after every migrate; safe at any time."""
+    """Create the index if it is missing. Called after every migrate; safe at any time."""
     with transaction.atomic(using), connections[using].cursor() as cursor:
         if connections[using].vendor == "postgresql":
             _index_on_postgres(cursor)
@@ -84,7 +84,7 @@ def index_words(using: str = "default") -> None:
 
 
 def _has_reasons(cursor: Any) -> bool:
-    """Return whether the table has what is indexed; an earlier version's has not."""
+    """Return whether the table has the indexed column; earlier versions' tables do not."""
     return {"seq", "reason"} <= columns_of(cursor, ENTRY)
 
 
@@ -104,7 +104,7 @@ def _index_on_sqlite(cursor: Any, tables: list[str]) -> None:
         cursor.execute(_TABLE)
     cursor.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
     if WORDS not in tables or not _TRIGGERS.keys() <= {name for (name,) in cursor.fetchall()}:
-        cursor.execute(_REBUILD)  # rows may have been written that it does not know
+        cursor.execute(_REBUILD)  # rows may have been written that it does not include
     for name, text in _TRIGGERS.items():
         cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
         cursor.execute(f"CREATE TRIGGER {name} {text}")
@@ -114,7 +114,7 @@ _REBUILD = f"INSERT INTO {WORDS}({WORDS}) VALUES ('rebuild')"
 
 
 def rebuild_words(using: str = "default") -> None:
-    """Rebuild SQLite's index from the rows. PostgreSQL keeps its own index right."""
+    """Rebuild SQLite's index from the rows. PostgreSQL maintains its own index."""
     if connections[using].vendor == "sqlite":
         with connections[using].cursor() as cursor:
             cursor.execute(_REBUILD)

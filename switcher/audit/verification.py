@@ -1,6 +1,6 @@
-"""Verify the whole trail as it is stored: for the command, for the page, and once a day.
+"""Verifies the whole stored trail: for the command, for the page, and once a day.
 
-`verify` reads and compares. `run` and `start` do the same one at a time in a process, and append
+`verify` reads and compares. `run` and `start` do the same, one at a time per process, and append
 the result as an entry.
 """
 
@@ -51,9 +51,9 @@ log = logging.getLogger(__name__)
 
 CHECKED = "audit.checked"
 # How many checkpoints are sorted by size at a time. They are almost in order: only a few anchors
-# were delivered again later.
+# were redelivered later.
 SORT_WINDOW = 4096
-# After each chunk of entries, which takes some 4 ms, so that pages and clients are served.
+# Pause after each chunk of entries, which takes some 4 ms, so that pages and clients are served.
 PAUSE_S = 0.002
 
 OnProgress = Callable[[int, int], object]
@@ -61,7 +61,7 @@ OnProgress = Callable[[int, int], object]
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The verdicts; and if the index was compared, the entries that it holds differently."""
+    """The verdicts and, if the index was compared, the entries that differ in it."""
 
     report: Report
     index_differs: int | None = None
@@ -86,7 +86,7 @@ def verify(on_progress: OnProgress = lambda done, total: None, index: bool = Fal
     memory. `index` also compares the columns to search by with the entries."""
     verifier = Verifier(keys=_roots())
     notes = _notes(verifier)
-    note = next(notes, None)  # before any entry is read: what is signed later covers more
+    note = next(notes, None)  # before any entry is read, as later checkpoints cover more
     archived = archive_files()
     after = archived[-1].last if archived else BEFORE_ALL
     total = newest_seq()
@@ -111,15 +111,16 @@ def _roots() -> list[PublicKey]:
     try:
         return key_files().root()
     except KeyRefused:
-        return []  # No checkpoint is believed then, and the verdict says so.
+        return []  # Then no checkpoint is believed, and the verdict says so.
 
 
 # -- Entries
 
 
 def _rows(verifier: Verifier, archived: list[ArchiveFile]) -> Iterator[list[Row]]:
-    """Yield the entries of archive files, then those in the database, also if some are archived
-    meanwhile."""
+    """Yield the entries of archive files, then those in the database, even if some are archived
+    meanwhile.
+    """
     for file in archived:
         if file.last >= verifier.size:
             yield from _rows_of_file(verifier, file)
@@ -154,20 +155,21 @@ def _rows_of_file(verifier: Verifier, file: ArchiveFile) -> Iterator[list[Row]]:
 
 
 def _skip(verifier: Verifier, file: ArchiveFile, why: str) -> None:
-    """Continue after a file. The tree in its row need not be believed: the checkpoints that follow
-    have its root; nor need the changes of key, which both keys signed."""
+    """Continue after a file. The tree in its row needs no trust, as later checkpoints cover its
+    root; nor do the changes of key, which both keys signed.
+    """
     try:
         tree, prev = end_of(file)
         for rotation in rotations_before_end(file):
             verifier.rotated_before(rotation)
     except TrailUnreadable:
-        verifier.fail("complete", why)  # and `_check_sealed` says what cannot be read
+        verifier.fail("complete", why)  # and `_check_sealed` reports what cannot be read
     else:
         verifier.skip(tree, prev, why)
 
 
 def _check_sealed(verifier: Verifier, file: ArchiveFile) -> None:
-    """Report a row about a file that cannot be read, or that no signed entry confirms."""
+    """Report a file's row that is unreadable, or that no signed entry confirms."""
     try:
         tree, _ = end_of(file)
         rotations_before_end(file)
@@ -211,7 +213,7 @@ def _stored_notes(verifier: Verifier) -> Iterator[str]:
 
 
 def _lines_until_now(path: Path | None) -> Iterator[str]:
-    """Yield the lines that a file has now, but not those that are appended meanwhile."""
+    """Yield the lines that a file has now, without those appended meanwhile."""
     if path is None or not path.exists():
         return
     with path.open("rb") as file:
@@ -236,12 +238,12 @@ def _sorted(notes: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 
 class Cut(Exception):
-    """The process ends: what reads the trail stops, and appends no entry."""
+    """The process is stopping, so reading the trail ends without an entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A verification that runs in this process, or the last one that did."""
+    """A running verification, or the last one of this process."""
 
     by: str
     began_at: datetime
@@ -266,36 +268,36 @@ _ending = threading.Event()
 
 
 def progress() -> Progress | None:
-    """Return the verification that runs, or the last one of this process."""
+    """Return the running verification, or the last one of this process."""
     return _progress
 
 
 def forget() -> None:
-    """Forget the last verification and the end, for a new start in the same process."""
+    """Reset this module, for a new start in the same process."""
     global _progress
     _progress = None
     _ending.clear()
 
 
 def end() -> None:
-    """Cut off what reads the trail, and begin nothing new: the process ends."""
+    """Interrupt readers of the trail and start no new verification: the process is stopping."""
     _ending.set()
 
 
 def wait(patience_s: float) -> None:
-    """Wait until no verification runs: its entry is appended by then, or never will be."""
+    """Wait until no verification runs; its entry is appended by then, or never will be."""
     if _running.acquire(timeout=patience_s):
         _running.release()
 
 
 def stop_if_ending(done: int = 0, total: int = 0) -> None:
-    """Raise Cut if the process ends. Takes the arguments of a progress callback."""
+    """Raise Cut if the process is stopping. Takes the arguments of a progress callback."""
     if _ending.is_set():
         raise Cut
 
 
 def start(actor: Actor, clock: Clock = system) -> bool:
-    """Verify in a new thread. Return False if a verification runs already."""
+    """Verify in a new thread. Return False if a verification is already running."""
     if not _begin(actor, clock):
         return False
 
@@ -340,7 +342,7 @@ def _run(actor: Actor, clock: Clock) -> None:
         _update(ended_at=clock.now(), error="It was cut off.")
         raise
     except Exception as exc:
-        # The top of a thread: whatever it is, the verification has ended.
+        # The top of a thread: whatever the error, the verification has ended.
         log.exception("the audit trail could not be verified", extra={"action": "verify-failed"})
         why = f"It could not be read to its end: {describe_error(exc)}."
         _update(ended_at=clock.now(), error=why)
@@ -377,20 +379,21 @@ def record(result: Verified, actor: Actor, clock: Clock = system) -> None:
 
 
 def _record_failure(why: str, actor: Actor, clock: Clock) -> None:
-    """Append that there are no verdicts. Someone may have caused that on purpose."""
+    """Append an entry that there are no verdicts, as someone may have caused that on purpose."""
     reason = why[:MAX_TEXT]
     try:
         with writing():
             append(CHECKED, actor, clock=clock, reason=reason, ok=False, error=reason)
         raise_alarm("check", f"The audit trail could not be verified. {why}", clock)
     except Exception:
-        # The same top: the database cannot be written to. The log and the page say that it failed.
+        # Also at the top: the database is not writable, but the log and the page show the failure.
         log.exception("a failed verification could not be recorded")
 
 
 def last_run_at() -> datetime | None:
-    """Return when a server on this machine last verified the whole trail, or tried to, as a file
-    beside the key remembers it."""
+    """Return when a server on this machine last verified the whole trail, or tried to, according to
+    a file next to the key.
+    """
     try:
         return read_moment(key_files().remembered_check())
     except (KeyRefused, ValueError):

@@ -1,1 +1,1 @@
-"""What proves the audit trail: the verifier, which needs nothing of the rest."""
+"""The verifier of the audit trail, which needs no other part of Switchboard."""
