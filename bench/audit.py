@@ -3,9 +3,9 @@
     python bench/audit.py --entries 1000000 [--engine sqlite] [--work DIR]
 
 Builds a ledger of N entries with the bodies, hashes and checkpoints that the product would have
-written, in a database of its own that is removed at the end. PostgreSQL is measured where it is
-installed. Pages are whole requests, with session and template; of each the smallest p95 of three
-rounds counts. The last line is JSON.
+written, in a separate database that is removed at the end. PostgreSQL is measured if it is
+installed. Pages are whole requests, with session and template; the smallest p95 of three rounds
+counts. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ STEPS = ("queued", "checking", "draining", "unloading", "loading", "warming", "v
 
 
 def entries(count: int, rng: random.Random) -> Iterator[dict[str, Any]]:
-    """The entries in order: switches mostly, some changes of hosts, few entries about people."""
+    """Yield the entries in order: mostly switches, some changes of hosts, few entries about
+    people.
+    """
     made = 0
     while made < count:
         host, actor = rng.choice(HOSTS), rng.choice(PEOPLE)
@@ -136,7 +138,7 @@ def build(count: int) -> float:
 
 
 def _settle(connection: Any) -> None:
-    """Do what a database does by itself sooner or later."""
+    """Do the maintenance that a database does by itself sooner or later."""
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE" if connection.vendor == "postgresql" else "ANALYZE")
 
@@ -209,8 +211,9 @@ def _insert(rows: list[Any], found: list[Any], notes: list[Any]) -> None:
 
 
 def p95_ms(act: Callable[[], object], times: int = TIMES, rounds: int = 1) -> float:
-    """Return the 95th percentile; of several rounds the lowest, as other work on the machine can
-    only add to it."""
+    """Return the 95th percentile, the lowest of several rounds, as other work on the machine can
+    only increase it.
+    """
     return min(_p95_ms(act, times) for _ in range(rounds))
 
 
@@ -290,7 +293,7 @@ PAGES = {
 
 
 def exports(count: int) -> dict[str, float]:
-    """Return rows a second and the time to the first lines of each kind of export."""
+    """Return rows per second and the time to the first lines of each kind of export."""
     from switcher.audit.export import CHUNK_ENTRIES, Export, chunks
     from switcher.audit.filters import read_filters
     from switcher.domain.clock import system
@@ -316,7 +319,7 @@ def exports(count: int) -> dict[str, float]:
     return told
 
 
-# Prints what it used when it ends. The figures of wait4 would include the memory of its parent.
+# Prints its own resource usage at exit. The figures of wait4 would include its parent's memory.
 CHILD = """
 import atexit, json, re, resource, runpy, sys
 def tell():
@@ -341,8 +344,9 @@ def run_child(*args: str) -> tuple[dict[str, Any], float, float]:
 
 
 def verify() -> dict[str, float]:
-    """Measure what an auditor runs, `switchboard_verify.py` over an export, and the command on the
-    server, which reads the database and has Django in its process."""
+    """Measure `switchboard_verify.py` over an export, as auditors run it, and the server's command,
+    which reads the database with Django.
+    """
     from switcher.audit.paths import key_files
     from switcher.audit.verifier import switchboard_verify
 
@@ -361,7 +365,7 @@ def verify() -> dict[str, float]:
 
 
 def appends(writers: int) -> float:
-    """Return how many entries a second this many processes append together."""
+    """Return how many entries per second this many processes append together."""
     start = time.time() + 3.0
     args = [sys.executable, __file__, "--inner", "append", "--at", str(start)]
     children = [

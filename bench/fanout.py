@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How long a change takes to reach every page, and what a page costs.
+"""Measures how long a change takes to reach every page, and what a page costs.
 
     bench/fanout.py [--clients 200] [--rounds 50] [--hosts 2]
 
-Starts a server of its own with an empty database in a temporary folder, connects the clients as a
-board does, and makes readings in the server one by one. Measured is from just before the reading
-until the last client has the message. Client and server share this machine: trust the ratios.
+Starts a server with an empty database in a temporary folder, connects the clients like a board, and
+makes readings in the server one by one. The time is measured from just before the reading until the
+last client has the message. Client and server share this machine: trust the ratios.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SERVER = "--this-is-the-server"
 
 
 def serve(hosts: int) -> None:
-    """The server process: the product, with two paths more for the bench."""
+    """Run the server process: the product, with two additional paths for the benchmark."""
     import django
 
     django.setup()
@@ -56,7 +56,7 @@ def serve(hosts: int) -> None:
 
 
 def seed(hosts: int) -> str:
-    """Hosts at a port where nothing answers, and a session; returns the session's key."""
+    """Create hosts at a port where nothing answers, and a session; return the session's key."""
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
     from django.contrib.auth.models import User
     from django.contrib.sessions.backends.db import SessionStore
@@ -77,7 +77,9 @@ def seed(hosts: int) -> str:
 
 
 def reading(name: str) -> str:
-    """What the watcher does after a reading of the first host: models of this name."""
+    """Do what the watcher does after a reading of the first host that shows a model of this
+    name.
+    """
     from datetime import UTC, datetime
 
     from switcher.domain.model_names import ModelName
@@ -98,7 +100,7 @@ def reading(name: str) -> str:
 
 
 class Bench:
-    """One run over one server."""
+    """A run on one server."""
 
     def __init__(self, address: str, pid: int, session: Any) -> None:
         self.address = address
@@ -129,7 +131,7 @@ class Bench:
                 self.seen[number] = time.perf_counter()
 
     async def round(self, clients: int) -> tuple[float, float]:
-        """Milliseconds until the first and the last client have the change."""
+        """Return the milliseconds until the first and the last client have the change."""
         self.seen, self.waited = {}, f"model-{time.monotonic_ns()}"
         began = time.perf_counter()
         await self.get(f"/bench/reading?{self.waited}")
@@ -194,7 +196,9 @@ async def measure(address: str, pid: int, clients: int, rounds: int) -> dict[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How long until a change is on every page.")
+    parser = argparse.ArgumentParser(
+        description="Measure how long a change takes to reach every page."
+    )
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--hosts", type=int, default=2)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""What the gateway costs: requests per second and added time, compared with the host itself.
+"""Measures the gateway: requests per second and added time, compared with the host itself.
 
     bench/gateway.py [--seconds 3] [--rounds 3] [--workers 4]
 
 The routes are: the upstream itself; Switchboard's gateway as one process, as several processes, and
 inside the server; and llama-swap and LiteLLM if they are on the PATH. The upstream answers with
 JSON at once, or with 30 parts that are a millisecond apart. The routes take turns in each round, so
-that noise hits all alike. Client, gateway and upstream share this machine: trust the ratios.
+that noise affects all alike. Client, gateway and upstream share this machine: trust the ratios.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PART = b'data: {"choices":[{"index":0,"delta":{"content":"token "}}]}\n\n'
 
 
 def serve_upstream(port: int) -> None:
-    """Serve a host that computes nothing, so that only what is in front of it counts."""
+    """Serve a host that computes nothing, so that only the layer in front of it is measured."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -180,7 +180,7 @@ def start_routes(stack: ExitStack, data: str, workers: int) -> dict[str, str]:
             json.dumps({"model_list": [{"model_name": "bench", "litellm_params": params}]})
         )
         words = ["litellm", "--config", str(path), "--port", str(port)]
-        # No key, and the prices that came with it: nothing is fetched.
+        # No key, and the bundled prices, so that nothing is downloaded.
         local = {
             "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -215,7 +215,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What the gateway costs.")
+    parser = argparse.ArgumentParser(description="Measure the gateway.")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=4, help="processes of the second gateway")

@@ -6,13 +6,13 @@
 
 Starts a server with a database in a temporary folder, and more gateway processes on it. Clients of
 both APIs, half of them streaming, send requests without a pause while the model is switched back
-and forth, in both strategies by turns; every fifth switch fails after its warm-up and is rolled
-back. In two switches one gateway process is paused for so long that it is taken for dead. Without
---ollama a simulated host is started.
+and forth, with both strategies in turn; every fifth switch fails after its warm-up and is rolled
+back. During two switches one gateway process is paused for so long that it is considered dead.
+Without --ollama a simulated host is started.
 
 Each reply is compared with what was active between sending the request and the first byte. A
-simulated host also tells how often it loaded a model: more loads than the switches asked for mean
-that a late request made it load an old model again.
+simulated host also reports how often it loaded a model: more loads than the switches requested mean
+that a late request made it reload an old model.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ STRATEGIES = ("overlap", "swap")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One request and its reply. `sent`, `first` and `ended` are seconds of the wall clock."""
+    """A request and its reply. `sent`, `first` and `ended` are wall-clock seconds."""
 
     kind: str
     sent: float
@@ -59,7 +59,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Run:
-    """What one run needs, and its results."""
+    """A run's inputs and results."""
 
     url: str
     models: tuple[str, str]
@@ -101,7 +101,7 @@ def body_of(kind: str) -> dict[str, Any]:
 
 
 def is_whole(kind: str, body: bytes) -> bool:
-    """Return whether a reply ended as it should."""
+    """Return whether a reply is complete."""
     if kind == "responses-stream":
         return b"event: response.completed" in body or b"event: response.incomplete" in body
     if kind == "openai-stream":
@@ -184,7 +184,7 @@ async def switch_back_and_forth(run: Run, count: int, pause_s: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """When a model was active."""
+    """A time span in which a model was active."""
 
     model: str
     since: float
@@ -199,8 +199,8 @@ def spans_of(activations: list[tuple[float, str]]) -> list[Span]:
 def is_wrong(answer: Answer, spans: list[Span]) -> bool:
     """Return whether its model was not active at any time between sending and first byte.
 
-    The time of an activation is that of its transaction, just before others can see it. So no
-    request is excused by it.
+    The time of an activation is that of its transaction, just before others can see it, so it does
+    not excuse any request.
     """
     active = {s.model for s in spans if s.since <= answer.first and s.until >= answer.sent}
     return answer.model not in active
@@ -233,10 +233,10 @@ def figures(run: Run, spans: list[Span], switches: list[dict[str, Any]]) -> dict
 
 
 def loaded_again(run: Run, switches: list[dict[str, Any]]) -> int | None:
-    """Return how many loads no switch had asked for; None if the host does not tell.
+    """Return how many loads no switch had requested; None if the host does not report loads.
 
-    Every switch loads its target, also the first one, which `switches` leaves out. A swap that
-    fails loads the old model again.
+    Every switch loads its target, even the first one, which `switches` leaves out. A failed swap
+    reloads the old model.
     """
     if run.loads is None:
         return None
@@ -261,7 +261,7 @@ PAUSE_S = 6.0  # more than inflight.DEAD_AFTER_S
 
 
 async def pause(popen: subprocess.Popen[str]) -> None:
-    """Stop a process for PAUSE_S, as on a machine that is suspended or swaps."""
+    """Pause a process for PAUSE_S, as on a machine that is suspended or swapping."""
     popen.send_signal(signal.SIGSTOP)
     try:
         await asyncio.sleep(PAUSE_S)
@@ -299,7 +299,7 @@ def process(
 
 
 def seed(url: str, models: tuple[str, str]) -> tuple[str, str]:
-    """Write a host, profiles that work and that fail; return a key and a session."""
+    """Create a host, working and failing profiles; return a key and a session."""
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
     from django.contrib.auth.models import User
     from django.contrib.sessions.backends.db import SessionStore
@@ -311,7 +311,8 @@ def seed(url: str, models: tuple[str, str]) -> tuple[str, str]:
     config.save_host(Host(name="bench", base_url=url, vram_bytes=64_000_000_000), ACTOR)
     for number, tag in enumerate(models):
         config.save_profile(ModelProfile(name=f"works-{number}", tag=tag), ACTOR)
-        # No model is that fast: the switch fails after the warm-up, when the old model may be gone.
+        # No model is that fast: the switch fails after the warm-up, when the old model may be
+        # unloaded.
         fails = ModelProfile(name=f"fails-{number}", tag=tag, min_tokens_per_s=1e9)
         config.save_profile(fails, ACTOR)
     _, token = keys.make_key(keys.NewKey("bench"), ACTOR)
@@ -411,7 +412,7 @@ async def go(run: Run, requests: int, switches: int, clients: int, pause_s: floa
 
 
 async def until_up(run: Run) -> None:
-    """Wait until every gateway answers: a process says that it listens a moment before it does."""
+    """Wait until every gateway answers, as a process announces itself just before it listens."""
     async with aiohttp.ClientSession() as session, asyncio.timeout(30):
         for address in run.gateways:
             while True:
@@ -427,7 +428,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--switches", type=int, default=50)
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--gateways", type=int, default=2, help="processes besides the server")
+    parser.add_argument(
+        "--gateways", type=int, default=2, help="gateway processes in addition to the server"
+    )
     parser.add_argument("--ollama", default="", help="a server; default: a simulated one")
     parser.add_argument("--models", nargs=2, default=("mid-a", "mid-b"))
     parser.add_argument("--pause", type=float, default=0.3, help="seconds between two switches")

@@ -1,10 +1,10 @@
-"""Switching by this product and by what people did before, on the same server, interleaved.
+"""Compares switching by this product and by a shell script, on the same server, interleaved.
 
     python bench/switch.py http://127.0.0.1:11434 mid-a mid-b [-n 10]
 
 Each round switches A → B → A in each way: `overlap` and `swap` by this product (recorded, verified,
-audited, in a database of its own), `bash` as the script did: `ollama stop old`, then a run of the
-new one with "Hello". The last line is JSON. Seconds are wall-clock for the whole switch.
+audited, in a database of its own), `bash` as a shell script does: `ollama stop old`, then a run of
+the new one with "Hello". The last line is JSON. Seconds are wall-clock for the whole switch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def prepare() -> None:
-    """A database of its own, thrown away at the end."""
+    """Create a separate database, which is deleted at the end."""
     os.environ["SWITCHER_DATA_DIR"] = tempfile.mkdtemp(prefix="switchboard-bench-")
     os.environ["SWITCHER_LOG_LEVEL"] = "ERROR"
     os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
@@ -35,7 +35,7 @@ def prepare() -> None:
 
 
 def by_bash(url: str, old: str, new: str) -> None:
-    """What `ollama stop OLD; echo Hello | ollama run NEW` asks of the server."""
+    """Make the requests of `ollama stop OLD; echo Hello | ollama run NEW`."""
     import requests
 
     stop = {"model": old, "keep_alive": 0}
@@ -48,7 +48,7 @@ def by_bash(url: str, old: str, new: str) -> None:
 
 
 def by_us(strategy: str) -> Callable[[str, str, str], None]:
-    """A whole switch as the product does it."""
+    """Return a function that runs a whole switch as the product does."""
     from switcher.audit.ledger import Actor
     from switcher.models import SwitchEvent
     from switcher.switching.service import SwitchRequest, request_switch
@@ -66,7 +66,7 @@ def by_us(strategy: str) -> Callable[[str, str, str], None]:
 
 
 def clean(url: str, tags: tuple[str, str]) -> None:
-    """Both models out, and really gone."""
+    """Unload both models and wait until they are gone."""
     from switcher.domain.model_names import ModelName
     from switcher.ollama.client import Client
 
@@ -77,7 +77,7 @@ def clean(url: str, tags: tuple[str, str]) -> None:
     names = {ModelName.parse(tag) for tag in tags}
     while any(r.name in names for r in client.resident()):
         if time.monotonic() > until:
-            raise SystemExit("the models do not leave")
+            raise SystemExit("the models were not unloaded")
         time.sleep(0.02)
 
 
@@ -99,7 +99,7 @@ def main() -> None:
     for _ in range(args.n):
         for way, go in ways.items():
             clean(args.url, (args.a, args.b))
-            # Start from A active, in this way's own manner.
+            # Make A active first, in the same way.
             go(args.url, args.b, args.a)
             for old, new in ((args.a, args.b), (args.b, args.a)):
                 began = time.monotonic()

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""What watching many hosts costs, and how late it is.
+"""Measures what watching many hosts costs, and how late readings are.
 
     bench/watch.py [--hosts 200] [--hung 40] [--seconds 60] [--evict-every 1.0]
 
-Three runs of the watcher, each in a process of its own with an empty database in a temporary
-folder: two hosts as the product is shipped; the many hosts at 1 Hz each; and the same with some
-that accept and never answer. The simulators run in one process more, held to one core, the watcher
-to another; only the watcher's own process is measured. What it does about a drift is part of it:
-somewhere a model is evicted each second, or as told, and loaded again soon after.
+Three runs of the watcher, each in a separate process with an empty database in a temporary folder:
+two hosts with the default settings; many hosts at 1 Hz each; and the same with some that accept
+connections and never answer. The simulators run in another process, pinned to one core, the watcher
+to another; only the watcher's process is measured, including its handling of drift: every second,
+or as set, some model is evicted, and loaded again soon after.
 
-`late`: how long after its time a reading of a host that answers was begun. `seen`: how long after
-a model was evicted by somebody else the reading without it was there, at 1 Hz a second at most and
-half of that in the middle. `excess` is what `seen` took beyond the longest interval. CPU is a share
-of one core.
+`late`: how long after it was due a reading of an answering host began. `seen`: how long after an
+eviction by somebody else the reading without the model arrived: at 1 Hz at most a second, and half
+of that in the median. `excess` is how far `seen` exceeds the longest interval. CPU is a share of
+one core.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ sys.path.insert(0, str(ROOT))
 
 SIMULATE, WATCH = "--simulate", "--watch"
 MODELS = {"mid-a": 4_700_000_000, "mid-b": 2_000_000_000}
-WARM_UP_S = 20.0  # all that is done once for a host is done
-BACK_AFTER_S = 3.0  # an evicted model is loaded again
+WARM_UP_S = 20.0  # one-time work for each host is done
+BACK_AFTER_S = 3.0  # time until an evicted model is loaded again
 
 
 # --- the simulators' process -----------------------------------------------------------------
 
 
 async def simulate(hosts: int, hung: int, every_s: float) -> None:
-    """Listen on that many ports, evict a model somewhere now and then; at SIGTERM tell when."""
+    """Listen on that many ports and evict some model now and then; at SIGTERM print when."""
     from ollama_simulator.faults import Fault
     from ollama_simulator.host import Host
     from ollama_simulator.runner import Config
@@ -85,7 +85,7 @@ async def load(host: Any) -> None:
 
 
 def hang(hosts: list[Any], fault: Any) -> None:
-    """From now on these accept and never answer."""
+    """Make these hosts accept connections and never answer."""
     for host in hosts:
         host.server.faults.add(fault("hang", {"path": "/api/"}))
 
@@ -100,7 +100,7 @@ async def evict_some(
     async def come_back(number: int) -> None:
         await asyncio.sleep(BACK_AFTER_S)
         await load(hosts[number])
-        await asyncio.sleep(BACK_AFTER_S)  # until that was seen as well
+        await asyncio.sleep(BACK_AFTER_S)  # until that was noticed as well
         free.append(number)
 
     coming_back = []
@@ -119,7 +119,7 @@ async def evict_some(
 def watch(
     ports: list[int], digest: str, quiet_s: float | None, seconds: float, simulators: int
 ) -> None:
-    """Watch for so long; the last line of the output tells how it went."""
+    """Watch for this long; print the results in the last line of the output."""
     import django
     from django.core.management import call_command
 
@@ -169,7 +169,7 @@ def watch(
 
 
 def seed(ports: list[int], digest: str) -> dict[str, tuple[int, int]]:
-    """A host for each port, with its model active; gives row and number by name."""
+    """Create a host for each port with an active model; return row and number by name."""
     from django.utils import timezone
 
     from switcher.audit.ledger import SERVER
@@ -196,7 +196,7 @@ def cpu_s() -> float:
 
 
 def memory(what: str) -> float:
-    """MiB of this process."""
+    """Return the memory of this process in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what))
 
@@ -262,8 +262,9 @@ def summed(
 
 
 def seen_after(eviction: tuple[int, float], run: dict[str, Any]) -> float | None:
-    """Milliseconds from an eviction until the first reading without the model, or until the end of
-    the run; None for one before the run or at its very end."""
+    """Return the milliseconds from an eviction until the first reading without the model, or until
+    the end of the run; None for one before the run or at its very end.
+    """
     number, at = eviction
     if not run["began"] <= at <= run["ended"] - BACK_AFTER_S:
         return None
@@ -282,7 +283,7 @@ def p99(figures: list[float]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What watching many hosts costs.")
+    parser = argparse.ArgumentParser(description="Measure what watching many hosts costs.")
     parser.add_argument("--hosts", type=int, default=200)
     parser.add_argument("--hung", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=60.0)

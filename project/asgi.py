@@ -1,4 +1,4 @@
-"""The ASGI application: live sockets, the gateway, and Django for all else."""
+"""The ASGI application: live sockets, the gateway, and Django for everything else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 django_app = get_asgi_application()
 
-# Only now, with the apps loaded:
+# Imported only once the apps are loaded:
 from project.background import Background, assemble  # noqa: E402
 from switcher.gateway.endpoints import is_gateway_path  # noqa: E402
 from switcher.live import feed, socket  # noqa: E402
@@ -47,7 +47,7 @@ def _gateway() -> Any:
 async def end_gateway() -> None:
     """Write the gateway's usage counts and close its connections.
 
-    To be called once no request is left: another one would open them again.
+    Call it once no request is left, as another one would open them again.
     """
     if _gateway.cache_info().currsize:
         from switcher.gateway import route_cache
@@ -58,7 +58,7 @@ async def end_gateway() -> None:
 
 
 async def _lifespan(receive: Any, send: Any) -> None:
-    """Run the parts as long as the server, under uvicorn and the like."""
+    """Run the background parts along with the server, under uvicorn and the like."""
     await receive()
     parts = Background(assemble())
     try:

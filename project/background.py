@@ -1,6 +1,6 @@
 """The background work of a server process: the worker, the watcher and the audit work.
 
-Each part has its own daemon threads: an executor's threads would keep the process from exiting.
+Each part has its own daemon threads, as an executor's threads would keep the process from exiting.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ log = logging.getLogger(__name__)
 
 # How long a running switch has to end before it is left to the next start.
 SWITCH_TIMEOUT_S = 5.0
-# How long the parts that stop last wait for the others.
+# How long the parts marked `last` wait for the others.
 FIRST_TIMEOUT_S = 5.5
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Something that runs until `stop`, which may take a while. Parts that are `last` stop one by
-    one after the others have ended: they record how that went."""
+    """A part that runs until `stop`, which may take a while. Parts that are `last` stop one by one
+    after the others have ended, because they record how that went.
+    """
 
     name: str
     start: Callable[[], None]

@@ -1,7 +1,7 @@
 """The demo: two simulated hosts, an admin, an auditor, profiles and a short history.
 
-Each host is a simulator in a process of its own, addressed like any other server. The history comes
-from real switches on them.
+Each host is a simulator in a process of its own, addressed like any other server. The history
+consists of real switches on them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from switcher.switching.worker import run_once
 
 AUDITOR = "auditor"
 BY_DEMO = Actor("demo", "command")
-LOAD_RATE = 4_000_000_000  # bytes a second, so that a switch lasts a few seconds
+LOAD_RATE = 4_000_000_000  # bytes per second, so that a switch lasts a few seconds
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ OUT_OF_MEMORY = "llama runner process has terminated: cudaMalloc failed: out of 
 
 @dataclass(frozen=True)
 class Step:
-    """One switch of the history; `fails` makes the simulator refuse the load once."""
+    """A switch of the history; `fails` makes the simulator refuse the load once."""
 
     profile: str
     reason: str
@@ -110,8 +110,9 @@ HISTORY = {
 
 
 def start_simulators(first_port: int) -> list[tuple[SimulatedHost, str]]:
-    """Start one simulator for each host and return their addresses. If a port is in use, take
-    another. They end with this process."""
+    """Start one simulator for each host and return their addresses, using another port if one is
+    taken. They end with this process.
+    """
     started = [_spawn(host, first_port + n) for n, host in enumerate(HOSTS)]
     found = []
     for host, process in zip(HOSTS, started, strict=True):
@@ -137,20 +138,20 @@ def _spawn(host: SimulatedHost, port: int) -> subprocess.Popen[str]:
 
 
 def _address_of(process: subprocess.Popen[str]) -> str:
-    """Return the address at which it listens; empty if it has ended instead."""
+    """Return the address at which it listens; empty if it has exited."""
     assert process.stdout is not None
     line = process.stdout.readline()
     return line[line.index("http://") :].strip() if "http://" in line else ""
 
 
 def _end_with_parent() -> None:
-    """Have Linux send SIGTERM to the child when its parent dies, however it dies."""
+    """Make Linux send SIGTERM to the child whenever its parent dies."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def people() -> dict[str, str]:
-    """Create the admin and the auditor, or give them new passwords. Return those by name."""
+    """Create the admin and the auditor, or reset their passwords. Return the passwords by name."""
     given = read_environment()
     passwords = {
         ADMIN: given.admin_password or secrets.token_urlsafe(9),
@@ -214,7 +215,7 @@ def _switch_through(name: str, steps: tuple[Step, ...], say: Callable[[str], Non
 
 
 def _refuse_next_load(base_url: str, tag: object) -> None:
-    """Have the next load of `tag` run out of memory. Only a simulator can do this."""
+    """Make the next load of `tag` run out of memory. Only a simulator can do this."""
     fault = {"kind": "fail_load", "tag": tag, "times": 1, "message": OUT_OF_MEMORY}
     requests.post(f"{base_url}/_sim/faults", json=fault, timeout=5).raise_for_status()
 

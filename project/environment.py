@@ -1,4 +1,4 @@
-"""The settings that come from the environment (docs/settings.md); none of them is required."""
+"""The settings from the environment (docs/settings.md); all are optional."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Environment(BaseSettings):
 
 
 def read_environment() -> Environment:
-    """Return the settings as the environment has them now. Raises ImproperlyConfigured."""
+    """Return the settings in the current environment. Raises ImproperlyConfigured."""
     try:
         return Environment()
     except ValidationError as exc:
@@ -91,7 +91,8 @@ def package_dir(name: str) -> Path:
 
 def create_data_dir(path: Path) -> Path:
     """Return the absolute path of the data directory, created if missing. Only its owner can read
-    it, and every file that is created in it: the database holds sessions and password hashes."""
+    it and the files created in it, as the database holds sessions and password hashes.
+    """
     os.umask(0o077)
     path = path.resolve()
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -99,7 +100,7 @@ def create_data_dir(path: Path) -> Path:
 
 
 def stored_secret_key(directory: Path) -> str:
-    """Return the secret key that is kept in this directory, generated the first time."""
+    """Return the secret key stored in this directory, generated the first time."""
     path = directory / "secret_key"
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -125,11 +126,11 @@ def sqlite(directory: Path) -> dict[str, Any]:
             # (20 s at most) instead of failing half-way.
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
-            # FULL: what is committed is on the disk, as are the files of the trail's key. After a
+            # FULL: commits are on disk, as are the files of the trail's key. After a
             # power loss, a database older than those files would look as if it had been truncated.
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
         },
-        # A file as in real use: in memory, threads would share one cache and its table locks.
+        # A file as in production: in memory, threads would share one cache and its table locks.
         "TEST": {"NAME": directory / "test.sqlite3"},
     }
 

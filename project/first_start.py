@@ -29,8 +29,9 @@ def ensure_admin() -> str:
 
 
 def ensure_host() -> str:
-    """Add the host at OLLAMA_HOST or 127.0.0.1:11434 if there is no host, without asking whether
-    it answers. Return its address if it was added."""
+    """Add the host at OLLAMA_HOST or 127.0.0.1:11434 if there is no host, without checking that it
+    answers. Return its address if it was added.
+    """
     if Host.objects.exists():
         return ""
     address = ollama_address(read_environment().ollama_host)

@@ -1,4 +1,4 @@
-"""The gateway alone, for more processes than the one inside the server, on the same database.
+"""The gateway alone, for additional processes on the server's database.
 
     uvicorn project.gateway:application --workers 4
 
@@ -15,7 +15,7 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 django.setup()
 
-# Only now, with the apps loaded:
+# Imported only once the apps are loaded:
 from switcher.audit.server_processes import ProcessRun  # noqa: E402
 from switcher.concurrency.threads import in_thread  # noqa: E402
 from switcher.gateway import route_cache  # noqa: E402
@@ -24,7 +24,7 @@ from switcher.ollama import relay  # noqa: E402
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Serve one connection, and refuse WebSockets, which the server has."""
+    """Serve one connection, and refuse WebSockets, which only the server handles."""
     if scope["type"] == "http":
         await app(scope, receive, send)
     elif scope["type"] == "lifespan":

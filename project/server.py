@@ -1,6 +1,6 @@
 """The server process: daphne with the background work, request limits and a clean shutdown.
 
-Each measured trap of daphne is named where it is avoided.
+Comments name daphne's measured pitfalls where they are avoided.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ MAX_BODY_BYTES = 32 * 2**20
 MAX_FRAME_BYTES = 4096
 MAX_MESSAGE_BYTES = 8 * 2**20
 SERVICE_RESTART = 1012
-# How long a page has to answer a close before its connection is aborted. Autobahn's default is 1 s,
-# which txaio rounds down to a whole second of the clock: one page in thirty got some milliseconds,
-# and saw a broken connection instead of the code.
+# How long a page may take to answer a close before its connection is aborted. Autobahn's default is
+# 1 s, which txaio rounds down to a whole second of the clock: one page in thirty got only
+# milliseconds, and saw a broken connection instead of the code.
 CLOSE_TIMEOUT_S = 3
 
 # The steps of the shutdown, less than 10 s in all.
@@ -47,7 +47,7 @@ SHUTDOWN_TIMEOUT_S = 9.0
 
 
 class Backpressure:
-    """A twisted producer: twisted pauses it while the client leaves 64 kB unread."""
+    """A Twisted producer, which Twisted pauses while the client has 64 kB left to read."""
 
     def __init__(self) -> None:
         self._may_send = asyncio.Event()
@@ -67,10 +67,10 @@ class Backpressure:
 
 
 class BoundedRequest(WebRequest):
-    """A request that takes limited memory. (Twisted limits the headers: 16 kB, 500 lines.)
+    """A request with bounded memory. (Twisted limits the headers: 16 kB, 500 lines.)
 
-    A body that is too large is refused while it arrives: daphne would store all of it. A response
-    waits until the client reads it: daphne would keep a whole stream in memory.
+    A body that is too large is refused while it arrives, where daphne would store all of it. A
+    response waits until the client reads it, where daphne would keep a whole stream in memory.
     """
 
     _received = 0
@@ -127,7 +127,7 @@ class BoundedRequest(WebRequest):
 
 
 class BoundedFactory(HTTPFactory):
-    """Creates connections whose requests are bounded."""
+    """A factory of connections whose requests are bounded."""
 
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802 - twisted's name
         protocol = super().buildProtocol(addr)
@@ -136,7 +136,7 @@ class BoundedFactory(HTTPFactory):
 
 
 class Server(DaphneServer):
-    """Daphne's server with background parts, which start once it listens and stop before it does.
+    """Daphne's server with background parts, which start once it listens and stop before it.
 
     `announce` is called with the address once it listens. `at_end` is awaited once no request is
     left. If `run` could not listen, `failure` says why.
@@ -164,7 +164,7 @@ class Server(DaphneServer):
 
     @property
     def http_factory(self) -> HTTPFactory:
-        """Return a bounded one, whatever `run` sets."""
+        """Return a bounded factory, whatever `run` sets."""
         return self._http_factory
 
     @http_factory.setter
@@ -172,7 +172,7 @@ class Server(DaphneServer):
         self._http_factory = BoundedFactory(self)
 
     def run(self) -> None:
-        """Serve until a signal ends it, or return at once if it cannot listen."""
+        """Serve until a signal arrives, or return at once if it cannot listen."""
         # Not earlier: a server that cannot listen must not touch a host.
         reactor.callWhenRunning(self._start_parts)
         super().run()
@@ -185,7 +185,7 @@ class Server(DaphneServer):
         self._background.start()
 
     async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
-        """Send, and return once the client has room for more."""
+        """Send a part of the response, and return once the client has room for more."""
         await super().handle_reply(protocol, message)
         if message.get("more_body") and isinstance(protocol, BoundedRequest):
             await protocol.backpressure.wait()
@@ -219,7 +219,7 @@ class Server(DaphneServer):
         self._close_sockets()
         feed.stop_all()
         if self._background is not None and not await self._background.stop(BACKGROUND_TIMEOUT_S):
-            log.warning("not stopped in time, left to the next start", extra={"action": "cut"})
+            log.warning("not stopped in time; left to the next start", extra={"action": "cut"})
         waiting.stop_waiting()
         await self._wait_for_responses(RESPONSES_TIMEOUT_S)
         left = self._applications()
@@ -245,14 +245,15 @@ class Server(DaphneServer):
                 protocol.sendCloseFrame(code=SERVICE_RESTART)
 
     async def _wait_for_responses(self, seconds: float) -> None:
-        """Let callers that waited for a switch get the response about how it ended."""
+        """Give callers that wait for a switch time to get their response."""
         until = twisted_loop.time() + seconds
         while self._applications(of=WebRequest) and twisted_loop.time() < until:
             await asyncio.sleep(0.02)
 
     def _applications(self, of: type = object) -> list[asyncio.Future[Any]]:
-        """Return the applications that still run. A request that was half read has none yet: on it
-        the stock method fails with a KeyError, and then ends nothing at all."""
+        """Return the running applications. A half-read request has none yet, which makes the stock
+        method fail with a KeyError and end nothing at all.
+        """
         known = [
             c.get("application_instance") for p, c in self.connections.items() if isinstance(p, of)
         ]
@@ -260,8 +261,9 @@ class Server(DaphneServer):
 
 
 def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel all tasks: with one pending, CPython 3.11 crashes at exit (10 of 10 with an open
-    stream)."""
+    """Cancel all tasks: with one pending, CPython 3.11 crashes at exit (10 times of 10 with an open
+    stream).
+    """
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
@@ -271,10 +273,10 @@ def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def exit_within(seconds: float) -> None:
-    """Have the process exit with code 0 within this time, whatever hangs.
+    """Make the process exit with code 0 within this time, whatever hangs.
 
     An executor's thread may hang, such as one that waits for a switch: Python joins those at exit.
-    What is cut off is in the database as far as it got, and the next start continues it.
+    The progress of interrupted work is in the database, and the next start continues it.
     """
     timer = threading.Timer(seconds, _exit_now)
     timer.daemon = True
@@ -282,7 +284,7 @@ def exit_within(seconds: float) -> None:
 
 
 def _exit_now() -> None:
-    log.info("something still runs and is cut off", extra={"action": "cut"})
+    log.info("work still running at exit was cut off", extra={"action": "cut"})
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

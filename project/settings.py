@@ -1,4 +1,4 @@
-"""Settings. What differs between machines comes from the environment (docs/settings.md)."""
+"""Settings. Those that differ between machines come from the environment (docs/settings.md)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALLOWED_HOSTS = environment.allowed_hosts or ["localhost", "127.0.0.1", "[::1]"]
 CSRF_TRUSTED_ORIGINS = environment.trusted_origins
 
 # Not daphne and not ninja: they would load Twisted and the API into every command, which costs
-# memory and time. The server imports daphne itself; of ninja the files are served (below).
+# memory and time. The server imports daphne itself; ninja's static files are served (below).
 INSTALLED_APPS = [
     "project",
     "switcher",
@@ -140,7 +140,7 @@ STATIC_URL = "/static/"
 STATICFILES_DIRS = [d for d in [BASE_DIR / "static", NINJA / "static"] if d.is_dir()]
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
-# Asked for again each time and mostly not sent again: after an upgrade no page runs old scripts.
+# Revalidated on each use and rarely sent again, so that no page runs old scripts after an upgrade.
 WHITENOISE_MAX_AGE = 0
 
 LANGUAGE_CODE = "en-gb"
@@ -160,11 +160,12 @@ LOGGING = {
     },
 }
 
-# Whoever has neither a key nor a signed-in session is answered only where this says so, only on
-# loopback, and never where a call changes a host.
+# Clients without a key or a signed-in session are served only if this is set, only on loopback, and
+# never for calls that change a host.
 SWITCHER_OPEN_GATEWAY = environment.open_gateway
 
-# The trail's signing key lies outside of the database, whose password must not be enough to sign.
+# The trail's signing key is stored outside of the database, whose password must not be enough to
+# sign.
 SWITCHER_AUDIT_KEY = str(environment.audit_key or DATA_DIR / "audit-key.pem")
 SWITCHER_AUDIT_PUBLIC_KEYS = str(Path(SWITCHER_AUDIT_KEY).with_name("audit-keys.pub"))
 SWITCHER_AUDIT_ORIGIN = environment.audit_origin

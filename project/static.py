@@ -11,11 +11,11 @@ from whitenoise.middleware import WhiteNoiseMiddleware
 
 
 class StaticMiddleware(WhiteNoiseMiddleware):
-    """WhiteNoise with whole responses, in an asynchronous chain of middleware.
+    """WhiteNoise with unstreamed responses, in an asynchronous chain of middleware.
 
     WhiteNoise streams with synchronous iterators, which Django collects under ASGI with a warning
-    for each file; our files are small. And a synchronous middleware in the chain would hold a
-    thread for every request that waits, and keep it after the client has left.
+    for each file; our files are small. A synchronous middleware in the chain would also hold a
+    thread for every waiting request, even after the client has disconnected.
     """
 
     sync_capable = True

@@ -20,7 +20,7 @@ SIGN_IN = "Sign in at /login/ and send the session_id cookie."
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A signed-in person, and what they may do."""
+    """A signed-in person and their permissions."""
 
     id: int
     name: str
@@ -30,8 +30,9 @@ class Person:
 
 
 class SessionCookie(AuthBase):
-    """Accepts the cookie of a signed-in session. That is enough, because a request that a browser
-    marks as coming from another site is refused first."""
+    """Authentication by the session cookie. That is enough, because requests that a browser marks
+    as coming from another site are refused first.
+    """
 
     openapi_type = "apiKey"
     openapi_in = "cookie"
@@ -90,6 +91,6 @@ def _person(request: HttpRequest) -> Person | None:
 
 
 def actor_of(request: HttpRequest) -> Actor:
-    """Return the signed-in person as the one who acts, for the record."""
+    """Return the signed-in person as the actor, for the record."""
     person: Person = cast(Any, request).auth
     return Actor(person.name, "api", person.id, *access.origin_of(request))

@@ -28,8 +28,8 @@ CONTENT = {
 async def export(request: HttpRequest, query: Query[ExportQuery]) -> HttpResponseBase:
     """Return the trail, or a selection of it by the filters.
 
-    `jsonl` are lines that switchboard_verify.py checks; `csv` is for people. The export ends with
-    the newest checkpoint, and is recorded in the trail itself.
+    `jsonl` are lines that switchboard_verify.py checks; `csv` is for people. The export ends at the
+    newest checkpoint, and is recorded in the trail itself.
     """
     check_names(request, ExportQuery)
     filters = read_filters(query.model_dump())

@@ -1,4 +1,4 @@
-"""What no operation answers: other methods, unknown addresses, and failures on the way there."""
+"""Responses outside of the operations: wrong methods, unknown addresses, early failures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _NO_HEAD = frozenset({"export"})
 
 
 def with_fallbacks(pattern: URLPattern) -> URLPattern:
-    """Wrap an address: HEAD is answered wherever GET is (RFC 9110, 9.3.2), a wrong method gets a
-    problem document, and no answer is cached."""
+    """Wrap an address: HEAD works wherever GET does (RFC 9110, 9.3.2), a wrong method gets a
+    problem document, and no response is cached.
+    """
     view = pattern.callback
 
     @csrf_exempt  # as ninja's own views are: they check the origin of a request themselves
@@ -49,22 +50,22 @@ def _not_allowed(request: HttpRequest, allow: str) -> HttpResponse:
 
 @csrf_exempt
 def unknown(request: HttpRequest, **_: Any) -> HttpResponse:
-    """404 for an unknown address below the API's."""
+    """Return 404 for an unknown address under the API."""
     text = f"There is no {request.path} here. The API is described at /api/docs."
     return problems.render(request, Problem("no-such-address", text))
 
 
 def is_ours(request: HttpRequest) -> bool:
-    """Return whether the request is one to the API, and not for a page."""
+    """Return whether the request is for the API, and not for a page."""
     return request.path.startswith("/ollama/") or request.path in {"/health", "/audit/export"}
 
 
 def bad_request(request: HttpRequest) -> HttpResponse:
-    """400 for what Django itself refuses, such as an unknown host name."""
+    """Return 400 for requests that Django itself refuses, such as for an unknown host name."""
     text = "The request is not valid. Check that its Host header names this server."
     return problems.render(request, Problem("bad-request", text, 400))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """500 for a failure before an operation began."""
+    """Return 500 for a failure before an operation began."""
     return problems.render(request, Problem("internal", problems.INTERNAL_TEXT))

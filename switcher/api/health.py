@@ -15,8 +15,9 @@ log = logging.getLogger(__name__)
 
 @require_safe
 def health(request: HttpRequest) -> HttpResponse:
-    """Answer 200 whenever the server can serve, also with problems: a dead sink of the audit trail
-    is no reason to take the server out of service. Monitors look at `ok`."""
+    """Return 200 whenever the server can respond, even with problems: a dead sink of the audit
+    trail is no reason to take the server out of service. Monitors check `ok`.
+    """
     response = JsonResponse(_status())
     response["Cache-Control"] = "no-store"
     return response
@@ -26,6 +27,6 @@ def _status() -> dict[str, Any]:
     try:
         return audit.health().to_json()
     except Exception:
-        # Whatever it is, a monitor has to learn of it.
+        # Monitors must learn of any error.
         log.exception("the state of the audit trail could not be read")
         return {"ok": False, "problems": [audit.UNKNOWN], "audit": None}

@@ -1,4 +1,4 @@
-"""What requests to the API hold: the body of a switch request, and the filters of lists."""
+"""Parameters of API requests: the body of a switch request, and the filters of lists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from switcher.switching.service import SwitchRequest
 class SwitchBody(BaseModel):
     """A request for a switch. Either `model` or `profile` is required."""
 
-    # Unknown fields and wrong types are refused, not guessed at.
+    # Unknown fields and wrong types are rejected, not coerced.
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str | None = Field(None, description="Tag as Ollama lists it.", examples=["qwen2.5:14b"])
@@ -37,7 +37,9 @@ class SwitchBody(BaseModel):
 
 
 def _keep_alive(given: str | int | None) -> str:
-    """A bare number means seconds, as in Ollama's own API; below zero it means forever (fact 7)."""
+    """Return a keep-alive as text. A number means seconds, as in Ollama's own API; below zero,
+    forever (fact 7).
+    """
     if isinstance(given, int):
         return "forever" if given < 0 else f"{given}s"
     return given or ""
@@ -61,7 +63,7 @@ class UsageQuery(BaseModel):
 
 
 class ExportQuery(BaseModel):
-    """Which part of the audit trail is exported; empty means any."""
+    """The part of the audit trail to export; empty means any."""
 
     format: str = Field("jsonl", description="jsonl or csv.")
     host: str = Field("", description="Name of a host.")

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents. The only place that knows their HTTP statuses."""
+"""Errors as RFC 9457 problem documents; the only module that knows their HTTP statuses."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ KINDS: dict[str, tuple[int, str]] = {
 
 
 class Problem(Exception):
-    """An answer instead of a result. `members` are added to its document."""
+    """A response instead of a result. `members` are added to its document."""
 
     def __init__(self, code: str, detail: str, status: int = 0, **members: Any) -> None:
         super().__init__(detail)
@@ -72,7 +72,7 @@ class Problem(Exception):
 
 
 def from_error(exc: SwitcherError, host: HostSettings | None = None) -> Problem:
-    """Return the problem for an error of a service or a query; names what is active, if known."""
+    """Return the problem for an error of a service or query; names the active model, if known."""
     members: dict[str, Any] = {}
     if host is not None:
         members |= {"host": host.name, "active": ActiveModel.of(host, None)}
@@ -88,7 +88,7 @@ def from_switch(row: SwitchDetail, host: HostSettings | None) -> Problem:
     """Return the problem for a switch that ended without its model becoming active."""
     code = row.error_code or ("cancelled" if row.state is State.CANCELLED else "internal")
     if code == "plan-blocked" and not row.digest:
-        code = "no-such-model"  # the plan found nothing to load by that name
+        code = "no-such-model"  # the plan found no model of that name
     return Problem(
         code,
         " ".join(text for text in (row.outcome, row.error) if text),
@@ -161,7 +161,8 @@ def render(request: HttpRequest, problem: Problem) -> HttpResponse:
     if problem.status == 503:
         response["Retry-After"] = str(RETRY_AFTER_S)
     if problem.status == 401:
-        # RFC 9110 wants a challenge with every 401. No browser asks for a password at this one.
+        # RFC 9110 requires a challenge with every 401. This one opens no password dialog in
+        # browsers.
         response["WWW-Authenticate"] = 'Cookie realm="Switchboard", cookie-name=session_id'
     response["Cache-Control"] = "no-store"
     return response

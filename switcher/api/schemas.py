@@ -22,13 +22,13 @@ from switcher.queries.drifts import DriftRow
 
 SWITCHED = "Model physically unloaded and reloaded in Ollama. No server restart needed."
 
-# A time as an answer holds it: ISO 8601, in UTC.
+# A time in a response: ISO 8601, in UTC.
 Moment = Annotated[
     datetime,
     PlainSerializer(datetime.isoformat, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
 ]
-# Text that is stored as an empty string if there is none, and is null in an answer.
+# Text that is stored as an empty string if there is none, and is null in responses.
 Text = Annotated[str | None, BeforeValidator(lambda text: text or None)]
 
 
@@ -42,7 +42,7 @@ class Answer(BaseModel):
 
 
 class EventRef(Answer):
-    """Where a switch is recorded."""
+    """A reference to the record of a switch."""
 
     id: int
     url: str
@@ -57,8 +57,9 @@ class EventRef(Answer):
 
 
 class ActiveModel(Answer):
-    """The model that clients of a host get. `resident`: whether it was seen loaded; null if that
-    is not known. `degraded`: why the host does not hold it, if so."""
+    """The model that clients of a host get. `resident`: whether it was seen loaded; null if
+    unknown. `degraded`: the reason if the host does not hold it.
+    """
 
     model: str
     digest: str
@@ -71,7 +72,9 @@ class ActiveModel(Answer):
     def of(
         cls, host: hosts.HostSettings | None, seen: tuple[observed.Resident, ...] | None
     ) -> Self | None:
-        """Return what is active on a host; `seen` is what was last seen loaded there, if known."""
+        """Return the active model of a host; `seen` is what was last seen loaded there, if
+        known.
+        """
         if host is None or host.active is None:
             return None
         active = host.active
@@ -133,7 +136,7 @@ class InstalledModel(Answer):
 
 
 class Drift(Answer):
-    """A difference between what the host holds and what is desired, with its evidence."""
+    """A difference between a host's observed and desired state, with its evidence."""
 
     kind: str
     model: Text
@@ -145,8 +148,9 @@ class Drift(Answer):
 
 
 class Models(Answer):
-    """What is active on a host, what is loaded and what is on its disk. With `error` it is what
-    the host held when it last answered, at `observed_at`."""
+    """The active, loaded and installed models of a host. With `error`, this is what the host held
+    when it last answered, at `observed_at`.
+    """
 
     host: str
     active: ActiveModel | None
@@ -154,7 +158,7 @@ class Models(Answer):
     installed: list[InstalledModel]
     observed_at: Moment | None
     error: Text
-    drift: list[Drift] = Field(description="Open differences from what is desired of the host.")
+    drift: list[Drift] = Field(description="Open differences from the host's desired state.")
 
     @classmethod
     def of(
@@ -164,7 +168,9 @@ class Models(Answer):
         known: Observation | None,
         drifts: tuple[DriftRow, ...],
     ) -> Self:
-        """`seen` is a reading just made, `known` the last one that was answered."""
+        """Build it from `seen`, a reading just made, and `known`, the last one that was
+        answered.
+        """
         facts = seen if seen.answered else known
         installed = [i.to_json() for i in facts.installed] if facts else []
         return cls(
@@ -245,14 +251,14 @@ class SwitchDetail(SwitchSummary):
 
 
 class SwitchList(Answer):
-    """Newest first; `next` is the address of the page that follows."""
+    """A page of switches, newest first; `next` is the address of the following page."""
 
     switches: list[SwitchSummary]
     next: str | None
 
 
 class Done(Answer):
-    """The model is active: it was seen loaded, and it answered."""
+    """A success: the model is active, was seen loaded, and has answered."""
 
     success: bool
     model: str
@@ -298,14 +304,14 @@ class PlanItem(Answer):
 
 
 class ExpectedTime(Answer):
-    """How long a phase usually takes, and what that was measured on."""
+    """The usual time of a phase, and what it is based on."""
 
     seconds: float
     source: str
 
 
 class Plan(Answer):
-    """What a switch will do. Sizes are bytes; what is not known is null."""
+    """A plan of a switch. Sizes are bytes; unknown values are null."""
 
     host: str
     model: str
@@ -337,14 +343,14 @@ class Plan(Answer):
 
 
 class Planned(Answer):
-    """What a switch would do."""
+    """A dry run: what a switch would do."""
 
     dry_run: bool
     plan: Plan
 
 
 class Accepted(Answer):
-    """The switch is recorded and runs by itself; `event.url` says how it goes."""
+    """An accepted switch, which runs by itself; `event.url` shows its progress."""
 
     accepted: bool
     model: str
@@ -354,7 +360,7 @@ class Accepted(Answer):
 
 
 class UsageCount(Answer):
-    """Of one key, host and model; `key` is null for requests without a key."""
+    """The usage of one key, host and model; `key` is null for requests without a key."""
 
     key: int | None
     key_name: str | None
@@ -374,7 +380,7 @@ class UsageList(Answer):
 
 
 class FieldError(Answer):
-    """What is wrong with a field of the request; empty for the request as a whole."""
+    """An error in a field of the request; the field is empty for the request as a whole."""
 
     field: str
     message: str

@@ -26,7 +26,7 @@ NO_STAFF = Problem("not-allowed", "The API is for staff.")
 
 @require_safe
 def openapi(request: HttpRequest) -> HttpResponse:
-    """Describe the API to those who may use it."""
+    """Describe the API to users who may use it."""
     if not request.user.is_authenticated:
         return render_problem(request, Problem("not-signed-in", SIGN_IN))
     if not access.can_view(request.user):
@@ -44,18 +44,18 @@ def description() -> dict[str, Any]:
 
 
 def _name_problems(responses: dict[Any, Any]) -> None:
-    """Give errors their own media type (RFC 9457). Ninja knows one for all answers."""
+    """Give errors their own media type (RFC 9457), as ninja only supports one for all responses."""
     for status, response in responses.items():
         content = response.get("content")
         if int(status) >= 400 and content and "application/json" in content:
             response["content"] = {MEDIA_TYPE: content["application/json"]}
 
 
-# Swagger UI draws its icons from data: addresses in its own style sheet. No other page may.
+# Swagger UI loads its icons from data: URLs in its style sheet. No other page may.
 @require_safe
 @csp_update({"img-src": ["data:"]})  # type: ignore[untyped-decorator]  # csp has no types
 def docs(request: HttpRequest) -> HttpResponse:
-    """Show the description in Swagger UI, which is served from here."""
+    """Show the description in a self-hosted Swagger UI."""
     if not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path())
     if not access.can_view(request.user):

@@ -1,4 +1,4 @@
-"""The operations of the control API: parse, call one service or query, answer."""
+"""The operations of the control API: parse, call one service or query, respond."""
 
 from __future__ import annotations
 
@@ -106,8 +106,9 @@ async def switch(request: HttpRequest, body: SwitchBody, response: HttpResponse)
     summary="What is active on a host, loaded, and on its disk",
 )
 async def models(request: HttpRequest, query: Query[ModelsQuery]) -> Any:
-    """Read from the host now. If it does not answer, `error` says why, and the rest is what it
-    held when it last answered, at `observed_at`."""
+    """Read the host now. If it does not answer, `error` says why, and the rest is what it held when
+    it last answered, at `observed_at`.
+    """
     check_names(request, ModelsQuery)
     return await in_host_thread(_models, query.host)
 
@@ -155,7 +156,7 @@ async def switches(request: HttpRequest, query: Query[SwitchesQuery]) -> Any:
     summary="One switch",
 )
 async def switch_detail(request: HttpRequest, switch_id: int) -> Any:
-    """Return its phases, its plan, what was loaded before and after, and how it ended."""
+    """Return a switch's phases, plan, loaded models before and after, and how it ended."""
     return schemas.SwitchDetail.model_validate(await in_thread(queries.switch_detail, switch_id))
 
 
@@ -166,7 +167,9 @@ async def switch_detail(request: HttpRequest, switch_id: int) -> Any:
     summary="Cancel a switch",
 )
 async def cancel(request: HttpRequest, switch_id: int, response: HttpResponse) -> Any:
-    """Ask for it: the worker stops at the next safe point and restores what was there before."""
+    """Request cancellation: the worker stops at the next safe point and restores the previous
+    models.
+    """
     row = await in_thread(_cancel, switch_id, actor_of(request))
     response["Location"] = schemas.switch_url(row.id)
     return Status(202, schemas.SwitchDetail.model_validate(row))
@@ -221,7 +224,7 @@ def _models(name: str) -> schemas.Models:
 def _free(name: str, digest: str, actor: Actor) -> Any:
     host = hosts.host(name)
     freed = service.free_ghost(host.name, digest, actor)
-    check_now(host.id, host.base_url)  # so that pages show it at once
+    check_now(host.id, host.base_url)  # pages show it at once
     return freed
 
 
@@ -237,8 +240,9 @@ def _host_of(row: SwitchDetail) -> HostSettings | None:
 
 
 async def _until_ended(row: SwitchDetail) -> SwitchDetail:
-    """Wait until the switch has ended, or until this server stops and leaves it to the next one.
-    A client that disconnects ends the waiting only."""
+    """Wait until the switch has ended, or until this server stops and leaves it to the next one. If
+    the client disconnects, only the waiting ends.
+    """
     with changes_of(row.host) as changes:
         while True:
             changes.clear()
@@ -249,7 +253,7 @@ async def _until_ended(row: SwitchDetail) -> SwitchDetail:
 
 
 def _accepted(row: SwitchDetail, response: HttpResponse) -> Any:
-    """Answer with the address that says how the switch goes."""
+    """Return the address that shows the switch's progress."""
     event = schemas.EventRef.to(row.id)
     response["Location"] = event.url
     accepted = schemas.Accepted(
@@ -259,8 +263,9 @@ def _accepted(row: SwitchDetail, response: HttpResponse) -> Any:
 
 
 def _waits(request: HttpRequest, body: SwitchBody) -> bool:
-    """Return whether to wait for the end. The body's `wait` goes before the header, which is only a
-    preference (RFC 7240)."""
+    """Return whether to wait for the end. The body's `wait` takes precedence over the header, which
+    is only a preference (RFC 7240).
+    """
     if body.wait is not None:
         return body.wait
     preferred = request.headers.get("Prefer", "").lower().split(",")
@@ -268,7 +273,9 @@ def _waits(request: HttpRequest, body: SwitchBody) -> bool:
 
 
 def check_names(request: HttpRequest, query: type[BaseModel]) -> None:
-    """Refuse unknown filters. Ninja ignores them, and a misspelt one would seem to match all."""
+    """Refuse unknown filters, which ninja ignores: a misspelt one would seem to match
+    everything.
+    """
     unknown = next((name for name in request.GET if name not in query.model_fields), None)
     if unknown is not None:
         known = ", ".join(query.model_fields)

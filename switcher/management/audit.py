@@ -1,4 +1,4 @@
-"""The actions of `manage.py audit`, by the word after `audit`."""
+"""The actions of `manage.py audit`, by name."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from switcher.domain.errors import BadRequest, TrailUnreadable
 from switcher.management.terminal import TerminalCommand, actor
 from switcher.models import ArchiveFile
 
-# Exit codes. 2 is also what argparse exits with on wrong use.
+# Exit codes. 2 is also argparse's for wrong usage.
 DONE, DOES_NOT_HOLD, FAILED = 0, 1, 2
 
 
 class Action:
-    """One action."""
+    """An action of the command."""
 
     name: ClassVar[str]
     help: ClassVar[str]
@@ -39,7 +39,7 @@ class Action:
         """Add the action's own arguments."""
 
     def run(self, command: TerminalCommand, **options: Any) -> int:
-        """Do it, print the result with the command, and return the exit code."""
+        """Perform the action, print the result, and return the exit code."""
         raise NotImplementedError
 
 
@@ -62,7 +62,7 @@ class Verify(Action):
         except (DatabaseError, OSError) as exc:
             return self._fail(command, f"The trail cannot be read: {exc}")
         except Exception as exc:
-            # Files and anchors hold what somebody put there. Exit code 1 would be a verdict.
+            # Files and anchors can hold anything. Exit code 1 would be a verdict.
             return self._fail(command, f"The trail cannot be read: {describe_error(exc)}.")
         finally:
             bar.clear()
@@ -182,7 +182,9 @@ def _moment(day: str | None, age: int | None) -> datetime:
 
 
 def _find_due(before: datetime) -> list[ArchiveFile]:
-    """Return one file for all that would be moved: checkpoints decide where each file ends."""
+    """Return one file for all entries that would be moved; checkpoints decide where each
+    file ends.
+    """
     due = archiving.find_due(before, sys.maxsize)
     return [due] if due is not None else []
 
@@ -262,7 +264,7 @@ ACTIONS: tuple[Action, ...] = (
 
 
 class Bar:
-    """A progress bar on a terminal; elsewhere it prints nothing."""
+    """A progress bar on terminals; elsewhere it prints nothing."""
 
     WIDTH = 40
 
@@ -281,7 +283,7 @@ class Bar:
         self._stream.flush()
 
     def clear(self) -> None:
-        """Remove the bar, so that the next output begins on an empty line."""
+        """Remove the bar, so that the next output starts on an empty line."""
         if self._shown_at:
             self._stream.write("\r\033[K")
             self._stream.flush()

@@ -26,8 +26,9 @@ _REFUSED = frozenset({"plan-blocked", "plan-outdated", "no-such-model"})
 
 
 class OwnWorker:
-    """Runs the switch in this process if no server takes it, or the server that did has died: the
-    lease decides, so trying again is always safe."""
+    """A worker that runs the switch in this process if no server claims it, or if that server has
+    died. The lease decides, so retrying is always safe.
+    """
 
     def __init__(self, switch_id: int) -> None:
         self._switch_id = switch_id
@@ -39,8 +40,9 @@ class OwnWorker:
         self._loop.start(after_s=CLAIM_INTERVAL_S)
 
     def finish(self) -> None:
-        """After the end, let it remove what is not needed any more and give the lease back. A
-        process that exits before leaves the host locked until the lease runs out."""
+        """After the end, let the worker clean up and release the lease. If the process exits
+        earlier, the host stays locked until the lease expires.
+        """
         self._loop.stop(FINISH_TIMEOUT_S)
 
     def hand_over(self) -> None:
@@ -57,7 +59,7 @@ class OwnWorker:
 
 
 class Screen:
-    """Prints one line for each phase, and on a terminal one that counts the seconds."""
+    """A display with one line for each phase and, on a terminal, one that counts the seconds."""
 
     def __init__(self, out: OutputWrapper, live: bool) -> None:
         self._out = out
@@ -65,7 +67,7 @@ class Screen:
         self._shown = 0
 
     def begin(self, row: SwitchDetail) -> None:
-        """Print from which model to which it is, and its number."""
+        """Print the switch's models and number."""
         left = f"{ModelName.parse(row.previous_model)} → " if row.previous_model else ""
         self._line(f"{left}{ModelName.parse(row.model)} on {row.host} (switch {row.id})")
 
@@ -87,7 +89,7 @@ class Screen:
         self._out.flush()
 
     def end(self, row: SwitchDetail) -> None:
-        """Print how it ended, with its warnings."""
+        """Print the outcome, with warnings."""
         for text in row.warnings:
             self._line(f"Warning: {text}")
         if row.error:
@@ -111,8 +113,9 @@ def _phase_line(state: State, seconds: float, mark: str, expected_s: float | Non
 def follow(
     switch_id: int, screen: Screen, own: OwnWorker, interrupted: Callable[[SwitchDetail], bool]
 ) -> SwitchDetail | None:
-    """Show the switch until it has ended, and return it. Ctrl-C calls `interrupted`: if it returns
-    False, stop following and return None."""
+    """Follow the switch until it has ended, and return it. Ctrl-C calls `interrupted`: if it
+    returns False, stop following and return None.
+    """
     woken = threading.Event()
 
     def wake(**_: object) -> None:

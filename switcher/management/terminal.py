@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, errors, tables, sizes and times in words."""
+"""Shared by the commands: exit codes, errors, tables, sizes and times in words."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 class TerminalCommand(BaseCommand):
-    """A command whose exit code says how it went; wrong usage is 1."""
+    """A command whose exit code tells the result; wrong usage is 1."""
 
     requires_system_checks: list[str] = []
 
@@ -53,7 +53,7 @@ class TerminalCommand(BaseCommand):
             sys.exit(code)
 
     def run(self, **options: Any) -> int:
-        """Carry the command out and return the exit code."""
+        """Run the command and return the exit code."""
         raise NotImplementedError
 
     def say(self, text: str = "") -> None:
@@ -64,7 +64,7 @@ class TerminalCommand(BaseCommand):
         self.say(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
     def say_table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print columns as wide as they need, three spaces apart, as `ollama ps` does."""
+        """Print aligned columns, three spaces apart, as `ollama ps` does."""
         widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
         for row in (head, *rows):
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -72,7 +72,7 @@ class TerminalCommand(BaseCommand):
 
 
 def code_of(exc: SwitcherError) -> int:
-    """Return the exit code for an error of a service."""
+    """Return the exit code for a service's error."""
     if isinstance(exc, BadRequest | NotFound):
         return USAGE
     return REFUSED if isinstance(exc, Conflict | PlanBlocked) else FAILED
@@ -84,7 +84,7 @@ def actor() -> Actor:
 
 
 def size_bytes(text: str) -> int:
-    """Read `24GB` (decimal), `24GiB` or a bare number of bytes. For argparse."""
+    """Parse `24GB` (decimal), `24GiB` or a plain number of bytes. For argparse."""
     match = _SIZE.match(text.strip())
     if match is None or not float(match[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; write for example 24GB")
@@ -100,12 +100,12 @@ def size_text(count: int) -> str:
 
 
 def marks_text(is_default: bool, simulated: bool) -> str:
-    """Return what is special about a host: `default, simulated`."""
+    """Return the labels of a host: `default, simulated`."""
     return ", ".join(w for w, on in (("default", is_default), ("simulated", simulated)) if on)
 
 
 def until_text(expires: datetime | None, stays: bool, now: datetime) -> str:
-    """Return when an idle model unloads, in Ollama's own words."""
+    """Return when an idle model is unloaded, in Ollama's own words."""
     if stays:
         return "Forever"
     if expires is None:

@@ -152,7 +152,7 @@ def test_the_number_of_blocks_read_without_subtrees_is_limited(
     signed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proving, "MAX_BLOCKS", 1)
-    with pytest.raises(NoProof, match="still putting together"):
+    with pytest.raises(NoProof, match="still preparing"):
         proof_of(3 * BLOCK + 1)
     subtrees.keep()
     assert proof_of(3 * BLOCK + 1).holds

@@ -568,7 +568,7 @@ def test_a_delivery_that_waits_since_a_time_in_the_future_shows(
             "remake",
             "The triggers of the database could not be checked.",
         ),
-        ("upkeep", health, "trail_status", "The audit trail could not be looked after."),
+        ("upkeep", health, "trail_status", "The upkeep of the audit trail failed."),
     ],
 )
 def test_an_unexpected_error_is_an_alarm_if_it_lasts(

@@ -1,4 +1,4 @@
-"""`demo`: what `script/demo` runs."""
+"""`demo`: run by `script/demo`."""
 
 from __future__ import annotations
 

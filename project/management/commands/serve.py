@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.migrations.executor import MigrationExecutor
 
-# After the server has ended, for threads that still wait for something.
+# Time for remaining threads after the server has stopped.
 EXIT_TIMEOUT_S = 1.0
 
 
@@ -35,7 +35,7 @@ class Command(BaseCommand):
         if options["migrate"]:
             call_command("migrate", verbosity=0, interactive=False)
         check_migrated()
-        # Only now: importing it loads the whole application.
+        # Imported late, as it loads the whole application.
         from project.asgi import application, end_gateway
         from project.background import assemble
         from project.server import Server, exit_within
@@ -62,7 +62,7 @@ class Command(BaseCommand):
 
 
 def check_migrated() -> None:
-    """Refuse to start over an older database. Raises CommandError."""
+    """Refuse to start on an older database. Raises CommandError."""
     executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
     missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
     connections.close_all()

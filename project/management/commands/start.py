@@ -1,4 +1,4 @@
-"""`start`: what `script/server` runs: creates what the first start needs, then serves."""
+"""`start`: run by `script/server`; creates what the first start needs, then serves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Command(BaseCommand):
         password = ensure_admin()
         if password:
             self.stdout.write(f"The first admin is {ADMIN}, with the one-time password {password}")
-            self.stdout.write("It is shown this once. Change it in the Django admin.")
+            self.stdout.write("It is not shown again. Change it in the Django admin.")
         address = ensure_host()
         if address:
             self.stdout.write(f"Added the host 'ollama' at {address}.")

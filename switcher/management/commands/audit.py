@@ -19,7 +19,7 @@ class Command(TerminalCommand):
             action.add_arguments(actions.add_parser(action.name, help=action.help))
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Exit with argparse's 2 on wrong use; 1 means that a verdict does not hold."""
+        """Exit with argparse's code 2 on wrong usage; 1 means that a verdict does not hold."""
         BaseCommand.run_from_argv(self, argv)
 
     def run(self, **options: Any) -> int:

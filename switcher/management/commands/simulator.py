@@ -1,4 +1,4 @@
-"""`simulator`: an Ollama server, simulated, over real HTTP. It needs neither database nor hosts."""
+"""`simulator`: a simulated Ollama server over real HTTP. It needs neither database nor hosts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ollama_simulator import command
 
 
 class Command(BaseCommand):
-    help = "Serve a simulated Ollama, for trying things out and for tests."
+    help = "Serve a simulated Ollama server, to try things out and for tests."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -60,7 +60,7 @@ class Command(TerminalCommand):
 
 
 def read(hosts: list[HostSettings]) -> list[Observation]:
-    """Read all hosts at once, so that one that hangs costs no more than its own 5 s."""
+    """Read all hosts at once, so that a hanging one delays the others by at most 5 s."""
     if not hosts:
         return []
     with ThreadPoolExecutor(min(MAX_READERS, len(hosts))) as pool:
@@ -89,7 +89,7 @@ def _row(r: Resident, host: HostSettings, now: datetime) -> tuple[str, ...]:
 
 
 def processor(r: Resident) -> str:
-    """Return where a model computes, in Ollama's own words."""
+    """Return where a model runs, in Ollama's own words."""
     if r.gpu_percent in (0, 100):
         return f"100% {'GPU' if r.gpu_percent else 'CPU'}"
     return f"{100 - r.gpu_percent}%/{r.gpu_percent}% CPU/GPU"
@@ -109,7 +109,7 @@ def warnings(host: HostSettings, seen: Observation) -> list[str]:
     if active is None:
         return [*found, "no model is active"]
     if host.open_switch is None:
-        # What the watcher has recorded; if none runs, what this reading alone shows.
+        # Drift recorded by the watcher or, if none runs, shown by this reading alone.
         found += [d.text for d in open_drifts(host.id)] or _drift(active, seen)
     return found
 

@@ -62,7 +62,7 @@ class Command(TerminalCommand):
         out = self.stderr if as_json else self.stdout
         if as_json:
             out.style_func = None
-        # The screen shows the phases; log lines would run into it.
+        # The screen shows the phases; log lines would garble it.
         logger = logging.getLogger("switcher")
         level = logger.level
         logger.setLevel(logging.WARNING)
@@ -82,7 +82,9 @@ class Command(TerminalCommand):
 
 
 class _Interrupted:
-    """Handles Ctrl-C: the first time it asks what to do, the second time it stops following."""
+    """A handler of Ctrl-C: the first time it asks what to do, the second time it stops
+    following.
+    """
 
     def __init__(self, own: OwnWorker, out: OutputWrapper) -> None:
         self._own = own
@@ -90,7 +92,7 @@ class _Interrupted:
         self._asked = False
 
     def __call__(self, row: SwitchDetail) -> bool:
-        """Return whether to go on following."""
+        """Return whether to continue following."""
         if self._asked or row.state in ENDED:
             return False
         self._asked = True
@@ -102,7 +104,7 @@ class _Interrupted:
         return self._own.running
 
     def _answer(self) -> str:
-        """Ask, and return `c` or something else. If there is nobody to ask, cancel."""
+        """Ask, and return `c` or something else. Without a terminal, cancel."""
         other = "go on (g)" if self._own.running else "leave it running (l)"
         if not sys.stdin.isatty():
             return "c"
