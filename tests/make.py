@@ -17,7 +17,7 @@ from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Group
 
 from switcher.access import AUDITORS, OPERATORS
-from switcher.domain.drift import Found, Kind
+from switcher.domain.drift import DriftFinding, Kind
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident
 from switcher.domain.specs import Spec
@@ -25,7 +25,7 @@ from switcher.domain.states import PHASES, State, Strategy
 from switcher.models import Drift, Host, ModelProfile, SwitchEvent
 from switcher.records import Actor, claimed_switch, config, drifts, leases, readings, switches
 from switcher.records.claimed_switch import ClaimedSwitch, snapshot
-from switcher.records.drifts import Judgement
+from switcher.records.drifts import Detection
 from switcher.records.switches import ResolvedRequest
 from switcher.switching.planning import plan_switch
 from tests.clocks import FakeClock
@@ -171,14 +171,14 @@ def ended_switch(
 
 def drift(on: Host, kind: Kind, tag: str = "", text: str = "", **values: Any) -> Drift:
     """Record a drift, as the watcher does. Other open drifts stay open."""
-    found = Found(
+    found = DriftFinding(
         kind,
         tag,
         values.pop("digest", digest(tag) if tag else ""),
         text or f"{tag} drifted.",
         values.pop("evidence", {"wanted": {"model": tag}, "before": None, "now": None}),
     )
-    judged = Judgement(
+    judged = Detection(
         host_id=on.pk,
         active_digest=on.active_digest,
         active_since=on.active_since,

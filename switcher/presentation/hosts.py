@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from switcher.domain.drift import GONE, OFFLINE_AFTER, Kind, Recorded
+from switcher.domain.drift import GONE, OFFLINE_AFTER, Kind, OpenDrift
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Observation, find_installed
 from switcher.domain.states import State
@@ -227,7 +227,7 @@ def _warnings(host: HostView) -> tuple[Note, ...]:
     )
 
 
-def _is_still_so(d: Recorded, loaded: set[str], wanted: set[str]) -> bool:
+def _is_still_so(d: OpenDrift, loaded: set[str], wanted: set[str]) -> bool:
     match d.kind:
         case Kind.UNREACHABLE:
             return False  # the host's state shows it already

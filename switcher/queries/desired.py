@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db.models import OuterRef, QuerySet, Subquery
 
-from switcher.domain.drift import Desired, Recorded, Wanted
+from switcher.domain.drift import Desired, DesiredModel, OpenDrift
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Resident
 from switcher.domain.published_name import PublishedName
@@ -37,7 +37,7 @@ class WatchedHost:
     repairs_an_hour: int
     model_copies: tuple[ModelCopyRow, ...]
     name_is_due: bool  # the published name is not set on the server yet
-    drifts: tuple[Recorded, ...]
+    drifts: tuple[OpenDrift, ...]
 
     @property
     def repairs(self) -> bool:
@@ -107,7 +107,7 @@ def _host(row: Any, copies: list[ModelCopy], pins: list[Pin], drifts: list[Drift
         desired=Desired(
             row.name,
             _active(row),
-            tuple(Wanted("", Spec.of_profile(pin.profile)) for pin in pins),
+            tuple(DesiredModel("", Spec.of_profile(pin.profile)) for pin in pins),
             names,
             {r["digest"]: Resident.from_json(r) for r in row.left_behind or ()},
             published=published,
@@ -117,15 +117,15 @@ def _host(row: Any, copies: list[ModelCopy], pins: list[Pin], drifts: list[Drift
         repairs_an_hour=row.repairs_an_hour,
         model_copies=kept,
         name_is_due=published.due,
-        drifts=tuple(map(Recorded.of, drifts)),
+        drifts=tuple(map(OpenDrift.of, drifts)),
     )
 
 
-def _active(row: Any) -> Wanted | None:
+def _active(row: Any) -> DesiredModel | None:
     if not row.active_digest:
         return None
     stored, figures = row.active_spec, row.loaded_figures or {}
-    return Wanted(
+    return DesiredModel(
         digest=row.active_digest,
         spec=Spec.from_json(stored) if stored else Spec("", row.active_tag, row.keep_alive),
         active=True,

@@ -1,4 +1,4 @@
-"""Recorded drift, for pages, the API and commands."""
+"""OpenDrift drift, for pages, the API and commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db.models import Q
 
-from switcher.domain.drift import WORDS, Kind, Recorded
+from switcher.domain.drift import WORDS, Kind, OpenDrift
 from switcher.models import Drift
 from switcher.queries.from_rows import from_row
 
@@ -41,12 +41,12 @@ class DriftRow:
         return self.ended_at is None
 
 
-def open_by_host(hosts: Iterable[int]) -> dict[int, tuple[Recorded, ...]]:
+def open_by_host(hosts: Iterable[int]) -> dict[int, tuple[OpenDrift, ...]]:
     """Return the open drifts of these hosts, oldest first, in one query."""
-    found: dict[int, list[Recorded]] = defaultdict(list)
+    found: dict[int, list[OpenDrift]] = defaultdict(list)
     rows = Drift.objects.filter(host_id__in=list(hosts), ended_at=None).order_by("id")
     for row in rows.defer("evidence"):
-        found[row.host_id].append(Recorded.of(row))
+        found[row.host_id].append(OpenDrift.of(row))
     return {host_id: tuple(rows) for host_id, rows in found.items()}
 
 

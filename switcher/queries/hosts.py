@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from django.db.models import Max, OuterRef, Q, QuerySet, Subquery
 
-from switcher.domain.drift import Recorded
+from switcher.domain.drift import OpenDrift
 from switcher.domain.errors import NotFound
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Observation
@@ -75,7 +75,7 @@ class HostDetail(HostSettings):
     pinned_models: frozenset[ModelName]
     running: SwitchDetail | None
     last_ended: SwitchDetail | None
-    drifts: tuple[Recorded, ...]
+    drifts: tuple[OpenDrift, ...]
 
 
 def find_host(name: str = "") -> Host:

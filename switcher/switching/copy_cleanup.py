@@ -90,7 +90,7 @@ def plan_cleanup(
     loaded = {r.digest for r in resident}
     recorded = {row.digest: row for row in host.model_copies}
     wanted = {row.digest: row.tag for row in host.model_copies}
-    wanted |= {w.digest: w.name for w in host.desired.wanted(installed) if w.digest}
+    wanted |= {m.digest: m.name for m in host.desired.models(installed) if m.digest}
     make = [
         _missing(digest, tag, recorded.get(digest), installed)
         for digest, tag in wanted.items()

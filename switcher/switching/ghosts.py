@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from switcher.audit.ledger import Actor
 from switcher.domain.clock import Clock, system
-from switcher.domain.drift import ghost_text
+from switcher.domain.drift_rules import ghost_text
 from switcher.domain.errors import BadRequest, Conflict, NotFound, SwitcherError
 from switcher.domain.model_copies import SHORT_DIGEST, find_name, what_remains, with_model_names
 from switcher.domain.model_names import ModelName

@@ -1,8 +1,8 @@
 """The watcher: reads every host again and again, stores what it saw, and finds drift.
 
-One loop decides which host is due, several threads read, and one loop stores and judges what was
-read. Hosts whose last reading failed have readers of their own, so that those that hang delay none
-that answer.
+One loop decides which host is due, several threads read, and one loop stores what was read and
+finds drift in it. Hosts whose last reading failed have readers of their own, so that those that
+hang delay none that answer.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from switcher.domain.drift import OFFLINE_AFTER
 from switcher.domain.observed import Observation
 from switcher.ollama.client import Client
 from switcher.records import changed, readings
-from switcher.watching import ghosts, keepalive, repairs
-from switcher.watching.acts import Acts
-from switcher.watching.judge import Judge
+from switcher.watching import keepalive, repairs, upkeep
+from switcher.watching.actions import ActionQueue
+from switcher.watching.detector import DriftDetector
 from switcher.watching.readers import Readers
 
 log = logging.getLogger(__name__)
@@ -94,8 +94,8 @@ class Watcher:
         self._looked_at = -math.inf
         self._wakes_at = math.inf
         self._hosts: dict[int, _Watched] = {}
-        self._judge = Judge(clock)
-        self._acts = Acts(clock)
+        self._detector = DriftDetector(clock)
+        self._actions = ActionQueue(clock)
         self._readers = Readers("watch-reader", self._read, readers, MAX_READERS, clock)
         self._doubtful = Readers("watch-doubtful", self._read, DOUBTFUL, MAX_DOUBTFUL, clock)
         self._readings: deque[tuple[_Watched, Observation]] = deque()
@@ -106,14 +106,14 @@ class Watcher:
 
     def start(self) -> None:
         changed.connect(self._on_change)
-        self._acts.start()
+        self._actions.start()
         self._storing.start(after_s=math.inf)
         self._scheduling.start()
 
     def stop(self, patience_s: float = 0.0) -> bool:
-        """Begin no more readings or acts, and return whether all threads have ended."""
+        """Begin no more readings or actions, and return whether all threads have ended."""
         changed.disconnect(self._on_change)
-        parts = (self._acts, self._readers, self._doubtful, self._storing, self._scheduling)
+        parts = (self._actions, self._readers, self._doubtful, self._storing, self._scheduling)
         for part in parts:
             part.stop()
         ended = [part.stop(patience_s) for part in parts]
@@ -153,7 +153,7 @@ class Watcher:
     def _refresh_hosts(self) -> None:
         try:
             rows = {h.id: h for h in readings.watched_hosts()}
-            self._judge.refresh()
+            self._detector.refresh()
         except DatabaseError:
             log.exception("the watcher could not read the hosts; it tries again")
             connections.close_all()  # a broken one never works again
@@ -168,7 +168,7 @@ class Watcher:
         self._hosts.pop(host_id).client.close()
         _latest.pop(host_id, None)
         _failures.pop(host_id, None)
-        self._judge.forget(host_id)
+        self._detector.forget(host_id)
 
     def _take_up(self, host: readings.WatchedHost) -> None:
         known = self._hosts.get(host.id)
@@ -249,32 +249,32 @@ class Watcher:
                 version=previous.version,
             )
         _latest[host_id] = seen
-        self._judge_reading(watched, seen)
+        self._detect_drift(watched, seen)
         if self._worth_storing(watched.stored, seen, failures):
             readings.store(host_id, seen, failures)
             watched.stored = seen
         changed.send_robust(sender="reading", host=watched.host.name)
 
-    def _judge_reading(self, watched: _Watched, seen: Observation) -> None:
+    def _detect_drift(self, watched: _Watched, seen: Observation) -> None:
         """Record drift, and act on it where the host's policy says so. If this fails, as while the
         database is locked, the reading is stored all the same."""
         try:
-            self._judge.recall(watched.host.id)
-            verdict = self._judge.judge(watched.host.id, seen, watched.host.busy)
+            self._detector.recall(watched.host.id)
+            report = self._detector.detect(watched.host.id, seen, watched.host.busy)
         except DatabaseError:
             log.exception("drift of %s could not be recorded", watched.host.name)
             connections.close_all()
             return
-        if verdict is not None and seen.answered:
-            for duty in (repairs, ghosts, keepalive):
-                self._acts.hand_out(duty.wanted(verdict, self._clock))
+        if report is not None and seen.answered:
+            for module in (repairs, upkeep, keepalive):
+                self._actions.submit(module.actions(report, self._clock))
 
     def _observe(self, watched: _Watched) -> Observation:
         """Read everything, or only what is resident: the catalogue changes seldom."""
         now = self._clock.monotonic()
         known = _latest.get(watched.host.id)
         # After a switch a name may refer to other content.
-        anew = self._judge.unsettled(watched.host.id) and not watched.host.busy
+        anew = self._detector.is_undecided(watched.host.id) and not watched.host.busy
         stale = now - watched.catalogue_at > CATALOGUE_INTERVAL_S
         if known is None or not known.answered or stale or anew:
             watched.catalogue_at = now
@@ -293,7 +293,7 @@ class Watcher:
         if failures >= OFFLINE_AFTER:
             seconds = min(MAX_INTERVAL_S, self._quiet_s * 2.0 ** min(failures - OFFLINE_AFTER, 10))
         else:
-            soon = watched.host.busy or failures or self._judge.unsettled(watched.host.id)
+            soon = watched.host.busy or failures or self._detector.is_undecided(watched.host.id)
             seconds = BUSY_INTERVAL_S if soon else self._quiet_s
         return seconds * self._random.uniform(0.9, 1.1)
 

@@ -1,7 +1,7 @@
-"""Repair: an ordinary switch to what is active, at most so many an hour.
+"""Repairs drift by an ordinary switch to the active model, a limited number of times an hour.
 
-What is reported only: other content, as its name would load what nobody chose; foreign models, as
-they are somebody else's; an unreachable host, as it takes no call.
+Some drift is only reported: other content, since its name would load what nobody chose; foreign
+models, since they are somebody else's; an unreachable host, since it takes no call.
 """
 
 from __future__ import annotations
@@ -10,78 +10,77 @@ import logging
 from functools import partial
 
 from switcher.domain.clock import Clock, system
-from switcher.domain.drift import REPAIRED, Kind, Recorded
+from switcher.domain.drift import REPAIRED, Kind, OpenDrift
 from switcher.domain.errors import SwitchRunning
 from switcher.queries.desired import Repairs, WatchedHost, repairs
 from switcher.records import drifts
 from switcher.records.drifts import WATCHER
-from switcher.switching.service import SwitchRequest, request_switch
-from switcher.watching.acts import Act
-from switcher.watching.judge import Verdict
+from switcher.switching.service import MAX_REASON, SwitchRequest, request_switch
+from switcher.watching.actions import Action
+from switcher.watching.detector import DriftReport
 
 log = logging.getLogger(__name__)
 
 PAUSE_S = 1.0
-FLAP_PAUSE_S = 15.0  # between two looks at whether repairs may be tried again
+FLAP_PAUSE_S = 15.0  # between two checks whether repairs may be tried again
 
 
-def wanted(verdict: Verdict, clock: Clock = system) -> tuple[Act, ...]:
-    """The repair that a verdict asks for, if any."""
-    case = verdict.case
-    broken = tuple(d for d in verdict.open if d.kind in REPAIRED)
-    active = case.desired.active
-    if not case.repairs or not broken or active is None or _means_other(verdict, active.digest):
+def actions(report: DriftReport, clock: Clock = system) -> tuple[Action, ...]:
+    """Return the repair that a report calls for, if any."""
+    host, active = report.host, report.host.desired.active
+    broken = tuple(d for d in report.open if d.kind in REPAIRED)
+    if not host.repairs or not broken or active is None or _is_other(report, active.digest):
         return ()
-    flaps = any(d.kind is Kind.FLAPPING for d in verdict.open)
-    work = partial(repair, case, broken, flaps, clock)
+    flaps = any(d.kind is Kind.FLAPPING for d in report.open)
+    work = partial(repair, host, broken, flaps, clock)
     pause_s = FLAP_PAUSE_S if flaps else PAUSE_S
-    return (Act(("repair", case.host_id), f"repair of {case.host}", pause_s, work),)
+    return (Action(("repair", host.host_id), f"repair of {host.host}", pause_s, work),)
 
 
-def _means_other(verdict: Verdict, digest: str) -> bool:
-    return any(d.kind is Kind.OTHER_CONTENT and d.digest == digest for d in verdict.open)
+def _is_other(report: DriftReport, digest: str) -> bool:
+    return any(d.kind is Kind.OTHER_CONTENT and d.digest == digest for d in report.open)
 
 
 def repair(
-    case: WatchedHost, broken: tuple[Recorded, ...], flaps: bool, clock: Clock = system
+    host: WatchedHost, broken: tuple[OpenDrift, ...], flaps: bool, clock: Clock = system
 ) -> None:
-    """Ask for the switch, or tell that it does not help."""
-    tried = repairs(case.host_id, clock.now())
-    if tried is None or not tried.allowed or tried.active_since != case.active_since:
-        return  # decided anew by the next reading
-    if tried.count >= case.repairs_an_hour:
-        _tell_flap(case, broken, tried, clock)
+    """Request the switch, or report that repairs do not help."""
+    tried = repairs(host.host_id, clock.now())
+    if tried is None or not tried.allowed or tried.active_since != host.active_since:
+        return  # the next reading decides afresh
+    if tried.count >= host.repairs_an_hour:
+        _report_flapping(host, broken, tried, clock)
         return
     if flaps:
-        drifts.end_flap(case.host_id, "Repairs may be tried again.", clock)
-    wish = SwitchRequest(
+        drifts.end_flapping(host.host_id, "Repairs may be tried again.", clock)
+    request = SwitchRequest(
         model="" if tried.profile else tried.model,
         profile=tried.profile,
         host=tried.host,
-        reason=f"Repair: {' '.join(d.text for d in broken)}"[:500],
+        reason=f"Repair: {' '.join(d.text for d in broken)}"[:MAX_REASON],
         keep_alive=tried.keep_alive,
     )
     try:
-        row, _ = request_switch(wish, WATCHER, clock=clock)
+        row, _ = request_switch(request, WATCHER, clock=clock)
     except SwitchRunning:
-        return  # lost race: what runs there is somebody's own wish
+        return  # lost race: somebody requested a switch of their own
     drifts.link_repair([d.id for d in broken], row.pk)
-    log.info("switch %s repairs %s: %s", row.pk, case.host, broken[0].text)
+    log.info("switch %s repairs %s: %s", row.pk, host.host, broken[0].text)
 
 
-def _tell_flap(
-    case: WatchedHost, broken: tuple[Recorded, ...], tried: Repairs, clock: Clock
+def _report_flapping(
+    host: WatchedHost, broken: tuple[OpenDrift, ...], tried: Repairs, clock: Clock
 ) -> None:
     times = "once" if tried.count == 1 else f"{tried.count} times"
     since = f" since {tried.first_at:%H:%M:%S}" if tried.first_at else ""
     text = (
-        f"{case.host} keeps drifting: repaired {times}{since}, and again: {broken[0].text} "
+        f"{host.host} keeps drifting: repaired {times}{since}, and again: {broken[0].text} "
         "Nothing more is repaired until an hour has passed or somebody switches."
     )
     evidence = {
         "repairs": list(tried.outcomes),
-        "repairs_an_hour": case.repairs_an_hour,
+        "repairs_an_hour": host.repairs_an_hour,
         "drifts": [{"kind": d.kind.value, "model": d.model, "text": d.text} for d in broken],
     }
-    if drifts.flap(case.host_id, text, evidence, clock):
+    if drifts.record_flapping(host.host_id, text, evidence, clock):
         log.warning("%s", text)

@@ -14,15 +14,13 @@ from switcher.domain.drift import (
     REPAIRED,
     WORDS,
     Desired,
-    Found,
+    DesiredModel,
+    DriftFinding,
     Kind,
-    Memory,
-    Seen,
-    Wanted,
-    ending,
-    find,
-    judged,
+    LastSeen,
+    ReadingHistory,
 )
+from switcher.domain.drift_rules import ending_text, find_drift, kinds_shown
 from switcher.domain.model_names import NO_NAME, ModelName
 from switcher.domain.observed import Installed, Observation, Resident
 from switcher.domain.published_name import PublishedName
@@ -56,8 +54,8 @@ def silent(at: datetime) -> Observation:
     return Observation(at, error="Connection refused at http://127.0.0.1:9.")
 
 
-ACTIVE = Wanted("sha-mid-a", Spec("a", "mid-a"), True, gpu_percent=100, context_length=4096)
-PINNED = Wanted("", Spec("embed", "embed"))
+ACTIVE = DesiredModel("sha-mid-a", Spec("a", "mid-a"), True, gpu_percent=100, context_length=4096)
+PINNED = DesiredModel("", Spec("embed", "embed"))
 WISH = Desired("north-1", ACTIVE)
 
 
@@ -65,19 +63,21 @@ def active(**spec: Any) -> Desired:
     return Desired("north-1", replace(ACTIVE, spec=replace(ACTIVE.spec, **spec)))
 
 
-def after_all(readings: Iterable[Observation], desired: Desired = WISH) -> tuple[Memory, Any]:
+def after_all(
+    readings: Iterable[Observation], desired: Desired = WISH
+) -> tuple[ReadingHistory, Any]:
     """Judge the readings in turn, as the watcher does; gives what was found in the last."""
-    memory, found = Memory(), ()
+    history, found = ReadingHistory(), ()
     for each in readings:
-        found = find(desired, memory, each)
+        found = find_drift(desired, history, each)
         keys = {f.key for f in found}
         if not each.answered:
-            keys |= {k for k in memory.open if k[0] != "unreachable"}
-        memory = replace(memory.after(each), open=frozenset(keys))
-    return memory, found
+            keys |= {k for k in history.open if k[0] != "unreachable"}
+        history = replace(history.after(each), open=frozenset(keys))
+    return history, found
 
 
-def one(*readings: Observation, desired: Desired = WISH) -> Found:
+def one(*readings: Observation, desired: Desired = WISH) -> DriftFinding:
     _, found = after_all(readings, desired)
     assert len(found) == 1, [f.text for f in found]
     return found[0]
@@ -112,8 +112,8 @@ NOT_OURS = (
 )
 NAME_CASES: dict[str, tuple[PublishedName, str, list[str]]] = {
     "as it should be": (NAME, "sha-mid-a", []),
-    "removed": (NAME, "", ["pub is to mean mid-a, and is not on the host."]),
-    "pointed elsewhere": (NAME, "sha-mid-b", ["pub is to mean mid-a, and means other content."]),
+    "removed": (NAME, "", ["pub should mean mid-a, and is not on the host."]),
+    "pointed elsewhere": (NAME, "sha-mid-b", ["pub should mean mid-a, and means other content."]),
     "written over by somebody": (NAME, "sha-strange", [NOT_OURS]),
     "only now to be made": (replace(NAME, name=NO_NAME), "", []),
     "taken before it was ours": (replace(NAME, name=NO_NAME), "sha-mid-b", [NOT_OURS]),
@@ -347,7 +347,7 @@ def test_a_name_that_means_other_content_is_not_called_evicted(loaded: Any) -> N
 def test_an_active_model_that_was_deleted_from_the_disk_is_told() -> None:
     found = one(seen(row(), installed=without()))
     assert found.kind is Kind.OTHER_CONTENT
-    assert found.text == "mid-a is active, and is not on the host any more."
+    assert found.text == "mid-a is active, and is no longer on the host."
 
 
 GHOSTS = {
@@ -379,7 +379,7 @@ def test_thirty_seconds_late_is_not_overdue_yet() -> None:
 def test_a_foreign_model_is_named_with_what_it_takes() -> None:
     found = one(seen(row(), row("other")))
     assert found.kind is Kind.FOREIGN
-    assert found.text == "other is loaded, is not to be, and takes 5.0 GB."
+    assert found.text == "other is loaded, should not be, and takes 5.0 GB."
 
 
 def test_a_copy_that_we_made_goes_by_the_name_of_its_model() -> None:
@@ -407,11 +407,11 @@ def test_a_pinned_model_is_wanted_by_what_its_name_means() -> None:
 def test_a_pinned_model_that_was_never_loaded_is_missing() -> None:
     found = one(seen(row()), desired=BOTH)
     assert found.kind is Kind.MISSING
-    assert found.text == "embed is to be kept loaded, and is not loaded."
+    assert found.text == "embed is pinned, and is not loaded."
 
 
 def test_pinned_models_that_are_not_on_the_disk_are_told_apart() -> None:
-    two = (PINNED, Wanted("", Spec("x", "nowhere")), Wanted("", Spec("y", "no-place")))
+    two = (PINNED, DesiredModel("", Spec("x", "nowhere")), DesiredModel("", Spec("y", "no-place")))
     _, found = after_all([seen(row(), row("embed"))], replace(WISH, pinned=two))
     assert {f.key for f in found} == {
         ("other-content", "nowhere:latest"),
@@ -420,7 +420,7 @@ def test_pinned_models_that_are_not_on_the_disk_are_told_apart() -> None:
 
 
 def test_one_that_is_active_and_pinned_is_wanted_once() -> None:
-    twice = replace(WISH, pinned=(Wanted("", Spec("a", "mid-a")),))
+    twice = replace(WISH, pinned=(DesiredModel("", Spec("a", "mid-a")),))
     assert kinds(seen(row()), seen(at=after(3)), desired=twice) == ["evicted"]
 
 
@@ -441,8 +441,8 @@ def test_unreachable_after_three_failures_and_nothing_else_is_judged() -> None:
     assert found.kind is Kind.UNREACHABLE
     assert "last answered at 10:00:00" in found.text
     assert found.evidence["now"]["failures"] == 3
-    assert judged(silent(after(5))) == {Kind.UNREACHABLE}
-    assert judged(good) == frozenset(Kind)
+    assert kinds_shown(silent(after(5))) == {Kind.UNREACHABLE}
+    assert kinds_shown(good) == frozenset(Kind)
 
 
 def test_a_host_that_never_answered_says_so() -> None:
@@ -455,43 +455,43 @@ def test_a_host_that_never_answered_says_so() -> None:
 def test_a_flap_lasts_as_long_as_what_comes_back() -> None:
     gone, _ = after_all([seen(row()), seen(at=after(3))])
     flapping = replace(gone, open=gone.open | {("flapping", "")})
-    assert {f.kind for f in find(WISH, flapping, seen(at=after(5)))} == {
+    assert {f.kind for f in find_drift(WISH, flapping, seen(at=after(5)))} == {
         Kind.EVICTED,
         Kind.FLAPPING,
     }
-    assert find(WISH, flapping, seen(row(at=after(5)), at=after(6))) == ()
+    assert find_drift(WISH, flapping, seen(row(at=after(5)), at=after(6))) == ()
 
 
 ENDS = {
     "evicted": (Kind.EVICTED, "sha-mid-a", seen(row()), "It is loaded again."),
-    "replaced": (Kind.EVICTED, "sha-old", seen(row()), "It is not to be loaded here any more."),
-    "reloaded": (Kind.RELOADED, "sha-mid-a", seen(row()), "It is as wanted again."),
-    "reloaded, gone": (Kind.RELOADED, "sha-mid-a", seen(), "It is not loaded now."),
-    "foreign": (Kind.FOREIGN, "sha-other", seen(row()), "It is not loaded now."),
-    "foreign, wanted": (Kind.FOREIGN, "sha-mid-a", seen(row()), "It is to be loaded now."),
+    "replaced": (Kind.EVICTED, "sha-old", seen(row()), "It need not be loaded here any more."),
+    "reloaded": (Kind.RELOADED, "sha-mid-a", seen(row()), "It is as desired again."),
+    "reloaded, gone": (Kind.RELOADED, "sha-mid-a", seen(), "It is not loaded."),
+    "foreign": (Kind.FOREIGN, "sha-other", seen(row()), "It is not loaded."),
+    "foreign, wanted": (Kind.FOREIGN, "sha-mid-a", seen(row()), "It should be loaded now."),
     "other content": (
         Kind.OTHER_CONTENT,
         "sha-mid-a",
         seen(row()),
-        "Its name means what is wanted again.",
+        "Its name means the right content again.",
     ),
     "unreachable": (Kind.UNREACHABLE, "", seen(), "It answers again."),
-    "flapping": (Kind.FLAPPING, "", seen(row()), "What came back again and again is over."),
+    "flapping": (Kind.FLAPPING, "", seen(row()), "It no longer keeps coming back."),
 }
 
 
 @pytest.mark.parametrize("case", ENDS.values(), ids=ENDS)
 def test_why_a_drift_is_over(case: Any) -> None:
     kind, digest, now, text = case
-    assert ending(WISH, now, kind, digest) == text
+    assert ending_text(WISH, now, kind, digest) == text
 
 
-def test_memory_keeps_what_was_seen_for_an_hour() -> None:
-    memory = Memory().after(seen(row()))
-    assert memory.after(seen(at=after(3599))).last == {"sha-mid-a": Seen(row(), T0)}
-    assert memory.after(seen(at=after(3601))).last == {}
-    assert memory.after(silent(after(3))).failures == 1
-    assert memory.after(silent(after(3))).after(seen(at=after(5))).failures == 0
+def test_history_keeps_what_was_seen_for_an_hour() -> None:
+    history = ReadingHistory().after(seen(row()))
+    assert history.after(seen(at=after(3599))).last == {"sha-mid-a": LastSeen(row(), T0)}
+    assert history.after(seen(at=after(3601))).last == {}
+    assert history.after(silent(after(3))).failures == 1
+    assert history.after(silent(after(3))).after(seen(at=after(5))).failures == 0
 
 
 def test_every_kind_has_its_word_and_what_is_only_reported_is_never_repaired() -> None:

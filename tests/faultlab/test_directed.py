@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from switcher.domain import drift
-from switcher.domain.drift import Kind, Memory
+from switcher.domain.drift import Kind, ReadingHistory
+from switcher.domain.drift_rules import find_drift
 from switcher.domain.observed import Observation
 from switcher.domain.states import State
 from switcher.queries.desired import watched_hosts
@@ -277,7 +277,7 @@ def test_what_comes_up_for_a_process_that_stands_still_is_named_by_the_watcher()
         assert not invariants.check(world)
         assert [e.state for e in world.ends] == [State.ROLLED_BACK]
         assert {r.name.short for r in world.host.resident()} == {"mid-a", "mid-b"}
-        found = drift.find(watched_hosts()[world.host_id].desired, Memory(), reading(world))
+        found = find_drift(watched_hosts()[world.host_id].desired, ReadingHistory(), reading(world))
         transaction.set_rollback(True)
     assert [(f.kind, f.model) for f in found] == [(Kind.FOREIGN, "mid-b")]
 

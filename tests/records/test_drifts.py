@@ -11,22 +11,22 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from switcher.domain.drift import Found, Kind
+from switcher.domain.drift import DriftFinding, Kind
 from switcher.domain.states import State
 from switcher.models import AuditEntry, Drift, Host
 from switcher.queries.drifts import open_drifts, recent_drifts
 from switcher.records import config, drifts
-from switcher.records.drifts import Judgement
+from switcher.records.drifts import Detection
 from tests import make
 
 pytestmark = pytest.mark.django_db
 
 ALL = frozenset(Kind)
-GONE = Found(Kind.EVICTED, "mid-a", "sha-a", "mid-a was evicted.", {"now": {"at": "10:00"}})
-GHOST = Found(Kind.GHOST, "mid-b", "sha-b", "mid-b means other content now.", {})
+GONE = DriftFinding(Kind.EVICTED, "mid-a", "sha-a", "mid-a was evicted.", {"now": {"at": "10:00"}})
+GHOST = DriftFinding(Kind.GHOST, "mid-b", "sha-b", "mid-b means other content now.", {})
 
 
-def judgement(host: Host, found: Iterable[Found], **values: Any) -> Judgement:
+def judgement(host: Host, found: Iterable[DriftFinding], **values: Any) -> Detection:
     facts: dict[str, Any] = {
         "host_id": host.pk,
         "active_digest": host.active_digest,
@@ -36,7 +36,7 @@ def judgement(host: Host, found: Iterable[Found], **values: Any) -> Judgement:
         "found": tuple(found),
         "ending": lambda kind, digest: f"{kind} of {digest} is over.",
     }
-    return Judgement(**facts | values)
+    return Detection(**facts | values)
 
 
 def kinds() -> list[str]:
@@ -77,13 +77,13 @@ def test_what_comes_back_is_a_row_of_its_own() -> None:
 def test_a_reading_that_cannot_tell_ends_nothing() -> None:
     host = make.host()
     drifts.record(judgement(host, [GONE]))
-    silent = Found(Kind.UNREACHABLE, "", "", "north-1 does not answer.", {})
+    silent = DriftFinding(Kind.UNREACHABLE, "", "", "north-1 does not answer.", {})
     judged = judgement(host, [silent], kinds=frozenset({Kind.UNREACHABLE}))
     drifts.record(judged)
     assert {d.kind for d in open_drifts(host.pk)} == {"evicted", "unreachable"}
 
 
-def nothing_is_written(judged: Judgement) -> None:
+def nothing_is_written(judged: Detection) -> None:
     assert drifts.record(judged) is None
     assert not Drift.objects.exists()
     assert kinds() == []
@@ -126,13 +126,13 @@ def test_the_database_keeps_a_second_one_out() -> None:
 
 def test_a_flap_is_told_once_and_ends() -> None:
     host = make.host()
-    assert drifts.flap(host.pk, "north-1 keeps drifting.", {"repairs_an_hour": 3})
-    assert not drifts.flap(host.pk, "north-1 keeps drifting.", {})
-    lasting = Found(Kind.FLAPPING, "", "", "", {})
+    assert drifts.record_flapping(host.pk, "north-1 keeps drifting.", {"repairs_an_hour": 3})
+    assert not drifts.record_flapping(host.pk, "north-1 keeps drifting.", {})
+    lasting = DriftFinding(Kind.FLAPPING, "", "", "", {})
     drifts.record(judgement(host, [GONE, lasting]))
     assert {d.kind for d in open_drifts(host.pk)} == {"evicted", "flapping"}
-    drifts.end_flap(host.pk, "Repairs may be tried again.")
-    drifts.end_flap(host.pk, "Repairs may be tried again.")
+    drifts.end_flapping(host.pk, "Repairs may be tried again.")
+    drifts.end_flapping(host.pk, "Repairs may be tried again.")
     drifts.record(judgement(host, [GONE, lasting]))
     assert kinds() == ["drift.flapping flapping", "drift.seen evicted", "drift.ended flapping"]
 

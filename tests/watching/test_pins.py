@@ -112,9 +112,9 @@ NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 )
 def test_when_a_keep_alive_is_about_to_run_out(keep_alive: str, left_s: float, due: bool) -> None:
     here = Resident(ModelName.parse("a"), "sha", 1, 1, 4096, NOW + timedelta(seconds=left_s))
-    assert keepalive.runs_out(Spec("", "a", keep_alive), here, NOW) is due
+    assert keepalive.expires_soon(Spec("", "a", keep_alive), here, NOW) is due
 
 
 def test_what_stays_for_ever_never_runs_out() -> None:
     here = Resident(ModelName.parse("a"), "sha", 1, 1, 4096, datetime(2319, 1, 1, tzinfo=UTC))
-    assert not keepalive.runs_out(Spec("", "a", "forever"), here, NOW)
+    assert not keepalive.expires_soon(Spec("", "a", "forever"), here, NOW)

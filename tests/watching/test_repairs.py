@@ -139,7 +139,7 @@ def _end(row: SwitchEvent) -> None:
     assert row.ended_at is not None
 
 
-def _broken(watched: Watched) -> tuple[repairs.Recorded, ...]:
+def _broken(watched: Watched) -> tuple[repairs.OpenDrift, ...]:
     row = Drift.objects.create(
         host=watched.host,
         kind=Kind.EVICTED.value,
@@ -148,7 +148,7 @@ def _broken(watched: Watched) -> tuple[repairs.Recorded, ...]:
         text="mid-a was evicted.",
         since=timezone.now(),
     )
-    return (repairs.Recorded.of(row),)
+    return (repairs.OpenDrift.of(row),)
 
 
 def test_other_content_is_reported_and_never_loaded(kept: Watched) -> None:

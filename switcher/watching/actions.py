@@ -1,6 +1,6 @@
 """What the watcher does about its findings, in threads of its own, so that no reading waits for it.
 
-One act of a kind on a host at a time, and not again before its pause is over.
+One action of a kind on a host at a time, and not again before its pause is over.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RETRY_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class Action:
     """Something to do on a host. `key` identifies it; it is not done again within `pause_s`."""
 
     key: Hashable
@@ -34,12 +34,12 @@ class Act:
     work: Callable[[], object]
 
 
-class Acts:
-    """Call `start` once, `hand_out` from any thread, and `stop` once."""
+class ActionQueue:
+    """Call `start` once, `submit` from any thread, and `stop` once."""
 
     def __init__(self, clock: Clock = system, threads: int = 2) -> None:
         self._clock = clock
-        self._queue: deque[Act] = deque()
+        self._queue: deque[Action] = deque()
         self._not_before: dict[Hashable, float] = {}
         self._lock = threading.Lock()
         self._loops = [Loop(f"watch-act-{n}", self._work, RETRY_INTERVAL_S) for n in range(threads)]
@@ -56,31 +56,31 @@ class Acts:
         ended = [loop.stop(patience_s) for loop in self._loops]
         return all(ended)
 
-    def hand_out(self, acts: Iterable[Act]) -> None:
+    def submit(self, actions: Iterable[Action]) -> None:
         """Have them done soon, except those in progress and those whose pause is not over."""
-        due = [act for act in acts if self._is_due(act)]
+        due = [action for action in actions if self._is_due(action)]
         self._queue.extend(due)
         if due:
             for loop in self._loops:
                 loop.wake()
 
-    def _is_due(self, act: Act) -> bool:
+    def _is_due(self, action: Action) -> bool:
         with self._lock:
             now = self._clock.monotonic()
-            if now < self._not_before.get(act.key, now):
+            if now < self._not_before.get(action.key, now):
                 return False
             self._not_before = {k: t for k, t in self._not_before.items() if t > now}
-            self._not_before[act.key] = math.inf  # until it is done
+            self._not_before[action.key] = math.inf  # until it is done
             return True
 
     def _work(self) -> float:
-        """Do all that was handed out, then wait for more."""
-        while (act := self._next()) is not None:
-            self._do(act)
+        """Do all that was submitted, then wait for more."""
+        while (action := self._next()) is not None:
+            self._do(action)
         connections.close_all()
         return math.inf
 
-    def _next(self) -> Act | None:
+    def _next(self) -> Action | None:
         if self._loops[-1].stopping:
             return None
         try:
@@ -88,19 +88,19 @@ class Acts:
         except IndexError:
             return None
 
-    def _do(self, act: Act) -> None:
-        pause_s = act.pause_s
+    def _do(self, action: Action) -> None:
+        pause_s = action.pause_s
         try:
-            act.work()
+            action.work()
         except HostBusy as exc:
             pause_s = min(pause_s, BUSY_PAUSE_S)  # it was not even begun
-            log.info("%s: %s", act.what, exc.text)
+            log.info("%s: %s", action.what, exc.text)
         except SwitcherError as exc:
-            log.info("%s: %s", act.what, exc.text)
+            log.info("%s: %s", action.what, exc.text)
         except Exception:
-            # One act must not keep the next from being done; the Loop would wait.
-            log.exception("%s: unexpected", act.what)
+            # One action must not keep the next from being done; the Loop would wait.
+            log.exception("%s: unexpected error", action.what)
             connections.close_all()
         finally:
             with self._lock:
-                self._not_before[act.key] = self._clock.monotonic() + pause_s
+                self._not_before[action.key] = self._clock.monotonic() + pause_s

@@ -1,0 +1,115 @@
+"""Compares each reading with what is desired, and has the differences recorded.
+
+Cheap while nothing happens: what is desired is read again only when an audit entry was appended
+somewhere, and the database is asked about a host only when its drift begins or ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+from switcher.domain.clock import Clock, system
+from switcher.domain.drift import OpenDrift, ReadingHistory
+from switcher.domain.drift_rules import ending_text, find_drift, kinds_shown
+from switcher.domain.observed import Observation
+from switcher.queries.change_marker import newest_entry
+from switcher.queries.desired import WatchedHost, watched_hosts
+from switcher.queries.readings import last_reading
+from switcher.records import drifts
+from switcher.records.drifts import Detection
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReport:
+    """A reading of a host, what is desired of the host, and which drift is open now."""
+
+    host: WatchedHost
+    seen: Observation
+    open: tuple[OpenDrift, ...]
+
+
+class DriftDetector:
+    """Knows what is desired, and remembers what each host held. `refresh` is called by one thread,
+    `detect` by one at a time for each host."""
+
+    def __init__(self, clock: Clock = system) -> None:
+        self._clock = clock
+        self._hosts: dict[int, WatchedHost] = {}
+        self._newest: int | None = None
+        self._histories: dict[int, ReadingHistory] = {}
+        self._open: dict[int, tuple[OpenDrift, ...]] = {}
+        self._undecided: set[int] = set()
+
+    def refresh(self) -> None:
+        """Read what is desired if anything was written since; one query if nothing was."""
+        newest = newest_entry()
+        if newest == self._newest:
+            return
+        self._hosts = watched_hosts()
+        self._open = {host_id: host.drifts for host_id, host in self._hosts.items()}
+        self._newest = newest
+
+    def forget(self, host_id: int) -> None:
+        """Forget what a host held, since it was removed or has another address."""
+        self._histories.pop(host_id, None)
+        self._undecided.discard(host_id)
+
+    def recall(self, host_id: int) -> None:
+        """Before the first reading is stored, recall the last one of an earlier process."""
+        if host_id not in self._histories:
+            before, history = last_reading(host_id), ReadingHistory()
+            if before is not None:
+                # Later readings that failed are no part of it.
+                history = history.after(replace(before, error=""))
+            self._histories[host_id] = history
+
+    def detect(self, host_id: int, seen: Observation, busy: bool) -> DriftReport | None:
+        """Compare a reading with what is desired, and have its drift recorded.
+
+        Return None if nothing can be concluded from it: while a switch is open, and from the first
+        reading after one, which may have begun before its end.
+        """
+        host = self._hosts.get(host_id)
+        history = self._histories.get(host_id, ReadingHistory())
+        if busy:
+            self._histories[host_id] = history.after(seen, compared=False)
+            self._undecided.add(host_id)
+            return None
+        if host is None or host_id in self._undecided:
+            self._histories[host_id] = history.after_uncompared(seen)
+            self._undecided.discard(host_id)
+            return None
+        open_drift = self._record(host, history, seen)
+        # The history is written only now: if recording failed, the next reading is compared with
+        # what was seen before this one.
+        if open_drift is None:
+            self._histories[host_id] = history.after_uncompared(seen)
+            self._undecided.add(host_id)
+            return None
+        self._histories[host_id] = history.after(seen)
+        self._open[host_id] = open_drift
+        return DriftReport(host, seen, open_drift)
+
+    def is_undecided(self, host_id: int) -> bool:
+        """Return whether the next reading should come soon, since this one decided nothing."""
+        return host_id in self._undecided
+
+    def _record(
+        self, host: WatchedHost, history: ReadingHistory, seen: Observation
+    ) -> tuple[OpenDrift, ...] | None:
+        before = self._open.get(host.host_id, ())
+        history = replace(history, open=frozenset(d.key for d in before))
+        found, kinds = find_drift(host.desired, history, seen), kinds_shown(seen)
+        if {f.key for f in found} == {d.key for d in before if d.kind in kinds}:
+            return before
+        detection = Detection(
+            host_id=host.host_id,
+            active_digest=host.active_digest,
+            active_since=host.active_since,
+            read_at=seen.at,
+            kinds=kinds,
+            found=found,
+            ending=partial(ending_text, host.desired, seen),
+        )
+        return drifts.record(detection, self._clock)

@@ -1,0 +1,67 @@
+"""Keeps model copies and the published name in order, and frees ghosts.
+
+Copies are Switchboard's own. They are made and removed whatever the policy says, since that touches
+nothing that the host serves. Freeing a ghost is a repair.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from switcher.domain.clock import Clock, system
+from switcher.domain.drift import Kind
+from switcher.records.drifts import WATCHER
+from switcher.switching.copy_cleanup import clean_up_copies
+from switcher.switching.published_name import apply_published_name
+from switcher.switching.service import free_ghost
+from switcher.watching.actions import Action
+from switcher.watching.detector import DriftReport
+
+GHOST_PAUSE_S = 60.0
+COPIES_PAUSE_S = 15.0
+NAME_PAUSE_S = 5.0
+
+
+def actions(report: DriftReport, clock: Clock = system) -> tuple[Action, ...]:
+    """Return what is to be freed, and whether copies and the published name need work."""
+    return (*_ghosts(report, clock), *_copies(report, clock), *_published_name(report, clock))
+
+
+def _ghosts(report: DriftReport, clock: Clock) -> tuple[Action, ...]:
+    """Only ghosts that a copy of ours reaches were loaded by a switch; others are somebody
+    else's."""
+    host = report.host
+    if not host.repairs:
+        return ()
+    ghosts = [d for d in report.open if d.kind is Kind.GHOST and d.digest in host.copied]
+    return tuple(
+        Action(
+            ("ghost", host.host_id, d.digest),
+            f"ghost {d.model} on {host.host}",
+            GHOST_PAUSE_S,
+            partial(free_ghost, host.host, d.digest, WATCHER, clock),
+        )
+        for d in ghosts
+    )
+
+
+def _copies(report: DriftReport, clock: Clock) -> tuple[Action, ...]:
+    """Clean up if a copy is left of a model that is gone, or a desired model has none."""
+    host, seen = report.host, report.seen
+    loaded = {r.digest for r in seen.resident}
+    desired = {model.digest for model in host.desired.models(seen.installed)}
+    if not host.copied - loaded and not (desired & loaded) - host.copied:
+        return ()
+    work = partial(clean_up_copies, host.host_id, clock)
+    return (Action(("copies", host.host_id), f"copies on {host.host}", COPIES_PAUSE_S, work),)
+
+
+def _published_name(report: DriftReport, clock: Clock) -> tuple[Action, ...]:
+    """The setting is carried out whatever the policy says; what somebody else did to the name is
+    undone only if drift is repaired."""
+    host = report.host
+    mend = host.repairs and any(d.kind is Kind.PUBLISHED for d in report.open)
+    if not host.name_is_due and not mend:
+        return ()
+    work = partial(apply_published_name, host.host_id, WATCHER, clock, mend=mend)
+    return (Action(("name", host.host_id), f"published name on {host.host}", NAME_PAUSE_S, work),)
