@@ -8,7 +8,7 @@ MONDAY_MORNING = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 
 
 class FakeClock:
-    """A `switcher.domain.clock.Clock` whose sleeps pass at once."""
+    """A `switcher.domain.clock.Clock` whose sleeps return at once."""
 
     def __init__(self, at: datetime = MONDAY_MORNING) -> None:
         self._now = at

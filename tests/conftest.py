@@ -42,7 +42,7 @@ def database(
         return
     url = request.getfixturevalue("postgresql_url")
     monkeypatch.setenv("SWITCHER_DATABASE_URL", url)  # for processes that a test starts
-    monkeypatch.setattr(immutability_triggers, "_expected", {})  # those of the other database
+    monkeypatch.setattr(immutability_triggers, "_expected", {})  # the rows of the other database
     with django_db_blocker.unblock(), databases.using(url):
         yield name
 
@@ -53,13 +53,13 @@ def _django_db_helper(database: str, _django_db_helper: None) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests need Chromium: skipped loudly without it, failed where no skip is allowed."""
+    """Skip browser tests without Chromium; fail if no test may be skipped."""
     found = os.environ.get("CHROMIUM") or shutil.which("chromium")
     journeys = [item for item in items if item.get_closest_marker("journey")]
     if found or not journeys:
         return
     if os.environ.get("SWITCHER_NO_SKIPS"):
-        raise pytest.UsageError("Chromium is missing, and here no test may be skipped.")
+        raise pytest.UsageError("Chromium is missing, and no test may be skipped here.")
     for item in journeys:
         item.add_marker(pytest.mark.skip(reason="no Chromium: apt install chromium"))
 
@@ -74,7 +74,7 @@ def _no_reading_outlives_its_test() -> Iterator[None]:
 
 @pytest.fixture
 def proofs(settings: Any, tmp_path: Path) -> KeyFiles:
-    """A signing key, public keys and anchors of this test's own; where they lie."""
+    """Return the files of this test's own signing key, public keys and anchors."""
     settings.SWITCHER_AUDIT_KEY = str(tmp_path / "audit-key.pem")
     settings.SWITCHER_AUDIT_PUBLIC_KEYS = str(tmp_path / "audit-keys.pub")
     settings.SWITCHER_AUDIT_ANCHORS = str(tmp_path / "anchors.txt")
@@ -82,15 +82,14 @@ def proofs(settings: Any, tmp_path: Path) -> KeyFiles:
     return key_files()
 
 
-# What each migrate makes and no test changes: Django empties these as well, and makes them again,
-# which is a third of the time of a small test.
+# Tables that each migrate fills and no test changes. Django also empties and refills these, which
+# takes a third of a small test's time.
 KEPT = {"django_migrations", "django_content_type", "auth_permission"}
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _tables_are_emptied_between_tests() -> Iterator[None]:
-    """A transactional test ends by emptying the tables, which the seals refuse: they are lifted for
-    that moment alone."""
+    """Lift the seals while a transactional test empties the tables at its end."""
     teardown = TransactionTestCase._fixture_teardown
 
     def empty(_: TransactionTestCase) -> None:

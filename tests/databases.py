@@ -17,9 +17,10 @@ from tests.killmatrix.engines import Missing, PostgreSQL
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
-    """Give a marked test both databases, or those that the mark names in `on`. Coroutines stay on
-    SQLite: the threads of a test's event loop leave connections open, of which PostgreSQL's
-    driver warns."""
+    """Run a marked test on both databases, or on those that the mark names in `on`. Coroutines stay
+    on SQLite: the threads of a test's event loop leave connections open, and PostgreSQL's driver
+    warns about that.
+    """
     mark = metafunc.definition.get_closest_marker("both_databases")
     if mark is None:
         return
@@ -32,13 +33,14 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
 
 @contextmanager
 def postgresql(work: Path) -> Iterator[str]:
-    """Start a PostgreSQL of our own, and give the URL of a migrated database on it. Skips the test
-    where PostgreSQL is missing, unless no test may be skipped."""
+    """Start a PostgreSQL server, and yield the URL of a migrated database on it. Skip the test if
+    PostgreSQL is missing, unless no test may be skipped.
+    """
     try:
         engine = PostgreSQL(work / "work", "a demo password")
     except Missing as exc:
         if os.environ.get("SWITCHER_NO_SKIPS"):
-            pytest.fail(f"{exc}, and here no test may be skipped.")
+            pytest.fail(f"{exc}, and no test may be skipped here.")
         pytest.skip(str(exc))
     with engine:
         url = engine.new_empty("suite")
@@ -49,8 +51,9 @@ def postgresql(work: Path) -> Iterator[str]:
 
 @contextmanager
 def using(url: str) -> Iterator[None]:
-    """Let Django's default connection lead to this database while the block lasts, also in threads
-    that have a connection to the other one."""
+    """Make Django's default connection use this database during the block, even in threads that
+    have a connection to the other one.
+    """
     from project.environment import postgres
 
     settings = connections.configure_settings({"default": postgres(url)})["default"]

@@ -14,7 +14,7 @@ from ollama_simulator.serving import Listener
 
 
 class SimulatedOllama:
-    """Listen on a free port while the block lasts, with these models (`mid-a=4GB`) installed.
+    """A simulator on a free port during the block, with these models (`mid-a=4GB`) installed.
 
     Options are those of the simulator's command line: `vram="10GB"`, `tokens_per_s=500`.
     """
@@ -55,7 +55,7 @@ class SimulatedOllama:
         await self._stop.wait()
         await listener.stop()
 
-    # -- what happens to it
+    # -- events
 
     def fault(self, **fault: Any) -> None:
         self.post("/_sim/faults", **fault)
@@ -78,7 +78,7 @@ class SimulatedOllama:
     def post(self, path: str, /, **body: Any) -> None:
         requests.post(self.url + path, json=body, timeout=30).raise_for_status()
 
-    # -- what it tells
+    # -- state
 
     def _get(self, path: str) -> Any:
         return requests.get(self.url + path, timeout=10).json()
@@ -96,7 +96,7 @@ class SimulatedOllama:
         return {name: row["digest"] for name, row in self.rows().items()}
 
     def installed(self) -> dict[str, str]:
-        """Return the digests of the models on the disk, by name without `:latest`."""
+        """Return the digests of the installed models, by name without `:latest`."""
         return {_short(row["name"]): row["digest"] for row in self._get("/api/tags")["models"]}
 
     def state(self) -> dict[str, Any]:

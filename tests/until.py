@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def until(state: Callable[[], T], within_s: float = 20.0, what: str = "it") -> T:
-    """Return the first true value of `state()`; fail when `what` did not happen in time."""
+    """Return the first true value of `state()`; fail if `what` does not happen in time."""
     deadline = time.monotonic() + within_s
     while not (value := state()):
         assert time.monotonic() < deadline, f"{what} did not happen within {within_s:.0f} s"

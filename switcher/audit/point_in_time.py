@@ -65,7 +65,7 @@ _RECORDED = ("model", "since", "removed_at", "trouble", "under_way", "tried")
 
 
 def recorded_hosts(moment: datetime) -> dict[str, Any]:
-    """Return what the entry about an archive file records: each host at the end of the file."""
+    """Return the state of each host at the end of an archive file, as its entry records it."""
     return {
         found.host: {name: getattr(found, name) for name in _RECORDED} for found in hosts_at(moment)
     }

@@ -238,7 +238,7 @@ def _sorted(notes: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 
 class Cut(Exception):
-    """The process is stopping, so reading the trail ends without an entry."""
+    """Reading the trail was cut off, because the process is stopping; no entry records it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class Meter:
         return batch
 
     def put_back(self, batch: UsageBatch) -> None:
-        """Add a batch that could not be written back to the counts."""
+        """Add the counts of a batch that could not be written."""
         self._used_keys |= batch.keys
         for bucket, counts in batch.rows:
             self._counts.setdefault(bucket, UsageCounts()).add(counts)

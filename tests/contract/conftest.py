@@ -1,8 +1,8 @@
-"""The same expectations for a real server and for the simulator.
+"""Runs the same expectations against a real server and the simulator.
 
-With SWITCHER_REAL_OLLAMA set (http://127.0.0.1:11434) the real server there is asked, with the
-models that SWITCHER_REAL_MODELS names: two of some size, two small ones, one for embeddings, all of
-which it unloads. Else a simulator is started. SWITCHER_REAL_LIMITED may name a second real server,
+With SWITCHER_REAL_OLLAMA set (http://127.0.0.1:11434), the tests use that real server with the
+models in SWITCHER_REAL_MODELS: two larger ones, two small ones, one for embeddings; all are
+unloaded. Otherwise a simulator is started. SWITCHER_REAL_LIMITED may name a second real server,
 started with OLLAMA_MAX_LOADED_MODELS=1 and OLLAMA_MAX_QUEUE=1 and the same models.
 """
 
@@ -38,7 +38,7 @@ def server(models: Models) -> Iterator[Ollama]:
 
 @pytest.fixture
 def ollama(server: Ollama) -> Iterator[Ollama]:
-    """The server, with nothing loaded; and so it is left."""
+    """Yield the server with nothing loaded, and unload everything afterwards."""
     server.clean()
     yield server
     server.clean()
@@ -46,15 +46,15 @@ def ollama(server: Ollama) -> Iterator[Ollama]:
 
 @pytest.fixture
 def faulty(ollama: Ollama) -> Ollama:
-    """A server that takes faults."""
+    """Return a server that supports faults."""
     if not ollama.simulated:
-        pytest.skip("needs a fault that a real server does not make on demand")
+        pytest.skip("needs a fault, which a real server cannot produce on demand")
     return ollama
 
 
 @pytest.fixture
 def started(server: Ollama) -> Iterator[Callable[..., Ollama]]:
-    """Starts a simulator with flags of its own, limits of one."""
+    """Yield a function that starts a server with its own flags and limits of one."""
     limited = os.environ.get("SWITCHER_REAL_LIMITED", "").rstrip("/")
     if server.simulated:
         with ExitStack() as stack:
@@ -66,4 +66,4 @@ def started(server: Ollama) -> Iterator[Callable[..., Ollama]]:
         found.clean()
         found.close()
     else:
-        pytest.skip("needs a server that is started with limits of its own")
+        pytest.skip("needs a server that is started with its own limits")

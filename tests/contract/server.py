@@ -1,4 +1,4 @@
-"""A server as the contract meets it: over HTTP, real or simulated."""
+"""A server under contract, real or simulated, over HTTP."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ import requests
 
 from tests.until import until
 
-COPIES = "contract-"  # what all names that tests make begin with
+COPIES = "contract-"  # prefix of all names that tests create
 PATIENCE_S = 90.0
 
 
 @dataclass(frozen=True)
 class Models:
-    """The models that tests use: two of some size, two small ones, one for embeddings."""
+    """The models that tests use: two larger ones, two small ones, one for embeddings."""
 
     a: str
     b: str
@@ -35,7 +35,7 @@ class Models:
 
 @dataclass
 class Ollama:
-    """One server. `simulated` ones take faults."""
+    """A server. `simulated` ones support faults."""
 
     url: str
     models: Models
@@ -57,13 +57,13 @@ class Ollama:
         return response.json()
 
     def generate(self, model: str, prompt: str = "Hello", **more: Any) -> requests.Response:
-        """Two tokens, unless told otherwise, in one answer."""
+        """Generate two tokens, unless set otherwise, in one response."""
         body: dict[str, Any] = {"model": model, "prompt": prompt, "stream": False, **more}
         body["options"] = {"num_predict": 2, **more.get("options", {})}
         return self.call("POST", "/api/generate", body)
 
     def load(self, model: str, keep_alive: Any = "30m", **options: Any) -> dict[str, Any]:
-        """Load it; gives the answer to its first two tokens."""
+        """Load a model with a prompt for two tokens; return the response."""
         response = self.generate(model, keep_alive=keep_alive, options=options)
         assert response.status_code == 200, response.text
         answer: dict[str, Any] = response.json()
@@ -75,25 +75,24 @@ class Ollama:
         return self.post("/api/generate", model=model, prompt="", keep_alive=0)
 
     def begin(self, act: Callable[..., Any], *given: Any, **more: Any) -> Future[Any]:
-        """Do it in the background."""
+        """Run a call in the background."""
         return self._pool.submit(act, *given, **more)
 
     def begin_load(self, model: str, keep_alive: Any = "30m") -> Future[requests.Response]:
-        """A load without a prompt, in the background; the server has it when this returns."""
+        """Start a load without a prompt in the background; the server has received it on return."""
         body = {"model": model, "prompt": "", "keep_alive": keep_alive}
         load = self.begin(self.call, "POST", "/api/generate", body)
         self.round_trips()
         return load
 
     def round_trips(self) -> None:
-        """Some calls that answer at once: what was sent before has arrived."""
+        """Make some quick calls, so that earlier requests have arrived."""
         for _ in range(5):
             self.get("/api/version")
 
     @contextmanager
     def talking(self, model: str, **more: Any) -> Iterator[Iterator[bytes]]:
-        """A long reply that has begun and goes on, as its further lines; leaving the block breaks
-        it off."""
+        """Yield the further lines of a long reply that has begun; leaving the block aborts it."""
         options = {"num_predict": 400, "temperature": 60.0}
         body = {"model": model, "prompt": "Once upon a time", "options": options, **more}
         with self.call("POST", "/api/generate", body, stream=True) as response:
@@ -103,7 +102,7 @@ class Ollama:
             yield lines
 
     def raw(self, path: str, body: Any) -> socket.socket:
-        """A request over a connection that the test can close under the server."""
+        """Send a request over a connection that the test can close."""
         where = urlsplit(self.url)
         assert where.hostname is not None
         connection = socket.create_connection((where.hostname, where.port or 80), timeout=10)
@@ -123,7 +122,7 @@ class Ollama:
         return {row["name"] for row in self.ps()}
 
     def row(self, model: str) -> dict[str, Any]:
-        """The row of `/api/ps` that is listed under this name."""
+        """Return the row of `/api/ps` with this name."""
         rows = [r for r in self.ps() if r["name"] == full(model)]
         assert len(rows) == 1, f"{len(rows)} rows named {model}"
         return rows[0]
@@ -132,8 +131,9 @@ class Ollama:
         until(lambda: full(model) not in self.names(), seconds, f"{model} leaving")
 
     def wait_settled(self) -> None:
-        """Wait until `/api/ps` stands still: a server fixes the expiry a moment after it answers,
-        and until then computes it anew for each reading."""
+        """Wait until `/api/ps` stops changing: a server sets the expiry shortly after it answers,
+        and until then recomputes it for each reading.
+        """
         until(lambda: self.ps() == self.ps(), what="a fixed expiry")
 
     def wait_expiry_after(self, model: str, before: str) -> str:
@@ -156,7 +156,7 @@ class Ollama:
         until(lambda: full(model) in self.names(), PATIENCE_S, f"loading {model}")
 
     def digest(self, model: str) -> str:
-        """What the name means, by `/api/tags`."""
+        """Return the digest that a name has in `/api/tags`."""
         found: str = self.digests()[full(model)]
         return found
 
@@ -191,7 +191,7 @@ class Ollama:
         return found
 
     def clean(self) -> None:
-        """Nothing loaded, no copies, no faults."""
+        """Unload everything, and remove copies and faults."""
         if self.simulated:
             self.call("DELETE", "/_sim/faults")
         self._unload_all()
@@ -200,7 +200,7 @@ class Ollama:
                 self.delete(name)
 
     def _unload_all(self) -> None:
-        """A runner goes by any name that means its content, which need not be its own."""
+        """Unload all runners, each by any name with its content, which need not be its own."""
 
         def nothing_left() -> bool:
             rows, names = self.ps(), self.digests()
@@ -216,13 +216,13 @@ class Ollama:
 
 
 def full(model: str) -> str:
-    """Fact 20."""
+    """Return the name with its tag (fact 20)."""
     return model if ":" in model else f"{model}:latest"
 
 
 @contextmanager
 def simulator(models: Models, *flags: str) -> Iterator[Ollama]:
-    """A simulator of its own, in a process of its own."""
+    """Yield a new simulator in a separate process."""
     sizes = {models.a: 500_000_000, models.b: 500_000_000}
     sizes |= {models.small_a: 1_000_000, models.small_b: 1_000_000, models.embed: 1_000_000}
     disk = [f"--model={tag}={size}" for tag, size in sizes.items()]

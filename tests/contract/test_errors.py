@@ -122,7 +122,7 @@ def test_api_errors_are_one_text(
 
 @pytest.mark.fact(25)
 def test_show_names_in_full_what_it_does_not_find(ollama: Ollama) -> None:
-    """Fact 25: servers up to 0.24 name it as it was asked for."""
+    """Fact 25: servers up to 0.24 repeat the name in the request."""
     answer = ollama.post("/api/show", model="contract-nope")
     texts = [f"model '{name}' not found" for name in ("contract-nope:latest", "contract-nope")]
     assert answer.status_code == 404
@@ -170,7 +170,7 @@ def test_v1_errors_are_objects(
     answer = ollama.post(path, **body)
     assert answer.status_code == status
     assert answer.json() == {"error": {"message": text, "type": kind, "param": None, "code": None}}
-    # Where the body itself is refused, its reader answers, which names a charset.
+    # If the body itself is refused, the JSON reader answers, with a charset.
     assert answer.headers["Content-Type"] == (API_TYPE if status == 400 else V1_TYPE)
 
 

@@ -37,7 +37,7 @@ def test_a_keep_alive_that_is_no_duration_is_refused(
 @pytest.mark.fact(7)
 @pytest.mark.parametrize("value", [-1, "-1s", "-1h", -0.5])
 def test_a_negative_keep_alive_is_for_ever(ollama: Ollama, value: object) -> None:
-    """Fact 7: and for ever ends some 290 years ahead."""
+    """Fact 7: forever ends some 290 years ahead."""
     model = ollama.models.small_a
     ollama.load(model, keep_alive=value)
     years = ollama.minutes_left(model) / 60 / 24 / 365.25
@@ -71,7 +71,7 @@ def test_nothing_shows_while_a_model_loads(ollama: Ollama) -> None:
 
 @pytest.mark.fact(9)
 def test_a_caller_that_goes_away_aborts_its_load(ollama: Ollama) -> None:
-    """Fact 9: the next load, which waits for the first to end, finds nothing of it."""
+    """Fact 9: the next load, which waits for the first one, finds nothing loaded."""
     body = {"model": ollama.models.a, "prompt": "Hello", "keep_alive": "30m"}
     ollama.raw("/api/generate", body).close()
     ollama.load(ollama.models.small_a)
@@ -80,7 +80,7 @@ def test_a_caller_that_goes_away_aborts_its_load(ollama: Ollama) -> None:
 
 @pytest.mark.fact(9)
 def test_a_load_survives_that_another_caller_of_it_goes_away(ollama: Ollama) -> None:
-    """Fact 9: only the request that loads carries the load."""
+    """Fact 9: only the loading request can abort the load."""
     model = ollama.models.a
     load = ollama.begin_load(model)
     ollama.raw("/api/generate", {"model": model, "prompt": "Hello"}).close()
@@ -125,7 +125,7 @@ def test_num_predict_limits_a_reply(ollama: Ollama) -> None:
 
 @pytest.mark.fact(12)
 def test_another_context_length_loads_anew_and_forgets_the_keep_alive(ollama: Ollama) -> None:
-    """Fact 12: for whoever asks; five minutes is the server's default."""
+    """Fact 12: for every client; five minutes is the server's default."""
     model = ollama.models.small_a
     ollama.load(model, keep_alive="30m")
     before = ollama.row(model)
@@ -252,7 +252,7 @@ def test_a_full_queue_answers_503(started: Callable[..., Ollama]) -> None:
         refused = ollama.generate(ollama.models.small_a)
         loaded = ollama.begin(ollama.generate, ollama.models.a)
         ollama.round_trips()
-    assert loaded.result().status_code == 200  # what is loaded needs no place in the queue
+    assert loaded.result().status_code == 200  # a loaded model needs no place in the queue
     text = "server busy, please try again.  maximum pending requests exceeded"
     assert (refused.status_code, refused.json()) == (503, {"error": text})
     for load in waiting:
@@ -271,7 +271,7 @@ def test_a_full_queue_answers_503(started: Callable[..., Ollama]) -> None:
     ],
 )
 def test_a_name_that_means_nothing_fails(ollama: Ollama, name: str, status: int, text: str) -> None:
-    """Fact 15: and another loaded model stays as it was."""
+    """Fact 15: another loaded model is not affected."""
     ollama.load(ollama.models.small_a)
     before = ollama.ps()
     answer = ollama.generate(name)
@@ -342,14 +342,14 @@ def test_tags_and_show_tell_what_a_model_can_do(ollama: Ollama) -> None:
     for model, word in ((ollama.models.a, "completion"), (ollama.models.embed, "embedding")):
         shown = ollama.post("/api/show", model=model).json()["capabilities"]
         assert word in shown
-        # Servers up to 0.24 tell it in `/api/show` alone.
+        # Servers up to 0.24 only report it in `/api/show`.
         assert rows[full(model)].get("capabilities", None if ollama.simulated else shown) == shown
     assert "completion" not in shown
 
 
 @pytest.mark.fact(17)
 def test_durations_are_nanoseconds(ollama: Ollama) -> None:
-    """Fact 17: those of the parts fit into the whole, and the whole into what the client waited."""
+    """Fact 17: the parts fit into the total, and the total into the client's waiting time."""
     began = time.monotonic()
     answer = ollama.load(ollama.models.small_a)
     waited_ns = (time.monotonic() - began) * 1e9
@@ -362,7 +362,7 @@ def test_durations_are_nanoseconds(ollama: Ollama) -> None:
 
 @pytest.mark.fact(8)
 def test_an_answer_comes_only_when_the_model_is_there(ollama: Ollama) -> None:
-    """Fact 8: a streamed reply sends not even its head before."""
+    """Fact 8: a streamed reply does not even send its head before."""
     body = {"model": ollama.models.a, "prompt": "Hello", "options": {"num_predict": 2}}
     with pytest.raises(requests.Timeout):
         requests.post(f"{ollama.url}/api/generate", json=body, stream=True, timeout=0.1)

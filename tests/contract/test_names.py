@@ -65,7 +65,7 @@ def test_a_copy_answers_with_nothing_at_all(ollama: Ollama) -> None:
 
 @pytest.mark.fact(22)
 def test_a_published_name_follows_each_copy_with_both_models_loaded(ollama: Ollama) -> None:
-    """Fact 22: one stable name, without a load at its change."""
+    """Fact 22: one stable name, and changing it loads nothing."""
     first, second = ollama.models.small_a, ollama.models.small_b
     for model in (first, second):
         ollama.load(model)
@@ -81,7 +81,7 @@ def test_a_published_name_follows_each_copy_with_both_models_loaded(ollama: Olla
 
 @pytest.mark.fact(23)
 def test_a_name_that_points_elsewhere_leaves_a_ghost(ollama: Ollama) -> None:
-    """Fact 23: listed under the same name with the old digest, and not to be reached by it."""
+    """Fact 23: it is listed under the same name with the old digest, but not reachable by it."""
     old, new = ollama.models.small_a, ollama.models.small_b
     ollama.copy(old, GHOST)
     ollama.load(GHOST, keep_alive=-1)
@@ -109,7 +109,7 @@ def test_a_ghost_goes_by_a_name_that_still_means_its_content(ollama: Ollama) -> 
 
 @pytest.mark.fact(23)
 def test_a_pull_can_make_a_ghost(faulty: Ollama) -> None:
-    """Fact 23: the tag is the same, its content another."""
+    """Fact 23: the tag is the same, its content different."""
     model = GHOST
     faulty.copy(faulty.models.small_a, model)
     faulty.load(model)
@@ -122,7 +122,7 @@ def test_a_pull_can_make_a_ghost(faulty: Ollama) -> None:
 
 @pytest.mark.fact(24)
 def test_a_deleted_model_stays_loaded_and_cannot_be_unloaded(ollama: Ollama) -> None:
-    """Fact 24: but by another name of its content."""
+    """Fact 24: except by another name for its content."""
     model = ollama.models.small_a
     ollama.copy(model, GHOST)
     ollama.load(GHOST)
@@ -147,7 +147,7 @@ def test_deleting_what_is_not_there_is_a_404(ollama: Ollama) -> None:
 
 @pytest.mark.fact(26)
 def test_a_name_that_is_copied_over_answers_or_says_eof(ollama: Ollama) -> None:
-    """Fact 26: the copy is not atomic. Nothing worse than that comes of it."""
+    """Fact 26: the copy is not atomic, but nothing worse happens."""
     first, second = ollama.models.small_a, ollama.models.small_b
     for model in (first, second):
         ollama.load(model)
@@ -173,7 +173,7 @@ def test_a_name_that_is_copied_over_answers_or_says_eof(ollama: Ollama) -> None:
 
 @pytest.mark.fact(26)
 def test_a_request_in_the_middle_of_a_copy_gets_a_500(faulty: Ollama) -> None:
-    """Fact 26, made to last."""
+    """Fact 26, but lasting."""
     faulty.copy(faulty.models.small_a, ACTIVE)
     faulty.fault("torn_copy", seconds=0.3, times=1)
     copy = faulty.begin(faulty.copy, faulty.models.small_b, ACTIVE)

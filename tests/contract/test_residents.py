@@ -8,7 +8,7 @@ from tests.until import until
 
 @pytest.mark.fact(18)
 def test_ps_tells_name_digest_bytes_and_context_and_no_more_of_the_host(ollama: Ollama) -> None:
-    """Fact 18: nothing of the host's VRAM, nothing of requests under way."""
+    """Fact 18: nothing about the host's VRAM or running requests."""
     model = ollama.models.small_a
     ollama.load(model)
     answer = ollama.get("/api/ps")

@@ -1,4 +1,4 @@
-"""The forms of the main answers, key by key, as a real server was seen to give them."""
+"""The formats of the main responses, key by key, as recorded from a real server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HELLO = [{"role": "user", "content": "Hello"}]
 
 
 def skeleton(value: Any) -> Any:
-    """Keys and types, nothing else."""
+    """Return only the keys and types."""
     if isinstance(value, dict):
         return {name: skeleton(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -34,9 +34,9 @@ def read_shape(name: str) -> Any:
 
 
 def assert_shape(value: Any, name: str, *older: str) -> None:
-    """`older` are the shapes that servers up to 0.24 give instead."""
+    """Check a response; `older` are the formats of servers up to 0.24."""
     shape, made = read_shape(name), skeleton(value)
-    if "model_info" in made:  # of what architecture it is differs from model to model
+    if "model_info" in made:  # the architecture differs from model to model
         assert shape["model_info"].items() <= made.pop("model_info").items()
         del shape["model_info"]
     assert made == shape or made in [read_shape(o) for o in older]
@@ -51,7 +51,7 @@ def assert_answer(
 
 
 def events(answer: requests.Response) -> list[Any]:
-    """Server-sent events; the last is the word that they are done."""
+    """Return the server-sent events, of which the last is [DONE]."""
     assert answer.headers["Content-Type"] == "text/event-stream"
     assert answer.headers["Transfer-Encoding"] == "chunked"
     parts = answer.text.split("\n\n")
@@ -78,7 +78,7 @@ def test_what_is_loaded(ollama: Ollama) -> None:
 
 @pytest.mark.fact(1)
 def test_loads_and_unloads_are_one_object_each(ollama: Ollama) -> None:
-    """Fact 1: whether a stream was asked for or not."""
+    """Fact 1: whether a stream was requested or not."""
     model = ollama.models.small_a
     assert_answer(ollama.post("/api/generate", model=model, prompt=""), "generate_load")
     assert_answer(ollama.unload(model), "generate_unload")

@@ -13,7 +13,7 @@ from tests.hung.server import A, Ollama
 
 ANNA = Actor("anna", "page")
 DEADLINE_S = 0.3
-# The promise: each call ends within its deadline and a second.
+# The promise: each call ends within a second after its deadline.
 BOUND_S = DEADLINE_S + 1.0
 
 
@@ -37,14 +37,14 @@ def shorten(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 @pytest.fixture
 def ollama() -> Iterator[Ollama]:
-    """A server with mid-a loaded and mid-b on its disk."""
+    """Yield a server with mid-a loaded and mid-b installed."""
     with server.ollama("mid-a:latest") as made:
         yield made
 
 
 @pytest.fixture
 def host(transactional_db: None, ollama: Ollama) -> Host:
-    """A host at that server with mid-a active, too small for an overlap."""
+    """Return a host at that server with mid-a active, too small for an overlap."""
     return add_host("north-1", ollama.url)
 
 

@@ -1,4 +1,4 @@
-"""A small Ollama over raw sockets that turns bad on demand, for all calls or for some."""
+"""A small Ollama over raw sockets that misbehaves on demand, for all calls or some."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ GB = 1_000_000_000
 A, B = "a" * 64, "b" * 64
 DISK = {"mid-a:latest": A, "mid-b:latest": B}
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-MAX_SENT = 100_000_000  # of an endless body
+MAX_SENT = 100_000_000  # bytes of an endless body
 
 Bad = Callable[[Peer], None]
 
 
 def says(answer: bytes) -> Bad:
-    """Answer with this and close."""
+    """Return a fault that sends this answer and closes."""
     return lambda peer: peer.send(answer)
 
 
@@ -37,7 +37,7 @@ def silent(peer: Peer) -> None:
 
 
 def then_silent(part: bytes) -> Bad:
-    """Begin an answer and never go on."""
+    """Return a fault that begins an answer and never continues."""
 
     def serve(peer: Peer) -> None:
         peer.send(part)
@@ -47,7 +47,7 @@ def then_silent(part: bytes) -> Bad:
 
 
 def drips(head: bytes, part: bytes) -> Bad:
-    """Send a byte every 50 ms, for ever."""
+    """Return a fault that sends a byte every 50 ms, forever."""
 
     def serve(peer: Peer) -> None:
         peer.send(head)
@@ -59,7 +59,7 @@ def drips(head: bytes, part: bytes) -> Bad:
 
 
 def pours(head: bytes, part: bytes) -> Bad:
-    """Send the same again and again, as fast as it is read."""
+    """Return a fault that repeats the same part as fast as it is read."""
 
     def serve(peer: Peer) -> None:
         peer.send(head)
@@ -146,15 +146,15 @@ WRONG: dict[str, Bad] = {
     "millions of parts": body(b'{"models": [' + b"{}," * 2_500_000 + b"{}]}"),
     "no HTTP": says(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"),
     "bytes at random": says(bytes(range(256)) * 40),
-    "HTTP of another time": says(b"HTTP/9.9 200 OK\r\n\r\n{}"),
-    "a status that is none": says(b"HTTP/1.1 abc OK\r\n\r\n{}"),
+    "an unsupported HTTP version": says(b"HTTP/9.9 200 OK\r\n\r\n{}"),
+    "an invalid status": says(b"HTTP/1.1 abc OK\r\n\r\n{}"),
     "invalid UTF-8": body(b'{"models": [{"name": "\xff\xfe"}]}'),
     "half a surrogate": rows(row(name="mid-\ud800")),
     "null": body(b"null"),
     "a list": body(b"[]"),
     "a number": body(b"17"),
     "no models": body(b'{"hello": 1}'),
-    "models that are a word": body(b'{"models": "none"}'),
+    "models that are a string": body(b'{"models": "none"}'),
     "models that are null": rows("null, null"),
     "sizes that are not a number": rows(row().replace(f"{GB}", "NaN")),
     "sizes without an end": rows(row().replace(f"{GB}", "Infinity")),
@@ -183,7 +183,7 @@ SOME = {
 
 @dataclass
 class Ollama:
-    """What the server holds, and which calls it answers badly, and how."""
+    """A server: its models, the calls that it answers badly, and how."""
 
     loaded: dict[str, str] = field(default_factory=dict)  # name to digest
     disk: dict[str, str] = field(default_factory=lambda: dict(DISK))

@@ -12,7 +12,7 @@ from switcher.ollama.errors import OllamaError
 from tests.hung import server
 from tests.hung.server import HUGE, WRONG, Bad, body, rows
 
-# What the system buffers on both sides of a connection.
+# Bytes that the system buffers on both sides of a connection.
 BUFFERS = 10_000_000
 HUNDRED_MB = {n: b for n, b in HUGE.items() if "a redirect" not in n}
 

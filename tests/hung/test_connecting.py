@@ -1,4 +1,4 @@
-"""Making a connection: bounded in time, and ended at once by a cut."""
+"""Making a connection takes a bounded time, and a cut ends it at once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def connecting_now() -> bool:
 
 @pytest.fixture
 def dead_name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Let no lookup of a `.test` name end until the test is over."""
+    """Make every lookup of a `.test` name hang until the test is over."""
     real, over = socket.getaddrinfo, threading.Event()
 
     def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:

@@ -26,9 +26,9 @@ SILENCE_S = 0.5
 STREAM = {"messages": [{"role": "user", "content": "Hello"}], "stream": True}
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 LINES = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n"
-# A host that never falls silent is read until the client disconnects, like any long reply.
+# A host that keeps sending is read until the client disconnects, like any long reply.
 DRIPPING = [name for name in ALL if name.startswith(("drips", "says 100"))]
-# Any JSON object is relayed with its status: what it says is the client's business.
+# Any JSON object is relayed with its status; interpreting it is up to the client.
 _PASSED = (
     *("sizes", "names", "a time", "invalid", "half a surr", "no models", "models that"),
     *("nested deeply in", "millions", "500 with JSON", "503", "an error that is no text"),
@@ -102,7 +102,7 @@ async def test_a_hung_host_is_a_504(host: Host, ollama: Ollama) -> None:
 
 
 async def test_a_foreign_error_page_is_not_relayed(host: Host, ollama: Ollama) -> None:
-    """On our address it would look like ours."""
+    """At our address it would look like our own."""
     ollama.bad = ALL["HTML as it calls itself"]
     exchange = await ask().end()
     assert exchange.status == 502
@@ -140,7 +140,9 @@ async def test_a_stream_that_falls_silent_ends_with_an_error_event(
 
 @pytest_asyncio.fixture
 async def with_options(host: Host) -> Host:
-    """The host with runner options in its profile, so that replies are translated (fact 12)."""
+    """Return the host with runner options in its profile, so that replies are translated
+    (fact 12).
+    """
     await in_thread(set_active, host, Spec("", "mid-a", options={"num_ctx": 8192}))
     return host
 

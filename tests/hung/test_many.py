@@ -20,12 +20,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 HUNG = 12
 QUIET_S = 0.3
-DEADLINE_S = 2.0  # of each call: a thread that reads a hung host is blocked for that long
+DEADLINE_S = 2.0  # seconds: a thread that reads a hung host is blocked for that long
 
 
 @pytest.fixture
 def watched_at(host: Host) -> Iterator[list[float]]:
-    """The times at which the healthy host was read."""
+    """Yield the times at which the healthy host was read."""
     times: list[float] = []
 
     def note(sender: object, host: str = "", **_: object) -> None:
@@ -51,7 +51,7 @@ def longest_gap(times: list[float]) -> float:
 
 @pytest.fixture
 def others(host: Host) -> Iterator[list[Ollama]]:
-    """HUNG further hosts, all at one server that is healthy so far."""
+    """Yield HUNG further hosts, all at one server that is still healthy."""
     with server.ollama() as shared:
         for n in range(HUNG):
             add_host(f"other-{n}", shared.url)
@@ -73,7 +73,7 @@ def test_hung_hosts_do_not_delay_readings_of_a_healthy_one(
 def test_hosts_that_hang_all_at_once_do_not_delay_readings_of_a_healthy_one(
     host: Host, others: list[Ollama], watcher: Watcher, watched_at: list[float]
 ) -> None:
-    """Until then they share the threads that read the healthy ones."""
+    """Until then they share threads with the healthy ones."""
     watcher.start()
     until(lambda: len(latest()) == HUNG + 1)
     assert all(seen.answered for seen in latest().values())

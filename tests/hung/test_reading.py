@@ -35,7 +35,7 @@ def bounded(calls: int = 1) -> Iterator[None]:
 
 @pytest.fixture
 def operator(host: Host) -> Client:
-    """A signed-in operator who made a request before: the first one loads what all others use."""
+    """Return a signed-in operator's client after a first request, which loads shared code."""
     client = Client()
     make.sign_in(client, make.user("olga"))
     client.get("/ollama/switches")
@@ -114,7 +114,7 @@ def test_no_redirect_is_followed_to_another_host(host: Host, ollama: Ollama) -> 
     assert ollama.asked == ["GET /api/ps"]
 
 
-# --- asking for a plan ------------------------------------------------------------------------
+# --- requesting a plan ------------------------------------------------------------------------
 
 
 @some_bad_ones

@@ -34,7 +34,9 @@ def switch(calls: int) -> SwitchEvent:
 
 
 def check_record(row: SwitchEvent) -> None:
-    """Check that it ended once, by valid moves, without its lease, and says what happened."""
+    """Check that it ended once, by valid transitions, released its lease, and says what
+    happened.
+    """
     assert row.state in ENDED
     assert row.ended_at is not None
     assert row.error

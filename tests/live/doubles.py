@@ -1,4 +1,4 @@
-"""A source that shows what a test wants, and a layer that keeps what it was given."""
+"""Test doubles: a source with settable content, and a layer that records messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from switcher.live.fragments import Part, Rendered
 
 
 class FakeSource:
-    """Shows `texts` for each topic."""
+    """A source that returns `texts` for each topic."""
 
     def __init__(self) -> None:
         self.at = 0
@@ -38,13 +38,13 @@ class FakeSource:
         return Rendered(fragments, announcements, dict(self.shape), self.ticking)
 
     def change(self, topic: str, key: str, text: str) -> None:
-        """As if another process had changed it."""
+        """Change a text, as another process would."""
         self.at += 1
         self.texts.setdefault(topic, {})[key] = text
 
 
 class KeepingLayer:
-    """Keeps what was sent, by group, as the pages would read it."""
+    """A layer that records the sent messages by group, as pages would read them."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, dict[str, Any]]] = []

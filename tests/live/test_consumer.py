@@ -1,4 +1,4 @@
-"""The socket of one page, without a server: who may listen, what comes first, how it closes."""
+"""The socket of one page, without a server: access, first message, closing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def source() -> FakeSource:
 
 @pytest.fixture
 async def running(source: FakeSource, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feed]:
-    """The feed of this test's loop, over the double."""
+    """Run the feed of this test's loop on the test double."""
     loop = asyncio.get_running_loop()
     layer = get_channel_layer()
     assert layer is not None
@@ -40,7 +40,7 @@ async def running(source: FakeSource, monkeypatch: pytest.MonkeyPatch) -> AsyncI
 
 @pytest.fixture
 def allowed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The sessions that may view; may be changed while sockets are open."""
+    """Return the sessions with access, a set that may change while sockets are open."""
     keys = {"a-session"}
     monkeypatch.setattr(consumer, "may_view", lambda key: key in keys)
     return keys
@@ -71,7 +71,7 @@ async def connect(running: Feed, allowed: set[str]) -> AsyncIterator[Connect]:
 
 
 async def read(page: WebsocketCommunicator, kind: str) -> dict[str, Any]:
-    """The next message of a kind."""
+    """Return the next message of a kind."""
     async with asyncio.timeout(5):
         while (message := dict(json.loads(await page.receive_from(5))))["type"] != kind:
             pass
@@ -142,7 +142,7 @@ async def test_what_is_pushed_while_a_page_connects_follows_its_state(
 async def test_a_page_that_falls_behind_is_closed_and_reads_the_state_again(
     connect: Connect, source: FakeSource, running: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would miss a message: whatever is left for it is in the state."""
+    """It would miss a message; the state contains everything that it needs."""
     layer: Any = get_channel_layer()
     monkeypatch.setattr(layer, "capacity", 2)
     stuck, may_go_on = await connect(), asyncio.Event()

@@ -35,11 +35,11 @@ async def feed(source: FakeSource, layer: KeepingLayer) -> AsyncIterator[Feed]:
 
 
 async def settle(layer: KeepingLayer, count: int) -> list[dict[str, Any]]:
-    """The messages so far, once there are `count`."""
+    """Return the messages so far, once there are `count`."""
     async with asyncio.timeout(5):
         while len(layer.sent) < count:
             await asyncio.sleep(0)
-    for _ in range(20):  # and none more
+    for _ in range(20):  # and no more
         await asyncio.sleep(0)
     assert len(layer.sent) == count
     return [message for _, message in layer.sent]
@@ -166,7 +166,7 @@ async def test_announcements_are_made_once_and_not_to_later_pages(
 async def test_another_shape_pushes_the_whole_state(
     feed: Feed, source: FakeSource, layer: KeepingLayer
 ) -> None:
-    """A page without a place for the new host has to see all that there is, to know it."""
+    """A page without an element for the new host needs the whole state."""
     feed.subscribe(["board"])
     feed.tick()
     source.change("board", "c", "<p>new</p>")
@@ -207,7 +207,7 @@ async def test_a_page_whose_state_could_not_be_read_gets_the_next_one(
     with pytest.raises(ConnectionError):
         await asked
     source.fails = False
-    source.texts["board"]["a"] = "<p>2</p>"  # whatever the marker says
+    source.texts["board"]["a"] = "<p>2</p>"  # regardless of the marker
     assert (await ask(feed, "board"))["html"] == "<p>2</p><p>1</p>"
 
 

@@ -1,4 +1,4 @@
-"""What is pushed to pages, from real rows and the pages' own templates."""
+"""The content pushed to pages, from real rows and the pages' templates."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def host() -> Host:
 
 
 def read(host: Host, wall: Wall, *models: str) -> None:
-    """As the watcher does after a reading: kept in memory, not stored."""
+    """Record a reading as the watcher does: kept in memory, not stored."""
     rows = tuple(
         Resident(ModelName.parse(m), f"digest-{m}", 10**9, 10**9, 4096, None) for m in models
     )
@@ -66,7 +66,7 @@ def read(host: Host, wall: Wall, *models: str) -> None:
 
 
 def start(host: Host, wall: Wall) -> ClaimedSwitch:
-    """A switch that has got as far as loading."""
+    """Return a switch that has reached loading."""
     spec = Spec(profile="", tag="mid-b:latest", keep_alive="30m")
     request = ResolvedRequest(host, spec, strategy=Strategy.SWAP)
     row, _ = switches.open_switch(request, ANNA, clock=wall)

@@ -13,7 +13,7 @@ MODELS = Models("mid-a", "mid-b", "tiny-a", "tiny-b", "embed")
 
 
 class World:
-    """A server in simulated time, with words for what tests do to it."""
+    """A server in simulated time, with shorthands for tests."""
 
     def __init__(self, **config: object) -> None:
         self.server = Server(Config(**{"load_rate": GB, "vram": 24 * GB, **config}))  # type: ignore[arg-type]
@@ -30,7 +30,7 @@ class World:
         return self.server.submit(Request(model, **more))  # type: ignore[arg-type]
 
     def load(self, model: str, **more: object) -> Ask:
-        """Load, and wait until it is there."""
+        """Load a model and wait until it is loaded."""
         return self.finish(self.ask(model, empty=True, **more))
 
     def finish(self, ask: Ask) -> Ask:
@@ -47,7 +47,7 @@ class World:
         return [row.name.removesuffix(":latest") for row in self.server.ps()]
 
     def left_s(self, model: str) -> float:
-        """Seconds until it expires."""
+        """Return the seconds until a model expires."""
         row = next(r for r in self.server.ps() if r.name == f"{model}:latest")
         return row.expires_at - self.now
 
@@ -70,7 +70,9 @@ def simulated() -> Iterator[Ollama]:
 
 @pytest.fixture
 def ollama(simulated: Ollama) -> Iterator[Ollama]:
-    """One over real HTTP, with nothing loaded and no faults; and so it is left."""
+    """Yield a simulator over real HTTP with nothing loaded and no faults, and reset it
+    afterwards.
+    """
     simulated.clean()
     yield simulated
     simulated.clean()

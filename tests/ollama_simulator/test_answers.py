@@ -1,4 +1,4 @@
-"""What the simulator says over HTTP, where a contract with the real server does not reach."""
+"""The simulator's responses over HTTP that the contract with the real server does not cover."""
 
 from __future__ import annotations
 

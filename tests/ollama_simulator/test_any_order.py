@@ -1,4 +1,4 @@
-"""Whatever clients do, and in whatever order: what must hold at every moment."""
+"""Invariants that hold whatever clients do, in any order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODELS = st.sampled_from(["a", "b", "c", "huge"])
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Clients of a small host."""
+    """A state machine of clients of a small host."""
 
     def __init__(self) -> None:
         super().__init__()

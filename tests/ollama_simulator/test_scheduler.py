@@ -75,7 +75,7 @@ def test_the_one_with_the_shortest_keep_alive_is_evicted(
 
 
 def test_an_idle_one_is_evicted_before_a_busy_one(make_world: MakeWorld) -> None:
-    """Fact 14: however long it was to stay."""
+    """Fact 14: whatever its keep-alive."""
     world = make_world(max_loaded=2)
     world.load("a", keep_alive="1m")
     world.load("b", keep_alive=-1)
@@ -156,7 +156,7 @@ def test_a_loaded_model_answers_past_the_queue(world: World) -> None:
 
 
 def test_who_queued_before_the_load_keeps_his_place(world: World) -> None:
-    """A place in the queue is kept, even if the model comes to be loaded meanwhile."""
+    """A place in the queue is kept, even if the model is loaded meanwhile."""
     asks = [world.ask(m, tokens=1) for m in ("a", "b", "a", "b")]
     ends = [world.finish(ask).running_at for ask in asks]
     assert ends == sorted(ends)
@@ -164,7 +164,7 @@ def test_who_queued_before_the_load_keeps_his_place(world: World) -> None:
 
 
 def test_a_full_queue_refuses(make_world: MakeWorld) -> None:
-    """Fact 14: the one that loads takes no place in it."""
+    """Fact 14: the loading request takes no place in it."""
     world = make_world(max_queue=2)
     asks = [world.ask("a") for _ in range(4)]
     assert [a.state for a in asks] == ["loading", "queued", "queued", "failed"]
@@ -188,7 +188,7 @@ def test_an_eviction_waits_for_a_busy_model(make_world: MakeWorld) -> None:
 
 
 def test_a_busy_model_that_is_revived_makes_the_queue_wait_longer(make_world: MakeWorld) -> None:
-    """Facts 3, 14: the load waits until that one is gone, whenever that is."""
+    """Facts 3, 14: the load waits until that model is unloaded, whenever that is."""
     world = make_world(max_loaded=1, tokens_per_s=10.0)
     world.load("a")
     world.ask("a", tokens=100)
@@ -217,7 +217,7 @@ def test_replies_run_side_by_side_where_the_host_is_set_to(make_world: MakeWorld
     assert [a.state for a in asks] == ["running", "running", "waiting"]
 
 
-# -- who goes away
+# -- clients that disconnect
 
 
 def test_who_goes_away_aborts_his_load(world: World) -> None:
@@ -300,7 +300,7 @@ def test_the_default_keep_alive_counts_for_who_names_none(make_world: MakeWorld)
 
 
 def test_the_expiry_shown_stands_still_while_a_reply_runs(world: World) -> None:
-    """As recorded: it is set when the model falls idle."""
+    """As recorded: it is set when the model becomes idle."""
     world.load("a", keep_alive="1m")
     world.ask("a", tokens=6000)
     world.pass_s(50)
@@ -308,7 +308,7 @@ def test_the_expiry_shown_stands_still_while_a_reply_runs(world: World) -> None:
 
 
 def test_the_expiry_shown_of_a_first_reply_moves_on(world: World) -> None:
-    """As recorded: before it was ever idle, it is now plus the duration."""
+    """As recorded: until the model is first idle, it is now plus the keep-alive."""
     world.ask("a", tokens=6000, keep_alive="1m")
     world.pass_s(50)
     assert world.left_s("a") == pytest.approx(60)
@@ -337,7 +337,7 @@ def test_a_reload_waits_for_who_is_being_answered(world: World) -> None:
 
 
 def test_an_absent_num_gpu_takes_any_placement(world: World) -> None:
-    """Fact 12: but asking for one that differs loads anew."""
+    """Fact 12: but a different value reloads."""
     loads = world.server.machine.counts["loads"]
     world.load("a", options={"num_gpu": 0})
     assert world.server.ps()[0].size_vram == 0
@@ -350,7 +350,7 @@ def test_an_absent_num_gpu_takes_any_placement(world: World) -> None:
 
 @pytest.mark.parametrize("option", [{"num_batch": 64}, {"main_gpu": 1}, {"use_mmap": False}])
 def test_every_runner_option_that_differs_loads_anew(world: World, option: dict[str, int]) -> None:
-    """Fact 12: and so does its absence afterwards."""
+    """Fact 12: and so does omitting it afterwards."""
     loads = world.server.machine.counts["loads"]
     for options in (option, option, {}, {"num_batch": 512}):
         world.load("a", options=options)
@@ -406,7 +406,7 @@ def test_a_failed_load_fails_its_request_alone(world: World) -> None:
 
 @pytest.mark.parametrize("recovers", [True, False])
 def test_out_of_memory_evicts_all_others_first(world: World, recovers: bool) -> None:
-    """Fact 15: busy ones are waited for, nothing is restored."""
+    """Fact 15: it waits for busy ones, and nothing is restored."""
     world.load("b")
     world.load("c")
     busy = world.ask("b", tokens=600)

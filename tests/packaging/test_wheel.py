@@ -1,4 +1,4 @@
-"""The wheel holds all that it needs, and runs from an empty folder."""
+"""The wheel contains everything it needs, and runs from an empty folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server as a real process, with data of its own, on loopback."""
+"""A server as a real process, with its own data, on loopback."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ print("session", store.session_key)
 
 
 def environment(data: Path) -> dict[str, str]:
-    """Return the least that a server process needs, and nothing of this process's environment."""
+    """Return the minimal environment of a server process, with nothing from this process's."""
     return {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
@@ -66,7 +66,7 @@ def seed(data: Path) -> str:
 
 
 def copy(template: Path, data: Path) -> Path:
-    """Copy the data for one test alone."""
+    """Copy the data for a single test."""
     shutil.copytree(template, data)
     data.chmod(0o700)
     return data
@@ -122,6 +122,6 @@ class Process:
         self.popen.send_signal(signal.SIGTERM)
 
     def end(self, within_s: float = 10.0) -> int:
-        """Ask it to end; returns the exit code."""
+        """Ask it to end, and return the exit code."""
         self.terminate()
         return self.popen.wait(within_s)

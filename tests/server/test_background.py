@@ -1,4 +1,4 @@
-"""The background work: its start, its end, and what starts it under servers other than daphne."""
+"""The background work: its start and end, and how other servers than daphne start it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from project.background import Background, Part, assemble
 
 
 class Fake:
-    """A part that notes what is asked of it; its end takes as long as a test says."""
+    """A part that records its calls; stopping it takes as long as a test sets."""
 
     def __init__(self, name: str, log: list[str], fails: bool = False) -> None:
         self.name = name

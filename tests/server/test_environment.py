@@ -1,4 +1,4 @@
-"""What the environment sets, and what it answers to nonsense."""
+"""What the environment sets, and the errors for invalid values."""
 
 from __future__ import annotations
 

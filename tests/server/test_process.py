@@ -43,7 +43,7 @@ async def request(method: str, url: str, data: Any = None) -> AsyncIterator[aioh
 
 
 async def read_close(page: aiohttp.ClientWebSocketResponse) -> int:
-    """The code with which the server closes, whatever it says before."""
+    """Return the code with which the server closes, ignoring earlier messages."""
     while (message := await page.receive(timeout=5)).type is aiohttp.WSMsgType.TEXT:
         pass
     assert message.type is aiohttp.WSMsgType.CLOSE
@@ -104,7 +104,7 @@ def test_without_worker(data: Path) -> None:
 
 @pytest.mark.parametrize("attempt", range(10))
 async def test_it_ends_with_open_connections(attempt: int, data: Path, session_key: str) -> None:
-    """CPython 3.11 crashed here ten times of ten before pending tasks were ended."""
+    """CPython 3.11 crashed here 10 times of 10 before pending tasks were cancelled."""
     with Process(data, program=WITH_EXTRAS) as server:
         half_read = socket.create_connection(("127.0.0.1", server.port), 5)
         half_read.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n")
@@ -142,7 +142,7 @@ async def test_a_page_reconnects_after_a_restart(data: Path, session_key: str) -
 
 
 async def test_a_socket_without_a_session_is_accepted_and_then_closed(data: Path) -> None:
-    """A plain 403 looks to a browser like a lost line, and is retried for ever."""
+    """To a browser, a plain 403 looks like a lost connection and is retried forever."""
     with Process(data) as server:
         async with open_page(server, "nobody") as page:
             assert await read_close(page) == 4401
@@ -151,7 +151,7 @@ async def test_a_socket_without_a_session_is_accepted_and_then_closed(data: Path
 async def test_a_state_may_be_larger_than_what_a_page_may_send(
     data: Path, session_key: str
 ) -> None:
-    """The limit for messages of autobahn holds in both directions."""
+    """Autobahn's message limit applies in both directions."""
     hosts = """
 import django; django.setup()
 from switcher.models import Host
@@ -206,7 +206,7 @@ async def test_the_size_of_a_body_is_limited(chunked: bool, data: Path) -> None:
             async with request("POST", url, body(40, chunked)) as answer:
                 assert answer.status == 413
         except aiohttp.ClientOSError:
-            pass  # cut while it was still sending: refused too
+            pass  # cut while still sending: refused too
         assert server.end() == 0
     assert "Traceback" not in server.output
 
@@ -216,7 +216,7 @@ async def test_a_stream_waits_for_a_client_that_does_not_read(data: Path) -> Non
     with Process(data, program=WITH_EXTRAS) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(flood)
-        # The reader stops taking at 128 kB; the system's own buffers hold some MB.
+        # The reader pauses at 128 kB; the system's own buffers hold some MB.
         until(lambda: "sent 1 MB" in server.output)
         for _ in range(5):
             async with request("GET", server.address + "/extra/body") as answer:
@@ -230,13 +230,13 @@ async def test_a_stream_waits_for_a_client_that_does_not_read(data: Path) -> Non
 
 
 async def test_a_response_that_fails_half_way_is_visibly_incomplete(data: Path) -> None:
-    """And the second one is too: what ends broken answers goes on."""
+    """The second one as well: the mechanism keeps working."""
     with Process(data, program=WITH_EXTRAS) as server:
         for _ in range(2):
             async with request("GET", server.address + "/extra/breaks") as answer:
                 with pytest.raises(aiohttp.ClientError):
                     await asyncio.wait_for(answer.read(), 10)
-        # Where no chunks tell it: a proxy may speak so.
+        # HTTP/1.0, without chunks, which a proxy may use.
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /extra/breaks HTTP/1.0\r\nHost: localhost\r\n\r\n")
         with pytest.raises(ConnectionResetError):

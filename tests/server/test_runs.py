@@ -15,7 +15,7 @@ from tests.until import until
 
 
 def recorded(data: Path) -> list[str]:
-    """Kinds of the server's entries, in their order."""
+    """Return the kinds of the server's entries, in order."""
     with closing(sqlite3.connect(data / "switchboard.sqlite3")) as database:
         rows = database.execute("SELECT body FROM switcher_ledgerrow ORDER BY seq").fetchall()
     bodies = [json.loads(body) for (body,) in rows]

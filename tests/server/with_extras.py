@@ -1,4 +1,4 @@
-"""`manage.py` with five additional paths that are hard on a server."""
+"""`manage.py` with five additional paths that put stress on a server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from project.command import main  # noqa: E402
 
 product = project.asgi.application
 never = threading.Event()
-# More than all the buffers between a server and a client of this machine take.
+# More than all the buffers between a server and a client on this machine hold.
 FLOOD = 64
 
 

@@ -151,7 +151,7 @@ def fold(entry_hash: bytes, index: int, size: int, proof: Iterable[bytes]) -> by
 
 
 class BadNote(ValueError):
-    """A text that is no checkpoint, or that none of the keys signed."""
+    """A text is not a checkpoint, or none of the keys signed it."""
 
 
 @dataclass(frozen=True, slots=True)
