@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import connection, transaction
-from django.test import TransactionTestCase
+from django.test import TransactionTestCase, override_settings
 
 from switcher.apps import prepare_database
 from switcher.audit import health, immutability_triggers, verification
@@ -64,6 +65,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.skip(reason="no Chromium: apt install chromium"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _fast_password_hashes() -> Iterator[None]:
+    """Hash by MD5 in this process: the real hasher takes 0.3 seconds. Servers that tests start
+    use the real one."""
+    fast = "django.contrib.auth.hashers.MD5PasswordHasher"
+    with override_settings(PASSWORD_HASHERS=[fast, *settings.PASSWORD_HASHERS]):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_reading_outlives_its_test() -> Iterator[None]:
     yield
@@ -89,7 +99,7 @@ KEPT = {"django_migrations", "django_content_type", "auth_permission"}
 
 @pytest.fixture(autouse=True, scope="session")
 def _tables_are_emptied_between_tests() -> Iterator[None]:
-    """Lift the seals while a transactional test empties the tables at its end."""
+    """Drop the immutability triggers while a transactional test empties the tables at its end."""
     teardown = TransactionTestCase._fixture_teardown
 
     def empty(_: TransactionTestCase) -> None:
