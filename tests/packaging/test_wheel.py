@@ -37,7 +37,9 @@ def test_it_holds_templates_static_files_migrations_and_the_command(
         assert needed in names
     entry = next(n for n in names if n.endswith("entry_points.txt"))
     assert b"switchboard = project.command:main" in wheel.read(entry)
-    assert not [n for n in names if n.startswith(("tests/", "bench/"))]
+    assert "ollama_simulator/command.py" in names, "the demo starts it"
+    folders = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert folders == {"switcher", "project", "ollama_simulator"}, "no test code"
 
 
 def test_it_runs_from_an_empty_folder(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
