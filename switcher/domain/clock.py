@@ -1,4 +1,4 @@
-"""Time as a dependency: the core asks a Clock, tests and simulations bring their own."""
+"""Time as a dependency: the core asks a Clock, and tests and simulations pass their own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class Clock(Protocol):
     """Where the core gets its time from."""
 
     def now(self) -> datetime:
-        """Wall-clock time, aware, UTC: what records show."""
+        """Return the wall-clock time, aware and in UTC, for records."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never jump: what durations are measured with."""
+        """Return seconds that never jump, for durations."""
         ...
 
     def sleep(self, seconds: float) -> None: ...
@@ -38,16 +38,19 @@ system = SystemClock()
 
 
 def is_within(span: timedelta, at: datetime, now: datetime) -> bool:
-    """Whether a moment is no longer ago than that. One that is still to come is not: a clock was
-    set back, or somebody has written it there, and nothing waits until then."""
+    """Return whether a time is less than `span` ago.
+
+    A future time is not: it comes from a clock that was set back, or from somebody who wrote it
+    there, and nothing should wait for it.
+    """
     return timedelta(seconds=-1) <= now - at < span
 
 
 def read_moment(text: str) -> datetime:
-    """A time as ISO 8601 has it, in UTC; it is meant so unless it says otherwise. Raises
-    ValueError, also at either end of time, where UTC has no such moment."""
+    """Parse an ISO 8601 time, which is in UTC unless it says otherwise, and return it in UTC.
+    Raises ValueError, also for times that UTC cannot express."""
     found = datetime.fromisoformat(text)
     try:
         return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except OverflowError as exc:
-        raise ValueError("Not a moment.") from exc
+        raise ValueError("This time does not exist in UTC.") from exc

@@ -1,7 +1,7 @@
-"""The one root of what can go wrong, and the kinds that entrances tell apart.
+"""The root of all errors of ours, and the kinds that entry points tell apart.
 
-An error's text is for people: what happened, what is true now, what to do.
-Entrances map the kind to HTTP or to an exit code; nothing below them does.
+An error's text is for people: what happened, what is true now, what to do. Only entry points map
+kinds to HTTP statuses and exit codes.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class NotFound(SwitcherError):
 
 
 class Conflict(SwitcherError):
-    """Something else holds what this needs."""
+    """The request conflicts with what is true now."""
 
     code = "conflict"
 
 
 class HostBusy(Conflict):
-    """Something else is at work on the host; in a moment it may not be."""
+    """Something else is at work on the host; try again in a moment."""
 
     code = "host-busy"
 
@@ -65,13 +65,13 @@ class PlanOutdated(Conflict):
 
 
 class PlanBlocked(SwitcherError):
-    """The plan cannot work, and says why."""
+    """The plan cannot work."""
 
     code = "plan-blocked"
 
 
 class FenceLost(SwitcherError):
-    """Another worker took this host over: stop touching it."""
+    """Another worker has taken over this host, so this one must not touch it."""
 
     code = "fence-lost"
 

@@ -1,6 +1,6 @@
 """What a host was seen to hold: plain values, read from `/api/ps` and `/api/tags`.
 
-Nothing here says what should be. Sizes are bytes, times are aware UTC.
+Nothing here says what is desired. Sizes are bytes; times are aware and in UTC.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Resident:
 
     @property
     def gpu_percent(self) -> int:
-        """Share of the model that lies in VRAM, 0 to 100 (fact 18)."""
+        """The share of the model that is in VRAM, 0 to 100 (fact 18)."""
         return min(100, round(100 * self.size_vram / self.size)) if self.size else 0
 
     @property
@@ -78,7 +78,7 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one reading of a host gave: either `resident` and `installed`, or an `error`."""
+    """The result of one reading of a host: `resident` and `installed`, or an `error`."""
 
     at: datetime
     resident: tuple[Resident, ...] = ()
@@ -86,9 +86,9 @@ class Observation:
     version: str = ""
     latency_ms: int = 0
     error: str = ""
-    # The connection that was kept open since the reading before was closed meanwhile.
+    # The server has closed the connection that was kept open since the last reading.
     reconnected: bool = False
-    # How far the server's clock is ahead of ours; 0 where it does not say.
+    # How far the server's clock is ahead of ours; 0 if it does not tell.
     clock_ahead_s: float = 0.0
 
     @property
@@ -96,7 +96,7 @@ class Observation:
         return not self.error
 
     def same_facts(self, other: Observation) -> bool:
-        """Whether nothing but the time of reading differs. Expiry counts by the second."""
+        """Return whether only the time of the reading differs. Expiry is compared by the second."""
         return (self.error, self.version, self.installed) == (
             other.error,
             other.version,
@@ -112,7 +112,7 @@ def _without_fraction(r: Resident) -> tuple[object, ...]:
 
 
 def find_digest(resident: Iterable[Resident], digest: str) -> Resident | None:
-    """The resident model with this digest, if it is there."""
+    """Return the resident model with this digest, if there is one."""
     return next((r for r in resident if digest and r.digest == digest), None)
 
 
@@ -122,7 +122,7 @@ def find_installed(installed: Iterable[Installed], name: ModelName) -> Installed
 
 
 def total_vram(resident: Iterable[Resident]) -> int:
-    """Bytes of VRAM that the listed models take; on a host without a GPU, of memory."""
+    """Return the bytes of VRAM that these models take; of memory on a host without a GPU."""
     rows = list(resident)
     in_vram = sum(r.size_vram for r in rows)
     return in_vram or sum(r.size for r in rows)

@@ -1,7 +1,7 @@
-"""The plan of a switch: what leaves, what comes, what fits, how long. Pure: no I/O, no Django.
+"""The plan of a switch: what is unloaded and loaded, whether it fits, how long it takes. Pure: no
+I/O, no Django.
 
-Numbers that are estimates carry the words that say where they come from; what is not known is
-None and never guessed.
+Each estimate says where it comes from. What is not known is None, never guessed.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from switcher.domain.observed import Installed, Resident
 from switcher.domain.specs import Spec
 from switcher.domain.states import PHASES, State, Strategy
 
-# A runner takes more than its file: context, buffers. Measured on models of 0.4 to 2.5 GB:
-# 1.39 to 1.18. Used only where this digest was never seen loaded, and said to be an estimate.
+# A loaded model takes more than its file, for context and buffers: 1.39 to 1.18 times as much,
+# measured on models of 0.4 to 2.5 GB. Used only for a digest that was never seen loaded, and marked
+# as an estimate.
 FILE_TO_RESIDENT = 1.2
 
-# Points of a hundred by which less on the GPU than usual is a fall.
+# Percentage points less on the GPU than usual from which on a model has fallen to the CPU.
 GPU_FALL = 5
 
-# Ollama itself evicts for a further model that it predicts to take more than this share of what is
-# free (server/sched.go): beside others only so much counts as room.
+# Ollama evicts others for a model that it predicts to take more than this share of what is free
+# (server/sched.go), so an overlap may take no more.
 ROOM_PERCENT = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Bytes that a model is expected to take when loaded, and how that is known."""
+    """The bytes that a model is expected to take when loaded, and how that is known."""
 
     bytes: int
     source: str
@@ -43,7 +44,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Seconds a phase usually takes, and from how many of which runs."""
+    """The seconds that a phase usually takes, and from which runs that is known."""
 
     seconds: float
     source: str
@@ -51,8 +52,8 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One model in a plan. `role` is active, pinned, former (loaded by a switch, and not to be
-    loaded any more), foreign or new."""
+    """One model in a plan. `role` is active, pinned, former (loaded by a switch, and no longer
+    wanted), foreign or new."""
 
     name: ModelName
     digest: str
@@ -70,7 +71,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class PlanInputs:
-    """All that a plan is made from."""
+    """Everything that a plan is made from."""
 
     host: str
     vram_bytes: int | None
@@ -83,11 +84,11 @@ class PlanInputs:
     target_size: Size
     asked: Strategy
     host_strategy: Strategy
-    history: Mapping[Strategy, Mapping[str, Expected]]  # seconds by phase, for each order
-    missing: tuple[Item, ...] = ()  # pinned models on the disk that are not loaded
+    history: Mapping[Strategy, Mapping[str, Expected]]  # seconds by phase
+    missing: tuple[Item, ...] = ()  # installed pinned models that are not loaded
     ours: frozenset[str] = frozenset()  # digests that switches loaded here
     usual_gpu_percent: int | None = None  # of the target, when it was last activated here
-    published: ModelName = NO_NAME  # the name on the server that is to mean the active model
+    published: ModelName = NO_NAME  # the name that should mean the active model
     cannot_publish: str = ""  # why that name cannot be pointed at the target
 
 
@@ -114,16 +115,16 @@ class Plan:
     blocked: str
     expected: dict[str, Expected]
     already_active: bool
-    stays: bool  # the model is active already and stays loaded, whatever else comes and goes
+    stays: bool  # the model is active already and stays loaded
     restore: ModelName  # the old active model, which comes back if the switch fails
     warmups: int
     published: str  # the name that is pointed at the model before it becomes active
-    cannot_publish: str  # why that which is set is not; a bar, unless the model is active already
+    cannot_publish: str  # why not; blocks, unless the model is active already
     token: str
 
     @property
     def expected_s(self) -> float | None:
-        """Seconds for all of it, or None where no phase of it was ever measured."""
+        """The seconds for all of it, or None if no load was ever measured."""
         load = self.expected.get(State.LOADING)
         if load is None:
             return None
@@ -131,7 +132,7 @@ class Plan:
 
     @property
     def without_model_s(self) -> float | None:
-        """Seconds in which the host has no model to answer with: only a swap has any."""
+        """The seconds in which the host has no model to answer with; 0 in an overlap."""
         if self.strategy is Strategy.OVERLAP or self.already_active:
             return 0.0
         return self.expected_s
@@ -153,60 +154,62 @@ class Plan:
         }
 
 
-def plan_token(s: PlanInputs) -> str:
-    """A short name for what a plan depends on: it changes when the plan may no longer hold.
-    Expiry is none of it, nor what is only expected."""
+def plan_token(inputs: PlanInputs) -> str:
+    """Return a short token for what a plan depends on: it changes when the plan may no longer
+    hold. Neither expiry nor expected durations are part of it."""
     facts = (
-        sorted((r.digest, r.size, r.size_vram, r.context_length) for r in s.resident),
-        s.active_digest,
-        s.target.digest if s.target else "",
-        s.vram_bytes,
-        sorted([*s.pinned, *(i.digest for i in s.missing)]),
-        (s.asked.value, s.host_strategy.value),
-        s.spec.to_json(),
+        sorted((r.digest, r.size, r.size_vram, r.context_length) for r in inputs.resident),
+        inputs.active_digest,
+        inputs.target.digest if inputs.target else "",
+        inputs.vram_bytes,
+        sorted([*inputs.pinned, *(i.digest for i in inputs.missing)]),
+        (inputs.asked.value, inputs.host_strategy.value),
+        inputs.spec.to_json(),
     )
     text = json.dumps(facts, sort_keys=True)
     return "p-" + hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def make_plan(s: PlanInputs) -> Plan:
-    """Decide what leaves, what stays and in which order, and say why in numbers."""
-    digest = s.target.digest if s.target else ""
-    here = next((r for r in s.resident if digest and r.digest == digest), None)
+def make_plan(inputs: PlanInputs) -> Plan:
+    """Decide what is unloaded, what stays, and in which order, and give the reason in numbers."""
+    digest = inputs.target.digest if inputs.target else ""
+    here = next((r for r in inputs.resident if digest and r.digest == digest), None)
     size = (
-        Size(here.size, "as loaded now") if here and not _reloads(here, s.spec) else s.target_size
+        Size(here.size, "as loaded now")
+        if here and not _reloads(here, inputs.spec)
+        else inputs.target_size
     )
-    load = Item(s.spec.name, digest, size.bytes, "new", size.source)
-    others = [_item(r, s) for r in s.resident if not digest or r.digest != digest]
+    load = Item(inputs.spec.name, digest, size.bytes, "new", size.source)
+    others = [_item(r, inputs) for r in inputs.resident if not digest or r.digest != digest]
     old = [i for i in others if i.role in ("active", "former")]
     stay = [i for i in others if i.role not in ("active", "former")]
-    reload = [i for i in s.missing if i.digest != digest]
-    fallen = _fallen(here, s)
+    reload = [i for i in inputs.missing if i.digest != digest]
+    fallen = _fallen(here, inputs)
 
-    # Another profile of the same model is a switch of its own: its keep-alive and options count.
+    # Another profile of the same model is another switch: its keep-alive and options count.
     in_place = (
         here is not None
-        and digest == s.active_digest
-        and s.spec == s.active_spec
-        and not _reloads(here, s.spec)
+        and digest == inputs.active_digest
+        and inputs.spec == inputs.active_spec
+        and not _reloads(here, inputs.spec)
         and not fallen
     )
     already = in_place and not reload and not old
-    before = sum(_bytes(r) for r in s.resident)
+    before = sum(_bytes(r) for r in inputs.resident)
     need = size.bytes + _sum(reload)
-    strategy, reason = _order(s, size, others, reload, fallen=fallen, in_place=in_place)
-    leave, keep, short = _make_room(s.vram_bytes, need, old, stay)
-    if already:  # then nothing leaves, and nothing comes
+    strategy, reason = _order(inputs, size, others, reload, fallen=fallen, in_place=in_place)
+    leave, keep, short = _make_room(inputs.vram_bytes, need, old, stay)
+    if already:  # nothing is unloaded or loaded
         leave, keep, short = [], others, 0
     elif here is not None and fallen:
         leave = [Item(here.name, digest, _bytes(here), "active", fallen), *leave]
     after = sum(i.bytes for i in keep) + need
     peak = max(before, after) if strategy is Strategy.SWAP else _sum(others) + need
-    fits = None if s.vram_bytes is None or not size.known else short == 0
+    fits = None if inputs.vram_bytes is None or not size.known else short == 0
     return Plan(
-        host=s.host,
-        model=s.spec.name,
-        profile=s.spec.profile,
+        host=inputs.host,
+        model=inputs.spec.name,
+        profile=inputs.spec.profile,
         digest=digest,
         strategy=strategy,
         strategy_reason=reason,
@@ -217,46 +220,47 @@ def make_plan(s: PlanInputs) -> Plan:
         bytes_before=before,
         bytes_after=after,
         bytes_peak=peak,
-        vram_bytes=s.vram_bytes,
+        vram_bytes=inputs.vram_bytes,
         fits=fits,
         short_bytes=short,
-        # That a pinned model does not fit is a warning later, and bars nothing.
-        blocked=_blocked(s, short - _sum(reload)),
-        # How long loading it takes tells nothing where it is loaded.
-        expected={} if in_place else _expected(strategy, s.history.get(strategy, {})),
+        # A pinned model that does not fit blocks nothing; it becomes a warning.
+        blocked=_blocked(inputs, short - _sum(reload)),
+        # If it is loaded already, how long a load takes says nothing.
+        expected={} if in_place else _expected(strategy, inputs.history.get(strategy, {})),
         already_active=already,
         stays=in_place,
         restore=next((i.name for i in old if i.role == "active"), NO_NAME),
-        warmups=len(s.spec.warmups),
-        published="" if s.cannot_publish else s.published.short,
-        cannot_publish=s.cannot_publish,
-        token=plan_token(s),
+        warmups=len(inputs.spec.warmups),
+        published="" if inputs.cannot_publish else inputs.published.short,
+        cannot_publish=inputs.cannot_publish,
+        token=plan_token(inputs),
     )
 
 
-def _item(r: Resident, s: PlanInputs) -> Item:
-    if s.active_digest and r.digest == s.active_digest:
+def _item(r: Resident, inputs: PlanInputs) -> Item:
+    if inputs.active_digest and r.digest == inputs.active_digest:
         role = "active"
-    elif r.digest in s.pinned:
+    elif r.digest in inputs.pinned:
         role = "pinned"
-    elif r.digest in s.ours:
+    elif r.digest in inputs.ours:
         return Item(r.name, r.digest, _bytes(r), "former", "not to be loaded here any more")
     else:
         role = "foreign"
     return Item(r.name, r.digest, _bytes(r), role)
 
 
-def _fallen(here: Resident | None, s: PlanInputs) -> str:
-    """Why the active model has to be loaded anew though it is there: it fell to the CPU. Empty if
-    it did not. A load finds it loaded and changes nothing, so it has to leave first."""
-    if here is None or here.digest != s.active_digest:
+def _fallen(here: Resident | None, inputs: PlanInputs) -> str:
+    """Return why the active model has to be loaded anew although it is resident: it fell to the
+    CPU. Empty if it did not. It has to leave first, since a load would find it loaded."""
+    if here is None or here.digest != inputs.active_digest:
         return ""
-    return gpu_fall(here.gpu_percent, s.spec.min_gpu_percent, s.usual_gpu_percent)
+    return gpu_fall(here.gpu_percent, inputs.spec.min_gpu_percent, inputs.usual_gpu_percent)
 
 
 def gpu_fall(share: int, floor: int | None, usual: int | None) -> str:
-    """In words, that less of a model is on the GPU than when it was activated, or than its profile
-    wants; empty if that is not so. One that was activated below the floor has not fallen."""
+    """Return, in words, that less of a model is on the GPU than when it was activated, or than its
+    profile wants; empty if that is not so. One that was activated below the floor has not
+    fallen."""
     now = f"{share} % of it is on the GPU"
     if usual is not None and share < usual - GPU_FALL:
         return f"{now}, it was {usual} % when it was activated"
@@ -266,7 +270,7 @@ def gpu_fall(share: int, floor: int | None, usual: int | None) -> str:
 
 
 def _order(
-    s: PlanInputs,
+    inputs: PlanInputs,
     size: Size,
     others: list[Item],
     reload: list[Item],
@@ -274,17 +278,17 @@ def _order(
     fallen: str,
     in_place: bool,
 ) -> tuple[Strategy, str]:
-    """The strategy and its reason. Where the model itself stays or has to leave, there is no
+    """Return the strategy and its reason. If the model itself stays or has to leave, there is no
     choice."""
     if fallen:
         return Strategy.SWAP, f"it leaves and is loaded anew: {fallen}"
     if in_place:
-        return Strategy.OVERLAP, f"{s.spec.name} is active already and stays loaded"
-    return _choose(s, size, _sum(others), _sum(reload))
+        return Strategy.OVERLAP, f"{inputs.spec.name} is active already and stays loaded"
+    return _choose(inputs, size, _sum(others), _sum(reload))
 
 
 def _bytes(r: Resident) -> int:
-    """What it takes where it matters: VRAM, or memory on a host without a GPU (fact 18)."""
+    """Return what it takes: VRAM, or memory on a host without a GPU (fact 18)."""
     return r.size_vram or r.size
 
 
@@ -293,22 +297,22 @@ def _sum(items: list[Item]) -> int:
 
 
 def _reloads(here: Resident, spec: Spec) -> bool:
-    """Whether loading it with these options makes the server load it anew (fact 12)."""
+    """Return whether loading it with these options makes the server reload it (fact 12)."""
     return spec.num_ctx is not None and here.context_length not in (0, spec.num_ctx)
 
 
-def _choose(s: PlanInputs, size: Size, others: int, reload: int) -> tuple[Strategy, str]:
-    asked = s.asked if s.asked is not Strategy.AUTO else s.host_strategy
+def _choose(inputs: PlanInputs, size: Size, others: int, reload: int) -> tuple[Strategy, str]:
+    asked = inputs.asked if inputs.asked is not Strategy.AUTO else inputs.host_strategy
     if asked is not Strategy.AUTO:
-        by = "asked for" if s.asked is not Strategy.AUTO else f"set for {s.host}"
+        by = "asked for" if inputs.asked is not Strategy.AUTO else f"set for {inputs.host}"
         return asked, f"{asked.value} was {by}"
-    if not s.resident:
+    if not inputs.resident:
         return Strategy.OVERLAP, "nothing is loaded, so nothing has to leave first"
-    if s.vram_bytes is None:
+    if inputs.vram_bytes is None:
         return Strategy.SWAP, "the host's VRAM is not set, so the old model leaves first"
     if not size.known:
         return Strategy.SWAP, "the model's size is not known, so the old model leaves first"
-    free = max(0, s.vram_bytes - others)
+    free = max(0, inputs.vram_bytes - others)
     need = size.bytes + reload
     what = f"{gb(need)} GB, {gb(reload)} of them pinned models," if reload else f"{gb(need)} GB"
     numbers = f"beside what is loaded: {gb(free)} GB are free"
@@ -325,9 +329,10 @@ def _choose(s: PlanInputs, size: Size, others: int, reload: int) -> tuple[Strate
 def _make_room(
     vram: int | None, need: int, old: list[Item], stay: list[Item]
 ) -> tuple[list[Item], list[Item], int]:
-    """The old active model leaves; foreign ones too, largest first, only as far as needed.
+    """Return what is unloaded, what is kept, and how many bytes are missing.
 
-    Pinned models are kept: whoever wants their room has to say so.
+    The old models are unloaded; foreign ones too, largest first, but only as far as needed. Pinned
+    models are kept.
     """
     leave = list(old)
     keep = sorted(stay, key=lambda i: (i.role == "foreign", i.bytes))
@@ -338,20 +343,20 @@ def _make_room(
     return leave, keep, max(0, _sum(keep) + need - vram)
 
 
-def _blocked(s: PlanInputs, short: int) -> str:
-    """Why this cannot work, or nothing. Too large alone is no bar: the rest goes to the CPU,
-    unless the profile says how much of it has to lie on the GPU."""
-    if s.target is None:
-        name = s.spec.name
-        return f"{name} is not on {s.host}. Pull it there first: ollama pull {name}"
-    if short > 0 and s.spec.min_gpu_percent and s.spec.floor_fails:
+def _blocked(inputs: PlanInputs, short: int) -> str:
+    """Return why this cannot work, empty if it can. A model that is too large alone blocks nothing,
+    since the rest goes to the CPU, unless the profile says how much must be on the GPU."""
+    if inputs.target is None:
+        name = inputs.spec.name
+        return f"{name} is not on {inputs.host}. Pull it there first: ollama pull {name}"
+    if short > 0 and inputs.spec.min_gpu_percent and inputs.spec.floor_fails:
         return (
-            f"Does not fit: {gb(short)} GB short, and profile {s.spec.profile} "
-            f"wants {s.spec.min_gpu_percent} % of it on the GPU."
+            f"Does not fit: {gb(short)} GB short, and profile {inputs.spec.profile} "
+            f"wants {inputs.spec.min_gpu_percent} % of it on the GPU."
         )
-    # Who follows the name would load the old model again. Of what is active already nothing changes
-    # for them, and a stranger under the name is not to keep it from being loaded anew.
-    return s.cannot_publish if s.target.digest != s.active_digest else ""
+    # Clients that use the published name would load the old model again. If the model is active
+    # already, nothing changes for them, and it must not be kept from being loaded anew.
+    return inputs.cannot_publish if inputs.target.digest != inputs.active_digest else ""
 
 
 def _expected(strategy: Strategy, history: Mapping[str, Expected]) -> dict[str, Expected]:
@@ -359,5 +364,5 @@ def _expected(strategy: Strategy, history: Mapping[str, Expected]) -> dict[str, 
 
 
 def gb(count: int) -> str:
-    """Decimal gigabytes, one digit: 5.1."""
+    """Return decimal gigabytes with one digit, such as 5.1."""
     return f"{count / 1e9:.1f}"

@@ -1,9 +1,8 @@
-"""The published name of a host: what is recorded of it, and what is to be done with it where a host
-holds this or that. Pure: no I/O, no Django.
+"""The published name of a host: what is recorded of it, and what to do about it. Pure: no I/O, no
+Django.
 
-The name is a copy of the active model (facts 21, 22). It is Switchboard's from the moment that the
-record says so until it is taken out of the record; and even then what somebody else has put under
-it is only written over where nothing is lost by that.
+The name is a copy of the active model (facts 21, 22). It is Switchboard's for as long as the record
+says so. Even then, what somebody else has put under it is overwritten only if that loses nothing.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from switcher.domain.observed import Installed, find_installed
 
 @dataclass(frozen=True, slots=True)
 class PublishedName:
-    """`wanted` is the name that is set, empty for none. `name` is ours on the server, a copy of
-    `tag`, and was seen to mean `digest`: empty while it is being pointed, as it may mean either
-    model then."""
+    """`wanted` is the name that is set, empty for none. `name` is the one that is ours on the
+    server: a copy of `tag` that was seen to mean `digest`. The digest is empty while the name is
+    being pointed, since it may mean either model then."""
 
     host: str
     wanted: ModelName
@@ -33,7 +32,7 @@ class PublishedName:
 
     @classmethod
     def of(cls, row: Any) -> PublishedName:
-        """From the row of its host."""
+        """Return it from the row of its host."""
         return cls(
             host=row.name,
             wanted=ModelName.parse(row.published_name),
@@ -45,7 +44,7 @@ class PublishedName:
         )
 
     def with_active(self, tag: ModelName, digest: str) -> PublishedName:
-        """As it will be when this model is the active one."""
+        """Return it as it will be when this model is active."""
         return replace(self, active_tag=tag, active_digest=digest)
 
     @property
@@ -54,7 +53,7 @@ class PublishedName:
 
     @property
     def means(self) -> str:
-        """What it was pointed at, as people write it."""
+        """The model that it was pointed at, as people write it."""
         return self.tag.short
 
     @property
@@ -69,7 +68,7 @@ class PublishedName:
 
     @property
     def due(self) -> bool:
-        """Whether what is set was not carried out yet, or was cut off in the middle."""
+        """Whether the setting was not carried out yet, or only in part."""
         if not self.wanted or not self.active_digest:
             return bool(self.name)
         return (self.name, self.digest) != (self.wanted, self.active_digest)
@@ -77,9 +76,10 @@ class PublishedName:
 
 @dataclass(frozen=True, slots=True)
 class PublishedNamePlan:
-    """What there is to be done, in this order: take the recorded name `withdraw` out of the record,
-    `delete` it on the host before that, copy `source` to the wanted name. `barred` says why the
-    wanted name cannot be pointed; without it and without a source it means what it should."""
+    """What to do, in this order: with `delete`, delete the recorded name `withdraw` on the host;
+    take `withdraw` out of the record; copy `source` to the wanted name. `barred` says why the
+    wanted name cannot be pointed. Without it and without a source, the name means what it
+    should."""
 
     withdraw: ModelName = NO_NAME
     delete: bool = False
@@ -88,51 +88,52 @@ class PublishedNamePlan:
 
 
 def plan_published_name(p: PublishedName, installed: Iterable[Installed]) -> PublishedNamePlan:
-    """What is to be done with the name where this is on the host's disk."""
+    """Return what to do about the name on a host with these models installed."""
     rows = tuple(installed)
     wanted = p.wanted if p.active_digest else NO_NAME
     withdraw = p.name if p.name != wanted else NO_NAME
-    todo = PublishedNamePlan(withdraw, _is_to_go(p, withdraw, rows))
-    there = find_installed(rows, wanted)
-    if not wanted or (p.is_ours and there is not None and there.digest == p.active_digest):
-        return todo
+    plan = PublishedNamePlan(withdraw, _may_delete(p, withdraw, rows))
+    existing = find_installed(rows, wanted)
+    if not wanted or (p.is_ours and existing and existing.digest == p.active_digest):
+        return plan
     if is_taken(p, rows):
-        return replace(todo, barred=taken_text(p))
-    # What is about to be deleted is no source.
+        return replace(plan, barred=taken_text(p))
+    # A name that is about to be deleted is no source.
     source = find_name(p.active_digest, p.active_tag, without(rows, withdraw))
-    return replace(todo, source=source, barred="" if source else unreached_text(p))
+    return replace(plan, source=source, barred="" if source else unreached_text(p))
 
 
 def is_taken(p: PublishedName, installed: Iterable[Installed]) -> bool:
-    """Whether a model lies under the wanted name that is not ours to write over: any, before the
-    name is ours; later one that somebody has put there and that has no other name."""
+    """Return whether the wanted name holds a model that we must not overwrite: any model, before
+    the name is ours; afterwards one that somebody has put there and that has no other name."""
     rows = tuple(installed)
-    there = find_installed(rows, p.wanted)
-    if there is None:
+    existing = find_installed(rows, p.wanted)
+    if existing is None:
         return False
     if not p.is_ours:
         return True
-    return there.digest not in (p.digest, p.active_digest) and not _is_elsewhere(there, rows)
+    known = (p.digest, p.active_digest)
+    return existing.digest not in known and not _has_other_name(existing, rows)
 
 
-def _is_to_go(p: PublishedName, name: ModelName, rows: tuple[Installed, ...]) -> bool:
-    """Whether a name that is not wanted any more still is our copy. One that was cut off while it
-    was pointed may mean either model: it goes where nothing is lost."""
-    there = find_installed(rows, name)
-    if there is None:
+def _may_delete(p: PublishedName, name: ModelName, rows: tuple[Installed, ...]) -> bool:
+    """Return whether a name that is no longer wanted is still our copy. If pointing it was
+    interrupted, it may mean either model, and is deleted only if that loses nothing."""
+    existing = find_installed(rows, name)
+    if existing is None:
         return False
-    return there.digest == p.digest if p.digest else _is_elsewhere(there, rows)
+    return existing.digest == p.digest if p.digest else _has_other_name(existing, rows)
 
 
-def _is_elsewhere(there: Installed, rows: tuple[Installed, ...]) -> bool:
-    """Whether the same content has another name. A copy that we hold is none: it goes when the
-    model leaves the memory."""
-    others = without(without_copies(rows), there.name)
-    return any(i.digest == there.digest for i in others)
+def _has_other_name(row: Installed, rows: tuple[Installed, ...]) -> bool:
+    """Return whether the same content has another name. A model copy does not count: it goes when
+    the model leaves the memory."""
+    others = without(without_copies(rows), row.name)
+    return any(i.digest == row.digest for i in others)
 
 
 def taken_text(p: PublishedName) -> str:
-    """Why the name is not written, and what to do."""
+    """Return why the name is not written, and what to do."""
     return (
         f"{p.host} has a model {p.wanted} that is not Switchboard's. "
         "Choose another published name, or remove that model."
@@ -140,5 +141,5 @@ def taken_text(p: PublishedName) -> str:
 
 
 def unreached_text(p: PublishedName) -> str:
-    """Why there is nothing to copy: the model's name means other content by now (fact 23)."""
+    """Return why there is nothing to copy: the model's name means other content now (fact 23)."""
     return f"No name on {p.host} means {p.active_tag} as it was loaded."

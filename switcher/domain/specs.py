@@ -1,7 +1,7 @@
-"""What a profile asks for, and how that is said to the server.
+"""What a profile holds, how it is checked, and how it is sent to the server.
 
-A switch works from a Spec frozen when it was asked for: a profile that is edited or
-deleted meanwhile changes nothing under way.
+A switch works from a Spec that is frozen when it is requested: editing or deleting the profile does
+not change a running switch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from switcher.domain.model_names import ModelName
 
 Option = int | float | bool | str
 
-# Fact 12: these are the runner's own; one that differs from what is loaded reloads the model.
+# These belong to the runner: a different value reloads the model (fact 12).
 RUNNER_OPTIONS: dict[str, type] = {
     "num_ctx": int,
     "num_batch": int,
@@ -27,7 +27,7 @@ RUNNER_OPTIONS: dict[str, type] = {
     "num_thread": int,
     "use_mmap": bool,
 }
-# Fact 11: these reload nothing.
+# These reload nothing (fact 11).
 SAMPLING_OPTIONS: dict[str, type] = {
     "temperature": float,
     "top_k": int,
@@ -39,11 +39,13 @@ SAMPLING_OPTIONS: dict[str, type] = {
 KNOWN_OPTIONS = RUNNER_OPTIONS | SAMPLING_OPTIONS
 
 FOREVER = "forever"
+MAX_TAG = 200
+MAX_WARMUPS, MAX_PROMPT, MAX_PREDICT = 8, 4000, 512
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _DURATION = re.compile(r"^(?:\d+(?:\.\d+)?(?:h|m|s|ms))+$", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)", re.ASCII)
 _UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-# What a Go duration can hold, and the shortest that is not nought there.
+# What a Go duration can hold, and the shortest that is not rounded to zero.
 _LONGEST_S = 2_562_047 * 3600.0
 _SHORTEST_S = 0.001
 
@@ -57,11 +59,11 @@ def check_name(name: str) -> str:
 
 
 def check_tag(tag: str) -> str:
-    """The tag itself, or BadRequest: where the server would answer `invalid model name`, and for
-    a copy that Switchboard keeps."""
+    """Return the tag, stripped. Raises BadRequest if Ollama would refuse it, and for model
+    copies."""
     tag = tag.strip()
     name = ModelName.parse(tag)
-    if len(tag) > 200 or not name.is_valid:
+    if len(tag) > MAX_TAG or not name.is_valid:
         raise BadRequest(
             "That is not a model name. Write it as Ollama lists it, for example qwen2.5:14b.",
             "model",
@@ -76,13 +78,12 @@ def check_tag(tag: str) -> str:
 
 
 def check_published(name: str) -> str:
-    """A name for the active model on the server itself, in full as the server lists it; empty for
-    none. Or BadRequest."""
+    """Return a published name in full and in lower case; empty for none. Raises BadRequest."""
     return ModelName.parse(check_tag(name)).key if name.strip() else ""
 
 
 def check_address(text: str) -> str:
-    """The base address of an Ollama server, without a slash at its end."""
+    """Return the base address of an Ollama server, without a trailing slash. Raises BadRequest."""
     text = text.strip().rstrip("/")
     text = text if "://" in text else f"http://{text}"
     error = BadRequest("Write an address such as http://10.0.0.21:11434.", "base_url")
@@ -100,10 +101,10 @@ def check_address(text: str) -> str:
 
 
 def check_keep_alive(text: str) -> str:
-    """A keep-alive as we keep it: `0`, `forever`, or a Go duration such as `30m`.
+    """Return a keep-alive as it is stored: `0`, `forever`, or a Go duration such as `30m`.
 
-    `-1` in any spelling is for ever. A bare number is refused, as the server refuses it in
-    quotes (fact 7): nobody can tell seconds from minutes.
+    `-1` in any spelling is for ever. A number without a unit is refused, as the server refuses it
+    in quotes (fact 7), since it may mean seconds or minutes. Raises BadRequest.
     """
     text = text.strip().lower()
     if text in {"forever", "for ever", "-1", "-1s", "always"}:
@@ -123,21 +124,22 @@ def check_keep_alive(text: str) -> str:
 
 
 def keep_alive_s(text: str) -> float | None:
-    """Seconds of a checked keep-alive; None for ever."""
+    """Return the seconds of a checked keep-alive; None for ever."""
     if text == FOREVER:
         return None
     return sum(float(n) * _UNIT_S[unit] for n, unit in _PART.findall(text))
 
 
 def wire_keep_alive(text: str) -> str | int:
-    """What the server takes: the *number* -1 for ever, never the string (fact 7)."""
+    """Return what the server accepts: for ever is the *number* -1, never the string (fact 7)."""
     if text == FOREVER:
         return -1
     return 0 if text == "0" else text
 
 
 def check_options(options: object) -> dict[str, Option]:
-    """Runner and sampling options with their types, or BadRequest naming the one that is not."""
+    """Return runner and sampling options with their types. Raises BadRequest, which names the
+    wrong one."""
     if not isinstance(options, dict):
         raise BadRequest('Write options as JSON, for example {"num_ctx": 8192}.', "options")
     checked: dict[str, Option] = {}
@@ -152,7 +154,7 @@ def _check_option(name: str, value: object) -> Option:
         known = ", ".join(sorted(KNOWN_OPTIONS))
         raise BadRequest(f"There is no option {name!r}. Known: {known}.", "options")
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not -(2**31) <= value <= 2**31:  # nor what JSON cannot say: NaN, infinity
+        if not -(2**31) <= value <= 2**31:  # also refuses NaN and infinity, which JSON cannot hold
             raise BadRequest(f"Option {name} is out of range.", "options")
         return float(value)
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
@@ -165,7 +167,7 @@ def _check_option(name: str, value: object) -> Option:
 
 
 def runner_options(options: Mapping[str, Option]) -> dict[str, Option]:
-    """Those that decide how a model is loaded (fact 12)."""
+    """Return the options that decide how a model is loaded (fact 12)."""
     return {name: value for name, value in options.items() if name in RUNNER_OPTIONS}
 
 
@@ -181,26 +183,27 @@ DEFAULT_WARMUPS = (WarmUp("Hello", 8),)
 
 
 def check_warmups(rows: object) -> tuple[WarmUp, ...]:
-    """Warm-up prompts from JSON, at most 8; none means the default one."""
-    if not isinstance(rows, list | tuple) or len(rows) > 8:
-        raise BadRequest("Warm-up prompts are a list of at most 8.", "warmups")
+    """Return warm-up prompts from JSON; the default one if there are none. Raises BadRequest."""
+    if not isinstance(rows, list | tuple) or len(rows) > MAX_WARMUPS:
+        raise BadRequest(f"Warm-up prompts are a list of at most {MAX_WARMUPS}.", "warmups")
     checked = []
     for row in rows:
         prompt = row.get("prompt") if isinstance(row, dict) else None
         limit = row.get("num_predict", 8) if isinstance(row, dict) else None
-        if not isinstance(prompt, str) or not prompt.strip() or len(prompt) > 4000:
+        if not isinstance(prompt, str) or not prompt.strip() or len(prompt) > MAX_PROMPT:
             raise BadRequest(
-                "A warm-up prompt needs a text of at most 4,000 characters.", "warmups"
+                f"A warm-up prompt needs a text of at most {MAX_PROMPT:,} characters.", "warmups"
             )
-        if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= 512:
-            raise BadRequest("A warm-up prompt's token limit lies between 1 and 512.", "warmups")
+        if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_PREDICT:
+            text = f"A warm-up prompt's token limit is between 1 and {MAX_PREDICT}."
+            raise BadRequest(text, "warmups")
         checked.append(WarmUp(prompt, limit))
     return tuple(checked) or DEFAULT_WARMUPS
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A profile as one switch uses it. Frozen; kept in the switch's record."""
+    """A profile as one switch uses it, kept in the switch's record."""
 
     profile: str
     tag: str
@@ -234,12 +237,13 @@ class Spec:
 
     @property
     def runner_options(self) -> dict[str, Option]:
-        """Those options that decide how it is loaded (fact 12)."""
+        """The options that decide how it is loaded (fact 12)."""
         return runner_options(self.options)
 
     def loaded_as(self, other: Spec) -> Spec:
-        """The same for a model that is loaded by `other` already: asking for it in its own way
-        would load it anew, or overwrite its keep-alive, for everyone (facts 12, 13)."""
+        """Return this profile with the tag, keep-alive and runner options of `other`, by which the
+        model is loaded already: its own would reload the model or replace its keep-alive for
+        everyone (facts 12, 13)."""
         sampling = {k: v for k, v in self.options.items() if k not in RUNNER_OPTIONS}
         options = sampling | other.runner_options
         return replace(self, tag=other.tag, keep_alive=other.keep_alive, options=options)
@@ -258,15 +262,14 @@ class Spec:
         return cls(**{**row, "warmups": warmups})
 
 
-LEAST_LOAD_TIMEOUT_S = 120.0
+MIN_LOAD_TIMEOUT_S = 120.0
 SLOWEST_DISK_BYTES_PER_S = 50_000_000
 
 
 def load_timeout_s(spec: Spec, size_bytes: int) -> float:
-    """How long a load may take: it grows with the model's size, 120 s is the least.
-
-    A caller that gives up aborts the load (fact 9), so this errs on the long side.
-    """
+    """Return how long a load may take: it grows with the model's size, and is at least
+    MIN_LOAD_TIMEOUT_S. It errs on the long side, since a caller that gives up aborts the load
+    (fact 9)."""
     if spec.load_timeout_s:
         return float(spec.load_timeout_s)
-    return max(LEAST_LOAD_TIMEOUT_S, 60 + size_bytes / SLOWEST_DISK_BYTES_PER_S)
+    return max(MIN_LOAD_TIMEOUT_S, 60 + size_bytes / SLOWEST_DISK_BYTES_PER_S)

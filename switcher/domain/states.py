@@ -1,4 +1,4 @@
-"""The states of a switch and the moves between them, as data.
+"""The states of a switch and the transitions between them, as data.
 
 `docs/states.md` is generated from TRANSITIONS and compared in CI.
 """
@@ -27,7 +27,7 @@ class State(StrEnum):
 
 
 class Strategy(StrEnum):
-    """In which order the old model leaves and the new one comes."""
+    """In which order the old model is unloaded and the new one loaded."""
 
     AUTO = "auto"
     OVERLAP = "overlap"
@@ -58,8 +58,8 @@ PHASES: dict[Strategy, tuple[State, ...]] = {
     ),
 }
 
-# Before anything was changed on the host a switch may simply end; afterwards only
-# RESTORING may end it badly, because the old resident set has to come back first.
+# Before anything was changed on the host a switch may simply end. Afterwards it can fail only
+# through RESTORING, since the old models have to come back first.
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.CHECKING, State.FAILED, State.CANCELLED}),
     State.CHECKING: frozenset(
@@ -116,15 +116,15 @@ WORDS: dict[State, str] = {
 
 
 def can_move(left: State, right: State) -> bool:
-    """Whether a switch in `left` may go to `right`."""
+    """Return whether a switch in state `left` may go to `right`."""
     return right in TRANSITIONS[left]
 
 
 def holds_requests(strategy: Strategy, state: State) -> bool:
-    """Whether clients of the host have to wait now.
+    """Return whether clients of the host have to wait now.
 
-    In an `overlap` only while the configuration changes: whoever came before gets the old model,
-    whoever comes after the new one, and nobody the one for the other.
+    In an `overlap` only while the configuration changes: requests from before get the old model,
+    those from after the new one.
     """
     if strategy is Strategy.OVERLAP:
         return state is State.ACTIVATING
