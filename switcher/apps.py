@@ -19,16 +19,16 @@ class SwitcherConfig(AppConfig):
         people.watch()
 
 
-def drop_triggers_before_migrate(using: str = "default", plan: Any = (), **_: Any) -> None:
+def drop_triggers_before_migrate(plan: Any = (), **_: Any) -> None:
     """Drop the triggers before a migration: SQLite cannot rename a table that another one's trigger
     reads. If the process dies before they are back, the next start recreates and reports them."""
     from switcher.audit.immutability_triggers import drop_triggers
 
     if any(migration.app_label == "switcher" for migration, _ in plan):
-        drop_triggers(using)
+        drop_triggers()
 
 
-def prepare_database(using: str = "default", **_: Any) -> None:
+def prepare_database(**_: Any) -> None:
     """Create the triggers, the word index and the groups of the roles, after every migration."""
     from django.contrib.auth.models import Group
 
@@ -36,9 +36,8 @@ def prepare_database(using: str = "default", **_: Any) -> None:
     from switcher.audit.immutability_triggers import make_triggers
     from switcher.audit.text_index import index_words
 
-    make_triggers(using)
-    index_words(using)
+    make_triggers()
+    index_words()
     # In bulk, which leaves no entry: nobody has made this change.
-    groups = Group.objects.using(using)
-    there = set(groups.values_list("name", flat=True))
-    groups.bulk_create(Group(name=n) for n in (OPERATORS, AUDITORS) if n not in there)
+    there = set(Group.objects.values_list("name", flat=True))
+    Group.objects.bulk_create(Group(name=n) for n in (OPERATORS, AUDITORS) if n not in there)

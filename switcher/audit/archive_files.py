@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 
@@ -135,10 +135,11 @@ def _entry(line: str) -> Row | None:
         return None  # The digest shows that the file was changed.
 
 
-def stored_after(after: int) -> Iterator[list[Row] | ArchiveFile]:
-    """Yield the entries in the database above number `after`. If some are archived meanwhile, their
-    archive files come instead; the caller skips what it has read already.
-    """
+def all_after(
+    after: int, read_file: Callable[[ArchiveFile], Iterator[list[Row]]] = rows_of
+) -> Iterator[list[Row]]:
+    """Yield the entries above number `after` in the database. Those that are archived meanwhile are
+    read from their files, with `read_file`. Raises what that raises."""
     read = after
     while True:
         for rows in stored_rows(read):
@@ -149,16 +150,8 @@ def stored_after(after: int) -> Iterator[list[Row] | ArchiveFile]:
         newer = [file for file in archive_files() if file.last > max(0, read)]
         if not newer:
             return
-        yield from newer
-        read = newer[-1].last
-
-
-def all_after(after: int) -> Iterator[list[Row]]:
-    """Yield the same, with the entries of those files. Raises OSError, NotAsSealed."""
-    read = after
-    for part in stored_after(after):
-        for rows in rows_of(part) if isinstance(part, ArchiveFile) else [part]:
-            fresh = [row for row in rows if row[0] > read]
-            if fresh:
-                yield fresh
-                read = fresh[-1][0]
+        for file in newer:
+            for rows in read_file(file):
+                if fresh := [row for row in rows if row[0] > read]:
+                    yield fresh
+            read = max(read, file.last)

@@ -9,7 +9,7 @@ from switcher.domain.model_names import ModelName
 from switcher.domain.states import ENDED, WORDS, State
 
 Facts = dict[str, Any]
-Describe = Callable[[str, str, Facts], str]
+Describe = Callable[[str, Facts], str]
 
 # Longer values are cut here; the entry's body has them in full.
 MAX_VALUE = 60
@@ -22,14 +22,30 @@ def describe(kind: str, host: str, facts: Facts) -> str:
     """Return what happened. An unknown kind is described by its name."""
     area, _, state = kind.partition(".")
     if kind in _TEXTS:
-        text = _TEXTS[kind].format(host=host, model=short_model(facts.get("model") or "a model"))
+        text = _TEXTS[kind].format_map(_words(area, host, facts))
     elif kind in _FUNCTIONS:
-        text = _FUNCTIONS[kind](kind, host, facts)
+        text = _FUNCTIONS[kind](host, facts)
     elif area == "switch" and state in _STATES:
         text = _switch(State(state), host, facts)
     else:
         return _by_name(kind, host)
     return f"{text}." if text and not text.endswith((".", "?")) else text
+
+
+def _words(area: str, host: str, facts: Facts) -> dict[str, Any]:
+    """Return what the texts are filled in with."""
+    return facts | {
+        "host": host,
+        "model": short_model(facts.get("model") or "a model"),
+        "subject": _subject(area, host, facts),
+        "published": _published(facts),
+        "key": _key(facts),
+        "process": "A gateway process" if facts.get("role") == "gateway" else "The server",
+        "version": facts.get("version"),
+        "first": facts.get("first") or "?",
+        "last": facts.get("last") or "?",
+        "file": facts.get("file") or "a file",
+    }
 
 
 def outcome_text(outcome: str) -> str:
@@ -80,7 +96,7 @@ def _switch(state: State, host: str, facts: Facts) -> str:
     return str(facts.get("outcome") or ended)
 
 
-def _activated(kind: str, host: str, facts: Facts) -> str:
+def _activated(host: str, facts: Facts) -> str:
     model = short_model(facts.get("model"))
     comma = "," if _instead(facts, model) else ""
     return f"{model} became the active model of {host}{comma}{_instead(facts, model)}"
@@ -91,14 +107,10 @@ def _instead(facts: Facts, model: str) -> str:
     return f" instead of {before}" if before and before != model else ""
 
 
-def _pointed(kind: str, host: str, facts: Facts) -> str:
+def _pointed(host: str, facts: Facts) -> str:
     model, before = short_model(facts.get("model") or "?"), short_model(facts.get("previous"))
     instead = f", instead of {before}" if before else ""
     return f"Pointed {_published(facts)} on {host} at {model}{instead}"
-
-
-def _withdrawn(kind: str, host: str, facts: Facts) -> str:
-    return f"Removed {_published(facts)} from {host}"
 
 
 def _published(facts: Facts) -> str:
@@ -108,21 +120,15 @@ def _published(facts: Facts) -> str:
 # -- Configuration
 
 
-def _added(kind: str, host: str, facts: Facts) -> str:
-    return f"Added {_subject(kind, host, facts)}"
+def _changed(area: str) -> Describe:
+    def text(host: str, facts: Facts) -> str:
+        changes = _list_changes(facts) or _value_changes(facts)
+        return f"Changed {_subject(area, host, facts)}{f': {changes}' if changes else ''}"
+
+    return text
 
 
-def _changed(kind: str, host: str, facts: Facts) -> str:
-    changes = _list_changes(facts) or _value_changes(facts)
-    return f"Changed {_subject(kind, host, facts)}{f': {changes}' if changes else ''}"
-
-
-def _deleted(kind: str, host: str, facts: Facts) -> str:
-    return f"Deleted {_subject(kind, host, facts)}"
-
-
-def _subject(kind: str, host: str, facts: Facts) -> str:
-    area = kind.partition(".")[0]
+def _subject(area: str, host: str, facts: Facts) -> str:
     return f"{area} {host or facts.get(area) or facts.get('name') or ''}".strip()
 
 
@@ -165,24 +171,24 @@ def _value(value: Any) -> str:
     return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}…"
 
 
-def _pinned(kind: str, host: str, facts: Facts) -> str:
+def _pinned(host: str, facts: Facts) -> str:
     before, after = _value(facts.get("before")), _value(facts.get("after"))
     return f"Changed the pinned profiles of {host}: {before} → {after}"
 
 
-def _aliases(kind: str, host: str, facts: Facts) -> str:
+def _aliases(host: str, facts: Facts) -> str:
     changes = _list_changes(facts)
     return f"Changed the aliases of {host}{f': {changes}' if changes else ''}"
 
 
-def _version(kind: str, host: str, facts: Facts) -> str:
+def _version(host: str, facts: Facts) -> str:
     before, after = facts.get("before"), facts.get("after")
     if before:
         return f"{host} went from Ollama {before} to {after}"
     return f"{host} runs Ollama {after}"
 
 
-def _default(kind: str, host: str, facts: Facts) -> str:
+def _default(host: str, facts: Facts) -> str:
     before = facts.get("before")
     return f"{host} became the default host{f', instead of {before}' if before else ''}"
 
@@ -190,13 +196,13 @@ def _default(kind: str, host: str, facts: Facts) -> str:
 # -- Drift
 
 
-def _drift(kind: str, host: str, facts: Facts) -> str:
-    """Describe drift in the watcher's words, which may or may not name the host."""
+def _drift(host: str, facts: Facts) -> str:
+    """In the words of the watcher, which may name the host or not."""
     text = str(facts.get("text") or f"drift: {facts.get('drift') or 'unknown'}")
     return text if host in text else f"On {host}: {text}"
 
 
-def _drift_ended(kind: str, host: str, facts: Facts) -> str:
+def _drift_ended(host: str, facts: Facts) -> str:
     what = " ".join(str(facts[name]) for name in ("drift", "model") if facts.get(name))
     return f"Drift on {host} ended ({what}): {facts.get('ending') or 'it is gone'}"
 
@@ -204,7 +210,7 @@ def _drift_ended(kind: str, host: str, facts: Facts) -> str:
 # -- People, keys and processes
 
 
-def _login_failed(kind: str, host: str, facts: Facts) -> str:
+def _login_failed(host: str, facts: Facts) -> str:
     reasons = {
         "no such account": ": there is no account of this name",
         "switched off": ": the account is switched off",
@@ -212,7 +218,7 @@ def _login_failed(kind: str, host: str, facts: Facts) -> str:
     return f"Failed to sign in{reasons.get(str(facts.get('why')), '')}"
 
 
-def _locked_out(kind: str, host: str, facts: Facts) -> str:
+def _locked_out(host: str, facts: Facts) -> str:
     locked = {
         "name and address": "with this name from this address",
         "address": "from this address",
@@ -223,47 +229,35 @@ def _locked_out(kind: str, host: str, facts: Facts) -> str:
     return f"Too many sign-ins failed: signing in {locked} is locked until {until}"
 
 
-def _unlocked(kind: str, host: str, facts: Facts) -> str:
+def _unlocked(host: str, facts: Facts) -> str:
     account = facts.get("account")
     return f"Ended lockouts{f' of {account}' if account else ''}"
 
 
-def _password(kind: str, host: str, facts: Facts) -> str:
+def _password(host: str, facts: Facts) -> str:
     act = "Removed" if facts.get("usable") is False else "Changed"
     return f"{act} the password of {facts.get('user')}"
 
 
-def _key_made(kind: str, host: str, facts: Facts) -> str:
+def _key_made(host: str, facts: Facts) -> str:
     return f"Made {_key(facts)}{', which may manage models' if facts.get('manage') else ''}"
-
-
-def _key_off(kind: str, host: str, facts: Facts) -> str:
-    return f"Turned off {_key(facts)}"
 
 
 def _key(facts: Facts) -> str:
     return f"the key {facts.get('name') or '?'} ({facts.get('prefix') or '?'}…)"
 
 
-def _key_refused(kind: str, host: str, facts: Facts) -> str:
+def _key_refused(host: str, facts: Facts) -> str:
     key = f"The key {facts['name']}" if facts.get("name") else "A key"
     more = facts.get("more")
     since = f". {more:,} more since the last such entry" if isinstance(more, int) and more else ""
     return f"{key} was refused at the gateway: {facts.get('why')}{since}"
 
 
-def _process(ended: str) -> Describe:
-    def text(kind: str, host: str, facts: Facts) -> str:
-        process = "A gateway process" if facts.get("role") == "gateway" else "The server"
-        return f"{process}, version {facts.get('version')}, {ended}"
-
-    return text
-
-
 # -- The trail itself
 
 
-def _checked(kind: str, host: str, facts: Facts) -> str:
+def _checked(host: str, facts: Facts) -> str:
     if facts.get("error"):
         return "The audit trail could not be verified"
     verdict = "it is intact, anchored and complete"
@@ -274,7 +268,7 @@ def _checked(kind: str, host: str, facts: Facts) -> str:
     return f"Verified {_many(facts.get('entries'), 'entry', 'entries')} of the trail: {verdict}"
 
 
-def _reviewed(kind: str, host: str, facts: Facts) -> str:
+def _reviewed(host: str, facts: Facts) -> str:
     rows = facts.get("entries")
     seqs = [row.get("seq") for row in rows] if isinstance(rows, list) else []
     if len(seqs) == 1:
@@ -282,11 +276,11 @@ def _reviewed(kind: str, host: str, facts: Facts) -> str:
     return f"Reviewed {len(seqs)} entries, {min(seqs)} to {max(seqs)}" if seqs else "Reviewed"
 
 
-def _export_began(kind: str, host: str, facts: Facts) -> str:
+def _export_began(host: str, facts: Facts) -> str:
     return f"Began to export {_exported_entries(facts)} as {str(facts.get('format')).upper()}"
 
 
-def _exported(kind: str, host: str, facts: Facts) -> str:
+def _exported(host: str, facts: Facts) -> str:
     count = _many(facts.get("entries"), "entry", "entries")
     if not facts.get("whole"):
         return f"An export of {_exported_entries(facts)} was cut off after {count}"
@@ -300,12 +294,7 @@ def _exported_entries(facts: Facts) -> str:
     return "entries with " + ", ".join(f"{n} {_value(v)}" for n, v in filters.items())
 
 
-def _archived(kind: str, host: str, facts: Facts) -> str:
-    first, last = facts.get("first") or "?", facts.get("last") or "?"
-    return f"Moved entries {first} to {last} to {facts.get('file') or 'a file'}"
-
-
-def _erased(kind: str, host: str, facts: Facts) -> str:
+def _erased(host: str, facts: Facts) -> str:
     count = _many(facts.get("places"), "address and browser", "addresses and browsers")
     return f"Erased {count} of {facts.get('person') or '?'}"
 
@@ -329,44 +318,44 @@ _TEXTS = {
     "audit.alarm": "Alarm: something is wrong with the audit trail",
     "audit.seal-remade": "Made missing or altered seals of the database again",
     "audit.index-rebuilt": "Rebuilt the search index of the audit trail",
+    "audit.archived": "Moved entries {first} to {last} to {file}",
+    "user.added": "Added {subject}",
+    "user.deleted": "Deleted {subject}",
+    "group.added": "Added {subject}",
+    "group.deleted": "Deleted {subject}",
+    "host.added": "Added {subject}",
+    "profile.added": "Added {subject}",
+    "profile.deleted": "Deleted {subject}",
+    "name.withdrawn": "Removed {published} from {host}",
+    "key.off": "Turned off {key}",
+    "server.started": "{process}, version {version}, started",
+    "server.stopped": "{process}, version {version}, stopped",
+    "server.lost": "{process}, version {version}, ended without stopping: it was killed or cut off",
 }
 
 _FUNCTIONS: dict[str, Describe] = {
-    "user.added": _added,
-    "user.changed": _changed,
-    "user.deleted": _deleted,
+    "user.changed": _changed("user"),
     "user.password-changed": _password,
-    "group.added": _added,
-    "group.changed": _changed,
-    "group.deleted": _deleted,
+    "group.changed": _changed("group"),
     "login.failed": _login_failed,
     "login.locked-out": _locked_out,
     "login.unlocked": _unlocked,
     "host.activated": _activated,
-    "host.added": _added,
-    "host.changed": _changed,
+    "host.changed": _changed("host"),
     "host.preloaded": _pinned,
     "host.names": _aliases,
     "host.default": _default,
     "host.version": _version,
     "name.pointed": _pointed,
-    "name.withdrawn": _withdrawn,
     "drift.seen": _drift,
     "drift.flapping": _drift,
     "drift.ended": _drift_ended,
-    "profile.added": _added,
-    "profile.changed": _changed,
-    "profile.deleted": _deleted,
+    "profile.changed": _changed("profile"),
     "key.made": _key_made,
-    "key.off": _key_off,
     "key.refused": _key_refused,
-    "server.started": _process("started"),
-    "server.stopped": _process("stopped"),
-    "server.lost": _process("ended without stopping: it was killed or cut off"),
     "audit.checked": _checked,
     "audit.reviewed": _reviewed,
     "audit.export-began": _export_began,
     "audit.exported": _exported,
-    "audit.archived": _archived,
     "audit.erased": _erased,
 }

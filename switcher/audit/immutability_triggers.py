@@ -9,9 +9,8 @@ triggers, and fails if the trigger of another table reads it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-from django.db import connections, transaction
+from django.db import connection, transaction
 
 from switcher.domain.states import ENDED
 from switcher.models.trail import columns_of
@@ -127,15 +126,13 @@ POSTGRES = {
 }
 
 
-def make_triggers(using: str = "default", **_: Any) -> None:
-    """Create the triggers, replacing those of an older version. Safe to call at any time; connected
-    to post_migrate. Does nothing if the tables are not those of this version.
-    """
-    connection = connections[using]
+def make_triggers() -> None:
+    """Make the triggers, in place of those of an older version. Safe to call at any time. Does
+    nothing if the tables are not those of this version."""
     with connection.cursor() as cursor:
         if any(not columns <= columns_of(cursor, table) for table, columns in _COLUMNS.items()):
             return
-    with transaction.atomic(using), connection.cursor() as cursor:
+    with transaction.atomic(), connection.cursor() as cursor:
         if connection.vendor == "sqlite":
             for name, when in SQLITE.items():
                 cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
@@ -152,31 +149,31 @@ def make_triggers(using: str = "default", **_: Any) -> None:
                 cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
 
 
-def remake(using: str = "default") -> list[str]:
-    """Recreate the triggers, and return which were missing or altered.
+def remake() -> list[str]:
+    """Make the triggers again, and return which were missing or altered.
 
     The expected triggers are those that exist after creating them, so no code needs to know how a
     database stores a trigger.
     """
-    with transaction.atomic(using):
-        before = stored(using)
-        make_triggers(using)
-        after = stored(using)
-    _expected[using] = after
+    with transaction.atomic():
+        before = stored()
+        make_triggers()
+        after = stored()
+    _expected.clear()
+    _expected.update(after)
     return sorted(name for name, text in after.items() if before.get(name) != text)
 
 
-def differing(using: str = "default") -> list[str]:
+def differing() -> list[str]:
     """Return the triggers that are missing or were altered since this process called `remake`."""
-    now = stored(using)
-    names: Iterable[str] = SQLITE if connections[using].vendor == "sqlite" else POSTGRES
-    expected = _expected.get(using)
-    if expected is None:
+    now = stored()
+    names: Iterable[str] = SQLITE if connection.vendor == "sqlite" else POSTGRES
+    if not _expected:
         return sorted(set(names) - now.keys())
-    return sorted(name for name, text in expected.items() if now.get(name) != text)
+    return sorted(name for name, text in _expected.items() if now.get(name) != text)
 
 
-_expected: dict[str, dict[str, str]] = {}
+_expected: dict[str, str] = {}
 
 _STORED_SQLITE = (
     "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN (%s, %s, %s)"
@@ -189,19 +186,18 @@ _STORED_POSTGRES = (
 )
 
 
-def stored(using: str = "default") -> dict[str, str]:
+def stored() -> dict[str, str]:
     """Return our triggers as the database stores them, by name."""
-    is_sqlite = connections[using].vendor == "sqlite"
+    is_sqlite = connection.vendor == "sqlite"
     ours = SQLITE if is_sqlite else POSTGRES
     sql = _STORED_SQLITE if is_sqlite else _STORED_POSTGRES
-    with connections[using].cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.execute(sql, [_SWITCH, _ENTRY, _SEGMENT])
         return {name: text for name, text in cursor.fetchall() if name in ours}
 
 
-def drop_triggers(using: str = "default") -> None:
+def drop_triggers() -> None:
     """Drop the triggers: before tables are migrated, and for tests that empty them."""
-    connection = connections[using]
     with connection.cursor() as cursor:
         for name in SQLITE if connection.vendor == "sqlite" else ():
             cursor.execute(f"DROP TRIGGER IF EXISTS {name}")

@@ -25,10 +25,8 @@ class IndexComparison:
     entry above number `after` in order, then get the `result`.
     """
 
-    def __init__(self, using: str, after: int) -> None:
-        self._rows = AuditEntry.objects.using(using)
-        self._ledger = LedgerRow.objects.using(using)
-        self._marks = MarkComparison(using, after)
+    def __init__(self, after: int) -> None:
+        self._marks = MarkComparison(after)
         self._last = after
         self._count = 0
         self._first: list[int] = []
@@ -48,8 +46,9 @@ class IndexComparison:
         self._last = upto
 
     def _stored(self, upto: int) -> dict[int, dict[str, Any]]:
-        """Return the rows between the last entry and `upto`, without unreadable ones."""
-        rows = self._rows.filter(seq__gt=self._last, seq__lte=upto).values(*COLUMNS, *ORIGIN)
+        """The rows between the last entry and `upto`, without those that cannot be read."""
+        rows = AuditEntry.objects.filter(seq__gt=self._last, seq__lte=upto)
+        rows = rows.values(*COLUMNS, *ORIGIN)
         try:
             return {row["seq"]: row for row in rows}
         except TrailUnreadable:
@@ -65,9 +64,9 @@ class IndexComparison:
     def result(self) -> tuple[int, tuple[int, ...]]:
         """Return how many entries differ, and the first of them. Entries that were appended
         meanwhile are left out."""
-        rows = self._rows.filter(seq__gt=self._last, seq__lt=MAX_SEQ).order_by("seq")
+        rows = AuditEntry.objects.filter(seq__gt=self._last, seq__lt=MAX_SEQ).order_by("seq")
         for seq in rows.values_list("seq", flat=True)[:CHUNK]:
-            if not self._ledger.filter(pk=seq).exists():
+            if not LedgerRow.objects.filter(pk=seq).exists():
                 self._differs(seq)
         for _, seq in self._marks.unrecorded():
             self._differs(seq)

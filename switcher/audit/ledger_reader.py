@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from django.db import connections
+from django.db import connection
 from django.db.models import BinaryField, Max, OuterRef, Q, Subquery, TextField, Value
 from django.db.models.functions import Cast, Coalesce
 
@@ -30,18 +30,18 @@ _ROWS = {
 }
 
 
-def stored_rows(after: int = BEFORE_ALL, using: str = "default") -> Iterator[list[Row]]:
+def stored_rows(after: int = BEFORE_ALL) -> Iterator[list[Row]]:
     """Yield all entries above number `after`, in order, a chunk at a time, in constant memory.
 
     Each chunk is a query of its own: one long query would hold back SQLite's WAL checkpoints and
     PostgreSQL's vacuum. Entries that are appended meanwhile are included.
     """
-    vendor = connections[using].vendor
+    vendor = connection.vendor
     sql = f"{_ROWS[vendor]} FROM switcher_ledgerrow WHERE seq > %s ORDER BY seq LIMIT %s"
     last: Any = after
     while True:
         # The connection of this thread: a streamed export moves from thread to thread.
-        with connections[using].cursor() as cursor:
+        with connection.cursor() as cursor:
             cursor.execute(sql, [last, CHUNK])
             rows: list[Any] = cursor.fetchall()
         if not rows:
@@ -73,9 +73,9 @@ def stored_hashes(after: int, upto: int) -> list[tuple[int, bytes]]:
     return [(seq, bytes(entry_hash)) for seq, entry_hash in found]
 
 
-def newest_seq(using: str = "default") -> int:
+def newest_seq() -> int:
     """Return the number of the last entry, or 0."""
-    rows = LedgerRow.objects.using(using).filter(seq__lt=MAX_SEQ).order_by("-seq")
+    rows = LedgerRow.objects.filter(seq__lt=MAX_SEQ).order_by("-seq")
     return int(rows.values_list("seq", flat=True).first() or 0)
 
 
@@ -122,13 +122,11 @@ def newest_checkpoint(upto: int = MAX_SEQ - 1) -> Checkpoint | None:
     return Checkpoint.objects.filter(size__lte=upto).order_by("-size", "-id").first()
 
 
-def stored_notes(
-    above: int = -1, upto: int = MAX_SEQ - 1, using: str = "default"
-) -> Iterator[tuple[int, str]]:
+def stored_notes(above: int = -1, upto: int = MAX_SEQ - 1) -> Iterator[tuple[int, str]]:
     """Yield sizes and notes of the checkpoints over more than `above` and at most `upto` entries,
     by size. Checkpoints that are made meanwhile are left out."""
-    newest = Checkpoint.objects.using(using).aggregate(newest=Max("pk"))["newest"] or 0
-    rows = Checkpoint.objects.using(using).filter(pk__lte=newest, size__lte=upto)
+    newest = Checkpoint.objects.aggregate(newest=Max("pk"))["newest"] or 0
+    rows = Checkpoint.objects.filter(pk__lte=newest, size__lte=upto)
     size, pk = above, newest
     while True:
         following = rows.filter(Q(size__gt=size) | Q(size=size, pk__gt=pk)).order_by("size", "pk")

@@ -58,8 +58,8 @@ class MarkComparison:
     Marks on archived entries are not checked: the entry that records them may be archived, too.
     """
 
-    def __init__(self, using: str, after: int) -> None:
-        self._rows = Review.objects.using(using)
+    def __init__(self, after: int) -> None:
+        self._rows = Review.objects.all()
         self._after = after
         self._newest = self._rows.aggregate(newest=Max("pk"))["newest"] or 0
         self._recorded: set[int] = set()  # keys of rows that an entry records

@@ -29,7 +29,7 @@ def rebuild(
     while the server runs.
     """
     after = begins_after()
-    marks = MarkComparison("default", after)
+    marks = MarkComparison(after)
     total = newest_seq()
     changed = removed = 0
     for rows in stored_rows(after):

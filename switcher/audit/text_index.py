@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from django.db import connection, connections, transaction
+from django.db import connection, transaction
 from django.db.models import BooleanField
 from django.db.models.expressions import RawSQL
 
@@ -74,13 +74,13 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word.lower() for word in re.findall(r"[^\W_]+", text)))
 
 
-def index_words(using: str = "default") -> None:
-    """Create the index if it is missing. Called after every migrate; safe at any time."""
-    with transaction.atomic(using), connections[using].cursor() as cursor:
-        if connections[using].vendor == "postgresql":
+def index_words() -> None:
+    """Make the index where it is missing. Called after every migrate; safe at any time."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
             _index_on_postgres(cursor)
         else:
-            _index_on_sqlite(cursor, connections[using].introspection.table_names(cursor))
+            _index_on_sqlite(cursor, connection.introspection.table_names(cursor))
 
 
 def _has_reasons(cursor: Any) -> bool:
@@ -113,8 +113,8 @@ def _index_on_sqlite(cursor: Any, tables: list[str]) -> None:
 _REBUILD = f"INSERT INTO {WORDS}({WORDS}) VALUES ('rebuild')"
 
 
-def rebuild_words(using: str = "default") -> None:
-    """Rebuild SQLite's index from the rows. PostgreSQL maintains its own index."""
-    if connections[using].vendor == "sqlite":
-        with connections[using].cursor() as cursor:
+def rebuild_words() -> None:
+    """Rebuild SQLite's index from the rows. PostgreSQL keeps its own index right."""
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
             cursor.execute(_REBUILD)

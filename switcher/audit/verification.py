@@ -23,11 +23,11 @@ from django.db import connections
 from switcher.audit.alarms import MAX_TEXT, describe_error, raise_alarm
 from switcher.audit.archive_files import (
     NotAsSealed,
+    all_after,
     archive_files,
     end_of,
     rotations_before_end,
     rows_of,
-    stored_after,
 )
 from switcher.audit.index_comparison import IndexComparison
 from switcher.audit.ledger import Actor, append, changed, writing
@@ -90,7 +90,7 @@ def verify(on_progress: OnProgress = lambda done, total: None, index: bool = Fal
     archived = archive_files()
     after = archived[-1].last if archived else BEFORE_ALL
     total = newest_seq()
-    comparison = IndexComparison("default", after) if index else None
+    comparison = IndexComparison(after) if index else None
     for rows in _rows(verifier, archived):
         while note is not None and size_of(note) <= verifier.size + len(rows):
             verifier.expect(note)
@@ -124,18 +124,13 @@ def _rows(verifier: Verifier, archived: list[ArchiveFile]) -> Iterator[list[Row]
     for file in archived:
         if file.last >= verifier.size:
             yield from _rows_of_file(verifier, file)
-    read = archived[-1].last if archived else BEFORE_ALL
     files = list(archived)
-    for part in stored_after(read):
-        if not isinstance(part, ArchiveFile):
-            yield part
-            read = max(read, part[-1][0])
-            continue
-        files.append(part)
-        for rows in _rows_of_file(verifier, part):
-            if fresh := [row for row in rows if row[0] > read]:
-                yield fresh
-        read = max(read, part.last)
+
+    def read_file(file: ArchiveFile) -> Iterator[list[Row]]:
+        files.append(file)
+        return _rows_of_file(verifier, file)
+
+    yield from all_after(archived[-1].last if archived else BEFORE_ALL, read_file)
     for file in files:
         _check_sealed(verifier, file)
 
