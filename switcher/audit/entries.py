@@ -200,30 +200,27 @@ def detail(seq: int) -> EntryDetail | None:
     """Return one entry in full; None if the database has no such entry."""
     if seq > MAX_SEQ:
         return None
-    found = entries([seq])
+    index = AuditEntry.objects.select_related("origin").filter(pk=seq).first()
     row = LedgerRow.objects.filter(pk=seq).first()
-    if not found or row is None:
+    if index is None or row is None:
         return None
     proof, no_proof = _proof(seq)
     body, prev, stored_hash = read_body(row.body), bytes(row.prev), bytes(row.hash)
+    stored = set(LedgerRow.objects.filter(pk__in=(seq - 1, seq + 1)).values_list("pk", flat=True))
     return EntryDetail(
-        entry=found[0],
+        entry=_entry(index, body, _reviews([seq]).get(seq, ())),
         body=row.body,
         indented=json.dumps(body, indent=2, ensure_ascii=False) if body else "",
         prev=prev.hex(),
         hash=stored_hash.hex(),
         hash_fits=leaf(prev, row.body) == stored_hash,
-        altered=_altered(seq, row.body),
-        origin=_origin(seq, body),
+        altered=_altered(index, row.body),
+        origin=_origin(index.origin, body),
         proof=proof,
         no_proof=no_proof,
-        earlier=_if_stored(seq - 1),
-        later=_if_stored(seq + 1),
+        earlier=seq - 1 if seq - 1 in stored else None,
+        later=seq + 1 if seq + 1 in stored else None,
     )
-
-
-def _if_stored(seq: int) -> int | None:
-    return seq if LedgerRow.objects.filter(pk=seq).exists() else None
 
 
 _LABELS = {
@@ -239,9 +236,9 @@ _LABELS = {
 }
 
 
-def _altered(seq: int, body: str) -> tuple[str, ...]:
-    """Return the columns of the index that differ from the body, which alone is evidence."""
-    row, expected = AuditEntry.objects.get(pk=seq), index_row(body)
+def _altered(row: AuditEntry, body: str) -> tuple[str, ...]:
+    """The columns of the index that differ from the body, which alone is evidence."""
+    expected = index_row(body)
     if expected is None:
         return tuple(_LABELS.values())
     return tuple(label for name, label in _LABELS.items() if getattr(row, name) != expected[name])
@@ -254,9 +251,8 @@ def _proof(seq: int) -> tuple[Proof | None, str]:
         return None, str(exc)
 
 
-def _origin(seq: int, body: dict[str, Any]) -> RequestOrigin:
+def _origin(row: Origin | None, body: dict[str, Any]) -> RequestOrigin:
     source = came_from(str(body.get("source") or ""), None)
-    row = Origin.objects.filter(auditentry__seq=seq).first()
     if row is None or row.erased_at is not None:
         return RequestOrigin(source, "", "", row.erased_at if row else None, None)
     attested = salted(row.ip, row.agent, bytes(row.salt)) == body.get("from")

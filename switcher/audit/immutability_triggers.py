@@ -74,55 +74,49 @@ SQLITE = {
     ),
 }
 
+
+def _function(name: str, body: str) -> str:
+    return (
+        f"CREATE OR REPLACE FUNCTION switcher_{name}() RETURNS trigger AS $$ "
+        f"BEGIN {body} END $$ LANGUAGE plpgsql"
+    )
+
+
+_KEPT = "RAISE EXCEPTION 'sealed: this record is kept as it is';"
 _FUNCTIONS = (
-    "CREATE OR REPLACE FUNCTION switcher_sealed() RETURNS trigger AS $$ "
-    "BEGIN RAISE EXCEPTION 'sealed: this record is kept as it is'; END $$ LANGUAGE plpgsql",
-    "CREATE OR REPLACE FUNCTION switcher_follows() RETURNS trigger AS $$ "
-    f"BEGIN IF NOT ({_FOLLOWS}) THEN "
-    "RAISE EXCEPTION 'sealed: an entry follows from the last one'; END IF; RETURN NEW; END $$ "
-    "LANGUAGE plpgsql",
-    "CREATE OR REPLACE FUNCTION switcher_moved() RETURNS trigger AS $$ "
-    f"BEGIN IF OLD.seq > {_MOVED} THEN "
-    "RAISE EXCEPTION 'sealed: this record is kept as it is'; END IF; RETURN OLD; END $$ "
-    "LANGUAGE plpgsql",
-    "CREATE OR REPLACE FUNCTION switcher_next_segment() RETURNS trigger AS $$ "
-    f"BEGIN IF ({_NEXT} AND {_RECORDED_POSTGRES}) IS NOT TRUE THEN "
-    "RAISE EXCEPTION 'sealed: an archive file follows from the last one, and an entry records it'; "
-    "END IF; RETURN NEW; END $$ LANGUAGE plpgsql",
+    _function("sealed", _KEPT),
+    _function(
+        "follows",
+        f"IF NOT ({_FOLLOWS}) THEN RAISE EXCEPTION 'sealed: an entry follows from the last one'; "
+        "END IF; RETURN NEW;",
+    ),
+    _function("moved", f"IF OLD.seq > {_MOVED} THEN {_KEPT} END IF; RETURN OLD;"),
+    _function(
+        "next_segment",
+        f"IF ({_NEXT} AND {_RECORDED_POSTGRES}) IS NOT TRUE THEN RAISE EXCEPTION "
+        "'sealed: an archive file follows from the last one, and an entry records it'; "
+        "END IF; RETURN NEW;",
+    ),
 )
-_SEALED = "EXECUTE FUNCTION switcher_sealed()"
+_IF_ENDED = f"ROW WHEN (OLD.state IN ({_ENDED}))"
+# Name, table, event, for each what, function.
+_POSTGRES = (
+    ("sealed_switch", _SWITCH, "UPDATE OR DELETE", _IF_ENDED, "sealed"),
+    ("sealed_switch_truncate", _SWITCH, "TRUNCATE", "STATEMENT", "sealed"),
+    ("sealed_entry", _ENTRY, "UPDATE", "ROW", "sealed"),
+    ("sealed_entry_delete", _ENTRY, "DELETE", "ROW", "moved"),
+    ("sealed_entry_truncate", _ENTRY, "TRUNCATE", "STATEMENT", "sealed"),
+    ("sealed_entry_insert", _ENTRY, "INSERT", "ROW", "follows"),
+    ("sealed_segment", _SEGMENT, "UPDATE OR DELETE", "ROW", "sealed"),
+    ("sealed_segment_truncate", _SEGMENT, "TRUNCATE", "STATEMENT", "sealed"),
+    ("sealed_segment_insert", _SEGMENT, "INSERT", "ROW", "next_segment"),
+)
 POSTGRES = {
-    "sealed_switch": (
-        _SWITCH,
-        f"BEFORE UPDATE OR DELETE ON {_SWITCH} FOR EACH ROW WHEN (OLD.state IN ({_ENDED})) "
-        + _SEALED,
-    ),
-    "sealed_switch_truncate": (
-        _SWITCH,
-        f"BEFORE TRUNCATE ON {_SWITCH} FOR EACH STATEMENT {_SEALED}",
-    ),
-    "sealed_entry": (_ENTRY, f"BEFORE UPDATE ON {_ENTRY} FOR EACH ROW {_SEALED}"),
-    "sealed_entry_delete": (
-        _ENTRY,
-        f"BEFORE DELETE ON {_ENTRY} FOR EACH ROW EXECUTE FUNCTION switcher_moved()",
-    ),
-    "sealed_entry_truncate": (
-        _ENTRY,
-        f"BEFORE TRUNCATE ON {_ENTRY} FOR EACH STATEMENT {_SEALED}",
-    ),
-    "sealed_entry_insert": (
-        _ENTRY,
-        f"BEFORE INSERT ON {_ENTRY} FOR EACH ROW EXECUTE FUNCTION switcher_follows()",
-    ),
-    "sealed_segment": (_SEGMENT, f"BEFORE UPDATE OR DELETE ON {_SEGMENT} FOR EACH ROW {_SEALED}"),
-    "sealed_segment_truncate": (
-        _SEGMENT,
-        f"BEFORE TRUNCATE ON {_SEGMENT} FOR EACH STATEMENT {_SEALED}",
-    ),
-    "sealed_segment_insert": (
-        _SEGMENT,
-        f"BEFORE INSERT ON {_SEGMENT} FOR EACH ROW EXECUTE FUNCTION switcher_next_segment()",
-    ),
+    name: (
+        table,
+        f"BEFORE {event} ON {table} FOR EACH {each} EXECUTE FUNCTION switcher_{function}()",
+    )
+    for name, table, event, each, function in _POSTGRES
 }
 
 

@@ -15,6 +15,7 @@ from switcher.audit.entries import Entry, entries
 from switcher.audit.filters import Filters
 from switcher.audit.ledger_reader import body_of, facts_of, read_body
 from switcher.audit.search import distinct_values, matching
+from switcher.audit.verifier.switchboard_verify import UNREADABLE
 from switcher.domain.clock import read_moment
 from switcher.domain.states import ENDED, OPEN, WORDS, State
 from switcher.models import AuditEntry
@@ -77,24 +78,18 @@ def _archived_hosts() -> dict[str, HostAt]:
     proofs = entries([archive.entry]) if archive is not None else ()
     if not proofs:
         return {}
-    hosts = facts_of(read_body(body_of(proofs[0].seq))).get("hosts")
-    if not isinstance(hosts, dict):
-        return {}
-    return {host: _as_recorded(host, facts, proofs) for host, facts in hosts.items()}
-
-
-def _as_recorded(host: str, recorded: Any, proofs: tuple[Entry, ...]) -> HostAt:
-    facts = recorded if isinstance(recorded, dict) else {}
-    times = {name: _time(facts.get(name)) for name in ("since", "removed_at")}
-    texts = {name: str(facts.get(name) or "") for name in _RECORDED if name not in times}
-    return HostAt(host, **texts, **times, proofs=proofs)  # type: ignore[arg-type]
-
-
-def _time(recorded: object) -> datetime | None:
     try:
-        return read_moment(recorded) if isinstance(recorded, str) else None
-    except ValueError:
-        return None
+        hosts = facts_of(read_body(body_of(proofs[0].seq))).get("hosts", {})
+        return {host: _as_recorded(host, facts, proofs) for host, facts in hosts.items()}
+    except UNREADABLE:
+        return {}  # The verifier names the entry.
+
+
+def _as_recorded(host: str, facts: dict[str, Any], proofs: tuple[Entry, ...]) -> HostAt:
+    values: dict[str, Any] = {name: facts[name] for name in _RECORDED if facts.get(name)}
+    for name in {"since", "removed_at"} & values.keys():
+        values[name] = read_moment(values[name])
+    return HostAt(host, **values, proofs=proofs)
 
 
 def _combine(archived: HostAt | None, stored: HostAt | None) -> HostAt:

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from typing import Any
 
 from urllib3.util.wait import wait_for_write
@@ -98,30 +99,10 @@ def _connect_socket(
         raise OSError(error, os.strerror(error))
 
 
-class _NameLookup:
-    """A name lookup in a thread, since `getaddrinfo` cannot be cancelled."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self.done = threading.Event()
-        self.addresses: list[_AddressInfo] = []
-        self.failure: OSError | UnicodeError | None = None
-        self._key = (host, port)
-
-    def run(self) -> None:
-        try:
-            self.addresses = _address_infos(*self._key)
-        except (OSError, UnicodeError) as exc:
-            self.failure = exc
-        finally:
-            with _lock:
-                del _lookups[self._key]
-            self.done.set()
-
-
 _lock = threading.Lock()
 # One lookup per name at a time, however many wait for it: this limits the threads that a dead name
 # server can block.
-_lookups: dict[tuple[str, int], _NameLookup] = {}
+_lookups: dict[tuple[str, int], Future[list[_AddressInfo]]] = {}
 
 
 def _resolve(host: str, port: int, time_left: _TimeLeft) -> list[_AddressInfo]:
@@ -130,20 +111,32 @@ def _resolve(host: str, port: int, time_left: _TimeLeft) -> list[_AddressInfo]:
     except socket.gaierror:
         pass  # a name
     lookup = _begin_lookup(host, port)
-    while not lookup.done.wait(time_left.next_wait_s()):
-        pass
-    if lookup.failure is not None:
-        raise lookup.failure
-    return lookup.addresses
+    while not lookup.done():
+        wait([lookup], time_left.next_wait_s())
+    return lookup.result()
 
 
-def _begin_lookup(host: str, port: int) -> _NameLookup:
+def _begin_lookup(host: str, port: int) -> Future[list[_AddressInfo]]:
+    """Look the name up in a thread, since `getaddrinfo` cannot be cancelled."""
     with _lock:
         lookup = _lookups.get((host, port))
         if lookup is None:
-            lookup = _lookups[host, port] = _NameLookup(host, port)
-            threading.Thread(target=lookup.run, name="name-lookup", daemon=True).start()
+            lookup = _lookups[host, port] = Future()
+            args = (lookup, host, port)
+            threading.Thread(target=_look_up, args=args, name="name-lookup", daemon=True).start()
         return lookup
+
+
+def _look_up(lookup: Future[list[_AddressInfo]], host: str, port: int) -> None:
+    try:
+        addresses = _address_infos(host, port)
+    except (OSError, UnicodeError) as exc:
+        lookup.set_exception(exc)
+    else:
+        lookup.set_result(addresses)
+    finally:
+        with _lock:
+            del _lookups[host, port]
 
 
 def _address_infos(host: str, port: int, flags: int = 0) -> list[_AddressInfo]:
