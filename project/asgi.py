@@ -23,17 +23,12 @@ log = logging.getLogger(__name__)
 async def application(scope: Any, receive: Any, send: Any) -> None:
     """Serve one connection. (Daphne has no lifespan: there `project.server` starts the parts.)"""
     if scope["type"] == "http":
-        app = _gateway() if is_gateway(scope["path"]) else django_app
+        app = _gateway() if is_gateway_path(scope["path"]) else django_app
         await app(scope, receive, send)
     elif scope["type"] == "websocket":
         await socket.app(scope, receive, send)
     else:
         await _lifespan(receive, send)
-
-
-def is_gateway(path: str) -> bool:
-    """Return whether a path is the gateway's, which never goes through Django."""
-    return is_gateway_path(path)
 
 
 @cache

@@ -108,15 +108,6 @@ def is_due(clock: Clock = system) -> bool:
 # -- Signing
 
 
-@dataclass(frozen=True, slots=True)
-class _Signed:
-    """The last signed state: its checkpoint, its tree, and the hash that the next entry follows."""
-
-    checkpoint: Checkpoint | None
-    tree: Tree
-    prev: bytes
-
-
 def sign(clock: Clock = system) -> Checkpoint | None:
     """Sign the entries since the last checkpoint; return None if there are none, or if another
     process has signed them meanwhile. Raises TrailBroken, KeyUnusable, TrailUnreadable.
@@ -138,27 +129,32 @@ def _sign(clock: Clock) -> Checkpoint | None:
         files = key_files()
         _prepare_key(files, clock)
         _current_key(files)
-        signed = _read_signed(files)
-        verifier = _read_new(signed)
-        if signed.checkpoint is not None and verifier.size == signed.checkpoint.size:
+        last, tree = _read(files)
+        if last is not None and tree.size == last.size:
             return None
-        made = _store(files, signed.checkpoint, verifier.tree, clock)
+        made = _store(files, last, tree, clock)
         if made is not None:
             files.remember(made.note)
     return made
 
 
-def _read_signed(files: KeyFiles) -> _Signed:
+def _read(files: KeyFiles) -> tuple[Checkpoint | None, Tree]:
+    """Return the last checkpoint, and the tree with all entries after it, once those are found to
+    follow from what was signed."""
     # The file is read before the database, as other processes sign meanwhile. It is never newer,
     # even after a loss of power: the commit is on the disk (SQLite: synchronous=FULL) before the
     # file is written.
     remembered = files.remembered()
     last = newest_checkpoint()
     _check_not_older(remembered, last, files)
-    if last is None:
-        return _Signed(None, Tree(), GENESIS)
-    tree = _signed_tree(last, files)
-    return _Signed(last, tree, _signed_head(tree))
+    signed = _signed_tree(last, files) if last is not None else Tree()
+    verifier = Verifier(signed, _signed_head(signed))
+    for rows in stored_rows(signed.size):
+        verifier.add(rows)
+    report = verifier.report()
+    if not report.intact:
+        raise TrailBroken(report.problems[0])
+    return last, verifier.tree
 
 
 def _check_not_older(remembered: str, last: Checkpoint | None, files: KeyFiles) -> None:
@@ -213,17 +209,6 @@ def _signed_head(tree: Tree) -> bytes:
     if found.root() != expected:
         raise TrailBroken(f"The entries up to {tree.size} are not those that were signed.")
     return head
-
-
-def _read_new(signed: _Signed) -> Verifier:
-    """Return a verifier that has read all entries after those that were signed."""
-    verifier = Verifier(signed.tree, signed.prev)
-    for rows in stored_rows(signed.tree.size):
-        verifier.add(rows)
-    report = verifier.report()
-    if not report.intact:
-        raise TrailBroken(report.problems[0])
-    return verifier
 
 
 def _store(files: KeyFiles, last: Checkpoint | None, tree: Tree, clock: Clock) -> Checkpoint | None:

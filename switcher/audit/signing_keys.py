@@ -29,7 +29,6 @@ from switcher.audit.verifier.switchboard_verify import (
     PublicKey,
     Rotation,
     checkpoint_text,
-    read_keys,
     signature_line,
 )
 
@@ -198,8 +197,7 @@ class KeyFiles:
 
     def root(self) -> list[PublicKey]:
         """Return the key that verifying begins with, or none. Raises KeyRefused."""
-        known = self.public_keys()
-        return [read_keys(str(key) for key in known)] if known else []
+        return self.public_keys()[:1]
 
     def _publish(self, key: PublicKey) -> None:
         """Append a key to the public keys, unless it is among them."""

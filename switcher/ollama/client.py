@@ -36,13 +36,6 @@ VERSION_INTERVAL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A successful load. `load_s` is the server's own figure, else the time that we waited."""
-
-    load_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Warmed:
     """An answered warm-up. `tokens_per_s` is 0 for embedding models."""
 
@@ -66,8 +59,11 @@ class Ollama(Protocol):
         """Return what a model can do (`/api/show`); older servers list it only there (fact 16)."""
         ...
 
-    def load(self, spec: Spec, embeds: bool, timeout_s: float, call: Call) -> Loaded:
-        """Load a model, without a prompt if possible, and wait until it is loaded (fact 8)."""
+    def load(self, spec: Spec, embeds: bool, timeout_s: float, call: Call) -> float:
+        """Load a model, without a prompt if possible, and wait until it is loaded (fact 8).
+
+        Return the seconds: the server's own figure, else the time that we waited.
+        """
         ...
 
     def warm(
@@ -177,7 +173,7 @@ class Client:
             self._version_connections = self._connections
         return self._version
 
-    def load(self, spec: Spec, embeds: bool, timeout_s: float, call: Call) -> Loaded:
+    def load(self, spec: Spec, embeds: bool, timeout_s: float, call: Call) -> float:
         began = time.monotonic()
         if embeds:  # fact 16: an embedding model refuses even an empty generate
             body = {"model": spec.tag, "input": "Hello", **_runner_settings(spec)}
@@ -187,7 +183,7 @@ class Client:
             answer = self._post("/api/generate", body, timeout_s, call)
             _check_done(answer, spec.tag)
         # The answer to an empty generate has no load_duration.
-        return Loaded(_seconds(answer, "load_duration") or time.monotonic() - began)
+        return _seconds(answer, "load_duration") or time.monotonic() - began
 
     def warm(
         self, spec: Spec, warmup: WarmUp, embeds: bool, timeout_s: float, call: Call

@@ -37,7 +37,7 @@ class ShowModel:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Load a model. Results in Loaded."""
+    """Load a model. Results in the seconds that it took."""
 
     spec: Spec
     embeds: bool

@@ -8,7 +8,7 @@ from switcher.domain.observed import Installed, Resident, find_digest
 from switcher.domain.plans import GPU_FALL
 from switcher.domain.specs import load_timeout_s
 from switcher.domain.states import State, Strategy
-from switcher.ollama.client import Loaded, Warmed
+from switcher.ollama.client import Warmed
 from switcher.queries.history import usual_gpu_percent
 from switcher.records.claimed_switch import ClaimedSwitch
 from switcher.switching.effects import ListResident, Load, Steps, Warm
@@ -22,9 +22,9 @@ def load_and_warm(switch: ClaimedSwitch, target: Installed) -> Steps[None]:
     """Load the model, then have it answer each warm-up prompt. Raises BelowFloor if it is slower
     than the profile allows."""
     spec, timeout_s = switch.spec, load_timeout_s(switch.spec, target.size)
-    loaded: Loaded = yield Load(spec, target.embeds_only, timeout_s)
+    load_s: float = yield Load(spec, target.embeds_only, timeout_s)
     log.info("Successfully loaded %s on %s", spec.tag, switch.host)
-    figures = {"load_s": round(loaded.load_s, 3), "file_bytes": target.size}
+    figures = {"load_s": round(load_s, 3), "file_bytes": target.size}
     if _was_loaded(switch):
         figures["was_loaded"] = True  # so this is no measure of how long a load takes
     switch.move(State.WARMING, figures=figures)

@@ -13,7 +13,7 @@ from ollama_simulator.runner import Ask, Config, Runner
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident
 from switcher.domain.specs import Spec, wire_keep_alive
-from switcher.ollama.client import QUICK_TIMEOUT_S, Loaded, Warmed
+from switcher.ollama.client import QUICK_TIMEOUT_S, Warmed
 from switcher.ollama.errors import (
     ModelMissing,
     NotDone,
@@ -226,7 +226,7 @@ class LabHost:
         elif ask.broken:
             self._answer(exchange, failure=NotDone("The answer ended early (done: false)."))
         elif isinstance(exchange.effect, Load):
-            self._answer(exchange, Loaded(ask.load_s))
+            self._answer(exchange, ask.load_s)
         else:
             self._answer(exchange, Warmed(ask.said, ask.tokens_per_s, 0.1))
 

@@ -11,6 +11,7 @@ from asgiref.testing import ApplicationCommunicator
 
 import project.asgi
 from project.background import Background, Part, assemble
+from switcher.gateway.endpoints import is_gateway_path
 
 
 class Fake:
@@ -121,4 +122,4 @@ async def test_a_part_that_fails_to_start_fails_the_lifespan(
     ],
 )
 def test_the_gateway_serves_its_own_paths(path: str, theirs: bool) -> None:
-    assert project.asgi.is_gateway(path) is theirs
+    assert is_gateway_path(path) is theirs

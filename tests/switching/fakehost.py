@@ -12,7 +12,7 @@ from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident
 from switcher.domain.specs import Spec, WarmUp
 from switcher.ollama.calls import Call
-from switcher.ollama.client import Loaded, Warmed
+from switcher.ollama.client import Warmed
 from switcher.ollama.errors import CallCut, ModelMissing, OllamaError
 
 GB = 1_000_000_000
@@ -104,7 +104,7 @@ class FakeHost:
         self._act(f"show {name.removesuffix(':latest')}")
         return self.told.get(self._row(name).name.full, ())
 
-    def load(self, spec: Spec, embeds: bool, timeout_s: float, call: Call) -> Loaded:
+    def load(self, spec: Spec, embeds: bool, timeout_s: float, call: Call) -> float:
         self._act(f"load {spec.tag}", call)
         row = self._row(spec.tag)
         self.leaving.pop(row.digest, None)  # a request that names a keep-alive revives it (fact 3)
@@ -112,7 +112,7 @@ class FakeHost:
         if here is None or spec.num_ctx not in (None, here.context_length):
             self.hold(row.name.full, spec.num_ctx or 4096)
         self.after_act(f"load {spec.tag}")
-        return Loaded(1.5)
+        return 1.5
 
     def warm(
         self, spec: Spec, warmup: WarmUp, embeds: bool, timeout_s: float, call: Call
