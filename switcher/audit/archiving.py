@@ -266,10 +266,8 @@ def _verify(file: ArchiveFile, path: Path, on_progress: OnProgress) -> None:
     if not report.ok:
         what = "What is stored" if path != file.path else f"{path.name}, which exists,"
         raise NotArchived(f"{what} does not verify: {report.problems[0]}")
-    if (report.first_seq, report.last_seq, report.last_checkpoint) != (
-        *(file.first, file.last),
-        file.last,
-    ):
+    found = (report.first_seq, report.last_seq, report.last_checkpoint)
+    if found != (file.first, file.last, file.last):
         raise NotArchived(f"{path.name} does not hold entries {file.first} to {file.last}.")
     file.size = path.stat().st_size
     file.sha256 = digest.hexdigest()

@@ -124,18 +124,14 @@ def entries(seqs: Sequence[int]) -> tuple[Entry, ...]:
 def _reviews(seqs: Iterable[int]) -> dict[int, tuple[ReviewMark, ...]]:
     found: dict[int, tuple[ReviewMark, ...]] = {}
     for row in Review.objects.filter(seq__in=list(seqs)).order_by("id"):
-        found[row.seq] = (*found.get(row.seq, ()), _mark(row))
+        found[row.seq] = (*found.get(row.seq, ()), ReviewMark.of(row))
     return found
-
-
-def _mark(row: Review) -> ReviewMark:
-    return ReviewMark(row.seq, row.by, row.at, row.note)
 
 
 def last_review() -> ReviewMark | None:
     """Return the newest mark of review."""
     row = Review.objects.order_by("-id").first()
-    return _mark(row) if row is not None else None
+    return ReviewMark.of(row) if row is not None else None
 
 
 def _entry(row: AuditEntry, body: dict[str, Any], reviews: tuple[ReviewMark, ...]) -> Entry:

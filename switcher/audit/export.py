@@ -256,13 +256,11 @@ def _selection(export: Export) -> Iterator[Chunk]:
 
 def _proof(prover: Prover, seq: int, size: int) -> str:
     """Return the proof as a member of a line; null for an entry above the checkpoint."""
-    if seq > size:
-        return ',"proof":null'
     try:
-        hashes = '","'.join([sibling.hex() for sibling in prover.proof(seq)])
+        hashes = [sibling.hex() for sibling in prover.proof(seq)] if seq <= size else None
     except NoProof:
-        return ',"proof":null'
-    return f',"proof":["{hashes}"]' if hashes else ',"proof":[]'
+        hashes = None
+    return f',"proof":{json.dumps(hashes, separators=(",", ":"))}'
 
 
 def _entry(row: Row, proof: str = "") -> str:

@@ -30,6 +30,11 @@ class ReviewMark(NamedTuple):
     at: datetime
     note: str
 
+    @classmethod
+    def of(cls, row: Review) -> ReviewMark:
+        """Return the mark that a row is."""
+        return cls(row.seq, row.by, row.at, row.note)
+
     def is_same(self, other: ReviewMark) -> bool:
         """Return whether a row matches what an entry records."""
         apart = abs(self.at - other.at)
@@ -80,7 +85,7 @@ class MarkComparison:
             return []
         rows = self._rows.filter(seq__in=seqs).order_by("pk")
         try:
-            return [(row.pk, ReviewMark(row.seq, row.by, row.at, row.note)) for row in rows]
+            return [(row.pk, ReviewMark.of(row)) for row in rows]
         except TrailUnreadable:
             return []  # Treated as missing: `rebuild` recreates them.
 

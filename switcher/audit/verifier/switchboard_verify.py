@@ -51,7 +51,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -338,13 +338,7 @@ class Archived:
         return any(key.signed(self.signature, text) for key in keys)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "first": self.first,
-            "last": self.last,
-            "sha256": self.sha256,
-            "root": self.root,
-            "signature": _base64(self.signature),
-        }
+        return asdict(self) | {"signature": _base64(self.signature)}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Archived:
@@ -434,8 +428,7 @@ class Report:
             self.fail("intact", f"Entry {number} states another number.", number)
 
     def to_json(self) -> dict[str, Any]:
-        row = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {"ok": self.ok, **row}
+        return {"ok": self.ok, **asdict(self)}
 
 
 def _states_number(body: str, number: int) -> bool:
