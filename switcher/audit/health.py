@@ -15,6 +15,9 @@ from switcher.domain.clock import Clock, system
 # The reason is only in the log, since it can be any exception.
 UNKNOWN = "The state of the audit trail could not be read. The server's log says why."
 
+# Why is not for everybody: the text names a path.
+KEY_UNUSABLE = "The signing key cannot be used."
+
 _problems: tuple[str, ...] = ()
 
 
@@ -49,10 +52,9 @@ class Health:
     def to_json(self) -> dict[str, Any]:
         """Return the document of `/health`: counts, times and sentences, no path and no address."""
         trail = self.trail
-        key = ("The signing key cannot be used.",) if self.key else ()
         return {
             "ok": not self.problems,
-            "problems": [*key, *(text for text in self.problems if text != self.key)],
+            "problems": [KEY_UNUSABLE if text == self.key else text for text in self.problems],
             "audit": {
                 "entries": trail.entries,
                 "signed": trail.signed,

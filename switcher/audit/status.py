@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-from django.db.models import Count, Max, Min
+from django.db.models import Count, Max, Min, Value
+from django.db.models.functions import Coalesce
 
 from switcher.audit.ledger_reader import index_row, newest_checkpoint, newest_entry, newest_seq
 from switcher.audit.paths import sinks
@@ -115,7 +115,7 @@ def trail_status(now: datetime) -> TrailStatus:
         signed=size,
         signed_at=last.at if last is not None else None,
         unsigned_since=unsigned.values_list("at", flat=True).first(),
-        sinks=_sinks(),
+        sinks=tuple(_sink(sink.name) for sink in sinks()),
         check=check,
         checked_since=check.at if check is not None else _first_signed_at(),
     )
@@ -125,20 +125,14 @@ def _first_signed_at() -> datetime | None:
     return Checkpoint.objects.order_by("size", "id").values_list("at", flat=True).first()
 
 
-def _sinks() -> tuple[SinkStatus, ...]:
-    """Return the sinks. Only waiting deliveries are counted, as only those have an index."""
-    rows = (
-        CheckpointDelivery.objects.filter(delivered_at=None)
-        .values("sink")
-        .annotate(waiting=Count("pk"), since=Min("checkpoint__at"), error=Max("error"))
+def _sink(name: str) -> SinkStatus:
+    """Only waiting deliveries are counted: they have an index, and a month of others has not."""
+    waiting = CheckpointDelivery.objects.filter(sink=name, delivered_at=None).aggregate(
+        waiting=Count("pk"),
+        waiting_since=Min("checkpoint__at"),
+        error=Coalesce(Max("error"), Value("")),
     )
-    waiting: dict[str, dict[str, Any]] = {row["sink"]: {**row} for row in rows}
-    nothing: dict[str, Any] = {"waiting": 0, "since": None, "error": ""}
-    found = [(sink.name, waiting.get(sink.name, nothing)) for sink in sinks()]
-    return tuple(
-        SinkStatus(name, row["waiting"], row["since"], row["error"] or "", _delivered_at(name))
-        for name, row in found
-    )
+    return SinkStatus(name=name, delivered_at=_delivered_at(name), **waiting)
 
 
 def _delivered_at(sink: str) -> datetime | None:
