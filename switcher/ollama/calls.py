@@ -21,14 +21,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    LocationParseError,
-    LocationValueError,
-    NameResolutionError,
-    NewConnectionError,
-)
+from urllib3.exceptions import HTTPError, LocationValueError
 from urllib3.util import Retry
 
 from switcher.ollama import connecting
@@ -41,6 +34,7 @@ MAX_BYTES = 8_000_000  # of an answer; a list of thousands of models has some 2 
 # Lists and objects in an answer. Empty ones take many times their bytes in memory.
 MAX_CONTAINERS = 100_000
 
+# The call that each thread makes, and the address of its server.
 _current = threading.local()
 
 
@@ -97,26 +91,21 @@ def _shut_down(sock: socket.socket) -> None:
         pass  # already closed: nothing waits on it any more
 
 
-def _current_call() -> Call | None:
-    return getattr(_current, "call", None)
-
-
 class _CuttableConnection(HTTPConnection):
     def request(self, *args: Any, **kwargs: Any) -> None:
-        call = _current_call()
-        if call is not None and call.was_cut:
+        call: Call = _current.call
+        if call.was_cut:
             raise ConnectionAbortedError("cut before it was sent")
         if self.sock is None:
             self.connect()
-            if call is not None:
-                call.connected = True
-        if call is not None and self.sock is not None:
+            call.connected = True
+        if self.sock is not None:
             call.attach(self.sock)
         super().request(*args, **kwargs)
 
     def _new_conn(self) -> socket.socket:
         """Connect as urllib3 does, but stop as soon as the call is cut."""
-        call = _current_call()
+        call: Call = _current.call
         timeout_s = self.timeout if isinstance(self.timeout, int | float) else CONNECT_TIMEOUT_S
         options = self.socket_options or ()
         try:
@@ -125,16 +114,22 @@ class _CuttableConnection(HTTPConnection):
                 self.port,
                 timeout_s,
                 options,
-                lambda: call is not None and call.was_cut,
+                lambda: call.was_cut,
             )
-        except socket.gaierror as exc:
-            raise NameResolutionError(self.host, self, exc) from exc
-        except UnicodeError as exc:  # a label that is empty or too long
-            raise LocationParseError(f"'{self.host}', label empty or too long") from exc
-        except TimeoutError as exc:
-            raise ConnectTimeoutError(self, f"{self.host} accepted no connection in time.") from exc
-        except OSError as exc:
-            raise NewConnectionError(self, f"Failed to establish a new connection: {exc}") from exc
+        except (OSError, UnicodeError) as exc:
+            raise Unreachable(_why_not_connected(exc, _current.server)) from exc
+
+
+def _why_not_connected(exc: Exception, server: str) -> str:
+    if isinstance(exc, ConnectionRefusedError):
+        return f"Connection refused at {server}."
+    if isinstance(exc, socket.gaierror):
+        return f"The name in {server} is not known."
+    if isinstance(exc, TimeoutError):
+        return f"No connection to {server} within {CONNECT_TIMEOUT_S:.0f} s."
+    if isinstance(exc, UnicodeError):  # a label that is empty or too long
+        return f"{server!r} is not an address."
+    return f"No connection to {server}."
 
 
 class _CuttableTLSConnection(_CuttableConnection, HTTPSConnection):
@@ -144,10 +139,8 @@ class _CuttableTLSConnection(_CuttableConnection, HTTPSConnection):
 
     def _new_conn(self) -> socket.socket:
         sock = super()._new_conn()
-        call = _current_call()
-        if call is not None:
-            self._duplicate = sock.dup()
-            call.attach(self._duplicate)
+        self._duplicate = sock.dup()
+        _current.call.attach(self._duplicate)
         return sock
 
     def connect(self) -> None:
@@ -259,7 +252,7 @@ def send(
     timeout_s = min(timeout_s, MAX_TIMEOUT_S)
     deadline = deadlines.set(timeout_s, call.expire)
     _current.call = call
-    server = url.split("/api/")[0]
+    _current.server = server = url.split("/api/")[0]
     try:
         answer = _answer(session, method, url, body, timeout_s)
     except OllamaError:
@@ -327,14 +320,6 @@ def _explain(exc: Exception, server: str) -> Unreachable | BadAnswer:
     def has(*kinds: type[BaseException]) -> bool:
         return any(isinstance(c, kinds) for c in causes)
 
-    if has(ConnectionRefusedError):
-        return Unreachable(f"Connection refused at {server}.")
-    if has(socket.gaierror):
-        return Unreachable(f"The name in {server} is not known.")
-    if has(requests.ConnectTimeout):
-        return Unreachable(f"No connection to {server} within {CONNECT_TIMEOUT_S:.0f} s.")
-    if has(NewConnectionError):
-        return Unreachable(f"No connection to {server}.")
     if has(requests.exceptions.SSLError):
         return Unreachable(f"No trusted connection to {server}: check its certificate.")
     if has(requests.exceptions.ChunkedEncodingError):
