@@ -138,8 +138,9 @@ def _entry(line: str) -> Row | None:
 def all_after(
     after: int, read_file: Callable[[ArchiveFile], Iterator[list[Row]]] = rows_of
 ) -> Iterator[list[Row]]:
-    """Yield the entries above number `after` in the database. Those that are archived meanwhile are
-    read from their files, with `read_file`. Raises what that raises."""
+    """Yield the entries in the database above number `after`. If some are archived meanwhile, they
+    are read from their archive files with `read_file`, which may raise OSError and NotAsSealed.
+    """
     read = after
     while True:
         for rows in stored_rows(read):

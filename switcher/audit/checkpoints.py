@@ -139,8 +139,9 @@ def _sign(clock: Clock) -> Checkpoint | None:
 
 
 def _read(files: KeyFiles) -> tuple[Checkpoint | None, Tree]:
-    """Return the last checkpoint, and the tree with all entries after it, once those are found to
-    follow from what was signed."""
+    """Return the last checkpoint and the tree over all entries. Raises TrailBroken if the entries
+    do not follow from what was signed.
+    """
     # The file is read before the database, as other processes sign meanwhile. It is never newer,
     # even after a loss of power: the commit is on the disk (SQLite: synchronous=FULL) before the
     # file is written.

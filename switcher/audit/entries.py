@@ -233,7 +233,7 @@ _LABELS = {
 
 
 def _altered(row: AuditEntry, body: str) -> tuple[str, ...]:
-    """The columns of the index that differ from the body, which alone is evidence."""
+    """Return the columns of the index that differ from the body, which alone is evidence."""
     expected = index_row(body)
     if expected is None:
         return tuple(_LABELS.values())

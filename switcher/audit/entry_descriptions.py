@@ -33,7 +33,7 @@ def describe(kind: str, host: str, facts: Facts) -> str:
 
 
 def _words(area: str, host: str, facts: Facts) -> dict[str, Any]:
-    """Return what the texts are filled in with."""
+    """Return the values for the placeholders of `_TEXTS`."""
     return facts | {
         "host": host,
         "model": short_model(facts.get("model") or "a model"),
@@ -197,7 +197,7 @@ def _default(host: str, facts: Facts) -> str:
 
 
 def _drift(host: str, facts: Facts) -> str:
-    """In the words of the watcher, which may name the host or not."""
+    """Describe drift in the watcher's words, which may or may not name the host."""
     text = str(facts.get("text") or f"drift: {facts.get('drift') or 'unknown'}")
     return text if host in text else f"On {host}: {text}"
 

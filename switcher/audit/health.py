@@ -15,7 +15,7 @@ from switcher.domain.clock import Clock, system
 # The reason is only in the log, since it can be any exception.
 UNKNOWN = "The state of the audit trail could not be read. The server's log says why."
 
-# Why is not for everybody: the text names a path.
+# /health is public, and the reason names a path.
 KEY_UNUSABLE = "The signing key cannot be used."
 
 _problems: tuple[str, ...] = ()

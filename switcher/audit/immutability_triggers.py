@@ -99,7 +99,7 @@ _FUNCTIONS = (
     ),
 )
 _IF_ENDED = f"ROW WHEN (OLD.state IN ({_ENDED}))"
-# Name, table, event, for each what, function.
+# Name, table, event, row or statement, function.
 _POSTGRES = (
     ("sealed_switch", _SWITCH, "UPDATE OR DELETE", _IF_ENDED, "sealed"),
     ("sealed_switch_truncate", _SWITCH, "TRUNCATE", "STATEMENT", "sealed"),
@@ -121,8 +121,9 @@ POSTGRES = {
 
 
 def make_triggers() -> None:
-    """Make the triggers, in place of those of an older version. Safe to call at any time. Does
-    nothing if the tables are not those of this version."""
+    """Create the triggers, replacing those of an older version. Safe to call at any time. Does
+    nothing if the tables are not those of this version.
+    """
     with connection.cursor() as cursor:
         if any(not columns <= columns_of(cursor, table) for table, columns in _COLUMNS.items()):
             return
@@ -144,7 +145,7 @@ def make_triggers() -> None:
 
 
 def remake() -> list[str]:
-    """Make the triggers again, and return which were missing or altered.
+    """Recreate the triggers, and return which were missing or altered.
 
     The expected triggers are those that exist after creating them, so no code needs to know how a
     database stores a trigger.

@@ -46,7 +46,7 @@ class IndexComparison:
         self._last = upto
 
     def _stored(self, upto: int) -> dict[int, dict[str, Any]]:
-        """The rows between the last entry and `upto`, without those that cannot be read."""
+        """Return the rows between the last entry and `upto`, without unreadable ones."""
         rows = AuditEntry.objects.filter(seq__gt=self._last, seq__lte=upto)
         rows = rows.values(*COLUMNS, *ORIGIN)
         try:

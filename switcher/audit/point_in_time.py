@@ -82,7 +82,7 @@ def _archived_hosts() -> dict[str, HostAt]:
         hosts = facts_of(read_body(body_of(proofs[0].seq))).get("hosts", {})
         return {host: _as_recorded(host, facts, proofs) for host, facts in hosts.items()}
     except UNREADABLE:
-        return {}  # The verifier names the entry.
+        return {}  # The verifier reports the entry.
 
 
 def _as_recorded(host: str, facts: dict[str, Any], proofs: tuple[Entry, ...]) -> HostAt:

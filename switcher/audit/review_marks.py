@@ -32,7 +32,7 @@ class ReviewMark(NamedTuple):
 
     @classmethod
     def of(cls, row: Review) -> ReviewMark:
-        """Return the mark that a row is."""
+        """Return the mark that a row holds."""
         return cls(row.seq, row.by, row.at, row.note)
 
     def is_same(self, other: ReviewMark) -> bool:

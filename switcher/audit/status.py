@@ -126,7 +126,7 @@ def _first_signed_at() -> datetime | None:
 
 
 def _sink(name: str) -> SinkStatus:
-    """Only waiting deliveries are counted: they have an index, and a month of others has not."""
+    """Return a sink. Only waiting deliveries are counted, as only those have an index."""
     waiting = CheckpointDelivery.objects.filter(sink=name, delivered_at=None).aggregate(
         waiting=Count("pk"),
         waiting_since=Min("checkpoint__at"),

@@ -75,7 +75,7 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 def index_words() -> None:
-    """Make the index where it is missing. Called after every migrate; safe at any time."""
+    """Create the index if it is missing. Called after every migrate; safe at any time."""
     with transaction.atomic(), connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             _index_on_postgres(cursor)
@@ -114,7 +114,7 @@ _REBUILD = f"INSERT INTO {WORDS}({WORDS}) VALUES ('rebuild')"
 
 
 def rebuild_words() -> None:
-    """Rebuild SQLite's index from the rows. PostgreSQL keeps its own index right."""
+    """Rebuild SQLite's index from the rows. PostgreSQL maintains its own index."""
     if connection.vendor == "sqlite":
         with connection.cursor() as cursor:
             cursor.execute(_REBUILD)
