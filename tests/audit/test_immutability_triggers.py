@@ -48,7 +48,7 @@ def copy_of(table: str, pk: int, key: str = "id", **changes: Any) -> tuple[str, 
 
 @pytest.fixture
 def past(host: Host, clock: FakeClock) -> SwitchEvent:
-    return ended(host, clock, idempotency_key="k-1")
+    return ended(host, clock, key="k-1")
 
 
 def refused(row: SwitchEvent, *sql: Any) -> None:
@@ -123,7 +123,7 @@ def test_a_switch_is_not_replaced_by_its_idempotency_key(past: SwitchEvent) -> N
 def test_an_open_switch_cannot_push_an_ended_one_away(
     host: Host, clock: FakeClock, past: SwitchEvent, change: str
 ) -> None:
-    row = open_one(host, clock, idempotency_key="k-2")
+    row = open_one(host, clock, key="k-2")
     sql = f"UPDATE OR REPLACE {SWITCH} SET {change.format(past.pk)} WHERE id = %s"
     refused(past, sql, row.pk)
 
