@@ -6,11 +6,11 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandParser
 from django.db import OperationalError, ProgrammingError
 
 from switcher.domain.errors import BadRequest, Conflict, NotFound, PlanBlocked, SwitcherError
@@ -69,6 +69,39 @@ class TerminalCommand(BaseCommand):
         for row in (head, *rows):
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self.say("   ".join(cells).rstrip())
+
+
+class ListCommand(TerminalCommand):
+    """A command that prints a list, or does what the word after its name says."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", action="store_true", help="print the list as JSON")
+        parser.set_defaults(action=self.print_list)
+        self._actions = parser.add_subparsers()
+
+    def add_action(
+        self, name: str, run: Callable[[dict[str, Any]], None], text: str, *arguments: str
+    ) -> CommandParser:
+        """Add a word, with what it does and the arguments that it needs."""
+        action: CommandParser = self._actions.add_parser(name, help=text)
+        self._actions.metavar = " | ".join(self._actions.choices)
+        action.set_defaults(action=run)
+        for argument in arguments:
+            action.add_argument(argument, metavar=argument.upper())
+        return action
+
+    def add_json(self, action: CommandParser) -> None:
+        """Add `--json` to a word, in a way that does not undo a `--json` before the word."""
+        default = argparse.SUPPRESS
+        action.add_argument("--json", action="store_true", default=default, help="as JSON")
+
+    def run(self, **options: Any) -> int:
+        options["action"](options)
+        return 0
+
+    def print_list(self, options: dict[str, Any]) -> None:
+        """Do what the command does without a word."""
+        raise NotImplementedError
 
 
 def code_of(exc: SwitcherError) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import SUPPRESS
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +11,7 @@ from switcher.domain.specs import check_address, check_keep_alive, check_name
 from switcher.domain.states import Strategy
 from switcher.management.terminal import (
     NO_HOSTS,
-    TerminalCommand,
+    ListCommand,
     actor,
     marks_text,
     size_bytes,
@@ -29,22 +28,12 @@ HEAD = ("NAME", "ADDRESS", "VRAM", "STRATEGY", "ACTIVE", "")
 CLIENTS_HEAD = ("A CLIENT THAT NAMES", "GETS", "PROFILE", "ON THE HOST")
 
 
-class Command(TerminalCommand):
+class Command(ListCommand):
     help = "List hosts, add and remove them, and set what their clients get."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help="print the list as JSON")
-        parser.set_defaults(action=self._list)
-        words = "add | remove | clients | policy | name | unname | publish"
-        actions = parser.add_subparsers(metavar=words)
-
-        def action(name: str, run: Any, text: str, *arguments: str) -> CommandParser:
-            added: CommandParser = actions.add_parser(name, help=text)
-            added.set_defaults(action=run)
-            for argument in arguments:
-                added.add_argument(argument, metavar=argument.upper())
-            return added
-
+        super().add_arguments(parser)
+        action = self.add_action
         add = action("add", self._add, "add a host", "name", "url")
         add.add_argument("--vram", type=size_bytes, metavar="24GB")
         add.add_argument("--simulated", action="store_true")
@@ -52,9 +41,8 @@ class Command(TerminalCommand):
         add.add_argument("--strategy", default=Strategy.AUTO.value, choices=strategies)
         add.add_argument("--keep-alive", default="30m", metavar="30m")
         action("remove", self._remove, "remove a host; the server is not touched", "name")
-        clients = action("clients", self._clients, "what clients get for each name now", "host")
-        # SUPPRESS, so that it does not undo a `--json` before the word.
-        clients.add_argument("--json", action="store_true", default=SUPPRESS, help="as JSON")
+        text = "what clients get for each name now"
+        self.add_json(action("clients", self._clients, text, "host"))
         policy = action("policy", self._policy, "what clients get: active, names, strict", "host")
         policy.add_argument("policy", choices=POLICIES)
         action("name", self._name, "let a name stand for a profile", "host", "name", "profile")
@@ -63,11 +51,7 @@ class Command(TerminalCommand):
         name = action("publish", self._publish, text, "host")
         name.add_argument("name", metavar="NAME", nargs="?", default="", help="without it: none")
 
-    def run(self, **options: Any) -> int:
-        options["action"](options)
-        return 0
-
-    def _list(self, options: dict[str, Any]) -> None:
+    def print_list(self, options: dict[str, Any]) -> None:
         found = hosts()
         if options["json"]:
             self.say_json([_json(each) for each in found])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import SUPPRESS
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -11,7 +10,7 @@ from django.core.management.base import CommandParser
 
 from switcher.domain.clock import system
 from switcher.domain.errors import BadRequest
-from switcher.management.terminal import TerminalCommand, actor
+from switcher.management.terminal import ListCommand, actor
 from switcher.presentation.wording import LIMIT_WORDS
 from switcher.queries import keys as queries
 from switcher.queries.keys import KeyFacts, UsageRow
@@ -26,36 +25,26 @@ HEAD = (
 USAGE_HEAD = ("KEY", "HOST", "MODEL", "REQUESTS", "ERRORS", "WAITED", "TOKENS IN", "TOKENS OUT")
 
 
-class Command(TerminalCommand):
+class Command(ListCommand):
     help = f"List API keys with their usage of the last {DAYS} days, make keys, turn them off."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help="print the list as JSON")
-        parser.set_defaults(action=self._list)
-        actions = parser.add_subparsers(metavar="make | off | usage")
-        limits = f"Limits: {LIMIT_WORDS}"
-        make = actions.add_parser("make", help="make a key; it is printed once", epilog=limits)
-        make.set_defaults(action=self._make)
-        make.add_argument("name", metavar="NAME")
+        super().add_arguments(parser)
+        make = self.add_action("make", self._make, "make a key; it is printed once", "name")
+        make.epilog = f"Limits: {LIMIT_WORDS}"
         make.add_argument("--host", action="append", default=[], help="only this host; repeatable")
         make.add_argument("--profile", action="append", default=[], help="only this profile")
         make.add_argument("--manage", action="store_true", help="may pull and delete models")
         make.add_argument("--a-minute", type=int, metavar="N", help="requests per minute")
         make.add_argument("--at-once", type=int, metavar="N", help="requests at once")
         make.add_argument("--days", type=int, metavar="N", help="days until it expires")
-        off = actions.add_parser("off", help="turn a key off")
-        off.set_defaults(action=self._turn_off)
+        off = self.add_action("off", self._turn_off, "turn a key off")
         off.add_argument("id", type=int, metavar="ID")
-        usage = actions.add_parser("usage", help="requests and tokens by key, host and model")
-        usage.set_defaults(action=self._usage)
-        # SUPPRESS, so that it does not undo a `--json` before the word.
-        usage.add_argument("--json", action="store_true", default=SUPPRESS, help="as JSON")
+        text = "requests and tokens by key, host and model"
+        usage = self.add_action("usage", self._usage, text)
+        self.add_json(usage)
         usage.add_argument("--days", type=int, default=DAYS, metavar="N")
         usage.add_argument("--host", default="", help="only this host")
-
-    def run(self, **options: Any) -> int:
-        options["action"](options)
-        return 0
 
     def _make(self, options: dict[str, Any]) -> None:
         days = options["days"]
@@ -76,7 +65,7 @@ class Command(TerminalCommand):
         keys.turn_off(options["id"], actor())
         self.say("The key is off.")
 
-    def _list(self, options: dict[str, Any]) -> None:
+    def print_list(self, options: dict[str, Any]) -> None:
         rows, used = queries.all_keys(), queries.totals(queries.usage(DAYS))
         if options["json"]:
             self.say_json([asdict(row) | {"usage": _counts(used.get(row.id))} for row in rows])

@@ -8,7 +8,7 @@ from django.core.management.base import CommandParser
 
 from switcher.domain.errors import BadRequest
 from switcher.domain.specs import check_keep_alive, check_name, check_options, check_tag
-from switcher.management.terminal import TerminalCommand, actor
+from switcher.management.terminal import ListCommand, actor
 from switcher.queries.profiles import ProfileRow, profile, profile_list
 from switcher.records import config
 
@@ -16,28 +16,17 @@ JSON = ("name", "tag", "keep_alive", "options", "active_on", "pinned_on")
 HEAD = ("NAME", "MODEL", "KEEP-ALIVE", "OPTIONS", "IN USE ON")
 
 
-class Command(TerminalCommand):
+class Command(ListCommand):
     help = "List profiles, add and remove them."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help="print the list as JSON")
-        parser.set_defaults(action=self._list)
-        actions = parser.add_subparsers(metavar="add | remove")
-        add = actions.add_parser("add", help="add a profile")
-        add.set_defaults(action=self._add)
-        add.add_argument("name", metavar="NAME")
-        add.add_argument("tag", metavar="TAG")
+        super().add_arguments(parser)
+        add = self.add_action("add", self._add, "add a profile", "name", "tag")
         add.add_argument("--keep-alive", default="30m", metavar="30m")
         text = "a runner option: while it applies, /v1/responses is refused"
         add.add_argument("--num-ctx", type=int, metavar="8192", help=text)
         add.add_argument("--min-gpu", type=int, metavar="PERCENT")
-        remove = actions.add_parser("remove", help="delete a profile that nothing uses")
-        remove.set_defaults(action=self._remove)
-        remove.add_argument("name", metavar="NAME")
-
-    def run(self, **options: Any) -> int:
-        options["action"](options)
-        return 0
+        self.add_action("remove", self._remove, "delete a profile that nothing uses", "name")
 
     def _add(self, options: dict[str, Any]) -> None:
         floor = options["min_gpu"]
@@ -58,7 +47,7 @@ class Command(TerminalCommand):
         config.delete_profile(profile(options["name"]).id, actor())
         self.say(f"Deleted {options['name']}.")
 
-    def _list(self, options: dict[str, Any]) -> None:
+    def print_list(self, options: dict[str, Any]) -> None:
         rows = profile_list()
         if options["json"]:
             self.say_json([{name: getattr(row, name) for name in JSON} for row in rows])
