@@ -23,6 +23,18 @@ def actor_of(request: HttpRequest) -> Actor:
     return Actor(user.get_username(), "admin", user.pk, *access.origin_of(request))
 
 
+def _is_administrator(self: Any, request: HttpRequest, obj: Any = None) -> bool:
+    return access.can_administer(request.user)
+
+
+def _is_staff(self: Any, request: HttpRequest, obj: Any = None) -> bool:
+    return access.can_view(request.user)
+
+
+def _is_nobody(self: Any, request: HttpRequest, obj: Any = None) -> bool:
+    return False
+
+
 def _check_warmups(rows: Any) -> Any:
     specs.check_warmups(rows or [])
     return rows or []
@@ -82,20 +94,8 @@ class ThroughRecords(admin.ModelAdmin):  # type: ignore[type-arg]
             messages.error(request, f"Nothing was saved. {exc.text}")
             return redirect(request.path)
 
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        return access.can_administer(request.user)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return access.can_administer(request.user)
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return access.can_administer(request.user)
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return access.can_administer(request.user)
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return access.can_administer(request.user)
+    has_module_permission = has_view_permission = _is_administrator
+    has_add_permission = has_change_permission = has_delete_permission = _is_administrator
 
 
 @admin.register(ModelProfile)
@@ -140,20 +140,8 @@ class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
 
     actions = None
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return access.can_view(request.user)
-
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        return access.can_view(request.user)
+    has_module_permission = has_view_permission = _is_staff
+    has_add_permission = has_change_permission = has_delete_permission = _is_nobody
 
 
 @admin.register(SwitchEvent)
