@@ -16,9 +16,11 @@ from pydantic import (
 
 from switcher.domain import observed
 from switcher.domain.observed import Observation, find_digest
+from switcher.domain.plans import Expected
 from switcher.domain.states import State, Strategy
 from switcher.queries import hosts, switches
 from switcher.queries.drifts import DriftRow
+from switcher.queries.keys import UsageRow
 
 SWITCHED = "Model physically unloaded and reloaded in Ollama. No server restart needed."
 
@@ -303,13 +305,6 @@ class PlanItem(Answer):
     why: str
 
 
-class ExpectedTime(Answer):
-    """The usual time of a phase, and what it is based on."""
-
-    seconds: float
-    source: str
-
-
 class Plan(Answer):
     """A plan of a switch. Sizes are bytes; unknown values are null."""
 
@@ -330,7 +325,7 @@ class Plan(Answer):
     fits: bool | None
     short_bytes: int
     blocked: str = Field(description="Why the switch cannot work; empty if it can.")
-    expected: dict[str, ExpectedTime] = Field(description="By phase.")
+    expected: dict[str, Expected] = Field(description="By phase.")
     already_active: bool
     stays: bool
     restore: str = Field(description="The model that comes back if the switch fails.")
@@ -359,24 +354,9 @@ class Accepted(Answer):
     event: EventRef
 
 
-class UsageCount(Answer):
-    """The usage of one key, host and model; `key` is null for requests without a key."""
-
-    key: int | None
-    key_name: str | None
-    host: str
-    model: str
-    requests: int
-    errors: int
-    waits: int
-    wait_ms: int
-    tokens_in: int
-    tokens_out: int
-
-
 class UsageList(Answer):
     days: int
-    usage: list[UsageCount]
+    usage: list[UsageRow]
 
 
 class FieldError(Answer):

@@ -189,8 +189,7 @@ async def usage(request: HttpRequest, query: Query[UsageQuery]) -> Any:
     """
     check_names(request, UsageQuery)
     rows = await in_thread(keys.usage, query.days, query.host, query.key)
-    counts = [schemas.UsageCount.model_validate(row) for row in rows]
-    return schemas.UsageList(days=query.days, usage=counts)
+    return schemas.UsageList(days=query.days, usage=rows)
 
 
 # In threads: short calls that read and write rows or ask a host.
