@@ -53,7 +53,7 @@ class HostView(HostDetail):
 
     @property
     def model(self) -> str:
-        return self._main.name if self._main else ""
+        return self._main.name.short if self._main else ""
 
     @property
     def last_model(self) -> str:
@@ -116,7 +116,7 @@ class HostView(HostDetail):
     def bar(self) -> Bar:
         title = f"Memory on {self.name}{', last known' if self.last_known else ''}"
         lost = "lost" if self.last_known else ""
-        parts = [Part(lost or r.kind, r.name, r.bytes) for r in self.residents]
+        parts = [Part(lost or r.kind, r.name.short, r.bytes) for r in self.residents]
         return bar(title, parts, self.vram_bytes)
 
     @property

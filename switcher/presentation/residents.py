@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from switcher.domain.drift import GHOST_AFTER_S
 from switcher.domain.model_copies import what_remains
 from switcher.domain.observed import Installed, Resident, find_installed
+from switcher.queries.from_rows import from_row
 from switcher.queries.hosts import HostDetail
 from switcher.queries.readings import LatestReading
 
@@ -15,19 +16,11 @@ ORDER = {"active": 0, "pin": 1, "other": 2, "ghost": 3}
 
 
 @dataclass(frozen=True, slots=True)
-class ResidentRow:
-    """A row of `/api/ps`. `kind` is as in bars.Part; `slow`: part of it runs on the CPU."""
+class ResidentRow(Resident):
+    """A resident model and why it is there. `kind` is as in bars.Part."""
 
-    name: str
-    digest: str
     kind: str
-    size: int
-    size_vram: int
-    gpu_percent: int
-    context_length: int
-    expires_at: datetime | None
-    stays: bool
-    slow: bool
+    slow: bool  # part of it runs on the CPU
     ghost: str  # why it is a ghost: overdue, replaced, deleted
     reached: bool  # some installed name means it, so it can be freed
     remains: str  # when its keep-alive ends, if it cannot be freed
@@ -63,16 +56,10 @@ def _row(host: HostDetail, r: Resident, now: datetime) -> ResidentRow:
     ghost = "" if is_active else _ghost(host, r, now)
     kind = "pin" if r.name in host.pinned_models else "other"
     reached = r.digest in host.reading.reached
-    return ResidentRow(
-        name=r.name.short,
-        digest=r.digest,
+    return from_row(
+        ResidentRow,
+        r,
         kind="active" if is_active else "ghost" if ghost else kind,
-        size=r.size,
-        size_vram=r.size_vram,
-        gpu_percent=r.gpu_percent,
-        context_length=r.context_length,
-        expires_at=r.expires_at,
-        stays=r.stays,
         slow=r.gpu_percent < 100 and bool(r.size_vram or host.vram_bytes),
         ghost=ghost,
         reached=reached,

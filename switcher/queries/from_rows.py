@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def from_row(kind: type[T], row: Any, **values: Any) -> T:
+def from_row(kind: type[T], row: Any, /, **values: Any) -> T:
     """Return a dataclass from `values`, and otherwise from the row's columns of the same names."""
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: values[name] if name in values else getattr(row, name) for name in names})
