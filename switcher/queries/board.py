@@ -10,6 +10,7 @@ from django.db.models import Q
 from switcher.domain.observed import Observation
 from switcher.domain.states import OPEN
 from switcher.models import ModelProfile, SwitchEvent
+from switcher.queries.grouping import grouped
 from switcher.queries.hosts import HostDetail, Pins, details_of, host_rows, last_ended
 from switcher.queries.switches import SwitchDetail, switch_details
 
@@ -38,10 +39,6 @@ def board_facts(fresh: Mapping[int, Observation] | None = None) -> BoardFacts:
 
 def _profiles() -> tuple[tuple[tuple[str, str], ...], Pins]:
     """Return all profiles, and which are pinned on which host, in one query."""
-    profiles: dict[tuple[str, str], None] = {}
-    pins: dict[int, tuple[tuple[str, str], ...]] = {}
-    for name, tag, host_id in ModelProfile.objects.values_list("name", "tag", "pin__host_id"):
-        profiles[name, tag] = None
-        if host_id is not None:
-            pins[host_id] = (*pins.get(host_id, ()), (name, tag))
-    return tuple(profiles), pins
+    rows = ModelProfile.objects.values_list("name", "tag", "pin__host_id")
+    by_host = grouped((host_id, (name, tag)) for name, tag, host_id in rows)
+    return tuple(dict.fromkeys((name, tag) for name, tag, _ in rows)), by_host

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +14,10 @@ from switcher.domain.observed import Resident
 from switcher.domain.published_name import PublishedName
 from switcher.domain.specs import Spec
 from switcher.domain.states import State
-from switcher.models import Drift, Host, ModelCopy, Pin, SwitchEvent
+from switcher.models import Host, ModelCopy, Pin, SwitchEvent
+from switcher.queries.drifts import open_by_host
+from switcher.queries.grouping import grouped
+from switcher.queries.hosts import active_spec
 from switcher.queries.model_copies import ModelCopyRow, copy_of
 
 WATCHER = "watcher"  # the source of switches that the watcher asked for
@@ -66,10 +67,19 @@ def watched_host(host_id: int) -> WatchedHost | None:
 def _watched(hosts: QuerySet[Host]) -> dict[int, WatchedHost]:
     rows = list(_with_last_switch(hosts))
     ids = [row.pk for row in rows]
-    copies = _by_host(ModelCopy.objects.filter(host_id__in=ids).order_by("id"))
-    pins = _by_host(Pin.objects.filter(host_id__in=ids).select_related("profile"))
-    drifts = _by_host(Drift.objects.filter(host_id__in=ids, ended_at=None).order_by("id"))
-    return {row.pk: _host(row, copies[row.pk], pins[row.pk], drifts[row.pk]) for row in rows}
+    copies = grouped(
+        (copy.host_id, copy_of(copy))
+        for copy in ModelCopy.objects.filter(host_id__in=ids).order_by("id")
+    )
+    pins = grouped(
+        (pin.host_id, DesiredModel("", Spec.of_profile(pin.profile)))
+        for pin in Pin.objects.filter(host_id__in=ids).select_related("profile")
+    )
+    drifts = open_by_host(ids)
+    return {
+        row.pk: _host(row, copies.get(row.pk, ()), pins.get(row.pk, ()), drifts.get(row.pk, ()))
+        for row in rows
+    }
 
 
 def _with_last_switch(hosts: QuerySet[Host]) -> QuerySet[Any]:
@@ -89,17 +99,14 @@ def _with_last_switch(hosts: QuerySet[Host]) -> QuerySet[Any]:
     )
 
 
-def _by_host(rows: Iterable[Any]) -> dict[int, list[Any]]:
-    found: dict[int, list[Any]] = defaultdict(list)
-    for row in rows:
-        found[row.host_id].append(row)
-    return found
-
-
-def _host(row: Any, copies: list[ModelCopy], pins: list[Pin], drifts: list[Drift]) -> WatchedHost:
-    kept = tuple(map(copy_of, copies))
+def _host(
+    row: Any,
+    copies: tuple[ModelCopyRow, ...],
+    pins: tuple[DesiredModel, ...],
+    drifts: tuple[OpenDrift, ...],
+) -> WatchedHost:
     published = PublishedName.of(row)
-    names = {copy.name: copy.tag for copy in kept} | published.copied
+    names = {copy.name: copy.tag for copy in copies} | published.copied
     return WatchedHost(
         host_id=row.pk,
         host=row.name,
@@ -107,7 +114,7 @@ def _host(row: Any, copies: list[ModelCopy], pins: list[Pin], drifts: list[Drift
         desired=Desired(
             row.name,
             _active(row),
-            tuple(DesiredModel("", Spec.of_profile(pin.profile)) for pin in pins),
+            pins,
             names,
             {r["digest"]: Resident.from_json(r) for r in row.left_behind or ()},
             published=published,
@@ -115,19 +122,19 @@ def _host(row: Any, copies: list[ModelCopy], pins: list[Pin], drifts: list[Drift
         active_since=row.active_since,
         policy=row.drift_policy,
         repairs_an_hour=row.repairs_an_hour,
-        model_copies=kept,
+        model_copies=copies,
         name_is_due=published.due,
-        drifts=tuple(map(OpenDrift.of, drifts)),
+        drifts=drifts,
     )
 
 
 def _active(row: Any) -> DesiredModel | None:
     if not row.active_digest:
         return None
-    stored, figures = row.active_spec, row.loaded_figures or {}
+    figures = row.loaded_figures or {}
     return DesiredModel(
         digest=row.active_digest,
-        spec=Spec.from_json(stored) if stored else Spec("", row.active_tag, row.keep_alive),
+        spec=active_spec(row),
         active=True,
         gpu_percent=figures.get("gpu_percent"),
         context_length=figures.get("context_length") or 0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +12,7 @@ from django.db.models import Q
 from switcher.domain.drift import WORDS, Kind, OpenDrift
 from switcher.models import Drift
 from switcher.queries.from_rows import from_row
+from switcher.queries.grouping import grouped
 
 RECENT_DRIFTS = 6
 
@@ -41,13 +41,10 @@ class DriftRow:
         return self.ended_at is None
 
 
-def open_by_host(hosts: Iterable[int]) -> dict[int, tuple[OpenDrift, ...]]:
+def open_by_host(hosts: Iterable[int]) -> Mapping[int, tuple[OpenDrift, ...]]:
     """Return the open drifts of these hosts, oldest first, in one query."""
-    found: dict[int, list[OpenDrift]] = defaultdict(list)
     rows = Drift.objects.filter(host_id__in=list(hosts), ended_at=None).order_by("id")
-    for row in rows.defer("evidence"):
-        found[row.host_id].append(OpenDrift.of(row))
-    return {host_id: tuple(rows) for host_id, rows in found.items()}
+    return grouped((row.host_id, OpenDrift.of(row)) for row in rows.defer("evidence"))
 
 
 def open_drifts(host_id: int) -> tuple[DriftRow, ...]:

@@ -19,6 +19,7 @@ from switcher.domain.states import OPEN, State
 from switcher.models import Host, ModelProfile, Pin, SwitchEvent
 from switcher.queries.drifts import open_by_host
 from switcher.queries.from_rows import from_row
+from switcher.queries.grouping import grouped
 from switcher.queries.readings import LatestReading, latest_readings
 from switcher.queries.switches import SwitchDetail, switch_details
 
@@ -147,10 +148,8 @@ def last_ended(rows: Iterable[Any]) -> Q:
 def pins_by_host(host_id: int | None = None) -> Pins:
     """Return what is pinned on each host, or on one."""
     rows = Pin.objects.all() if host_id is None else Pin.objects.filter(host_id=host_id)
-    found: dict[int, tuple[tuple[str, str], ...]] = {}
-    for row_id, name, tag in rows.values_list("host_id", "profile__name", "profile__tag"):
-        found[row_id] = (*found.get(row_id, ()), (name, tag))
-    return found
+    columns = rows.values_list("host_id", "profile__name", "profile__tag")
+    return grouped((row_id, (name, tag)) for row_id, name, tag in columns)
 
 
 def details_of(
@@ -201,8 +200,7 @@ def active_of(row: Host) -> ActiveModel | None:
     """Return the active model of a host, as recorded, if there is one."""
     if not row.active_tag:
         return None
-    stored = row.active_spec
-    spec = Spec.from_json(stored) if stored else Spec("", row.active_tag, row.keep_alive)
+    spec = active_spec(row)
     return ActiveModel(
         model=row.active_tag,
         digest=row.active_digest,
@@ -210,6 +208,12 @@ def active_of(row: Host) -> ActiveModel | None:
         since=row.active_since,
         spec=spec,
     )
+
+
+def active_spec(row: Host) -> Spec:
+    """Return how the active model of a host is loaded."""
+    stored = row.active_spec
+    return Spec.from_json(stored) if stored else Spec("", row.active_tag, row.keep_alive)
 
 
 def _settings(row: Host, pins: Pins, open_switch: int | None) -> dict[str, Any]:

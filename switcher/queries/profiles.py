@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from switcher.domain.states import OPEN
 from switcher.domain.wording import keep_alive_words
 from switcher.models import ApiKey, GatewayName, Host, ModelProfile, Pin, SwitchEvent
 from switcher.queries.from_rows import from_row
+from switcher.queries.grouping import grouped
 from switcher.queries.hosts import find_named
 
 
@@ -85,12 +86,12 @@ def _rows(profiles: Iterable[ModelProfile], clock: Clock) -> tuple[ProfileRow, .
     switches = SwitchEvent.objects.filter(state__in=OPEN).exclude(to_profile_id=None)
     names = GatewayName.objects.filter(host__removed_at=None)
     working = ApiKey.working(clock.now()).order_by("name", "id").prefetch_related("profiles")
-    uses = {
-        "active_on": _grouped(hosts.values_list("active_profile_id", "name")),
-        "pinned_on": _grouped(pins.values_list("profile_id", "host__name")),
-        "switching_on": _grouped(switches.values_list("to_profile_id", "host__name")),
-        "named_on": _grouped(names.values_list("profile_id", "host__name")),
-        "keys": _grouped((p.pk, str(key)) for key in working for p in key.profiles.all()),
+    uses: dict[str, Mapping[Any, tuple[str, ...]]] = {
+        "active_on": grouped(hosts.values_list("active_profile_id", "name")),
+        "pinned_on": grouped(pins.values_list("profile_id", "host__name")),
+        "switching_on": grouped(switches.values_list("to_profile_id", "host__name")),
+        "named_on": grouped(names.values_list("profile_id", "host__name")),
+        "keys": grouped((p.pk, str(key)) for key in working for p in key.profiles.all()),
     }
     return tuple(
         from_row(
@@ -102,10 +103,3 @@ def _rows(profiles: Iterable[ModelProfile], clock: Clock) -> tuple[ProfileRow, .
         )
         for row in profiles
     )
-
-
-def _grouped(rows: Iterable[tuple[Any, str]]) -> dict[int, tuple[str, ...]]:
-    found: dict[int, tuple[str, ...]] = {}
-    for key, name in rows:
-        found[key] = (*found.get(key, ()), name)
-    return found

@@ -12,6 +12,7 @@ from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident
 from switcher.domain.published_name import PublishedName
 from switcher.models import Host, Reading
+from switcher.queries.from_rows import from_row
 from switcher.queries.model_copies import tags_by_host, tags_of
 
 
@@ -35,10 +36,11 @@ def last_reading(host_id: int) -> Observation | None:
     row = Reading.objects.filter(host_id=host_id).exclude(answered_at=None).first()
     if row is None or row.answered_at is None:
         return None
+    stored = _stored(row)
     return Observation(
         at=row.answered_at,
-        resident=tuple(Resident.from_json(r) for r in row.resident),
-        installed=tuple(Installed.from_json(r) for r in row.installed),
+        resident=stored.resident,
+        installed=stored.installed,
         version=row.version,
         latency_ms=row.latency_ms,
         error=row.error,
@@ -91,15 +93,12 @@ def _latest(host: Any, seen: Observation | None) -> LatestReading:
 def _stored(row: Reading | None) -> LatestReading:
     if row is None:
         return LatestReading()
-    return LatestReading(
-        at=row.at,
-        answered_at=row.answered_at,
-        resident=tuple(Resident.from_json(r) for r in row.resident),
-        installed=tuple(Installed.from_json(i) for i in row.installed),
-        version=row.version,
-        latency_ms=row.latency_ms,
-        error=row.error,
-        failures=row.failures,
+    return from_row(
+        LatestReading,
+        row,
+        resident=tuple(map(Resident.from_json, row.resident)),
+        installed=tuple(map(Installed.from_json, row.installed)),
+        reached=frozenset(),
     )
 
 
