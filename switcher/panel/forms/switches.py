@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, time
 from typing import Any
 
@@ -14,46 +14,25 @@ from switcher.queries.switches import OUTCOMES, Filters
 from switcher.switching.service import SwitchRequest
 
 
-@dataclass(frozen=True, slots=True)
-class SwitchChoice:
-    """The choices in the switch form, unchecked: the service checks them, as for every client.
+def sent_request(data: Mapping[str, str]) -> SwitchRequest:
+    """Return the request in a query string or a form, unchecked: the service checks it, as for
+    every client."""
+    names = ("host", "reason", "strategy", "keep_alive")
+    values = {name: data.get(name, "").strip() for name in names}
+    return SwitchRequest(**values, **_chosen(data.get("profile", "").strip()))
 
-    `model` is the name of a profile, or `=` followed by a model's name.
-    """
 
-    host: str = ""
-    model: str = ""
-    reason: str = ""
-    strategy: str = ""
-    keep_alive: str = ""
+def completed(request: SwitchRequest, board: Board) -> SwitchRequest:
+    """Return the request with the most likely host and model where none was sent."""
+    host = request.host or _default_host(board)
+    chosen = {} if request.model or request.profile else _chosen(_default_model(board, host))
+    return replace(request, host=host, **chosen)
 
-    @classmethod
-    def sent(cls, data: Mapping[str, str]) -> SwitchChoice:
-        """Return the choice in a query string or a form."""
-        return cls(
-            host=data.get("host", "").strip(),
-            model=data.get("profile", "").strip(),
-            reason=data.get("reason", "").strip(),
-            strategy=data.get("strategy", "").strip(),
-            keep_alive=data.get("keep_alive", "").strip(),
-        )
 
-    def completed(self, board: Board) -> SwitchChoice:
-        """Return the choice with the most likely host and model where none was sent."""
-        host = self.host or _default_host(board)
-        return replace(self, host=host, model=self.model or _default_model(board, host))
-
-    def to_request(self) -> SwitchRequest:
-        """Return the request to the service."""
-        is_profile = not self.model.startswith("=")
-        return SwitchRequest(
-            model="" if is_profile else self.model.removeprefix("="),
-            profile=self.model if is_profile else "",
-            host=self.host,
-            reason=self.reason,
-            strategy=self.strategy,
-            keep_alive=self.keep_alive,
-        )
+def _chosen(value: str) -> dict[str, str]:
+    """Return the profile or the model that a Choice stands for."""
+    is_model = value.startswith("=")
+    return {"model": value.removeprefix("=")} if is_model else {"profile": value}
 
 
 def _default_host(board: Board) -> str:

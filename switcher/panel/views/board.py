@@ -13,7 +13,7 @@ from switcher.domain.clock import system
 from switcher.domain.errors import SwitcherError, SwitchRunning
 from switcher.domain.model_names import ModelName
 from switcher.panel.forms.hosts import STRATEGIES, HostForm
-from switcher.panel.forms.switches import SwitchChoice
+from switcher.panel.forms.switches import completed, sent_request
 from switcher.panel.page import (
     Notice,
     actor_of,
@@ -29,6 +29,7 @@ from switcher.presentation.switches import switch_view
 from switcher.queries.hosts import hosts
 from switcher.queries.switches import switch_detail
 from switcher.switching import service
+from switcher.switching.service import SwitchRequest
 from switcher.watching.loop import latest
 
 
@@ -36,7 +37,7 @@ from switcher.watching.loop import latest
 @staff_only
 def board(request: HttpRequest) -> HttpResponse:
     """Show hosts, running switches, the switch form and the latest switches."""
-    return _show_board(request, SwitchChoice.sent(request.GET))
+    return _show_board(request, sent_request(request.GET))
 
 
 @require_safe
@@ -49,7 +50,7 @@ def plan(request: HttpRequest) -> HttpResponseBase:
         for name in ("csrfmiddlewaretoken", "plan"):
             query.pop(name, None)
         return redirect(f"{request.path}?{query.urlencode()}")
-    choice = SwitchChoice.sent(request.GET)
+    choice = sent_request(request.GET)
     if is_htmx(request):
         return _plan_fragment(request, _preview(request, choice))
     return _show_board(request, choice, with_plan=True)
@@ -59,13 +60,13 @@ def plan(request: HttpRequest) -> HttpResponseBase:
 @operators_only
 def switch(request: HttpRequest) -> HttpResponseBase:
     """Run exactly the plan with the submitted token; nothing, if the host has changed."""
-    choice = SwitchChoice.sent(request.POST)
+    choice = sent_request(request.POST)
     token = request.POST.get("plan", "")
     if not token:
         notice = Notice("failed", "Nothing was switched.", "Read the plan first, then switch.")
         return _refuse(request, choice, notice, 400)
     try:
-        row, _ = service.request_switch(choice.to_request(), actor_of(request), plan_token=token)
+        row, _ = service.request_switch(choice, actor_of(request), plan_token=token)
         switch_id = row.pk
     except SwitchRunning as exc:
         if not _is_same(exc.switch_id, request, token):
@@ -80,7 +81,7 @@ def switch(request: HttpRequest) -> HttpResponseBase:
 
 def _show_board(
     request: HttpRequest,
-    choice: SwitchChoice,
+    choice: SwitchRequest,
     *,
     with_plan: bool = False,
     preview: PlanPreview = NO_PLAN,
@@ -92,11 +93,12 @@ def _show_board(
     if not facts.hosts:
         context = {"form": HostForm(), "now": now}
         return render_page(request, "first_run.html", context, section="board")
-    choice = choice.completed(facts)
+    choice = completed(choice, facts)
     context = {
         "board": facts,
         "now": now,
         "choice": choice,
+        "chosen": f"={choice.model}" if choice.model else choice.profile,
         "preview": _preview(request, choice) if with_plan else preview,
         "strategies": [("", STRATEGIES[0][1]), *STRATEGIES[1:]],
     }
@@ -104,11 +106,11 @@ def _show_board(
 
 
 def _preview(
-    request: HttpRequest, choice: SwitchChoice, notice: Notice | None = None
+    request: HttpRequest, choice: SwitchRequest, notice: Notice | None = None
 ) -> PlanPreview:
     simulated = any(host.simulated for host in hosts() if host.name == choice.host)
     user = current_user(request)
-    return preview_plan(choice.to_request(), user, simulated=simulated, notice=notice)
+    return preview_plan(choice, user, simulated=simulated, notice=notice)
 
 
 def _plan_fragment(request: HttpRequest, preview: PlanPreview) -> HttpResponse:
@@ -116,7 +118,7 @@ def _plan_fragment(request: HttpRequest, preview: PlanPreview) -> HttpResponse:
 
 
 def _refuse(
-    request: HttpRequest, choice: SwitchChoice, notice: Notice, status: int
+    request: HttpRequest, choice: SwitchRequest, notice: Notice, status: int
 ) -> HttpResponseBase:
     """Show why nothing was switched, above a new plan."""
     preview = _preview(request, choice, notice)
