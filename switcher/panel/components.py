@@ -190,20 +190,11 @@ def form_errors(form: Any, headline: str = "Nothing was saved.") -> dict[str, An
 
 
 @register.inclusion_tag("components/field.html")
+@register.inclusion_tag("components/checkboxes.html", name="checkboxes")
+@register.inclusion_tag("components/check.html", name="check")
 def field(bound: Any) -> dict[str, Any]:
-    """Render a field with its label, errors and help text."""
-    return {"field": bound}
-
-
-@register.inclusion_tag("components/checkboxes.html")
-def checkboxes(bound: Any) -> dict[str, Any]:
-    """Render a field of which several values can be chosen."""
-    return {"field": bound}
-
-
-@register.inclusion_tag("components/check.html")
-def check(bound: Any) -> dict[str, Any]:
-    """Render a checkbox with its label and help text."""
+    """Render a form's field with its label, errors and help text: `check` as one checkbox, and
+    `checkboxes` as several, of which any number can be chosen."""
     return {"field": bound}
 
 

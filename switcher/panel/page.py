@@ -22,6 +22,7 @@ from switcher.domain.errors import NotFound, TrailUnreadable
 from switcher.records import Actor
 
 THEMES = (("system", "Same as this device"), ("light", "Light"), ("dark", "Dark"))
+SECTIONS = ("board", "hosts", "profiles", "switches", "keys", "audit")
 CANNOT_SWITCH = "Your account can view this, but not switch. An admin can make you an operator."
 CANNOT_ADMINISTER = "Only admins can change hosts and keys."
 CANNOT_REVIEW = "Only auditors can mark entries as reviewed. An admin can make you one."
@@ -41,15 +42,6 @@ class CurrentUser:
     is_admin: bool
     can_review: bool
     can_export: bool
-
-
-@dataclass(frozen=True, slots=True)
-class NavigationItem:
-    """A link of the main navigation. `key` names the page it leads to."""
-
-    key: str
-    label: str
-    href: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +99,13 @@ def render_page(
     return response
 
 
-def navigation(user: CurrentUser) -> tuple[NavigationItem, ...]:
+def navigation(user: CurrentUser) -> list[dict[str, str]]:
     """Return the pages that this user may open."""
-    items = [
-        NavigationItem("board", "Board", reverse("board")),
-        NavigationItem("hosts", "Hosts", reverse("hosts")),
-        NavigationItem("profiles", "Profiles", reverse("profiles")),
-        NavigationItem("switches", "Switches", reverse("switches")),
-        NavigationItem("keys", "Keys", reverse("keys")),
-        NavigationItem("audit", "Audit", reverse("audit")),
-        NavigationItem("api", "API", "/api/docs"),
-    ]
+    pages = [(key, key.capitalize(), reverse(key)) for key in SECTIONS]
+    pages.append(("api", "API", "/api/docs"))
     if user.is_admin:
-        items.append(NavigationItem("admin", "Admin", reverse("admin:index")))
-    return tuple(items)
+        pages.append(("admin", "Admin", reverse("admin:index")))
+    return [{"key": key, "label": label, "href": href} for key, label, href in pages]
 
 
 def is_htmx(request: HttpRequest) -> bool:
@@ -128,47 +113,35 @@ def is_htmx(request: HttpRequest) -> bool:
     return bool(getattr(request, "htmx", False))
 
 
-def staff_only(view: View) -> View:
-    """Let in only staff. Others sign in first and come back."""
-    return _guarded(access.can_view, "This page is for staff.", view)
+def _only(is_allowed: Callable[[Any], bool], reason: str) -> Callable[[View], View]:
+    """Return a decorator that lets in only users who may open a page. Others get the reason, or
+    sign in first and come back."""
+
+    def decorator(view: View) -> View:
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            if not request.user.is_authenticated:
+                return _to_login(request)
+            if not is_allowed(request.user):
+                return forbidden_page(request, reason)
+            try:
+                return view(request, *args, **kwargs)
+            except NotFound as exc:
+                return not_found_page(request, exc.text.rstrip("."))
+            except TrailUnreadable as exc:
+                context = {"title": "The audit trail cannot be read", "text": exc.text}
+                return render_page(request, "message.html", context, status=500)
+
+        return guarded
+
+    return decorator
 
 
-def operators_only(view: View) -> View:
-    """Let in only users who may switch models."""
-    return _guarded(access.can_switch, CANNOT_SWITCH, view)
-
-
-def auditors_only(view: View) -> View:
-    """Let in only users who may review entries."""
-    return _guarded(access.can_review, CANNOT_REVIEW, view)
-
-
-def exporters_only(view: View) -> View:
-    """Let in only users who may export the audit trail."""
-    return _guarded(access.can_export, CANNOT_EXPORT, view)
-
-
-def admins_only(view: View) -> View:
-    """Let in only users who may change hosts."""
-    return _guarded(access.can_administer, CANNOT_ADMINISTER, view)
-
-
-def _guarded(is_allowed: Callable[[Any], bool], reason: str, view: View) -> View:
-    @wraps(view)
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if not request.user.is_authenticated:
-            return _to_login(request)
-        if not is_allowed(request.user):
-            return forbidden_page(request, reason)
-        try:
-            return view(request, *args, **kwargs)
-        except NotFound as exc:
-            return not_found_page(request, exc.text.rstrip("."))
-        except TrailUnreadable as exc:
-            context = {"title": "The audit trail cannot be read", "text": exc.text}
-            return render_page(request, "message.html", context, status=500)
-
-    return guarded
+staff_only = _only(access.can_view, "This page is for staff.")
+operators_only = _only(access.can_switch, CANNOT_SWITCH)
+auditors_only = _only(access.can_review, CANNOT_REVIEW)
+exporters_only = _only(access.can_export, CANNOT_EXPORT)
+admins_only = _only(access.can_administer, CANNOT_ADMINISTER)
 
 
 def _to_login(request: HttpRequest) -> HttpResponseBase:
@@ -198,3 +171,14 @@ def safe_next(request: HttpRequest, target: str) -> str:
     """Return the address if it is one of this site, otherwise an empty string."""
     ours = url_has_allowed_host_and_scheme(target, {request.get_host()}, request.is_secure())
     return target if ours else ""
+
+
+def whole_number(request: HttpRequest, name: str) -> int | None:
+    """Return a number of the address that a database can hold; None if it is missing or wrong."""
+    text = request.GET.get(name, "")
+    return int(text) if is_whole_number(text) else None
+
+
+def is_whole_number(text: str) -> bool:
+    """Whether a database can hold the number that the text is."""
+    return text.isascii() and text.isdecimal() and len(text) < 19

@@ -21,6 +21,9 @@ DRIFT_POLICIES = [
     ("report", "Report it"),
     ("repair", "Report and repair it"),
 ]
+SAME_FIELDS = (
+    "name", "base_url", "strategy", "keep_alive", "drift_policy", "repairs_an_hour", "simulated"
+)  # fmt: skip
 
 
 class HostForm(forms.Form):
@@ -90,16 +93,9 @@ class HostForm(forms.Form):
     def initial_of(cls, host: HostSettings) -> dict[str, Any]:
         """Return the initial values for a form that changes this host."""
         gb = Decimal(host.vram_bytes) / 10**9 if host.vram_bytes else None
-        return {
-            "name": host.name,
-            "base_url": host.base_url,
+        return {name: getattr(host, name) for name in SAME_FIELDS} | {
             "vram_gb": f"{gb:.9f}".rstrip("0").rstrip(".") if gb else "",
-            "strategy": host.strategy,
-            "keep_alive": host.keep_alive,
             "pinned": list(host.pinned),
-            "drift_policy": host.drift_policy,
-            "repairs_an_hour": host.repairs_an_hour,
-            "simulated": host.simulated,
             "default": host.is_default,
         }
 
@@ -117,15 +113,8 @@ class HostForm(forms.Form):
 
     def values(self) -> dict[str, Any]:
         """Return the settings that `records` saves."""
-        data = self.cleaned_data
-        gb = data["vram_gb"]
-        return {
-            "name": data["name"],
-            "base_url": data["base_url"],
+        data, gb = self.cleaned_data, self.cleaned_data["vram_gb"]
+        return {name: data[name] for name in SAME_FIELDS} | {
             "vram_bytes": int(gb * 10**9) if gb else None,
-            "simulated": data["simulated"],
-            "strategy": data["strategy"],
-            "keep_alive": data["keep_alive"],
-            "drift_policy": data["drift_policy"],
             "repairs_an_hour": data["repairs_an_hour"] or 3,
         }

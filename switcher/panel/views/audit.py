@@ -21,10 +21,12 @@ from switcher.domain.errors import BadRequest, SwitcherError
 from switcher.panel.page import (
     actor_of,
     auditors_only,
+    is_whole_number,
     not_found_page,
     render_page,
     safe_next,
     staff_only,
+    whole_number,
 )
 
 LIST = "audit-list"
@@ -61,7 +63,9 @@ def _list(request: HttpRequest, fixed: dict[str, str], context: dict[str, Any]) 
     filters, errors = read_valid_filters(request.GET.dict() | fixed)
     values = filters.to_dict()
     context |= {
-        "page": entries.page(filters, _number(request, "before"), _number(request, "after")),
+        "page": entries.page(
+            filters, whole_number(request, "before"), whole_number(request, "after")
+        ),
         "filters": filters,
         "filter_values": values,
         "errors": errors,
@@ -152,7 +156,7 @@ def when(request: HttpRequest) -> HttpResponse:
 def review(request: HttpRequest) -> HttpResponseBase:
     """Mark the selected entries, or all entries of the page, as reviewed."""
     which = "shown" if request.POST.get("which") == "shown" else "seq"
-    seqs = [int(text) for text in request.POST.getlist(which) if _is_number(text)]
+    seqs = [int(text) for text in request.POST.getlist(which) if is_whole_number(text)]
     try:
         count = reviews.review(seqs, actor_of(request), request.POST.get("note", "").strip())
     except SwitcherError as exc:
@@ -161,12 +165,3 @@ def review(request: HttpRequest) -> HttpResponseBase:
         entries = "entry" if count == 1 else "entries"
         messages.success(request, f"{count} {entries} marked as reviewed.", extra_tags="ok")
     return redirect(safe_next(request, request.POST.get("next", "")) or reverse("audit"))
-
-
-def _number(request: HttpRequest, name: str) -> int | None:
-    text = request.GET.get(name, "")
-    return int(text) if _is_number(text) else None
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) < 19

@@ -12,7 +12,14 @@ from django.views.decorators.http import require_POST, require_safe
 from switcher.domain.clock import system
 from switcher.domain.errors import Conflict
 from switcher.panel.forms.switches import SwitchFilterForm
-from switcher.panel.page import actor_of, is_htmx, operators_only, render_page, staff_only
+from switcher.panel.page import (
+    actor_of,
+    is_htmx,
+    operators_only,
+    render_page,
+    staff_only,
+    whole_number,
+)
 from switcher.presentation.switches import by_day, line_of, switch_view
 from switcher.queries.switches import OUTCOMES, neighbours, switch_page
 from switcher.records import switches as records
@@ -25,7 +32,7 @@ def switch_list(request: HttpRequest) -> HttpResponse:
     """List the switches that match the filters in the address."""
     form = SwitchFilterForm(request.GET)
     filters = form.filters()
-    page = switch_page(filters, _number(request, "before"), _number(request, "after"))
+    page = switch_page(filters, whole_number(request, "before"), whole_number(request, "after"))
     now = system.now()
     kept = {k: str(v) for k, v in request.GET.items() if v and k in form.fields}
     context = {
@@ -85,8 +92,3 @@ def _back(request: HttpRequest, switch_id: int, address: str) -> HttpResponseBas
 def _show_panel(request: HttpRequest, switch_id: int) -> HttpResponse:
     view = switch_view(switch_id, system.now())
     return render_page(request, "switch_panel.html", {"switch": view, "now": view.now})
-
-
-def _number(request: HttpRequest, name: str) -> int | None:
-    text = request.GET.get(name, "")
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
