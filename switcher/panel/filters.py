@@ -15,9 +15,9 @@ from django import template
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
-register = template.Library()
+from switcher.domain.wording import NBSP
 
-NBSP = "\u00a0"
+register = template.Library()
 
 
 @register.filter

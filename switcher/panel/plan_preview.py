@@ -9,8 +9,9 @@ from switcher.domain.errors import SwitcherError, SwitchRunning
 from switcher.domain.model_names import ModelName
 from switcher.domain.plans import Item, Plan
 from switcher.domain.states import State, Strategy
+from switcher.domain.wording import NBSP
 from switcher.ollama.errors import OllamaError, TimedOut, Unreachable
-from switcher.panel.filters import NBSP, gb, span
+from switcher.panel.filters import gb, span
 from switcher.panel.page import CANNOT_SWITCH, CurrentUser, Notice
 from switcher.presentation.bars import Bar, plan_bars
 from switcher.presentation.switches import SwitchView, switch_view, view_of

@@ -10,6 +10,7 @@ from django import template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from switcher.domain.wording import NBSP
 from switcher.panel.components import (
     badge,
     icon,
@@ -18,7 +19,7 @@ from switcher.panel.components import (
     time_left_until,
     time_since,
 )
-from switcher.panel.filters import NBSP, clock, day, gb, iso, mono, span, thousands, took
+from switcher.panel.filters import clock, day, gb, iso, mono, span, thousands, took
 
 register = template.Library()
 
@@ -66,7 +67,7 @@ def host_outlook(host: Any) -> SafeString:
             return SafeString("never answered")
         return format_html("no answer for {}", time_since(host.read_at, host.now))
     if not host.model:
-        return SafeString("loads on first use" if host.last_model else "nothing active")
+        return SafeString("loads on first use" if host.active else "nothing active")
     if host.stays:
         return SafeString("stays loaded")
     if not host.unloads_at:

@@ -56,10 +56,6 @@ class HostView(HostDetail):
         return self._main.name.short if self._main else ""
 
     @property
-    def last_model(self) -> str:
-        return self.active.name.short if self.active else ""
-
-    @property
     def unloads_at(self) -> datetime | None:
         return self._main.expires_at if self._main and not self._main.stays else None
 
@@ -280,20 +276,8 @@ class HostPage(HostView):
     recent_drifts: tuple[DriftRow, ...]  # open ones first
 
     @property
-    def switches(self) -> tuple[SwitchView, ...]:
-        return (self.switch,) if self.switch else ()
-
-    @property
     def keep_alive_words(self) -> str:
         return keep_alive_words(self.keep_alive)
-
-    @property
-    def active_profile(self) -> str:
-        return self.active.profile if self.active else ""
-
-    @property
-    def active_since(self) -> datetime | None:
-        return self.active.since if self.active else None
 
 
 def host_page(name: str, now: datetime, fresh: Mapping[int, Observation] | None = None) -> HostPage:
