@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, cast
 
 from django.conf import settings
@@ -18,17 +18,6 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SIGN_IN = "Sign in at /login/ and send the session_id cookie."
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
-    """A signed-in person and their permissions."""
-
-    id: int
-    name: str
-    may_view: bool
-    may_switch: bool
-    may_export: bool
-
-
 class SessionCookie(AuthBase):
     """Authentication by the session cookie. That is enough, because requests that a browser marks
     as coming from another site are refused first.
@@ -38,33 +27,34 @@ class SessionCookie(AuthBase):
     openapi_in = "cookie"
     openapi_name = settings.SESSION_COOKIE_NAME
 
-    def __init__(self, *, to_switch: bool = False, to_export: bool = False) -> None:
-        self._to_switch = to_switch
-        self._to_export = to_export
+    def __init__(self, is_allowed: Callable[[Any], bool], act: str = "") -> None:
+        self._is_allowed = is_allowed
+        self._act = act
         super().__init__()
 
-    async def __call__(self, request: HttpRequest) -> Person:
+    async def __call__(self, request: HttpRequest) -> Any:
         return await self.authenticate(request)
 
-    async def authenticate(self, request: HttpRequest) -> Person:
+    async def authenticate(self, request: HttpRequest) -> Any:
+        """Return the signed-in user. Raises Problem."""
         _check_same_site(request)
-        person = await in_thread(_person, request)
-        if person is None:
+        return await in_thread(self._allowed_user, request)
+
+    def _allowed_user(self, request: HttpRequest) -> Any:
+        """Read the session and the user from the database, and check what the user may do."""
+        user = request.user
+        if not user.is_authenticated:
             raise Problem("not-signed-in", SIGN_IN)
-        if not person.may_view:
-            raise Problem("not-allowed", f"{person.name} is not staff.")
-        if self._to_switch and not person.may_switch:
-            text = f"{person.name} may not switch models."
-            raise Problem("not-allowed", text)
-        if self._to_export and not person.may_export:
-            text = f"{person.name} may not export the audit trail."
-            raise Problem("not-allowed", text)
-        return person
+        if not access.can_view(user):
+            raise Problem("not-allowed", f"{user.get_username()} is not staff.")
+        if not self._is_allowed(user):
+            raise Problem("not-allowed", f"{user.get_username()} may not {self._act}.")
+        return user
 
 
-viewer = SessionCookie()
-operator = SessionCookie(to_switch=True)
-exporter = SessionCookie(to_export=True)
+viewer = SessionCookie(access.can_view)
+operator = SessionCookie(access.can_switch, "switch models")
+exporter = SessionCookie(access.can_export, "export the audit trail")
 
 
 def _check_same_site(request: HttpRequest) -> None:
@@ -76,21 +66,7 @@ def _check_same_site(request: HttpRequest) -> None:
         raise Problem("foreign", text)
 
 
-def _person(request: HttpRequest) -> Person | None:
-    """Return who is signed in. Reads the session and the user from the database."""
-    user = request.user
-    if not user.is_authenticated:
-        return None
-    return Person(
-        user.pk,
-        user.get_username(),
-        may_view=access.can_view(user),
-        may_switch=access.can_switch(user),
-        may_export=access.can_export(user),
-    )
-
-
 def actor_of(request: HttpRequest) -> Actor:
     """Return the signed-in person as the actor, for the record."""
-    person: Person = cast(Any, request).auth
-    return Actor(person.name, "api", person.id, *access.origin_of(request))
+    user = cast(Any, request).auth
+    return Actor(user.get_username(), "api", user.pk, *access.origin_of(request))
