@@ -69,16 +69,17 @@ class Screen:
     def begin(self, row: SwitchDetail) -> None:
         """Print the switch's models and number."""
         left = f"{ModelName.parse(row.previous_model)} → " if row.previous_model else ""
-        self._line(f"{left}{ModelName.parse(row.model)} on {row.host} (switch {row.id})")
+        self._out.write(f"{left}{ModelName.parse(row.model)} on {row.host} (switch {row.id})")
 
     def show(self, row: SwitchDetail) -> None:
         """Print what is new since the last call."""
-        self._wipe()
+        if self._live:
+            self._out.write("\r\x1b[2K", ending="")  # removes the line that counts
         for phase in row.phases[self._shown :]:
             if phase.seconds is None:
                 break
             note = f"   {phase.note}" if phase.note else ""
-            self._line(_phase_line(phase.state, phase.seconds, "", phase.expected_s) + note)
+            self._out.write(_phase_line(phase.state, phase.seconds, "", phase.expected_s) + note)
             self._shown += 1
         if self._live and not row.ended:
             began_at, expected_s = row.created_at, None
@@ -91,18 +92,11 @@ class Screen:
     def end(self, row: SwitchDetail) -> None:
         """Print the outcome, with warnings."""
         for text in row.warnings:
-            self._line(f"Warning: {text}")
+            self._out.write(f"Warning: {text}")
         if row.error:
-            self._line(f"{row.state.value.replace('_', ' ').capitalize()}: {row.error}")
+            self._out.write(f"{row.state.value.replace('_', ' ').capitalize()}: {row.error}")
         took = f" ({row.duration_s:.1f} s)" if row.duration_s is not None else ""
-        self._line(f"{row.outcome or row.state.value}{took}")
-
-    def _line(self, text: str) -> None:
-        self._out.write(text)
-
-    def _wipe(self) -> None:
-        if self._live:
-            self._out.write("\r\x1b[2K", ending="")
+        self._out.write(f"{row.outcome or row.state.value}{took}")
 
 
 def _phase_line(state: State, seconds: float, mark: str, expected_s: float | None) -> str:

@@ -70,14 +70,8 @@ class KeyForm(forms.Form):
 
     def to_new_key(self) -> NewKey:
         """Return the key that the valid form describes."""
-        values = self.cleaned_data
-        day = values["expires_on"]
-        return NewKey(
-            name=values["name"],
-            hosts=tuple(values["hosts"]),
-            profiles=tuple(values["profiles"]),
-            manage=values["manage"],
-            requests_a_minute=values["requests_a_minute"],
-            at_once=values["at_once"],
-            expires_at=datetime.combine(day, time.max, UTC) if day else None,
-        )
+        values = dict(self.cleaned_data)
+        day = values.pop("expires_on")
+        scopes = {name: tuple(values[name]) for name in ("hosts", "profiles")}
+        expires_at = datetime.combine(day, time.max, UTC) if day else None
+        return NewKey(**values | scopes, expires_at=expires_at)

@@ -63,16 +63,10 @@ class SwitchFilterForm(forms.Form):
     def filters(self) -> Filters:
         """Return the filters. Values that cannot be read are ignored."""
         self.is_valid()
-        data = getattr(self, "cleaned_data", {})
-        return Filters(
-            host=data.get("host", ""),
-            model=data.get("model", ""),
-            who=data.get("who", ""),
-            outcome=data.get("outcome", ""),
-            since=_at(data.get("since"), time.min),
-            until=_at(data.get("until"), time.max),
-            text=data.get("q", ""),
-        )
+        data = dict(self.cleaned_data)
+        since, until = _at(data.get("since"), time.min), _at(data.get("until"), time.max)
+        text = data.pop("q", "")
+        return Filters(**data | {"since": since, "until": until, "text": text})
 
 
 def _at(day: Any, moment: time) -> datetime | None:
