@@ -19,7 +19,7 @@ def test_host_page_shows_residents_profiles_and_switches() -> None:
         make.profile(tag)
     make.ended_switch(host, "llama3.1:8b")
     page = host_page("north-1", NOW)
-    assert [(r.name, r.kind) for r in page.residents] == [("llama3.1:8b", "active")]
+    assert [(r.name.short, r.kind) for r in page.residents] == [("llama3.1:8b", "active")]
     found = {p.model: (p.word, p.load_s) for p in page.profiles}
     assert found == {
         "llama3.1:8b": ("Active", 1.0),
