@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from switcher.domain.errors import NotFound
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Observation, find_installed
-from switcher.domain.published_name import PublishedName
 from switcher.presentation.residents import loaded_words
 from switcher.presentation.wording import POLICY_WORDS
+from switcher.queries.from_rows import from_row
 from switcher.queries.gates import Route, routes
-from switcher.queries.hosts import host_detail
+from switcher.queries.hosts import HostDetail, host_detail
 from switcher.queries.readings import LatestReading
 
 
@@ -31,28 +31,22 @@ class ClientName:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientsPage:
+class ClientsPage(HostDetail):
     """The content of the page about a host's clients. `names` are the aliases and their profiles;
     `rows` show what a client now gets for each name.
     """
 
-    host_id: int
-    host: str
-    is_default: bool
-    policy: str
     names: tuple[tuple[str, str], ...]
     rows: tuple[ClientName, ...]
-    published: PublishedName
-    address: str
 
     @property
     def words(self) -> str:
-        return POLICY_WORDS[self.policy]
+        return POLICY_WORDS[self.gateway_policy]
 
     @property
     def unused(self) -> tuple[str, ...]:
         """Return the aliases that have no effect under this policy."""
-        return tuple(name for name, _ in self.names) if self.policy == "active" else ()
+        return tuple(name for name, _ in self.names) if self.gateway_policy == "active" else ()
 
 
 def clients_page(name: str, fresh: Mapping[int, Observation] | None = None) -> ClientsPage:
@@ -60,15 +54,11 @@ def clients_page(name: str, fresh: Mapping[int, Observation] | None = None) -> C
     host, route = host_detail(name, fresh), routes().by_name.get(name)
     if route is None:
         raise NotFound(f"There is no host named {name!r}.")
-    return ClientsPage(
-        host_id=host.id,
-        host=host.name,
-        is_default=host.is_default,
-        policy=route.policy,
+    return from_row(
+        ClientsPage,
+        host,
         names=tuple(sorted((name.short, spec.profile) for name, spec in route.names.items())),
         rows=tuple(_row(route, host.reading, name) for name in _shown_names(route)),
-        published=host.published,
-        address=host.base_url,
     )
 
 

@@ -82,10 +82,15 @@ class Command(ListCommand):
             clients = [asdict(row) for row in page.rows]
             names = dict(page.names)
             self.say_json(
-                {"host": page.host, "policy": page.policy, "names": names, "clients": clients}
+                {
+                    "host": page.name,
+                    "policy": page.gateway_policy,
+                    "names": names,
+                    "clients": clients,
+                }
             )
             return
-        self.say(f"{page.host}, policy {page.policy}. {page.words}")
+        self.say(f"{page.name}, policy {page.gateway_policy}. {page.words}")
         rows = [(r.name or "anything else", r.model, r.profile, r.word) for r in page.rows]
         self.say_table(CLIENTS_HEAD, rows)
         if page.unused:

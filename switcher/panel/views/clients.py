@@ -30,7 +30,9 @@ def clients(request: HttpRequest, name: str) -> HttpResponseBase:
     page = clients_page(name, latest())
     if request.method == "POST":
         return _save(request, page)
-    return _show(request, page, ClientsForm(page.policy, page.names, profiles.profile_names()))
+    return _show(
+        request, page, ClientsForm(page.gateway_policy, page.names, profiles.profile_names())
+    )
 
 
 @require_POST
@@ -40,15 +42,15 @@ def publish(request: HttpRequest, name: str) -> HttpResponseBase:
     page = clients_page(name, latest())
     wanted = request.POST.get("published_name", "")[:200]
     try:
-        later = published_name.publish(page.host_id, wanted, actor_of(request))
+        later = published_name.publish(page.id, wanted, actor_of(request))
     except BadRequest as exc:
-        form = ClientsForm(page.policy, page.names, profiles.profile_names())
+        form = ClientsForm(page.gateway_policy, page.names, profiles.profile_names())
         return _show(request, page, form, status=422, publish_error=exc.text, wanted=wanted)
     if later:
         messages.warning(request, f"Saved; it will be carried out as soon as possible. {later}")
     else:
         messages.success(request, "Saved and carried out on the host.")
-    return redirect("host-clients", page.host)
+    return redirect("host-clients", page.name)
 
 
 @admins_only
@@ -56,15 +58,15 @@ def _save(request: HttpRequest, page: ClientsPage) -> HttpResponseBase:
     form = ClientsForm.sent(request.POST, profiles.profile_names())
     try:
         policy, names = form.values()
-        set_clients(page.host_id, actor_of(request), policy=policy, names=names)
+        set_clients(page.id, actor_of(request), policy=policy, names=names)
     except BadRequest as exc:
         form.add_error(exc)
         return _show(request, page, form, status=422)
     except SwitcherError as exc:
         messages.error(request, f"Nothing was saved. {exc.text}")
     else:
-        messages.success(request, f"Saved. From now on clients of {page.host} get this.")
-    return redirect("host-clients", page.host)
+        messages.success(request, f"Saved. From now on clients of {page.name} get this.")
+    return redirect("host-clients", page.name)
 
 
 def _show(
@@ -74,7 +76,7 @@ def _show(
         "page": page,
         "form": form,
         "tries": [(row, _curl(request, page, row)) for row in page.rows],
-        "usage": keys.usage(DAYS, host=page.host),
+        "usage": keys.usage(DAYS, host=page.name),
         "days": DAYS,
         "now": system.now(),
         **more,
@@ -90,7 +92,7 @@ def _curl(request: HttpRequest, page: ClientsPage, row: ClientName) -> str:
         body["input"] = "Hello"
     else:
         body["messages"] = [{"role": "user", "content": "Hello"}]
-    query = "" if page.is_default else f"?host={page.host}"
+    query = "" if page.is_default else f"?host={page.name}"
     return (
         f"curl {request.scheme}://{request.get_host()}{path}{query}"
         ' -H "Authorization: Bearer $SWITCHBOARD_KEY"'
