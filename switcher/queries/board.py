@@ -10,7 +10,7 @@ from django.db.models import Q
 from switcher.domain.observed import Observation
 from switcher.domain.states import OPEN
 from switcher.models import ModelProfile, SwitchEvent
-from switcher.queries.grouping import grouped
+from switcher.queries.from_rows import grouped
 from switcher.queries.hosts import HostDetail, Pins, details_of, host_rows, last_ended
 from switcher.queries.switches import SwitchDetail, switch_details
 

@@ -16,10 +16,11 @@ from switcher.domain.specs import Spec
 from switcher.domain.states import State
 from switcher.models import Host, ModelCopy, Pin, SwitchEvent
 from switcher.queries.drifts import open_by_host
-from switcher.queries.grouping import grouped
+from switcher.queries.from_rows import grouped
 from switcher.queries.hosts import active_spec
 from switcher.queries.model_copies import ModelCopyRow, copy_of
 
+Drifts = tuple[OpenDrift, ...]
 WATCHER = "watcher"  # the source of switches that the watcher asked for
 
 
@@ -67,19 +68,12 @@ def watched_host(host_id: int) -> WatchedHost | None:
 def _watched(hosts: QuerySet[Host]) -> dict[int, WatchedHost]:
     rows = list(_with_last_switch(hosts))
     ids = [row.pk for row in rows]
-    copies = grouped(
-        (copy.host_id, copy_of(copy))
-        for copy in ModelCopy.objects.filter(host_id__in=ids).order_by("id")
-    )
-    pins = grouped(
-        (pin.host_id, DesiredModel("", Spec.of_profile(pin.profile)))
-        for pin in Pin.objects.filter(host_id__in=ids).select_related("profile")
-    )
+    kept = ModelCopy.objects.filter(host_id__in=ids).order_by("id")
+    pinned = Pin.objects.filter(host_id__in=ids).select_related("profile")
+    copies = grouped((row.host_id, copy_of(row)) for row in kept)
+    pins = grouped((row.host_id, DesiredModel("", Spec.of_profile(row.profile))) for row in pinned)
     drifts = open_by_host(ids)
-    return {
-        row.pk: _host(row, copies.get(row.pk, ()), pins.get(row.pk, ()), drifts.get(row.pk, ()))
-        for row in rows
-    }
+    return {row.pk: _host(row, copies[row.pk], pins[row.pk], drifts[row.pk]) for row in rows}
 
 
 def _with_last_switch(hosts: QuerySet[Host]) -> QuerySet[Any]:
@@ -100,10 +94,7 @@ def _with_last_switch(hosts: QuerySet[Host]) -> QuerySet[Any]:
 
 
 def _host(
-    row: Any,
-    copies: tuple[ModelCopyRow, ...],
-    pins: tuple[DesiredModel, ...],
-    drifts: tuple[OpenDrift, ...],
+    row: Any, copies: tuple[ModelCopyRow, ...], pins: tuple[DesiredModel, ...], drifts: Drifts
 ) -> WatchedHost:
     published = PublishedName.of(row)
     names = {copy.name: copy.tag for copy in copies} | published.copied

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,8 +12,7 @@ from django.db.models import Q
 
 from switcher.domain.drift import WORDS, Kind, OpenDrift
 from switcher.models import Drift
-from switcher.queries.from_rows import from_row
-from switcher.queries.grouping import grouped
+from switcher.queries.from_rows import from_row, grouped
 
 RECENT_DRIFTS = 6
 
@@ -41,7 +41,7 @@ class DriftRow:
         return self.ended_at is None
 
 
-def open_by_host(hosts: Iterable[int]) -> Mapping[int, tuple[OpenDrift, ...]]:
+def open_by_host(hosts: Iterable[int]) -> defaultdict[int, tuple[OpenDrift, ...]]:
     """Return the open drifts of these hosts, oldest first, in one query."""
     rows = Drift.objects.filter(host_id__in=list(hosts), ended_at=None).order_by("id")
     return grouped((row.host_id, OpenDrift.of(row)) for row in rows.defer("evidence"))

@@ -18,8 +18,7 @@ from switcher.domain.specs import Spec
 from switcher.domain.states import OPEN, State
 from switcher.models import Host, ModelProfile, Pin, SwitchEvent
 from switcher.queries.drifts import open_by_host
-from switcher.queries.from_rows import from_row
-from switcher.queries.grouping import grouped
+from switcher.queries.from_rows import from_row, grouped
 from switcher.queries.readings import LatestReading, latest_readings
 from switcher.queries.switches import SwitchDetail, switch_details
 

@@ -14,8 +14,7 @@ from switcher.domain.specs import WarmUp, check_warmups
 from switcher.domain.states import OPEN
 from switcher.domain.wording import keep_alive_words
 from switcher.models import ApiKey, GatewayName, Host, ModelProfile, Pin, SwitchEvent
-from switcher.queries.from_rows import from_row
-from switcher.queries.grouping import grouped
+from switcher.queries.from_rows import from_row, grouped
 from switcher.queries.hosts import find_named
 
 
