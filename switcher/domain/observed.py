@@ -27,6 +27,11 @@ class Resident:
     expires_at: datetime | None
 
     @property
+    def bytes(self) -> int:
+        """Return the bytes it takes up: VRAM, or memory on a host without a GPU (fact 18)."""
+        return self.size_vram or self.size
+
+    @property
     def gpu_percent(self) -> int:
         """The share of the model that is in VRAM, 0 to 100 (fact 18)."""
         return min(100, round(100 * self.size_vram / self.size)) if self.size else 0

@@ -91,7 +91,7 @@ def record_bars(
 ) -> tuple[Bar, Bar | None]:
     """Return the memory before and after a switch, on one scale. `active` are the digests of the
     active model before and after."""
-    scale = max(total or 0, *(sum(_bytes(r) for r in rows or ()) for rows in (before, after)))
+    scale = max(total or 0, *(sum(r.bytes for r in rows or ()) for rows in (before, after)))
     stayed = {r.digest for r in (before if after is None else after)}
     old = [_resident(r, active[0], leaves=r.digest not in stayed) for r in before]
     first = bar("Before", old, total, scale)
@@ -102,12 +102,7 @@ def record_bars(
 
 def _resident(r: Resident, active: str, leaves: bool = False) -> Part:
     kind = "leave" if leaves else "active" if r.digest == active else "other"
-    return Part(kind, r.name.short, _bytes(r))
-
-
-def _bytes(r: Resident) -> int:
-    """Return the bytes that a model takes up: VRAM, or memory on a host without a GPU (fact 18)."""
-    return r.size_vram or r.size
+    return Part(kind, r.name.short, r.bytes)
 
 
 def _item(kind: str, item: Item) -> Part:

@@ -14,7 +14,7 @@ from switcher.domain.observed import Observation, find_installed
 from switcher.domain.states import State
 from switcher.domain.wording import NBSP, keep_alive_words
 from switcher.presentation.bars import Bar, Part, bar
-from switcher.presentation.residents import ResidentRow, loaded_words, main_row, resident_rows
+from switcher.presentation.residents import ResidentRow, loaded_words, resident_rows
 from switcher.presentation.switches import SwitchLine, SwitchView, line_of, view_of
 from switcher.queries.board import RECENT_SWITCHES
 from switcher.queries.drifts import DriftRow, recent_drifts
@@ -49,7 +49,8 @@ class HostView(HostDetail):
 
     @property
     def _main(self) -> ResidentRow | None:
-        return main_row(self.residents)
+        """The active model if it is loaded, else the largest that is not pinned."""
+        return next((row for row in self.residents if row.kind != "pin"), None)
 
     @property
     def model(self) -> str:
@@ -284,19 +285,15 @@ def host_page(name: str, now: datetime, fresh: Mapping[int, Observation] | None 
     """Read and present one host. Raises NotFound."""
     host = host_detail(name, fresh)
     load_s = last_load_s(host.id, (i.digest for i in host.reading.installed))
+    recent = switches(Filters(host_id=host.id), RECENT_SWITCHES)
     return from_row(
         HostPage,
         host,
         now=now,
         profiles=tuple(_profile(host, load_s, *profile) for profile in keep_alives()),
-        recent_switches=_recent_switches(host.id, now),
+        recent_switches=tuple(line_of(switch, now) for switch in recent),
         recent_drifts=recent_drifts(host.id),
     )
-
-
-def _recent_switches(host_id: int, now: datetime) -> tuple[SwitchLine, ...]:
-    recent = switches(Filters(host_id=host_id), RECENT_SWITCHES)
-    return tuple(line_of(switch, now) for switch in recent)
 
 
 def _profile(

@@ -25,21 +25,11 @@ class ResidentRow(Resident):
     reached: bool  # some installed name means it, so it can be freed
     remains: str  # when its keep-alive ends, if it cannot be freed
 
-    @property
-    def bytes(self) -> int:
-        """Return the bytes it takes up: VRAM, or memory on a host without a GPU (fact 18)."""
-        return self.size_vram or self.size
-
 
 def resident_rows(host: HostDetail, now: datetime) -> tuple[ResidentRow, ...]:
     """Return what is loaded: the active model, then pinned ones, then the others."""
     rows = [_row(host, resident, now) for resident in host.reading.resident]
     return tuple(sorted(rows, key=lambda r: (ORDER[r.kind], -r.size)))
-
-
-def main_row(rows: tuple[ResidentRow, ...]) -> ResidentRow | None:
-    """Return the active model if it is loaded, else the largest that is not pinned."""
-    return next((row for row in rows if row.kind != "pin"), None)
 
 
 def loaded_words(on_disk: Installed | None, reading: LatestReading) -> tuple[str, str]:

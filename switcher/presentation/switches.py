@@ -184,7 +184,7 @@ def _side(
     """Return the values of LABELS for one side of the comparison."""
     active = find_digest(resident, digest)
     others = ", ".join(r.name.short for r in resident if r is not active)
-    used = sum(r.size_vram or r.size for r in resident)
+    used = sum(r.bytes for r in resident)
     return (
         (model if active else f"{model} (not loaded)") if model else "none",
         digest[:12] or "–",
