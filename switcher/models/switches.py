@@ -1,4 +1,4 @@
-"""Switches, from the request to the sealed record."""
+"""Switches, from the request to the immutable record."""
 
 from __future__ import annotations
 

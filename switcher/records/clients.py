@@ -1,4 +1,4 @@
-"""What the clients of a host get: its policy, and the names that stand for profiles."""
+"""What the clients of a host get: its gateway policy, aliases and published name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from switcher.records.names import check_one_way
 
 POLICIES = ("active", "names", "strict")
 MAX_NAMES = 100
-TWICE = "{name} stands there twice; it can mean one profile."
+TWICE = "{name} is there twice; a name can mean only one profile."
 
 
 def set_clients(
@@ -28,9 +28,8 @@ def set_clients(
     names: Mapping[str, str] | None = None,
     clock: Clock = system,
 ) -> None:
-    """Set the policy and the names of a host, each of them where it is given. `names` are profiles
-    by the name that stands for them. Raises BadRequest (its field is `policy` or `names`),
-    NotFound."""
+    """Set the gateway policy and the aliases of a host; None leaves either as it is. `names` are
+    profiles by alias. Raises BadRequest (its field is `policy` or `names`), NotFound."""
     if policy is not None and policy not in POLICIES:
         raise BadRequest("The policy is active, names or strict.", "policy")
     wanted = None if names is None else check_names(names)
@@ -44,7 +43,7 @@ def set_clients(
 
 
 def set_published(host_id: int, name: str, actor: Actor, clock: Clock = system) -> None:
-    """Set by which name the active model is published on the host itself; empty: by none. Raises
+    """Set the name by which the active model is published on the host; empty for none. Raises
     BadRequest (its field is `published_name`), NotFound."""
     try:
         wanted = check_published(name)
@@ -60,13 +59,13 @@ def set_published(host_id: int, name: str, actor: Actor, clock: Clock = system) 
 
 
 def _on_disk(host: Host) -> tuple[Installed, ...]:
-    """What was seen on it last."""
+    """Return what was last seen installed on the host."""
     installed = Reading.objects.filter(host=host).values_list("installed", flat=True).first()
     return tuple(Installed.from_json(row) for row in installed or ())
 
 
 def put_name(host_id: int, name: str, profile: str, actor: Actor, clock: Clock = system) -> str:
-    """Let a name stand for a profile beside the other names. Gives the name as it is kept."""
+    """Add an alias for a profile, or change it. Return the alias as it is stored."""
     ((short, _),) = check_names({name: profile}).items()
     with writing():
         host = _host(host_id)
@@ -75,7 +74,7 @@ def put_name(host_id: int, name: str, profile: str, actor: Actor, clock: Clock =
 
 
 def drop_name(host_id: int, name: str, actor: Actor, clock: Clock = system) -> str:
-    """Let a name stand for nothing any more. Gives it as it was kept."""
+    """Remove an alias. Return it as it was stored."""
     (short,) = check_names({name: ""})
     with writing():
         host = _host(host_id)
@@ -99,13 +98,13 @@ def _names(host: Host) -> dict[str, str]:
 
 
 def _others(host: Host, name: str) -> dict[str, str]:
-    """Return the names of a host except for this one, in whatever case it is stored."""
+    """Return the aliases of a host except for this one, in whatever case it is stored."""
     this = ModelName.parse(name)
     return {n: profile for n, profile in _names(host).items() if ModelName.parse(n) != this}
 
 
 def check_names(names: Mapping[str, str]) -> dict[str, str]:
-    """The same names as they are kept: without `:latest`, which `small` means anyway (fact 20)."""
+    """Return aliases as they are stored: without `:latest`, which is the default (fact 20)."""
     if len(names) > MAX_NAMES:
         raise BadRequest(f"A host has at most {MAX_NAMES} names.", "names")
     kept: dict[ModelName, str] = {}

@@ -1,4 +1,4 @@
-"""Hosts and profiles: what an admin sets. Each change leaves an entry with before and after."""
+"""Hosts and profiles, as admins set them. Each change appends an entry with before and after."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ HOST_FIELDS = (
 def put_profile(
     values: Mapping[str, Any], actor: Actor, profile_id: int | None = None, clock: Clock = system
 ) -> str:
-    """Add a profile from plain, checked values, or change the one of this id. Gives its name."""
+    """Add a profile from checked values, or change the one with this id. Return its name."""
     with writing():
         profile = ModelProfile()
         if profile_id is not None:
@@ -88,7 +88,7 @@ def save_profile(profile: ModelProfile, actor: Actor, clock: Clock = system) -> 
 
 
 def delete_profile(profile_id: int, actor: Actor, clock: Clock = system) -> None:
-    """Delete a profile that nothing uses; Conflict says what does."""
+    """Delete a profile. Raises NotFound, Conflict if something uses it."""
     with writing():
         profile = ModelProfile.objects.filter(pk=profile_id).first()
         if profile is None:
@@ -102,8 +102,8 @@ def delete_profile(profile_id: int, actor: Actor, clock: Clock = system) -> None
             profile.delete()
         except ProtectedError as exc:
             raise Conflict(f"{profile.name} is in use.") from exc
-        told = _without_prompts(before)
-        append("profile.deleted", actor, clock=clock, profile=before["name"], before=told)
+        kept = _without_prompts(before)
+        append("profile.deleted", actor, clock=clock, profile=before["name"], before=kept)
 
 
 def _check_unused(profile: ModelProfile, clock: Clock) -> None:
@@ -118,8 +118,8 @@ def _check_unused(profile: ModelProfile, clock: Clock) -> None:
     keys = [str(key) for key in ApiKey.working(clock.now()).filter(profiles=profile)]
     if keys:
         raise Conflict(
-            f"{profile.name} is what these keys are for: {', '.join(keys)}. Turn them off first, "
-            "and make others where their clients are to go on."
+            f"These keys are bound to {profile.name}: {', '.join(keys)}. Turn them off first, "
+            "and make new ones if their clients should go on."
         )
 
 
@@ -132,7 +132,7 @@ def put_host(
     default: bool = False,
     clock: Clock = system,
 ) -> int:
-    """Add a host from plain, checked values, or change the one of this id. Gives its id.
+    """Add a host from checked values, or change the one with this id. Return its id.
 
     `pinned` are names of profiles; None leaves them as they are.
     """
@@ -178,7 +178,8 @@ def save_host(host: Host, actor: Actor, clock: Clock = system) -> Host:
 
 
 def _leave_address(host: Host, name: str) -> None:
-    """A switch ends where it began; and what the old address held, the new one does not."""
+    """Forget what the old address held. Raises Conflict while a switch runs, which must end at the
+    address where it began."""
     _check_not_switching(host, name)
     Reading.objects.filter(host=host).delete()
     nothing = {"published_as": "", "published_tag": "", "published_digest": ""}
@@ -191,7 +192,7 @@ def _check_not_switching(host: Host, name: str) -> None:
 
 
 def _save_host_row(host: Host) -> None:
-    """Only what an admin sets: a form must not write back an older active model."""
+    """Save only what an admin sets: a form must not write back an older active model."""
     if host.pk is None:
         host.save()
     else:
@@ -201,7 +202,7 @@ def _save_host_row(host: Host) -> None:
 def set_pinned(
     host: Host, profiles: list[ModelProfile], actor: Actor, clock: Clock = system
 ) -> None:
-    """Which profiles are kept resident beside the active one."""
+    """Set which profiles are kept resident beside the active one."""
     with writing():
         before = sorted(host.pinned.values_list("name", flat=True))
         after = sorted(p.name for p in profiles)
@@ -211,7 +212,7 @@ def set_pinned(
 
 
 def make_default(host: Host, actor: Actor, clock: Clock = system) -> None:
-    """The host that is meant where none is named."""
+    """Make this the host that is meant where none is named."""
     with writing():
         old = Host.objects.filter(is_default=True, removed_at=None)
         before = old.values_list("name", flat=True).first() or ""
@@ -221,7 +222,7 @@ def make_default(host: Host, actor: Actor, clock: Clock = system) -> None:
 
 
 def remove_host(host_id: int, actor: Actor, clock: Clock = system) -> None:
-    """Take a host off the board. Its history stays; nothing on the host is touched."""
+    """Remove a host from the board. Its history stays, and nothing on the host is touched."""
     with writing():
         host = Host.objects.select_for_update().filter(pk=host_id, removed_at=None).first()
         if host is None:
@@ -240,22 +241,22 @@ def remove_host(host_id: int, actor: Actor, clock: Clock = system) -> None:
 
 
 def save_theme(user_id: int, theme: str) -> None:
-    """A person's choice of colours; not a fact for the audit trail."""
+    """Save a person's choice of colours, which is no matter for the audit trail."""
     if theme not in {"system", "light", "dark"}:
         raise BadRequest("Choose system, light or dark.", "theme")
     Preference.objects.update_or_create(user_id=user_id, defaults={"theme": theme})
 
 
 def _without_prompts(values: dict[str, Any]) -> dict[str, Any]:
-    """What the trail may keep of a profile: no prompt stands in it. That one was changed, its
-    hash tells."""
+    """Return the values with a hash for each prompt: the trail holds no prompts, and the hash
+    shows that one was changed."""
     if "warmups" not in values:
         return values
-    told = [
+    hashed = [
         {**row, "prompt": f"sha256:{hashlib.sha256(row['prompt'].encode()).hexdigest()}"}
         for row in values["warmups"]
     ]
-    return values | {"warmups": told}
+    return values | {"warmups": hashed}
 
 
 def _facts(model: type[Any], pk: int | None, fields: tuple[str, ...]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Drift as rows: what began and what ended, each with its audit entry in the same transaction."""
+"""Record drift: what began and what ended, each with its audit entry in one transaction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of one host that stand for one model have to load it in one way."""
+"""Checks that all aliases of a host that mean the same model load it in the same way."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from switcher.models import GatewayName, ModelProfile
 
 
 def check_one_way(host_id: int, field: str) -> None:
-    """Raises BadRequest where two names of this host mean the same model with other runner options:
-    each request by the one would load anew what the other has loaded (fact 12)."""
+    """Raise BadRequest if two aliases of this host mean the same model with different runner
+    options: a request by one would reload what the other has loaded (fact 12)."""
     seen: dict[ModelName, GatewayName] = {}
     rows = GatewayName.objects.filter(host_id=host_id).select_related("host", "profile")
     for row in rows.order_by("name"):
@@ -20,7 +20,7 @@ def check_one_way(host_id: int, field: str) -> None:
 
 
 def check_profile(profile: ModelProfile) -> None:
-    """The same on each host where a name stands for this profile."""
+    """Check each host that has an alias for this profile."""
     named = GatewayName.objects.filter(profile=profile, host__removed_at=None)
     for host_id in sorted(set(named.values_list("host_id", flat=True))):
         check_one_way(host_id, "options")

@@ -1,4 +1,4 @@
-"""Observed state: stored when it changes, its time alone at most every 15 s (spare the disk)."""
+"""Store readings when they change; otherwise only their time, and seldom, to spare the disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STORE_INTERVAL_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class WatchedHost:
-    """A host as the watcher needs it. `busy`: a switch runs there."""
+    """A host as the watcher reads it. `busy`: a switch runs there."""
 
     id: int
     name: str
@@ -25,7 +25,7 @@ class WatchedHost:
 
 
 def watched_hosts() -> list[WatchedHost]:
-    """All hosts that are to be read, in two queries."""
+    """Return all hosts to read, in two queries."""
     open_rows = SwitchEvent.objects.filter(state__in=OPEN)
     busy = set(open_rows.values_list("host_id", flat=True))
     rows = Host.objects.filter(removed_at=None).values_list("id", "name", "base_url")
@@ -33,7 +33,8 @@ def watched_hosts() -> list[WatchedHost]:
 
 
 def store(host_id: int, seen: Observation, failures: int) -> None:
-    """Keep what a host was seen to hold. After a failure the last good facts stay, dated."""
+    """Store what a host was seen to hold. After a failure the last good facts stay, with their
+    time."""
     facts: dict[str, object] = {"at": seen.at, "error": seen.error[:1000], "failures": failures}
     if seen.answered:
         facts |= {
@@ -50,7 +51,7 @@ def store(host_id: int, seen: Observation, failures: int) -> None:
 
 
 def _store_new(host_id: int, facts: dict[str, Any]) -> None:
-    """The first reading of a host, or the first of another version of its server: an entry."""
+    """Store the first reading of a host or of another version of its server, with an entry."""
     with writing():
         host = Host.objects.filter(pk=host_id).first()
         if host is None:

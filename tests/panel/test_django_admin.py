@@ -53,7 +53,7 @@ def test_a_profile_with_keys_is_not_deleted_one_by_one_or_in_bulk(admin: Client)
     make_key(NewKey("chat-ui", profiles=(profile.name,)), make.ANNA)
     path = f"/admin/switcher/modelprofile/{profile.pk}/delete/"
     page = admin.post(path, {"post": "yes"}, follow=True).content.decode()
-    assert "Nothing was deleted. phi4-14b is what these keys are for: chat-ui" in page
+    assert "Nothing was deleted. These keys are bound to phi4-14b: chat-ui" in page
     many = {"action": "delete_selected", "_selected_action": [profile.pk], "post": "yes"}
     admin.post("/admin/switcher/modelprofile/", many)
     assert ModelProfile.objects.exists()

@@ -61,7 +61,7 @@ def test_a_profile_that_a_key_is_bound_to_is_not_deleted(admin: Client) -> None:
     assert "Keys are limited to it." in text_of(page)
     assert "/profiles/phi/delete" not in page.content.decode()
     response = admin.post("/profiles/phi/delete", follow=True)
-    assert "Nothing was deleted. phi is what these keys are for: bot" in text_of(response)
+    assert "Nothing was deleted. These keys are bound to phi: bot" in text_of(response)
 
 
 def test_a_key_whose_hosts_are_gone_is_not_shown_as_unlimited(

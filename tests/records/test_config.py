@@ -130,7 +130,7 @@ def test_a_removed_host_uses_no_profile(host: Host, profile: ModelProfile) -> No
 def test_a_profile_that_a_key_is_bound_to_is_in_use(profile: ModelProfile) -> None:
     """To a key whose profile were gone an empty list would be left."""
     key_id, token = keys.make_key(NewKey("chat-ui", profiles=("mid-a",)), ANNA)
-    named = re.escape(f"keys are for: chat-ui ({token[:10]}…). Turn them off first")
+    named = re.escape(f"keys are bound to mid-a: chat-ui ({token[:10]}…). Turn them off first")
     with pytest.raises(Conflict, match=named):
         config.delete_profile(profile.pk, ANNA)
     assert ModelProfile.objects.exists()
