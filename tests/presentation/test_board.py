@@ -76,7 +76,7 @@ def test_a_drift_that_the_reading_contradicts_is_not_shown() -> None:
     make.drift(host, Kind.GHOST, "phi4:14b")
     make.drift(host, Kind.UNREACHABLE)
     assert (row().notes, row().state) == ((), "active")
-    drifts.flap(host.pk, "north-1 keeps drifting.", {})
+    drifts.record_flapping(host.pk, "north-1 keeps drifting.", {})
     assert [n.text for n in row().notes] == ["north-1 keeps drifting."]
 
 
