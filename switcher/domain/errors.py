@@ -21,7 +21,7 @@ class SwitcherError(Exception):
 
 
 class BadRequest(SwitcherError):
-    """The input is not usable."""
+    """The input is not valid."""
 
     code = "bad-request"
 

@@ -68,11 +68,11 @@ def find_name(digest: str, name: ModelName, installed: Iterable[Installed]) -> M
 def what_remains(r: Resident, host: str, now: datetime) -> str:
     """Return when a resident model that no name reaches will leave, as a sentence."""
     if r.stays or r.expires_at is None:
-        when = f"it stays until Ollama on {host} restarts"
+        when = f"it stays loaded until Ollama on {host} restarts"
     elif r.expires_at <= now:
-        when = f"it leaves when its requests have ended, or when Ollama on {host} restarts"
+        when = f"it is unloaded when its requests have ended, or when Ollama on {host} restarts"
     else:
         far = (r.expires_at - now).days > 0
         at = f"{r.expires_at:%Y-%m-%d %H:%M}" if far else f"{r.expires_at:%H:%M:%S}"
-        when = f"it leaves at {at} by itself, or when Ollama on {host} restarts"
+        when = f"it is unloaded at {at}, or when Ollama on {host} restarts"
     return f"No name on {host} reaches {r.name} any more: {when}."

@@ -1,4 +1,4 @@
-"""Names of models, read as Ollama reads them. Pure: no I/O, no Django."""
+"""Model names, parsed as Ollama parses them. Pure: no I/O, no Django."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _VALID = re.compile(
 class ModelName:
     """The name of a model: `host/namespace/model:tag`, of which only the model is required.
 
-    Names are equal if Ollama takes them for the same: `Mid-A`, `library/mid-a` and
-    `registry.ollama.ai/library/mid-a:latest` are (fact 20). The empty name stands for "none"
-    and is false.
+    Names are equal if Ollama treats them as the same, such as `Mid-A`, `library/mid-a` and
+    `registry.ollama.ai/library/mid-a:latest` (fact 20). The empty name stands for "none" and is
+    falsy.
     """
 
     key: str = field(repr=False)  # the full name in lower case, by which names are compared
@@ -29,7 +29,7 @@ class ModelName:
 
     @classmethod
     def parse(cls, text: str) -> ModelName:
-        """Read a name. Text that is no valid name equals no valid one; see `is_valid`."""
+        """Parse a name. Invalid text never equals a valid name; see `is_valid`."""
         *path, last = text.split("/")
         if not last:
             return cls(text.lower(), text)
@@ -44,12 +44,12 @@ class ModelName:
 
     @property
     def short(self) -> str:
-        """The name as people write it: without `:latest`."""
+        """Return the name as people write it: without `:latest`."""
         return self.full[: -len(DEFAULT_TAG)] if self.key.endswith(DEFAULT_TAG) else self.full
 
     @property
     def is_valid(self) -> bool:
-        """Whether Ollama accepts the name."""
+        """Return whether Ollama accepts the name."""
         return _VALID.fullmatch(self.full) is not None
 
     def __bool__(self) -> bool:

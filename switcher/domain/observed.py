@@ -1,4 +1,4 @@
-"""What a host was seen to hold: plain values, read from `/api/ps` and `/api/tags`.
+"""The observed state of a host: plain values read from `/api/ps` and `/api/tags`.
 
 Nothing here says what is desired. Sizes are bytes; times are aware and in UTC.
 """
@@ -12,12 +12,12 @@ from typing import Any
 
 from switcher.domain.model_names import ModelName
 
-FOREVER_YEAR = 2200  # fact 7: "for ever" comes back as a date some 290 years ahead
+FOREVER_YEAR = 2200  # fact 7: "forever" is reported as a date some 290 years ahead
 
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """One row of `/api/ps`. Told apart by digest, never by name (facts 21, 23)."""
+    """One row of `/api/ps`. Identified by digest, never by name (facts 21, 23)."""
 
     name: ModelName
     digest: str
@@ -38,7 +38,7 @@ class Resident:
 
     @property
     def stays(self) -> bool:
-        """Whether it was loaded to stay for ever (fact 7)."""
+        """Return whether it was loaded to stay forever (fact 7)."""
         return self.expires_at is not None and self.expires_at.year >= FOREVER_YEAR
 
     def to_json(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class Resident:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """One row of `/api/tags`: a model on the host's disk. `size` is that of its files."""
+    """One row of `/api/tags`: a model on the host's disk. `size` is the size of its files."""
 
     name: ModelName
     digest: str
@@ -69,7 +69,8 @@ class Installed:
 
     @property
     def embeds_only(self) -> bool:
-        """An embedding model refuses `/api/generate`, even an empty prompt (fact 16)."""
+        """Return whether it is an embedding model: these refuse `/api/generate`, even with an empty
+        prompt (fact 16)."""
         return "embedding" in self.capabilities and "completion" not in self.capabilities
 
     def to_json(self) -> dict[str, Any]:

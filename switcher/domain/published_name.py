@@ -58,12 +58,12 @@ class PublishedName:
 
     @property
     def copied(self) -> dict[ModelName, ModelName]:
-        """The model that the recorded name is a copy of, by that name; empty if there is none."""
+        """Return the recorded name mapped to the model that it is a copy of, if there is one."""
         return {self.name: self.tag} if self.name else {}
 
     @property
     def is_ours(self) -> bool:
-        """Whether the wanted name is recorded as Switchboard's."""
+        """Return whether the name that is set is recorded as Switchboard's."""
         return bool(self.wanted) and self.name == self.wanted
 
     @property

@@ -173,7 +173,7 @@ def runner_options(options: Mapping[str, Option]) -> dict[str, Option]:
 
 @dataclass(frozen=True, slots=True)
 class WarmUp:
-    """One warm-up prompt. `num_predict` bounds the answer's tokens (fact 11)."""
+    """One warm-up prompt. `num_predict` limits the tokens of the answer (fact 11)."""
 
     prompt: str
     num_predict: int = 8
@@ -232,7 +232,7 @@ class Spec:
 
     @property
     def name(self) -> ModelName:
-        """The model's name."""
+        """Return the name of the model."""
         return ModelName.parse(self.tag)
 
     @property

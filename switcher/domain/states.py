@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a switch stands. The values are what the API and the database hold."""
+    """The state of a switch. The values are stored in the database and shown by the API."""
 
     QUEUED = "queued"
     CHECKING = "checking"
@@ -85,7 +85,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.CANCELLED: frozenset(),
 }
 
-# While one of these lasts in a `swap`, requests wait: the host has no model to answer with.
+# In these states of a `swap` requests wait, because the host has no model to answer with.
 HELD_IN_SWAP = frozenset(
     {
         State.DRAINING,

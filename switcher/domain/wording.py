@@ -1,4 +1,4 @@
-"""Words for facts that several pages show."""
+"""Wording that several pages share."""
 
 from __future__ import annotations
 

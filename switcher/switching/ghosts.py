@@ -83,7 +83,7 @@ def _free(lease: HostLease, digest: str, actor: Actor) -> FreedGhost:
     model_copies.record_ghost("ghost.unload-asked", holder, ghost.digest, **facts)
     lease.call(lease.ollama.unload, name.full)
     if not _wait_until_unloaded(lease, ghost.digest):
-        raise Conflict(f"{freed.model} is busy: it leaves when its requests have ended.")
+        raise Conflict(f"{freed.model} is busy: it is unloaded when its requests have ended.")
     model_copies.record_ghost("ghost.freed", holder, ghost.digest, **facts)
     _remove_copies(lease, holder, ghost.digest)
     return freed

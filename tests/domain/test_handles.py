@@ -94,11 +94,11 @@ def test_a_name_is_found_in_any_case() -> None:
 @pytest.mark.parametrize(
     ("expires", "said"),
     [
-        (NOW.replace(year=2319), "it stays until Ollama on north-1 restarts"),
-        (None, "it stays until Ollama on north-1 restarts"),
-        (NOW + timedelta(minutes=5), "it leaves at 14:37:07 by itself, or when Ollama"),
-        (NOW + timedelta(days=3), "it leaves at 2026-11-27 14:32 by itself"),
-        (NOW - timedelta(minutes=1), "it leaves when its requests have ended, or when"),
+        (NOW.replace(year=2319), "it stays loaded until Ollama on north-1 restarts"),
+        (None, "it stays loaded until Ollama on north-1 restarts"),
+        (NOW + timedelta(minutes=5), "it is unloaded at 14:37:07, or when Ollama"),
+        (NOW + timedelta(days=3), "it is unloaded at 2026-11-27 14:32"),
+        (NOW - timedelta(minutes=1), "it is unloaded when its requests have ended, or when"),
     ],
 )
 def test_what_remains_names_its_time(expires: object, said: str) -> None:

@@ -121,13 +121,15 @@ def test_what_is_to_be_done(
 
 def test_where_no_name_means_the_model_any_more_it_says_so() -> None:
     todo = plan_published_name(name(), disk(b="pulled-again"))
-    assert todo == PublishedNamePlan(barred="No name on north-1 means b as it was loaded.")
+    assert todo == PublishedNamePlan(
+        barred="No name on north-1 points to the content of b that was loaded."
+    )
 
 
 def test_what_is_about_to_be_deleted_is_no_source() -> None:
     todo = plan_published_name(name(ours="old", means="b"), disk(old="b", b="pulled-again"))
     assert (todo.withdraw, todo.delete, todo.source) == (OLD, True, NO_NAME)
-    assert "No name on north-1 means b" in todo.barred
+    assert "No name on north-1 points to the content of b" in todo.barred
 
 
 def test_upper_and_lower_case_are_the_same_to_the_server() -> None:

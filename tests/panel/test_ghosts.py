@@ -109,7 +109,7 @@ def test_without_a_model_copy_the_page_says_what_can_be_done(
     ghost.read()
     for path in ("/", "/hosts/north-1/"):
         shown = text_of(operator.get(path))
-        assert "No name on north-1 reaches mid-a any more: it stays until Ollama" in shown
+        assert "No name on north-1 reaches mid-a any more: it stays loaded until Ollama" in shown
         assert "Free it" not in shown
     response = operator.post("/hosts/north-1/free", {"digest": ghost.digest}, follow=True)
     assert "No name on north-1 reaches mid-a any more" in text_of(response)

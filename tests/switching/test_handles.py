@@ -396,7 +396,9 @@ def test_a_ghost_that_nothing_reaches_is_told_with_what_remains(
     make_ghost(fake, profile, switch)
     fake.delete(A)
     fake.journal.clear()
-    with pytest.raises(Conflict, match=r"No name on north-1 reaches mid-a any more: it leaves at"):
+    with pytest.raises(
+        Conflict, match=r"No name on north-1 reaches mid-a any more: it is unloaded at"
+    ):
         free(host, fake, "sha-mid-a")
     assert acts(fake) == []
 
@@ -417,7 +419,9 @@ def test_a_ghost_that_is_busy_is_said_to_be(
     monkeypatch.setattr(ghosts, "UNLOAD_TIMEOUT_S", 0.1)
     make_ghost(fake, profile, switch)
     fake.sticky.add(A)
-    with pytest.raises(Conflict, match="mid-a is busy: it leaves when its requests have ended"):
+    with pytest.raises(
+        Conflict, match="mid-a is busy: it is unloaded when its requests have ended"
+    ):
         free(host, fake, "sha-mid-a")
     assert fake.model_copies == ours() == {A, B}, "the way to it stays"
 
