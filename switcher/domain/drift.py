@@ -17,17 +17,17 @@ from switcher.domain.published_name import PublishedName
 from switcher.domain.specs import Spec
 
 OFFLINE_AFTER = 3  # readings in a row that failed
-GHOST_AFTER_S = 30.0  # overdue only then: a server takes its time to unload
+GHOST_AFTER_S = 30.0  # a model counts as overdue only after this: unloading takes some seconds
 REMEMBER = timedelta(hours=1)
 
 
 class Kind(StrEnum):
-    """What kind of drift. The values are what the database and the API hold."""
+    """A kind of drift. The values are stored in the database and shown by the API."""
 
     EVICTED = "evicted"
     EXPIRED = "expired"
     RESTARTED = "restarted"
-    MISSING = "missing"  # desired, and not seen loaded so far
+    MISSING = "missing"  # desired, but never seen loaded
     RELOADED = "reloaded"
     SHORTENED = "shortened"
     ON_CPU = "on-cpu"
@@ -35,14 +35,14 @@ class Kind(StrEnum):
     GHOST = "ghost"
     FOREIGN = "foreign"
     UNREACHABLE = "unreachable"
-    PUBLISHED = "published"  # the published name does not mean the active model
-    FLAPPING = "flapping"  # repaired as often as is allowed, and back again
+    PUBLISHED = "published"  # the published name does not point to the active model
+    FLAPPING = "flapping"  # back again after as many repairs as are allowed
 
 
 # A desired model is not loaded.
 GONE = frozenset({Kind.EVICTED, Kind.EXPIRED, Kind.RESTARTED, Kind.MISSING})
-# What an ordinary switch to the active model repairs. Not OTHER_CONTENT, since the name would load
-# what nobody chose; nor FOREIGN, which is somebody else's; nor UNREACHABLE, which takes no call.
+# Kinds that a switch to the active model repairs. With OTHER_CONTENT it would load content that
+# nobody chose, FOREIGN belongs to somebody else, and an UNREACHABLE host accepts no calls.
 REPAIRED = GONE | {Kind.RELOADED, Kind.ON_CPU}
 
 WORDS: dict[Kind, str] = {
@@ -64,10 +64,10 @@ WORDS: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class DesiredModel:
-    """A model that should be loaded. `gpu_percent` and `context_length` are as they were when it
-    was last activated here; None or 0 if that is not known."""
+    """A model that should be loaded. `gpu_percent` and `context_length` are those of its last
+    activation on this host; None or 0 if unknown."""
 
-    digest: str  # empty for a pinned model: its name decides
+    digest: str  # empty for a pinned model, which is identified by its name
     spec: Spec
     active: bool = False
     gpu_percent: int | None = None
@@ -79,14 +79,14 @@ class DesiredModel:
 
     @property
     def context(self) -> int:
-        """The context that it should be loaded with; 0 if that is not known. What was verified
-        comes before what the profile asks for, since a server may allow less."""
+        """Return the context length it should be loaded with; 0 if unknown. The verified length
+        takes precedence over the profile's, because a server may allow less."""
         return self.context_length or self.spec.num_ctx or 0
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What is desired of a host."""
+    """The desired state of a host."""
 
     host: str
     active: DesiredModel | None = None
@@ -96,8 +96,8 @@ class Desired:
     published: PublishedName | None = None
 
     def models(self, installed: Iterable[Installed]) -> tuple[DesiredModel, ...]:
-        """Return the active model, then the pinned ones by what their names mean now; none
-        twice."""
+        """Return the active model, then the pinned ones by the digests that their names point to
+        now, without duplicates."""
         found = {self.active.digest: self.active} if self.active else {}
         rows = list(installed)
         for model in self.pinned:
@@ -109,7 +109,7 @@ class Desired:
         return tuple(found.values())
 
     def _as_verified(self, model: DesiredModel, digest: str) -> DesiredModel:
-        """Return a pinned model with how it was loaded at the end of the last switch."""
+        """Return a pinned model with its GPU share and context length after the last switch."""
         was = self.verified.get(digest)
         if was is None:
             return replace(model, digest=digest)
@@ -127,8 +127,8 @@ class LastSeen:
 
 @dataclass(frozen=True, slots=True)
 class ReadingHistory:
-    """What the readings before this one showed. `previous` is the last that answered, and
-    `failures` counts those since that did not; `open` are the kind and digest of open drift."""
+    """What earlier readings showed. `previous` is the last one that succeeded, and `failures`
+    counts those that have failed since; `open` holds the kind and digest of each open drift."""
 
     previous: Observation | None = None
     failures: int = 0
@@ -137,8 +137,8 @@ class ReadingHistory:
     open: frozenset[tuple[str, str]] = frozenset()
 
     def after(self, now: Observation, compared: bool = True) -> ReadingHistory:
-        """Return the history with this reading. One that was not compared leaves its evidence to
-        the next."""
+        """Return the history including this reading. If it was not compared, a closed connection
+        that it noticed is kept as evidence for the next one."""
         if not now.answered:
             return replace(self, failures=self.failures + 1)
         kept = {d: seen for d, seen in self.last.items() if now.at - seen.at < REMEMBER}
@@ -149,9 +149,9 @@ class ReadingHistory:
         )
 
     def after_uncompared(self, now: Observation) -> ReadingHistory:
-        """Return the history with a reading that was not compared though no switch was open. What
-        was seen of a model before stays what the next reading is compared with, so that nothing in
-        between is lost."""
+        """Return the history including a reading that was not compared although no switch was open.
+        The next reading is compared with what was seen before this one, so that no change is
+        missed."""
         last = {**self.after(now).last, **self.last}
         return replace(self.after(now, compared=False), last=last)
 
@@ -161,8 +161,8 @@ class ReadingHistory:
 
 @dataclass(frozen=True, slots=True)
 class DriftFinding:
-    """One difference that a reading shows, as a sentence and with its evidence: what was desired,
-    what was seen before and what is seen now, each with its time."""
+    """One difference that a reading shows, described in a sentence, with its evidence: what was
+    desired, what was seen before and what is seen now, each with its time."""
 
     kind: Kind
     model: str
@@ -177,7 +177,7 @@ class DriftFinding:
 
 @dataclass(frozen=True, slots=True)
 class OpenDrift:
-    """A recorded drift that has not ended. `repair` is the switch that is to repair it."""
+    """A recorded drift that has not ended. `repair` is the switch that should repair it."""
 
     id: int
     kind: Kind
@@ -189,7 +189,7 @@ class OpenDrift:
 
     @classmethod
     def of(cls, row: Any) -> OpenDrift:
-        """Return it from its row."""
+        """Return the drift that a database row describes."""
         kind, repair = Kind(row.kind), row.repair_id
         return cls(row.pk, kind, row.model, row.digest, row.text, row.since, repair)
 

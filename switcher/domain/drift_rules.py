@@ -1,8 +1,8 @@
-"""The rules that find drift, by comparing a reading with what is desired. Pure: no I/O, no Django.
+"""The rules that find drift by comparing a reading with the desired state. Pure: no I/O, no Django.
 
-Each reading is compared afresh, and all differences are returned, so that the recorder can tell
-which began and which ended. Why a model left (evicted, expired, restarted) can only be told at the
-first reading that misses it: from then on the recorded kind stays.
+Every reading is compared from scratch and yields all differences; comparing two lists shows which
+began and which ended. Why a model is gone (evicted, expired, restarted) can only be determined at
+the first reading without it, so the recorded kind is kept until the model is back.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from switcher.domain.plans import gb, gpu_fall
 from switcher.domain.published_name import is_taken, taken_text
 from switcher.domain.specs import FOREVER, keep_alive_s
 
-# A few seconds more or less are no drift: the server counts its own, and a reading takes time.
+# Smaller differences are not drift: clocks differ slightly, and a reading takes time.
 TOLERANCE = timedelta(seconds=5)
-# An expiry that differs by less has not moved.
+# An expiry that differs by less counts as unchanged.
 SAME_EXPIRY = timedelta(seconds=2)
 
 
 def kinds_shown(now: Observation) -> frozenset[Kind]:
-    """Return the kinds of drift that a reading can show. Of a host that does not answer, nothing
-    else is known."""
+    """Return the kinds of drift that a reading can show; a failed one shows only that the host is
+    unreachable."""
     return frozenset(Kind) if now.answered else frozenset({Kind.UNREACHABLE})
 
 
 def find_drift(
     desired: Desired, history: ReadingHistory, now: Observation
 ) -> tuple[DriftFinding, ...]:
-    """Return all drift that this reading shows. Not to be called while a switch is open."""
+    """Return all drift that this reading shows. Do not call it while a switch is open."""
     if not now.answered:
         return _unreachable(desired, history, now)
     models = desired.models(now.installed)
@@ -54,30 +54,32 @@ def find_drift(
     found += _of_published_name(desired, now)
     found += _of_others(desired, {m.digest for m in models if m.digest}, history, now)
     if history.has_open(Kind.FLAPPING, "") and any(f.kind in REPAIRED for f in found):
-        # It lasts as long as what keeps coming back.
+        # It lasts as long as the drift that recurs.
         found.append(DriftFinding(Kind.FLAPPING, "", "", "", {}))
     return tuple(found)
 
 
 def ending_text(desired: Desired, now: Observation, kind: Kind, digest: str) -> str:
-    """Return why a drift that this reading no longer shows is over."""
+    """Return why a drift that this reading no longer shows has ended."""
     if kind is Kind.UNREACHABLE:
-        return "It answers again."
+        return "The host answers again."
     if kind is Kind.FLAPPING:
-        return "It no longer keeps coming back."
+        return "The recurring drift has ended."
     if kind is Kind.PUBLISHED:
-        return "The published name is right again, or none is set."
+        return "The published name is correct again, or no longer set."
     models = {m.digest or _key(m.name) for m in desired.models(now.installed)}
     loaded = find_digest(now.resident, digest) is not None
     if kind in (Kind.GHOST, Kind.FOREIGN):
-        return "It should be loaded now." if loaded and digest in models else "It is not loaded."
+        if loaded and digest in models:
+            return "The model is now desired here."
+        return "The model is no longer loaded."
     if digest not in models:
-        return "It need not be loaded here any more."
+        return "The model is no longer desired here."
     if kind is Kind.OTHER_CONTENT:
-        return "Its name means the right content again."
+        return "The name points to the right content again."
     if not loaded:
-        return "It is not loaded."
-    return "It is loaded again." if kind in GONE else "It is as desired again."
+        return "The model is no longer loaded."
+    return "The model is loaded again." if kind in GONE else "The model is as desired again."
 
 
 def _unreachable(
@@ -101,7 +103,7 @@ def _unreachable(
 
 
 def _of_published_name(desired: Desired, now: Observation) -> list[DriftFinding]:
-    """The published name should mean the active model, by digest (fact 21)."""
+    """Compare the content that the published name points to with the active model (fact 21)."""
     active, name = desired.active, desired.published
     if active is None or name is None or not name.wanted:
         return []
@@ -110,13 +112,13 @@ def _of_published_name(desired: Desired, now: Observation) -> list[DriftFinding]
     if name.is_ours and digest == active.digest:
         return []
     if row is None and not name.is_ours:
-        return []  # it was not made yet
+        return []  # not created yet
     if is_taken(name, now.installed):
         text = taken_text(name)
     elif row is None:
-        text = f"{name.wanted} should mean {active.name}, and is not on the host."
+        text = f"{name.wanted} should point to {active.name}, but is not on the host."
     else:
-        text = f"{name.wanted} should mean {active.name}, and means other content."
+        text = f"{name.wanted} should point to {active.name}, but points to other content."
     evidence = {
         "wanted": {"name": name.wanted.full, "digest": active.digest},
         "now": {"at": now.at.isoformat(), "name_means": digest},
@@ -143,16 +145,16 @@ def _of_desired(
 def _other_content(
     model: DesiredModel, history: ReadingHistory, now: Observation
 ) -> DriftFinding | None:
-    """Its name means other content than what was activated, or nothing (facts 23, 24)."""
+    """Check that the name still points to the activated content (facts 23, 24)."""
     row = find_installed(now.installed, model.name)
     if model.active and row is not None and row.digest == model.digest:
         return None
     if not model.active and row is not None:
-        return None  # a pinned model is whatever its name means now
+        return None  # a pinned model is whatever its name points to
     if row is not None:
-        text = f"{model.name} means other content now than what was activated."
+        text = f"{model.name} now points to content other than what was activated."
     else:
-        what = "is active, and is no longer" if model.active else "is pinned, and is not"
+        what = "is active, but is no longer" if model.active else "is pinned, but is not"
         text = f"{model.name} {what} on the host."
     resident = find_digest(now.resident, model.digest)
     found = _finding(Kind.OTHER_CONTENT, model, text, history, now, resident)
@@ -163,7 +165,7 @@ def _other_content(
 def _gone(
     model: DesiredModel, desired: Desired, history: ReadingHistory, now: Observation
 ) -> DriftFinding:
-    """It is not loaded. Why is decided when that is new."""
+    """Report a desired model that is not loaded. The kind found first is kept."""
     kind, text = _why_gone(model, history, now)
     known = next((k for k in GONE if history.has_open(k, model.digest)), None)
     found = _finding(known or kind, model, text, history, now, None)
@@ -179,7 +181,7 @@ def _why_gone(model: DesiredModel, history: ReadingHistory, now: Observation) ->
     last = history.last.get(model.digest)
     if last is None:
         role = "active" if model.active else "pinned"
-        return Kind.MISSING, f"{model.name} is {role}, and is not loaded."
+        return Kind.MISSING, f"{model.name} is {role}, but not loaded."
     expires = last.row.expires_at
     if expires is not None and not last.row.stays and _server_time(now) >= expires - TOLERANCE:
         return Kind.EXPIRED, f"{model.name} expired: its keep-alive ran out at {_clock(expires)}."
@@ -187,30 +189,32 @@ def _why_gone(model: DesiredModel, history: ReadingHistory, now: Observation) ->
     if restarted:
         return Kind.RESTARTED, f"{model.name} is no longer loaded. {restarted}"
     newcomers = _newcomers(history, now)
-    more = f" Since then {newcomers} was loaded." if newcomers else ""
-    due = "to stay for ever" if last.row.stays else f"due to unload at {_clock(expires)}"
+    more = f" Loaded since then: {newcomers}." if newcomers else ""
+    due = "was to stay forever" if last.row.stays else f"was due to unload at {_clock(expires)}"
     return Kind.EVICTED, (
-        f"{model.name} was evicted: at {_clock(last.at)} it was loaded, {due}.{more}"
+        f"{model.name} was evicted: at {_clock(last.at)} it was still loaded and {due}.{more}"
     )
 
 
 def _restarted_text(history: ReadingHistory, now: Observation) -> str:
-    """Return why the server must have restarted; empty if that is not known. A restart unloads
+    """Return what suggests that the server restarted; empty if nothing does. A restart unloads
     everything."""
     before = history.previous
     if before is None or any(find_digest(now.resident, r.digest) for r in before.resident):
         return ""
     if history.failures:
         return (
-            f"The server restarted: after {_clock(before.at)} it did not answer, "
-            "and what it had loaded is gone."
+            f"The server restarted: it stopped answering after {_clock(before.at)}, "
+            "and everything it had loaded is gone."
         )
     if now.reconnected or history.reconnected:
-        return "The server restarted: it closed its connections, and what it had loaded is gone."
+        return (
+            "The server restarted: it closed its connections, and everything it had loaded is gone."
+        )
     if len(before.resident) > 1 and not now.resident:
         return (
-            "All models left at once, though none had expired: the server restarted, "
-            "or somebody unloaded all."
+            "All models were unloaded at once, although none had expired: either the server "
+            "restarted, or somebody unloaded them all."
         )
     return ""
 
@@ -223,12 +227,12 @@ def _newcomers(history: ReadingHistory, now: Observation) -> str:
 def _reloaded(
     model: DesiredModel, resident: Resident, history: ReadingHistory, now: Observation
 ) -> DriftFinding | None:
-    """Somebody requested it with other runner options (fact 12)."""
+    """Check the context length: a request with other runner options reloads (fact 12)."""
     if not model.context or resident.context_length in (0, model.context):
         return None
     text = (
-        f"{model.name} was reloaded with other options: its context is "
-        f"{resident.context_length:,} and should be {model.context:,}."
+        f"{model.name} was reloaded with other options: its context length is "
+        f"{resident.context_length:,} instead of {model.context:,}."
     )
     return _finding(Kind.RELOADED, model, text, history, now, resident)
 
@@ -236,16 +240,15 @@ def _reloaded(
 def _shortened(
     model: DesiredModel, resident: Resident, history: ReadingHistory, now: Observation
 ) -> DriftFinding | None:
-    """A client's keep-alive replaced ours (fact 13)."""
+    """Check whether a client's keep-alive replaced ours (fact 13)."""
     keep_alive = model.spec.keep_alive
     if keep_alive == "0" or resident.expires_at is None or resident.stays:
         return None
     if keep_alive != FOREVER and not _was_cut_short(model, resident, history, now):
         return None
-    says = "for ever" if keep_alive == FOREVER else keep_alive
     text = (
-        f"The keep-alive of {model.name} was shortened: it unloads at "
-        f"{_clock(resident.expires_at)}, though it should stay {says}."
+        f"The keep-alive of {model.name} was shortened: the model unloads at "
+        f"{_clock(resident.expires_at)}, although its keep-alive is set to {keep_alive}."
     )
     return _finding(Kind.SHORTENED, model, text, history, now, resident)
 
@@ -254,14 +257,14 @@ def _was_cut_short(
     model: DesiredModel, resident: Resident, history: ReadingHistory, now: Observation
 ) -> bool:
     """Return whether the expiry is earlier than a request could have set it. A request without a
-    keep-alive restarts the clock, so an expiry that moved lies a whole keep-alive after the last
+    keep-alive restarts the timer, so the new expiry is at least a full keep-alive after the last
     reading (fact 13)."""
     last = history.last.get(model.digest)
     if last is None or last.row.expires_at is None:
         return False
     assert resident.expires_at is not None
     if not last.row.stays and abs(resident.expires_at - last.row.expires_at) < SAME_EXPIRY:
-        return history.has_open(Kind.SHORTENED, model.digest)  # as it was
+        return history.has_open(Kind.SHORTENED, model.digest)  # unchanged
     whole = timedelta(seconds=keep_alive_s(model.spec.keep_alive) or 0.0)
     clock_ahead = timedelta(seconds=now.clock_ahead_s)
     return resident.expires_at < last.at + clock_ahead + whole - TOLERANCE
@@ -270,11 +273,11 @@ def _was_cut_short(
 def _on_cpu(
     model: DesiredModel, resident: Resident, history: ReadingHistory, now: Observation
 ) -> DriftFinding | None:
-    """Less of it is on the GPU than the profile wants, or than when it was activated."""
+    """Check the GPU share against the profile's floor and the last activation."""
     why = gpu_fall(resident.gpu_percent, model.spec.min_gpu_percent, model.gpu_percent)
     if not why:
         return None
-    text = f"{model.name} fell to the CPU: {why}."
+    text = f"{model.name} moved to the CPU: {why}."
     return _finding(Kind.ON_CPU, model, text, history, now, resident)
 
 
@@ -284,8 +287,8 @@ def _on_cpu(
 def _of_others(
     desired: Desired, digests: set[str], history: ReadingHistory, now: Observation
 ) -> list[DriftFinding]:
-    """Find ghosts among the resident models that are not desired; the rest are foreign models, if
-    anything is desired of the host."""
+    """Report resident models that are not desired: ghosts, and foreign models if the host has any
+    desired ones."""
     found = []
     for r in now.resident:
         if r.digest in digests:
@@ -295,7 +298,8 @@ def _of_others(
             found.append(_other(Kind.GHOST, r, why, desired, history, now))
         elif desired.active or desired.pinned:
             text = (
-                f"{_shown_name(r, desired)} is loaded, should not be, and takes {gb(_bytes(r))} GB."
+                f"{_shown_name(r, desired)} is loaded although nobody asked for it here, "
+                f"and takes {gb(_bytes(r))} GB."
             )
             found.append(_other(Kind.FOREIGN, r, text, desired, history, now))
     return found
@@ -309,14 +313,16 @@ def ghost_text(
     clock_ahead_s: float = 0.0,
 ) -> str:
     """Return why a resident model is a ghost: its name no longer reaches it (facts 23, 24), or it
-    is overdue. Empty if it is none."""
+    is overdue. Empty if it is not a ghost."""
     size = f"{gb(_bytes(r))} GB"
     name = model_copies.get(r.name, r.name)
     row = find_installed(installed, name)
     if row is None:
         return f"{name} was deleted while it was loaded, and still holds {size}."
     if row.digest != r.digest:
-        return f"{name} means other content now; the old one is still loaded and holds {size}."
+        return (
+            f"{name} now points to other content; the old content is still loaded and holds {size}."
+        )
     if _is_overdue(r, at + timedelta(seconds=clock_ahead_s)):
         return f"{name} was due to unload at {_clock(r.expires_at)} and still holds {size}."
     return ""
@@ -375,7 +381,7 @@ def _finding(
 
 
 def _key(name: ModelName) -> str:
-    """Return what stands for the digest of a model that is not installed."""
+    """Return what identifies a model that is not installed, in place of its digest."""
     return name.full[:80]
 
 
@@ -392,12 +398,12 @@ def _reading_facts(seen: Observation | None) -> dict[str, Any] | None:
 
 
 def _server_time(now: Observation) -> datetime:
-    """Return the time of the reading by the clock that expiries are written by."""
+    """Return the time of the reading by the server's clock, which expiries refer to."""
     return now.at + timedelta(seconds=now.clock_ahead_s)
 
 
 def _shown_name(r: Resident, desired: Desired) -> str:
-    """Return the name that people know: a copy of ours goes by the name of its model."""
+    """Return the name to show; for a model copy, the name of its model."""
     return desired.model_copies.get(r.name, r.name).short
 
 

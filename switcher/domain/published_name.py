@@ -142,4 +142,4 @@ def taken_text(p: PublishedName) -> str:
 
 def unreached_text(p: PublishedName) -> str:
     """Return why there is nothing to copy: the model's name means other content now (fact 23)."""
-    return f"No name on {p.host} means {p.active_tag} as it was loaded."
+    return f"No name on {p.host} points to the content of {p.active_tag} that was loaded."

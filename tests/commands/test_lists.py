@@ -60,7 +60,7 @@ def test_status_warns_of_another_context(host: Host, simulator: SimulatedOllama)
 def test_status_warns_of_recorded_drift(host: Host, simulator: SimulatedOllama) -> None:
     run("switch", "mid-a")
     host.refresh_from_db()
-    text = "The keep-alive of mid-a was shortened: it unloads at 14:28:07."
+    text = "The keep-alive of mid-a was shortened: the model unloads at 14:28:07."
     make.drift(host, Kind.SHORTENED, "mid-a", text, at=datetime.now(UTC))
     assert f"Warning: {text}" in run("status").out
     assert run("status", "--json").json()[0]["warnings"] == [text]

@@ -112,8 +112,12 @@ NOT_OURS = (
 )
 NAME_CASES: dict[str, tuple[PublishedName, str, list[str]]] = {
     "as it should be": (NAME, "sha-mid-a", []),
-    "removed": (NAME, "", ["pub should mean mid-a, and is not on the host."]),
-    "pointed elsewhere": (NAME, "sha-mid-b", ["pub should mean mid-a, and means other content."]),
+    "removed": (NAME, "", ["pub should point to mid-a, but is not on the host."]),
+    "pointed elsewhere": (
+        NAME,
+        "sha-mid-b",
+        ["pub should point to mid-a, but points to other content."],
+    ),
     "written over by somebody": (NAME, "sha-strange", [NOT_OURS]),
     "only now to be made": (replace(NAME, name=NO_NAME), "", []),
     "taken before it was ours": (replace(NAME, name=NO_NAME), "sha-mid-b", [NOT_OURS]),
@@ -203,7 +207,7 @@ def test_what_was_found_at_first_stays_so_until_it_is_back() -> None:
 def test_the_evidence_names_what_was_wanted_and_seen_with_times() -> None:
     found = one(seen(row()), seen(at=after(3)))
     assert found.text == (
-        "mid-a was evicted: at 10:00:00 it was loaded, due to unload at 10:30:00."
+        "mid-a was evicted: at 10:00:00 it was still loaded and was due to unload at 10:30:00."
     )
     assert found.evidence["wanted"]["keep_alive"] == "30m"
     before, now = found.evidence["before"], found.evidence["now"]
@@ -214,12 +218,12 @@ def test_the_evidence_names_what_was_wanted_and_seen_with_times() -> None:
 
 def test_who_took_its_place_is_named() -> None:
     found = after_all([seen(row()), seen(row("other"), at=after(3))])[1]
-    assert "Since then other was loaded." in found[0].text
+    assert "Loaded since then: other." in found[0].text
 
 
 def test_several_gone_at_once_leave_open_what_it_was() -> None:
     found = one(seen(row(), row("other")), seen(at=after(3)))
-    assert "the server restarted, or somebody unloaded all" in found.text
+    assert "either the server restarted, or somebody unloaded them all" in found.text
 
 
 # --- still there, but not as it was ------------------------------------------------------------
@@ -347,11 +351,15 @@ def test_a_name_that_means_other_content_is_not_called_evicted(loaded: Any) -> N
 def test_an_active_model_that_was_deleted_from_the_disk_is_told() -> None:
     found = one(seen(row(), installed=without()))
     assert found.kind is Kind.OTHER_CONTENT
-    assert found.text == "mid-a is active, and is no longer on the host."
+    assert found.text == "mid-a is active, but is no longer on the host."
 
 
 GHOSTS = {
-    "its name means other content": (row("other"), other_content("other"), "means other content"),
+    "its name means other content": (
+        row("other"),
+        other_content("other"),
+        "points to other content",
+    ),
     "it was deleted": (row("other"), without("other"), "was deleted while it was loaded"),
     "overdue": (row("other", expires_at=after(-31)), DISK, "was due to unload at 09:59:29"),
 }
@@ -379,7 +387,7 @@ def test_thirty_seconds_late_is_not_overdue_yet() -> None:
 def test_a_foreign_model_is_named_with_what_it_takes() -> None:
     found = one(seen(row(), row("other")))
     assert found.kind is Kind.FOREIGN
-    assert found.text == "other is loaded, should not be, and takes 5.0 GB."
+    assert found.text == "other is loaded although nobody asked for it here, and takes 5.0 GB."
 
 
 def test_a_copy_that_we_made_goes_by_the_name_of_its_model() -> None:
@@ -407,7 +415,7 @@ def test_a_pinned_model_is_wanted_by_what_its_name_means() -> None:
 def test_a_pinned_model_that_was_never_loaded_is_missing() -> None:
     found = one(seen(row()), desired=BOTH)
     assert found.kind is Kind.MISSING
-    assert found.text == "embed is pinned, and is not loaded."
+    assert found.text == "embed is pinned, but not loaded."
 
 
 def test_pinned_models_that_are_not_on_the_disk_are_told_apart() -> None:
@@ -463,20 +471,20 @@ def test_a_flap_lasts_as_long_as_what_comes_back() -> None:
 
 
 ENDS = {
-    "evicted": (Kind.EVICTED, "sha-mid-a", seen(row()), "It is loaded again."),
-    "replaced": (Kind.EVICTED, "sha-old", seen(row()), "It need not be loaded here any more."),
-    "reloaded": (Kind.RELOADED, "sha-mid-a", seen(row()), "It is as desired again."),
-    "reloaded, gone": (Kind.RELOADED, "sha-mid-a", seen(), "It is not loaded."),
-    "foreign": (Kind.FOREIGN, "sha-other", seen(row()), "It is not loaded."),
-    "foreign, wanted": (Kind.FOREIGN, "sha-mid-a", seen(row()), "It should be loaded now."),
+    "evicted": (Kind.EVICTED, "sha-mid-a", seen(row()), "The model is loaded again."),
+    "replaced": (Kind.EVICTED, "sha-old", seen(row()), "The model is no longer desired here."),
+    "reloaded": (Kind.RELOADED, "sha-mid-a", seen(row()), "The model is as desired again."),
+    "reloaded, gone": (Kind.RELOADED, "sha-mid-a", seen(), "The model is no longer loaded."),
+    "foreign": (Kind.FOREIGN, "sha-other", seen(row()), "The model is no longer loaded."),
+    "foreign, wanted": (Kind.FOREIGN, "sha-mid-a", seen(row()), "The model is now desired here."),
     "other content": (
         Kind.OTHER_CONTENT,
         "sha-mid-a",
         seen(row()),
-        "Its name means the right content again.",
+        "The name points to the right content again.",
     ),
-    "unreachable": (Kind.UNREACHABLE, "", seen(), "It answers again."),
-    "flapping": (Kind.FLAPPING, "", seen(row()), "It no longer keeps coming back."),
+    "unreachable": (Kind.UNREACHABLE, "", seen(), "The host answers again."),
+    "flapping": (Kind.FLAPPING, "", seen(row()), "The recurring drift has ended."),
 }
 
 

@@ -59,12 +59,14 @@ def test_host_that_holds_its_active_model_is_active() -> None:
 def test_host_shows_what_is_loaded_and_names_its_drift() -> None:
     host = activated(seen=make.seen(make.resident("phi4:14b")))
     make.drift(host, Kind.EVICTED, "llama3.1:8b", "llama3.1:8b was evicted.")
-    make.drift(host, Kind.FOREIGN, "phi4:14b", "phi4:14b is loaded, is not to be.")
+    make.drift(
+        host, Kind.FOREIGN, "phi4:14b", "phi4:14b is loaded although nobody asked for it here."
+    )
     shown = row()
     assert (shown.state, shown.model) == ("warning", "phi4:14b")
     assert [(n.text, n.names) for n in shown.notes] == [
         ("llama3.1:8b was evicted.", ("llama3.1:8b",)),
-        ("phi4:14b is loaded, is not to be.", ("phi4:14b",)),
+        ("phi4:14b is loaded although nobody asked for it here.", ("phi4:14b",)),
     ]
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 ALL = frozenset(Kind)
 GONE = DriftFinding(Kind.EVICTED, "mid-a", "sha-a", "mid-a was evicted.", {"now": {"at": "10:00"}})
-GHOST = DriftFinding(Kind.GHOST, "mid-b", "sha-b", "mid-b means other content now.", {})
+GHOST = DriftFinding(Kind.GHOST, "mid-b", "sha-b", "mid-b now points to other content.", {})
 
 
 def judgement(host: Host, found: Iterable[DriftFinding], **values: Any) -> Detection:

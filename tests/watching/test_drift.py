@@ -78,7 +78,7 @@ def test_a_restart_that_takes_a_while_is_told_from_an_eviction(
     watched.switch("mid-a")
     watched.settled()
     watched.ollama.act("restart", seconds=3)
-    assert "did not answer" in watched.named(Kind.RESTARTED, "mid-a", within_s=10).text
+    assert "stopped answering" in watched.named(Kind.RESTARTED, "mid-a", within_s=10).text
 
 
 def test_what_is_over_is_ended_with_an_entry(watched: Watched, watcher: Watcher) -> None:
@@ -88,7 +88,7 @@ def test_what_is_over_is_ended_with_an_entry(watched: Watched, watcher: Watcher)
     row = watched.named(Kind.EVICTED, "mid-a")
     watched.ollama.load("mid-a", keep_alive="30m")
     until(lambda: Drift.objects.get(pk=row.pk).ended_at is not None, 5)
-    assert Drift.objects.get(pk=row.pk).ending == "It is loaded again."
+    assert Drift.objects.get(pk=row.pk).ending == "The model is loaded again."
     assert AuditEntry.objects.filter(kind="drift.ended").count() == 1
     assert Drift.objects.count() == 1, "nothing else was seen"
 

@@ -33,7 +33,7 @@ def test_where_drift_is_reported_it_is_named_and_left(watched: Watched, watcher:
     watched.settled()
     copy(watched, "mid-b")
     row = watched.named(Kind.PUBLISHED, "active:latest")
-    assert row.text == "active should mean mid-a, and means other content."
+    assert row.text == "active should point to mid-a, but points to other content."
     assert row.evidence["wanted"]["digest"] == watched.host.active_digest
     assert means(watched) == row.evidence["now"]["name_means"]
 
