@@ -1,6 +1,6 @@
-"""What the watcher does about its findings, in threads of its own, so that no reading waits for it.
+"""Run the watcher's actions in threads of their own, so that no reading waits for them.
 
-One action of a kind on a host at a time, and not again before its pause is over.
+At most one action of a kind runs on a host at a time, and it is not repeated until its pause ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RETRY_INTERVAL_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Something to do on a host. `key` identifies it; it is not done again within `pause_s`."""
+    """Something to do on a host. `key` identifies it; it is not repeated within `pause_s`."""
 
     key: Hashable
     what: str  # for the log
@@ -49,15 +49,15 @@ class ActionQueue:
             loop.start(after_s=math.inf)
 
     def stop(self, patience_s: float = 0.0) -> bool:
-        """Begin nothing more, and return whether everything has ended. What is in progress makes
-        calls of a few seconds at most."""
+        """Start no more actions and return whether all threads have ended. The calls of a running
+        action take a few seconds at most."""
         for loop in self._loops:
             loop.stop()
         ended = [loop.stop(patience_s) for loop in self._loops]
         return all(ended)
 
     def submit(self, actions: Iterable[Action]) -> None:
-        """Have them done soon, except those in progress and those whose pause is not over."""
+        """Queue these actions, except those in progress and those whose pause has not ended."""
         due = [action for action in actions if self._is_due(action)]
         self._queue.extend(due)
         if due:
@@ -93,7 +93,7 @@ class ActionQueue:
         try:
             action.work()
         except HostBusy as exc:
-            pause_s = min(pause_s, BUSY_PAUSE_S)  # it was not even begun
+            pause_s = min(pause_s, BUSY_PAUSE_S)  # it was not started
             log.info("%s: %s", action.what, exc.text)
         except SwitcherError as exc:
             log.info("%s: %s", action.what, exc.text)

@@ -1,7 +1,7 @@
-"""Compares each reading with what is desired, and has the differences recorded.
+"""Compare each reading with the desired state, and record drift.
 
-Cheap while nothing happens: what is desired is read again only when an audit entry was appended
-somewhere, and the database is asked about a host only when its drift begins or ends.
+This is cheap while nothing happens: the desired state is read again only after an audit entry was
+appended, and a host's drift is written only when it begins or ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from switcher.records.drifts import Detection
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """A reading of a host, what is desired of the host, and which drift is open now."""
+    """A reading of a host, the host's desired state, and the drift that is open now."""
 
     host: WatchedHost
     seen: Observation
@@ -30,8 +30,8 @@ class DriftReport:
 
 
 class DriftDetector:
-    """Knows what is desired, and remembers what each host held. `refresh` is called by one thread,
-    `detect` by one at a time for each host."""
+    """Knows the desired state and the recent readings of every host. Call `refresh` from one
+    thread, and `detect` from one thread at a time for each host."""
 
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
@@ -42,7 +42,7 @@ class DriftDetector:
         self._undecided: set[int] = set()
 
     def refresh(self) -> None:
-        """Read what is desired if anything was written since; one query if nothing was."""
+        """Read the desired state again if anything was recorded since; one query if nothing was."""
         newest = newest_entry()
         if newest == self._newest:
             return
@@ -51,24 +51,24 @@ class DriftDetector:
         self._newest = newest
 
     def forget(self, host_id: int) -> None:
-        """Forget what a host held, since it was removed or has another address."""
+        """Drop the readings of a host that was removed or has a new address."""
         self._histories.pop(host_id, None)
         self._undecided.discard(host_id)
 
     def recall(self, host_id: int) -> None:
-        """Before the first reading is stored, recall the last one of an earlier process."""
+        """Start from the last reading of an earlier process. Call it before the first is stored."""
         if host_id not in self._histories:
             before, history = last_reading(host_id), ReadingHistory()
             if before is not None:
-                # Later readings that failed are no part of it.
+                # Drop the error of later readings that failed.
                 history = history.after(replace(before, error=""))
             self._histories[host_id] = history
 
     def detect(self, host_id: int, seen: Observation, busy: bool) -> DriftReport | None:
-        """Compare a reading with what is desired, and have its drift recorded.
+        """Compare a reading with the desired state, and record its drift.
 
-        Return None if nothing can be concluded from it: while a switch is open, and from the first
-        reading after one, which may have begun before its end.
+        Return None if it cannot be compared: while a switch is open, and at the first reading
+        after it, which may have begun before the switch ended.
         """
         host = self._hosts.get(host_id)
         history = self._histories.get(host_id, ReadingHistory())
@@ -92,7 +92,7 @@ class DriftDetector:
         return DriftReport(host, seen, open_drift)
 
     def is_undecided(self, host_id: int) -> bool:
-        """Return whether the next reading should come soon, since this one decided nothing."""
+        """Return whether the next reading should come soon, because this one was not compared."""
         return host_id in self._undecided
 
     def _record(

@@ -1,7 +1,7 @@
-"""Keeps desired models from expiring: a load without a prompt restarts the clock (fact 13).
+"""Renew the keep-alive of desired models: a load without a prompt restarts the timer (fact 13).
 
-Only the clock is touched. A model that is not loaded, or is loaded with other options, would be
-loaded by such a call; that is left to a repair.
+Nothing else may change. If the model is not loaded, or loaded with other options, this call would
+load it; that is left to a repair.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MIN_LEFT_S = 30.0
 
 
 def actions(report: DriftReport, clock: Clock = system) -> tuple[Action, ...]:
-    """Return an action for each model whose keep-alive is to be asserted again now."""
+    """Return an action for each model whose keep-alive should be renewed now."""
     host, seen = report.host, report.seen
     if not host.repairs:
         return ()
@@ -43,15 +43,15 @@ def actions(report: DriftReport, clock: Clock = system) -> tuple[Action, ...]:
             continue
         if model.digest in shortened or expires_soon(model.spec, resident, server_time):
             what = f"keep-alive of {model.name} on {host.host}"
-            work = partial(assert_keep_alive, host, model, clock)
+            work = partial(renew_keep_alive, host, model, clock)
             key = ("keep", host.host_id, model.digest)
             found.append(Action(key, what, _pause_s(model.spec), work))
     return tuple(found)
 
 
 def is_same_load(model: DesiredModel, resident: Resident) -> bool:
-    """Return whether a load with the profile's options finds it loaded with them already (fact
-    12). The verified context has to be known; older servers do not list one."""
+    """Return whether the model is loaded with the desired options, so that a load changes nothing
+    (fact 12). Older servers do not report the context length."""
     return resident.context_length in (0, model.context)
 
 
@@ -61,9 +61,9 @@ def expires_soon(spec: Spec, resident: Resident, server_time: datetime) -> bool:
     if resident.stays or resident.expires_at is None:
         return False
     if keep_s is None:
-        return True  # it should stay for ever
+        return True  # it should stay forever
     left_s = (resident.expires_at - server_time).total_seconds()
-    # A keep-alive that is shorter than MIN_LEFT_S would otherwise be asserted at each reading.
+    # Otherwise a keep-alive below MIN_LEFT_S would be renewed at every reading.
     return left_s < min(max(MIN_LEFT_S, keep_s / 2), keep_s * 0.9)
 
 
@@ -72,21 +72,23 @@ def _pause_s(spec: Spec) -> float:
     return PAUSE_S if keep_s is None else min(PAUSE_S, keep_s / 4)
 
 
-def assert_keep_alive(host: WatchedHost, model: DesiredModel, clock: Clock = system) -> None:
-    """Restart the model's clock, under the host's lease and after a fresh reading. Raises Conflict
-    if something else is at work on the host, OllamaError kinds."""
+def renew_keep_alive(host: WatchedHost, model: DesiredModel, clock: Clock = system) -> None:
+    """Renew the keep-alive under the host's lease, after a fresh reading. Raises Conflict if
+    something else is working on the host, and OllamaError."""
     with lease_host(host.host_id, host.base_url, clock) as lease:
-        _assert_keep_alive(lease, model)
-    log.info("keep-alive of %s on %s asserted", model.name, host.host)
+        _renew_keep_alive(lease, model)
+    log.info("keep-alive of %s on %s renewed", model.name, host.host)
 
 
-def _assert_keep_alive(lease: HostLease, model: DesiredModel) -> None:
+def _renew_keep_alive(lease: HostLease, model: DesiredModel) -> None:
     ollama = lease.ollama
     resident = find_digest(lease.call(ollama.resident), model.digest)
     row = find_installed(lease.call(ollama.installed), model.name)
     is_as_seen = resident is not None and is_same_load(model, resident)
     if not is_as_seen or row is None or row.digest != model.digest:
-        raise Conflict(f"{model.name} is not loaded as it was, which a keep-alive cannot mend.")
+        raise Conflict(
+            f"{model.name} is no longer loaded as desired, so its keep-alive was not renewed."
+        )
     capabilities = row.capabilities or lease.call(ollama.capabilities, row.name.full)
     embeds = replace(row, capabilities=capabilities).embeds_only
     lease.call(ollama.load, model.spec, embeds, QUICK_TIMEOUT_S, Call())

@@ -1,8 +1,8 @@
-"""The watcher: reads every host again and again, stores what it saw, and finds drift.
+"""The watcher: reads every host repeatedly, stores the readings, and finds drift.
 
-One loop decides which host is due, several threads read, and one loop stores what was read and
-finds drift in it. Hosts whose last reading failed have readers of their own, so that those that
-hang delay none that answer.
+One loop decides which host is due, several threads read, and one loop stores the readings and
+finds drift. Hosts whose last reading failed have their own reader threads, so that a host that
+hangs does not delay those that answer.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from switcher.watching.readers import Readers
 log = logging.getLogger(__name__)
 
 BUSY_INTERVAL_S = 1.0
-# Drift is named within 5 s: a host that falls silent just after a reading is read again, jittered,
-# within 2.75 s, and twice more a second apart until it counts as unreachable.
+# Drift is reported within 5 s: a host that stops answering just after a reading is read again
+# within 2.75 s (with jitter), and twice more a second apart until it counts as unreachable.
 QUIET_INTERVAL_S = 2.5
 MAX_INTERVAL_S = 30.0
 LOOK_INTERVAL_S = 2.0
-LOOK_SOON_S = 0.1  # after something was written: many writes at once cause one look
+LOOK_SOON_S = 0.1  # after a write; several writes in a row cause one look
 # Readings that become due within this time are handed out together.
 TICK_S = 0.02
 RETRY_INTERVAL_S = 1.0
-# Readers wait most of their time: these bound threads and memory, not the work. A host that hangs
-# keeps one busy for the timeout of its call.
+# Readers mostly wait, so these limits bound threads and memory, not the work. A host that hangs
+# occupies a reader until its call times out.
 READERS, MAX_READERS = 32, 256
 DOUBTFUL, MAX_DOUBTFUL = 8, 32
-# A name may get other content at any time (fact 23): the catalogue is read with each quiet reading.
+# A name can point to other content at any time (fact 23): each quiet reading reads the catalog too.
 CATALOGUE_INTERVAL_S = 2.0
 
 _latest: dict[int, Observation] = {}
@@ -75,8 +75,8 @@ class _Watched:
 
 
 class Watcher:
-    """Polls hosts: each second during a switch, otherwise each QUIET_INTERVAL_S, and less often
-    while a host does not answer; jittered, so that hosts do not march in step."""
+    """Polls hosts every second during a switch, otherwise every QUIET_INTERVAL_S, and less often
+    while a host does not answer. Jitter keeps hosts from being read in lockstep."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Watcher:
         quiet_s: float | None = None,
     ) -> None:
         """`readers`: how many threads read hosts that answer. `quiet_s`: the interval between two
-        readings of a host where nothing happens."""
+        readings of a host on which nothing happens."""
         self._clock = clock
         self._quiet_s = QUIET_INTERVAL_S if quiet_s is None else quiet_s
         self._random = random.Random(seed)
@@ -111,7 +111,7 @@ class Watcher:
         self._scheduling.start()
 
     def stop(self, patience_s: float = 0.0) -> bool:
-        """Begin no more readings or actions, and return whether all threads have ended."""
+        """Start no more readings or actions, and return whether all threads have ended."""
         changed.disconnect(self._on_change)
         parts = (self._actions, self._readers, self._doubtful, self._storing, self._scheduling)
         for part in parts:
@@ -138,7 +138,7 @@ class Watcher:
             self._look_soon.clear()
             self._looked_at = now
             self._refresh_hosts()
-        self._wakes_at = math.inf  # from here on, whoever sets a time wakes the loop
+        self._wakes_at = math.inf  # from here on, setting an earlier time wakes the loop
         self._hand_out(now)
         self._wakes_at = self._next_wake(now)
         return max(0.0, self._wakes_at - self._clock.monotonic())
@@ -156,7 +156,7 @@ class Watcher:
             self._detector.refresh()
         except DatabaseError:
             log.exception("the watcher could not read the hosts; it tries again")
-            connections.close_all()  # a broken one never works again
+            connections.close_all()  # a broken connection does not recover
             return
         for gone in self._hosts.keys() - rows.keys():
             self._drop(gone)
@@ -194,12 +194,12 @@ class Watcher:
     def _next_wake(self, now: float) -> float:
         at = min([self._next_look(), *(w.due for w in self._hosts.values() if not w.reading)])
         if self._readers.waiting or self._doubtful.waiting:
-            at = now  # they are tended again in the next tick
+            at = now  # check again in the next tick
         return max(now + TICK_S, at)
 
     def _set_due(self, watched: _Watched) -> None:
-        """Set when a host is read next, after a reading that went well or not. It stays as early as
-        somebody has asked for meanwhile."""
+        """Set when a host is read next, after a reading that succeeded or failed. An earlier time
+        that was requested meanwhile is kept."""
         failures = _failures.get(watched.host.id, 0)
         next_s = self._clock.monotonic() + self._interval(watched, failures)
         watched.due = min(watched.due, next_s)
@@ -213,22 +213,22 @@ class Watcher:
         try:
             self._readings.append((watched, self._observe(watched)))
         except Exception:
-            log.exception("what %s holds could not be read", watched.host.name)
+            log.exception("%s could not be read", watched.host.name)
             self._set_due(watched)
         else:
             self._storing.wake()
 
     def _store_readings(self) -> float:
-        """Store what was read, then wait for more. One thread for all of it, as databases have it:
-        one connection, one writer."""
+        """Store the readings, then wait for more. One thread does this for all hosts: one database
+        connection, one writer."""
         while self._readings and not self._storing.stopping:
             watched, seen = self._readings.popleft()
             try:
                 self._keep(watched, seen)
             except Exception:
-                # One host must not keep the others from being stored; the Loop would wait.
-                log.exception("what %s holds could not be stored", watched.host.name)
-                connections.close_all()  # a broken one never works again
+                # A failure must not delay the other hosts; the Loop would back off.
+                log.exception("the reading of %s could not be stored", watched.host.name)
+                connections.close_all()  # a broken connection does not recover
             finally:
                 self._set_due(watched)
         return math.inf
@@ -241,7 +241,7 @@ class Watcher:
         _failures[host_id] = failures
         previous = _latest.get(host_id)
         if not seen.answered and previous is not None:
-            # What it held when it last answered stays known; the error says that it is old.
+            # Keep what it held when it last answered; the error shows that this is old.
             seen = replace(
                 seen,
                 resident=previous.resident,
@@ -256,8 +256,8 @@ class Watcher:
         changed.send_robust(sender="reading", host=watched.host.name)
 
     def _detect_drift(self, watched: _Watched, seen: Observation) -> None:
-        """Record drift, and act on it where the host's policy says so. If this fails, as while the
-        database is locked, the reading is stored all the same."""
+        """Record drift, and act on it if the host's policy says so. If this fails, such as while
+        the database is locked, the reading is stored nevertheless."""
         try:
             self._detector.recall(watched.host.id)
             report = self._detector.detect(watched.host.id, seen, watched.host.busy)
@@ -270,10 +270,10 @@ class Watcher:
                 self._actions.submit(module.actions(report, self._clock))
 
     def _observe(self, watched: _Watched) -> Observation:
-        """Read everything, or only what is resident: the catalogue changes seldom."""
+        """Read everything, or only the resident models: the catalog rarely changes."""
         now = self._clock.monotonic()
         known = _latest.get(watched.host.id)
-        # After a switch a name may refer to other content.
+        # After a switch a name may point to other content.
         anew = self._detector.is_undecided(watched.host.id) and not watched.host.busy
         stale = now - watched.catalogue_at > CATALOGUE_INTERVAL_S
         if known is None or not known.answered or stale or anew:
@@ -284,7 +284,7 @@ class Watcher:
             return seen
         on_disk = {(i.name, i.digest) for i in known.installed}
         if any((r.name, r.digest) not in on_disk for r in seen.resident):
-            # Newer than the catalogue, or a ghost: only the two together tell.
+            # Newer than the catalog, or a ghost: only a full reading can tell.
             watched.catalogue_at = now
             return watched.client.observe(self._clock.now())
         return seen
@@ -304,7 +304,7 @@ class Watcher:
 
 
 def check_now(host_id: int, base_url: str, clock: Clock = system) -> Observation:
-    """Read one host now, and store that like any other reading."""
+    """Read one host now, and store the result like any other reading."""
     client = Client(base_url)
     try:
         seen = client.observe(clock.now())

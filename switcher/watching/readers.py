@@ -1,7 +1,7 @@
-"""The threads that read hosts: as many as are needed, within bounds.
+"""The threads that read hosts: as many as needed, up to a limit.
 
-Reading is waiting, and a host that hangs makes a thread wait for seconds. Such a thread counts as
-stuck: another takes its place, so that the other jobs go on.
+A host that hangs makes its thread wait for seconds. Such a thread counts as stuck and is replaced
+by another, so that the other jobs continue.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ IDLE_TIMEOUT_S = 30.0
 
 
 class Readers(Generic[T]):
-    """Do jobs in order in `at_work` threads, not counting those that are stuck, and in at most
-    `max_threads` counting them. `put` and `stop` from any thread; `tend` from the one that hands
-    out jobs."""
+    """Run jobs in order in up to `at_work` threads that are not stuck, and `max_threads` in all.
+    Call `put` and `stop` from any thread, and `tend` from the one that hands out jobs."""
 
     def __init__(
         self,
@@ -43,19 +42,19 @@ class Readers(Generic[T]):
         self._clock = clock
         self._changed = threading.Condition()
         self._jobs: deque[tuple[float, T]] = deque()
-        self._began: dict[threading.Thread, float] = {}  # since when each is at work
+        self._began: dict[threading.Thread, float] = {}  # when each started its job
         self._threads: set[threading.Thread] = set()
         self._stopped = False
 
     @property
     def threads(self) -> list[threading.Thread]:
-        """Return those that are alive."""
+        """Return the threads that are alive."""
         with self._changed:
             return list(self._threads)
 
     @property
     def waiting(self) -> bool:
-        """Return whether a job has not begun yet."""
+        """Return whether any job has not been started yet."""
         return bool(self._jobs)
 
     def put(self, job: T) -> None:
@@ -66,7 +65,7 @@ class Readers(Generic[T]):
             self._changed.notify()
 
     def tend(self) -> None:
-        """Start another thread for each job that waits too long, if there may be more."""
+        """Start another thread for each job that has waited too long, up to the limits."""
         with self._changed:
             if not self._jobs:
                 return
@@ -77,8 +76,8 @@ class Readers(Generic[T]):
                 self._begin()
 
     def stop(self, patience_s: float = 0.0) -> bool:
-        """Begin nothing more, and return whether all threads have ended. What is in progress ends
-        by itself, within its timeout."""
+        """Start no more jobs and return whether all threads have ended. A running job ends within
+        its timeout."""
         with self._changed:
             self._stopped = True
             self._jobs.clear()
@@ -106,7 +105,7 @@ class Readers(Generic[T]):
                 log.exception("%s: unexpected", self._name)
 
     def _next(self, me: threading.Thread) -> tuple[float, T] | None:
-        """Return the next job, or None if this thread is not needed any more."""
+        """Return the next job, or None if this thread is no longer needed."""
         with self._changed:
             self._began.pop(me, None)
             while not self._surplus():
@@ -119,5 +118,5 @@ class Readers(Generic[T]):
             return None
 
     def _surplus(self) -> bool:
-        """Return whether there are too many threads, now that stuck ones have gone on."""
+        """Return whether there are too many threads, now that stuck ones have recovered."""
         return self._stopped or self._working(self._clock.monotonic()) > self._at_work

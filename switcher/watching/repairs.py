@@ -1,7 +1,8 @@
-"""Repairs drift by an ordinary switch to the active model, a limited number of times an hour.
+"""Repair drift by an ordinary switch to the active model, a limited number of times an hour.
 
-Some drift is only reported: other content, since its name would load what nobody chose; foreign
-models, since they are somebody else's; an unreachable host, since it takes no call.
+Three kinds are only reported: other content, because a switch would load content that nobody chose;
+foreign models, because they belong to somebody else; an unreachable host, because it accepts no
+calls.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ def _report_flapping(
     times = "once" if tried.count == 1 else f"{tried.count} times"
     since = f" since {tried.first_at:%H:%M:%S}" if tried.first_at else ""
     text = (
-        f"{host.host} keeps drifting: repaired {times}{since}, and again: {broken[0].text} "
-        "Nothing more is repaired until an hour has passed or somebody switches."
+        f"{host.host} keeps drifting: it was repaired {times}{since}, and drifted again: "
+        f"{broken[0].text} Repairs are paused until an hour has passed or somebody switches."
     )
     evidence = {
         "repairs": list(tried.outcomes),

@@ -1,7 +1,7 @@
-"""Keeps model copies and the published name in order, and frees ghosts.
+"""Decide when to clean up model copies, unload ghosts and apply the published name.
 
-Copies are Switchboard's own. They are made and removed whatever the policy says, since that touches
-nothing that the host serves. Freeing a ghost is a repair.
+Model copies belong to Switchboard and do not affect what the host serves, so they are made and
+removed under either drift policy. Unloading a ghost is a repair.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ NAME_PAUSE_S = 5.0
 
 
 def actions(report: DriftReport, clock: Clock = system) -> tuple[Action, ...]:
-    """Return what is to be freed, and whether copies and the published name need work."""
+    """Return the actions for ghosts, model copies and the published name."""
     return (*_ghosts(report, clock), *_copies(report, clock), *_published_name(report, clock))
 
 
 def _ghosts(report: DriftReport, clock: Clock) -> tuple[Action, ...]:
-    """Only ghosts that a copy of ours reaches were loaded by a switch; others are somebody
-    else's."""
+    """Unload only ghosts that a model copy reaches: the others were loaded by somebody else."""
     host = report.host
     if not host.repairs:
         return ()
@@ -46,7 +45,7 @@ def _ghosts(report: DriftReport, clock: Clock) -> tuple[Action, ...]:
 
 
 def _copies(report: DriftReport, clock: Clock) -> tuple[Action, ...]:
-    """Clean up if a copy is left of a model that is gone, or a desired model has none."""
+    """Clean up if a copy's model is gone, or a desired resident model has no copy."""
     host, seen = report.host, report.seen
     loaded = {r.digest for r in seen.resident}
     desired = {model.digest for model in host.desired.models(seen.installed)}
@@ -57,8 +56,8 @@ def _copies(report: DriftReport, clock: Clock) -> tuple[Action, ...]:
 
 
 def _published_name(report: DriftReport, clock: Clock) -> tuple[Action, ...]:
-    """The setting is carried out whatever the policy says; what somebody else did to the name is
-    undone only if drift is repaired."""
+    """Apply the setting under either policy; undo what others did to the name only if the policy is
+    to repair."""
     host = report.host
     mend = host.repairs and any(d.kind is Kind.PUBLISHED for d in report.open)
     if not host.name_is_due and not mend:
