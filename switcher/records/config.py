@@ -212,7 +212,7 @@ def set_pinned(
 
 
 def make_default(host: Host, actor: Actor, clock: Clock = system) -> None:
-    """Make this the host that is meant where none is named."""
+    """Make this the host that is used when a request names none."""
     with writing():
         old = Host.objects.filter(is_default=True, removed_at=None)
         before = old.values_list("name", flat=True).first() or ""
@@ -241,7 +241,7 @@ def remove_host(host_id: int, actor: Actor, clock: Clock = system) -> None:
 
 
 def save_theme(user_id: int, theme: str) -> None:
-    """Save a person's choice of colours, which is no matter for the audit trail."""
+    """Save a person's choice of colours, which needs no audit entry."""
     if theme not in {"system", "light", "dark"}:
         raise BadRequest("Choose system, light or dark.", "theme")
     Preference.objects.update_or_create(user_id=user_id, defaults={"theme": theme})

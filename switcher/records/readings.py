@@ -1,4 +1,4 @@
-"""Store readings when they change; otherwise only their time, and seldom, to spare the disk."""
+"""Store readings when they change; otherwise only their time, at intervals, to spare the disk."""
 
 from __future__ import annotations
 
