@@ -24,7 +24,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     def load_timeout_s(spec: Spec, size: int) -> float:
         return DEADLINE_S if spec.tag == "mid-b" else 10.0
 
-    for module in ("steps", "residency"):
+    for module in ("steps", "loading", "residency"):
         monkeypatch.setattr(f"switcher.switching.{module}.load_timeout_s", load_timeout_s)
     monkeypatch.setattr("switcher.switching.residency.RETRY_FOR_S", 0.0)
 

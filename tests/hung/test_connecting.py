@@ -200,7 +200,7 @@ def test_a_cancel_takes_effect_during_a_load_that_hangs(
     host: Host, ollama: Ollama, worker: Worker, monkeypatch: pytest.MonkeyPatch, bad: str
 ) -> None:
     """The old model is restored, and verified."""
-    monkeypatch.setattr("switcher.switching.steps.load_timeout_s", lambda spec, size: 30.0)
+    monkeypatch.setattr("switcher.switching.loading.load_timeout_s", lambda spec, size: 30.0)
     ollama.bad = server.silent if bad == "silent" else server.ENDLESS["drips a body"]
     loads: list[str] = []
 
