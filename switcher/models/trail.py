@@ -59,6 +59,10 @@ class TrailQuerySet(models.QuerySet[Row]):
         with refuse_unreadable(self.model._meta.db_table):
             super()._fetch_all()
 
+    def aggregate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        with refuse_unreadable(self.model._meta.db_table):
+            return super().aggregate(*args, **kwargs)
+
 
 class TrailRow(models.Model):
     """A row of one of the trail's tables."""

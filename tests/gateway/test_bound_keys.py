@@ -132,7 +132,7 @@ async def test_show_is_refused_for_models_that_the_key_may_not_use(
     asked = len(upstream.received)
     for name in ("slow", "mid-a", "anything"):
         reply = await with_key(token, body={"model": name}, target="/api/show").end()
-        assert (reply.status, "is not for" in reply.json()["error"]) == (403, True), name
+        assert (reply.status, "is not valid for" in reply.json()["error"]) == (403, True), name
     assert len(upstream.received) == asked
 
 

@@ -120,7 +120,7 @@ async def test_requests_a_minute_and_at_once_are_limited(host: Host, upstream: U
     assert (await first.end()).status == 200
     assert (await with_key(token).end()).status == 200
     reply = await with_key(token).end()
-    assert (reply.status, "a minute" in reply.json()["error"]["message"]) == (429, True)
+    assert (reply.status, "per minute" in reply.json()["error"]["message"]) == (429, True)
 
 
 async def test_usage_is_counted_by_key_and_model(host: Host, upstream: Upstream) -> None:

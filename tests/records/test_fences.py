@@ -313,7 +313,7 @@ def test_a_switch_that_ends_degraded_marks_its_host(host: Host, clock: FakeClock
 
 
 def test_an_entry_is_never_written_outside_a_transaction(db: None) -> None:
-    with pytest.raises(AssertionError, match="written with its change"):
+    with pytest.raises(AssertionError, match="in the transaction of its change"):
         ledger.append("test", ledger.SERVER)
 
 
