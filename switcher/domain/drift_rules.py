@@ -299,7 +299,7 @@ def _of_others(
         elif desired.active or desired.pinned:
             text = (
                 f"{_shown_name(r, desired)} is loaded although nobody asked for it here, "
-                f"and takes {gb(_bytes(r))} GB."
+                f"and takes {gb(r.bytes)} GB."
             )
             found.append(_other(Kind.FOREIGN, r, text, desired, history, now))
     return found
@@ -314,7 +314,7 @@ def ghost_text(
 ) -> str:
     """Return why a resident model is a ghost: its name no longer reaches it (facts 23, 24), or it
     is overdue. Empty if it is not a ghost."""
-    size = f"{gb(_bytes(r))} GB"
+    size = f"{gb(r.bytes)} GB"
     name = model_copies.get(r.name, r.name)
     row = find_installed(installed, name)
     if row is None:
@@ -405,10 +405,6 @@ def _server_time(now: Observation) -> datetime:
 def _shown_name(r: Resident, desired: Desired) -> str:
     """Return the name to show; for a model copy, the name of its model."""
     return desired.model_copies.get(r.name, r.name).short
-
-
-def _bytes(r: Resident) -> int:
-    return r.size_vram or r.size
 
 
 def _clock(at: datetime | None) -> str:

@@ -195,14 +195,14 @@ def make_plan(inputs: PlanInputs) -> Plan:
         and not fallen
     )
     already = in_place and not reload and not old
-    before = sum(_bytes(r) for r in inputs.resident)
+    before = sum(r.bytes for r in inputs.resident)
     need = size.bytes + _sum(reload)
     strategy, reason = _order(inputs, size, others, reload, fallen=fallen, in_place=in_place)
     leave, keep, short = _make_room(inputs.vram_bytes, need, old, stay)
     if already:  # nothing is unloaded or loaded
         leave, keep, short = [], others, 0
     elif here is not None and fallen:
-        leave = [Item(here.name, digest, _bytes(here), "active", fallen), *leave]
+        leave = [Item(here.name, digest, here.bytes, "active", fallen), *leave]
     after = sum(i.bytes for i in keep) + need
     peak = max(before, after) if strategy is Strategy.SWAP else _sum(others) + need
     fits = None if inputs.vram_bytes is None or not size.known else short == 0
@@ -243,10 +243,10 @@ def _item(r: Resident, inputs: PlanInputs) -> Item:
     elif r.digest in inputs.pinned:
         role = "pinned"
     elif r.digest in inputs.ours:
-        return Item(r.name, r.digest, _bytes(r), "former", "not to be loaded here any more")
+        return Item(r.name, r.digest, r.bytes, "former", "not to be loaded here any more")
     else:
         role = "foreign"
-    return Item(r.name, r.digest, _bytes(r), role)
+    return Item(r.name, r.digest, r.bytes, role)
 
 
 def _fallen(here: Resident | None, inputs: PlanInputs) -> str:
@@ -285,11 +285,6 @@ def _order(
     if in_place:
         return Strategy.OVERLAP, f"{inputs.spec.name} is active already and stays loaded"
     return _choose(inputs, size, _sum(others), _sum(reload))
-
-
-def _bytes(r: Resident) -> int:
-    """Return what it takes: VRAM, or memory on a host without a GPU (fact 18)."""
-    return r.size_vram or r.size
 
 
 def _sum(items: list[Item]) -> int:
