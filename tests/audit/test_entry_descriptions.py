@@ -7,12 +7,12 @@ import re
 import pytest
 
 from switcher.audit.entry_descriptions import describe, status_style
-from switcher.audit.filters import group_of
+from switcher.audit.filters import GROUPS, group_of
 from tests.server.process import ROOT
 
 # By "user.added" or by f"{what}.changed" in what is given to `append`.
-AREAS = "host|profile|key|user|group|login|server|audit|drift|ghost|handle|name"
-WRITTEN = re.compile(rf'"((?:{AREAS})\.[a-z-]+)"')
+AREAS = {start.partition(".")[0] for starts in GROUPS.values() for start in starts}
+WRITTEN = re.compile(rf'"((?:{"|".join(sorted(AREAS))})\.[a-z-]+)"')
 
 
 def kinds() -> set[str]:

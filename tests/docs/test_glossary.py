@@ -8,6 +8,7 @@ import re
 import pytest
 from django.apps import apps
 
+from switcher.audit.filters import GROUPS
 from switcher.domain.drift import Kind
 from switcher.domain.states import State, Strategy
 from tests.server.process import ROOT
@@ -15,10 +16,8 @@ from tests.server.process import ROOT
 GLOSSARY = (ROOT / "docs/glossary.md").read_text()
 TERMS = {t.strip(" `") for t in re.findall(r"^\| ([^|]+) \|", GLOSSARY, re.M)}
 
-
-KIND = re.compile(
-    r"(audit|drift|ghost|group|handle|host|key|login|name|profile|server|switch|user)\.[a-z-]+"
-)
+AREAS = {start.partition(".")[0] for starts in GROUPS.values() for start in starts}
+KIND = re.compile(rf"({'|'.join(sorted(AREAS))})\.[a-z-]+")
 
 
 def entry_kinds() -> set[str]:
