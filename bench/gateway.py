@@ -164,7 +164,7 @@ def start_routes(stack: ExitStack, data: str, workers: int) -> dict[str, str]:
     }
     for name, words in ours.items():
         port = free_port()
-        started = running([*words, "--port", str(port)], port, SWITCHER_OPEN_GATEWAY="1")
+        started = running([*words, "--port", str(port)], port, SWITCHER_OPEN_GATEWAY="no-proxy")
         addresses[name] = stack.enter_context(started)
     if shutil.which("llama-swap"):
         port, path = free_port(), Path(data, "llama-swap.yaml")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
@@ -26,9 +26,20 @@ def _strip(text: object) -> object:
     return text.strip() if isinstance(text, str) else text
 
 
+def _open_gateway(text: object) -> object:
+    """Read `no-proxy` or an on/off word. On alone does not say that no proxy is on this machine."""
+    word = text.strip().lower() if isinstance(text, str) else text
+    if word in {"1", "true", "yes", "on"}:
+        return "unconfirmed"
+    if word in {"0", "false", "no"}:
+        return "off"
+    return word
+
+
 Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[list[IPvAnyNetwork], NoDecode, BeforeValidator(_split)]
 Flag = Annotated[bool, BeforeValidator(_strip)]
+OpenGateway = Annotated[Literal["off", "unconfirmed", "no-proxy"], BeforeValidator(_open_gateway)]
 Count = Annotated[int, Field(ge=1, lt=1_000_000)]
 CountOrNever = Annotated[int, Field(ge=0, lt=1_000_000)]
 
@@ -51,7 +62,7 @@ class Environment(BaseSettings):
     trusted_proxies: Networks = []
     login_failures: Count = 10
     login_lockout_minutes: Count = 15
-    open_gateway: Flag = False
+    open_gateway: OpenGateway = "off"
     audit_key: Path | None = None
     audit_origin: str = "switchboard"
     audit_anchors: str = ""

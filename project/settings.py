@@ -160,9 +160,10 @@ LOGGING = {
     },
 }
 
-# Clients without a key or a signed-in session are served only if this is set, only on loopback, and
-# never for calls that change a host.
-SWITCHER_OPEN_GATEWAY = environment.open_gateway
+# Clients without a key or a signed-in session are served only if the setting says that no proxy on
+# this machine forwards requests, only on loopback, and never for calls that change a host.
+SWITCHER_OPEN_GATEWAY = environment.open_gateway == "no-proxy"
+SWITCHER_OPEN_GATEWAY_UNCONFIRMED = environment.open_gateway == "unconfirmed"
 
 # The trail's signing key is stored outside of the database, whose password must not be enough to
 # sign.

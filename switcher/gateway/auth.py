@@ -1,5 +1,5 @@
-"""Who may use the gateway: holders of an API key, signed-in staff and, if the settings allow it,
-anyone on this machine.
+"""Who may use the gateway: holders of an API key, signed-in staff and, if the settings say that no
+proxy is on this machine, anyone on it.
 
 Checked without Django's middleware, which would cost more than everything else together.
 """
@@ -22,6 +22,10 @@ from switcher.gateway.routing import fresh_routes
 from switcher.queries.keys import KeyFacts
 from switcher.records.keys import KEY_PREFIX, digest_of
 
+UNCONFIRMED = (
+    "SWITCHER_OPEN_GATEWAY=1 opens the gateway no longer, because a reverse proxy on this machine "
+    "would open it to everyone. If there is none, set SWITCHER_OPEN_GATEWAY=no-proxy."
+)
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -61,6 +65,8 @@ async def authenticate(head: RequestHead, manage: bool = False) -> KeyFacts | No
     user = await in_thread(access.user_of_session, cookie) if cookie else access.NOBODY
     if not user.is_authenticated:
         text = "Send a key (Authorization: Bearer sb-…), or sign in and send the session_id cookie."
+        if settings.SWITCHER_OPEN_GATEWAY_UNCONFIRMED:
+            text = f"{text} {UNCONFIRMED}"
         raise GatewayError(401, "not_signed_in", text, headers=[("www-authenticate", "Bearer")])
     if not (access.can_switch(user) if manage else access.can_view(user)):
         raise GatewayError(403, "not_allowed", f"{user.get_username()} may not do this.")

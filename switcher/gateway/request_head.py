@@ -10,11 +10,29 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from django.conf import settings
+from django.http.request import split_domain_port
 
 from switcher import access
 
-# Every proxy adds at least one of these to a request that it forwards.
-_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+# Many proxies add one of these, or some `X-Forwarded-…`, to a request that they forward.
+_PROXY_HEADERS = frozenset(
+    {
+        "forwarded",
+        "via",
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-original-host",
+        "true-client-ip",
+        "client-ip",
+        "cf-connecting-ip",
+        "cf-ray",
+        "fastly-client-ip",
+        "x-envoy-external-address",
+        "tailscale-user-login",
+    }
+)
+_PROXY_PREFIX = "x-forwarded-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +97,23 @@ class RequestHead:
 
     @property
     def is_from_this_machine(self) -> bool:
-        """Return whether the client itself is on loopback; a proxy there may forward for anyone."""
-        if settings.SECURE_PROXY_SSL_HEADER or any(name in self.headers for name in _PROXY_HEADERS):
+        """Return whether the client itself seems to be on loopback.
+
+        A proxy there may forward for anyone and add nothing that shows it, so this proves nothing
+        by itself: SWITCHER_OPEN_GATEWAY has to say that there is none. A Host that is not loopback
+        shows one that passes the client's Host on.
+        """
+        if settings.SECURE_PROXY_SSL_HEADER or settings.SWITCHER_TRUSTED_PROXIES:
             return False
-        return _is_loopback(self.peer)
+        if any(n in _PROXY_HEADERS or n.startswith(_PROXY_PREFIX) for n in self.headers):
+            return False
+        return _is_loopback(self.peer) and _is_loopback_name(self.server_name)
+
+
+@lru_cache(256)
+def _is_loopback_name(server_name: str) -> bool:
+    domain, _ = split_domain_port(server_name)
+    return domain == "localhost" or _is_loopback(domain.strip("[]"))
 
 
 @lru_cache(256)

@@ -68,19 +68,50 @@ async def test_an_open_gateway_serves_this_machine(
         ("", {}),
         ("127.0.0.1", {"X_Forwarded_For": "192.0.2.7"}),
         ("127.0.0.1", {"Forwarded": "for=192.0.2.7"}),
+        ("127.0.0.1", {"X-Forwarded-Proto": "https"}),
+        ("127.0.0.1", {"CF-Connecting-IP": "192.0.2.7"}),
+        ("127.0.0.1", {"Host": "models.example.net"}),
+        ("127.0.0.1", {"Host": "192.0.2.1:8000"}),
+        ("127.0.0.1", {"Host": "localhost.example.net"}),
     ],
 )
 async def test_an_open_gateway_serves_nobody_else(
-    host: Host, upstream: Upstream, client: str, headers: dict[str, str]
+    host: Host, upstream: Upstream, settings: Any, client: str, headers: dict[str, str]
 ) -> None:
+    settings.ALLOWED_HOSTS = ["*"]
     assert (await ask(client=client, **headers).end()).status == 401
 
 
+@pytest.mark.parametrize("name", ["localhost", "LOCALHOST:80", "127.0.0.1:8000", "[::1]:8000"])
+async def test_an_open_gateway_serves_loopback_names(
+    host: Host, upstream: Upstream, name: str
+) -> None:
+    assert (await ask(Host=name).end()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("SECURE_PROXY_SSL_HEADER", ("HTTP_X_FORWARDED_PROTO", "https")),
+        ("SWITCHER_TRUSTED_PROXIES", ["127.0.0.1"]),
+    ],
+)
 async def test_behind_a_proxy_loopback_proves_nothing(
+    host: Host, upstream: Upstream, settings: Any, setting: str, value: object
+) -> None:
+    setattr(settings, setting, value)
+    assert (await ask().end()).status == 401
+
+
+async def test_a_gateway_that_was_open_before_says_what_to_set(
     host: Host, upstream: Upstream, settings: Any
 ) -> None:
-    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-    assert (await ask().end()).status == 401
+    settings.SWITCHER_OPEN_GATEWAY = False
+    settings.SWITCHER_OPEN_GATEWAY_UNCONFIRMED = True
+    reply = await ask().end()
+    assert reply.status == 401
+    assert "SWITCHER_OPEN_GATEWAY=no-proxy" in reply.json()["error"]["message"]
+    assert not upstream.received
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class Database:
 
     def __init__(self, data: Path, env: dict[str, str]) -> None:
         self.data = data
-        self.env = {**environment(data), "SWITCHER_OPEN_GATEWAY": "1", **env}
+        self.env = {**environment(data), "SWITCHER_OPEN_GATEWAY": "no-proxy", **env}
 
     def run(self, code: str) -> None:
         """Run a piece of Python over this database to its end."""

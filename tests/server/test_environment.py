@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from project.checks import check_open_gateway
 from project.environment import read_environment, stored_secret_key, variables
 
 
@@ -39,6 +41,25 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_switches_are_on_or_off(text: str, meaning: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWITCHER_HTTPS", text)
     assert read_environment().https is meaning
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [("no-proxy", "no-proxy"), (" NO-PROXY", "no-proxy"), ("1", "unconfirmed"), ("0", "off")],
+)
+def test_an_open_gateway_needs_the_word_that_no_proxy_is_here(
+    text: str, meaning: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWITCHER_OPEN_GATEWAY", text)
+    assert read_environment().open_gateway == meaning
+
+
+def test_an_open_gateway_without_that_word_is_warned_of(settings: Any) -> None:
+    settings.SWITCHER_OPEN_GATEWAY_UNCONFIRMED = True
+    (warned,) = check_open_gateway()
+    assert "SWITCHER_OPEN_GATEWAY=no-proxy" in str(warned.hint)
+    settings.SWITCHER_OPEN_GATEWAY_UNCONFIRMED = False
+    assert not check_open_gateway()
 
 
 def test_what_is_empty_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ class Command(BaseCommand):
         from project import demo
         from switcher.models import SwitchEvent
 
-        # The gateway has no keys yet: let it serve everyone on this machine.
+        # The gateway has no keys yet: let it serve everyone on this machine. The demo is not meant
+        # to be put behind a proxy.
         settings.SWITCHER_OPEN_GATEWAY = True
         call_command("migrate", verbosity=0, interactive=False)
         simulators = demo.start_simulators(options["port"] + 1)
