@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Tags, Warning, register
+from django.core.checks import CheckMessage, Tags, register
+from django.core.checks import Warning as CheckWarning
 
 
 @register(Tags.security)
@@ -14,7 +15,7 @@ def check_open_gateway(**_: Any) -> list[CheckMessage]:
     if not settings.SWITCHER_OPEN_GATEWAY_UNCONFIRMED:
         return []
     return [
-        Warning(
+        CheckWarning(
             "SWITCHER_OPEN_GATEWAY no longer opens the gateway by being on: it stays closed.",
             hint="A reverse proxy on this machine would open it to everyone. If there is none, set "
             "SWITCHER_OPEN_GATEWAY=no-proxy; else let clients send a key.",
