@@ -22,7 +22,7 @@ from switcher.domain.states import PHASES, State, Strategy
 # as an estimate.
 FILE_TO_RESIDENT = 1.2
 
-# Percentage points less on the GPU than usual from which on a model has fallen to the CPU.
+# A model has fallen to the CPU if its GPU share is this many percentage points below its usual one.
 GPU_FALL = 5
 
 # Ollama evicts others for a model that it predicts to take more than this share of what is free
@@ -124,7 +124,7 @@ class Plan:
 
     @property
     def expected_s(self) -> float | None:
-        """The seconds for all of it, or None if no load was ever measured."""
+        """The seconds that the whole switch takes, or None if no load was ever measured."""
         load = self.expected.get(State.LOADING)
         if load is None:
             return None
@@ -132,7 +132,7 @@ class Plan:
 
     @property
     def without_model_s(self) -> float | None:
-        """The seconds in which the host has no model to answer with; 0 in an overlap."""
+        """The seconds during which the host has no model that can answer; 0 in an overlap."""
         if self.strategy is Strategy.OVERLAP or self.already_active:
             return 0.0
         return self.expected_s
@@ -172,68 +172,90 @@ def plan_token(inputs: PlanInputs) -> str:
 
 def make_plan(inputs: PlanInputs) -> Plan:
     """Decide what is unloaded, what stays, and in which order, and give the reason in numbers."""
-    digest = inputs.target.digest if inputs.target else ""
-    here = next((r for r in inputs.resident if digest and r.digest == digest), None)
-    size = (
-        Size(here.size, "as loaded now")
-        if here and not _reloads(here, inputs.spec)
-        else inputs.target_size
-    )
-    load = Item(inputs.spec.name, digest, size.bytes, "new", size.source)
-    others = [_item(r, inputs) for r in inputs.resident if not digest or r.digest != digest]
-    old = [i for i in others if i.role in ("active", "former")]
-    stay = [i for i in others if i.role not in ("active", "former")]
-    reload = [i for i in inputs.missing if i.digest != digest]
-    fallen = _fallen(here, inputs)
-
-    # Another profile of the same model is another switch: its keep-alive and options count.
-    in_place = (
-        here is not None
-        and digest == inputs.active_digest
-        and inputs.spec == inputs.active_spec
-        and not _reloads(here, inputs.spec)
-        and not fallen
-    )
-    already = in_place and not reload and not old
+    models = _sort_models(inputs)
+    strategy, reason = _choose_strategy(inputs, models)
+    room = _make_room(inputs.vram_bytes, models)
     before = sum(r.bytes for r in inputs.resident)
-    need = size.bytes + _sum(reload)
-    strategy, reason = _order(inputs, size, others, reload, fallen=fallen, in_place=in_place)
-    leave, keep, short = _make_room(inputs.vram_bytes, need, old, stay)
-    if already:  # nothing is unloaded or loaded
-        leave, keep, short = [], others, 0
-    elif here is not None and fallen:
-        leave = [Item(here.name, digest, here.bytes, "active", fallen), *leave]
-    after = sum(i.bytes for i in keep) + need
-    peak = max(before, after) if strategy is Strategy.SWAP else _sum(others) + need
-    fits = None if inputs.vram_bytes is None or not size.known else short == 0
+    after = _sum(room.keep) + models.need
+    unknown = inputs.vram_bytes is None or not models.target_size.known
     return Plan(
         host=inputs.host,
         model=inputs.spec.name,
         profile=inputs.spec.profile,
-        digest=digest,
+        digest=models.load.digest,
         strategy=strategy,
         strategy_reason=reason,
-        unload=tuple(leave),
-        load=load,
-        keep=tuple(keep),
-        reload=tuple(reload),
+        unload=tuple(room.unload),
+        load=models.load,
+        keep=tuple(room.keep),
+        reload=tuple(models.missing),
         bytes_before=before,
         bytes_after=after,
-        bytes_peak=peak,
+        bytes_peak=max(before, after) if strategy is Strategy.SWAP else models.all_bytes,
         vram_bytes=inputs.vram_bytes,
-        fits=fits,
-        short_bytes=short,
+        fits=None if unknown else room.short_bytes == 0,
+        short_bytes=room.short_bytes,
         # A pinned model that does not fit blocks nothing; it becomes a warning.
-        blocked=_blocked(inputs, short - _sum(reload)),
+        blocked=_blocked(inputs, room.short_bytes - _sum(models.missing)),
         # If it is loaded already, how long a load takes says nothing.
-        expected={} if in_place else _expected(strategy, inputs.history.get(strategy, {})),
-        already_active=already,
-        stays=in_place,
-        restore=next((i.name for i in old if i.role == "active"), NO_NAME),
+        expected={} if models.in_place else _expected(strategy, inputs.history.get(strategy, {})),
+        already_active=models.already_active,
+        stays=models.in_place,
+        restore=next((i.name for i in models.old if i.role == "active"), NO_NAME),
         warmups=len(inputs.spec.warmups),
         published="" if inputs.cannot_publish else inputs.published.short,
         cannot_publish=inputs.cannot_publish,
         token=plan_token(inputs),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Models:
+    """The models of a host, sorted by what a switch does with them."""
+
+    loaded_target: Resident | None  # the requested model, if it is resident already
+    load: Item
+    target_size: Size
+    old: list[Item]  # active and former models: they are unloaded
+    rest: list[Item]  # pinned and foreign models: they are kept, if there is room
+    missing: list[Item]  # pinned models that are loaded as well
+    fell_to_cpu: str  # why the active model is unloaded and loaded anew; empty if it is not
+    in_place: bool  # the requested model is active already and stays loaded
+
+    @property
+    def already_active(self) -> bool:
+        """Return whether nothing has to be unloaded or loaded."""
+        return self.in_place and not self.missing and not self.old
+
+    @property
+    def need(self) -> int:
+        """Return the bytes of the requested model and the missing pinned ones."""
+        return self.load.bytes + _sum(self.missing)
+
+    @property
+    def all_bytes(self) -> int:
+        """Return the bytes that all of them take together."""
+        return _sum(self.old) + _sum(self.rest) + self.need
+
+
+def _sort_models(inputs: PlanInputs) -> _Models:
+    digest = inputs.target.digest if inputs.target else ""
+    loaded = next((r for r in inputs.resident if digest and r.digest == digest), None)
+    reused = loaded is not None and not _reloads(loaded, inputs.spec)
+    size = Size(loaded.size, "as loaded now") if loaded and reused else inputs.target_size
+    others = [_item(r, inputs) for r in inputs.resident if not digest or r.digest != digest]
+    fell_to_cpu = _why_loaded_anew(loaded, inputs)
+    # Another profile of the same model is another switch: its keep-alive and options count.
+    is_active = digest == inputs.active_digest and inputs.spec == inputs.active_spec
+    return _Models(
+        loaded_target=loaded,
+        load=Item(inputs.spec.name, digest, size.bytes, "new", size.source),
+        target_size=size,
+        old=[i for i in others if i.role in ("active", "former")],
+        rest=[i for i in others if i.role not in ("active", "former")],
+        missing=[i for i in inputs.missing if i.digest != digest],
+        fell_to_cpu=fell_to_cpu,
+        in_place=reused and is_active and not fell_to_cpu,
     )
 
 
@@ -249,18 +271,18 @@ def _item(r: Resident, inputs: PlanInputs) -> Item:
     return Item(r.name, r.digest, r.bytes, role)
 
 
-def _fallen(here: Resident | None, inputs: PlanInputs) -> str:
+def _why_loaded_anew(loaded: Resident | None, inputs: PlanInputs) -> str:
     """Return why the active model has to be loaded anew although it is resident: it fell to the
     CPU. Empty if it did not. It has to leave first, since a load would find it loaded."""
-    if here is None or here.digest != inputs.active_digest:
+    if loaded is None or loaded.digest != inputs.active_digest:
         return ""
-    return gpu_fall(here.gpu_percent, inputs.spec.min_gpu_percent, inputs.usual_gpu_percent)
+    return gpu_fall(loaded.gpu_percent, inputs.spec.min_gpu_percent, inputs.usual_gpu_percent)
 
 
 def gpu_fall(share: int, floor: int | None, usual: int | None) -> str:
-    """Return, in words, that less of a model is on the GPU than when it was activated, or than its
-    profile wants; empty if that is not so. One that was activated below the floor has not
-    fallen."""
+    """Say that less of a model is on the GPU than when it was activated, or than its profile wants.
+    Empty if neither is so. A model that was below the floor when it was activated has not fallen.
+    """
     now = f"{share} % of it is on the GPU"
     if usual is not None and share < usual - GPU_FALL:
         return f"{now}, it was {usual} % when it was activated"
@@ -269,47 +291,40 @@ def gpu_fall(share: int, floor: int | None, usual: int | None) -> str:
     return ""
 
 
-def _order(
-    inputs: PlanInputs,
-    size: Size,
-    others: list[Item],
-    reload: list[Item],
-    *,
-    fallen: str,
-    in_place: bool,
-) -> tuple[Strategy, str]:
-    """Return the strategy and its reason. If the model itself stays or has to leave, there is no
-    choice."""
-    if fallen:
-        return Strategy.SWAP, f"it leaves and is loaded anew: {fallen}"
-    if in_place:
+def _choose_strategy(inputs: PlanInputs, models: _Models) -> tuple[Strategy, str]:
+    """Return the strategy and its reason. If the requested model itself stays or has to leave,
+    there is no choice."""
+    if models.fell_to_cpu:
+        return Strategy.SWAP, f"it leaves and is loaded anew: {models.fell_to_cpu}"
+    if models.in_place:
         return Strategy.OVERLAP, f"{inputs.spec.name} is active already and stays loaded"
-    return _choose(inputs, size, _sum(others), _sum(reload))
+    asked = inputs.asked if inputs.asked is not Strategy.AUTO else inputs.host_strategy
+    if asked is not Strategy.AUTO:
+        by = "asked for" if inputs.asked is not Strategy.AUTO else f"set for {inputs.host}"
+        return asked, f"{asked.value} was {by}"
+    return _strategy_by_room(inputs, models)
 
 
 def _sum(items: list[Item]) -> int:
     return sum(i.bytes for i in items)
 
 
-def _reloads(here: Resident, spec: Spec) -> bool:
+def _reloads(loaded: Resident, spec: Spec) -> bool:
     """Return whether loading it with these options makes the server reload it (fact 12)."""
-    return spec.num_ctx is not None and here.context_length not in (0, spec.num_ctx)
+    return spec.num_ctx is not None and loaded.context_length not in (0, spec.num_ctx)
 
 
-def _choose(inputs: PlanInputs, size: Size, others: int, reload: int) -> tuple[Strategy, str]:
-    asked = inputs.asked if inputs.asked is not Strategy.AUTO else inputs.host_strategy
-    if asked is not Strategy.AUTO:
-        by = "asked for" if inputs.asked is not Strategy.AUTO else f"set for {inputs.host}"
-        return asked, f"{asked.value} was {by}"
+def _strategy_by_room(inputs: PlanInputs, models: _Models) -> tuple[Strategy, str]:
+    """Overlap if the new model fits beside what is loaded, else swap."""
     if not inputs.resident:
         return Strategy.OVERLAP, "nothing is loaded, so nothing has to leave first"
     if inputs.vram_bytes is None:
         return Strategy.SWAP, "the host's VRAM is not set, so the old model leaves first"
-    if not size.known:
+    if not models.target_size.known:
         return Strategy.SWAP, "the model's size is not known, so the old model leaves first"
-    free = max(0, inputs.vram_bytes - others)
-    need = size.bytes + reload
-    what = f"{gb(need)} GB, {gb(reload)} of them pinned models," if reload else f"{gb(need)} GB"
+    free = max(0, inputs.vram_bytes - _sum(models.old) - _sum(models.rest))
+    need, pinned = models.need, _sum(models.missing)
+    what = f"{gb(need)} GB, {gb(pinned)} of them pinned models," if pinned else f"{gb(need)} GB"
     numbers = f"beside what is loaded: {gb(free)} GB are free"
     if need * 100 <= free * ROOM_PERCENT:
         return Strategy.OVERLAP, f"{what} fit {numbers}"
@@ -321,26 +336,35 @@ def _choose(inputs: PlanInputs, size: Size, others: int, reload: int) -> tuple[S
     return Strategy.SWAP, f"{what} do not fit {numbers}"
 
 
-def _make_room(
-    vram: int | None, need: int, old: list[Item], stay: list[Item]
-) -> tuple[list[Item], list[Item], int]:
-    """Return what is unloaded, what is kept, and how many bytes are missing.
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """Which models leave, which are kept, and how many bytes are still missing then."""
 
-    The old models are unloaded; foreign ones too, largest first, but only as far as needed. Pinned
-    models are kept.
-    """
-    leave = list(old)
-    keep = sorted(stay, key=lambda i: (i.role == "foreign", i.bytes))
+    unload: list[Item]
+    keep: list[Item]
+    short_bytes: int
+
+
+def _make_room(vram: int | None, models: _Models) -> _Room:
+    """Unload the old models; foreign ones too, largest first, but only as far as needed. Pinned
+    models are kept."""
+    if models.already_active:
+        return _Room([], models.rest, 0)
+    unload = list(models.old)
+    if models.loaded_target and models.fell_to_cpu:
+        anew = models.loaded_target
+        unload.insert(0, Item(anew.name, anew.digest, anew.bytes, "active", models.fell_to_cpu))
+    keep = sorted(models.rest, key=lambda i: (i.role == "foreign", i.bytes))
     if vram is None:
-        return leave, keep, 0
-    while keep and keep[-1].role == "foreign" and _sum(keep) + need > vram:
-        leave.append(replace(keep.pop(), why="to make room"))
-    return leave, keep, max(0, _sum(keep) + need - vram)
+        return _Room(unload, keep, 0)
+    while keep and keep[-1].role == "foreign" and _sum(keep) + models.need > vram:
+        unload.append(replace(keep.pop(), why="to make room"))
+    return _Room(unload, keep, max(0, _sum(keep) + models.need - vram))
 
 
 def _blocked(inputs: PlanInputs, short: int) -> str:
-    """Return why this cannot work, empty if it can. A model that is too large alone blocks nothing,
-    since the rest goes to the CPU, unless the profile says how much must be on the GPU."""
+    """Return why this cannot work; empty if it can. A model that does not fit even alone blocks
+    nothing, since the rest goes to the CPU, unless the profile says how much must be on the GPU."""
     if inputs.target is None:
         name = inputs.spec.name
         return f"{name} is not on {inputs.host}. Pull it there first: ollama pull {name}"
