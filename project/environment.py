@@ -63,6 +63,7 @@ class Environment(BaseSettings):
     login_failures: Count = 10
     login_lockout_minutes: Count = 15
     open_gateway: OpenGateway = "off"
+    gateway_body_mb: Count = 64
     audit_key: Path | None = None
     audit_origin: str = "switchboard"
     audit_anchors: str = ""

@@ -21,13 +21,17 @@ from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet import defer, reactor
 
 from project.background import Background, Part
+from switcher.gateway import body
+from switcher.gateway.endpoints import style_of
+from switcher.gateway.response import to_json
 from switcher.live import feed
 from switcher.switching import waiting
 
 log = logging.getLogger(__name__)
 
-# A chat with a few pictures. (Django itself limits forms and API calls to 2.5 MB.)
-MAX_BODY_BYTES = 32 * 2**20
+# For files of models (/api/blobs); the gateway's own limit may allow more. (Django itself limits
+# forms and API calls to 2.5 MB.)
+MIN_BODY_LIMIT_BYTES = 32 * 2**20
 # A page sends nothing. The limit for a message also applies to what we send: a state with all hosts
 # has to fit.
 MAX_FRAME_BYTES = 4096
@@ -44,6 +48,11 @@ RESPONSES_TIMEOUT_S = 0.5
 CANCEL_TIMEOUT_S = 0.5
 AT_END_TIMEOUT_S = 1.0
 SHUTDOWN_TIMEOUT_S = 9.0
+
+
+def max_body_bytes() -> int:
+    """Return how many bytes a request's body may have."""
+    return max(MIN_BODY_LIMIT_BYTES, body.max_bytes())
 
 
 class Backpressure:
@@ -101,12 +110,12 @@ class BoundedRequest(WebRequest):
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802 - twisted's name
         super().gotLength(length)
-        if length is not None and length > MAX_BODY_BYTES:
+        if length is not None and length > max_body_bytes():
             self._refuse()
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - twisted's name
         self._received += len(data)
-        if self._received > MAX_BODY_BYTES:
+        if self._received > max_body_bytes():
             self._refuse()
         if not self._refused:
             super().handleContentChunk(data)
@@ -118,10 +127,12 @@ class BoundedRequest(WebRequest):
         if self._refused:
             return
         self._refused = True
-        text = b"The body is larger than %d bytes.\n" % MAX_BODY_BYTES
+        error = body.too_large(max_body_bytes())
+        path = self.channel._path.split(b"?")[0].decode("latin-1")  # `path` is set after the body
+        text = to_json(error.body(style_of(path)))
         self.channel.transport.write(
             b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n"
-            b"Content-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
         )
         self.channel.loseConnection()
 

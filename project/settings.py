@@ -164,6 +164,7 @@ LOGGING = {
 # this machine forwards requests, only on loopback, and never for calls that change a host.
 SWITCHER_OPEN_GATEWAY = environment.open_gateway == "no-proxy"
 SWITCHER_OPEN_GATEWAY_UNCONFIRMED = environment.open_gateway == "unconfirmed"
+SWITCHER_GATEWAY_BODY_MB = environment.gateway_body_mb
 
 # The trail's signing key is stored outside of the database, whose password must not be enough to
 # sign.

@@ -15,6 +15,7 @@ from typing import Any
 from switcher.gateway import body, route_cache
 from switcher.gateway.auth import authenticate, check_origin
 from switcher.gateway.body import ParsedRequest
+from switcher.gateway.content_encoding import unsupported
 from switcher.gateway.disconnects import ClientDisconnected, run_while_connected
 from switcher.gateway.endpoints import (
     LIST_PATHS,
@@ -110,13 +111,15 @@ async def _change_host(head: RequestHead, receive: Receive, response: ResponseWr
     method = MANAGE_METHODS.get(head.path)
     _check_method(head, *([method] if method else ["POST", "HEAD"]))
     key = await authenticate(head, manage=True)
+    if head.content_encoding:
+        raise unsupported("Send it unencoded: bodies of this address are passed on as they are.")
     route = await find_route(head.ollama_host, key)
     with _metered(key):
         await relay_change(route, head, receive, response)
 
 
 async def _read(head: RequestHead, receive: Receive) -> ParsedRequest:
-    return body.parse(await body.read(receive, head.headers.get("content-length", "")))
+    return body.parse(await body.read(head, receive))
 
 
 @contextmanager

@@ -8,12 +8,16 @@ from json.decoder import WHITESPACE  # type: ignore[attr-defined]  # not in the 
 from types import MappingProxyType
 from typing import Any
 
+from django.conf import settings
+
+from switcher.concurrency.threads import in_thread
 from switcher.domain.specs import RUNNER_OPTIONS
+from switcher.gateway.content_encoding import decode
 from switcher.gateway.disconnects import ClientDisconnected
 from switcher.gateway.errors import GatewayError
+from switcher.gateway.request_head import RequestHead
 from switcher.gateway.response import Receive
 
-MAX_BYTES = 20_000_000
 # Small values take up many times their size in memory, and parsing blocks all other requests: for
 # about 0.2 s with this many values.
 MAX_VALUES = 500_000
@@ -27,10 +31,29 @@ RELOADING_OPTIONS = frozenset(RUNNER_OPTIONS) | {
 _decoder = json.JSONDecoder()
 
 
-async def read(receive: Receive, content_length: str) -> bytes:
-    """Read the whole body. Raises GatewayError 413 above MAX_BYTES, ClientDisconnected."""
-    if content_length.isdigit() and int(content_length) > MAX_BYTES:
-        raise _too_large()
+def max_bytes() -> int:
+    """Return how many bytes a body may have, both as sent and decoded."""
+    return int(settings.SWITCHER_GATEWAY_BODY_MB) * 10**6
+
+
+async def read(head: RequestHead, receive: Receive) -> bytes:
+    """Read the whole body and decode it. Raises GatewayError 400, 413 or 415, ClientDisconnected.
+
+    Decoding takes a thread, as it would block all other requests.
+    """
+    limit = max_bytes()
+    body = await _read_raw(receive, head.headers.get("content-length", ""), limit)
+    encoding = head.content_encoding
+    if encoding:
+        body = await in_thread(decode, body, encoding, limit)
+        if len(body) > limit:
+            raise too_large(limit)
+    return body
+
+
+async def _read_raw(receive: Receive, content_length: str, limit: int) -> bytes:
+    if content_length.isdigit() and int(content_length) > limit:
+        raise too_large(limit)
     parts, size = [], 0
     while True:
         message = await receive()
@@ -38,14 +61,15 @@ async def read(receive: Receive, content_length: str) -> bytes:
             raise ClientDisconnected
         parts.append(message.get("body", b""))
         size += len(parts[-1])
-        if size > MAX_BYTES:
-            raise _too_large()
+        if size > limit:
+            raise too_large(limit)
         if not message.get("more_body", False):
             return b"".join(parts)
 
 
-def _too_large() -> GatewayError:
-    return GatewayError(413, "body_too_large", f"A body has at most {MAX_BYTES // 10**6} MB.")
+def too_large(limit: int) -> GatewayError:
+    """Return the error for a body of more than `limit` bytes."""
+    return GatewayError(413, "body_too_large", f"A body has at most {limit // 10**6} MB here.")
 
 
 class ParsedRequest:

@@ -73,6 +73,12 @@ class RequestHead:
         return self.headers.get("host", "")
 
     @property
+    def content_encoding(self) -> str:
+        """Return the encoding of the body in lower case; empty if it has none."""
+        encoding = self.headers.get("content-encoding", "").strip().lower().removeprefix("x-")
+        return "" if encoding == "identity" else encoding
+
+    @property
     def client_address(self) -> str | None:
         """Return the client's IP address, seen through trusted proxies."""
         return access.client_address(self.peer, self.headers.get("x-forwarded-for", ""))

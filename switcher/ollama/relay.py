@@ -24,6 +24,7 @@ NAME_LOOKUP_TIMEOUT_S = 2.0  # on top of it
 # Between two reads. An unstreamed reply only comes when all of it has been generated.
 SILENCE_TIMEOUT_S = 1800.0
 MAX_REPLY_BYTES = 32_000_000  # bytes of a reply that is kept in memory
+_PIECE_BYTES = 1_000_000  # written at once
 
 # Compressed replies could not be searched for the end of a stream or an error. All headers that
 # aiohttp would add by itself are named, or it would build a table of them for each request.
@@ -144,7 +145,9 @@ class _GuardedPayload(aiohttp.BytesPayload):
     """A body that is written only if its permit is valid at that moment."""
 
     def __init__(self, body: bytes, permit: SendPermit) -> None:
-        super().__init__(body)
+        # BytesPayload's own constructor warns of large bodies, as it writes them in one piece.
+        super(aiohttp.BytesPayload, self).__init__(body, content_type="application/json")
+        self._size = len(body)
         self._permit = permit
         self.is_withheld = False
 
@@ -154,7 +157,8 @@ class _GuardedPayload(aiohttp.BytesPayload):
         if not self._permit.is_valid():
             self.is_withheld = True
             raise CallCut("The permit to send it has expired.")
-        await super().write_with_length(writer, content_length)
+        for begin in range(0, len(self._value), _PIECE_BYTES):
+            await writer.write(self._value[begin : begin + _PIECE_BYTES])
         self._permit.mark_sent()
 
 

@@ -89,15 +89,6 @@ async def test_an_empty_object_is_forwarded(host: Host, upstream: Upstream) -> N
     assert upstream.body() == {"model": "mid-a"}
 
 
-async def test_a_body_over_the_limit_is_refused(
-    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(body, "MAX_BYTES", 100)
-    assert (await ask(b"{" + b" " * 100 + b"}").end()).status == 413
-    assert (await ask(b"{}", Content_Length="101").end()).status == 413
-    assert not upstream.received
-
-
 @pytest.mark.parametrize("sent", [b'{"a":[%s0]}' % (b"0," * 10), b'{"a":[%s]}' % (b"[]" * 11)])
 async def test_a_body_with_too_many_values_is_refused(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, sent: bytes
