@@ -30,7 +30,7 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 
 def main(words: list[str]) -> int:
-    """Run them; 1 if any schedule broke an invariant."""
+    """Run the schedules; return 1 if any of them broke an invariant."""
     options = parse(words)
     django.setup()
     from tests.faultlab import campaign  # needs the apps

@@ -1,4 +1,4 @@
-"""Many schedules: spread over processes, summed up, told while they run."""
+"""Play many schedules: spread them over processes, add up the results, and print progress."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """What some schedules came to."""
+    """The combined results of some schedules."""
 
     schedules: int
     effects: int
@@ -33,7 +33,7 @@ class Sum:
 
 @dataclass(slots=True)
 class Report:
-    """What all of them came to so far."""
+    """The combined results of all schedules that were played so far."""
 
     seed: int
     schedules: int = 0
@@ -79,7 +79,8 @@ HEAD = f"{'schedules':>10}" + "".join(f"{e:>13}" for e in ENDS) + f"{'violations
 
 
 def run(seed: int, numbers: range, jobs: int, say: Say) -> Report:
-    """Run the schedules of these numbers; `say` gets the table's lines and what was broken."""
+    """Play the schedules with these numbers. `say` receives the lines of the table, and each
+    schedule that broke an invariant."""
     began = told = time.monotonic()
     report = Report(seed)
     say(HEAD)
@@ -130,7 +131,7 @@ def _run_chunk(chunk: tuple[int, range]) -> Sum:
 
 
 def replay(seed: int, number: int, say: Say) -> int:
-    """Run one schedule and show all of it. Gives the number of violations."""
+    """Play one schedule, print everything that happened, and return the number of violations."""
     _prepare()
     result = run_schedule(make_schedule(seed, number))
     for line in result.schedule.lines():

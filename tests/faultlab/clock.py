@@ -24,5 +24,5 @@ class LabClock:
 
 
 def wall(t: float) -> datetime:
-    """A moment of the simulation as wall-clock time."""
+    """Return a moment of the simulation as wall-clock time."""
     return EPOCH + timedelta(seconds=t)

@@ -13,7 +13,7 @@ from tests.faultlab import database
 
 @contextmanager
 def put_back() -> Iterator[None]:
-    """Whatever database stands in the place of the tests' own for a while, it is theirs again."""
+    """Give the tests their own database back after the block, whatever replaced it."""
     theirs, row = connections["default"], connections.databases["default"]
     try:
         yield
@@ -23,7 +23,7 @@ def put_back() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def lab_database(django_db_blocker: Any) -> BaseDatabaseWrapper:
-    """The lab's own database in memory, filled once, as the command has it."""
+    """Create and fill the lab's in-memory database once, as the command does."""
     with django_db_blocker.unblock(), put_back():
         database.use_memory()
         database.fill()

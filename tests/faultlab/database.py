@@ -1,4 +1,4 @@
-"""A database of the lab's own, in memory, with the hosts and profiles that schedules start from."""
+"""The lab's own in-memory database, with the hosts and profiles that schedules start from."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ PUBLISHED = "active:latest"
 
 
 def use_memory() -> None:
-    """Let this thread work on an empty SQLite database in memory, in the place of the real one,
-    which is not even opened."""
+    """Make this thread use an empty in-memory SQLite database. The real one is not even opened."""
     row = dict(connections.databases["default"])
     row |= {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:", "OPTIONS": {}}
     row |= {"USER": "", "PASSWORD": "", "HOST": "", "PORT": "", "CONN_MAX_AGE": None}
@@ -27,7 +26,8 @@ def use_memory() -> None:
 
 
 def fill() -> None:
-    """Hosts and profiles; where a host holds mid-a, a switch without any fault put it there."""
+    """Create the hosts and profiles. Where mid-a is active from the start, a switch without faults
+    made it so."""
     clock = LabClock()
     for tag in ("mid-a", "mid-b", "big", "embed"):
         config.save_profile(ModelProfile(name=tag, tag=tag), ANNA, clock)

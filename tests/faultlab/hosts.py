@@ -1,4 +1,5 @@
-"""The host of a schedule: the simulator's pure server, and the wire between it and the workers."""
+"""The host of a schedule: the simulator's pure server, and the network between it and the
+workers."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ from tests.faultlab.clock import wall
 from tests.faultlab.timeline import Timeline
 
 TRAVEL_S = 0.001
-NOTICE_S = 0.05  # until the server sees that a caller went away
+NOTICE_S = 0.05  # until the server notices that a caller disconnected
 GB = 1_000_000_000
 DISK = {"mid-a": (8 * GB, False), "mid-b": (8 * GB, False), "big": (20 * GB, False)}
 DISK |= {"embed": (1 * GB, True)}
@@ -48,23 +49,24 @@ Told = Callable[["Exchange"], None]
 
 @dataclass(eq=False, slots=True)
 class Exchange:
-    """One effect on its way: the request, what the server does with it, the answer."""
+    """One effect on its way: the request, what the server does with it, and the answer."""
 
     effect: Effect
     told: Told
     stood_still: Callable[[], bool]  # whether the process that waits for it was paused meanwhile
-    wire: dict[str, Any] = field(default_factory=dict)  # the faults that it meets
+    wire: dict[str, Any] = field(default_factory=dict)  # faults of the network, by kind
     value: Any = None
     failure: OllamaError | None = None
     handled_at: float = math.inf
-    closed: bool = False  # the caller went away
+    closed: bool = False  # the caller disconnected
     answered: bool = False
     ask: Ask | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Something that was not the doing of a switch. `digests` it may have cost; None: any."""
+    """Something that no switch caused, and that may have unloaded the models in `digests`; None
+    means any model."""
 
     at: float
     what: str
@@ -72,7 +74,7 @@ class Outside:
 
 
 class LabHost:
-    """One server and all that reaches it. Its time is the timeline's."""
+    """One server and everything that reaches it. It lives in the timeline's time."""
 
     def __init__(self, timeline: Timeline, load_rate: float) -> None:
         self._timeline = timeline
@@ -80,20 +82,20 @@ class LabHost:
         for tag, (size, embeds) in DISK.items():
             self.server.add_model(tag, size, embeds)
         self.outside: list[Outside] = []
-        self.foreign: set[str] = set()  # digests that strangers asked for
+        self.foreign: set[str] = set()  # digests that other clients asked for
         self.clients: list[Ask] = []
         self.down_until = 0.0
-        self.frozen_until = 0.0  # until then it accepts, and neither reads nor answers
+        self.frozen_until = 0.0  # until then it accepts connections, but answers nothing
         self.gone_at: dict[str, float] = {}  # when a digest was last seen to leave
-        self.late_at: dict[str, float] = {}  # when one came up for a process that stood still
+        self.late_at: dict[str, float] = {}  # when one was loaded for a paused process
         self._open: list[Exchange] = []
         self._here: list[Runner] = []
-        self._doomed: set[int] = set()  # runners, by identity, that leave by a stranger's doing
+        self._asked_to_leave: set[int] = set()  # ids of runners that other clients unload
         timeline.machine = self.server
         timeline.before_machine = self._note_expiries
         timeline.after_step = self._note_leavings
 
-    # -- what is true
+    # -- what the server holds
 
     def resident(self) -> tuple[Resident, ...]:
         return tuple(
@@ -118,15 +120,16 @@ class LabHost:
         return {r.digest for r in self.server.ps()}
 
     def digest(self, tag: str) -> str:
-        """What the tag means now."""
+        """Return the digest that the tag points to now."""
         return self.server.resolve(tag).digest
 
-    # -- what workers ask
+    # -- calls of workers
 
     def send(
         self, effect: Effect, told: Told, stood_still: Callable[[], bool], wire: dict[str, Any]
     ) -> Exchange:
-        """Send it; `told` is called when it is answered or has failed, never if it is closed."""
+        """Send a request. `told` is called when it was answered or has failed, but not after
+        `close`."""
         exchange = Exchange(effect, told, stood_still, wire)
         self._open = [e for e in self._open if not (e.closed or e.answered)] + [exchange]
         self._timeline.after(_timeout_s(effect), lambda: self._time_out(exchange))
@@ -138,7 +141,7 @@ class LabHost:
         return exchange
 
     def close(self, exchange: Exchange) -> None:
-        """The caller went away. What is on its way arrives all the same."""
+        """Disconnect the caller. What is already on its way still arrives."""
         exchange.closed = True
         self._timeline.after(NOTICE_S, lambda: self._abandon(exchange))
 
@@ -166,7 +169,7 @@ class LabHost:
             self._answer(exchange, failure=refusal(exc.text, exc.status))
 
     def _when_thawed(self, act: Callable[[], None]) -> bool:
-        """Put it off while the server is frozen; whether that was so."""
+        """Postpone `act` while the server is frozen; return whether it is."""
         frozen = self._timeline.t < self.frozen_until
         if frozen:
             self._timeline.after(self.frozen_until - self._timeline.t, act)
@@ -191,14 +194,14 @@ class LabHost:
                 self.server.copy(source.full, destination.full)
                 self._answer(exchange)
             case Delete(name):
-                if self.server.catalog.find(name.full) is not None:  # as the driver: gone is fine
+                if self.server.catalog.find(name.full) is not None:  # like the driver
                     self.server.delete(name.full)
                 self._answer(exchange)
             case _:
                 raise AssertionError(f"{exchange.effect} is nothing to send")
 
     def _unload(self, names: Iterable[ModelName]) -> dict[ModelName, str]:
-        """As the driver does: a refusal comes back as text."""
+        """Request unloads as the driver does: a refusal is returned as text."""
         texts = {}
         for name in names:
             try:
@@ -246,39 +249,40 @@ class LabHost:
         exchange.answered, exchange.value, exchange.failure = True, value, failure
         exchange.told(exchange)
 
-    # -- what befalls it
+    # -- faults and other clients
 
     def note(self, what: str, *tags: str) -> None:
-        """Write down what is not a switch's doing."""
+        """Record something that no switch caused."""
         digests = {r.manifest.digest for r in self.server.machine.runners if _short(r.name) in tags}
         digests |= {self.digest(t) for t in tags if self.server.catalog.find(t)}
         named = frozenset(digests) if tags else None
         self.outside.append(Outside(self._timeline.t, what, named))
 
-    def befall(self, kind: str, args: dict[str, Any]) -> None:
-        """An act of fate, or of a stranger."""
+    def apply_fault(self, kind: str, args: dict[str, Any]) -> None:
+        """Apply a fault of the host, or something that another client does to it."""
         t, tag = self._timeline.t, str(args.get("tag", ""))
         match kind:
             case "evict" | "repull" | "kill_runner":
                 self.note(kind, tag)
                 self.server.do(read_fault({"kind": kind, "tag": tag}))
-                self.note(kind, tag)  # a tag that was pulled again means another digest now
+                self.note(kind, tag)  # after a repull, the tag points to another digest
             case "restart":
                 self.note(kind)
                 self.down_until = max(self.down_until, t + args.get("seconds", 0.0))
                 self.server.do(read_fault({"kind": kind}))
             case "freeze":
-                # On the timeline's grid: what is put off until then comes then, not just before.
+                # Rounded like the timeline: what is postponed until then must not come just before.
                 self.frozen_until = max(self.frozen_until, round(t + args["seconds"], 3))
             case "client":
                 self._client(tag, args.get("keep_alive"), args.get("tokens", 0))
             case _:
                 self.server.faults.add(read_fault({"kind": kind, "times": 1, **args}))
-        self._doom()
+        self._note_unload_requests()
         self._timeline.trace(f"host: {kind} {args}")
 
     def _client(self, tag: str, keep_alive: object, tokens: int) -> None:
-        """A stranger's request. A load of theirs may cost any other model (fact 14)."""
+        """Send another client's request. If it loads a model, any other may be evicted (fact
+        14)."""
         if self._timeline.t < self.down_until:
             return
         unload = not tokens and keep_alive == 0
@@ -295,20 +299,21 @@ class LabHost:
             tokens,
         )
         ask = self.server.submit(request)
-        # The moment at which it costs something may be a later one: its load, its end, or that it
-        # fails for lack of memory (fact 15).
+        # It may evict a model only later: when it loads, when it ends, or when it fails for lack of
+        # memory (fact 15).
         ask.on_change = lambda: self._client_goes_on(ask, tag)
         self.clients.append(ask)
 
     def _client_goes_on(self, ask: Ask, tag: str) -> None:
         self.note("client", *([tag] if ask.state == "done" else []))
         if ask.keep_alive_s is not None and ask.keep_alive_s <= 0:
-            self._doom()
+            self._note_unload_requests()
 
-    def _doom(self) -> None:
-        """What a stranger told to leave may do so much later, when its requests have ended."""
+    def _note_unload_requests(self) -> None:
+        """Remember which models another client has asked to unload: they may leave much later, when
+        their requests have ended."""
         leave = [r for r in self.server.machine.runners if r.leaving or r.keep_alive_s <= 0]
-        self._doomed |= {id(r) for r in leave}
+        self._asked_to_leave |= {id(r) for r in leave}
 
     def _note_leavings(self) -> None:
         here = list(self.server.machine.runners)
@@ -320,7 +325,7 @@ class LabHost:
                 digest = runner.manifest.digest
                 self.gone_at[digest] = self._timeline.t
                 self._timeline.trace(f"host: {_short(runner.name)} is gone")
-                if id(runner) in self._doomed:
+                if id(runner) in self._asked_to_leave:
                     self.outside.append(Outside(self._timeline.t, "left", frozenset({digest})))
         self._here = here
 
@@ -333,14 +338,15 @@ class LabHost:
                 self.late_at[digest] = self._timeline.t
 
     def _note_expiries(self) -> None:
-        """Just before time goes on: a model whose keep-alive runs out leaves by itself."""
+        """Record, just before time moves on, which models leave because their keep-alive has run
+        out."""
         for runner in self.server.machine.runners:
             if runner.timer_at <= self.server.next_event_at() and not runner.leaving:
                 at = max(runner.timer_at, self._timeline.t)
                 self.outside.append(Outside(at, "expired", frozenset({runner.manifest.digest})))
 
-    def be_kind(self) -> None:
-        """No more faults: what is set is lifted, and it listens."""
+    def clear_faults(self) -> None:
+        """Clear all faults, so that the server listens again."""
         self.server.faults.clear()
         self.down_until = self.frozen_until = 0.0
 
@@ -364,7 +370,7 @@ def _request(spec: Spec, kind: str, empty: bool, tokens: int | None = None) -> s
 
 
 def refusal(text: str, status: int) -> OllamaError:
-    """As the client reads the server's answer."""
+    """Return the error that the client makes of the server's answer."""
     said = f"Ollama answered {status}: {text}"
     if status == 404 and "not found" in text:
         return ModelMissing(said, status, text)

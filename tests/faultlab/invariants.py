@@ -1,4 +1,4 @@
-"""What must hold when all has come to rest, whatever happened on the way."""
+"""The invariants: what must hold once a schedule has come to rest, whatever happened before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.faultlab.world import LATE_S, Violation, World
 
 
 def check(world: World) -> list[Violation]:
-    """All that does not hold: found on the way, and now."""
+    """Return all violations: those that were found along the way, and those that are found now."""
     rows = world.rows()
     for row in rows:
         _check_one_end(world, row)
@@ -36,7 +36,8 @@ def _check_one_end(world: World, row: SwitchEvent) -> None:
 
 
 def _check_story(world: World, row: SwitchEvent) -> None:
-    """The audit entries tell what the states were, in an order that the table allows."""
+    """Check that the audit entries tell the states of the switch, in an order that the transition
+    table allows."""
     entries = list(AuditEntry.objects.filter(switch=row).order_by("pk"))
     told = [State(e.kind.removeprefix("switch.")) for e in entries if _state(e.kind)]
     rule = "the entries tell the same story"
@@ -67,7 +68,8 @@ def _was_active(row: SwitchEvent) -> bool:
 
 
 def _check_host_row(world: World) -> None:
-    """The configuration is what the last activation said, and nothing else changed it."""
+    """Check that the configuration is what the last activation recorded, and that nothing else
+    changed it."""
     host = Host.objects.get(pk=world.host_id)
     last = AuditEntry.objects.filter(kind="host.activated", host=host.name).order_by("pk").last()
     digest = last.facts["digest"] if last is not None else ""
@@ -77,7 +79,8 @@ def _check_host_row(world: World) -> None:
 
 
 def _check_copies(world: World) -> None:
-    """Each copy on the host is known to be ours: so none is left there for ever."""
+    """Check that every model copy on the host is recorded as ours, so that none stays there
+    forever."""
     copies = {i.name.full for i in world.host.installed() if is_copy_name(i.name)}
     ours = ModelCopy.objects.filter(host_id=world.host_id).values_list("name", flat=True)
     if unknown := copies - set(ours):
@@ -85,11 +88,11 @@ def _check_copies(world: World) -> None:
 
 
 def _check_published(world: World, rows: list[SwitchEvent]) -> None:
-    """The published name means the active model once a switch has ended, or the switch says that
-    it does not. Nobody else points it here."""
+    """Check that the published name points to the active model once a switch has ended, unless the
+    switch warns that it does not. No other client moves the name in the lab."""
     host = Host.objects.get(pk=world.host_id)
     found = {n: m.digest for n, m in world.host.server.catalog.listed()}
-    recorded = host.published_digest  # empty: it was cut off while it was pointed
+    recorded = host.published_digest  # empty if pointing it was interrupted
     if recorded and found.get(host.published_as) != recorded:
         text = f"{host.published_as} is recorded as {recorded[:12]}"
         world.violate("the published name means what is recorded of it", text)
@@ -103,7 +106,8 @@ def _check_published(world: World, rows: list[SwitchEvent]) -> None:
 
 
 def _check_host(world: World, rows: list[SwitchEvent]) -> None:
-    """What is recorded as active is there, or is said not to be, or was lost later from outside."""
+    """Check that the model recorded as active is loaded, unless the host is marked degraded or
+    something outside the switch removed the model later."""
     host = Host.objects.get(pk=world.host_id)
     digest = host.active_digest
     if not digest or host.degraded or digest in world.host.digests():
@@ -120,8 +124,8 @@ def _check_host(world: World, rows: list[SwitchEvent]) -> None:
 
 
 def _verified_at(world: World, rows: list[SwitchEvent], digest: str) -> float:
-    """When a switch that speaks for the active model last looked; before the first of them, when
-    the schedule began."""
+    """Return when a switch that speaks for the active model last read the host; without such a
+    switch, when the schedule began."""
     for row in reversed(rows):
         end = next((e for e in world.ends if e.switch_id == row.pk), None)
         if end is None or end.looked_at is None:
@@ -138,7 +142,8 @@ def _touched(row: SwitchEvent) -> bool:
 
 
 def _check_no_leftovers(world: World, row: SwitchEvent) -> None:
-    """What was to leave has left: the old model after a success, the new one after a restore."""
+    """Check that what should have left has left: the old model after a success, the new one after a
+    restore."""
     if row.warnings or row.degraded or not row.plan or _was_active(row):
         return
     before = {r["digest"] for r in row.before or ()}
@@ -155,8 +160,8 @@ def _check_no_leftovers(world: World, row: SwitchEvent) -> None:
 
 
 def _came_later(world: World, row: SwitchEvent) -> set[str]:
-    """What came up after the last look, for a process that stood still while its lease ran out:
-    its connection keeps the load going, and nobody can see that (fact 8). The record was true, and
-    what is there now is the watcher's to name, as drift."""
+    """Return what was loaded after the last reading, for a process that was paused while its lease
+    ran out. Its open connection kept the load going, which nobody could see (fact 8). The record
+    was true when it was written, and reporting the model as drift is the watcher's job."""
     looked_at = [e.looked_at for e in world.ends if e.switch_id == row.pk and e.looked_at]
     return {d for d, at in world.host.late_at.items() if looked_at and at > looked_at[-1]}

@@ -1,4 +1,4 @@
-"""The lease keeper without its threads: each tick is run when the timeline says so."""
+"""The lease keeper without its threads: the timeline says when each tick runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from switcher.switching.lease_keeper import LeaseKeeper
 
 
 class _Stopping:
-    """The process's wish to hand over, as an event of its own."""
+    """A stand-in for the event that tells a process to hand over."""
 
     def __init__(self) -> None:
         self.set_ = False
@@ -24,7 +24,7 @@ class _Stopping:
 
 
 class LabKeeper(LeaseKeeper):
-    """Its looks, renewals and cuts are the product's own code; only who calls them is the lab."""
+    """The product's lease keeper, called by the lab instead of by its threads."""
 
     def __init__(
         self, switch: ClaimedSwitch, clock: Clock, renewed: Callable[[int, float], None]
@@ -32,10 +32,10 @@ class LabKeeper(LeaseKeeper):
         self.wish = _Stopping()
         super().__init__(switch, clock, cast("object", self.wish), clock.monotonic())  # type: ignore[arg-type]
         self._renewed = renewed
-        self.silent_until = 0.0  # until then the database does not answer a renewal
+        self.silent_until = 0.0  # until then the database answers no renewal
 
     def renew_round(self) -> None:
-        """Run a tick of the renewing loop; one that fails is tried again a second later."""
+        """Run one tick of the renewing loop. A tick that fails is tried again a second later."""
         with suppress(DatabaseError):
             self.renew()
 

@@ -1,8 +1,8 @@
 """One process of Switchboard: its worker's rounds, and the run of a switch, effect by effect.
 
-It does what `switching.worker.run_once` and `switching.driver.Driver` do, with the same look at the
-lease before each call and the same keeper, but never waits: each answer, pause and round is an
-event of the timeline. A process can be paused between any two of them, or die.
+It does what `switching.worker.run_once` and `switching.driver.Driver` do, with the same check of
+the lease before each call and the same lease keeper, but never waits: each answer, pause and round
+is an event of the timeline. A process can be paused or killed between any two events.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from switcher.switching.steps import run
 from tests.faultlab.hosts import Exchange
 from tests.faultlab.keepers import LabKeeper
 from tests.faultlab.schedules import Fault
-from tests.faultlab.watched import Killed, WatchedHeld
+from tests.faultlab.watched import Killed, WatchedSwitch
 
 if TYPE_CHECKING:
     from tests.faultlab.world import World
 
-FIRST_WATCH_S = 0.13  # its looks at the clock keep no step with the renewals
+FIRST_WATCH_S = 0.13  # so that checks of the clock and renewals do not coincide
 
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """A switch in the hands of this process."""
+    """A switch that this process runs."""
 
-    held: WatchedHeld
+    held: WatchedSwitch
     keeper: LabKeeper
     driver: Driver
     steps: Steps[None]
@@ -54,20 +54,20 @@ class Run:
 
 @dataclass(eq=False, slots=True)
 class Process:
-    """`rounds` says how it looks for work; one that has died never comes back: another starts."""
+    """A server process. After it has died it stays dead; another one is started instead."""
 
     world: World
     name: str
     alive: bool = True
-    faulty: bool = True  # whether the schedule's faults befall it
+    faulty: bool = True  # whether the schedule's faults apply to it
     run: Run | None = None
     paused: bool = False
-    answer_first: bool = True  # after a pause: the answer that waits, or the keeper's threads
+    answer_first: bool = True  # after a pause, before the keeper's ticks
     stopping: bool = False
-    _kept: list[Callable[[], None]] = field(default_factory=list)  # what waits for the resuming
-    _answers: list[Callable[[], None]] = field(default_factory=list)  # and what came meanwhile
+    _kept: list[Callable[[], None]] = field(default_factory=list)  # to run after the pause
+    _answers: list[Callable[[], None]] = field(default_factory=list)  # that came meanwhile
 
-    # -- rounds, as worker.Worker has them
+    # -- looking for work, as worker.Worker does
 
     def start(self, offset_s: float = 0.0) -> None:
         self.world.after(offset_s, self._round)
@@ -83,7 +83,7 @@ class Process:
             self.world.after(worker.LOOK_INTERVAL_S, self._round)
 
     def look_once(self) -> None:
-        """Take up what waits on the host, if anything does."""
+        """Claim an open switch on the host, if there is one."""
         if self.run is not None or not self.alive or self.paused or self.stopping:
             return
         for switch_id, host_id in switches.unclaimed(self.world.clock):
@@ -104,9 +104,9 @@ class Process:
             self._give_back(fence)
             return
         world.oracle.held(switch_id, fence)
-        watched = WatchedHeld.watch(held, world, self)
+        watched = WatchedSwitch.watch(held, world, self)
         keeper = LabKeeper(watched, world.clock, world.oracle.renewed)
-        # Its calls are not made here: only its look before each of them is used.
+        # Only its check of the lease before each call is used; the calls are made by the lab.
         driver = Driver(watched, cast("Ollama", None), keeper, world.clock)
         self.run = Run(watched, keeper, driver, run(watched))
         world.trace(f"{self.name} takes up switch {switch_id}, {held.state}, fence {fence}")
@@ -128,7 +128,7 @@ class Process:
             self.world.after(0.0, self.look_once)
 
     def die(self) -> None:
-        """kill -9: nothing of it runs on; its connections close."""
+        """Stop everything at once, as `kill -9` does: its connections close."""
         if not self.alive:
             return
         self.alive = False
@@ -161,7 +161,7 @@ class Process:
                 self._finish(run, exc.text)
                 return
             except Exception as exc:
-                self._end_loudly(run, exc)
+                self._end_after_bug(run, exc)
                 return
             if not self._may_begin(run, effect):
                 return
@@ -180,8 +180,9 @@ class Process:
             self._begin(run, effect)
             return
 
-    def _end_loudly(self, run: Run, exc: Exception) -> None:
-        """As the worker does with a fault of our own; to the lab it is always a finding."""
+    def _end_after_bug(self, run: Run, exc: Exception) -> None:
+        """End a switch after a bug of ours as the worker does. In the lab this is always a
+        violation."""
         self.world.violate("no unexpected error", f"{type(exc).__name__}: {exc}")
         try:
             worker._end_after_bug(run.held, exc)
@@ -190,7 +191,8 @@ class Process:
         self._finish(run, "internal")
 
     def _may_begin(self, run: Run, effect: Effect) -> bool:
-        """Let the schedule strike just before the effect. False: it does not go on now."""
+        """Apply the faults that are due just before this effect. Return False if the process cannot
+        continue now."""
         faults = self.world.begun(self, effect) if self.faulty else []
         run.dies_with_answer = False
         self._wire = {f.kind: f.args for f in faults}
@@ -204,7 +206,7 @@ class Process:
         return True
 
     def _resume_before(self, run: Run, effect: Effect) -> None:
-        """Paused between two steps: the look at the lease comes after it."""
+        """Continue after a pause between two effects: the lease is checked after the pause."""
         if run.over:
             return
         try:
@@ -300,7 +302,7 @@ class Process:
             cut = CallCut("The call was ended from here.")
         self._guarded(lambda: self._go_on(run, failure=cut))
 
-    # -- what befalls it
+    # -- faults
 
     def strike(self, fault: Fault) -> None:
         match fault.kind:
@@ -318,7 +320,7 @@ class Process:
                     self.run.keeper.silent_until = self.world.t + fault.args["seconds"]
 
     def pause(self, seconds: float, answer_first: bool) -> None:
-        """Nothing of it runs; its connections stay open."""
+        """Run nothing for a while. Connections stay open."""
         if self.paused or not self.alive:
             return
         self.world.trace(f"{self.name} is paused for {seconds:g} s")
@@ -346,7 +348,7 @@ class Process:
             self._guarded(act)
 
     def stop(self) -> None:
-        """A stop without patience: what runs is handed over."""
+        """Stop without waiting for the switch to end: leave it to the next process."""
         self.stopping = True
         self.world.trace(f"{self.name} is told to stop")
         if self.run is not None:

@@ -1,4 +1,4 @@
-"""Running schedules: one after the other, each on the same ground."""
+"""Play one schedule after another, each from the same starting point."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.faultlab.world import Violation, World
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one schedule."""
+    """The result of one schedule."""
 
     schedule: Schedule
     violations: tuple[Violation, ...]
@@ -26,7 +26,8 @@ class Result:
 
 
 def run_schedule(schedule: Schedule) -> Result:
-    """Run it and check what must hold. Its rows are rolled back: the next starts from the same."""
+    """Play a schedule and check the invariants. Its rows are rolled back, so that the next schedule
+    starts from the same database."""
     with transaction.atomic():
         world = World(schedule)
         world.run()

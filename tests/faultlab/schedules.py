@@ -1,6 +1,6 @@
-"""What happens in one run, as data: the scenario, and faults tied to effects and writes.
+"""A schedule, as data: a switch, and faults that are tied to its effects and writes.
 
-A schedule follows from its seed and number alone, so both are enough to see it again.
+A schedule follows from its seed and number, so these two are enough to play it again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 TARGETS = ("mid-b", "big", "mid-a", "mid-a-long", "embed", "mid-b-picky")
-HOSTS = ("north-1", "north-2", "north-3")  # one with mid-a, one with nothing, one with embed too
+HOSTS = ("north-1", "north-2", "north-3")  # holding mid-a; nothing; mid-a and embed
 STRATEGIES = ("auto", "overlap", "swap")
 FAST, SLOW = 2e9, 0.4e9  # with SLOW, each load lasts longer than a lease
 TAGS = ("mid-a", "mid-b", "big", "embed")
@@ -19,9 +19,9 @@ TAGS = ("mid-a", "mid-b", "big", "embed")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that happens, `after_s` seconds after effect (or write) number `at` has begun.
+    """A fault that happens `after_s` seconds after effect (or write) number `at` has begun.
 
-    `kind` is one of KINDS; `args` are its own.
+    `kind` is one of KINDS, and `args` are the arguments of that kind.
     """
 
     at: int
@@ -37,20 +37,20 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """One run: from what to what, how, and what goes wrong."""
+    """The switch to play, and what goes wrong with it."""
 
     target: str = "mid-b"
     strategy: str = "auto"
     host: str = "north-1"
     faults: tuple[Fault, ...] = ()
-    restart_s: float = 3.0  # until a process that died is started again
+    restart_s: float = 3.0  # from the end of a process to the start of the next
     load_rate: float = FAST  # bytes a second
-    second_offset_s: float = 0.7  # of the second process's rounds against the first's
+    second_offset_s: float = 0.7  # between the rounds of the first and the second process
     seed: int = 0
     number: int = 0
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return the schedule as lines for people."""
         head = f"{self.host} to {self.target}, {self.strategy}; a dead process starts again "
         rate = f"loads at {self.load_rate / 1e9:g} GB/s"
         return [f"{head}after {self.restart_s:g} s; {rate}", *(str(f) for f in self.faults)]
@@ -79,16 +79,16 @@ def _fail_load(r: Random) -> dict[str, Any]:
     return {"tag": r.choice(TAGS), "after_s": after_s, "evict_all": r.random() < 0.3}
 
 
-# Each kind: how often it is chosen, and how its arguments are.
+# For each kind: its weight in random schedules, and how its arguments are chosen.
 KINDS: dict[str, tuple[int, Callable[[Random], dict[str, Any]]]] = {
     # The worker
     "crash": (10, lambda r: {}),  # before the call, or `after_s` into it
     "crash_answered": (5, lambda r: {}),  # as the answer arrives
     "crash_write": (4, lambda r: {"after": r.random() < 0.5}),
     "pause": (14, lambda r: {"seconds": _long(r), "answer_first": r.random() < 0.6}),
-    "stop": (2, lambda r: {}),  # told to hand over
+    "stop": (2, lambda r: {}),  # must leave the switch to the next process
     "renewals_fail": (7, lambda r: {"seconds": r.choice((6.0, 20.0, 30.0))}),
-    # The wire of this one effect
+    # The network, for this effect only
     "lose_request": (3, lambda r: {}),
     "lose_answer": (4, lambda r: {}),
     "slow_request": (3, lambda r: {"seconds": r.choice((0.05, 0.5, 2.0))}),
@@ -116,13 +116,13 @@ _WEIGHTS = [weight for weight, _ in KINDS.values()]
 
 
 def make_fault(r: Random, kind: str, most: int) -> Fault:
-    """A fault of this kind at one of the first `most` effects."""
+    """Make a fault of this kind at one of the first `most` effects."""
     after_s = 0.0 if r.random() < 0.4 or kind in WIRE else _seconds(r)
     return Fault(r.randrange(most), kind, after_s, KINDS[kind][1](r))
 
 
 def make_schedule(seed: int, number: int) -> Schedule:
-    """The schedule of this number."""
+    """Make the schedule with this number."""
     r = Random(f"{seed}:{number}")
     target = r.choices(TARGETS, (6, 6, 1, 2, 2, 1))[0]
     strategy = r.choices(STRATEGIES, (3, 2, 2))[0]

@@ -17,7 +17,7 @@ from tests.faultlab.world import World
 
 @pytest.fixture(autouse=True)
 def own_database(django_db_blocker: Any) -> Iterator[None]:
-    """The command makes a database of its own, and quiets the log: both as in its own process."""
+    """Undo what the command does to its process: it replaces the database and silences the log."""
     level = logging.getLogger("switcher").level
     with django_db_blocker.unblock(), put_back():
         yield
@@ -25,7 +25,7 @@ def own_database(django_db_blocker: Any) -> Iterator[None]:
 
 
 def run(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, list[str]]:
-    """Its exit code, and what it wrote."""
+    """Run the command; return its exit code and its output."""
     try:
         code = main(list(options))
     except SystemExit as exc:

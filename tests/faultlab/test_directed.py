@@ -1,4 +1,4 @@
-"""Schedules that random search would miss or find late, each by its name."""
+"""Directed schedules, which a random search would miss or find late."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_without_faults_it_becomes_active(target: str, strategy: str, host: str)
 @pytest.mark.parametrize("kind", ["crash", "crash_answered"])
 @pytest.mark.parametrize(("target", "strategy", "host"), CASES)
 def test_a_crash_at_any_effect(target: str, strategy: str, host: str, kind: str) -> None:
-    """Before a call, or as its answer arrives; then the same again in the recovery."""
+    """The process dies before the call or as its answer arrives, and the next one does so too."""
     effects = faultless(target, strategy, host).effects
     for at in points(effects, (target, host, kind)):
         faults = [Fault(at, kind), Fault(at + 2, kind)]
@@ -71,7 +71,7 @@ def test_a_crash_around_any_write(target: str, strategy: str, host: str, after: 
 def test_a_pause_past_the_lease_at_any_effect(
     target: str, strategy: str, host: str, after_s: float, seconds: float
 ) -> None:
-    """Take the lease, hold, resume: another process has taken over by then."""
+    """A process takes the lease, is paused, and resumes: by then another one has taken over."""
     effects = faultless(target, strategy, host).effects
     for at in points(effects, (target, host, after_s, seconds)):
         args = {"seconds": seconds, "answer_first": bool(at % 2)}
@@ -111,8 +111,8 @@ def test_a_process_that_wakes_with_its_answer_after_another_took_over_writes_no_
 def test_an_unload_that_a_client_revives_is_asked_for_again(
     target: str, strategy: str, after_s: float
 ) -> None:
-    """Facts 2 and 3: busy, it stays until its requests end; and one that names a keep-alive in
-    that time overwrites the unload."""
+    """A busy model stays until its requests end (fact 2), and a request with a keep-alive that
+    comes meanwhile cancels the unload (fact 3)."""
     at = effect("Unload", target, strategy)
     busy = Fault(at, "client", args={"tag": "mid-a", "keep_alive": None, "tokens": 240})
     reviving = {"tag": "mid-a", "keep_alive": "30m", "tokens": 240}
@@ -121,7 +121,7 @@ def test_an_unload_that_a_client_revives_is_asked_for_again(
     if strategy == "overlap":
         assert [r["name"] for r in result.rows[0].after or ()] == ["mid-b:latest"]
         assert len(lines(result, "Unload(")) > 1
-    else:  # where both do not fit, that client may win: then the switch is rolled back
+    else:  # both do not fit, so the client may win, and the switch is rolled back
         assert State(result.states[0]) in (State.ACTIVE, State.ROLLED_BACK)
 
 
@@ -140,8 +140,8 @@ def test_a_crash_between_activation_and_unload_is_finished_by_the_next() -> None
 
 
 def test_a_new_model_that_is_lost_with_its_worker_is_loaded_before_the_old_one_leaves() -> None:
-    """A crash between activation and unload, and the new model is evicted before the next
-    worker: the host is not left without a model."""
+    """The process dies between activation and unload, and the new model is evicted before the next
+    worker looks: the host is never left without a model."""
     at = effect("Unload")
     lost = Fault(at, "evict", 1.0, {"tag": "mid-b"})
     result = go(Fault(at, "crash"), lost, strategy="overlap")
@@ -154,7 +154,7 @@ def test_a_new_model_that_is_lost_with_its_worker_is_loaded_before_the_old_one_l
 def test_a_new_model_that_is_lost_while_the_old_one_leaves_comes_back_or_is_missed_loudly(
     again: int,
 ) -> None:
-    """Fact 14: a client's load may cost it, and fact 15: it may not come back."""
+    """A client's load may evict it (fact 14), and loading it again may fail (fact 15)."""
     at = effect("Unload")
     lost = Fault(at + 1, "evict", args={"tag": "mid-b"})
     failing = {"tag": "mid-b", "times": again, "after_s": 0.5} if again else {}
@@ -166,7 +166,7 @@ def test_a_new_model_that_is_lost_while_the_old_one_leaves_comes_back_or_is_miss
 
 @pytest.mark.parametrize(("target", "strategy"), BOTH)
 def test_a_tag_that_is_pulled_again_in_the_middle(target: str, strategy: str) -> None:
-    """Fact 23: at any effect, of the new model and of the old one."""
+    """The tag of the new model or of the old one is pulled again at any effect (fact 23)."""
     effects = faultless(target, strategy).effects
     for after_s in (0.0, 0.05):
         for at in points(effects, (target, after_s)):
@@ -179,7 +179,7 @@ def test_a_tag_that_is_pulled_again_in_the_middle(target: str, strategy: str) ->
 def test_a_tag_that_is_pulled_again_while_it_loads_is_not_activated(
     target: str, strategy: str
 ) -> None:
-    """What is asked to load is not what was planned any more."""
+    """The load then brings in content other than what was planned."""
     at = effect("Load", target, strategy)
     result = go(Fault(at, "repull", args={"tag": target}), target=target, strategy=strategy)
     assert result.states == ("rolled_back",)
@@ -197,7 +197,7 @@ def test_what_is_lost_at_any_effect_is_seen(target: str, strategy: str, kind: st
 
 
 def test_a_model_that_is_lost_at_the_last_look_before_its_activation_is_not_activated() -> None:
-    at = effect("ListResident", "big", "swap", nth=-2)  # the last of all is the one for the copies
+    at = effect("ListResident", "big", "swap", nth=-2)  # the very last one is for the model copies
     result = go(Fault(at, "evict", args={"tag": "big"}), target="big", strategy="swap")
     assert result.states == ("rolled_back",)
     assert "does not list big" in result.rows[0].error
@@ -223,7 +223,7 @@ def test_a_cancel_at_any_effect(target: str, strategy: str, host: str, after_s: 
 
 @pytest.mark.parametrize("load_s", ENDS_WHILE_CUT_S)
 def test_a_load_that_ends_just_as_it_is_cut_leaves_all_the_same(load_s: float) -> None:
-    """Fact 9: the server aborts a load once it sees that its caller went away, not before."""
+    """The server aborts a load only when it notices that its caller disconnected (fact 9)."""
     result = go(cancelled_while_loading(), strategy="overlap", load_rate=rate_for(load_s))
     assert result.states == ("cancelled",)
     assert has(result, "process 1 cuts its call")
@@ -234,7 +234,7 @@ def test_a_load_that_ends_just_as_it_is_cut_leaves_all_the_same(load_s: float) -
 def test_a_server_that_freezes_while_it_loads_can_be_cancelled_and_is_restored_when_it_thaws(
     target: str, strategy: str
 ) -> None:
-    """It accepts every request, and answers none for 40 s."""
+    """A frozen server accepts every request and answers none for 40 s."""
     at = effect("Load", target, strategy)
     frozen = Fault(at, "freeze", 1.0, {"seconds": 40.0})
     result = go(frozen, Fault(at, "cancel", 2.0), target=target, strategy=strategy)
@@ -245,8 +245,9 @@ def test_a_server_that_freezes_while_it_loads_can_be_cancelled_and_is_restored_w
 
 
 def test_what_a_frozen_server_does_as_it_thaws_is_undone() -> None:
-    """A load with other options waits there, its caller gone: as the server goes on it makes the
-    old runner leave for it (fact 12), though nobody wants that any more."""
+    """A load with other options still waits at the frozen server after its caller has disconnected.
+    When the server thaws, it unloads the old model for this load (fact 12), although nobody wants
+    the load any more."""
     result = go(*thawing(), target="mid-a-long")
     assert result.states == ("cancelled",)
     gone, loads = lines(result, "host: mid-a is gone"), lines(result, "Load(")
@@ -266,8 +267,8 @@ def test_a_server_that_stays_frozen_is_given_up_in_bounded_time_and_loudly() -> 
 
 
 def test_what_comes_up_for_a_process_that_stands_still_is_named_by_the_watcher() -> None:
-    """Its connection stays open, so the server goes on loading; the next worker restores and ends
-    the switch, and nothing tells it of that load (fact 8)."""
+    """The paused process keeps its connection open, so the server continues loading. The next
+    worker restores and ends the switch without knowing of that load (fact 8)."""
     at = effect("Load")
     still = Fault(at, "pause", 1.0, {"seconds": 60.0, "answer_first": True})
     schedule = Schedule("mid-b", "overlap", faults=(still,), load_rate=SLOW)

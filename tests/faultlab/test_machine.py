@@ -1,4 +1,4 @@
-"""Hypothesis looks for schedules of its own, and shrinks what it finds to the least that breaks."""
+"""Hypothesis searches for schedules by itself, and shrinks a broken one to a minimal example."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LONG_S = st.sampled_from([3.0, 14.9, 15.1, 20.0, 40.0])
 
 
 class Lab(RuleBasedStateMachine):
-    """A switch on one host; each rule lets something happen, or time pass."""
+    """A switch on one host. Each rule applies a fault or lets time pass."""
 
     world: World
 
@@ -63,7 +63,7 @@ class Lab(RuleBasedStateMachine):
         for _ in range(steps):
             self.world.timeline.step()
 
-    # -- the one that runs it
+    # -- the process that runs the switch
 
     @precondition(lambda self: self.at_work())
     @rule()
@@ -105,21 +105,21 @@ class Lab(RuleBasedStateMachine):
     # -- the host, and people
 
     @rule(kind=st.sampled_from(["evict", "repull", "kill_runner"]), tag=st.sampled_from(TAGS))
-    def befall(self, kind: str, tag: str) -> None:
-        self.world.host.befall(kind, {"tag": tag})
+    def apply_fault(self, kind: str, tag: str) -> None:
+        self.world.host.apply_fault(kind, {"tag": tag})
 
     @rule(seconds=st.sampled_from([0.5, 4.0, 12.0, 40.0]))
     def freeze(self, seconds: float) -> None:
-        self.world.host.befall("freeze", {"seconds": seconds})
+        self.world.host.apply_fault("freeze", {"seconds": seconds})
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 5.0]))
     def restart(self, seconds: float) -> None:
-        self.world.host.befall("restart", {"seconds": seconds})
+        self.world.host.apply_fault("restart", {"seconds": seconds})
 
     @rule(tag=st.sampled_from(TAGS), after_s=st.sampled_from([0.0, 2.0]), evict_all=st.booleans())
     def fail_a_load(self, tag: str, after_s: float, evict_all: bool) -> None:
         args = {"tag": tag, "after_s": after_s, "evict_all": evict_all}
-        self.world.host.befall("fail_load", args)
+        self.world.host.apply_fault("fail_load", args)
 
     @rule(
         tag=st.sampled_from(TAGS),
@@ -127,7 +127,9 @@ class Lab(RuleBasedStateMachine):
         tokens=st.sampled_from([0, 8, 240]),
     )
     def client(self, tag: str, keep_alive: object, tokens: int) -> None:
-        self.world.host.befall("client", {"tag": tag, "keep_alive": keep_alive, "tokens": tokens})
+        self.world.host.apply_fault(
+            "client", {"tag": tag, "keep_alive": keep_alive, "tokens": tokens}
+        )
 
     @rule()
     def cancel(self) -> None:
@@ -146,7 +148,7 @@ class Lab(RuleBasedStateMachine):
         schedule = self.world.schedule
         self.world.schedule = replace(schedule, faults=(*schedule.faults, fault))
 
-    # -- what must hold
+    # -- invariants
 
     @invariant()
     def nothing_is_broken_on_the_way(self) -> None:

@@ -1,4 +1,5 @@
-"""The test of the test: a planted bug has to be reported, and by the rule that it breaks."""
+"""Test the lab itself: each planted bug must be reported, as a violation of the invariant it
+breaks."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ from tests.faultlab.schedules import Fault, make_schedule
 
 pytestmark = pytest.mark.usefixtures("ground")
 
-# The random search has to find what is planted within this many schedules.
+# Random schedules must find a planted bug within this many tries.
 SEED, ENOUGH = 7, 25
 BIG_IS_SLOW = Fault(0, "slow_load", args={"tag": "big", "factor": 6.0})
 OLD_IS_SLOW = Fault(0, "slow_load", args={"tag": "mid-a", "factor": 6.0})
@@ -40,19 +41,20 @@ OLD_IS_SLOW = Fault(0, "slow_load", args={"tag": "mid-a", "factor": 6.0})
 
 @pytest.fixture(autouse=True)
 def _known(ground: None) -> None:
-    """What a switch does is learned before anything is planted: it is looked up in between."""
+    """Play the switches without faults before a bug is planted: tests look up effects in those
+    runs."""
     for target, strategy in (("big", "swap"), ("mid-b", "overlap"), ("mid-a-long", "auto")):
         faultless(target, strategy)
 
 
 def found_by_chance(*rules: str, among: int = ENOUGH) -> bool:
-    """Whether random schedules break one of the rules too."""
+    """Return whether random schedules also break one of these invariants."""
     schedules = (make_schedule(SEED, number) for number in range(among))
     return any(v.rule in rules for s in schedules for v in run_schedule(s).violations)
 
 
 def in_load(kind: str, after_s: float, **args: Any) -> Fault:
-    """A fault while big is loaded, in a swap."""
+    """Return a fault that happens while big is being loaded, in a swap."""
     return Fault(effect("Load", "big", "swap"), kind, after_s, args)
 
 
@@ -81,7 +83,7 @@ def test_without_a_planted_bug_the_same_schedules_break_nothing() -> None:
 
 @pytest.fixture
 def no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writes that do not ask whose the switch is."""
+    """Let writes skip the check of the fence."""
 
     def lock(switch: ClaimedSwitch, to: State | None) -> SwitchEvent:
         return SwitchEvent.objects.get(pk=switch.id)
@@ -101,7 +103,7 @@ def test_writes_without_a_fence_are_found_by_chance(no_fence: None) -> None:
 
 @pytest.fixture
 def no_verify(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Activate whatever answered."""
+    """Activate whatever has answered."""
 
     def nothing(switch: ClaimedSwitch) -> Iterator[Any]:
         return
@@ -152,14 +154,15 @@ def test_calls_that_nobody_cuts_are_reported(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(LeaseKeeper, "_cut", lambda keeper: None)
     rules = broken(BIG_IS_SLOW, unrenewed())
     assert "no call outlasts the lease" in rules
-    # Rarer than the others: a lease is renewed as soon as a pause is over.
+    # Rarer than others, since a lease is renewed as soon as a pause ends.
     assert found_by_chance("no call outlasts the lease", among=2 * ENOUGH)
 
 
 def test_calls_that_are_cut_only_after_the_lease_are_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A look at the clock each WATCH_INTERVAL_S comes up to that much too late."""
+    """Checking the clock every WATCH_INTERVAL_S notices the end of the lease up to that much too
+    late."""
 
     def watch(keeper: LeaseKeeper) -> None:
         if keeper._clock.monotonic() >= keeper._valid_until:
@@ -191,7 +194,7 @@ def test_a_restore_that_only_says_so_is_reported(monkeypatch: pytest.MonkeyPatch
     assert "recorded is physical" in broken(failing)
 
 
-@pytest.mark.parametrize("load_s", ENDS_WHILE_CUT_S[1:])  # the first is over by the first look
+@pytest.mark.parametrize("load_s", ENDS_WHILE_CUT_S[1:])  # the first has ended too early
 def test_a_restore_that_does_not_await_the_end_of_a_cut_load_is_reported(
     monkeypatch: pytest.MonkeyPatch, load_s: float
 ) -> None:
@@ -220,7 +223,7 @@ def test_an_activation_that_does_not_heed_its_last_look_is_reported(
 
 
 def _ignore_at(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look, and go on whatever is listed, in this state."""
+    """Read the host in this state, but go on whatever it lists."""
     check, held_state = steps.check_listed, {}
 
     def move(switch: ClaimedSwitch, to: State, *args: Any, **facts: Any) -> None:
@@ -250,7 +253,7 @@ def test_an_end_that_does_not_look_for_the_new_model_is_reported(
 def test_an_unload_that_is_asked_for_before_the_activation_is_no_matter_of_luck(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A switch that never waits until the old model has left tells that it did."""
+    """A switch that does not wait until the old model has left claims that it has."""
 
     def at_once(digests: frozenset[str]) -> Iterator[Any]:
         return ""
@@ -262,7 +265,7 @@ def test_an_unload_that_is_asked_for_before_the_activation_is_no_matter_of_luck(
 
 
 def test_two_ends_are_reported(no_fence: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without fence and without the seal of the database a switch may end twice."""
+    """Without the fence and the database's triggers, a switch can end twice."""
     drop_triggers()
     try:
         rules: Counter[str] = Counter()
@@ -280,6 +283,6 @@ def test_the_ground_is_the_same_for_each_schedule() -> None:
     results = [runs.run_schedule(make_schedule(3, 5)) for _ in range(2)]
     assert SwitchEvent.objects.count() == before
 
-    # Row numbers differ where the database counts on; all else is the same.
+    # Row numbers differ, as the database does not reset its counters.
     assert results[0].states == results[1].states
     assert [t for t, _ in results[0].lines] == [t for t, _ in results[1].lines]

@@ -1,4 +1,4 @@
-"""Simulated time: what is due, in order. The simulated server's own events come between."""
+"""Simulated time: runs what is due in order, together with the simulated server's own events."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.faultlab.clock import LabClock
 
 
 class Machine(Protocol):
-    """Something that has its own next moment."""
+    """Something with events of its own, such as the simulated server."""
 
     def next_event_at(self) -> float: ...
     def advance(self, to: float) -> None: ...
 
 
 class Timeline:
-    """Moves the clock from one event to the next. Events of the same moment keep their order."""
+    """A clock that moves from one event to the next. Events at the same time keep their order."""
 
     def __init__(self, t: float = 0.0) -> None:
         self.clock = LabClock(t)
@@ -35,16 +35,16 @@ class Timeline:
         return self.clock.t
 
     def after(self, seconds: float, act: Callable[[], None]) -> None:
-        """Have `act` called then."""
+        """Call `act` after this many seconds."""
         at = max(self.t, round(self.t + seconds, 6))
         heapq.heappush(self._due, (at, next(self._order), act))
 
     def trace(self, text: str) -> None:
-        """A line of what happened, for who replays a schedule."""
+        """Add a line to the record of what happened, for people who replay a schedule."""
         self.lines.append((self.t, text))
 
     def step(self) -> None:
-        """Let the next thing happen, whatever it is."""
+        """Run the next event, whichever it is."""
         own = self._due[0][0] if self._due else math.inf
         theirs = self.machine.next_event_at() if self.machine is not None else math.inf
         if theirs < own:
@@ -57,7 +57,7 @@ class Timeline:
         self.after_step()
 
     def run_to(self, t: float) -> None:
-        """Let all happen that happens until `t`."""
+        """Run all events before `t`, and move the clock there."""
         while min(self._next(), t) < t:
             self.step()
         self._advance(t)

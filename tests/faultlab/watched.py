@@ -1,4 +1,4 @@
-"""What the lab sees of the records: each write, each lease. It judges by these alone."""
+"""Observe every write to the records and every lease. The lab judges by these alone."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class Killed(BaseException):
-    """kill -9 in the middle of a step: nothing of the process runs after it."""
+    """The process is killed in the middle of a step: nothing more of it runs."""
 
 
 @dataclass(slots=True)
 class Oracle:
-    """Who may touch the host and write to a switch, told apart from what the database says."""
+    """Tracks who may touch the host and write to a switch, independently of the database."""
 
     until: dict[int, float] = field(default_factory=dict)
     highest: int = 0
-    holders: dict[int, int] = field(default_factory=dict)  # switch to the fence that held it last
+    holders: dict[int, int] = field(default_factory=dict)  # by switch: the last fence that held it
 
     def taken(self, fence: int, t: float) -> None:
         self.until[fence] = t + LEASE_S
@@ -44,14 +44,15 @@ class Oracle:
 
 
 @dataclass
-class WatchedHeld(ClaimedSwitch):
-    """A switch in a process's hands; each of its writes is counted, judged, and may be the last."""
+class WatchedSwitch(ClaimedSwitch):
+    """A claimed switch whose writes are counted and judged. A fault may kill the process at any of
+    them."""
 
     world: World = field(kw_only=True)
     process: Process = field(kw_only=True)
 
     @classmethod
-    def watch(cls, held: ClaimedSwitch, world: World, process: Process) -> WatchedHeld:
+    def watch(cls, held: ClaimedSwitch, world: World, process: Process) -> WatchedSwitch:
         return cls(held.row, held.fence, held.state, held.clock, world=world, process=process)
 
     def move(self, to: State, note: str = "", **facts: Any) -> None:

@@ -1,4 +1,4 @@
-"""One schedule under way: processes, host, records and faults on one timeline."""
+"""One schedule as it is played: processes, host, records and faults on one timeline."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.faultlab.hosts import Exchange, LabHost
 from tests.faultlab.processes import Process, Run
 from tests.faultlab.schedules import WIRE, Fault, Schedule
 from tests.faultlab.timeline import Timeline
-from tests.faultlab.watched import Oracle, WatchedHeld
+from tests.faultlab.watched import Oracle, WatchedSwitch
 
 ANNA = Actor("anna", "page")
 BEN = Actor("ben", "api")
-LONGEST_S = 300.0  # of the part with faults
-REST_S = 400.0  # within which the last process has to bring all to an end
-MAX_STEPS = 50_000  # of one part; some 200 are usual
-LATE_S = 0.001  # what counts as the same moment
+LONGEST_S = 300.0  # with faults
+REST_S = 400.0  # for the last process to end everything
+MAX_STEPS = 50_000  # in each of the two parts; about 200 are usual
+LATE_S = 0.001  # tolerance when times are compared
 RESIDENT = {"north-1": ("mid-a",), "north-2": (), "north-3": ("mid-a", "embed")}
 _PROCESS = frozenset({"crash", "crash_answered", "pause", "stop", "renewals_fail"})
 _PEOPLE = frozenset({"cancel", "ask", "in_flight"})
@@ -49,7 +49,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a switch ended, and what had been read by then."""
+    """How a switch ended, and when its worker had last read the host."""
 
     at: float
     switch_id: int
@@ -58,8 +58,9 @@ class End:
 
 
 class World:
-    """See the module. `run` lets the schedule happen and come to rest; `violations` then tells
-    what was broken on the way, `invariants.check` what is wrong in the end."""
+    """A schedule as it is played. `run` plays it until it has come to rest. After that,
+    `violations` has what was broken along the way, and `invariants.check` finds what is wrong at
+    the end."""
 
     def __init__(self, schedule: Schedule, resident: tuple[str, ...] | None = None) -> None:
         self.schedule = schedule
@@ -73,10 +74,10 @@ class World:
         self.in_flight = 0
         self.effects = self.writes = 0
         self.processes: list[Process] = []
-        self._looks: dict[int, tuple[float, set[str]]] = {}  # by fence: the last one answered
+        self._looks: dict[int, tuple[float, set[str]]] = {}  # the last reading of each fence
         self._warmed: set[int] = set()  # fences under which the new model answered
-        self._pending = 0  # faults that are still to come
-        self._calm = False
+        self._pending = 0  # faults that have not happened yet
+        self._faults_over = False
         self._occupy(RESIDENT[schedule.host] if resident is None else resident)
         self.began = self.t
 
@@ -87,7 +88,7 @@ class World:
             while not ask.ended:
                 self.timeline.step()
         row = Host.objects.get(pk=self.host_id)
-        if row.published_as:  # as the switch that came before has left it
+        if row.published_as:  # as the earlier switch has left it
             self.host.server.copy(row.published_tag, row.published_as)
         self.timeline.run_to(self.t + 1.0)
 
@@ -111,16 +112,16 @@ class World:
         self.violations.append(Violation(rule, text, self.t))
         self.trace(f"VIOLATION: {rule}: {text}")
 
-    # -- from beginning to rest
+    # -- from the start until it has come to rest
 
     def run(self) -> None:
-        """All of it. What is wrong in the end is for `invariants.check`."""
+        """Play the whole schedule. `invariants.check` then finds what is wrong at the end."""
         self.begin()
         self._go_on(LONGEST_S, self._at_rest)
         self.rest()
 
     def _go_on(self, seconds: float, over: Callable[[], bool]) -> None:
-        """Let things happen until it is over, so long at most."""
+        """Run events until `over` returns True, but for `seconds` at most."""
         until, steps = self.t + seconds, 0
         while not over() and self.t < until:
             self.timeline.step()
@@ -130,15 +131,15 @@ class World:
                 return
 
     def begin(self) -> None:
-        """Ask for the switch and start two processes."""
+        """Request the switch and start two processes."""
         self.ask(self.schedule.target, self.schedule.strategy)
         for offset_s in (0.0, self.schedule.second_offset_s):
             self._start(offset_s)
 
     def rest(self) -> None:
-        """No more faults; a last process takes up whatever was left."""
-        self._calm = True
-        self.host.be_kind()
+        """End all faults, and let one last process finish what is left."""
+        self._faults_over = True
+        self.host.clear_faults()
         for process in self.processes:
             process.faulty = False
         self.in_flight = 0
@@ -152,12 +153,12 @@ class World:
         return not any(p.alive and (p.paused or p.run is not None) for p in self.processes)
 
     def _start(self, offset_s: float) -> None:
-        process = Process(self, f"process {len(self.processes) + 1}", faulty=not self._calm)
+        process = Process(self, f"process {len(self.processes) + 1}", faulty=not self._faults_over)
         self.processes.append(process)
         process.start(offset_s)
 
     def died(self) -> None:
-        """A process has ended: another is started in its place."""
+        """Start another process some time after one has ended."""
         self.after(self.schedule.restart_s, lambda: self._start(0.0))
 
     # -- people
@@ -175,7 +176,7 @@ class World:
             return
         self.opened.append(row.pk)
         self.trace(f"switch {row.pk} to {target} is asked for")
-        for process in self.processes:  # the bell
+        for process in self.processes:  # the wake-up
             self.after(0.0, process.look_once)
 
     def cancel(self) -> None:
@@ -185,10 +186,11 @@ class World:
         except (Conflict, NotFound) as exc:
             self.trace(f"asked for a cancel: {exc.text}")
 
-    # -- the schedule strikes
+    # -- faults of the schedule
 
     def begun(self, process: Process, effect: Effect) -> list[Fault]:
-        """An effect is about to begin: the faults that befall its process or its wire now."""
+        """Return the faults that hit this effect's process or network as it begins, and schedule
+        the later ones."""
         number, self.effects = self.effects, self.effects + 1
         self.trace(f"{process.name}: effect {number} {_short(effect)}")
         now = []
@@ -204,7 +206,7 @@ class World:
     def _later(self, process: Process, fault: Fault) -> None:
         def strike() -> None:
             self._pending -= 1
-            if not self._calm:
+            if not self._faults_over:
                 self.strike(process, fault)
 
         self._pending += 1
@@ -214,7 +216,7 @@ class World:
             strike()
 
     def strike(self, process: Process, fault: Fault) -> None:
-        """Let one fault happen now."""
+        """Apply one fault now."""
         if fault.kind in _PROCESS:
             process.strike(fault)
         elif fault.kind == "cancel":
@@ -225,17 +227,18 @@ class World:
             self.in_flight = 1
             self.after(fault.args["seconds"], self._none_in_flight)
         else:
-            self.host.befall(fault.kind, fault.args)
+            self.host.apply_fault(fault.kind, fault.args)
 
     def standing(self) -> GateStatus:
-        """What the gateway's processes have told: they all know, and so many requests run on."""
+        """Return what the gateway's processes report: all know of the gate, and so many requests
+        are in flight."""
         return GateStatus(processes=0, unaware=0, in_flight=self.in_flight)
 
     def _none_in_flight(self) -> None:
         self.in_flight = 0
 
     def write_kills(self, process: Process, after: bool) -> bool:
-        """Whether the process dies around the write that is due."""
+        """Return whether the process dies just before or just after this write."""
         number = self.writes - 1 if after else self.writes
         self.writes += 0 if after else 1
         return process.faulty and any(
@@ -243,14 +246,15 @@ class World:
             for f in self.schedule.faults
         )
 
-    # -- what is judged on the way
+    # -- checks along the way
 
     def call_begun(self, process: Process, run: Run, effect: Effect) -> None:
         if not self.oracle.may_call(run.held.fence, self.t):
             self.violate("no call after the lease", f"{process.name} began {_short(effect)}")
 
     def call_ended(self, process: Process, run: Run) -> None:
-        """Answered or cut. A process that is paused can cut nothing: then it does so at once."""
+        """Check that no call outlasted the lease. A process that is paused cannot cut its call; it
+        must do so as soon as it resumes."""
         until = self.oracle.until[run.held.fence]
         if run.paused_in_call:
             until = max(until, run.resumed_at + WATCH_INTERVAL_S if not process.paused else self.t)
@@ -258,7 +262,7 @@ class World:
             late = self.t - until
             self.violate("no call outlasts the lease", f"{process.name}'s by {late:.3f} s")
 
-    def answered(self, held: WatchedHeld, exchange: Exchange) -> None:
+    def answered(self, held: WatchedSwitch, exchange: Exchange) -> None:
         if isinstance(exchange.failure, OllamaError):
             self.trace(f"  failed: {exchange.failure.text}")
             return
@@ -267,13 +271,13 @@ class World:
         elif isinstance(exchange.effect, Warm):
             self._warmed.add(held.fence)
 
-    def activating(self, held: WatchedHeld, digest: str) -> None:
+    def activating(self, held: WatchedSwitch, digest: str) -> None:
         _, digests = self._looks.get(held.fence, (0.0, set()))
         if digest not in digests or held.fence not in self._warmed:
             text = f"{digest[:12]} was activated without having been seen there and answered"
             self.violate("only what was verified is activated", text)
 
-    def wrote(self, held: WatchedHeld, what: str) -> None:
+    def wrote(self, held: WatchedSwitch, what: str) -> None:
         self.trace(f"  write {self.writes - 1}: {what}")
         if held.fence < self.oracle.holders.get(held.id, 0):
             self.violate("no write with a stale fence", f"{what} with fence {held.fence}")
