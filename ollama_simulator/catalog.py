@@ -13,6 +13,8 @@ _PART = {
     "model": re.compile(r"[A-Za-z0-9_][\w.-]{0,79}", re.ASCII),
 }
 _DEFAULT_HOST, _DEFAULT_NAMESPACE, _DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
+_MISSING = "!MISSING!"  # for a part that its separator promises, and which is no valid one
+_PLACE = re.compile(r":(?:local|cloud|[^/:]*-cloud)$", re.IGNORECASE)
 DEFAULT_CTX = 4096
 TRAINED_CTX = 131_072
 
@@ -42,10 +44,21 @@ def _parts(name: str) -> tuple[str, str, str, str]:
     tag = ""
     if name.rfind(":") > name.rfind("/"):
         name, _, tag = name.rpartition(":")
+        tag = tag or _MISSING
     *front, model = name.split("/")
-    namespace = front[-1] if front else _DEFAULT_NAMESPACE
+    namespace = (front[-1] or _MISSING) if front else _DEFAULT_NAMESPACE
     host = "/".join(front[:-1]) if len(front) > 1 else _DEFAULT_HOST
+    host = host.partition("://")[2] or host  # a scheme is not part of what is compared
     return host, namespace, model, tag or _DEFAULT_TAG
+
+
+def local_name(name: str) -> str:
+    """Return the name without what only says that the model runs here: blanks and `:local`. A name
+    that gives two places is refused, which `valid_name` does for it (fact 20).
+    """
+    name = name.strip()
+    base, _, place = name.rpartition(":")
+    return base if place.lower() == "local" and not _PLACE.search(base) else name
 
 
 def full_name(name: str) -> str:

@@ -19,7 +19,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ollama_simulator.catalog import Catalog, Manifest, full_name, make_manifest, valid_name
+from ollama_simulator.catalog import (
+    Catalog,
+    Manifest,
+    full_name,
+    local_name,
+    make_manifest,
+    valid_name,
+)
 from ollama_simulator.durations import BadDuration, keep_alive_s
 from ollama_simulator.faults import Fault, Faults
 from ollama_simulator.machine import Machine
@@ -107,7 +114,7 @@ class Server:
         """Submit a request to the scheduler. Raises `Refused`."""
         keep_alive = read_keep_alive(request.keep_alive)
         manifest = self.resolve(request.model, request.kind)
-        name = self.catalog.known(request.model)
+        name = self.catalog.known(local_name(request.model))
         if request.empty and keep_alive == 0 and request.kind in ("generate", "chat"):
             self.machine.note("unload asked", name)
             self.machine.unload(manifest)  # facts 1, 6
@@ -146,6 +153,7 @@ class Server:
         if not name:
             texts = {"chat": ("model is required", 400), "embeddings": ("model is required", 400)}
             raise Refused(*texts.get(kind, ("model '' not found", 404)))
+        name = local_name(name)
         if not valid_name(name):
             raise Refused("invalid model name", 400)
         if self.catalog.torn(name, self.now):

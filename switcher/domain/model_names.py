@@ -13,6 +13,8 @@ DEFAULT_TAG = ":latest"
 _VALID = re.compile(
     r"(?:(?:\w[\w.:-]{0,349}/)?\w[\w-]{0,79}/)?\w[\w.-]{0,79}:\w[\w.-]{0,79}", re.ASCII
 )
+# Where a model runs, as a request may write it (internal/modelref/modelref.go).
+_PLACE = re.compile(r":(?:local|cloud|[^/:]*-cloud)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +22,8 @@ class ModelName:
     """The name of a model: `host/namespace/model:tag`, of which only the model is required.
 
     Names are equal if Ollama treats them as the same, such as `Mid-A`, `library/mid-a` and
-    `registry.ollama.ai/library/mid-a:latest` (fact 20). The empty name stands for "none" and is
-    falsy.
+    `https://registry.ollama.ai/library/mid-a:latest` (fact 20). The empty name stands for "none"
+    and is falsy.
     """
 
     key: str = field(repr=False)  # the full name in lower case, by which names are compared
@@ -29,10 +31,15 @@ class ModelName:
 
     @classmethod
     def parse(cls, text: str) -> ModelName:
-        """Parse a name. Invalid text never equals a valid name; see `is_valid`."""
+        """Parse a name as a server lists it. Invalid text never equals a valid name; see
+        `is_valid`."""
         *path, last = text.split("/")
         if not last:
             return cls(text.lower(), text)
+        # A scheme tells how to pull a model, not which one it is.
+        _, scheme, host = "/".join(path[:-1]).partition("://")
+        if scheme:
+            path = [host, path[-1]]
         if len(path) == 2 and path[0].lower() == DEFAULT_HOST:
             del path[0]
         if len(path) == 1 and path[0].lower() == DEFAULT_NAMESPACE:
@@ -41,6 +48,20 @@ class ModelName:
             last += DEFAULT_TAG
         full = "/".join([*path, last])
         return cls(full.lower(), full)
+
+    @classmethod
+    def of_request(cls, text: str) -> ModelName:
+        """Parse a name as a request writes it: the server ignores blanks around it, and takes a
+        last `:local` or `:cloud` for the place where the model runs (fact 20)."""
+        text = text.strip()
+        name, _, place = text.rpartition(":")
+        if place.lower() not in ("local", "cloud") or _PLACE.search(name):
+            return cls.parse(text)
+        if place.lower() == "local":
+            return cls.parse(name)
+        # A cloud model is listed with the place as part of its tag.
+        is_tagged = name.rfind(":") > name.rfind("/")
+        return cls.parse(f"{name}-cloud" if is_tagged else text)
 
     @property
     def short(self) -> str:
@@ -51,6 +72,12 @@ class ModelName:
     def is_valid(self) -> bool:
         """Return whether Ollama accepts the name."""
         return _VALID.fullmatch(self.full) is not None
+
+    @property
+    def is_cloud(self) -> bool:
+        """Return whether requests for it leave the machine, whatever is on its disk (fact 20)."""
+        tag = self.key.rpartition(":")[2]
+        return tag == "cloud" or tag.endswith("-cloud")
 
     def __bool__(self) -> bool:
         return bool(self.full)

@@ -246,7 +246,7 @@ def _sort_models(inputs: PlanInputs) -> _Models:
     others = [_item(r, inputs) for r in inputs.resident if not digest or r.digest != digest]
     fell_to_cpu = _why_loaded_anew(loaded, inputs)
     # Another profile of the same model is another switch: its keep-alive and options count.
-    is_active = digest == inputs.active_digest and inputs.spec == inputs.active_spec
+    is_active = digest == inputs.active_digest and inputs.spec.same_as(inputs.active_spec)
     return _Models(
         loaded_target=loaded,
         load=Item(inputs.spec.name, digest, size.bytes, "new", size.source),

@@ -59,10 +59,11 @@ def check_name(name: str) -> str:
 
 
 def check_tag(tag: str) -> str:
-    """Return the tag, stripped. Raises BadRequest if Ollama would refuse it, and for model
-    copies."""
-    tag = tag.strip()
-    name = ModelName.parse(tag)
+    """Return the name of a model without what Ollama takes for granted: `library/mid-a` is
+    `mid-a`. Raises BadRequest if Ollama would refuse it, and for model copies."""
+    name = ModelName.of_request(tag)
+    is_tagged = tag.strip().lower().endswith(name.key)
+    tag = name.full if is_tagged else name.short
     if len(tag) > MAX_TAG or not name.is_valid:
         raise BadRequest(
             "That is not a model name. Write it as Ollama lists it, for example qwen2.5:14b.",
@@ -234,6 +235,13 @@ class Spec:
     def name(self) -> ModelName:
         """Return the name of the model."""
         return ModelName.parse(self.tag)
+
+    def same_as(self, other: Spec | None) -> bool:
+        """Return whether both load the same model in the same way, however its name is
+        written."""
+        return (
+            other is not None and self.name == other.name and replace(self, tag=other.tag) == other
+        )
 
     @property
     def runner_options(self) -> dict[str, Option]:

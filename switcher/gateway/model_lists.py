@@ -32,7 +32,7 @@ async def send_list(
         body: dict[str, Any] = {"object": "list", "data": [_model(route, n) for n, _ in names]}
     elif path.startswith(ONE_MODEL_PREFIX):
         name = path.removeprefix(ONE_MODEL_PREFIX)
-        if ModelName.parse(name) not in {ModelName.parse(served) for served, _ in names}:
+        if ModelName.of_request(name) not in {ModelName.parse(served) for served, _ in names}:
             text = f"There is no model {name!r} here."
             raise GatewayError(404, "model_not_found", text, "model")
         body = _model(route, name)

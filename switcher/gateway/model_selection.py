@@ -19,7 +19,7 @@ def select_model(route: Route, requested: object, key: KeyFacts | None = None) -
     Raises GatewayError 404 or 503 if there is none, 403 if the key is not valid for it.
     """
     name = requested if isinstance(requested, str) else ""
-    choice = route.resolve(ModelName.parse(name))
+    choice = route.resolve(ModelName.of_request(name))
     if choice is None:
         raise _no_model(route, name, key)
     if key is not None and not key.is_for_profile(choice.spec.profile):

@@ -5,8 +5,43 @@ from concurrent.futures import wait
 import pytest
 
 from tests.contract.server import Ollama, full
+from tests.contract.spellings import INVALID, NEWER_SPELLINGS, OTHER, SAME, SPELLINGS
 
 ACTIVE, GHOST, HANDLE = "contract-active", "contract-ghost", "contract-handle"
+
+ANSWERS = {SAME: 200, OTHER: 404, INVALID: 400}
+
+
+@pytest.mark.fact(20)
+@pytest.mark.parametrize(("on_disk", "spelling", "meaning"), SPELLINGS)
+def test_a_spelling_means_what_the_table_says(
+    ollama: Ollama, on_disk: str, spelling: str, meaning: str
+) -> None:
+    """Fact 20."""
+    ollama.copy(ollama.models.small_a, on_disk)
+    assert ollama.unload(spelling).status_code == ANSWERS[meaning]
+
+
+@pytest.mark.fact(20)
+@pytest.mark.parametrize(("on_disk", "spelling", "meaning"), NEWER_SPELLINGS)
+def test_a_newer_server_reads_blanks_and_places(
+    ollama: Ollama, on_disk: str, spelling: str, meaning: str
+) -> None:
+    """Fact 20."""
+    ollama.copy(ollama.models.small_a, on_disk)
+    if ollama.unload(f"{on_disk} ").status_code != 200:
+        pytest.skip("an older server")
+    assert ollama.unload(spelling).status_code == ANSWERS[meaning]
+
+
+@pytest.mark.fact(20)
+def test_lists_leave_out_the_default_host_and_namespace(ollama: Ollama) -> None:
+    """Fact 20: and keep the case of the name that came first."""
+    ollama.copy(ollama.models.small_a, "https://registry.ollama.ai/library/Contract-Y:7B")
+    ollama.copy(ollama.models.small_a, "contract-y:7b")
+    ollama.copy(ollama.models.small_a, "hf.co/contract-anna/x:Q4_K_M")
+    names = {name for name in ollama.digests() if "contract-" in name.lower()}
+    assert names == {"Contract-Y:7B", "hf.co/contract-anna/x:Q4_K_M"}
 
 
 @pytest.mark.fact(21)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switcher.domain.model_names import NO_NAME, ModelName
+from tests.contract.spellings import INVALID, NEWER_SPELLINGS, SAME, SPELLINGS
 
 PARTS = st.from_regex(r"\A[a-zA-Z0-9_][a-zA-Z0-9_-]{0,9}\Z")
 
@@ -35,11 +36,49 @@ def test_a_name_has_a_full_and_a_short_spelling(text: str, full: str, short: str
 
 @pytest.mark.fact(20)
 @pytest.mark.parametrize(
-    "text", ["Mid-A", "mid-a:LATEST", "LIBRARY/mid-a", "Registry.Ollama.AI/library/mid-a"]
+    "text",
+    [
+        "Mid-A",
+        "mid-a:LATEST",
+        "LIBRARY/mid-a",
+        "Registry.Ollama.AI/library/mid-a",
+        "https://registry.ollama.ai/library/mid-a",
+    ],
 )
 def test_spellings_of_one_name_are_equal(text: str) -> None:
     assert ModelName.parse(text) == ModelName.parse("mid-a")
     assert {ModelName.parse(text), ModelName.parse("mid-a")} == {ModelName.parse("mid-a")}
+
+
+@pytest.mark.fact(20)
+@pytest.mark.parametrize(("on_disk", "spelling", "meaning"), SPELLINGS + NEWER_SPELLINGS)
+def test_a_request_means_the_model_that_a_server_finds(
+    on_disk: str, spelling: str, meaning: str
+) -> None:
+    """The contract suite asks servers the same."""
+    name = ModelName.of_request(spelling)
+    assert (name == ModelName.parse(on_disk)) is (meaning == SAME)
+    assert name.is_valid is (meaning != INVALID)
+
+
+@pytest.mark.parametrize(
+    ("text", "listed"),
+    [
+        ("gpt-oss:120b-cloud", "gpt-oss:120b-cloud"),
+        ("gpt-oss:120b:cloud", "gpt-oss:120b-cloud"),
+        ("gpt-oss:cloud", "gpt-oss:cloud"),
+        ("GPT-OSS:120B-CLOUD", "gpt-oss:120b-cloud"),
+    ],
+)
+def test_the_place_of_a_cloud_model_is_part_of_its_tag(text: str, listed: str) -> None:
+    name = ModelName.of_request(text)
+    assert name == ModelName.parse(listed)
+    assert name.is_cloud
+
+
+@pytest.mark.parametrize("text", ["mid-a", "cloud", "cloud:7b", "my-cloud/mid-a", "mid-a:cloudy"])
+def test_a_name_with_cloud_elsewhere_is_of_a_local_model(text: str) -> None:
+    assert not ModelName.of_request(text).is_cloud
 
 
 @pytest.mark.parametrize(
@@ -68,8 +107,7 @@ def test_a_name_keeps_the_case_that_it_was_written_in() -> None:
         "an.na/mid-a",
         "one/host/anna/mid-a",
         "registry.ollama.ai/mid-a",
-        "http://registry.ollama.ai/library/mid-a",
-        "https://hf.co/anna/mid-a",
+        "http://library/mid-a",
         "mid-ä",
         "mid-a\n",
         "library/",

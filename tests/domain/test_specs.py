@@ -35,14 +35,28 @@ from switcher.domain.specs import (
         "mid-a",
         "mid-a:latest",
         "qwen2.5:14b-instruct-q4_K_M",
-        "library/qwen2.5:14b",
-        "registry.ollama.ai/library/qwen2.5:14b",
         "hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M",
         "_mine",
     ],
 )
 def test_names_as_the_server_lists_them_are_taken(tag: str) -> None:
     assert check_tag(f"  {tag} ") == tag
+
+
+@pytest.mark.fact(20)
+@pytest.mark.parametrize(
+    ("tag", "kept"),
+    [
+        ("library/qwen2.5:14b", "qwen2.5:14b"),
+        ("https://registry.ollama.ai/library/qwen2.5:14b", "qwen2.5:14b"),
+        ("registry.ollama.ai/anna/mid-a", "anna/mid-a"),
+        ("mid-a:local", "mid-a"),
+        ("qwen2.5:14b:local", "qwen2.5:14b"),
+        ("gpt-oss:120b:cloud", "gpt-oss:120b-cloud"),
+    ],
+)
+def test_what_ollama_takes_for_granted_is_left_out_of_a_name(tag: str, kept: str) -> None:
+    assert check_tag(tag) == kept
 
 
 @pytest.mark.parametrize(
