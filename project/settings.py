@@ -76,11 +76,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
             ],
-            "builtins": [
-                "switcher.panel.filters",
-                "switcher.panel.components",
-                "switcher.panel.wording",
-            ],
+            "builtins": ["switcher.panel.filters", "switcher.panel.components"],
         },
     }
 ]

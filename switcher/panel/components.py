@@ -123,6 +123,20 @@ def time_since(moment: datetime | None, now: datetime) -> SafeString:
     return _time("data-elapsed", moment, span(since_s(moment, now)))
 
 
+@register.simple_tag
+def time_left(switch: Any) -> SafeString:
+    """Render how much longer a switch will take. `switchboard.js` keeps it up to date."""
+    words = f"longer than usual ({span(switch.expected_s)})"
+    if switch.left_s > 0:
+        words = f"about {span(switch.left_s)} left"
+    return format_html(
+        '<time data-left="{}" datetime="{}">{}</time>',
+        f"{switch.expected_s:.1f}",
+        iso(switch.created_at),
+        words,
+    )
+
+
 def _time(attribute: str, moment: datetime | None, words: str) -> SafeString:
     marker = format_html("{} ", attribute) if attribute else ""
     return format_html('<time {}datetime="{}">{}</time>', marker, iso(moment), words)
