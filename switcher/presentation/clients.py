@@ -1,4 +1,4 @@
-"""What the clients of a host get now, for each name that they may use."""
+"""What the clients of a host get now, for each name that they may use, and what limits them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ from switcher.domain.errors import NotFound
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Observation, find_installed
 from switcher.presentation.residents import loaded_words
-from switcher.presentation.wording import POLICY_WORDS
 from switcher.queries.from_rows import from_row
 from switcher.queries.gates import Route, routes
 from switcher.queries.hosts import HostDetail, host_detail
 from switcher.queries.readings import LatestReading
+
+# By the gateway policy of a host.
+POLICY_WORDS = {
+    "active": "Whatever a client names, it gets the active model.",
+    "names": "A name below gets its profile; any other name gets the active model.",
+    "strict": "Only the names below and the active model's own are served; any other is a 404.",
+}
+# Gateway processes share no counter (gateway.meter).
+LIMIT_WORDS = (
+    "Each of N gateway processes allows one N-th of it, rounded up. A client that keeps one "
+    "connection open always meets the same process, and gets no more than that part."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,7 @@ from switcher.management.terminal import (
     size_bytes,
     size_text,
 )
-from switcher.presentation.clients import clients_page
-from switcher.presentation.wording import POLICY_WORDS
+from switcher.presentation.clients import POLICY_WORDS, clients_page
 from switcher.queries.hosts import HostSettings, host, hosts
 from switcher.records import config
 from switcher.records.clients import POLICIES, drop_name, put_name, set_clients

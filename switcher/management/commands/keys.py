@@ -11,7 +11,7 @@ from django.core.management.base import CommandParser
 from switcher.domain.clock import system
 from switcher.domain.errors import BadRequest
 from switcher.management.terminal import ListCommand, actor
-from switcher.presentation.wording import LIMIT_WORDS
+from switcher.presentation.clients import LIMIT_WORDS
 from switcher.queries import keys as queries
 from switcher.queries.keys import KeyFacts, UsageRow
 from switcher.records import keys

@@ -1,4 +1,4 @@
-"""Pages of the audit trail: find entries, read one, mark entries as reviewed."""
+"""Pages of the audit trail: find entries, read one, review them, erase personal data."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.http import urlencode
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switcher.audit import entries, reviews
 from switcher.audit.archive_files import archive_file_at, archive_file_of, newest_archive_file
+from switcher.audit.erasure import WAITS, held_of
+from switcher.audit.erasure import erase as erase_personal
 from switcher.audit.filters import GROUPS, Filters, group_of, read_time, read_valid_filters
 from switcher.audit.point_in_time import hosts_at
 from switcher.audit.search import distinct_values
@@ -20,6 +22,7 @@ from switcher.domain.clock import system
 from switcher.domain.errors import BadRequest, SwitcherError
 from switcher.panel.page import (
     actor_of,
+    admins_only,
     auditors_only,
     is_whole_number,
     not_found_page,
@@ -165,3 +168,26 @@ def review(request: HttpRequest) -> HttpResponseBase:
         entries = "entry" if count == 1 else "entries"
         messages.success(request, f"{count} {entries} marked as reviewed.", extra_tags="ok")
     return redirect(safe_next(request, request.POST.get("next", "")) or reverse("audit"))
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@admins_only
+def erase(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Show what is stored about an account, and erase its personal data."""
+    held = held_of(name)
+    if not held.known:
+        return not_found_page(request, f"There is no entry of {name}")
+    if request.method != "POST":
+        return render_page(
+            request, "audit/erase.html", {"person": name, "held": held}, section="audit"
+        )
+    try:
+        erased = erase_personal(name, actor_of(request), request.POST.get("reason", "")[:500])
+    except SwitcherError as exc:
+        messages.error(request, f"Nothing was erased. {exc.text}")
+    else:
+        many = "address and browser" if erased.origins == 1 else "addresses and browsers"
+        messages.success(request, f"{erased.origins} {many} of {name} erased.")
+        if not erased.gone:
+            messages.warning(request, WAITS)
+    return redirect("audit-person", name)

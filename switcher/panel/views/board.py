@@ -12,7 +12,7 @@ from switcher.audit import health
 from switcher.domain.clock import system
 from switcher.domain.errors import SwitcherError, SwitchRunning
 from switcher.domain.model_names import ModelName
-from switcher.panel.forms.hosts import STRATEGIES, HostForm
+from switcher.panel.forms.config import STRATEGIES, HostForm
 from switcher.panel.forms.switches import completed, sent_request
 from switcher.panel.page import (
     Notice,

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from switcher.domain.clock import system
 from switcher.domain.errors import BadRequest, SwitcherError
-from switcher.panel.forms.clients import ClientsForm
+from switcher.panel.forms.gateway import ClientsForm
 from switcher.panel.page import actor_of, admins_only, render_page, staff_only
 from switcher.presentation.clients import ClientName, ClientsPage, clients_page
 from switcher.queries import keys, profiles

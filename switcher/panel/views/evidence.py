@@ -1,22 +1,32 @@
-"""Verify the audit trail; download the public keys and the verifier."""
+"""Verify the audit trail; export it; download archive files, public keys and the verifier."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import redirect
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switcher.audit import health, verification
-from switcher.audit.archive_files import archive_files
+from switcher.audit.archive_files import archive_file_of, archive_files
+from switcher.audit.export import RecordedExport, begin, begin_archive_file, stream
+from switcher.audit.filters import read_filters
 from switcher.audit.paths import key_files
 from switcher.audit.signing_keys import KeyRefused
 from switcher.audit.status import trail_status
 from switcher.audit.verifier import switchboard_verify
 from switcher.domain.clock import system
-from switcher.panel.page import actor_of, is_htmx, not_found_page, render_page, staff_only
+from switcher.domain.errors import BadRequest
+from switcher.panel.page import (
+    actor_of,
+    exporters_only,
+    is_htmx,
+    not_found_page,
+    render_page,
+    staff_only,
+)
 
 VERIFIER = Path(switchboard_verify.__file__)
 
@@ -76,3 +86,46 @@ def verifier(request: HttpRequest) -> HttpResponse:
 def _download(content: bytes, name: str, kind: str) -> HttpResponse:
     disposition = f'attachment; filename="{name}"'
     return HttpResponse(content, kind, headers={"Content-Disposition": disposition})
+
+
+# Exports are POST requests, since each is recorded as an entry, and browsers that prefetch links
+# must not cause one. `GET /audit/export` of the API records one too; no page links to it.
+
+
+@require_POST
+@exporters_only
+def export(request: HttpRequest) -> HttpResponseBase:
+    """Stream the entries that a page's filter selects."""
+    try:
+        filters = read_filters(request.POST.dict())
+        job = begin(request.POST.get("format", ""), filters, actor_of(request))
+    except BadRequest as exc:
+        return _not_exported(request, exc.text, 422)
+    return _streamed(job, job.file_name)
+
+
+@require_POST
+@exporters_only
+def segment(request: HttpRequest, first: int) -> HttpResponseBase:
+    """Download an archive file."""
+    found = archive_file_of(first)
+    if found is None:
+        return not_found_page(request, f"There is no file of entry {first}")
+    if not found.is_there:
+        text = f"{found.file_name} is no longer in its folder. Put it back and try again."
+        return _not_exported(request, text, 404)
+    response = _streamed(begin_archive_file(found, actor_of(request)), found.file_name)
+    response["Content-Length"] = str(found.path.stat().st_size)
+    return response
+
+
+def _not_exported(request: HttpRequest, text: str, status: int) -> HttpResponse:
+    context = {"title": "Nothing was exported", "text": text}
+    return render_page(request, "message.html", context, status=status)
+
+
+def _streamed(job: RecordedExport, file_name: str) -> StreamingHttpResponse:
+    response = StreamingHttpResponse(stream(job), content_type=job.content_type)
+    response["Content-Disposition"] = f'attachment; filename="{file_name}"'
+    response["Cache-Control"] = "no-store"
+    return response

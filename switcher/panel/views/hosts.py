@@ -16,7 +16,8 @@ from switcher.domain.model_copies import without_copies
 from switcher.domain.observed import Observation
 from switcher.domain.specs import check_address
 from switcher.ollama.client import Client
-from switcher.panel.forms.hosts import HostForm
+from switcher.panel.forms import add_error
+from switcher.panel.forms.config import HostForm
 from switcher.panel.page import (
     Notice,
     actor_of,
@@ -180,10 +181,8 @@ def _save(request: HttpRequest, host: HostSettings | None) -> HttpResponseBase:
                 pinned=form.cleaned_data["pinned"] if "pins" in request.POST else None,
                 default=form.cleaned_data["default"],
             )
-        except BadRequest as exc:
-            form.add_error(exc.field or None, exc.text)
         except SwitcherError as exc:
-            form.add_error(None, exc.text)
+            add_error(form, exc)
         else:
             name = form.cleaned_data["name"]
             messages.success(request, f"Host {name} is saved.")

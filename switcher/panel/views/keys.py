@@ -9,10 +9,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switcher.domain.clock import system
-from switcher.domain.errors import BadRequest, SwitcherError
-from switcher.panel.forms.keys import KeyForm
+from switcher.domain.errors import SwitcherError
+from switcher.panel.forms import add_error
+from switcher.panel.forms.gateway import KeyForm
 from switcher.panel.page import actor_of, admins_only, render_page, staff_only
-from switcher.presentation.wording import LIMIT_WORDS
+from switcher.presentation.clients import LIMIT_WORDS
 from switcher.queries import keys as queries
 from switcher.queries.hosts import hosts
 from switcher.queries.profiles import profile_names
@@ -52,10 +53,8 @@ def add(request: HttpRequest) -> HttpResponseBase:
     if form.is_valid():
         try:
             _, token = keys.make_key(form.to_new_key(), actor_of(request))
-        except BadRequest as exc:
-            form.add_error(exc.field if exc.field in form.fields else None, exc.text)
         except SwitcherError as exc:
-            form.add_error(None, exc.text)
+            add_error(form, exc)
         else:
             context = {"token": token, "name": form.cleaned_data["name"]}
             return render_page(request, "key_made.html", context, section="keys", status=201)

@@ -10,8 +10,9 @@ from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switcher.domain import specs
-from switcher.domain.errors import BadRequest, SwitcherError
-from switcher.panel.forms.profiles import ProfileForm, WarmupFormSet, sent_warmups, warmups_of
+from switcher.domain.errors import SwitcherError
+from switcher.panel.forms import add_error
+from switcher.panel.forms.config import ProfileForm, WarmupFormSet, sent_warmups, warmups_of
 from switcher.panel.page import actor_of, operators_only, render_page, staff_only
 from switcher.queries import profiles
 from switcher.queries.profiles import ProfileRow
@@ -76,10 +77,8 @@ def _save(request: HttpRequest, profile: ProfileRow | None) -> HttpResponseBase:
         values: dict[str, Any] = form.cleaned_data | {"warmups": warmups.rows()}
         try:
             name = config.put_profile(values, actor_of(request), profile.id if profile else None)
-        except BadRequest as exc:
-            form.add_error(exc.field or None, exc.text)
         except SwitcherError as exc:
-            form.add_error(None, exc.text)
+            add_error(form, exc)
         else:
             messages.success(request, f"Profile {name} is saved.")
             return redirect("profiles")
