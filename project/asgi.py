@@ -15,7 +15,7 @@ django_app = get_asgi_application()
 # Imported only once the apps are loaded:
 from project.background import Background, assemble  # noqa: E402
 from switcher.gateway.endpoints import is_gateway_path  # noqa: E402
-from switcher.live import feed, socket  # noqa: E402
+from switcher.live import consumer, feed  # noqa: E402
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         app = _gateway() if is_gateway_path(scope["path"]) else django_app
         await app(scope, receive, send)
     elif scope["type"] == "websocket":
-        await socket.app(scope, receive, send)
+        await consumer.app(scope, receive, send)
     else:
         await _lifespan(receive, send)
 

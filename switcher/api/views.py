@@ -7,16 +7,18 @@ from typing import Any, cast
 from urllib.parse import urlencode
 
 from django.core.exceptions import RequestDataTooBig
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from ninja import NinjaAPI, Query, Status
 from ninja.errors import HttpError, ValidationError
 from ninja.renderers import JSONRenderer
 from pydantic import BaseModel
 
 from switcher.api import problems, schemas
-from switcher.api.auth import actor_of, operator, viewer
-from switcher.api.parameters import ModelsQuery, SwitchBody, SwitchesQuery, UsageQuery
+from switcher.api.auth import actor_of, exporter, operator, viewer
+from switcher.api.parameters import ExportQuery, ModelsQuery, SwitchBody, SwitchesQuery, UsageQuery
 from switcher.api.problems import EXAMPLE, Problem
+from switcher.audit.export import begin, stream
+from switcher.audit.filters import read_filters
 from switcher.concurrency.threads import in_host_thread, in_thread
 from switcher.domain.errors import BadRequest, NotFound, SwitcherError
 from switcher.domain.states import State
@@ -35,6 +37,10 @@ from switcher.watching.loop import check_now
 log = logging.getLogger(__name__)
 
 PROBLEM = schemas.ProblemDocument
+EXPORTED = {
+    media_type: {"schema": {"type": "string"}}
+    for media_type in ("application/x-ndjson", "text/csv")
+}
 
 
 class Renderer(JSONRenderer):
@@ -109,7 +115,7 @@ async def models(request: HttpRequest, query: Query[ModelsQuery]) -> Any:
     """Read the host now. If it does not answer, `error` says why, and the rest is what it held when
     it last answered, at `observed_at`.
     """
-    check_names(request, ModelsQuery)
+    _check_names(request, ModelsQuery)
     return await in_host_thread(_models, query.host)
 
 
@@ -126,7 +132,7 @@ async def free(request: HttpRequest, digest: str, query: Query[ModelsQuery]) -> 
     cannot be freed: it is no ghost, it is busy, no name reaches it, or something else is at work
     on the host.
     """
-    check_names(request, ModelsQuery)
+    _check_names(request, ModelsQuery)
     freed = await in_host_thread(_free, query.host, digest, actor_of(request))
     return schemas.FreedModel.model_validate(freed)
 
@@ -139,7 +145,7 @@ async def free(request: HttpRequest, digest: str, query: Query[ModelsQuery]) -> 
 )
 async def switches(request: HttpRequest, query: Query[SwitchesQuery]) -> Any:
     """Return one page, newest first. `next` is the address of the next one, or null."""
-    check_names(request, SwitchesQuery)
+    _check_names(request, SwitchesQuery)
     filters = Filters(host=query.host, states=tuple(query.state))
     rows = await in_thread(queries.switches, filters, query.limit + 1, query.before)
     page = [schemas.SwitchSummary.model_validate(row) for row in rows[: query.limit]]
@@ -187,9 +193,31 @@ async def usage(request: HttpRequest, query: Query[UsageQuery]) -> Any:
     Only counts: no prompt and no response is kept. What was counted in the last seconds may be
     missing.
     """
-    check_names(request, UsageQuery)
+    _check_names(request, UsageQuery)
     rows = await in_thread(keys.usage, query.days, query.host, query.key)
     return schemas.UsageList(days=query.days, usage=rows)
+
+
+@api.get(
+    "/audit/export",
+    auth=exporter,
+    response={200: None, (401, 403, 422): PROBLEM},
+    summary="Export the audit trail",
+    openapi_extra={"responses": {200: {"content": EXPORTED}}},
+)
+async def export(request: HttpRequest, query: Query[ExportQuery]) -> HttpResponseBase:
+    """Return the trail, or a selection of it by the filters.
+
+    `jsonl` are lines that switchboard_verify.py checks; `csv` is for people. The export ends at the
+    newest checkpoint, and is recorded in the trail itself.
+    """
+    _check_names(request, ExportQuery)
+    filters = read_filters(query.model_dump())
+    job = await in_thread(begin, query.format, filters, actor_of(request))
+    response = StreamingHttpResponse(stream(job), content_type=job.content_type)
+    response["Content-Disposition"] = f'attachment; filename="{job.file_name}"'
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 # In threads: short calls that read and write rows or ask a host.
@@ -271,7 +299,7 @@ def _waits(request: HttpRequest, body: SwitchBody) -> bool:
     return "respond-async" not in {p.split(";")[0].strip() for p in preferred}
 
 
-def check_names(request: HttpRequest, query: type[BaseModel]) -> None:
+def _check_names(request: HttpRequest, query: type[BaseModel]) -> None:
     """Refuse unknown filters, which ninja ignores: a misspelt one would seem to match
     everything.
     """

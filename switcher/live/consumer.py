@@ -1,4 +1,4 @@
-"""The socket of one page: checks access, sends the whole state, then the changes."""
+"""The socket of one page, `/ws/live/`: checks access, sends the whole state, then the changes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from urllib.parse import parse_qs
 from channels.consumer import AsyncConsumer
 from channels.db import database_sync_to_async
 from channels.exceptions import StopConsumer
+from channels.security.websocket import AllowedHostsOriginValidator
+from channels.sessions import CookieMiddleware
 from django.conf import settings
 
 from switcher import access
@@ -19,6 +21,7 @@ from switcher.live import feed
 
 log = logging.getLogger(__name__)
 
+PATH = "/ws/live/"
 TOPIC = re.compile(r"board|events|host-[a-zA-Z0-9_-]{1,40}|switch-[1-9][0-9]{0,17}", re.ASCII)
 MAX_TOPICS = 4
 # A dead connection can only be recognised by silence: pages wait for about two heartbeats.
@@ -143,3 +146,24 @@ class LiveConsumer(AsyncConsumer):
         if self.feed is not None:
             self.feed.unsubscribe(self.topics)
         self.channel_layer.forget(self.channel_name)
+
+
+_live = AllowedHostsOriginValidator(CookieMiddleware(LiveConsumer.as_asgi()))
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Serve a WebSocket. Refuse paths other than PATH and pages of another origin (HTTP 403)."""
+    if scope["path"] != PATH or _is_from_elsewhere(scope):
+        await receive()
+        await send({"type": "websocket.close"})
+        return
+    await _live(scope, receive, send)
+
+
+def _is_from_elsewhere(scope: Any) -> bool:
+    """Return whether a page of another port or site asks: the validator looks at the name alone.
+    The scheme is taken from the page, as a proxy may have terminated TLS.
+    """
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    secure = headers.get("origin", "").startswith("https:")
+    return access.is_cross_site(headers, headers.get("host", ""), secure)

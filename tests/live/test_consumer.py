@@ -11,7 +11,7 @@ import pytest
 from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 
-from switcher.live import consumer, feed, socket
+from switcher.live import consumer, feed
 from switcher.live.consumer import LiveConsumer
 from switcher.live.feed import Feed
 from tests.live.doubles import FakeSource
@@ -52,8 +52,8 @@ async def connect(running: Feed, allowed: set[str]) -> AsyncIterator[Connect]:
 
     async def open_one(query: str = "topics=board", key: str = "a-session") -> Any:
         page = WebsocketCommunicator(
-            socket.app,
-            f"{socket.PATH}?{query}",
+            consumer.app,
+            f"{consumer.PATH}?{query}",
             headers=[
                 (b"origin", b"http://localhost"),
                 (b"host", b"localhost"),
