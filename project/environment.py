@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
-from pydantic import BeforeValidator, Field, IPvAnyNetwork, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "SWITCHER_"
@@ -20,6 +20,16 @@ OLLAMA_HOST = "OLLAMA_HOST"  # Ollama's own variable
 def _split(text: object) -> object:
     """Split a comma-separated list."""
     return [p.strip() for p in text.split(",") if p.strip()] if isinstance(text, str) else text
+
+
+def _check_origins(origins: list[str]) -> list[str]:
+    """Refuse what Ollama refuses: more than one `*`, or neither a scheme nor a `*`."""
+    for origin in origins:
+        if origin == "off":
+            continue
+        if origin.count("*") > 1 or not ("*" in origin or "://" in origin):
+            raise ValueError(f"{origin!r} is not an origin such as https://chat.example.net")
+    return origins
 
 
 def _strip(text: object) -> object:
@@ -37,6 +47,7 @@ def _open_gateway(text: object) -> object:
 
 
 Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+Origins = Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_check_origins)]
 Networks = Annotated[list[IPvAnyNetwork], NoDecode, BeforeValidator(_split)]
 Flag = Annotated[bool, BeforeValidator(_strip)]
 OpenGateway = Annotated[Literal["off", "unconfirmed", "no-proxy"], BeforeValidator(_open_gateway)]
@@ -63,6 +74,7 @@ class Environment(BaseSettings):
     login_failures: Count = 10
     login_lockout_minutes: Count = 15
     open_gateway: OpenGateway = "off"
+    gateway_origins: Origins = []
     gateway_body_mb: Count = 64
     audit_key: Path | None = None
     audit_origin: str = "switchboard"
@@ -85,6 +97,16 @@ def read_environment() -> Environment:
 
 def _variable(field: str) -> str:
     return field if field == OLLAMA_HOST else f"{PREFIX}{field.upper()}"
+
+
+def gateway_origins(own: list[str]) -> list[str]:
+    """Return the origins of the setting with those that Ollama always allows; none for `off`."""
+    if own == ["off"]:
+        return []
+    names = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - a name, not an address to bind
+    local = [f"{s}://{n}{port}" for n in names for s in ("http", "https") for port in ("", ":*")]
+    schemes = ("app", "file", "tauri", "vscode-webview", "vscode-file")
+    return [*own, *local, *(f"{scheme}://*" for scheme in schemes)]
 
 
 def variables() -> list[str]:

@@ -7,6 +7,7 @@ It runs no switches and watches no hosts; the server does, which may be on anoth
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -16,11 +17,15 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 django.setup()
 
 # Imported only once the apps are loaded:
+from project.hidden_keys import HideKeys  # noqa: E402
 from switcher.audit.server_processes import ProcessRun  # noqa: E402
 from switcher.concurrency.threads import in_thread  # noqa: E402
 from switcher.gateway import route_cache  # noqa: E402
 from switcher.gateway.asgi import app  # noqa: E402
 from switcher.ollama import relay  # noqa: E402
+
+# uvicorn's own log of requests shows whole addresses.
+logging.getLogger("uvicorn.access").addFilter(HideKeys())
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:

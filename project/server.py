@@ -22,7 +22,7 @@ from twisted.internet import defer, reactor
 
 from project.background import Background, Part
 from switcher.gateway import body
-from switcher.gateway.endpoints import style_of
+from switcher.gateway.addresses import normalised, style_of
 from switcher.gateway.response import to_json
 from switcher.live import feed
 from switcher.switching import waiting
@@ -129,7 +129,7 @@ class BoundedRequest(WebRequest):
         self._refused = True
         error = body.too_large(max_body_bytes())
         path = self.channel._path.split(b"?")[0].decode("latin-1")  # `path` is set after the body
-        text = to_json(error.body(style_of(path)))
+        text = to_json(error.body(style_of(normalised(path))))
         self.channel.transport.write(
             b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n"
             b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)

@@ -9,6 +9,7 @@ from django.contrib.messages.constants import ERROR, INFO, SUCCESS, WARNING
 
 from project.environment import (
     create_data_dir,
+    gateway_origins,
     package_dir,
     postgres,
     read_environment,
@@ -148,7 +149,14 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"hide_keys": {"()": "project.hidden_keys.HideKeys"}},
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "line",
+            "filters": ["hide_keys"],
+        }
+    },
     "root": {"handlers": ["stderr"], "level": environment.log_level},
     "loggers": {
         "daphne": {"level": "WARNING"},
@@ -160,6 +168,8 @@ LOGGING = {
 # this machine forwards requests, only on loopback, and never for calls that change a host.
 SWITCHER_OPEN_GATEWAY = environment.open_gateway == "no-proxy"
 SWITCHER_OPEN_GATEWAY_UNCONFIRMED = environment.open_gateway == "unconfirmed"
+# Origins whose pages may use the gateway, and nothing else, from a browser.
+SWITCHER_GATEWAY_ORIGINS = gateway_origins(environment.gateway_origins)
 SWITCHER_GATEWAY_BODY_MB = environment.gateway_body_mb
 
 # The trail's signing key is stored outside of the database, whose password must not be enough to

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from switcher.gateway import body, route_cache
+from switcher.gateway import body, cors, route_cache
+from switcher.gateway.addresses import right_address, style_of
 from switcher.gateway.auth import authenticate, check_origin
 from switcher.gateway.body import ParsedRequest
 from switcher.gateway.content_encoding import unsupported
@@ -20,11 +21,11 @@ from switcher.gateway.disconnects import ClientDisconnected, run_while_connected
 from switcher.gateway.endpoints import (
     LIST_PATHS,
     MANAGE_METHODS,
+    ME_PATH,
     MODEL_ENDPOINTS,
     ONE_MODEL_PREFIX,
     SHOW_PATH,
     is_blob_path,
-    style_of,
 )
 from switcher.gateway.errors import GatewayError
 from switcher.gateway.forward import forward
@@ -33,7 +34,7 @@ from switcher.gateway.meter import RequestUsage
 from switcher.gateway.model_lists import send_list, send_show
 from switcher.gateway.proxy_request import ProxyRequest
 from switcher.gateway.request_head import RequestHead
-from switcher.gateway.response import Receive, ResponseWriter, Send
+from switcher.gateway.response import TEXT_TYPE, Receive, ResponseWriter, Send, to_json
 from switcher.gateway.routing import find_route
 from switcher.queries.keys import KeyFacts
 
@@ -44,16 +45,17 @@ Handler = Callable[[RequestHead, Receive, ResponseWriter], Awaitable[None]]
 
 async def app(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
     """Serve one HTTP request."""
-    response = ResponseWriter(send)
-    style = style_of(scope["path"])
+    head = RequestHead.of(scope)
+    response = ResponseWriter(send, cors.headers_for(head))
+    style = style_of(head.path)
     try:
-        await _serve(RequestHead.of(scope), receive, response)
+        await _serve(head, receive, response)
     except ClientDisconnected:
         return
     except GatewayError as error:
         await response.send_error(error, style)
     except Exception:
-        log.exception("The gateway failed on %s.", scope["path"])
+        log.exception("The gateway failed on %s.", head.path)
         if response.started:
             raise
         failure = GatewayError(500, "internal", "Switchboard failed. See its log.")
@@ -62,10 +64,20 @@ async def app(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
 
 async def _serve(head: RequestHead, receive: Receive, response: ResponseWriter) -> None:
     check_origin(head)
+    if cors.is_preflight(head):
+        await cors.answer_preflight(head, response)
+        return
     handler = _handler(head.path)
     if handler is None:
-        raise GatewayError(404, "unknown_path", f"There is nothing at {head.path}.")
+        raise _nothing_at(head.path)
     await handler(head, receive, response)
+
+
+def _nothing_at(path: str) -> GatewayError:
+    text, right = f"There is nothing at {path}.", right_address(path)
+    if right:
+        text = f"{text} The right address is {right}: check the base URL of the client."
+    return GatewayError(404, "unknown_path", text)
 
 
 def _handler(path: str) -> Handler | None:
@@ -75,6 +87,10 @@ def _handler(path: str) -> Handler | None:
         return _list_models
     if path == SHOW_PATH:
         return _show_model
+    if path == "/":
+        return _answer_probe
+    if path == ME_PATH:
+        return _hide_account
     if path in MANAGE_METHODS or is_blob_path(path):
         return _change_host
     return None
@@ -96,6 +112,18 @@ async def _list_models(head: RequestHead, receive: Receive, response: ResponseWr
     route = await find_route(head.ollama_host, key)
     with _metered(key):
         await run_while_connected(receive, send_list(route, head.path, response, key))
+
+
+async def _answer_probe(head: RequestHead, receive: Receive, response: ResponseWriter) -> None:
+    _check_method(head, "GET", "HEAD")
+    await response.send_whole(200, b"Ollama is running", content_type=TEXT_TYPE)
+
+
+async def _hide_account(head: RequestHead, receive: Receive, response: ResponseWriter) -> None:
+    """Answer as a server that nobody signed in to: the account at ollama.com is the host's."""
+    _check_method(head, "POST")
+    await authenticate(head)
+    await response.send_whole(401, to_json({"error": "unauthorized"}))
 
 
 async def _show_model(head: RequestHead, receive: Receive, response: ResponseWriter) -> None:

@@ -6,6 +6,8 @@ Checked without Django's middleware, which would cost more than everything else 
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -15,6 +17,7 @@ from django.http.request import split_domain_port, validate_host
 
 from switcher import access
 from switcher.concurrency.threads import in_thread
+from switcher.gateway import cors
 from switcher.gateway.errors import GatewayError
 from switcher.gateway.refused_keys import record_refused_key
 from switcher.gateway.request_head import RequestHead
@@ -37,10 +40,16 @@ def check_origin(head: RequestHead) -> None:
     """
     if not _is_our_name(head.server_name, tuple(settings.ALLOWED_HOSTS)):
         raise GatewayError(400, "unknown_host", "This server does not go by that name.")
-    if head.method in SAFE_METHODS:
+    if head.method in SAFE_METHODS and not cors.is_preflight(head):
+        return
+    origin = head.headers.get("origin", "")
+    if cors.is_allowed(origin):
         return
     if access.is_cross_site(head.headers, head.server_name, head.is_secure):
-        text = "A browser marked this request as sent by another site's page."
+        text = (
+            "A browser marked this request as sent by another site's page. If that page may use "
+            "the gateway, add its origin to SWITCHER_GATEWAY_ORIGINS."
+        )
         raise GatewayError(403, "foreign_request", text)
 
 
@@ -61,7 +70,7 @@ async def authenticate(head: RequestHead, manage: bool = False) -> KeyFacts | No
         return _check_scope(await _find_key(token, head), manage)
     if settings.SWITCHER_OPEN_GATEWAY and head.is_from_this_machine and not manage:
         return None
-    cookie = parse_cookie(head.headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME)
+    cookie = _session(head)
     user = await in_thread(access.user_of_session, cookie) if cookie else access.NOBODY
     if not user.is_authenticated:
         text = "Send a key (Authorization: Bearer sb-…), or sign in and send the session_id cookie."
@@ -73,14 +82,46 @@ async def authenticate(head: RequestHead, manage: bool = False) -> KeyFacts | No
     return None
 
 
+def _session(head: RequestHead) -> str | None:
+    """Return the session that the client sends; None if it has none, or a page of another origin
+    sends it: the person who is signed in did not ask for that.
+    """
+    if "origin" in head.headers and access.is_cross_site(
+        head.headers, head.server_name, head.is_secure
+    ):
+        return None
+    return parse_cookie(head.headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME)
+
+
 def _token(head: RequestHead) -> str:
     """Return the client's key; empty if it sends none of Switchboard's.
 
-    OpenAI's and Ollama's clients send a placeholder even to servers that need no key.
+    Clients differ in where they send it, and send a placeholder (`Bearer ollama`) even to servers
+    that need no key.
     """
-    scheme, _, bearer = head.headers.get("authorization", "").partition(" ")
-    token = bearer.strip() if scheme.lower() == "bearer" else head.headers.get("x-api-key", "")
-    return token if token.startswith(KEY_PREFIX) else ""
+    return next((text for text in _secrets(head) if text.startswith(KEY_PREFIX)), "")
+
+
+def _secrets(head: RequestHead) -> Iterator[str]:
+    """Yield everything that could be a key, in order of precedence."""
+    scheme, _, value = head.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        yield from _basic(value)
+    else:
+        yield value.strip() or scheme  # some clients leave the scheme out
+    yield head.headers.get("x-api-key", "").strip()
+    yield head.headers.get("api-key", "").strip()
+    yield head.parameter("key").strip()
+
+
+def _basic(value: str) -> Iterator[str]:
+    """Yield the password and the user's name of basic authentication (RFC 7617)."""
+    try:
+        name, _, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
+    except ValueError:
+        return
+    yield password
+    yield name
 
 
 async def _find_key(token: str, head: RequestHead) -> KeyFacts:

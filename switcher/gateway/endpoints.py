@@ -72,7 +72,8 @@ MODEL_ENDPOINTS = {
     "/api/embeddings": _ollama("/api/embeddings", "embed", streams=False),
 }
 SHOW_PATH = "/api/show"
-LIST_PATHS = frozenset({"/v1/models", "/api/tags", "/api/ps", "/api/version"})
+LIST_PATHS = frozenset({"/v1/models", "/api/tags", "/api/ps", "/api/version", "/api/status"})
+ME_PATH = "/api/me"
 ONE_MODEL_PREFIX = "/v1/models/"
 # These change what is on a host's disk or in its memory: a key needs the scope `manage`.
 MANAGE_METHODS = {
@@ -85,23 +86,7 @@ MANAGE_METHODS = {
 # Only a digest: a path with dots could lead to any other address of the host.
 _BLOB_PATH = re.compile(r"/api/blobs/sha256[:-][0-9a-f]{64}")
 
-_GATEWAY_ROOTS = ("/v1", "/api", "/chat/completions")
-_OTHER_PATHS = frozenset({"/api/docs", "/api/openapi.json"})  # belongs to the control API
-
-
-def is_gateway_path(path: str) -> bool:
-    """Return whether the gateway answers this path, even if only with an error in its API's
-    style.
-    """
-    inside = any(path == root or path.startswith(f"{root}/") for root in _GATEWAY_ROOTS)
-    return inside and path not in _OTHER_PATHS
-
 
 def is_blob_path(path: str) -> bool:
     """Return whether a path is the address of a model's file."""
     return _BLOB_PATH.fullmatch(path) is not None
-
-
-def style_of(path: str) -> ApiStyle:
-    """Return the style of the API that a path belongs to."""
-    return ApiStyle.OLLAMA if path == "/api" or path.startswith("/api/") else ApiStyle.OPENAI

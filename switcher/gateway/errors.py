@@ -36,6 +36,11 @@ class GatewayError(Exception):
         return error_body(style, self.status, self.code, str(self), self.param)
 
 
+def not_on_host(host: str, path: str) -> GatewayError:
+    """Return the error for an address that the host's server does not have."""
+    return GatewayError(404, "not_on_host", f"The server of {host} has no {path}.")
+
+
 def error_body(
     style: ApiStyle, status: int, code: str, text: str, param: str | None = None
 ) -> dict[str, Any]:

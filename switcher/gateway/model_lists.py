@@ -12,9 +12,9 @@ from typing import Any
 from switcher.domain.model_names import ModelName
 from switcher.gateway.body import ParsedRequest
 from switcher.gateway.endpoints import ONE_MODEL_PREFIX, SHOW_PATH
-from switcher.gateway.errors import GatewayError, Headers
+from switcher.gateway.errors import GatewayError, Headers, not_on_host
 from switcher.gateway.model_selection import select_model, served_names
-from switcher.gateway.response import ResponseWriter, to_json
+from switcher.gateway.response import JSON_TYPE, ResponseWriter, to_json
 from switcher.ollama import relay
 from switcher.ollama.errors import OllamaError
 from switcher.queries.gates import Route
@@ -86,6 +86,8 @@ async def _relay(
     headers: Headers = (),
 ) -> None:
     body, upstream = await _ask(route, method, path, payload)
+    if upstream.status == 404 and upstream.media_type != JSON_TYPE:
+        raise not_on_host(route.host, path)
     await response.send_whole(upstream.status, body, headers, upstream.content_type)
 
 

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.http.request import split_domain_port
 
 from switcher import access
+from switcher.gateway.addresses import normalised
 
 # Many proxies add one of these, or some `X-Forwarded-…`, to a request that they forward.
 _PROXY_HEADERS = frozenset(
@@ -60,7 +61,7 @@ class RequestHead:
         client = scope.get("client") or ("", 0)
         return cls(
             scope["method"],
-            scope["path"],
+            normalised(scope["path"]),
             scope.get("query_string", b""),
             scope.get("scheme", "http"),
             str(client[0]),
@@ -88,8 +89,12 @@ class RequestHead:
         """Return the name of the Ollama host that the client asks for; empty for the
         default host.
         """
-        named = parse_qs(self.query.decode("latin-1")).get("host") if self.query else None
-        return named[0] if named else self.headers.get("x-switchboard-host", "")
+        return self.parameter("host") or self.headers.get("x-switchboard-host", "")
+
+    def parameter(self, name: str) -> str:
+        """Return a parameter of the query; empty if it is not there."""
+        found = parse_qs(self.query.decode("latin-1")).get(name) if self.query else None
+        return found[0] if found else ""
 
     @property
     def is_secure(self) -> bool:

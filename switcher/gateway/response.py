@@ -14,6 +14,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 JSON_TYPE = "application/json"
+TEXT_TYPE = "text/plain; charset=utf-8"
 SSE_TYPE = "text/event-stream"
 SSE_DONE = b"data: [DONE]\n\n"
 
@@ -21,8 +22,9 @@ SSE_DONE = b"data: [DONE]\n\n"
 class ResponseWriter:
     """A response to one request: its head, then its body in parts."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, headers: Headers = ()) -> None:
         self._send = send
+        self._headers = headers  # of every response
         self.status = 0  # until the head is sent
 
     @property
@@ -34,8 +36,18 @@ class ResponseWriter:
         """Send the head of a response whose body follows."""
         self.status = status
         headers = [("content-type", content_type), ("cache-control", "no-store"), *headers]
+        await self._start(status, headers)
+
+    async def send_empty(self, status: int, headers: Headers = ()) -> None:
+        """Send a response without a body."""
+        self.status = status
+        await self._start(status, headers)
+        await self.write(b"", more=False)
+
+    async def _start(self, status: int, headers: Headers) -> None:
         raw = [
-            (name.encode("latin-1"), text.encode("latin-1", "replace")) for name, text in headers
+            (name.encode("latin-1"), text.encode("latin-1", "replace"))
+            for name, text in (*headers, *self._headers)
         ]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -50,6 +52,38 @@ async def test_a_key_works_from_anywhere(host: Host, upstream: Upstream) -> None
     reply = await ask(client="192.0.2.7", X_Api_Key=token).end()
     assert reply.status == 200
     assert all("Authorization" not in headers for _, _, headers in upstream.received)
+
+
+def basic(text: str) -> dict[str, str]:
+    return {"Authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
+
+
+PLACES: list[Callable[[str], dict[str, str]]] = [
+    lambda key: {"Authorization": f"Bearer {key}"},
+    lambda key: {"Authorization": f"bearer  {key} "},
+    lambda key: {"Authorization": key},
+    lambda key: basic(f"anyone:{key}"),
+    lambda key: basic(f"{key}:"),
+    lambda key: {"X_Api_Key": key},
+    lambda key: {"Api_Key": key},
+    lambda key: {"target": f"/v1/chat/completions?a=b&key={key}"},
+    lambda key: {"Authorization": "Bearer ollama", "X_Api_Key": key},
+    lambda key: {"Authorization": "Bearer ollama", "target": f"/v1/chat/completions?key={key}"},
+    lambda key: {"Authorization": "Basic %%%", "X_Api_Key": "none", "Api_Key": key},
+    lambda key: basic("user:password") | {"X_Api_Key": key},
+]
+
+
+@pytest.mark.parametrize("place", range(len(PLACES)))
+async def test_a_key_may_stand_wherever_clients_put_it(
+    host: Host, upstream: Upstream, place: int
+) -> None:
+    token = await in_thread(make_key)
+    where: dict[str, Any] = PLACES[place](token)
+    assert (await ask(client="192.0.2.7", **where).end()).status == 200
+    assert token not in str(upstream.received)
+    wrong: dict[str, Any] = PLACES[place]("sb-wrong")
+    assert (await ask(client="192.0.2.7", **wrong).end()).status == 401
 
 
 async def test_a_token_that_is_no_key_of_ours_is_ignored(host: Host, upstream: Upstream) -> None:

@@ -11,7 +11,7 @@ from asgiref.testing import ApplicationCommunicator
 
 import project.asgi
 from project.background import Background, Part, assemble
-from switcher.gateway.endpoints import is_gateway_path
+from switcher.gateway.addresses import is_gateway_path
 
 
 class Fake:

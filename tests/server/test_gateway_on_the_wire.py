@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.server.process import Process, copy
 
@@ -82,3 +83,33 @@ def test_a_body_that_is_too_large_is_refused_in_the_clients_shape(
     error = json.loads(body)["error"]
     assert status == 413
     assert "at most 64 MB" in (error if path.startswith("/api/") else error["message"])
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions/", "//v1/chat/completions"])
+def test_slashes_too_many_are_ignored(server: tuple[int, str], path: str) -> None:
+    wire = Wire(server, f"POST {path}", f"Content-Length: {len(CHAT)}")
+    wire.send(CHAT)
+    status, body = wire.end()
+    assert (status, code(body)) == (503, "no_host")
+
+
+@pytest.mark.parametrize("path", ["/models", "/v1/v1/models", "/openai/v1/models"])
+def test_a_wrong_base_url_is_told_the_right_address(server: tuple[int, str], path: str) -> None:
+    status, body = Wire(server, f"GET {path}").end()
+    assert (status, code(body)) == (404, "unknown_path")
+    assert b"The right address is /v1/models" in body
+
+
+def test_a_probe_is_answered_and_a_browser_sent_to_the_login(server: tuple[int, str]) -> None:
+    port, _ = server
+    url = f"http://127.0.0.1:{port}/"
+    probe, head = requests.get(url, timeout=10), requests.head(url, timeout=10)
+    assert (probe.status_code, probe.text) == (200, "Ollama is running")
+    assert (head.status_code, head.text) == (200, "")
+    browser = requests.get(url, headers={"Accept": "text/html"}, timeout=10, allow_redirects=False)
+    assert (browser.status_code, browser.headers["location"]) == (302, "/login/?next=/")
+
+
+def test_a_preflight_is_answered(server: tuple[int, str]) -> None:
+    asked = ("Origin: http://localhost:3000", "Access-Control-Request-Method: POST")
+    assert Wire(server, "OPTIONS /v1/chat/completions", *asked).end() == (204, b"")

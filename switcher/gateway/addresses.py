@@ -1,0 +1,103 @@
+"""Which requests are the gateway's, and the right address for one that a client got wrong.
+
+Clients put an address together from a base URL that somebody typed and a path of their own. So the
+common mistakes are a doubled or trailing slash, which is ignored, and a base URL with a `/v1` or
+`/api` too many or too few, which is answered with the address that is right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from switcher.gateway.endpoints import (
+    LIST_PATHS,
+    MANAGE_METHODS,
+    ME_PATH,
+    MODEL_ENDPOINTS,
+    ONE_MODEL_PREFIX,
+    SHOW_PATH,
+    ApiStyle,
+    is_blob_path,
+)
+
+_ROOTS = ("/v1", "/api", "/chat/completions")
+# Where a client of OpenAI's arrives if its base URL lacks the `/v1`, or is written as for Azure.
+_MISTAKEN_ROOTS = (
+    *("/models", "/completions", "/embeddings", "/responses", "/rerank", "/images", "/audio"),
+    *("/messages", "/openai"),
+)
+_OTHER_PATHS = frozenset({"/api/docs", "/api/openapi.json"})  # belongs to the control API
+_KNOWN = MODEL_ENDPOINTS.keys() | LIST_PATHS | MANAGE_METHODS.keys() | {SHOW_PATH, ME_PATH}
+_MAX_SEGMENTS = 8  # of a path, for which the right address is looked for
+_SLASHES = re.compile(r"//+")
+
+
+def normalised(path: str) -> str:
+    """Return the path without doubled and trailing slashes."""
+    if path in _KNOWN:
+        return path
+    return _SLASHES.sub("/", path).rstrip("/") or "/"
+
+
+def is_gateway_request(scope: Mapping[str, Any]) -> bool:
+    """Return whether the gateway answers a request, even if only with an error."""
+    path = normalised(scope["path"])
+    return is_gateway_path(path) or (path == "/" and _is_probe(scope))
+
+
+def is_gateway_path(path: str) -> bool:
+    """Return whether the gateway answers this path, even if only with an error in its API's
+    style.
+    """
+    path = normalised(path)
+    if path in _KNOWN:
+        return True
+    return path not in _OTHER_PATHS and _is_below((*_ROOTS, *_MISTAKEN_ROOTS), path)
+
+
+def _is_below(roots: tuple[str, ...], path: str) -> bool:
+    return any(path == root or path.startswith(f"{root}/") for root in roots)
+
+
+def _is_probe(scope: Mapping[str, Any]) -> bool:
+    """Return whether somebody asks for `/` to see whether an Ollama server is here.
+
+    Browsers say that they accept HTML, and people with scripts for the pages send their session.
+    """
+    if scope["method"] not in {"GET", "HEAD"}:
+        return False
+    headers = dict(scope["headers"])
+    return b"text/html" not in headers.get(b"accept", b"") and b"cookie" not in headers
+
+
+@lru_cache(256)
+def right_address(path: str) -> str:
+    """Return the address that a client means by a path that does not exist; empty if unknown."""
+    segments = path.split("/")[1:]
+    if len(segments) > _MAX_SEGMENTS:
+        return ""
+    for first in range(len(segments)):
+        rest = "/".join(segments[first:])
+        for address in (f"/{rest}", f"/v1/{rest}", f"/api/{rest}"):
+            if exists(address) and address != path:
+                endpoint = MODEL_ENDPOINTS.get(address)
+                return endpoint.path if endpoint else address
+    return ""
+
+
+def exists(path: str) -> bool:
+    """Return whether the gateway serves this path."""
+    is_one_model = path.startswith(ONE_MODEL_PREFIX) and len(path) > len(ONE_MODEL_PREFIX)
+    return path in _KNOWN or is_one_model or is_blob_path(path)
+
+
+def style_of(path: str) -> ApiStyle:
+    """Return the style of the API that a path belongs to, or that of the address it means."""
+    endpoint = MODEL_ENDPOINTS.get(path)
+    if endpoint is not None:
+        return endpoint.style
+    meant = path if exists(path) else right_address(path) or path
+    return ApiStyle.OLLAMA if _is_below(("/api",), meant) else ApiStyle.OPENAI
