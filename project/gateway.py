@@ -22,7 +22,7 @@ from switcher.audit.server_processes import ProcessRun  # noqa: E402
 from switcher.concurrency.threads import in_thread  # noqa: E402
 from switcher.gateway import route_cache  # noqa: E402
 from switcher.gateway.asgi import app  # noqa: E402
-from switcher.ollama import relay  # noqa: E402
+from switcher.ollama import guard, relay  # noqa: E402
 
 # uvicorn's own log of requests shows whole addresses.
 logging.getLogger("uvicorn.access").addFilter(HideKeys())
@@ -31,6 +31,7 @@ logging.getLogger("uvicorn.access").addFilter(HideKeys())
 async def application(scope: Any, receive: Any, send: Any) -> None:
     """Serve one connection, and refuse WebSockets, which only the server handles."""
     if scope["type"] == "http":
+        guard.add_own_port(scope["server"][1])
         await app(scope, receive, send)
     elif scope["type"] == "lifespan":
         await _lifespan(receive, send)

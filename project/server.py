@@ -25,6 +25,7 @@ from switcher.gateway import body
 from switcher.gateway.addresses import normalised, style_of
 from switcher.gateway.response import to_json
 from switcher.live import feed
+from switcher.ollama import guard
 from switcher.switching import waiting
 
 log = logging.getLogger(__name__)
@@ -203,8 +204,9 @@ class Server(DaphneServer):
 
     def listen_success(self, port: Any) -> None:
         super().listen_success(port)
+        host, number = self.listening_addresses[-1]
+        guard.add_own_port(number)
         if self._announce is not None:
-            host, number = self.listening_addresses[-1]
             shown = f"[{host}]" if ":" in host else host
             # It listens before the reactor has installed its signal handlers: a SIGTERM that
             # comes at once would kill the process. So the address is announced after that.

@@ -12,6 +12,7 @@ from django.shortcuts import redirect
 
 from switcher import access
 from switcher.domain import specs
+from switcher.domain.addresses import check_address
 from switcher.domain.errors import BadRequest, SwitcherError
 from switcher.models import AuditEntry, Host, ModelProfile, SwitchEvent
 from switcher.records import Actor, config
@@ -46,7 +47,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "keep_alive": specs.check_keep_alive,
     "options": lambda options: specs.check_options(options or {}),
     "warmups": _check_warmups,
-    "base_url": specs.check_address,
+    "base_url": check_address,
     "published_name": specs.check_published,
 }
 

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from switcher.domain.errors import BadRequest
 from switcher.domain.model_copies import is_copy_name
@@ -81,24 +80,6 @@ def check_tag(tag: str) -> str:
 def check_published(name: str) -> str:
     """Return a published name in full and in lower case; empty for none. Raises BadRequest."""
     return ModelName.parse(check_tag(name)).key if name.strip() else ""
-
-
-def check_address(text: str) -> str:
-    """Return the base address of an Ollama server, without a trailing slash. Raises BadRequest."""
-    text = text.strip().rstrip("/")
-    text = text if "://" in text else f"http://{text}"
-    error = BadRequest("Write an address such as http://10.0.0.21:11434.", "base_url")
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        raise error from None
-    plain = not (parts.username or parts.password or parts.query or parts.fragment)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not plain or port == 0:
-        raise error
-    if any(c.isspace() for c in text):
-        raise error
-    return text
 
 
 def check_keep_alive(text: str) -> str:

@@ -267,9 +267,11 @@ def _runner_settings(spec: Spec) -> dict[str, Any]:
 
 def _refusal(answer: Answer) -> OllamaError:
     try:
-        message = _printable(str(answer.json().get("error") or ""))[:500]
+        error = answer.json().get("error")
     except BadAnswer:
-        message = ""
+        error = None
+    # Of another kind of service, whose errors are no texts, nothing is shown.
+    message = _printable(error)[:500] if isinstance(error, str) else ""
     if not message:
         return BadAnswer(f"The server answered {answer.status} without saying why.")
     text = f"Ollama answered {answer.status}: {message}"

@@ -18,11 +18,13 @@ from typing import Any
 
 from urllib3.util.wait import wait_for_write
 
+from switcher.ollama import guard
+from switcher.ollama.guard import AddressInfo
+
 POLL_INTERVAL_S = 0.1
 
 SocketOptions = Sequence[tuple[int, int, int | bytes]]
 _SocketAddress = tuple[Any, ...]
-_AddressInfo = tuple[int, int, int, _SocketAddress]  # family, type, protocol, address
 
 
 class ConnectCancelled(OSError):
@@ -59,21 +61,24 @@ def connect(
 ) -> socket.socket:
     """Connect to the first address of `host` that accepts, within `timeout_s` in all.
 
-    Raises ConnectCancelled, TimeoutError, socket.gaierror, OSError.
+    Raises ConnectCancelled, TimeoutError, socket.gaierror, OSError; AddressRefused if one of the
+    addresses is not allowed, whatever the others are.
     """
     time_left = _TimeLeft(timeout_s, is_cancelled)
     addresses = _resolve(host.strip("[]"), port, time_left)
+    for info in addresses:
+        guard.check(info[4][0], info[4][1])
     failure: OSError = OSError("the name has no address")
-    for index, (family, kind, protocol, address) in enumerate(addresses):
+    for index, info in enumerate(addresses):
         try:
-            sock = socket.socket(family, kind, protocol)
+            sock = guard.open_socket(info)
         except OSError as exc:  # this machine does not support the family
             failure = exc
             continue
         try:
             for option in options:
                 sock.setsockopt(*option)
-            _connect_socket(sock, address, time_left, time_left.share(len(addresses) - index))
+            _connect_socket(sock, info[4], time_left, time_left.share(len(addresses) - index))
         except ConnectCancelled:
             sock.close()
             raise
@@ -102,10 +107,10 @@ def _connect_socket(
 _lock = threading.Lock()
 # One lookup per name at a time, however many wait for it: this limits the threads that a dead name
 # server can block.
-_lookups: dict[tuple[str, int], Future[list[_AddressInfo]]] = {}
+_lookups: dict[tuple[str, int], Future[list[AddressInfo]]] = {}
 
 
-def _resolve(host: str, port: int, time_left: _TimeLeft) -> list[_AddressInfo]:
+def _resolve(host: str, port: int, time_left: _TimeLeft) -> list[AddressInfo]:
     try:
         return _address_infos(host, port, socket.AI_NUMERICHOST)
     except socket.gaierror:
@@ -116,7 +121,7 @@ def _resolve(host: str, port: int, time_left: _TimeLeft) -> list[_AddressInfo]:
     return lookup.result()
 
 
-def _begin_lookup(host: str, port: int) -> Future[list[_AddressInfo]]:
+def _begin_lookup(host: str, port: int) -> Future[list[AddressInfo]]:
     """Look the name up in a thread, since `getaddrinfo` cannot be cancelled."""
     with _lock:
         lookup = _lookups.get((host, port))
@@ -127,7 +132,7 @@ def _begin_lookup(host: str, port: int) -> Future[list[_AddressInfo]]:
         return lookup
 
 
-def _look_up(lookup: Future[list[_AddressInfo]], host: str, port: int) -> None:
+def _look_up(lookup: Future[list[AddressInfo]], host: str, port: int) -> None:
     try:
         addresses = _address_infos(host, port)
     except (OSError, UnicodeError) as exc:
@@ -139,6 +144,5 @@ def _look_up(lookup: Future[list[_AddressInfo]], host: str, port: int) -> None:
             del _lookups[host, port]
 
 
-def _address_infos(host: str, port: int, flags: int = 0) -> list[_AddressInfo]:
-    rows = socket.getaddrinfo(host, port, socket.AF_UNSPEC, socket.SOCK_STREAM, flags=flags)
-    return [(family, kind, protocol, address) for family, kind, protocol, _, address in rows]
+def _address_infos(host: str, port: int, flags: int = 0) -> list[AddressInfo]:
+    return socket.getaddrinfo(host, port, socket.AF_UNSPEC, socket.SOCK_STREAM, flags=flags)  # type: ignore[return-value]

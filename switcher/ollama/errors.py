@@ -21,6 +21,13 @@ class Unreachable(OllamaError):
     advice = "Check that Ollama runs there and that the host's address is right."
 
 
+class AddressRefused(Unreachable):
+    """Switchboard does not connect to this address."""
+
+    code = "address-refused"
+    advice = "Change the host's address to that of an Ollama server."
+
+
 class TimedOut(OllamaError):
     """The answer did not arrive in time, and the call was cut."""
 

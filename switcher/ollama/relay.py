@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
+from switcher.ollama import guard
 from switcher.ollama.errors import BadAnswer, BrokeOff, CallCut, TimedOut, Unreachable
 
 CONNECT_TIMEOUT_S = 3.0
@@ -47,7 +48,9 @@ class _Connections:
 
     def __init__(self) -> None:
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(
+                limit=0, resolver=guard.CheckedResolver(), socket_factory=guard.open_socket
+            ),
             timeout=aiohttp.ClientTimeout(
                 total=None,
                 connect=CONNECT_TIMEOUT_S + NAME_LOOKUP_TIMEOUT_S,
@@ -83,6 +86,7 @@ async def close() -> None:
     if connections is not None:
         connections.closer.cancel()
         await asyncio.gather(connections.closer, return_exceptions=True)
+        await connections.session.close()  # the task may not have begun yet
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from switcher.domain.addresses import check_address
 from switcher.domain.drift import Kind
-from switcher.domain.specs import check_address
 from switcher.management.terminal import size_bytes, until_text
 from switcher.models import ApiKey, AuditEntry, Host, ModelProfile
 from switcher.records import config

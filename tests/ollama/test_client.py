@@ -308,7 +308,16 @@ def test_unloading_a_missing_model_is_its_own_error(
 @pytest.mark.fact(25)
 @pytest.mark.parametrize("status", [400, 404, 405, 500, 502, 503])
 @pytest.mark.parametrize(
-    "text", ["", "404 page not found", "<html>Bad Gateway</html>", "[]", "{}", '{"error": null}']
+    "text",
+    [
+        "",
+        "404 page not found",
+        "<html>Bad Gateway</html>",
+        "[]",
+        "{}",
+        '{"error": null}',
+        '{"error": {"type": "security_exception", "reason": "of a search engine"}}',
+    ],
 )
 def test_an_error_without_a_message_is_a_bad_answer(
     http: responses.RequestsMock, client: Client, status: int, text: str

@@ -137,7 +137,9 @@ def test_host_is_added(admin: Client) -> None:
     ("field", "value", "error"),
     [
         ("base_url", "ftp://north-1", "Write an address such as http://10.0.0.21:11434."),
-        ("base_url", "http://u:p@north-1", "Write an address such as"),
+        ("base_url", "http://u:p@north-1", "Write the user and the password in their own fields"),
+        ("base_url", "http://169.254.43518", "cloud providers keep credentials"),
+        ("base_url", "http://10.0.0.21:5432", "another kind of service"),
         ("base_url", "http://north-1:99999", "Write an address such as"),
         ("name", "North 1", "Use lower-case letters"),
         ("vram_gb", "much", "Enter a number"),

@@ -7,7 +7,8 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from switcher.domain.specs import check_address, check_keep_alive, check_name
+from switcher.domain.addresses import check_address
+from switcher.domain.specs import check_keep_alive, check_name
 from switcher.domain.states import Strategy
 from switcher.management.terminal import (
     NO_HOSTS,

@@ -12,6 +12,7 @@ from django.forms.renderers import get_default_renderer
 from django.http import QueryDict
 
 from switcher.domain import specs
+from switcher.domain.addresses import check_address
 from switcher.domain.errors import BadRequest
 from switcher.domain.states import Strategy
 from switcher.queries.hosts import HostSettings
@@ -125,7 +126,7 @@ class HostForm(forms.Form):
         }
 
     def clean_base_url(self) -> str:
-        return str(validated(specs.check_address, self.cleaned_data["base_url"]))
+        return str(validated(check_address, self.cleaned_data["base_url"]))
 
     def clean_keep_alive(self) -> str:
         return str(validated(specs.check_keep_alive, self.cleaned_data["keep_alive"] or "30m"))

@@ -10,11 +10,11 @@ from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import trigger_client_event
 
+from switcher.domain.addresses import check_address
 from switcher.domain.clock import system
 from switcher.domain.errors import BadRequest, SwitcherError
 from switcher.domain.model_copies import without_copies
 from switcher.domain.observed import Observation
-from switcher.domain.specs import check_address
 from switcher.ollama.client import Client
 from switcher.panel.forms import add_error
 from switcher.panel.forms.config import HostForm
