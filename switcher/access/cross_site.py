@@ -13,8 +13,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 def is_cross_site(headers: Mapping[str, str], host: str, secure: bool) -> bool:
     """Return whether a browser marks this request as sent by another site's page.
 
-    A browser sends our cookie with such a request, so a cookie alone proves no intent. Clients
-    other than browsers send neither of the two headers and pass.
+    A browser sends our cookie with such a request, so a cookie alone does not show that the user
+    wants it. Clients other than browsers send neither of the two headers and pass.
 
     Names in `headers` are in lower case; `host` is the Host header, with its port. Pages of the
     origins in CSRF_TRUSTED_ORIGINS may call us: https://example.com, https://*.example.com.
@@ -40,7 +40,8 @@ def _is_trusted(origin: str) -> bool:
 
 
 def _parse_origin(text: str) -> tuple[str, str, int]:
-    """Return scheme, host and port. Text that is not an origin (`null`) equals no real one."""
+    """Return scheme, host and port. Text that is not an origin, such as `null`, equals no real
+    one."""
     try:
         parts = urlsplit(text)
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)

@@ -20,14 +20,14 @@ NOBODY = AnonymousUser()
 
 
 class RoleBackend(ModelBackend):
-    """A backend that loads a user with role and theme in one query.
+    """Loads a user with role and theme in one query.
 
     Sessions store the path of their backend. New ones store that of PasswordBackend, which checks
     passwords; older ones store `switcher.access.RoleBackend`.
     """
 
     def authenticate(self, request: HttpRequest | None, **_: Any) -> None:  # type: ignore[override]
-        """Sign nobody in."""
+        """Return None: this backend signs nobody in."""
 
     def get_user(self, user_id: int) -> Any:
         users = get_user_model()._default_manager.select_related("preference")
@@ -51,9 +51,8 @@ def can_switch(user: Any) -> bool:
 
 
 def can_review(user: Any) -> bool:
-    """Return whether the user may review entries: only auditors, as they also review
-    admins' work.
-    """
+    """Return whether the user may review entries: only auditors, since they review what admins
+    did."""
     return can_view(user) and _is_auditor(user)
 
 

@@ -1,4 +1,4 @@
-"""Responses outside of the operations: health, wrong methods, unknown addresses, early failures."""
+"""Responses outside the operations: health, wrong methods, unknown addresses, early failures."""
 
 from __future__ import annotations
 

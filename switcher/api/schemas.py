@@ -170,9 +170,7 @@ class Models(Answer):
         known: Observation | None,
         drifts: tuple[DriftRow, ...],
     ) -> Self:
-        """Build it from `seen`, a reading just made, and `known`, the last one that was
-        answered.
-        """
+        """Build it from `seen`, a fresh reading, and `known`, the last reading that succeeded."""
         facts = seen if seen.answered else known
         installed = [i.to_json() for i in facts.installed] if facts else []
         return cls(
@@ -260,7 +258,7 @@ class SwitchList(Answer):
 
 
 class Done(Answer):
-    """A success: the model is active, was seen loaded, and has answered."""
+    """A success: the model is active, was seen loaded on the host, and has answered."""
 
     success: bool
     model: str
@@ -360,7 +358,8 @@ class UsageList(Answer):
 
 
 class FieldError(Answer):
-    """An error in a field of the request; the field is empty for the request as a whole."""
+    """An error in a field of the request; the field is empty if the error is about the whole
+    request."""
 
     field: str
     message: str

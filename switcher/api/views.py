@@ -144,7 +144,8 @@ async def free(request: HttpRequest, digest: str, query: Query[ModelsQuery]) -> 
     summary="List switches",
 )
 async def switches(request: HttpRequest, query: Query[SwitchesQuery]) -> Any:
-    """Return one page, newest first. `next` is the address of the next one, or null."""
+    """Return one page of switches, newest first. `next` is the address of the next page, or
+    null."""
     _check_names(request, SwitchesQuery)
     filters = Filters(host=query.host, states=tuple(query.state))
     rows = await in_thread(queries.switches, filters, query.limit + 1, query.before)
@@ -268,8 +269,7 @@ def _host_of(row: SwitchDetail) -> HostSettings | None:
 
 async def _until_ended(row: SwitchDetail) -> SwitchDetail:
     """Wait until the switch has ended, or until this server stops and leaves it to the next one. If
-    the client disconnects, only the waiting ends.
-    """
+    the client disconnects, only the waiting ends, not the switch."""
     with changes_of(row.host) as changes:
         while True:
             changes.clear()

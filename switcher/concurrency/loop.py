@@ -1,7 +1,7 @@
 """A background loop: one daemon thread that calls a function again and again until it is stopped.
 
-The function examines the current state each time (levels, not edges), so a wake-up only makes the
-next call come sooner, and the next call makes up for one that fails.
+The function examines the current state on each call instead of handling events. So a wake-up only
+makes the next call come sooner, and a later call makes up for one that failed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Loop:
     closed, and the next call comes after `every_s`, wake-up or not. `pause_s` is the minimum time
     between two calls. `at_end` is called once in the thread, after the last tick.
 
-    The thread is a daemon: one of an executor would keep the process from exiting.
+    The thread is a daemon, since a thread of an executor would keep the process from exiting.
     """
 
     def __init__(

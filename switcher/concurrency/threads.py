@@ -21,14 +21,13 @@ _hosts = ThreadPoolExecutor(24, thread_name_prefix="hosts")
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function that only reads or writes rows in a pool thread, not in the one thread shared
-    by all synchronous code, where a slow call would stall all others.
-    """
+    """Call a function that only reads or writes rows, in a pool thread. In the one thread that all
+    synchronous code shares, a slow call would stall all others."""
     return await _call(_rows, partial(function, *args, **kwargs))
 
 
 async def in_host_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function that also calls a host, in a pool thread of its own kind."""
+    """Call a function that also calls a host, in a thread of a separate pool."""
     return await _call(_hosts, partial(function, *args, **kwargs))
 
 

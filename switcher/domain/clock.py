@@ -1,4 +1,4 @@
-"""Time as a dependency: the core asks a Clock, and tests and simulations pass their own."""
+"""Time as a dependency: code asks a Clock, and tests and simulations pass their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where the core gets its time from."""
+    """The source of time."""
 
     def now(self) -> datetime:
         """Return the wall-clock time, aware and in UTC, for records."""
@@ -40,8 +40,8 @@ system = SystemClock()
 def is_within(span: timedelta, at: datetime, now: datetime) -> bool:
     """Return whether a time is less than `span` ago.
 
-    A future time is not: it comes from a clock that was set back, or from somebody who wrote it
-    there, and nothing should wait for it.
+    A future time is not. It comes from a clock that was set back or from a manipulated row, and
+    nothing should wait for it.
     """
     return timedelta(seconds=-1) <= now - at < span
 

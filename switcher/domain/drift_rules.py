@@ -381,7 +381,7 @@ def _finding(
 
 
 def _key(name: ModelName) -> str:
-    """Return what identifies a model that is not installed, in place of its digest."""
+    """Return a stand-in for the digest of a model that is not installed, to identify it."""
     return name.full[:80]
 
 

@@ -62,7 +62,8 @@ def in_flight(host_id: int) -> int:
 
 
 def unsent(host_id: int) -> int:
-    """Return how many of them the host does not have yet: they connect, or are being written."""
+    """Return how many of them the host does not have yet: their connection is being made, or they
+    are being written."""
     with _lock:
         return _unsent.get(host_id, 0)
 

@@ -1,5 +1,5 @@
-"""Model copies: through them a loaded model is reached even if its own name is gone or moved
-(facts 21, 23, 24). This module makes their names and tells copies from models.
+"""Model copies: they reach a loaded model even if its own name is gone or points elsewhere (facts
+21, 23, 24). This module makes their names, and tells copies from models.
 
 A copy is ours only if our rows say so: only those names may be written or deleted. To hide copies
 from lists of models, the form of the name is enough. Pure: no I/O, no Django.
@@ -31,36 +31,37 @@ def copy_name(model: ModelName, digest: str) -> ModelName:
 
 
 def _part(text: str) -> str:
-    """Return text as one part of a name, which begins with a letter, a digit or `_`."""
+    """Return the text as one part of a name, which must begin with a letter, a digit or `_`."""
     return _NOT_OF_A_PART.sub("-", text.lower()).lstrip(".-") or "_"
 
 
 def is_copy_name(name: ModelName) -> bool:
-    """Return whether this is the name of a model copy, ours or not, to which nobody switches."""
+    """Return whether this is the name of a model copy, ours or not. Nobody can switch to one."""
     return name.key.startswith(f"{NAMESPACE}/")
 
 
 def without_copies(installed: Iterable[Installed]) -> tuple[Installed, ...]:
-    """Return what is installed except for model copies."""
+    """Return the installed models without the model copies."""
     return tuple(i for i in installed if not is_copy_name(i.name))
 
 
 def with_model_names(
     resident: Iterable[Resident], models: Mapping[ModelName, ModelName]
 ) -> tuple[Resident, ...]:
-    """Return what is resident under the names that people know. `models` has the model of each
-    copy: one that was first loaded through a copy is listed by the copy's name (fact 21)."""
+    """Return the resident models under the names that people know. `models` maps each copy's name
+    to its model's: a model that was first loaded through a copy is listed by the copy's name (fact
+    21)."""
     return tuple(replace(r, name=models.get(r.name, r.name)) for r in resident)
 
 
 def without(installed: Iterable[Installed], name: ModelName) -> tuple[Installed, ...]:
-    """Return what is installed except for one name."""
+    """Return the installed models without the one of this name."""
     return tuple(i for i in installed if i.name != name)
 
 
 def find_name(digest: str, name: ModelName, installed: Iterable[Installed]) -> ModelName:
-    """Return a name that reaches the resident model with this digest: its own `name` if that means
-    its content, else any other that does, else the empty name (facts 23, 24)."""
+    """Return a name that reaches the resident model with this digest: its own `name` if that points
+    to its content, else any other name that does, else the empty name (facts 23, 24)."""
     names = [i.name for i in installed if i.digest == digest]
     return name if name in names else next(iter(names), NO_NAME)
 

@@ -1,6 +1,6 @@
 """The observed state of a host: plain values read from `/api/ps` and `/api/tags`.
 
-Nothing here says what is desired. Sizes are bytes; times are aware and in UTC.
+Nothing here is about the desired state. Sizes are bytes; times are aware and in UTC.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ class Observation:
         return not self.error
 
     def same_facts(self, other: Observation) -> bool:
-        """Return whether only the time of the reading differs. Expiry is compared by the second."""
+        """Return whether the two differ only in the time of the reading. Expiries are compared by
+        the second."""
         return (self.error, self.version, self.installed) == (
             other.error,
             other.version,

@@ -1,7 +1,7 @@
-"""The plan of a switch: what is unloaded and loaded, whether it fits, how long it takes. Pure: no
-I/O, no Django.
+"""The plan of a switch: what is unloaded and loaded, whether it fits, and how long it takes. Pure:
+no I/O, no Django.
 
-Each estimate says where it comes from. What is not known is None, never guessed.
+Each estimate names its source. What is not known is None, never guessed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROOM_PERCENT = 80
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The bytes that a model is expected to take when loaded, and how that is known."""
+    """The bytes that a model is expected to take when loaded, and where that number comes from."""
 
     bytes: int
     source: str
@@ -44,7 +44,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The seconds that a phase usually takes, and from which runs that is known."""
+    """The seconds that a phase is expected to take, and where that number comes from."""
 
     seconds: float
     source: str
@@ -94,7 +94,8 @@ class PlanInputs:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a switch will do. `token` names the state of the host that it was made for."""
+    """What a switch will do. `token` identifies the state of the host that the plan was made
+    for."""
 
     host: str
     model: ModelName
@@ -155,8 +156,8 @@ class Plan:
 
 
 def plan_token(inputs: PlanInputs) -> str:
-    """Return a short token for what a plan depends on: it changes when the plan may no longer
-    hold. Neither expiry nor expected durations are part of it."""
+    """Return a short token that changes when the plan may no longer hold. It covers all that the
+    plan depends on, except when models expire and how long phases are expected to take."""
     facts = (
         sorted((r.digest, r.size, r.size_vram, r.context_length) for r in inputs.resident),
         inputs.active_digest,

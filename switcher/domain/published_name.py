@@ -1,5 +1,5 @@
-"""The published name of a host: what is recorded of it, and what to do about it. Pure: no I/O, no
-Django.
+"""The published name of a host: what is recorded about it, and what to do about it. Pure: no I/O,
+no Django.
 
 The name is a copy of the active model (facts 21, 22). It is Switchboard's for as long as the record
 says so. Even then, what somebody else has put under it is overwritten only if that loses nothing.
@@ -18,9 +18,9 @@ from switcher.domain.observed import Installed, find_installed
 
 @dataclass(frozen=True, slots=True)
 class PublishedName:
-    """`wanted` is the name that is set, empty for none. `name` is the one that is ours on the
-    server: a copy of `tag` that was seen to mean `digest`. The digest is empty while the name is
-    being pointed, since it may mean either model then."""
+    """The setting and the record. `wanted` is the name that is set, empty for none. `name` is the
+    one that is ours on the server: a copy of `tag` that was seen to point to `digest`. The digest
+    is empty while the name is being pointed, since it may point to either model then."""
 
     host: str
     wanted: ModelName
@@ -32,7 +32,7 @@ class PublishedName:
 
     @classmethod
     def of(cls, row: Any) -> PublishedName:
-        """Return it from the row of its host."""
+        """Return it as stored in the row of its host."""
         return cls(
             host=row.name,
             wanted=ModelName.parse(row.published_name),
@@ -44,7 +44,7 @@ class PublishedName:
         )
 
     def with_active(self, tag: ModelName, digest: str) -> PublishedName:
-        """Return it as it will be when this model is active."""
+        """Return it as it will be once this model is active."""
         return replace(self, active_tag=tag, active_digest=digest)
 
     @property
@@ -53,12 +53,13 @@ class PublishedName:
 
     @property
     def means(self) -> str:
-        """The model that it was pointed at, as people write it."""
+        """The model that the name was pointed at, as people write it."""
         return self.tag.short
 
     @property
     def copied(self) -> dict[ModelName, ModelName]:
-        """Return the recorded name mapped to the model that it is a copy of, if there is one."""
+        """Return the recorded name and the model that it is a copy of, as a mapping; empty if there
+        is none."""
         return {self.name: self.tag} if self.name else {}
 
     @property
@@ -68,7 +69,7 @@ class PublishedName:
 
     @property
     def due(self) -> bool:
-        """Whether the setting was not carried out yet, or only in part."""
+        """Whether the setting was not applied yet, or only in part."""
         if not self.wanted or not self.active_digest:
             return bool(self.name)
         return (self.name, self.digest) != (self.wanted, self.active_digest)
@@ -77,9 +78,9 @@ class PublishedName:
 @dataclass(frozen=True, slots=True)
 class PublishedNamePlan:
     """What to do, in this order: with `delete`, delete the recorded name `withdraw` on the host;
-    take `withdraw` out of the record; copy `source` to the wanted name. `barred` says why the
-    wanted name cannot be pointed. Without it and without a source, the name means what it
-    should."""
+    remove `withdraw` from the record; copy `source` to the wanted name. `barred` says why the
+    wanted name cannot be pointed. If both `barred` and `source` are empty, the name already points
+    where it should."""
 
     withdraw: ModelName = NO_NAME
     delete: bool = False
@@ -104,8 +105,9 @@ def plan_published_name(p: PublishedName, installed: Iterable[Installed]) -> Pub
 
 
 def is_taken(p: PublishedName, installed: Iterable[Installed]) -> bool:
-    """Return whether the wanted name holds a model that we must not overwrite: any model, before
-    the name is ours; afterwards one that somebody has put there and that has no other name."""
+    """Return whether the wanted name holds a model that we must not overwrite. Before the name is
+    ours, that is any model; afterwards, one that somebody has put there and that has no other name.
+    """
     rows = tuple(installed)
     existing = find_installed(rows, p.wanted)
     if existing is None:
@@ -118,7 +120,7 @@ def is_taken(p: PublishedName, installed: Iterable[Installed]) -> bool:
 
 def _may_delete(p: PublishedName, name: ModelName, rows: tuple[Installed, ...]) -> bool:
     """Return whether a name that is no longer wanted is still our copy. If pointing it was
-    interrupted, it may mean either model, and is deleted only if that loses nothing."""
+    interrupted, it may point to either model, and is deleted only if that loses nothing."""
     existing = find_installed(rows, name)
     if existing is None:
         return False
@@ -126,14 +128,14 @@ def _may_delete(p: PublishedName, name: ModelName, rows: tuple[Installed, ...]) 
 
 
 def _has_other_name(row: Installed, rows: tuple[Installed, ...]) -> bool:
-    """Return whether the same content has another name. A model copy does not count: it goes when
-    the model leaves the memory."""
+    """Return whether the same content has another name. A model copy does not count: it is removed
+    when the model is unloaded."""
     others = without(without_copies(rows), row.name)
     return any(i.digest == row.digest for i in others)
 
 
 def taken_text(p: PublishedName) -> str:
-    """Return why the name is not written, and what to do."""
+    """Return why the name is not overwritten, and what to do."""
     return (
         f"{p.host} has a model {p.wanted} that is not Switchboard's. "
         "Choose another published name, or remove that model."
@@ -141,5 +143,6 @@ def taken_text(p: PublishedName) -> str:
 
 
 def unreached_text(p: PublishedName) -> str:
-    """Return why there is nothing to copy: the model's name means other content now (fact 23)."""
+    """Return why there is nothing to copy: the model's name points to other content now (fact
+    23)."""
     return f"No name on {p.host} points to the content of {p.active_tag} that was loaded."

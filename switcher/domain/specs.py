@@ -85,8 +85,8 @@ def check_published(name: str) -> str:
 def check_keep_alive(text: str) -> str:
     """Return a keep-alive as it is stored: `0`, `forever`, or a Go duration such as `30m`.
 
-    `-1` in any spelling is for ever. A number without a unit is refused, as the server refuses it
-    in quotes (fact 7), since it may mean seconds or minutes. Raises BadRequest.
+    `-1` in any spelling means forever. A number without a unit is refused, since it may mean
+    seconds or minutes; the server refuses it too if it is quoted (fact 7). Raises BadRequest.
     """
     text = text.strip().lower()
     if text in {"forever", "for ever", "-1", "-1s", "always"}:
@@ -106,14 +106,15 @@ def check_keep_alive(text: str) -> str:
 
 
 def keep_alive_s(text: str) -> float | None:
-    """Return the seconds of a checked keep-alive; None for ever."""
+    """Return the seconds of a checked keep-alive; None for `forever`."""
     if text == FOREVER:
         return None
     return sum(float(n) * _UNIT_S[unit] for n, unit in _PART.findall(text))
 
 
 def wire_keep_alive(text: str) -> str | int:
-    """Return what the server accepts: for ever is the *number* -1, never the string (fact 7)."""
+    """Return the form that the server accepts: forever is the *number* -1, never the string (fact
+    7)."""
     if text == FOREVER:
         return -1
     return 0 if text == "0" else text
@@ -199,7 +200,7 @@ class Spec:
 
     @classmethod
     def of_profile(cls, row: Any) -> Spec:
-        """Return a profile, given as its row, as one switch uses it."""
+        """Return the spec of a profile's row."""
         return cls(
             profile=row.name,
             tag=row.tag,
@@ -226,13 +227,13 @@ class Spec:
 
     @property
     def runner_options(self) -> dict[str, Option]:
-        """The options that decide how it is loaded (fact 12)."""
+        """Return the options that decide how the model is loaded (fact 12)."""
         return runner_options(self.options)
 
     def loaded_as(self, other: Spec) -> Spec:
-        """Return this profile with the tag, keep-alive and runner options of `other`, by which the
-        model is loaded already: its own would reload the model or replace its keep-alive for
-        everyone (facts 12, 13)."""
+        """Return this profile with the tag, keep-alive and runner options of `other`, with which
+        the model is loaded already. This profile's own would reload the model or change its
+        keep-alive for everyone (facts 12, 13)."""
         sampling = {k: v for k, v in self.options.items() if k not in RUNNER_OPTIONS}
         options = sampling | other.runner_options
         return replace(self, tag=other.tag, keep_alive=other.keep_alive, options=options)
@@ -257,8 +258,8 @@ SLOWEST_DISK_BYTES_PER_S = 50_000_000
 
 def load_timeout_s(spec: Spec, size_bytes: int) -> float:
     """Return how long a load may take: it grows with the model's size, and is at least
-    MIN_LOAD_TIMEOUT_S. It errs on the long side, since a caller that gives up aborts the load
-    (fact 9)."""
+    MIN_LOAD_TIMEOUT_S. Too long is better than too short, since a caller that gives up aborts the
+    load (fact 9)."""
     if spec.load_timeout_s:
         return float(spec.load_timeout_s)
     return max(MIN_LOAD_TIMEOUT_S, 60 + size_bytes / SLOWEST_DISK_BYTES_PER_S)

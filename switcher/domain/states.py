@@ -1,6 +1,6 @@
 """The states of a switch and the transitions between them, as data.
 
-`docs/states.md` is generated from TRANSITIONS and compared in CI.
+`docs/states.md` is generated from TRANSITIONS; a test compares them.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def can_move(left: State, right: State) -> bool:
 def holds_requests(strategy: Strategy, state: State) -> bool:
     """Return whether clients of the host have to wait now.
 
-    In an `overlap` only while the configuration changes: requests from before get the old model,
-    those from after the new one.
+    In an overlap they wait only while the configuration changes: earlier requests get the old
+    model, later ones the new one.
     """
     if strategy is Strategy.OVERLAP:
         return state is State.ACTIVATING

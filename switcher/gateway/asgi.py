@@ -1,7 +1,8 @@
 """The gateway: OpenAI's and Ollama's APIs, answered by a host's models.
 
-A bare ASGI application and not a Django view: measured with 64 clients and a chunk each
-millisecond, a view handles less than half as many requests and adds a quarter of a second to each.
+This is a bare ASGI application, not a Django view: with 64 clients that each receive a chunk per
+millisecond, a view handled less than half as many requests, and each took a quarter of a second
+longer.
 """
 
 from __future__ import annotations

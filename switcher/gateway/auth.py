@@ -1,5 +1,5 @@
 """Who may use the gateway: holders of an API key, signed-in staff and, if the settings say that no
-proxy is on this machine, anyone on it.
+proxy runs on this machine, every local client.
 
 Checked without Django's middleware, which would cost more than everything else together.
 """
@@ -33,10 +33,10 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def check_origin(head: RequestHead) -> None:
-    """Refuse requests for another server name, or from another site's page.
+    """Refuse requests for another server name, or from a page of another site.
 
-    The name matters most on loopback: a page whose own name was made to resolve to 127.0.0.1
-    (DNS rebinding) would otherwise reach us as its own site. Raises GatewayError 400 or 403.
+    The name matters most on loopback: a page whose own name was made to resolve to 127.0.0.1 (DNS
+    rebinding) would otherwise reach us as if it were our own site. Raises GatewayError 400 or 403.
     """
     if not _is_our_name(head.server_name, tuple(settings.ALLOWED_HOSTS)):
         raise GatewayError(400, "unknown_host", "This server does not go by that name.")
@@ -55,7 +55,8 @@ def check_origin(head: RequestHead) -> None:
 
 @lru_cache(256)
 def _is_our_name(server_name: str, allowed: tuple[str, ...]) -> bool:
-    """Cached, because the same few names come with every request."""
+    """Return whether a Host header names this server. Cached, because the same few names come with
+    every request."""
     domain, _ = split_domain_port(server_name)
     return bool(domain) and validate_host(domain, allowed)
 
@@ -94,7 +95,7 @@ def _session(head: RequestHead) -> str | None:
 
 
 def _token(head: RequestHead) -> str:
-    """Return the client's key; empty if it sends none of Switchboard's.
+    """Return the client's key; empty if it sends none that looks like Switchboard's.
 
     Clients differ in where they send it, and send a placeholder (`Bearer ollama`) even to servers
     that need no key.

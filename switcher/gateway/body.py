@@ -73,10 +73,10 @@ def too_large(limit: int) -> GatewayError:
 
 
 class ParsedRequest:
-    """A parsed body: each member with its value and the exact text it was written in.
+    """A parsed body: each member with its value and the exact text that it was written as.
 
-    Names are compared without regard to case. Ollama, being written in Go, takes `"Keep_Alive"`
-    for `keep_alive`, so such a member would otherwise bypass the policy.
+    Names are compared without regard to case. Ollama, which is written in Go, takes `"Keep_Alive"`
+    for `keep_alive`; such a member would otherwise bypass the policy.
     """
 
     def __init__(self, members: list[tuple[str, Any, str]], size: int = 0) -> None:
@@ -179,7 +179,7 @@ def _members(text: str) -> list[tuple[str, Any, str]]:
 
 
 def _expect(text: str, at: int, sign: str) -> int:
-    """Return the position after `sign` and the whitespace around it."""
+    """Return the position after the character `sign`, skipping whitespace around it."""
     at = _skip_whitespace(text, at)
     if text[at] != sign:
         raise ValueError(f"no {sign} at {at}")

@@ -31,9 +31,8 @@ _MAPPED_MEMBERS = {
 
 
 def unmapped_members(endpoint: Endpoint, values: Mapping[str, Any]) -> list[str]:
-    """Return the members that Ollama's own API has no equivalent for, apart from those that are
-    never forwarded (ParsedRequest.dropped). Null members are ignored.
-    """
+    """Return the members for which Ollama's own API has no equivalent, apart from those that are
+    never forwarded (ParsedRequest.dropped). Null members are ignored."""
     mapped = _MAPPED_MEMBERS[endpoint.task] | {"keep_alive", "options"}
     names = [name for name, value in values.items() if value is not None and name not in mapped]
     options = values.get("options")

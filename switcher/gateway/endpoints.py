@@ -17,9 +17,9 @@ class ApiStyle(StrEnum):
 class StreamTerminator(Enum):
     """How a complete stream ends (fact 10). The value lists the byte strings that mark the end.
 
-    Each of them begins a line, so a model cannot write one: JSON strings escape line breaks. The
-    lines of Ollama's own streams have to be parsed instead, because the arguments of a tool call
-    are JSON that the model chose, and may contain `"done":true`.
+    Each of them begins a line, so a model cannot write one: JSON strings escape line breaks.
+    Ollama's own streams have to be parsed instead: a tool call's arguments are JSON that the model
+    chose, and may contain `"done":true`.
     """
 
     DONE_EVENT = (b"\ndata: [DONE]",)

@@ -27,8 +27,8 @@ _HEADER_SAFE = re.compile(r"[\w.-]{1,60}", re.ASCII)
 async def forward(request: ProxyRequest) -> None:
     """Answer a request from the model that the host's policy selects. Raises GatewayError.
 
-    If the connection breaks before the response has started, the request is retried once, as only
-    time was lost. The retry goes to the model that is active by then.
+    If the connection breaks before the response has started, the request is retried once: nothing
+    but time was lost. The retry goes to the model that is active by then.
     """
     usage, response = request.usage, request.response
     try:
@@ -91,6 +91,7 @@ def _reply_headers(choice: ModelChoice, dropped: Sequence[str]) -> Headers:
 
 
 def _header_value(dropped: Sequence[str]) -> str:
-    """Join the names that a header can carry: they come from the client and may hold anything."""
+    """Join the names that a header can carry. They come from the client and may contain
+    anything."""
     names = [name for name in dropped if _HEADER_SAFE.fullmatch(name)][:MAX_NAMED]
     return ", ".join([*names, "others"] if len(names) < len(dropped) else names)

@@ -31,7 +31,7 @@ def select_model(route: Route, requested: object, key: KeyFacts | None = None) -
 
 
 def served_names(route: Route, key: KeyFacts | None) -> list[tuple[str, str]]:
-    """Return the names by which the key gets a model on this host, each with the model's tag."""
+    """Return the names by which the key can use a model on this host, each with the model's tag."""
     if key is None or key.all_profiles:
         return route.served_names
     return [(name, tag) for name, tag in route.served_names if _may_use(key, route, name)]

@@ -1,4 +1,4 @@
-"""The value that the gateway passes along for a request to a model."""
+"""A request to a model, as the gateway's modules pass it along."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class ProxyRequest:
     """A request to a model: what the client sent, and where the reply and usage counts go.
 
     `host` is the Ollama host that the client names; empty for the default host. Once the model is
-    selected, `reply_headers` tell what was changed in the request, and `hide_usage` is set if only
-    the gateway asked for token counts, and not the client.
+    selected, `reply_headers` say what was changed in the request, and `hide_usage` is set if it was
+    the gateway, not the client, that asked for token counts.
     """
 
     host: str

@@ -1,5 +1,5 @@
 """Records refused API keys in the audit trail, but not every attempt: a client with an old key
-keeps asking, and would fill the trail by itself."""
+keeps trying, and would fill the trail by itself."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ MAX_PER_INTERVAL = 60
 
 @dataclass(slots=True)
 class RefusedKeyThrottle:
-    """A record of this process's entries within INTERVAL_S, and of how many attempts it
-    left out.
-    """
+    """Limits the entries of this process within INTERVAL_S, and counts the attempts that were left
+    out."""
 
     recorded_at: dict[tuple[str, str], float] = field(default_factory=dict)
     left_out: int = 0

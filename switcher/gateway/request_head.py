@@ -110,9 +110,9 @@ class RequestHead:
     def is_from_this_machine(self) -> bool:
         """Return whether the client itself seems to be on loopback.
 
-        A proxy there may forward for anyone and add nothing that shows it, so this proves nothing
-        by itself: SWITCHER_OPEN_GATEWAY has to say that there is none. A Host that is not loopback
-        shows one that passes the client's Host on.
+        This alone proves nothing: a proxy on this machine may forward requests for anyone without
+        showing it, so SWITCHER_OPEN_GATEWAY has to state that there is none. A proxy that passes on
+        the client's Host header is recognised by a Host that is not loopback.
         """
         if settings.SECURE_PROXY_SSL_HEADER or settings.SWITCHER_TRUSTED_PROXIES:
             return False

@@ -1,7 +1,7 @@
 """This process's cached copy of all routes, which expires quickly.
 
-A request costs no query, since it looks into the cache. With several processes that is safe,
-because cache and switch agree on when the cache may be used:
+A request costs no query, since it looks into the cache. Even with several processes this is safe
+beside a switch, because of these five points:
 
 1. While requests come, a task reads the database every REFRESH_INTERVAL_S, and at once when this
    process commits something. Before it reads, it reports that the process is alive
@@ -10,13 +10,15 @@ because cache and switch agree on when the cache may be used:
    heartbeat; after that, requests wait for the next reading. So a process that cannot reach the
    database, or was paused, forwards nothing.
 3. A switch closes a host's gate by committing its state. Then it waits until every live process has
-reported (`gates.report`) that it has seen this, and how many requests it has in flight. A process
-that was not seen for DEAD_AFTER_S is not waited for: by point 2 it has already stopped forwarding.
+   reported (`gates.report`) that it has seen this, and how many requests it has in flight. It does
+   not wait for a process that was not seen for DEAD_AFTER_S: by point 2, that one has already
+   stopped forwarding.
 4. Nothing else runs on the loop between looking into the cache and counting a request as in flight.
-So the reported number is consistent with the cache it is reported with. 5. A request that passed
-the gate may not be written yet when the gate closes: its connection is being made. Such requests
-are counted separately, and the switch waits for them. In case the process was paused in between, it
-checks the cache once more just before it writes (`is_fresh`).
+   So the reported number fits the cache that it is reported with.
+5. A request that passed the gate may not be written yet when the gate closes: its connection is
+   still being made. Such requests are counted separately, and the switch waits for them. In case
+   the process was paused in between, it checks the cache once more just before it writes
+   (`is_fresh`).
 """
 
 from __future__ import annotations

@@ -80,7 +80,8 @@ async def find_route(host: str, key: KeyFacts | None = None) -> Route:
 
 
 async def fresh_routes(as_of_now: bool = False) -> Routes:
-    """Return the cached routes; with `as_of_now`, read after this call. Raises GatewayError 503."""
+    """Return the cached routes; with `as_of_now`, routes that were read after this call. Raises
+    GatewayError 503."""
     cache = route_cache.current()
     try:
         return await (cache.routes_as_of_now() if as_of_now else cache.routes())

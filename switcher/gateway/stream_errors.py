@@ -50,9 +50,9 @@ def error_ending(
 
 
 def _response_failed(error: dict[str, Any], head: bytes, tail: bytes) -> bytes:
-    """Return two events. `response.failed` ends a response, but OpenAI's packages raise only for an
-    event that contains an `error`: a client that only reads the text would take half a reply for a
-    whole one.
+    """Return two events. `response.failed` ends a response, but OpenAI's packages raise an
+    exception only for an event that contains an `error`: a client that only reads the text would
+    take half a reply for a whole one.
 
     https://developers.openai.com/api/reference/resources/responses/streaming-events
     """

@@ -29,7 +29,7 @@ class StreamFilter:
         self._complete = False
 
     def feed(self, part: bytes) -> bytes:
-        """Return what to send for the next part, possibly nothing."""
+        """Return what to send to the client for the next part of the stream, possibly nothing."""
         self._head = self._head or part[:HEAD_BYTES]
         self._tokens_seen += part.count(self._token_mark)
         window = self._tail + part
@@ -43,7 +43,7 @@ class StreamFilter:
         return False
 
     def rest(self) -> bytes:
-        """Return, at the end, what was held back."""
+        """Return what was held back, at the end of the stream."""
         return b""
 
     def problem(self) -> str:

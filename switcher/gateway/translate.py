@@ -2,7 +2,7 @@
 
 /v1 cannot carry such options, and a request without them reloads the model with its defaults, for
 everyone (fact 12). So these requests go to /api/chat, with the options and the keep-alive that the
-switch loaded the model with. Members are mapped as in Ollama's own /v1.
+switch has loaded the model with. Members are mapped as in Ollama's own /v1.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def to_chat(values: Mapping[str, Any], model: str, spec: Spec) -> dict[str, Any]
 
 
 def model_options(values: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
-    """Return Ollama's options: the client's own where they reload nothing (fact 12), else the
-    profile's."""
+    """Return the options to send to Ollama: the client's own if they reload nothing (fact 12), else
+    the profile's."""
     options: dict[str, Any] = {**_DEFAULTS, **spec.options}
     for name, ollama_name in _OPTIONS.items():
         if values.get(name) is not None:

@@ -65,8 +65,9 @@ class LiveConsumer(AsyncConsumer):
             self._leave()
 
     async def dispatch(self, message: dict[str, Any]) -> None:
-        """Handle a message without Channels' hop to its one database thread: nothing here uses that
-        thread's connection, and one slow query in it would stall every socket."""
+        """Handle a message. Unlike Channels' own method, it does not pass through the one database
+        thread: nothing here uses that thread's connection, and one slow query in it would stall
+        every socket."""
         match message["type"]:
             case "websocket.connect":
                 await self._connect()
@@ -91,9 +92,8 @@ class LiveConsumer(AsyncConsumer):
             await self._listen(topics)
 
     async def _listen(self, topics: tuple[str, ...]) -> None:
-        """Join the groups and then read the state, so that messages pushed in between follow the
-        state.
-        """
+        """Join the groups, and read the state only then, so that no message pushed in between is
+        missed."""
         self.topics = topics
         self.feed = feed.feed_of(asyncio.get_running_loop())
         self.feed.subscribe(topics)

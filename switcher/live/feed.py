@@ -1,8 +1,8 @@
 """The live feed: renders the pages' content once for all of them, and pushes what has changed.
 
-It acts on levels, not on edges: a notification only makes it check sooner, and each fragment is the
-complete current content of its element. A page that has missed something reconnects and gets the
-whole state of its topics.
+It compares states instead of handling events: a notification only makes it check sooner, and each
+fragment is the complete current content of its element. A page that has missed something reconnects
+and gets the whole state of its topics.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class Feed:
         return math.inf
 
     def _take_requests(self) -> tuple[frozenset[str], list[_StateRequest]]:
-        """Take the pending state requests and all subscribed topics, in one atomic step."""
+        """Take the pending state requests and all subscribed topics, atomically."""
         with self._lock:
             requests, self._requests = self._requests, []
             return frozenset(self._subscribers), requests
@@ -234,8 +234,8 @@ class Feed:
         return now
 
     def _push(self, topic: str, text: str) -> None:
-        """Pass the message to the event loop of the sockets. (From a plain thread
-        `async_to_sync` would run a second loop and lose most messages without an exception.)"""
+        """Pass the message to the event loop of the sockets. (In a plain thread, `async_to_sync`
+        would run a second loop and lose most messages without an exception.)"""
         message = {"type": "live.message", "text": text}
         sending = asyncio.run_coroutine_threadsafe(
             self._layer.group_send(group(topic), message), self._event_loop

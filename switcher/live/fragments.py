@@ -25,8 +25,8 @@ class Rendered:
     """The current content of some topics.
 
     `fragments` has the whole elements of each topic, by a key. `announcements` are spoken once and
-    not kept. `shape` names the elements that a page must have: if it changes, fragments are not
-    enough. `ticking` is set if something changes every second.
+    not kept. `shape` names the elements that a page must have: if it changes, pages have to read
+    the whole state. `ticking` is set if something changes every second.
     """
 
     fragments: dict[str, dict[str, Part]]
@@ -36,22 +36,24 @@ class Rendered:
 
 
 def inner(element_id: str, html: str, unless: str = "") -> Part:
-    """Return new content for the element with this id, unless `unless` already matches there."""
+    """Return new content for the element with this id. Pages on which the selector `unless` matches
+    skip it."""
     own = f' data-live-unless="{escape(unless)}"' if unless else ""
     text = f'<div id="{escape(element_id)}" hx-swap-oob="innerHTML"{own}>{html}</div>'
     return Part(text, essence(html))
 
 
 def first_in(element_id: str, panel: str, unless: str) -> Part:
-    """Return a panel to insert first into the element with this id, unless `unless` matches.
-    It is pushed once: what changes in it has ids of its own."""
+    """Return a panel to insert as the first child of the element with this id, except on pages on
+    which `unless` matches. It is pushed once: the parts that change have ids of their own."""
     where, there = escape(element_id), escape(unless)
     text = f'<div hx-swap-oob="afterbegin:#{where}" data-live-unless="{there}">{panel}</div>'
     return Part(text, "first")
 
 
 def whole(panel: str, unless: str) -> Part:
-    """Return a panel that replaces the one with its id, unless `unless` matches."""
+    """Return a panel that replaces the one with the same id, except on pages on which `unless`
+    matches."""
     attributes = f'hx-swap-oob="true" data-live-unless="{escape(unless)}"'
     return Part(with_attributes(panel, attributes), unless)
 
@@ -65,5 +67,5 @@ def with_attributes(panel: str, attributes: str) -> str:
 
 
 def essence(html: str) -> str:
-    """Return the content to compare: without the seconds, which every page counts itself."""
+    """Return the content to compare, without the seconds: every page counts those itself."""
     return _PROGRESS.sub(r"\1\2", _TIMES.sub(r"\1", html))

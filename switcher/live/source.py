@@ -30,9 +30,8 @@ Shown = tuple[Parts, tuple[SwitchView, ...]]
 
 
 class PanelSource:
-    """A source that renders content once for everybody. Pages fetch buttons themselves, as those
-    depend on the user.
-    """
+    """Renders content once for everybody. Pages fetch buttons themselves, as those depend on the
+    user."""
 
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
@@ -94,7 +93,8 @@ def board_parts(board: Board) -> Parts:
 
 
 def events_parts(board: Board) -> Parts:
-    """Return the newest switch's number, for the list of switches. Its rows are not pushed."""
+    """Return the number of the newest switch, for the list of switches, whose rows are not
+    pushed."""
     newest = max((e.id for e in board.recent_switches), default=0)
     return {"new": fragments.inner("new-switches", _render("switches.html#new", newest=newest))}
 
@@ -121,8 +121,8 @@ def ghosts_part(host: HostView) -> Part:
 
 
 def panels_parts(views: Iterable[SwitchView]) -> Parts:
-    """Return the panels under `#switches`: a new one is inserted first, a running one is updated,
-    an ended one is replaced."""
+    """Return the panels under `#switches`: a new panel is inserted at the top, a running one is
+    updated, and one that has ended is replaced."""
     parts: Parts = {}
     for view in reversed(tuple(views)):  # each is inserted first, so the newest one goes last
         parts[f"switch-{view.id}"] = _start(view) if view.is_open else _end(view)
@@ -132,7 +132,7 @@ def panels_parts(views: Iterable[SwitchView]) -> Parts:
 
 
 def running_parts(view: SwitchView) -> Parts:
-    """Return the rail and the clock of a switch."""
+    """Return the progress rail and the clock of a switch."""
     ids = {part: f"switch-{view.id}-{part}" for part in ("rail", "clock")}
     return {
         each: fragments.inner(each, _render(f"switch_panel.html#{part}", switch=view))

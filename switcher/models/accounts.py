@@ -9,9 +9,8 @@ from switcher.models.trail import TrailRow
 
 
 class Origin(TrailRow):
-    """An address and a browser that someone acted from. A separate row, so that it can be erased
-    without touching a sealed record, which holds SHA-256(salt || value) of each.
-    """
+    """An address and a browser that somebody acted from. It is a row of its own, so that it can be
+    erased without touching an audit entry, which contains only SHA-256(salt || value) of each."""
 
     ip = models.GenericIPAddressField(null=True)
     agent = models.CharField(max_length=300, blank=True)
@@ -23,9 +22,8 @@ class Origin(TrailRow):
 
 
 class FailedLogin(models.Model):
-    """A count of failed sign-ins for a name from an address, until it expires. Both are keyed
-    hashes, because people type passwords into the name field.
-    """
+    """A count of failed sign-ins for a name from an address, until it expires. Name and address are
+    stored as keyed hashes, because people type passwords into the name field."""
 
     name_key = models.CharField(max_length=64)
     address_key = models.CharField(max_length=64, blank=True)

@@ -103,7 +103,7 @@ class Checkpoint(TrailRow):
 
 class Subtree(TrailRow):
     """The hash of a full subtree of the trail's Merkle tree, so that a proof need not read all
-    entries. It needs no protection: a proof made with a wrong one does not lead to the signed root.
+    entries. It needs no protection: with a wrong hash, a proof does not lead to the signed root.
 
     `id` is the subtree's number in an in-order walk, `(2 * index + 1) << level`.
     """
@@ -170,9 +170,8 @@ class ArchiveFile(TrailRow):
 
     @property
     def file_name(self) -> str:
-        """Return the name of the file. The column `name` is not used: somebody who can write to the
-        database could put a path there.
-        """
+        """Return the name of the file. The column `name` is not used: anyone who can write to the
+        database could put a path there."""
         return self.name_for(self.first, self.last)
 
     @property
@@ -181,7 +180,7 @@ class ArchiveFile(TrailRow):
 
     @property
     def is_there(self) -> bool:
-        """Return whether the file exists; links do not count, as they may lead anywhere."""
+        """Return whether the file exists. Links do not count, as they may lead anywhere."""
         return self.path.is_file() and not self.path.is_symlink()
 
     def open(self) -> BinaryIO:

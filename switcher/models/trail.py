@@ -42,9 +42,8 @@ def refuse_unreadable(table: str) -> Iterator[None]:
 
 
 def _is_about_a_value(exc: Exception) -> bool:
-    """Return whether the error is about an unreadable value. SQLite's driver uses the same class of
-    errors for locks and missing tables.
-    """
+    """Return whether the error is about an unreadable value: SQLite's driver uses the same
+    exceptions for locks and missing tables."""
     if not isinstance(exc, DatabaseError):
         return True
     return isinstance(exc, DataError) or "Could not decode" in str(exc)
@@ -104,7 +103,8 @@ _COLUMNS = {
 def columns_of(cursor: Any, table: str) -> set[str]:
     """Return the columns that a table has now; none if there is no such table.
 
-    Django's introspection parses the table's whole definition, which takes a hundred times as long.
+    Django's introspection would parse the table's whole definition, which takes a hundred times as
+    long.
     """
     cursor.execute(_COLUMNS[cursor.db.vendor], [table])
     return {name for (name,) in cursor.fetchall()}

@@ -1,10 +1,10 @@
 """HTTP calls with a deadline, a bound on their size, and a way to cut them from another thread.
 
-`requests` cannot be told to stop waiting for an answer, and its timeouts are for each read, so a
+`requests` cannot be told to stop waiting for an answer, and its timeouts apply to each read, so a
 server that drips bytes would block a call forever. urllib3 can shut down a response, but not a call
-that still connects or waits for the response's head. So each Call knows its socket here: at the
-deadline, or when somebody cuts the call, the socket is shut down and the waiting read ends at once.
-A load is cancelled in just this way (fact 9).
+that is still connecting or waiting for the response's head. So each Call knows its socket here. At
+the deadline, or when somebody cuts the call, the socket is shut down and the waiting read ends at
+once. A load is cancelled in just this way (fact 9).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _current = threading.local()
 class Call:
     """A running call, or several that belong together.
 
-    `connected` is set if it needed a new connection.
+    `connected` is set if a new connection was needed.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Call:
             self._shut_down()
 
     def attach(self, sock: socket.socket) -> None:
-        """Shut this socket down when the call is cut, or now if it has been."""
+        """Remember this socket, to shut it down when the call is cut, or at once if it has been."""
         with self._lock:
             self._sockets[threading.get_ident()] = sock
             if self.was_cut:
@@ -209,9 +209,8 @@ class Session(requests.Session):
         return request
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Return None. Even when told to follow no redirects, `requests` reads the whole body of
-        one, however long, and fails if it cannot parse the address.
-        """
+        """Return None. Even when told not to follow redirects, `requests` would read the whole body
+        of one, however long, and fail if it cannot parse the address."""
         return None
 
 
@@ -245,9 +244,9 @@ def send(
     timeout_s: float,
     call: Call,
 ) -> Answer:
-    """Make a call and return its answer. No redirect is followed.
+    """Make a call and return its answer. Redirects are not followed.
 
-    Raises Unreachable, TimedOut (`timeout_s` is for all of it), CallCut, BadAnswer.
+    Raises Unreachable, TimedOut (`timeout_s` covers the whole call), CallCut, BadAnswer.
     """
     timeout_s = min(timeout_s, MAX_TIMEOUT_S)
     deadline = deadlines.set(timeout_s, call.expire)

@@ -45,7 +45,8 @@ class Warmed:
 
 
 class Ollama(Protocol):
-    """The port through which everything touches a host. Each call raises kinds of OllamaError."""
+    """The interface through which everything touches a host. Each call raises kinds of
+    OllamaError."""
 
     def resident(self, call: Call | None = None) -> tuple[Resident, ...]:
         """Return what is loaded, freshly read (`/api/ps`)."""
@@ -62,7 +63,7 @@ class Ollama(Protocol):
     def load(self, spec: Spec, embeds: bool, timeout_s: float, call: Call) -> float:
         """Load a model, without a prompt if possible, and wait until it is loaded (fact 8).
 
-        Return the seconds: the server's own figure, else the time that we waited.
+        Return the seconds that it took, as the server reports them, else as measured here.
         """
         ...
 
@@ -77,7 +78,7 @@ class Ollama(Protocol):
         ...
 
     def copy(self, source: str, destination: str, call: Call | None = None) -> None:
-        """Make a name mean another one's content, whatever it meant before (fact 21).
+        """Make a name point to another one's content, whatever it pointed to before (fact 21).
 
         Not atomic: a client that uses the name at that moment may get a 500 (fact 26). Raises
         ModelMissing if there is no such source.
@@ -85,7 +86,7 @@ class Ollama(Protocol):
         ...
 
     def delete(self, name: str, call: Call | None = None) -> None:
-        """Delete a name from the disk; what is loaded stays loaded (fact 24).
+        """Delete a name from the disk; a loaded model stays loaded (fact 24).
 
         Raises ModelMissing if there is no such name.
         """
@@ -95,7 +96,8 @@ class Ollama(Protocol):
 
 
 class Client:
-    """The port over HTTP, for one host and one thread. Cheap to make; call `close` when done."""
+    """The interface over HTTP, for one host and one thread. Cheap to make; call `close` when
+    done."""
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url.rstrip("/")
@@ -138,7 +140,7 @@ class Client:
             return Observation(now, error=exc.text)
 
     def observe_resident(self, now: datetime, known: Observation) -> Observation:
-        """Read only the loaded models; the rest stays as last seen."""
+        """Read only the loaded models; the rest is copied from the last observation."""
         try:
             seen = self._observe_resident(now)
         except OllamaError as exc:
@@ -146,10 +148,8 @@ class Client:
         return replace(seen, installed=known.installed, version=known.version)
 
     def _observe_resident(self, now: datetime) -> Observation:
-        """Read the loaded models, and what the HTTP exchange itself reveals.
-
-        A restarting server closes its connections, and HTTP includes the server's time.
-        """
+        """Read the loaded models, and what the HTTP exchange itself reveals: a restarting server
+        closes its connections, and responses carry the server's time."""
         began = time.monotonic()
         before, self._connections_at_reading = self._connections_at_reading, None
         answer = self._get("/api/ps")
@@ -224,8 +224,8 @@ class Client:
     ) -> tuple[T, ...]:
         """Return the models that an answer lists.
 
-        Usually the answer equals the last one byte for byte and is not parsed again. Only its
-        digest is kept, since a list may be long.
+        Usually the answer equals the last one byte for byte, and is not parsed again. To compare
+        them, only the last answer's hash is kept, since a list may be long.
         """
         digest = blake2b(answer.body, digest_size=16).digest()
         known = self._parsed.get(path)
@@ -283,7 +283,8 @@ def _refusal(answer: Answer) -> OllamaError:
 
 
 def _check_done(answer: dict[str, Any], tag: str) -> None:
-    """Raise NotDone if the runner stopped early: that is a 200 with `done: false` (fact 10)."""
+    """Raise NotDone if the runner stopped early, which the server reports as a 200 with `done:
+    false` (fact 10)."""
     if answer.get("done") is not True:
         raise NotDone(f"Ollama's answer for {tag} ended early (done: false).")
 
@@ -344,7 +345,8 @@ _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
 
 
 def _time(text: object) -> datetime | None:
-    """Parse RFC 3339 with up to nine digits of a second; Python's datetime holds six."""
+    """Parse an RFC 3339 time. Ollama writes up to nine digits of a second; Python's datetime holds
+    six."""
     if not isinstance(text, str) or not text:
         return None
     moment = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", text))

@@ -1,7 +1,7 @@
 """Makes a connection in a way that can be cancelled.
 
-`socket.create_connection` waits for a name server as long as the system does, and applies the whole
-timeout to each address of a host. Here one timeout covers everything, and cancelling takes effect
+`socket.create_connection` waits for a name server as long as the system does, and allows the whole
+timeout for each address of a host. Here one timeout covers everything, and cancelling takes effect
 within POLL_INTERVAL_S.
 """
 
@@ -48,7 +48,7 @@ class _TimeLeft:
         return min(POLL_INTERVAL_S, left_s)
 
     def share(self, addresses: int) -> float:
-        """Return the time until which the first of this many addresses may be tried."""
+        """Return the monotonic time until which the next of this many addresses may be tried."""
         return time.monotonic() + (self._until - time.monotonic()) / addresses
 
 

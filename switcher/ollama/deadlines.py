@@ -1,7 +1,7 @@
 """Deadlines of calls, all watched by one thread.
 
-A timer per call would be a thread per call, which with hundreds of readings a second would be their
-most expensive part.
+A timer per call would mean a thread per call; with hundreds of readings per second, those would be
+their most expensive part.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ class Deadline:
 
 
 class Deadlines:
-    """A set of deadlines with their thread, which starts with the first and sleeps until one is
-    due.
-    """
+    """A set of deadlines and their thread, which starts with the first deadline and sleeps until
+    one is due."""
 
     def __init__(self) -> None:
         self._sooner = threading.Condition()  # notified when a new deadline is the first one

@@ -1,4 +1,4 @@
-"""Errors between us and an Ollama server. The class decides what a switch does next."""
+"""Errors of calls to an Ollama server. The class decides what a switch does next."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ _HEADERS = CIMultiDict(
 class _Connections:
     """A pool of the connections of one event loop, kept open between requests.
 
-    A task closes them. A stopping server cancels all tasks of its loop, so it need not know about
-    this one.
+    A task of the loop closes them: a stopping server cancels all tasks of its loop, so it need not
+    know about this pool.
     """
 
     def __init__(self) -> None:
@@ -133,7 +133,7 @@ class Upstream:
 
 
 class SendPermit(Protocol):
-    """A permit, checked once the connection is made, to write the request.
+    """Permission to write the request, checked once the connection is made.
 
     Connecting may take seconds, and the process may have been paused meanwhile.
     """
@@ -184,9 +184,9 @@ async def ask(
     Leaving the block before the whole reply was read closes the connection, which ends the host's
     work (fact 9).
 
-    Raises Unreachable if there is no connection, CallCut if the permit has expired by then,
-    BrokeOff if the host closes the connection, TimedOut if no head comes within `head_timeout_s`,
-    BadAnswer for a redirect.
+    Raises Unreachable if no connection can be made, CallCut if the permit has expired once it is
+    made, BrokeOff if the host closes the connection, TimedOut if no head comes within
+    `head_timeout_s`, BadAnswer for a redirect.
     """
     url = base_url.rstrip("/")
     payload: Body = body

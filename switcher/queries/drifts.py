@@ -1,4 +1,4 @@
-"""OpenDrift drift, for pages, the API and commands."""
+"""Open and recent drift, for pages, the API and commands."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def from_row(kind: type[T], row: Any, /, **values: Any) -> T:
 
 
 def grouped(pairs: Iterable[tuple[K, T]]) -> defaultdict[K, tuple[T, ...]]:
-    """Return the values of each key in their order, nothing for a key that has none."""
+    """Return the values of each key, in order; nothing for a key that has none."""
     found: defaultdict[K, tuple[T, ...]] = defaultdict(tuple)
     for key, value in pairs:
         found[key] += (value,)

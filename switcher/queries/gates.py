@@ -1,4 +1,4 @@
-"""The routes of the gateway's requests, and what gateway processes reported, for a switch."""
+"""The routes of the gateway's requests, and what gateway processes have reported to a switch."""
 
 from __future__ import annotations
 
@@ -54,9 +54,10 @@ class Route:
         By policy:
         - active: the active model, whatever the name.
         - names: an alias gets its profile, any other name the active model.
-        - strict: only aliases and the names of the active model get anything.
+        - strict: an alias gets its profile, a name of the active model that model, others nothing.
 
-        A profile of the active model gets it with the settings it was loaded with (Spec.loaded_as).
+        A profile of the active model is used with the settings that the model was loaded with
+        (Spec.loaded_as).
         """
         if self.policy != "active" and name in self.names:
             spec = self.names[name]

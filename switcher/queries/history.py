@@ -55,8 +55,8 @@ def _by_phase(
 
 
 def expected_size(host_id: int, target: Installed | None, spec: Spec) -> Size:
-    """Return the bytes of a loaded model: as last seen here with the same context, else estimated
-    from its file."""
+    """Return the bytes that a model takes when loaded: as last seen on this host with the same
+    context length, else estimated from its file."""
     if target is None:
         return Size(0, "")
     for row in _past(host_id):
@@ -68,7 +68,7 @@ def expected_size(host_id: int, target: Installed | None, spec: Spec) -> Size:
 
 
 def usual_gpu_percent(host_id: int, digest: str) -> int | None:
-    """Return the share of a model that was on the GPU when it was last activated here."""
+    """Return the GPU share that a model had when it was last activated on this host."""
     for row in _past(host_id):
         if row["to_digest"] == digest and "gpu_percent" in row["figures"]:
             return int(row["figures"]["gpu_percent"])

@@ -140,7 +140,7 @@ def host_detail(name: str, fresh: Mapping[int, Observation] | None = None) -> Ho
 
 
 def last_ended(rows: Iterable[Any]) -> Q:
-    """Match the last ended switches of these hosts."""
+    """Return a filter that matches the last ended switch of each of these hosts."""
     return Q(pk__in=[row.last_ended for row in rows if row.last_ended])
 
 
@@ -157,7 +157,7 @@ def details_of(
     pins: Pins | None = None,
     fresh: Mapping[int, Observation] | None = None,
 ) -> tuple[HostDetail, ...]:
-    """Build the details of hosts from their rows and their open and last ended switches."""
+    """Build the details of hosts from their rows, their open switches and their last ended ones."""
     pins = pins_by_host() if pins is None else pins
     by_id = {switch.id: switch for switch in switches}
     running = {switch.host_id: switch for switch in by_id.values() if switch.is_open}

@@ -51,7 +51,8 @@ class KeyFacts:
         return self.all_hosts or name in self.hosts
 
     def is_for_profile(self, name: str) -> bool:
-        """Return whether the key may use this profile; empty for a model without a profile."""
+        """Return whether the key may use this profile; an empty name is a model without a
+        profile."""
         return self.all_profiles or name in self.profiles
 
 

@@ -36,7 +36,8 @@ def copy_of(row: ModelCopy) -> ModelCopyRow:
 
 
 def tags_of(host_id: int, resident: Iterable[Resident]) -> Mapping[ModelName, ModelName]:
-    """Return, by name, the models that a host's resident copies and published name stand for."""
+    """Return the model behind each resident model copy and published name of a host, by the copy's
+    name."""
     host = Host.objects.filter(pk=host_id).first()
     published = PublishedName.of(host).copied if host else {}
     return {**tags_by_host({host_id: resident}).get(host_id, {}), **published}
@@ -45,7 +46,8 @@ def tags_of(host_id: int, resident: Iterable[Resident]) -> Mapping[ModelName, Mo
 def tags_by_host(
     resident: Mapping[int, Iterable[Resident]],
 ) -> Mapping[int, Mapping[ModelName, ModelName]]:
-    """Return the same for many hosts, without published names, in at most one query."""
+    """Return the models behind the resident model copies of many hosts, by host id and copy name.
+    Published names are not included. Makes at most one query."""
     asked = [i for i, rows in resident.items() if any(is_copy_name(r.name) for r in rows)]
     found: dict[int, dict[ModelName, ModelName]] = {}
     if asked:

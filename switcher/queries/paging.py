@@ -1,4 +1,4 @@
-"""Keyset paging: by key and not by offset, so that new rows do not shift the pages."""
+"""Keyset paging: by key instead of offset, so that new rows do not shift the pages."""
 
 from __future__ import annotations
 

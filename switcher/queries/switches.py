@@ -144,7 +144,7 @@ class SwitchDetail(SwitchSummary):
 
     @property
     def expected_source(self) -> str:
-        """Return what the expected seconds of the load are based on."""
+        """Return where the expected seconds of the load come from."""
         return str(_expected(self.plan).get(State.LOADING.value, {}).get("source", ""))
 
 

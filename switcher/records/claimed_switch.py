@@ -1,4 +1,4 @@
-"""A switch in the hands of one worker: every write that moves it from the claim to its end."""
+"""A switch that a worker has claimed: every write to it, from the claim to its end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from switcher.records.leases import LeaseHolder
 
 @dataclass(frozen=True, slots=True)
 class RecordedPlan:
-    """What was decided before anything was touched, as the record keeps it."""
+    """What was decided before anything was touched, as it is kept in the record."""
 
     before: tuple[Resident, ...]  # what was resident
     strategy: Strategy
@@ -32,10 +32,10 @@ class RecordedPlan:
 
 @dataclass
 class ClaimedSwitch:
-    """A switch in the hands of the worker that holds the host's lease.
+    """A switch claimed by the worker that holds the host's lease.
 
-    `row` is the record as it was when the switch was claimed; `state` is where it stands now.
-    A write happens only if the fence is still ours and the state is the one that we left (rule 3);
+    `row` is the record as it was when the switch was claimed; `state` is its state now. Each write
+    happens only if the fence is still ours and the state is the one that we left (rule 3);
     otherwise it raises FenceLost, and the worker must not touch the host again.
     """
 
@@ -86,7 +86,7 @@ class ClaimedSwitch:
 
     @cached_property
     def recorded_plan(self) -> RecordedPlan | None:
-        """None until the plan was made, by this worker or an earlier one."""
+        """The recorded plan; None until a worker has made one."""
         row = self.row
         if not row.plan or row.before is None:
             return None
@@ -110,18 +110,18 @@ class ClaimedSwitch:
         self.recorded_plan = RecordedPlan(before, plan.strategy, plan.digest, unload)
 
     def warn(self, text: str) -> None:
-        """Record something that did not go as it should and does not stop the switch."""
+        """Record that something went wrong that does not stop the switch."""
         self.note(warning=text)
 
     def note(self, **facts: Any) -> None:
-        """Record facts without leaving the state."""
+        """Record facts without changing the state."""
         with writing():
             row = self._lock_row(None)
             _set_facts(row, facts)
             row.save()
 
     def move(self, to: State, note: str = "", **facts: Any) -> None:
-        """Go to an open state. `note` is about the phase that ends."""
+        """Move to another open state. `note` is about the phase that ends."""
         with writing():
             row = self._lock_row(to)
             self._enter(row, to, note, facts)
@@ -164,7 +164,7 @@ class ClaimedSwitch:
         self.state = to
 
     def _lock_row(self, to: State | None) -> SwitchEvent:
-        """Return the row, locked, if it is still ours; `to` is the state that it is to enter."""
+        """Return the row, locked, if it is still ours. `to` is the state that it will enter."""
         if to is not None and not can_move(self.state, to):
             raise AssertionError(f"no move from {self.state} to {to}")
         row = (
@@ -199,7 +199,7 @@ class ClaimedSwitch:
         host.save()
 
     def _mark_host(self, row: SwitchEvent) -> None:
-        """Mark the host degraded, or no longer, if what is recorded as active was seen there."""
+        """Mark the host as degraded, or end that if the model recorded as active was seen there."""
         hosts = Host.objects.filter(pk=self.host_id)
         if row.degraded:
             hosts.update(degraded=row.outcome)
@@ -240,7 +240,7 @@ def claim(switch_id: int, fence: int, clock: Clock = system) -> ClaimedSwitch | 
 
 
 def snapshot(resident: tuple[Resident, ...]) -> list[dict[str, Any]]:
-    """Return a resident set as the record keeps it."""
+    """Return a resident set in the form in which the record keeps it."""
     return [r.to_json() for r in resident]
 
 

@@ -43,8 +43,8 @@ def set_clients(
 
 
 def set_published(host_id: int, name: str, actor: Actor, clock: Clock = system) -> None:
-    """Set the name by which the active model is published on the host; empty for none. Raises
-    BadRequest (its field is `published_name`), NotFound."""
+    """Set the name under which the active model is published on the host; an empty name ends that.
+    Raises BadRequest (its field is `published_name`), NotFound."""
     try:
         wanted = check_published(name)
     except BadRequest as exc:
@@ -59,7 +59,7 @@ def set_published(host_id: int, name: str, actor: Actor, clock: Clock = system) 
 
 
 def _on_disk(host: Host) -> tuple[Installed, ...]:
-    """Return what was last seen installed on the host."""
+    """Return what was installed on the host when it was last read."""
     installed = Reading.objects.filter(host=host).values_list("installed", flat=True).first()
     return tuple(Installed.from_json(row) for row in installed or ())
 
@@ -98,13 +98,13 @@ def _names(host: Host) -> dict[str, str]:
 
 
 def _others(host: Host, name: str) -> dict[str, str]:
-    """Return the aliases of a host except for this one, in whatever case it is stored."""
+    """Return the aliases of a host other than this one, ignoring case."""
     this = ModelName.parse(name)
     return {n: profile for n, profile in _names(host).items() if ModelName.parse(n) != this}
 
 
 def check_names(names: Mapping[str, str]) -> dict[str, str]:
-    """Return aliases as they are stored: without `:latest`, which is the default (fact 20)."""
+    """Return aliases in their stored form: without `:latest`, which is the default (fact 20)."""
     if len(names) > MAX_NAMES:
         raise BadRequest(f"A host has at most {MAX_NAMES} names.", "names")
     kept: dict[ModelName, str] = {}

@@ -178,8 +178,8 @@ def save_host(host: Host, actor: Actor, clock: Clock = system) -> Host:
 
 
 def _leave_address(host: Host, name: str) -> None:
-    """Forget what the old address held. Raises Conflict while a switch runs, which must end at the
-    address where it began."""
+    """Forget what was seen at the old address. Raises Conflict while a switch runs, since it must
+    end at the address where it began."""
     _check_not_switching(host, name)
     Reading.objects.filter(host=host).delete()
     nothing = {"published_as": "", "published_tag": "", "published_digest": ""}
@@ -192,7 +192,8 @@ def _check_not_switching(host: Host, name: str) -> None:
 
 
 def _save_host_row(host: Host) -> None:
-    """Save only what an admin sets: a form must not write back an older active model."""
+    """Save only the columns that an admin sets: a form must not write back an outdated active
+    model."""
     if host.pk is None:
         host.save()
     else:
@@ -248,8 +249,8 @@ def save_theme(user_id: int, theme: str) -> None:
 
 
 def _without_prompts(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values with a hash for each prompt: the trail holds no prompts, and the hash
-    shows that one was changed."""
+    """Return the values with a hash in place of each prompt: the trail holds no prompts, but shows
+    that one was changed."""
     if "warmups" not in values:
         return values
     hashed = [

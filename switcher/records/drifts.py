@@ -1,4 +1,4 @@
-"""Record drift: what began and what ended, each with its audit entry in one transaction."""
+"""Record drift: what began and what ended, with audit entries."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ WATCHER = Actor("watcher", "watcher")
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """The drift that one reading shows, and what the reading was compared with. It can show only
-    drift of these `kinds`: any other stays open. `ending` says why a drift is over."""
+    """The drift that one reading shows, and what the reading was compared with. The reading can
+    only show drift of these `kinds`; open drift of other kinds stays open. `ending` says why a
+    drift has ended."""
 
     host_id: int
     active_digest: str
@@ -31,10 +32,10 @@ class Detection:
 
 
 def record(detection: Detection, clock: Clock = system) -> tuple[OpenDrift, ...] | None:
-    """Record the drift that is new, end what is over, and return what is open then.
+    """Record new drift, end what is over, and return the drift that is open then.
 
-    Write nothing and return None if the reading is out of date: a switch is open or ended after
-    it, or what is desired has changed meanwhile.
+    Write nothing and return None if the reading is out of date: a switch is open or has ended
+    since, or the desired state has changed.
     """
     with writing():
         host = (
@@ -110,7 +111,7 @@ def _end(row: Drift, host: Host, why: str, clock: Clock) -> None:
 
 
 def link_repair(drifts: Iterable[int], switch_id: int) -> None:
-    """Record that this switch is to repair these drifts."""
+    """Record that this switch should repair these drifts."""
     Drift.objects.filter(pk__in=list(drifts), ended_at=None).update(repair_id=switch_id)
 
 

@@ -26,17 +26,18 @@ def heartbeat(process: str) -> int:
 
 
 def report(process: str, gates: dict[int, tuple[int, int, int]]) -> None:
-    """Report the closed gates that a process has seen; it lets no request through any more.
+    """Report which closed gates a process has seen; it lets no more requests through them.
 
-    `gates` holds, by host id: the switch that closed the gate, the number of requests that the
-    process still has in flight there, and how many of those it has not sent yet.
+    `gates` maps the id of a host to the switch that closed its gate, the number of requests that
+    the process still has in flight there, and how many of those it has not sent yet.
     """
     by_host = {str(host_id): list(gate) for host_id, gate in gates.items()}
     GatewayProcess.objects.filter(name=process).update(gates=by_host, seen_at=Now())
 
 
 def remove_process(process: str) -> None:
-    """Report that a process forwards nothing until its next heartbeat; remove dead processes."""
+    """Report that a process forwards nothing until its next heartbeat, and remove the rows of dead
+    processes."""
     dead_since = Now() - timedelta(seconds=REMOVE_DEAD_AFTER_S)
     with transaction.atomic():
         GatewayProcess.objects.filter(name=process).delete()

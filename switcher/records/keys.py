@@ -34,7 +34,8 @@ class NewKey:
 
 
 def digest_of(token: str) -> str:
-    """Return the hash of a key to store. A key has 256 random bits: no salt or slow hash needed."""
+    """Return the hash of a key that is stored. A key has 256 random bits, so it needs no salt or
+    slow hash."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 

@@ -57,8 +57,8 @@ class LeaseHolder:
 
 
 def take(host_id: int, owner: str, clock: Clock = system) -> int | None:
-    """Take the host's lease if it is free or has run out. Return the new fence, None if it is
-    held by somebody else."""
+    """Take the host's lease if it is free or has run out. Return the new fence; None if somebody
+    else holds the lease."""
     now = clock.now()
     with transaction.atomic():
         Lease.objects.get_or_create(host_id=host_id)
@@ -71,10 +71,10 @@ def take(host_id: int, owner: str, clock: Clock = system) -> int | None:
 
 
 def renew(host_id: int, fence: int, clock: Clock = system) -> bool:
-    """Extend the lease by LEASE_S seconds from now. Return False if it is lost: stop at once.
+    """Extend the lease to LEASE_S seconds from now. Return False if it is lost: then stop at once.
 
-    A lease that has run out is not revived even if nobody has taken it: a call may have been made
-    in between without one.
+    A lease that has run out is not revived, even if nobody else has taken it: in between, the
+    holder may have touched the host without one.
     """
     now = clock.now()
     until = now + timedelta(seconds=LEASE_S)

@@ -37,7 +37,7 @@ class Lockout:
 
 
 def lockout_of(name: str, ip: str | None, clock: Clock = system) -> Lockout | None:
-    """Return the lockout that ends last for this name at this address, or None."""
+    """Return the lockout of this name at this address that ends last, or None."""
     name_key, address_key = _keys(name, ip)
     since = clock.now() - _span()
     either = Q(name_key=name_key) | (Q(address_key=address_key) if address_key else Q(pk=None))
@@ -53,7 +53,7 @@ def lockout_of(name: str, ip: str | None, clock: Clock = system) -> Lockout | No
 
 
 def _end(rule: str, rows: list[FailedLogin]) -> datetime | None:
-    """Return when the lockout ends: once enough of the oldest failures have expired. `rows` are
+    """Return when the lockout ends: when enough of the oldest failures have expired. `rows` are
     sorted by time."""
     left, until = sum(row.failures for row in rows), None
     for row in rows:
@@ -64,15 +64,16 @@ def _end(rule: str, rows: list[FailedLogin]) -> datetime | None:
 
 
 def _span() -> timedelta:
-    """Return how long a failure counts, which is also how long a lockout lasts."""
+    """Return how long a failure counts. A lockout lasts as long."""
     return timedelta(minutes=settings.SWITCHER_LOGIN_LOCKOUT_MINUTES)
 
 
 def _keys(name: str, ip: str | None) -> tuple[str, str]:
-    """Return keyed hashes of name and address, which cannot be guessed from the database alone.
+    """Return keyed hashes of the name and the address, which cannot be guessed from the database
+    alone.
 
-    The second is empty without an address. IPv6 addresses count by their /64, all of which one
-    person may own.
+    The second is empty without an address. IPv6 addresses are counted by their /64 network, since
+    one person may own all of it.
     """
     network = str(ipaddress.ip_network(f"{ip}/64", strict=False)) if ip and ":" in ip else ip
     return _hash("name", name), _hash("address", network) if network else ""
@@ -85,8 +86,9 @@ def _hash(what: str, value: str) -> str:
 def failed(name: str, actor: Actor, clock: Clock = system) -> Lockout | None:
     """Count and record a failed login, and return the current lockout, if any.
 
-    `actor` says where from; its name is not used. The entry's actor is the account that was tried,
-    although nobody has proved to be that person. During a lockout nothing is counted or recorded.
+    Only the address and browser of `actor` are used. The entry's actor is the account whose name
+    was given, although nobody has proved to be that person. During a lockout nothing is counted or
+    recorded.
     """
     with writing():
         lockout = lockout_of(name, actor.ip, clock)

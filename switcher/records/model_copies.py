@@ -1,8 +1,8 @@
-"""Which names on a host are our model copies: claimed before a copy is made, released once it is
-gone.
+"""Records which names on a host are our model copies: claimed before the copy is made, released
+once it is gone.
 
-Between the two the name is ours to write and to delete, even if the process dies meanwhile. No
-other name ever is.
+In between, the name is ours to write and to delete, even if the process dies. No other name ever
+is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from switcher.records.leases import LeaseHolder
 
 
 def claim(holder: LeaseHolder, digest: str, tag: ModelName, name: ModelName) -> bool:
-    """Record that `name` is to be a copy of `tag` with this digest. Return False if the name is
+    """Record that `name` will be a copy of `tag` with this digest. Return False if the name is
     recorded for another digest. Raises FenceLost."""
     with writing():
         host = holder.lock_host()
@@ -40,6 +40,6 @@ def release(holder: LeaseHolder, digest: str) -> None:
 
 
 def record_ghost(kind: str, holder: LeaseHolder, digest: str, **facts: Any) -> None:
-    """Append what is done about a ghost (`ghost.unload-asked`, `ghost.freed`). Raises FenceLost."""
+    """Append an entry about a ghost (`ghost.unload-asked`, `ghost.freed`). Raises FenceLost."""
     with writing():
         holder.append(kind, holder.lock_host(), digest=digest, **facts)

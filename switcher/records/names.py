@@ -1,4 +1,4 @@
-"""Checks that all aliases of a host that mean the same model load it in the same way."""
+"""Checks that all aliases of a host for the same model load it with the same options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from switcher.models import GatewayName, ModelProfile
 
 
 def check_one_way(host_id: int, field: str) -> None:
-    """Raise BadRequest if two aliases of this host mean the same model with different runner
+    """Raise BadRequest if two aliases of this host name the same model with different runner
     options: a request by one would reload what the other has loaded (fact 12)."""
     seen: dict[ModelName, GatewayName] = {}
     rows = GatewayName.objects.filter(host_id=host_id).select_related("host", "profile")

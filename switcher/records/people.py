@@ -1,10 +1,10 @@
-"""Accounts and roles: each change leaves its entry, whatever the entry point.
+"""Accounts and roles: each change leaves an entry, whatever the entry point.
 
 Django itself saves accounts: its admin, `createsuperuser`, `changepassword`. So the entries are
-written by the models: `save` is wrapped, the rest are signals. (A signal alone is not enough for
-`save`: without a transaction around it, the change is committed before `post_save` is sent, and a
-failing entry would not undo it.) Changes that bypass the models (SQL, `QuerySet.update`,
-`loaddata`) leave no entry.
+written by the models: `save` is wrapped, and signals cover the rest. (A signal would not be enough
+for `save`: unless there is a transaction around it, the change is committed before `post_save` is
+sent, and an entry that fails would not undo it.) Changes that bypass the models (SQL,
+`QuerySet.update`, `loaddata`) leave no entry.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ _acting: ContextVar[Callable[[], Actor] | None] = ContextVar("acting", default=N
 
 @contextmanager
 def acting(who: Callable[[], Actor]) -> Iterator[None]:
-    """Attribute the changes in this block to the actor that `who` returns; it is only called if
-    something changes.
-    """
+    """Attribute the changes in this block to the actor that `who` returns. It is called only if
+    something changes."""
     before = _acting.set(who)
     try:
         yield
@@ -43,7 +42,7 @@ def acting(who: Callable[[], Actor]) -> Iterator[None]:
 
 
 def at_this_terminal() -> Actor:
-    """Return who runs this process, by its user id, since $USER may hold anything."""
+    """Return who runs this process, by the process's user id: $USER may hold anything."""
     uid = os.getuid()
     try:
         name = pwd.getpwuid(uid).pw_name
@@ -71,8 +70,8 @@ def watch() -> None:
 def _recorded(
     save: Callable[..., None], fields: tuple[str, ...], record: Callable[[Any, Facts, Facts], None]
 ) -> Callable[..., None]:
-    """Wrap `save` in a transaction with the entry about changes to these fields. Saving
-    only other fields, such as the time of the last login, is not recorded."""
+    """Wrap `save` in a transaction with the entry about changes to these fields. Saving only other
+    fields, such as the time of the last login, is not recorded."""
 
     @wraps(save)
     def save_and_record(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -172,7 +171,8 @@ def _record_relation(field: str, read: Callable[[Any], list[str]], **signal: Any
 def _owners(
     *, instance: Any, reverse: bool, model: Any, pk_set: Any, sender: Any, **_: Any
 ) -> list[Any]:
-    """Return whose groups or permissions change: the instance, or the objects on the other side."""
+    """Return whose groups or permissions change: the instance or, if the change comes from the
+    other side, the objects that it is added to or removed from."""
     if not reverse:
         return [instance]
     rows = model._base_manager.all()

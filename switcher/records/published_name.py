@@ -1,8 +1,8 @@
 """The published name: which name on a host is ours to point at its active model.
 
-It is recorded before it is pointed, and taken out of the record once it is gone. Between the two it
-is ours to write and to delete, even if the process dies meanwhile; no other name is. The digest
-that it means is recorded once it was seen to mean it, and is empty until then.
+It is recorded before it is pointed, and removed from the record once it is gone. In between, it is
+ours to write and to delete, even if the process dies; no other name is. The digest that it points
+to is recorded once that was seen, and is empty until then.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ def claim(holder: LeaseHolder, name: ModelName, tag: ModelName, digest: str) -> 
 
 
 def confirm(holder: LeaseHolder, name: ModelName, tag: ModelName, digest: str) -> None:
-    """Record that `name`, ours, was seen to be such a copy. Raises FenceLost."""
+    """Record that our name `name` was seen to point to this digest. Raises FenceLost."""
     _record(holder, name, tag, digest, seen=True)
 
 
 def release(holder: LeaseHolder) -> None:
-    """Record that the name is gone from the host, or somebody else's now. Raises FenceLost."""
+    """Record that the name is gone from the host, or belongs to somebody else now. Raises
+    FenceLost."""
     with writing():
         host = holder.lock_host()
         if host.published_as:
@@ -48,7 +49,8 @@ def _record(
 
 
 def _is_recorded(host: Host, name: ModelName, tag: ModelName, digest: str) -> bool:
-    """Return whether the trail has this pointing: one entry, however often it is tried."""
+    """Return whether the trail has an entry about pointing the name there: it gets one, however
+    often that is tried."""
     known = host.published_digest == digest
     begun = not host.published_digest and host.published_tag == tag.full
     return host.published_as == name.full and (known or begun)

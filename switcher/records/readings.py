@@ -1,4 +1,5 @@
-"""Store readings when they change; otherwise only their time, at intervals, to spare the disk."""
+"""Store readings when they change; otherwise store only their time, now and then, to spare the
+disk."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ STORE_INTERVAL_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class WatchedHost:
-    """A host as the watcher reads it. `busy`: a switch runs there."""
+    """A host as the watcher reads it. `busy` is set while a switch runs there."""
 
     id: int
     name: str
@@ -33,7 +34,7 @@ def watched_hosts() -> list[WatchedHost]:
 
 
 def store(host_id: int, seen: Observation, failures: int) -> None:
-    """Store what a host was seen to hold. After a failure the last good facts stay, with their
+    """Store what a host was seen to hold. After a failed reading, the last good one stays, with its
     time."""
     facts: dict[str, object] = {"at": seen.at, "error": seen.error[:1000], "failures": failures}
     if seen.answered:
@@ -51,7 +52,8 @@ def store(host_id: int, seen: Observation, failures: int) -> None:
 
 
 def _store_new(host_id: int, facts: dict[str, Any]) -> None:
-    """Store the first reading of a host or of another version of its server, with an entry."""
+    """Store the first reading of a host or the first one of another server version, with an
+    entry."""
     with writing():
         host = Host.objects.filter(pk=host_id).first()
         if host is None:

@@ -1,6 +1,6 @@
-"""Requests for switches, and what people do with them: cancel one, mark one as seen.
+"""Requests for switches, and what people do with switches: cancel one, mark one as seen.
 
-What moves a switch from its claim to its end is in `claimed_switch`.
+The writes of a running switch are in `claimed_switch`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRequest:
-    """A request for a switch whose host, profile and strategy were found and checked."""
+    """A request for a switch whose host, profile and strategy have been looked up and checked."""
 
     host: Host
     spec: Spec
@@ -42,7 +42,8 @@ def open_switch(
     """Record the request. Return the switch, and whether it is new: the same actor with the same
     idempotency key gets the same switch again.
 
-    Raises SwitchRunning if one is open on the host: a constraint decides, not a check (rule 1).
+    Raises SwitchRunning if one is open on the host. A database constraint decides that, not a check
+    (rule 1).
     """
     tries = 0
     while True:
@@ -63,7 +64,7 @@ def open_switch(
 
 
 def check_not_running(host_id: int) -> None:
-    """Raise SwitchRunning, which names the switch, if one is open on the host."""
+    """Raise SwitchRunning, which names the open switch, if there is one on the host."""
     running = SwitchEvent.objects.filter(host_id=host_id, state__in=OPEN).first()
     if running is not None:
         raise SwitchRunning(
@@ -83,7 +84,7 @@ def _find_by_key(request: ResolvedRequest, actor: Actor, key: str) -> SwitchEven
 
 
 def _is_same_request(row: SwitchEvent, request: ResolvedRequest) -> bool:
-    """Compare what a request itself names. Its profile may have been edited since."""
+    """Compare what the requests themselves name, as the profile may have been edited in between."""
     spec = request.spec
     recorded = (row.host_id, row.to_tag, row.to_profile_id, row.strategy_asked, row.reason)
     requested = (
@@ -140,8 +141,8 @@ def _insert(
 
 
 def unclaimed(clock: Clock = system) -> list[tuple[int, int]]:
-    """Return switch and host of the open switches that no living worker holds: queued, or left
-    behind by a process that died."""
+    """Return the ids of switch and host of each open switch that no living worker holds: it is
+    queued, or its process died."""
     leased = Lease.objects.filter(until__gt=clock.now()).exclude(owner="").values("host_id")
     rows = SwitchEvent.objects.filter(state__in=OPEN).exclude(host_id__in=leased)
     return list(rows.order_by("id").values_list("id", "host_id"))
@@ -161,7 +162,7 @@ def host_of(switch_id: int) -> int:
 
 
 def request_cancel(switch_id: int, actor: Actor, clock: Clock = system) -> SwitchEvent:
-    """Set the flag that the worker looks at between steps and while a call waits (rule 9)."""
+    """Set the cancel flag, which the worker reads between steps and while a call waits (rule 9)."""
     with writing():
         row = SwitchEvent.objects.select_for_update(of=("self",)).filter(pk=switch_id).first()
         if row is None:
@@ -176,7 +177,8 @@ def request_cancel(switch_id: int, actor: Actor, clock: Clock = system) -> Switc
 
 
 def _check_cancellable(row: SwitchEvent) -> None:
-    """Once the new model is active there is nothing to cancel, and restoring is not interrupted."""
+    """Check that the switch can still be cancelled. Once the new model is active there is nothing
+    to cancel, and restoring is not interrupted."""
     state = State(row.state)
     if state in ENDED:
         raise Conflict(f"Switch {row.pk} has already ended.")

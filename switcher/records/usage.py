@@ -13,9 +13,8 @@ from switcher.models import ApiKey, Usage
 
 @dataclass(frozen=True, slots=True)
 class UsageBucket:
-    """A group of requests that are counted together. `key` is an id, None for requests without a
-    key.
-    """
+    """A group of requests that are counted together. `key` is the id of a key; None for requests
+    without one."""
 
     key: int | None
     host: str
@@ -46,7 +45,7 @@ class UsageCounts:
 class UsageBatch:
     """The counts since the last batch, and the ids of the keys that were used.
 
-    A key may be used without being counted: lists of models are not counted.
+    A key can be used without a count: listing models is not counted.
     """
 
     rows: list[tuple[UsageBucket, UsageCounts]]

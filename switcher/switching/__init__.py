@@ -1,1 +1,1 @@
-"""Switching: ask for one, plan one without doing it, and the worker that runs them."""
+"""Switching: request a switch, plan one without running it, and the worker that runs them."""

@@ -31,7 +31,8 @@ MAX_COPIES = 4  # at a time, so that it fits into one lease; the rest waits for 
 
 @dataclass(frozen=True, slots=True)
 class MissingCopy:
-    """A copy to make of `tag`, from a `source` that means its content now."""
+    """A copy of the model `tag` to make, from the name `source`, which points to its content
+    now."""
 
     source: ModelName
     name: ModelName
@@ -41,7 +42,7 @@ class MissingCopy:
 
 @dataclass(frozen=True, slots=True)
 class CleanupPlan:
-    """What is to be done on a host."""
+    """What to do on a host: copies to remove, and copies to make."""
 
     remove: tuple[ModelCopyRow, ...]
     make: tuple[MissingCopy, ...]
@@ -53,13 +54,13 @@ class CleanupPlan:
 def clean_up_copies(
     host_id: int, clock: Clock = system, connect: Callable[[str], Ollama] = Client
 ) -> None:
-    """Remove copies of what is no longer resident, and make those of resident models that are
-    active, pinned or recorded as copied.
+    """Remove the copies of models that are no longer resident, and make those of resident models
+    that are active, pinned or recorded as copied.
 
-    Makes five queries if the last reading shows that nothing is to be done. Otherwise it leases
-    the host, reads it afresh and makes at most 2 + 3 * MAX_COPIES quick calls. Raises Conflict if
-    something else is at work there or time runs out, OllamaError kinds, FenceLost; what was begun
-    is then finished another time.
+    Makes five queries if the last reading shows that nothing is to be done. Otherwise it leases the
+    host, takes a fresh reading, and makes at most 2 + 3 * MAX_COPIES quick calls. Raises Conflict
+    if something else is at work on the host or time runs out, OllamaError kinds, and FenceLost;
+    what is left is done another time.
     """
     host, seen = watched_host(host_id), last_reading(host_id)
     if host is None or seen is None or seen.error:
@@ -86,7 +87,7 @@ def _clean_up(lease: HostLease) -> None:
 def plan_cleanup(
     host: WatchedHost, resident: tuple[Resident, ...], installed: tuple[Installed, ...]
 ) -> CleanupPlan:
-    """Return what is to be done on a host that holds this."""
+    """Return what to do on a host that holds these models."""
     loaded = {r.digest for r in resident}
     recorded = {row.digest: row for row in host.model_copies}
     wanted = {row.digest: row.tag for row in host.model_copies}
@@ -114,7 +115,8 @@ def _missing(
 
 
 def remove_copy(lease: HostLease, holder: LeaseHolder, row: ModelCopyRow) -> None:
-    """Delete a copy of ours on the host, then its record. Raises as `HostLease.call`."""
+    """Delete one of our copies on the host, then its record. Raises what `HostLease.call`
+    raises."""
     try:
         lease.call(lease.ollama.delete, row.name.full)
     except ModelMissing:

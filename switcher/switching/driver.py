@@ -46,7 +46,8 @@ class Driver:
         self._clock = clock
 
     def run(self, steps: Steps[None]) -> None:
-        """Run the steps to their end. Raises FenceLost or ShuttingDown if it has to stop before."""
+        """Run the steps to their end. Raises FenceLost or ShuttingDown if it has to stop
+        earlier."""
         value: Any = None
         failure: Exception | None = None
         try:
@@ -101,7 +102,7 @@ class Driver:
                 return self._clock.sleep(seconds)
 
     def _unload_all(self, names: tuple[ModelName, ...], call: Call) -> dict[ModelName, str]:
-        """Request all unloads at once. Return by name why one was refused."""
+        """Request all unloads at once. Return the error text of each refused one, by name."""
         if len(names) == 1:
             texts = [self._unload(names[0], call)]
         else:

@@ -64,7 +64,7 @@ class Unload:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Point a name at another name's content (fact 21)."""
+    """Make a name point to another name's content (fact 21)."""
 
     source: ModelName
     destination: ModelName

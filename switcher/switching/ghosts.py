@@ -1,5 +1,5 @@
 """Free a ghost: unload a resident model that its own name no longer reaches, or that is overdue,
-through another name of its content (facts 23, 24)."""
+through another name that points to the same content (facts 23, 24)."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def free(
     clock: Clock = system,
     connect: Callable[[str], Ollama] = Client,
 ) -> FreedGhost:
-    """Unload a ghost, wait until it is gone, and remove the copy that was kept of it.
+    """Unload a ghost, wait until it is gone, and remove its model copy.
 
     `digest` may be shortened to the 12 digits that `ollama ps` shows. Raises NotFound if no such
-    model is resident; Conflict if it is no ghost, no name reaches it, it is busy, or something
-    else is at work on the host; OllamaError kinds.
+    model is resident; Conflict if it is not a ghost, is busy or cannot be reached by any name, or
+    if something else is at work on the host; OllamaError kinds.
     """
     if len(digest) < SHORT_DIGEST:
         raise BadRequest(f"Give at least {SHORT_DIGEST} digits of its digest.", "digest")
@@ -112,7 +112,7 @@ def _check_is_ghost(
 
 
 def _wait_until_unloaded(lease: HostLease, digest: str) -> bool:
-    """Return whether it left in time. The answer to an unload comes before the unload (fact 1)."""
+    """Return whether the model left in time. An unload is answered before it happens (fact 1)."""
     until = lease.clock.monotonic() + UNLOAD_TIMEOUT_S
     for pause_s in itertools.chain(FIRST_INTERVALS_S, itertools.repeat(POLL_INTERVAL_S)):
         if find_digest(lease.call(lease.ollama.resident), digest) is None:

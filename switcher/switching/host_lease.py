@@ -1,4 +1,4 @@
-"""Touch a host outside of a switch: a short task, under the same lease as a switch."""
+"""Run a short task on a host outside of a switch, under the same lease as a switch."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ RETRY_INTERVAL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class HostLease:
-    """The lease on a host in the hands of a short task. It is not renewed: the task must end
-    before `until`, by the monotonic clock."""
+    """The lease on a host, held by a short task. It is not renewed: the task must end before
+    `until`, by the monotonic clock."""
 
     host_id: int
     fence: int
@@ -36,9 +36,9 @@ class HostLease:
         return LeaseHolder(self.host_id, self.fence, actor, clock=self.clock)
 
     def call(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Make a call of at most QUICK_TIMEOUT_S to the host, unless it might outlast the lease.
+        """Make a call of at most QUICK_TIMEOUT_S to the host.
 
-        Raises FenceLost, Conflict if too little time is left, and what the call raises.
+        Raises FenceLost, Conflict if the call might outlast the lease, and what the call raises.
         """
         if not leases.holds(self.host_id, self.fence, self.clock):
             raise FenceLost("The lease on the host ran out.")
@@ -57,8 +57,8 @@ def lease_host(
 ) -> Iterator[HostLease]:
     """Lease the host for a few calls of QUICK_TIMEOUT_S each.
 
-    Waits `wait_s` at most for another holder to give it back. Raises HostBusy if a switch is open
-    or somebody else holds the lease: what runs there is more important.
+    Waits at most `wait_s` for another holder to give the lease back. Raises HostBusy if a switch is
+    open or the lease is held by somebody else, whose work is more important.
     """
     fence, until = _take(host_id, clock, wait_s)
     try:
@@ -75,7 +75,7 @@ def lease_host(
 
 
 def _take(host_id: int, clock: Clock, wait_s: float) -> tuple[int, float]:
-    """Return the fence, and when the lease ends by the monotonic clock."""
+    """Return the fence, and the monotonic time at which the lease ends."""
     owner = new_owner()
     give_up_at = clock.monotonic() + wait_s
     while True:

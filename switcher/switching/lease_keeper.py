@@ -1,4 +1,4 @@
-"""Keeps a host's lease while a switch runs, and cuts the current call when it may not go on."""
+"""Keeps a host's lease while a switch runs, and cuts the current call when it must not continue."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ CANCELLABLE = frozenset(
 
 
 class ShuttingDown(Exception):
-    """Leave the switch as it is: the next start continues it."""
+    """The process is stopping: leave the switch as it is, for the next start to continue."""
 
 
 class LeaseKeeper:
-    """Two loops during a switch. One renews the lease and reads the cancel flag. The other only
-    watches the clock, so that a database that hangs cannot stretch the lease."""
+    """Two loops that run during a switch. One renews the lease and reads the cancel flag. The other
+    only watches the clock, so that a call is cut in time even if the database hangs."""
 
     def __init__(
         self, switch: ClaimedSwitch, clock: Clock, stopping: threading.Event, taken_at: float
@@ -66,7 +66,8 @@ class LeaseKeeper:
             loop.stop()
 
     def check(self) -> None:
-        """Check the lease itself, just before a call. Raises FenceLost or ShuttingDown."""
+        """Check the lease and read the cancel flag, just before a call. Raises FenceLost or
+        ShuttingDown."""
         if self._stopping.is_set():
             raise ShuttingDown
         if self._lost or not leases.holds(self._switch.host_id, self._switch.fence, self._clock):
@@ -76,7 +77,7 @@ class LeaseKeeper:
 
     @contextmanager
     def watching(self, call: Call) -> Iterator[None]:
-        """Cut this call, while the block lasts, as soon as it may not go on."""
+        """Inside the block, cut this call as soon as it must not continue."""
         with self._lock:
             self._call = call
         try:
@@ -87,7 +88,7 @@ class LeaseKeeper:
 
     def renew(self) -> None:
         """Read the cancel flag, and renew the lease if it is time to. If the database does not
-        answer, the loop tries again; if that lasts, `watch` cuts the call in time."""
+        answer, the loop tries again; if that takes too long, `watch` cuts the call."""
         if not self.cancelled_by:
             self.cancelled_by = switches.cancel_requested_by(self._switch.id)
         renewed_at = self._valid_until - leases.LEASE_S
@@ -110,7 +111,7 @@ class LeaseKeeper:
             self._cut()
 
     def _cancels(self) -> bool:
-        """Return whether a cancel applies: it never cuts what restores or cleans up."""
+        """Return whether a cancel applies now: it never interrupts restoring or cleaning up."""
         return bool(self.cancelled_by) and self._switch.state in CANCELLABLE
 
     def _cut(self) -> None:

@@ -1,4 +1,4 @@
-"""Load the new model, have it answer, and verify it, all before anything is activated."""
+"""Load the new model, have it answer, and verify it, before anything is activated."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def load_and_warm(switch: ClaimedSwitch, target: Installed) -> Steps[None]:
 
 
 def _was_loaded(switch: ClaimedSwitch) -> bool:
-    """Return whether the model was loaded before and stayed, so that nothing had to be loaded."""
+    """Return whether the model was loaded before the switch and has stayed, so that nothing had to
+    be loaded."""
     before = find_digest(switch.plan.before, switch.plan.digest)
     if before is None or before.digest in switch.plan.unload:
         return False
@@ -52,8 +53,8 @@ def _was_loaded(switch: ClaimedSwitch) -> bool:
 
 
 def verify(switch: ClaimedSwitch) -> Steps[None]:
-    """Check what is physically there before the configuration changes: the new model is listed by
-    its digest, enough of it is on the GPU, and after a swap the old ones are gone.
+    """Check what the host really holds before the configuration changes: the new model is listed by
+    its digest, enough of it is on the GPU, and after a swap the old models are gone.
 
     Raises NotResident, BelowFloor.
     """
@@ -79,7 +80,7 @@ def verify(switch: ClaimedSwitch) -> Steps[None]:
 
 
 def check_listed(switch: ClaimedSwitch, resident: tuple[Resident, ...]) -> Resident:
-    """Return the new model as `/api/ps` lists it, told by its digest. Raises NotResident."""
+    """Return the new model as `/api/ps` lists it, found by its digest. Raises NotResident."""
     name, digest = switch.spec.name, switch.plan.digest
     model = find_digest(resident, digest)
     if model is not None:
@@ -101,7 +102,7 @@ def _check_speed(switch: ClaimedSwitch, tokens_per_s: float) -> None:
 
 
 def _check_gpu(switch: ClaimedSwitch, model: Resident) -> None:
-    """The offload floor: a model that came up on the CPU is not what was requested."""
+    """Check the offload floor: a model that was loaded to the CPU is not what was requested."""
     floor, usual = switch.spec.min_gpu_percent, usual_gpu_percent(switch.host_id, model.digest)
     share = f"{model.gpu_percent} % of {model.name} is on the GPU"
     if floor and model.gpu_percent < floor:

@@ -1,8 +1,8 @@
-"""Keep a copy of each model that a switch loads for as long as it is resident: whatever happens to
-the model's own name meanwhile, one name still reaches it (facts 21, 23, 24).
+"""Keep a copy of each model that a switch loads, for as long as the model is resident: whatever
+happens to the model's own name, the copy's name still reaches it (facts 21, 23, 24).
 
-A copy helps to unload the model later; it is never a condition. If it cannot be made, the switch
-goes on without it.
+A copy helps to unload the model later, but no switch depends on it. If it cannot be made, the
+switch continues without it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 def make_copy(
     switch: ClaimedSwitch, model: ModelName, digest: str, installed: tuple[Installed, ...]
 ) -> Steps[None]:
-    """Make a copy of the model with this digest, before it is loaded. `installed` is fresh. What
-    goes wrong is a warning."""
+    """Make a copy of the model with this digest before the model is loaded. `installed` is a fresh
+    reading. A failure is only a warning."""
     recorded = next((c for c in model_copies_of(switch.host_id) if c.digest == digest), None)
     name = recorded.name if recorded else copy_name(model, digest)
     existing = find_installed(installed, name)
@@ -56,8 +56,8 @@ def _warn(switch: ClaimedSwitch, model: ModelName, why: str) -> None:
 
 
 def remove_unused_copies(switch: ClaimedSwitch) -> Steps[None]:
-    """After the end, still under the lease, remove the copies of what is no longer resident. What
-    cannot be removed now is left to the cleanup."""
+    """Remove the copies of models that are no longer resident, after the end of a switch but still
+    under its lease. What cannot be removed now is left to the cleanup."""
     rows = model_copies_of(switch.host_id)
     if not rows or switch.recorded_plan is None:
         return
@@ -72,8 +72,8 @@ def remove_unused_copies(switch: ClaimedSwitch) -> Steps[None]:
 
 
 def _is_not_ours(switch: ClaimedSwitch, row: ModelCopyRow) -> bool:
-    """Return whether somebody else had loaded the model, and this switch, which copied it, did not
-    make it active."""
+    """Return whether the copied model was loaded by somebody else before the switch, and did not
+    become active by it."""
     was_loaded = find_digest(switch.plan.before, row.digest) is not None
     failed = row.digest == switch.plan.digest and switch.state is not State.ACTIVE
     return failed and was_loaded and row.made_at >= switch.row.created_at

@@ -20,7 +20,7 @@ def plan_switch(
     resident: tuple[Resident, ...],
     installed: tuple[Installed, ...],
 ) -> Plan:
-    """Plan a switch of the host to a model. `strategy` is what the request names."""
+    """Plan a switch of the host to a model. `strategy` is the requested one."""
     target = find_installed(installed, spec.name)
     published = PublishedName.of(host)
     copies = list(host.model_copies.all())

@@ -1,4 +1,4 @@
-"""Set the published name of a host, and carry the setting out between switches."""
+"""Set the published name of a host, and apply the setting between switches."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def publish(
     clock: Clock = system,
     connect: Callable[[str], Ollama] = Client,
 ) -> str:
-    """Publish the active model of a host by a name, or by none if it is empty.
+    """Publish the active model of a host under a name; an empty name ends that.
 
-    Return why that was not carried out at once, empty if it was; otherwise the watcher does it as
-    soon as it can. Raises BadRequest, NotFound; then nothing was changed.
+    Return why the setting could not be applied at once, empty if it was; in the former case the
+    watcher applies it as soon as possible. Raises BadRequest or NotFound if nothing was changed.
     """
     set_published(host_id, name, actor, clock)
     try:
@@ -46,8 +46,8 @@ def apply_published_name(
     connect: Callable[[str], Ollama] = Client,
     mend: bool = False,
 ) -> None:
-    """Carry out the setting on the host if that is due; with `mend` also if somebody else pointed
-    or removed the name. Raises as `clean_up_copies`, and NotPublished."""
+    """Apply the setting on the host if that has not been done; with `mend`, also if somebody else
+    moved or removed the name. Raises what `clean_up_copies` raises, and NotPublished."""
     host, seen = watched_host(host_id), last_reading(host_id)
     if host is None or seen is None or seen.error or not (mend or host.name_is_due):
         return

@@ -1,8 +1,8 @@
-"""The published name on the server: pointed at a model when it becomes active, and pointed back if
-the switch is undone (facts 21, 22).
+"""The published name on the server: pointed at a model when it becomes active, and back at the old
+one if the switch is undone (facts 21, 22).
 
-Unlike model copies this is part of the switch. If the name cannot be pointed, the clients that use
-it would load the old model again, so the switch fails.
+Unlike model copies this is part of the switch. If the name cannot be moved, the clients that use it
+would load the old model again, so the switch fails.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def point_published_name(switch: ClaimedSwitch) -> Steps[None]:
 
 
 def restore_published_name(switch: ClaimedSwitch) -> Steps[None]:
-    """Point the name at the old active model again, or remove it if it did not exist before. What
+    """Point the name back at the old active model, or remove it if it did not exist before. What
     cannot be done now is done later, and is drift until then."""
     now = published(switch.host_id)
     if not now.name or (now.digest and now.digest == now.active_digest):
@@ -57,8 +57,9 @@ def restore_published_name(switch: ClaimedSwitch) -> Steps[None]:
 
 
 def arrange_published_name(lease: HostLease, holder: LeaseHolder, mend: bool) -> None:
-    """Carry out the setting between switches: make the name, move it, or remove it. With `mend`
-    also if somebody else pointed or removed it. Raises as `HostLease.call`, and NotPublished."""
+    """Apply the setting between switches: create the name, move it, or remove it. With `mend`, do
+    so also if somebody else moved or removed it. Raises what `HostLease.call` raises, and
+    NotPublished."""
     if not published(lease.host_id).due and not mend:
         return
     steps, result = _arrange(holder), None
@@ -85,11 +86,11 @@ def _perform(effect: Effect, lease: HostLease) -> Any:
 
 
 def _arrange(holder: LeaseHolder, becoming: tuple[ModelName, str] | None = None) -> Steps[None]:
-    """Read, decide and act until the name means what it should: the active model, or the one of
-    the name and digest `becoming`.
+    """Read, decide and act until the name points where it should: to the active model, or to the
+    name and digest in `becoming`.
 
-    It reads again after each copy, and so also finds what a dead process left behind and what
-    somebody changes in between: a source that is pulled again would give the name other content.
+    It reads again after each copy, because somebody may change names in between: a source that is
+    pulled again would give the name other content. This also finds what a dead process left behind.
     """
     for copied in range(MAX_COPIES + 1):
         installed: tuple[Installed, ...] = yield ListInstalled()

@@ -1,4 +1,4 @@
-"""Steps that switching and restoring share: load, unload, and wait until it is so."""
+"""Steps that switching and restoring share: load, unload, and wait until that has happened."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def with_capabilities(row: Installed) -> Steps[Installed]:
 
 
 def request_unload(models: Mapping[str, ModelName]) -> Steps[dict[str, str]]:
-    """Request the unload of these models, given by digest. Return by digest why a request was
-    refused.
+    """Request the unload of these models, given by digest. Return the error text of each refused
+    request, by digest.
 
-    Each is unloaded by a name that means its content now: its own name may mean another model,
-    which must stay (fact 23).
+    Each model is unloaded by a name that points to its content now. Its own name may point to
+    another model by now, which must stay (fact 23).
     """
     installed: tuple[Installed, ...] = yield ListInstalled()
     names = {digest: find_name(digest, name, installed) for digest, name in models.items()}
@@ -73,7 +73,8 @@ def request_unload(models: Mapping[str, ModelName]) -> Steps[dict[str, str]]:
 
 
 def wait_until_unloaded(digests: frozenset[str]) -> Steps[str]:
-    """Wait until `/api/ps` lists none of these. Return a warning if some stay, else nothing.
+    """Wait until `/api/ps` lists none of these models. Return a warning if some stay, else an empty
+    text.
 
     Requests the unload again every UNLOAD_INTERVAL_S: a client's keep-alive may have cancelled it
     (fact 3), or it came too early (fact 4).
@@ -104,8 +105,8 @@ def _still_resident(left: list[Resident], why: str) -> str:
 
 
 def load_pinned(switch: ClaimedSwitch) -> Steps[None]:
-    """Load the pinned models that are not resident: those that were not before, and those that the
-    server evicted on the way (facts 14, 15). One that cannot be loaded is a warning."""
+    """Load the pinned models that are not resident, including those that the server evicted during
+    the switch (facts 14, 15). One that cannot be loaded is a warning."""
     now: tuple[Resident, ...] = yield ListResident()
     installed: tuple[Installed, ...] = ()
     for spec in switch.pinned:
@@ -134,11 +135,12 @@ def load_pinned(switch: ClaimedSwitch) -> Steps[None]:
 
 
 def retry_while_unreachable(switch: ClaimedSwitch, act: Callable[[], Steps[T]]) -> Steps[T]:
-    """Do something, and again while the server restarts, hangs or is too busy. After RETRY_FOR_S,
-    raise what the last try raised.
+    """Run steps, and run them again while the server restarts, hangs or is too busy. After
+    RETRY_FOR_S, raise the last error.
 
-    What was sent to a server while it hung may take effect as it goes on, though nobody waits for
-    it any more: so the first try that succeeds after such a time is not the last.
+    Requests that were sent while the server hung may still take effect once it continues, even
+    though nobody waits for them any more. So after such a time, the steps run once more after their
+    first success.
     """
     until = switch.clock.monotonic() + RETRY_FOR_S
     was_silent = False
@@ -158,7 +160,7 @@ def retry_while_unreachable(switch: ClaimedSwitch, act: Callable[[], Steps[T]]) 
 
 
 def list_resident_if_possible() -> Steps[tuple[Resident, ...] | None]:
-    """Return a reading for the record, from which nothing is decided; None if it fails."""
+    """Return a reading for the record only, not to base decisions on; None if it fails."""
     try:
         now: tuple[Resident, ...] = yield ListResident()
     except OllamaError:

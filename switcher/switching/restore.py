@@ -1,7 +1,9 @@
-"""Compensation: bring the models that were resident before back, verify that, and say what is true.
+"""Compensation: bring back the models that were resident before, verify that, and report the
+result.
 
-Restoring uses ordinary steps with the same guards (rule 11). It is not over before a fresh reading
-shows the old models. If it fails too, the host is marked degraded, and what it holds is named.
+Restoring uses ordinary steps with the same guards (rule 11). It has not ended until a fresh reading
+shows the old models. If it fails too, the host is marked degraded, and the outcome says what it
+holds.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ UNANSWERED = (Cancelled, Interrupted, TimedOut, Unreachable)
 
 
 def restore(switch: ClaimedSwitch, why: SwitcherError) -> Steps[None]:
-    """Bring a switch from RESTORING to its end: rolled back, cancelled, or failed and degraded."""
+    """Bring a switch in state RESTORING to its end: rolled back, cancelled, or failed and
+    degraded."""
     if isinstance(why, UNANSWERED):
         # A load may still finish before the server notices that its caller went away (fact 9), and
         # nothing shows until then (fact 8).
@@ -69,8 +72,9 @@ def _end_degraded(switch: ClaimedSwitch, exc: SwitcherError) -> Steps[None]:
 def _bring_back(
     switch: ClaimedSwitch, loaded_again: dict[str, None]
 ) -> Steps[tuple[Resident, ...]]:
-    """Unload what this switch brought in and load what it removed, until a fresh reading shows the
-    old models. Return that reading; the names of what was loaded go into `loaded_again`."""
+    """Unload what this switch loaded and load what it unloaded, until a fresh reading shows the old
+    models. Return that reading; `loaded_again` collects the names of the models that were loaded.
+    """
     given_up: set[str] = set()
     installed: tuple[Installed, ...] = yield ListInstalled()
     doubted = _may_be_leaving(switch)
@@ -101,9 +105,9 @@ def _bring_back(
 
 
 def _may_be_leaving(switch: ClaimedSwitch) -> frozenset[str]:
-    """Return the digests that a swap may have requested to unload. They can still be listed and
-    leave a moment later (facts 1, 2), so they are loaded again even if they are listed, which
-    cancels the unload (fact 3)."""
+    """Return the digests that a swap may have asked to unload. They can still be listed and leave a
+    moment later (facts 1, 2), so they are loaded again even if they are listed: that cancels the
+    unload (fact 3)."""
     is_swap = switch.plan.strategy is Strategy.SWAP
     return frozenset(switch.plan.unload) if is_swap else frozenset()
 
@@ -114,10 +118,10 @@ def _compare(
     doubted: frozenset[str],
     given_up: set[str],
 ) -> tuple[list[Resident], list[Resident]]:
-    """Return what is resident because of this switch, and what was before it and is not now: the
-    active model first, so that nothing else keeps it from coming back.
+    """Return the models that are resident because of this switch, and those that were resident
+    before it and are not now. The active model comes first, so that no other takes its room.
 
-    What others loaded meanwhile is theirs, and what expired by itself need not come back.
+    Models that others have loaded meanwhile stay, and models that have expired need not come back.
     """
     plan = switch.plan
     was_resident = find_digest(plan.before, plan.digest) is not None
@@ -133,14 +137,14 @@ def _compare(
 
 
 def _is_as_before(old: Resident, now: Resident | None) -> bool:
-    """Return whether the model is resident with the same context; other options are another
-    load (fact 12)."""
+    """Return whether the model is resident with the same context length; otherwise it was reloaded
+    with other options (fact 12)."""
     return now is not None and now.context_length == old.context_length
 
 
 def _has_expired(switch: ClaimedSwitch, old: Resident) -> bool:
-    """Return whether the model's time has run out by itself. What this switch unloaded, or what is
-    wanted on the host, comes back all the same."""
+    """Return whether the model's keep-alive has run out. A model that this switch unloaded, or that
+    is desired on the host, has to come back all the same."""
     wanted = {switch.old_digest, *switch.plan.unload}
     if old.digest in wanted or old.name in {pin.name for pin in switch.pinned}:
         return False
@@ -158,7 +162,7 @@ def _unload_extra(switch: ClaimedSwitch, extra: list[Resident]) -> Steps[None]:
 def _load_again(
     switch: ClaimedSwitch, old: Resident, installed: tuple[Installed, ...]
 ) -> Steps[None]:
-    """Load a model as it was: as its own profile says if it is known, else by name and
+    """Load a model as it was loaded before: by its profile if that is known, else by its name and
     keep-alive."""
     row = find_installed(installed, old.name)
     if row is None or row.digest != old.digest:
@@ -176,8 +180,8 @@ def _spec_of(switch: ClaimedSwitch, old: Resident) -> Spec:
 
 
 def _is_needed(switch: ClaimedSwitch, old: Resident) -> bool:
-    """Return whether the old state is not back without this model: the active one, or any if none
-    was active. Others that do not come back are warnings."""
+    """Return whether restoring fails without this model: it was active, or nothing was. For other
+    models that do not come back, there is a warning."""
     was_active = find_digest(switch.plan.before, switch.old_digest)
     return was_active is None or old.digest == switch.old_digest
 
@@ -208,7 +212,7 @@ def _old_name(switch: ClaimedSwitch) -> str:
 
 
 def resident_text(switch: ClaimedSwitch, resident: tuple[Resident, ...] | None) -> str:
-    """Return what the host was seen to hold, as a sentence."""
+    """Return what the host was last seen to hold, as a sentence."""
     if resident is None:
         return f"{switch.host} does not answer, so what it holds is not known."
     if resident:

@@ -1,4 +1,4 @@
-"""What every entry point calls: plan a switch, request one, cancel one, free a ghost."""
+"""What every entry point calls: plan, request or cancel a switch, free a ghost."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ MAX_REASON = 500
 
 @dataclass(frozen=True, slots=True)
 class SwitchRequest:
-    """A request for a switch as an entry point read it; nothing of it is checked yet.
+    """A request for a switch as an entry point parsed it; nothing in it is checked yet.
 
-    It names a model, a profile or both. A model without a profile uses the profile of that model
-    if there is just one, else the host's defaults.
+    It names a model, a profile or both. A model without a profile uses the profile of that model if
+    there is exactly one, else the host's defaults.
     """
 
     model: str = ""
@@ -42,7 +42,7 @@ class SwitchRequest:
 
 
 def resolve(request: SwitchRequest) -> ResolvedRequest:
-    """Find and check what a request names. Raises BadRequest (with its field), NotFound."""
+    """Look up and check what a request names. Raises BadRequest (with its field), NotFound."""
     host = find_host(request.host)
     profile = _find_profile(request)
     if profile is not None:
@@ -79,8 +79,8 @@ def request_switch(
 ) -> tuple[SwitchEvent, bool]:
     """Record the request and wake the worker. Return the switch, and whether it is new.
 
-    With `plan_token`, raises PlanOutdated if the host is not as it was when that plan was made.
-    Raises SwitchRunning if a switch is open on the host.
+    With `plan_token`, raises PlanOutdated if the host has changed since that plan was made. Raises
+    SwitchRunning if a switch is open on the host.
     """
     resolved = resolve(request)
     _check_key(idempotency_key)
@@ -146,8 +146,8 @@ def _find_profile(request: SwitchRequest) -> ModelProfile | None:
 
 
 def _check_not_published_name(host: Host, model: ModelName) -> None:
-    """Refuse the published name, which follows the active model, and the one before it, which is
-    about to be removed."""
+    """Refuse the published name, which follows the active model, and a former published name that
+    is still to be removed."""
     published = PublishedName.of(host)
     if model in (published.wanted, published.name):
         raise BadRequest(
@@ -158,7 +158,8 @@ def _check_not_published_name(host: Host, model: ModelName) -> None:
 
 
 def _check_key(key: str) -> None:
-    """Refuse a key that is too long: two keys, both cut short, could become one."""
+    """Refuse a key that is not plain text or too long: two keys that are cut short could become
+    equal."""
     if len(key) > MAX_KEY:
         raise BadRequest(f"An Idempotency-Key has at most {MAX_KEY} characters.")
     if not key.isprintable():

@@ -63,7 +63,7 @@ Failure = (
 
 
 def run(switch: ClaimedSwitch) -> Steps[None]:
-    """Bring a switch to its end, from the state in which its record stands."""
+    """Bring a switch to its end, starting from the state in its record."""
     try:
         if switch.state in (State.QUEUED, State.CHECKING):
             yield from _run_from_start(switch)
@@ -142,7 +142,8 @@ def _check_plan(switch: ClaimedSwitch, plan: Plan, installed: tuple[Installed, .
 def _confirm_active(
     switch: ClaimedSwitch, target: Installed, installed: tuple[Installed, ...]
 ) -> Steps[None]:
-    """The model is active already. Have it answer once: a dead runner is still listed (fact 19)."""
+    """Have the model, which is active already, answer once: a dead runner is still listed (fact
+    19)."""
     spec = switch.spec
     yield Warm(spec, spec.warmups[0], target.embeds_only, load_timeout_s(spec, target.size))
     after: tuple[Resident, ...] = yield ListResident()
@@ -163,8 +164,8 @@ def _confirm_active(
 def _make_room(switch: ClaimedSwitch, installed: tuple[Installed, ...]) -> Steps[None]:
     """Let running requests end, then request the unload of all old models at once.
 
-    The load is requested right after, which costs nothing: the server makes it wait until there is
-    room (fact 14).
+    The load is requested right afterwards, without waiting for the unload: the server makes it wait
+    until there is room (fact 14).
     """
     switch.move(State.DRAINING)
     # Now, so that nothing stands between the unload and the load.
@@ -213,7 +214,8 @@ def _activate(switch: ClaimedSwitch) -> Steps[None]:
 
 
 def _resume_activating(switch: ClaimedSwitch) -> Steps[None]:
-    """The worker died just before the configuration changed: finish if the model is loaded."""
+    """Continue after the worker died just before the configuration changed: finish if the model is
+    loaded."""
     now: tuple[Resident, ...] = yield ListResident()
     check_listed(switch, now)
     installed: tuple[Installed, ...] = yield ListInstalled()
@@ -228,7 +230,8 @@ def _resume_activating(switch: ClaimedSwitch) -> Steps[None]:
 
 
 def _unload_old(switch: ClaimedSwitch) -> Steps[None]:
-    """Unload the old models. The new one is active, so the switch stands whatever happens here."""
+    """Unload the old models. The new one is active, so the switch succeeds whatever happens
+    here."""
     _log_unload(switch)
     try:
         yield from request_unload(switch.plan.unload)
@@ -246,8 +249,8 @@ def _unload_old(switch: ClaimedSwitch) -> Steps[None]:
 
 
 def _resume_unloading(switch: ClaimedSwitch) -> Steps[None]:
-    """The worker died after the activation. The new model may have left since, and the old one is
-    unloaded only while the new one is loaded (rule 6)."""
+    """Continue after the worker died after the activation. The new model may have left since, and
+    the old one is unloaded only while the new one is loaded (rule 6)."""
     try:
         yield from retry_while_unreachable(switch, lambda: _ensure_loaded(switch))
     except (OllamaError, NotResident) as exc:
@@ -257,8 +260,8 @@ def _resume_unloading(switch: ClaimedSwitch) -> Steps[None]:
 
 
 def _ensure_loaded(switch: ClaimedSwitch) -> Steps[tuple[Resident, ...]]:
-    """Return a fresh reading that lists the new model. If it has left since the activation, evicted
-    for a client's load (fact 14) or by a restart, load it again."""
+    """Return a fresh reading that lists the new model. If it has left since the activation, because
+    of a client's load (fact 14) or a restart, load it again."""
     now: tuple[Resident, ...] = yield ListResident()
     if find_digest(now, switch.plan.digest) is not None:
         return now
@@ -275,8 +278,8 @@ def _ensure_loaded(switch: ClaimedSwitch) -> Steps[tuple[Resident, ...]]:
 
 
 def _end_in_doubt(switch: ClaimedSwitch, exc: SwitcherError) -> Steps[None]:
-    """End a switch whose new model was activated, and say what is true: it is not loaded (then the
-    host is degraded), or the host does not answer."""
+    """End a switch after its activation when the new model was not seen loaded: either it is not,
+    and the host is degraded, or the host does not answer."""
     after = yield from list_resident_if_possible()
     lost = after is not None and find_digest(after, switch.plan.digest) is None
     if after is None:
@@ -289,7 +292,7 @@ def _end_in_doubt(switch: ClaimedSwitch, exc: SwitcherError) -> Steps[None]:
 
 
 def _fail(switch: ClaimedSwitch, exc: SwitcherError) -> Steps[None]:
-    """End a switch that cannot go on: at once if nothing was touched, else by restoring."""
+    """End a switch that cannot continue: at once if nothing was touched, else by restoring."""
     if switch.state in (State.QUEUED, State.CHECKING):
         switch.end(
             State.CANCELLED if isinstance(exc, Cancelled) else State.FAILED,

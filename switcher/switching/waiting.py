@@ -1,7 +1,7 @@
-"""Wait on an event loop until something of a host changes, without holding a thread.
+"""Wait on an event loop until something about a host changes, without holding a thread.
 
 For entry points that answer when a switch has ended. They read rows in a thread for a moment; in
-between only a timer and the commits of this process can wake them.
+between, only a timer and this process's commits can wake them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class HostChanges:
         self._changed = asyncio.Event()
 
     def clear(self) -> None:
-        """Forget the changes so far. Call it before reading, so that no later one is missed."""
+        """Forget earlier changes. Call it before reading, so that no later change is missed."""
         self._changed.clear()
 
     async def wait(self, seconds: float = POLL_INTERVAL_S) -> None:
-        """Wait for a change, `seconds` at most."""
+        """Wait for a change, but at most this many seconds."""
         try:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
@@ -38,7 +38,7 @@ class HostChanges:
             pass
 
     def wake(self) -> None:
-        """Wake the coroutine. From any thread; never raises, since the caller has committed."""
+        """Wake the coroutine. Thread-safe; never raises, since the caller has already committed."""
         try:
             self._loop.call_soon_threadsafe(self._changed.set)
         except RuntimeError:
@@ -64,13 +64,13 @@ def changes_of(host: str) -> Iterator[HostChanges]:
 
 
 def stop_waiting() -> None:
-    """Wake everyone, as the server shuts down; from now on nobody waits for a change."""
+    """Wake everyone because the server shuts down. From now on, nobody waits for a change."""
     _shutting_down.set()
     _wake(lambda changes: True)
 
 
 def is_shutting_down() -> bool:
-    """Return whether those who wait are to answer with what is true now."""
+    """Return whether those who wait should answer at once, with the state as it is now."""
     return _shutting_down.is_set()
 
 

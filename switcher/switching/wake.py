@@ -1,4 +1,4 @@
-"""Wakes the workers of this process at once. A hint only: the rows are the truth (rule 2)."""
+"""Wakes this process's workers at once. Only a hint: the rows are the truth (rule 2)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _workers: set[Loop] = set()
 
 
 def worker() -> None:
-    """Have the workers of this process, if any, look for open switches now."""
+    """Make this process's workers, if any, look for open switches now."""
     for loop in list(_workers):
         loop.wake()
 

@@ -32,7 +32,7 @@ _never = threading.Event()
 
 
 class Worker:
-    """Runs open switches. Call `start` once and `stop` once; a test calls `look_once`."""
+    """Runs open switches. Call `start` and `stop` once each; tests call `look_once`."""
 
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
@@ -46,8 +46,8 @@ class Worker:
         self._loop.start()
 
     def stop(self, patience_s: float) -> None:
-        """Take nothing new. Give running switches `patience_s` to end, then leave them to the next
-        start."""
+        """Start no further switch. Give running ones `patience_s` to end, then leave them to the
+        next start."""
         wake.remove(self._loop)
         self._loop.stop()
         self._join_running(patience_s)
@@ -60,7 +60,7 @@ class Worker:
             thread.join(max(0.0, until - self._clock.monotonic()))
 
     def look_once(self) -> None:
-        """Start a thread for each open switch that nobody runs."""
+        """Start a thread for each open switch that no worker runs."""
         for switch_id, host_id in switches.unclaimed(self._clock):
             if host_id in self._running or self._loop.stopping:
                 continue
@@ -143,7 +143,7 @@ def _drive(
 
 
 def _end_after_bug(switch: ClaimedSwitch, exc: Exception) -> None:
-    """End a switch in which our own code failed: touch the host no more, and say so."""
+    """End a switch in which our own code failed: do not touch the host any more, and say so."""
     text = f"Switchboard made a mistake ({type(exc).__name__}). See its log."
     touched = switch.state not in (State.QUEUED, State.CHECKING)
     if touched and switch.state is not State.RESTORING:

@@ -1,4 +1,4 @@
-"""Run the watcher's actions in threads of their own, so that no reading waits for them.
+"""Runs the watcher's actions in threads of their own, so that no reading waits for them.
 
 At most one action of a kind runs on a host at a time, and it is not repeated until its pause ends.
 """
@@ -35,7 +35,7 @@ class Action:
 
 
 class ActionQueue:
-    """Call `start` once, `submit` from any thread, and `stop` once."""
+    """Runs actions. Call `start` once, `submit` from any thread, and `stop` once."""
 
     def __init__(self, clock: Clock = system, threads: int = 2) -> None:
         self._clock = clock
@@ -74,7 +74,7 @@ class ActionQueue:
             return True
 
     def _work(self) -> float:
-        """Do all that was submitted, then wait for more."""
+        """Run all actions that were submitted, then wait for more."""
         while (action := self._next()) is not None:
             self._do(action)
         connections.close_all()

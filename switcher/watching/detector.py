@@ -1,7 +1,7 @@
-"""Compare each reading with the desired state, and record drift.
+"""Compares each reading with the desired state, and records drift.
 
 This is cheap while nothing happens: the desired state is read again only after an audit entry was
-appended, and a host's drift is written only when it begins or ends.
+appended, and drift is written only when it begins or ends.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class DriftDetector:
         self._undecided: set[int] = set()
 
     def refresh(self) -> None:
-        """Read the desired state again if anything was recorded since; one query if nothing was."""
+        """Read the desired state again if an entry was appended since; makes one query if none
+        was."""
         newest = newest_entry()
         if newest == self._newest:
             return

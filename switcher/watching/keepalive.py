@@ -1,7 +1,7 @@
-"""Renew the keep-alive of desired models: a load without a prompt restarts the timer (fact 13).
+"""Renews the keep-alive of desired models: a load without a prompt restarts the timer (fact 13).
 
-Nothing else may change. If the model is not loaded, or loaded with other options, this call would
-load it; that is left to a repair.
+It must change nothing else. If the model is not loaded, or is loaded with other options, this call
+would load it; that is left to a repair.
 """
 
 from __future__ import annotations

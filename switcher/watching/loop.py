@@ -132,7 +132,7 @@ class Watcher:
     # --- which host is due ---------------------------------------------------------------------
 
     def _schedule(self) -> float:
-        """Hand out the readings that are due; return the seconds until the next ones."""
+        """Hand out the readings that are due; return the seconds until the next ones are."""
         now = self._clock.monotonic()
         if now >= self._next_look():
             self._look_soon.clear()

@@ -24,7 +24,7 @@ IDLE_TIMEOUT_S = 30.0
 
 
 class Readers(Generic[T]):
-    """Run jobs in order in up to `at_work` threads that are not stuck, and `max_threads` in all.
+    """Runs jobs in order in up to `at_work` threads that are not stuck, and `max_threads` in all.
     Call `put` and `stop` from any thread, and `tend` from the one that hands out jobs."""
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Repair drift by an ordinary switch to the active model, a limited number of times an hour.
+"""Repairs drift by an ordinary switch to the active model, a limited number of times an hour.
 
-Three kinds are only reported: other content, because a switch would load content that nobody chose;
-foreign models, because they belong to somebody else; an unreachable host, because it accepts no
-calls.
+Three kinds are only reported: *other-content*, because a switch would load content that nobody
+chose; *foreign*, because the models belong to somebody else; *unreachable*, because the host
+accepts no calls.
 """
 
 from __future__ import annotations

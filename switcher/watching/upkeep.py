@@ -1,4 +1,4 @@
-"""Decide when to clean up model copies, unload ghosts and apply the published name.
+"""Decides when to clean up model copies, unload ghosts and apply the published name.
 
 Model copies belong to Switchboard and do not affect what the host serves, so they are made and
 removed under either drift policy. Unloading a ghost is a repair.
@@ -56,8 +56,8 @@ def _copies(report: DriftReport, clock: Clock) -> tuple[Action, ...]:
 
 
 def _published_name(report: DriftReport, clock: Clock) -> tuple[Action, ...]:
-    """Apply the setting under either policy; undo what others did to the name only if the policy is
-    to repair."""
+    """Apply the setting under either policy. What others did to the name is undone only under the
+    policy *repair*."""
     host = report.host
     mend = host.repairs and any(d.kind is Kind.PUBLISHED for d in report.open)
     if not host.name_is_due and not mend:
