@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from switcher.domain.specs import FOREVER
 from switcher.domain.states import State
 from switcher.switching.service import SwitchRequest
 
@@ -19,8 +20,10 @@ class SwitchBody(BaseModel):
     profile: str | None = Field(None, description="Name of a profile.")
     reason: str | None = Field(None, description="Kept in the record. At most 500 characters.")
     strategy: str | None = Field(None, description="auto, overlap or swap.", examples=["auto"])
-    keep_alive: str | int | None = Field(
-        None, description="How long an idle model stays loaded: 30m, 2h, forever (or -1), 0."
+    keep_alive: str | int | float | None = Field(
+        None,
+        description="How long an idle model stays loaded: 30m, 24h, a number of seconds, forever "
+        "(or anything below 0). 0 is refused: such a model could not stay active.",
     )
     dry_run: bool = Field(False, description="true: return the plan and change nothing.")
     wait: bool | None = Field(None, description="false: answer 202 at once, with an address.")
@@ -36,12 +39,12 @@ class SwitchBody(BaseModel):
         )
 
 
-def _keep_alive(given: str | int | None) -> str:
+def _keep_alive(given: str | float | None) -> str:
     """Return a keep-alive as text. A number means seconds, as in Ollama's own API; below zero,
     forever (fact 7).
     """
-    if isinstance(given, int):
-        return "forever" if given < 0 else f"{given}s"
+    if isinstance(given, int | float):
+        return FOREVER if given < 0 else f"{given}s"
     return given or ""
 
 

@@ -120,6 +120,8 @@ _TYPES = {
     "bool_type": "true or false",
     "int_type": "a whole number",
     "int_parsing": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a number",
 }
 
 

@@ -39,14 +39,32 @@ KNOWN_OPTIONS = RUNNER_OPTIONS | SAMPLING_OPTIONS
 
 FOREVER = "forever"
 MAX_TAG = 200
+MAX_KEEP_ALIVE = 20
 MAX_WARMUPS, MAX_PROMPT, MAX_PREDICT = 8, 4000, 512
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
-_DURATION = re.compile(r"^(?:\d+(?:\.\d+)?(?:h|m|s|ms))+$", re.ASCII)
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)", re.ASCII)
-_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+# As Go's time.ParseDuration reads it. Days and weeks, which it does not know, are kept as hours.
+_UNIT_S = {
+    "h": 3600.0,
+    "m": 60.0,
+    "s": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,
+    "ns": 1e-9,
+}
+_DAYS_H = {"d": 24, "w": 168}
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
+_PART = re.compile(rf"({_NUMBER})([mnuµμ]s|[wdhms])", re.ASCII)
+_DURATION = re.compile(rf"[+-]?(?:{_NUMBER}(?:[mnuµμ]s|[wdhms]))+", re.ASCII)
+_PLAIN = re.compile(rf"([+-]?){_NUMBER}", re.ASCII)
+_WORDY = re.compile(rf"({_NUMBER})\s*([a-z]+)", re.ASCII)
+_FOREVER_WORDS = {"forever", "for ever", "always", "infinite", "infinity", "inf", "∞", "never"}
 # What a Go duration can hold, and the shortest that is not rounded to zero.
 _LONGEST_S = 2_562_047 * 3600.0
-_SHORTEST_S = 0.001
+_SHORTEST_S = 1e-9
+# A switch needs this long to verify a model after its last warm-up prompt.
+MIN_ACTIVE_S = 1.0
 
 
 def check_name(name: str) -> str:
@@ -85,31 +103,64 @@ def check_published(name: str) -> str:
 def check_keep_alive(text: str) -> str:
     """Return a keep-alive as it is stored: `0`, `forever`, or a Go duration such as `30m`.
 
-    `-1` in any spelling means forever. A number without a unit is refused, since it may mean
-    seconds or minutes; the server refuses it too if it is quoted (fact 7). Raises BadRequest.
+    Anything below zero is forever. A number without a unit is refused, as the server refuses it in
+    quotes (fact 7), since it may mean seconds or minutes. Raises BadRequest, which says what to
+    write instead.
     """
     text = text.strip().lower()
-    if text in {"forever", "for ever", "-1", "-1s", "always"}:
+    if text in _FOREVER_WORDS:
         return FOREVER
-    if text == "0":
-        return text
-    if len(text) <= 20 and _DURATION.match(text):
-        seconds = keep_alive_s(text)
+    if len(text) <= MAX_KEEP_ALIVE and (plain := _PLAIN.fullmatch(text)):
+        if float(text) == 0:
+            return "0"
+        if plain[1] == "-":
+            return FOREVER
+    if len(text) <= MAX_KEEP_ALIVE and _DURATION.fullmatch(text):
+        seconds = keep_alive_s(text) or 0.0
         if seconds == 0:
             return "0"
-        if seconds is not None and _SHORTEST_S <= seconds <= _LONGEST_S:
-            return text
-    raise BadRequest(
-        "Write a number and a unit, for example 30m, 2h or forever; 0 unloads after each use.",
-        "keep_alive",
-    )
+        if _SHORTEST_S <= seconds <= _LONGEST_S:
+            return FOREVER if text[0] == "-" else _in_go_units(text.removeprefix("+"))
+    raise BadRequest(_keep_alive_advice(text), "keep_alive")
+
+
+def _in_go_units(text: str) -> str:
+    parts = _PART.findall(text)
+    hours = sum(float(number) * _DAYS_H[unit] for number, unit in parts if unit in _DAYS_H)
+    rest = "".join(number + unit for number, unit in parts if unit not in _DAYS_H)
+    return f"{hours:.6g}h{rest}" if hours else rest
+
+
+def _keep_alive_advice(text: str) -> str:
+    if len(text) <= MAX_KEEP_ALIVE and _PLAIN.fullmatch(text):
+        number = text.lstrip("+")
+        return f"{text} has no unit. Write {number}s for seconds or {number}m for minutes."
+    wordy = _WORDY.fullmatch(text) if len(text) <= MAX_KEEP_ALIVE else None
+    if wordy and wordy[2][0] in "smhdw":
+        return f"{text} is not a keep-alive. Write {_in_go_units(wordy[1] + wordy[2][0])}."
+    return "Write a number and a unit, for example 30m, 24h or forever; 0 unloads after each use."
 
 
 def keep_alive_s(text: str) -> float | None:
     """Return the seconds of a checked keep-alive; None for `forever`."""
     if text == FOREVER:
         return None
-    return sum(float(n) * _UNIT_S[unit] for n, unit in _PART.findall(text))
+    hours = {unit: 3600.0 * n for unit, n in _DAYS_H.items()}
+    return sum(float(n) * (hours | _UNIT_S)[unit] for n, unit in _PART.findall(text))
+
+
+def check_keeps_active(keep_alive: str, source: str) -> None:
+    """Raise BadRequest if a model with this keep-alive leaves before it can be verified, so that
+    it can never stay active. `source` says where the keep-alive comes from."""
+    seconds = keep_alive_s(keep_alive)
+    if seconds is None or seconds >= MIN_ACTIVE_S:
+        return
+    what = "unloads a model after each use" if not seconds else "unloads it at once"
+    raise BadRequest(
+        f"A keep-alive of {keep_alive} {what}, so the model could not stay loaded. {source} "
+        "Write for example 30m or forever.",
+        "keep_alive",
+    )
 
 
 def wire_keep_alive(text: str) -> str | int:

@@ -12,6 +12,7 @@ from django.db.models import ProtectedError
 from switcher.audit.ledger import Actor, append, writing
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest, Conflict, NotFound
+from switcher.domain.specs import check_keeps_active
 from switcher.domain.states import OPEN
 from switcher.models import (
     ApiKey,
@@ -80,6 +81,8 @@ def save_profile(profile: ModelProfile, actor: Actor, clock: Clock = system) -> 
         difference = _difference(before, {f: getattr(profile, f) for f in PROFILE_FIELDS})
         if difference["after"].keys() & {"tag", "options"}:
             check_profile(profile)
+        if "keep_alive" in difference["after"] and profile.pinned_on.filter(removed_at=None):
+            check_keeps_active(profile.keep_alive, f"{profile.name} is pinned.")
         if difference["after"]:
             kind = "profile.changed" if before else "profile.added"
             old, new = (_without_prompts(difference[side]) for side in ("before", "after"))
@@ -208,8 +211,17 @@ def set_pinned(
         before = sorted(host.pinned.values_list("name", flat=True))
         after = sorted(p.name for p in profiles)
         if before != after:
+            for profile in profiles:
+                _check_can_be_pinned(profile)
             host.pinned.set(profiles)
             append("host.preloaded", actor, host=host.name, clock=clock, before=before, after=after)
+
+
+def _check_can_be_pinned(profile: ModelProfile) -> None:
+    try:
+        check_keeps_active(profile.keep_alive, f"It comes from profile {profile.name}.")
+    except BadRequest as exc:
+        raise BadRequest(exc.text, "pinned") from exc
 
 
 def make_default(host: Host, actor: Actor, clock: Clock = system) -> None:

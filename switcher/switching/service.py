@@ -10,7 +10,7 @@ from switcher.domain.errors import BadRequest, NotFound, PlanBlocked, PlanOutdat
 from switcher.domain.model_names import ModelName
 from switcher.domain.plans import Plan
 from switcher.domain.published_name import PublishedName
-from switcher.domain.specs import Spec, check_keep_alive, check_tag
+from switcher.domain.specs import Spec, check_keep_alive, check_keeps_active, check_tag
 from switcher.domain.states import Strategy
 from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.ollama.client import Client
@@ -52,6 +52,7 @@ def resolve(request: SwitchRequest) -> ResolvedRequest:
     _check_not_published_name(host, spec.name)
     if request.keep_alive:
         spec = replace(spec, keep_alive=check_keep_alive(request.keep_alive))
+    check_keeps_active(spec.keep_alive, _keep_alive_source(request, host, profile))
     _check_reason(request.reason)
     return ResolvedRequest(
         host=host,
@@ -143,6 +144,14 @@ def _find_profile(request: SwitchRequest) -> ModelProfile | None:
         raise BadRequest("Name a model or a profile.", "model")
     rows = [p for p in ModelProfile.objects.all() if ModelName.parse(p.tag) == model]
     return rows[0] if len(rows) == 1 else None
+
+
+def _keep_alive_source(request: SwitchRequest, host: Host, profile: ModelProfile | None) -> str:
+    if request.keep_alive:
+        return "It comes from the request."
+    if profile is not None:
+        return f"It comes from profile {profile.name}."
+    return f"It comes from {host.name}'s settings."
 
 
 def _check_not_published_name(host: Host, model: ModelName) -> None:

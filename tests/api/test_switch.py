@@ -256,7 +256,7 @@ def test_a_dry_run_on_an_unreachable_host_is_503(
         ('{"model": "a", "wait": "no"}', 422, "Field 'wait' must be true or false"),
         ('{"model": "a", "dry_run": 1}', 422, "Field 'dry_run' must be true or false"),
         ('{"model": "a", "keep_alive": true}', 422, "Field 'keep_alive' must be text or a whole"),
-        ('{"model": "a", "keep_alive": "30"}', 422, "Write a number and a unit"),
+        ('{"model": "a", "keep_alive": "30"}', 422, "30 has no unit. Write 30s"),
         ('{"model": "a", "modle": "b"}', 422, "There is no field 'modle'"),
         ('{"model": "a", "strategy": "fast"}', 422, "The strategy is auto, overlap or swap"),
         ('{"model": "a", "host": "nowhere"}', 404, "There is no host named 'nowhere'"),

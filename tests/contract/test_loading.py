@@ -17,6 +17,9 @@ from tests.contract.server import Ollama, full
         ("30", 'time: missing unit in duration "30"'),
         ("", 'time: invalid duration ""'),
         ("soon", 'time: invalid duration "soon"'),
+        ("infinite", 'time: invalid duration "infinite"'),
+        ("1d", 'time: unknown unit "d" in duration "1d"'),
+        ("1H", 'time: unknown unit "H" in duration "1H"'),
         ("5x", 'time: unknown unit "x" in duration "5x"'),
         ("1.5.2h", 'time: missing unit in duration "1.5.2h"'),
         (True, "Unsupported type: 'bool'"),
@@ -35,7 +38,7 @@ def test_a_keep_alive_that_is_no_duration_is_refused(
 
 
 @pytest.mark.fact(7)
-@pytest.mark.parametrize("value", [-1, "-1s", "-1h", -0.5])
+@pytest.mark.parametrize("value", [-1, "-1s", "-1m", "-1h", "-1h30m", -0.5, -300])
 def test_a_negative_keep_alive_is_for_ever(ollama: Ollama, value: object) -> None:
     """Fact 7: forever ends some 290 years ahead."""
     model = ollama.models.small_a
@@ -47,7 +50,23 @@ def test_a_negative_keep_alive_is_for_ever(ollama: Ollama, value: object) -> Non
 @pytest.mark.fact(7)
 @pytest.mark.parametrize(
     ("value", "minutes"),
-    [("30m", 30), ("1h30m", 90), (1800, 30), ("0.5h", 30), ("90s", 1.5), ("+20m", 20)],
+    [
+        ("30m", 30),
+        ("1h30m", 90),
+        (1800, 30),
+        ("0.5h", 30),
+        (".5h", 30),
+        ("1.h", 60),
+        ("24h", 1440),
+        ("90s", 1.5),
+        ("300s", 5),
+        (300, 5),
+        (90.5, 1.5),
+        ("120000ms", 2),
+        ("120000000us", 2),
+        ("120000000µs", 2),
+        ("+20m", 20),
+    ],
 )
 def test_numbers_are_seconds_and_texts_are_go_durations(
     ollama: Ollama, value: object, minutes: float
@@ -55,7 +74,7 @@ def test_numbers_are_seconds_and_texts_are_go_durations(
     """Fact 7."""
     model = ollama.models.small_a
     ollama.load(model, keep_alive=value)
-    assert minutes - 0.5 < ollama.minutes_left(model) <= minutes
+    assert minutes - 0.5 < ollama.minutes_left(model) <= minutes + 0.02
 
 
 @pytest.mark.fact(8)

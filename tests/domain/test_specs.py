@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from switcher.domain.specs import (
     Spec,
     WarmUp,
     check_keep_alive,
+    check_keeps_active,
     check_options,
     check_tag,
     check_warmups,
@@ -128,6 +130,32 @@ def test_a_bare_name_means_latest(tag: str, full: str) -> None:
         ("90S", "90s", "90s", 90),
         ("250ms", "250ms", "250ms", 0.25),
         ("1m250ms", "1m250ms", "1m250ms", 60.25),
+        ("24h", "24h", "24h", 86_400),
+        ("300s", "300s", "300s", 300),
+        (".5h", ".5h", ".5h", 1800),
+        ("1.h", "1.h", "1.h", 3600),
+        ("+30m", "30m", "30m", 1800),
+        ("500us", "500us", "500us", 0.0005),
+        ("500µs", "500µs", "500µs", 0.0005),
+        ("1s5ns", "1s5ns", "1s5ns", 1.000000005),
+        ("-1m", FOREVER, -1, None),
+        ("-1h", FOREVER, -1, None),
+        ("-30m", FOREVER, -1, None),
+        ("-1h30m", FOREVER, -1, None),
+        ("-5", FOREVER, -1, None),
+        ("-1.0", FOREVER, -1, None),
+        ("-0s", "0", 0, 0),
+        ("-0", "0", 0, 0),
+        ("0.0", "0", 0, 0),
+        ("infinite", FOREVER, -1, None),
+        ("Infinity", FOREVER, -1, None),
+        ("inf", FOREVER, -1, None),
+        ("∞", FOREVER, -1, None),
+        ("never", FOREVER, -1, None),
+        ("1d", "24h", "24h", 86_400),
+        ("1.5d", "36h", "36h", 129_600),
+        ("1d12h", "24h12h", "24h12h", 129_600),
+        ("1w", "168h", "168h", 604_800),
     ],
 )
 def test_a_keep_alive_is_kept_in_one_spelling_and_said_as_the_server_takes_it(
@@ -145,13 +173,16 @@ def test_a_keep_alive_is_kept_in_one_spelling_and_said_as_the_server_takes_it(
     [
         "",
         "30",  # nobody can tell seconds from minutes
-        "-5",
-        "-30m",
-        "+30m",
         "abc",
         "true",
-        "1d",
+        "1y",
         "30 m",
+        "30min",
+        "PT30M",
+        "1:30",
+        "--1",
+        "-",
+        "+",
         "m",
         ".",
         "1h30",
@@ -160,17 +191,45 @@ def test_a_keep_alive_is_kept_in_one_spelling_and_said_as_the_server_takes_it(
         "٣٠m",
         "30m\n30m",
         "0x10s",
-        "∞",
         "99999999h",  # past what a Go duration holds
         "9" * 300 + "s",
         "1m" * 50,  # longer than a profile keeps
         "0.0000001ms",  # nought to the server
+        "1000000d",
     ],
 )
 def test_what_no_server_takes_is_refused(text: str) -> None:
     with pytest.raises(BadRequest) as caught:
         check_keep_alive(text)
     assert caught.value.field == "keep_alive"
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("300", "Write 300s for seconds or 300m for minutes."),
+        ("30min", "Write 30m."),
+        ("30 minutes", "Write 30m."),
+        ("2 hours", "Write 2h."),
+        ("1 day", "Write 24h."),
+        ("2weeks", "Write 336h."),
+        ("soon", "for example 30m, 24h or forever"),
+    ],
+)
+def test_a_refused_keep_alive_names_the_spelling_that_works(text: str, advice: str) -> None:
+    with pytest.raises(BadRequest, match=re.escape(advice)):
+        check_keep_alive(text)
+
+
+@pytest.mark.parametrize("keep_alive", ["0", "1ms", "999ms", "500us"])
+def test_a_model_that_is_unloaded_after_each_use_cannot_be_active(keep_alive: str) -> None:
+    with pytest.raises(BadRequest, match="could not stay loaded. It comes from the request."):
+        check_keeps_active(keep_alive, "It comes from the request.")
+
+
+@pytest.mark.parametrize("keep_alive", ["1s", "30m", FOREVER])
+def test_other_models_can(keep_alive: str) -> None:
+    check_keeps_active(keep_alive, "")
 
 
 @given(st.text(max_size=12))

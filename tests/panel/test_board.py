@@ -256,7 +256,7 @@ def test_host_that_does_not_answer_is_a_state_of_the_plan(
 
 def test_an_invalid_keep_alive_is_explained_in_the_plan(operator: Client, north: Any) -> None:
     query = {"host": "north-1", "profile": "qwen2-5-14b", "keep_alive": "30"}
-    assert "for example 30m, 2h or forever" in text_of(operator.get("/plan", query))
+    assert "30 has no unit. Write 30s for seconds" in text_of(operator.get("/plan", query))
 
 
 def test_auditor_sees_the_plan_but_no_action(auditor: Client, north: Any) -> None:

@@ -68,7 +68,7 @@ def test_another_prompt_is_added_without_script(operator: Client) -> None:
     [
         ("name", "Big Name", "Use lower-case letters, digits and hyphens"),
         ("tag", "no model", "for example qwen2.5:14b"),
-        ("keep_alive", "30 minuts", "for example 30m, 2h or forever"),
+        ("keep_alive", "30 minuts", "Write 30m."),
         ("options", "num_ctx=1", "Write options as JSON, for example"),
         ("options", '{"num_ctx": "big"}', "Option num_ctx must be a whole number"),
         ("options", '{"num_cxt": 1}', "There is no option"),
@@ -143,7 +143,7 @@ def test_host_is_added(admin: Client) -> None:
         ("base_url", "http://north-1:99999", "Write an address such as"),
         ("name", "North 1", "Use lower-case letters"),
         ("vram_gb", "much", "Enter a number"),
-        ("keep_alive", "30", "Write a number and a unit"),
+        ("keep_alive", "30", "30 has no unit. Write 30s"),
     ],
 )
 def test_an_invalid_host_field_says_what_is_valid(

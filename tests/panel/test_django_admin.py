@@ -27,7 +27,7 @@ def test_profile_is_saved_through_records(admin: Client) -> None:
 def test_an_invalid_profile_gets_the_error_of_the_pages(admin: Client) -> None:
     wrong = PROFILE | {"keep_alive": "30"}
     page = admin.post("/admin/switcher/modelprofile/add/", wrong).content.decode()
-    assert "for example 30m, 2h or forever" in page
+    assert "30 has no unit. Write 30s for seconds" in page
     assert not ModelProfile.objects.exists()
 
 

@@ -82,7 +82,8 @@ class HostForm(forms.Form):
         max_length=20,
         initial="30m",
         required=False,
-        help_text="For example 30m, 2h or forever; 0 unloads after each use.",
+        help_text="For example 30m, 24h or forever. 0 unloads after each use, so such a model "
+        "cannot be active or pinned.",
     )
     pinned = forms.MultipleChoiceField(
         label="Pinned: kept loaded next to the active model",
@@ -165,7 +166,8 @@ class ProfileForm(forms.Form):
         label="Keep-alive",
         max_length=20,
         initial="30m",
-        help_text="For example 30m, 2h or forever; 0 unloads after each use.",
+        help_text="For example 30m, 24h or forever. 0 unloads after each use, so such a model "
+        "cannot be active or pinned.",
     )
     options = forms.CharField(
         required=False,
