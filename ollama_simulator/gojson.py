@@ -17,6 +17,7 @@ FIELDS: Fields = {
     "destination": (str, "string"),
     "from": (str, "string"),
     "stream": (bool, "bool"),
+    "shift": (bool, "bool"),
     "options": (dict, "map[string]interface {}"),
     "parameters": (dict, "map[string]interface {}"),
     "messages": (list, "[]api.Message"),

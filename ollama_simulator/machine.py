@@ -238,6 +238,7 @@ class Machine:
             keep_alive_s=(
                 config.default_keep_alive_s if ask.keep_alive_s is None else ask.keep_alive_s
             ),
+            shift=ask.shift,
             ready_at=self.now + (seconds if failure is None else failure.after_s),
             failure=failure,
         )

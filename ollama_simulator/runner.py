@@ -10,10 +10,13 @@ from typing import Protocol
 from ollama_simulator.catalog import TRAINED_CTX, Manifest
 
 # Fact 12: options that reload the model when they differ.
-RUNNER_OPTIONS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap")
+RUNNER_OPTIONS = (
+    *("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict"),
+    "use_mmap",
+)
 # All options, with Go's name for the type; unknown ones are ignored.
 OPTION_TYPES = {
-    **dict.fromkeys(RUNNER_OPTIONS[:5], "integer"),
+    **dict.fromkeys(RUNNER_OPTIONS[:6], "integer"),
     "use_mmap": "boolean",
     **dict.fromkeys(("num_keep", "seed", "num_predict", "top_k", "repeat_last_n"), "integer"),
     **dict.fromkeys(("top_p", "min_p", "typical_p", "temperature"), "float32"),
@@ -102,6 +105,7 @@ class Ask:
     manifest: Manifest
     options: Options = field(default_factory=dict)
     keep_alive_s: float | None = None
+    shift: bool = True  # whether a reply that fills the context goes on
     tokens: int = 0
     work_s: float | None = None  # seconds, instead of tokens and their rate
     asked_at: float = 0.0
@@ -167,6 +171,7 @@ class Runner:
     size_vram: int
     tokens_per_s: float
     keep_alive_s: float
+    shift: bool = True
     ready_at: float = math.inf  # while loading: when that ends, successfully or not
     failure: Failure | None = None
     expires_at: float | None = None  # None until first idle
@@ -199,15 +204,15 @@ def effective_ctx(options: Options, manifest: Manifest) -> int:
 
 
 def reloads(ask: Ask, runner: Runner) -> bool:
-    """Return whether a request's runner options require a reload (fact 12).
+    """Return whether a request's runner options or `shift` require a reload (fact 12).
 
     An absent option means its default, except `num_gpu`: without it, any placement is fine.
     """
-    if effective_ctx(ask.options, ask.manifest) != runner.num_ctx:
+    if effective_ctx(ask.options, ask.manifest) != runner.num_ctx or ask.shift != runner.shift:
         return True
     wanted, there = ask.options, runner.options
     if int(wanted.get("num_gpu", -1)) >= 0 and wanted["num_gpu"] != there.get("num_gpu", -1):
         return True
     if wanted.get("num_batch", DEFAULT_BATCH) != there.get("num_batch", DEFAULT_BATCH):
         return True
-    return any(wanted.get(o) != there.get(o) for o in ("main_gpu", "num_thread", "use_mmap"))
+    return any(wanted.get(o) != there.get(o) for o in RUNNER_OPTIONS[3:])

@@ -71,6 +71,7 @@ class Request:
     options: Mapping[str, object] = field(default_factory=dict)
     tokens: int | None = None
     think: bool = False
+    shift: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ class Server:
             raise Refused(f'"{request.model}" does not support {request.kind}', 400)
         if request.think:
             raise Refused(f'"{request.model}" does not support thinking', 400)
-        ask = Ask(name, manifest, read_options(request.options), keep_alive)
+        ask = Ask(name, manifest, read_options(request.options), keep_alive, request.shift)
         self._plan_reply(ask, request)
         return self.machine.submit(ask)
 

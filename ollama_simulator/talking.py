@@ -59,7 +59,8 @@ async def _talk(
     empty = not (body.get("messages") if kind == "chat" else say.prompt)
     limit = say.limit(options.get("num_predict"))
     think = bool(body.get("think"))
-    wish = Request(say.asked, kind, empty, body.get("keep_alive"), options, limit, think)
+    shift = body.get("shift") is not False
+    wish = Request(say.asked, kind, empty, body.get("keep_alive"), options, limit, think, shift)
     async with request.app[HOST].turn(wish) as turn:
         reply = Reply(turn, say)
         if empty:

@@ -21,7 +21,8 @@ from switcher.gateway.response import Receive
 # Small values take up many times their size in memory, and parsing blocks all other requests: for
 # about 0.2 s with this many values.
 MAX_VALUES = 500_000
-NEVER_FORWARDED = frozenset({"model", "keep_alive"})  # see ParsedRequest.dropped
+DROPPED = ("keep_alive", "shift")  # see ParsedRequest.dropped
+NEVER_FORWARDED = frozenset({"model", *DROPPED})
 # Fact 12: the options that a profile may set, one of newer servers, and those of older ones.
 RELOADING_OPTIONS = frozenset(RUNNER_OPTIONS) | {
     *("draft_num_predict", "numa", "use_mlock", "low_vram", "f16_kv", "logits_all"),
@@ -100,10 +101,10 @@ class ParsedRequest:
     def dropped(self) -> list[str]:
         """Return the names of the members that are not forwarded, as the client wrote them.
 
-        A keep-alive would override the switch's (fact 13), and a runner option would reload the
-        model for everyone (fact 12).
+        A keep-alive would override the switch's (fact 13); `shift` and runner options would reload
+        the model for everyone (fact 12).
         """
-        names = ["keep_alive"] if "keep_alive" in self.values else []
+        names = [name for name in DROPPED if name in self.values]
         options = self.values.get("options")
         if isinstance(options, dict):
             names += [f"options.{name}" for name in sorted(options) if name in RELOADING_OPTIONS]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from switcher.domain.specs import wire_keep_alive
-from switcher.gateway.body import RELOADING_OPTIONS
+from switcher.gateway.body import DROPPED, RELOADING_OPTIONS
 from switcher.gateway.endpoints import Endpoint
 from switcher.gateway.errors import GatewayError
 from switcher.gateway.response import to_json
@@ -33,7 +33,7 @@ _MAPPED_MEMBERS = {
 def unmapped_members(endpoint: Endpoint, values: Mapping[str, Any]) -> list[str]:
     """Return the members for which Ollama's own API has no equivalent, apart from those that are
     never forwarded (ParsedRequest.dropped). Null members are ignored."""
-    mapped = _MAPPED_MEMBERS[endpoint.task] | {"keep_alive", "options"}
+    mapped = _MAPPED_MEMBERS[endpoint.task] | {*DROPPED, "options"}
     names = [name for name, value in values.items() if value is not None and name not in mapped]
     options = values.get("options")
     if isinstance(options, dict):

@@ -28,9 +28,10 @@ GREEDY: dict[str, Any] = {
     "messages": [],
     "input": "Hi",
     "keep_alive": "24h",
+    "shift": False,
     "options": {"num_ctx": 99, "draft_num_predict": 1, "use_mlock": True, "temperature": 0.5},
 }
-DROPPED = "keep_alive, options.draft_num_predict, options.num_ctx, options.use_mlock"
+DROPPED = "keep_alive, shift, options.draft_num_predict, options.num_ctx, options.use_mlock"
 
 
 @pytest.mark.fact(12)
@@ -42,7 +43,7 @@ async def test_a_whole_reply_names_what_was_dropped(
     reply = await ask({**GREEDY, "stream": False}, target=path).end()
     assert (reply.status, reply.headers["x-switchboard-dropped"]) == (200, DROPPED)
     assert upstream.body()["options"] == {"temperature": 0.5}
-    assert "keep_alive" not in upstream.body()
+    assert not {"keep_alive", "shift"} & upstream.body().keys()
 
 
 @pytest.mark.fact(12)
@@ -54,7 +55,7 @@ async def test_a_stream_names_what_was_dropped(host: Host, upstream: Upstream, p
     reply = await ask({**GREEDY, "stream": True}, target=path).end()
     assert (reply.status, reply.headers["x-switchboard-dropped"]) == (200, DROPPED)
     assert upstream.body()["options"] == {"temperature": 0.5}
-    assert "keep_alive" not in upstream.body()
+    assert not {"keep_alive", "shift"} & upstream.body().keys()
 
 
 # Members that are dropped as well when a request of OpenAI's is translated to Ollama's API.
@@ -148,6 +149,8 @@ async def test_an_ordinary_request_gets_no_such_header(host: Host, upstream: Ups
         b'{"model":"x","Keep_Alive":"24h","OPTIONS":{"num_ctx":99}}',
         b'{"Model":"other","\\u212aEEP_ALIVE":0}',  # a Kelvin sign, which Go takes for a k
         b'{"model":"x","MODEL":"other"}',
+        b'{"model":"x","Shift":false}',
+        b'{"\\u017fHIFT":false,"shift":true}',
         b'{"options":{"num_ctx":99},"options":{}}',  # Go reads both into one
         b'{"option\\u017f":{"num_gpu":0}}',  # a long s
     ],
