@@ -171,7 +171,7 @@ async def _badly_sent(
 
 
 def _break(request: web.Request, flushed: bool = False) -> web.Response:
-    """Close the connection during the response; `flushed` first sends what was written."""
+    """Close the connection during the response; with `flushed`, first send what was written."""
     if request.transport is not None:
         if flushed:
             request.transport.close()

@@ -104,7 +104,8 @@ class Catalog:
         return self.names.get(self.known(name))
 
     def torn(self, name: str, now: float) -> bool:
-        """Return whether the name's file is being written at this moment (fact 26)."""
+        """Return whether the name's file is being rewritten and is empty at this moment (fact
+        26)."""
         return now < self._torn_until.get(self.known(name), 0.0)
 
     def add(self, name: str, manifest: Manifest, now: float, gap_s: float = 0.0) -> None:

@@ -22,7 +22,8 @@ async def add_fault(request: web.Request) -> web.Response:
 
 
 async def act(request: web.Request) -> web.Response:
-    """POST /_sim/acts {"act": "restart"}: the same acts at an address of their own."""
+    """POST /_sim/acts {"act": "restart"}: the acts that /_sim/faults accepts, under an address of
+    their own."""
     body = await read_body(request, "api.Act")
     if "act" in body:
         body["kind"] = body.pop("act")

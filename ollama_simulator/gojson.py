@@ -94,7 +94,7 @@ def _check_types(body: Body, struct: str) -> None:
 
 
 def _odd_bool(given: object, wanted: object) -> bool:
-    """Return whether only one is a bool: a bool is an int in Python, but not in Go."""
+    """Return whether exactly one of them is a bool: in Python a bool is an int, in Go it is not."""
     return isinstance(given, bool) and wanted is not bool
 
 

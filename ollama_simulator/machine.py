@@ -79,8 +79,7 @@ class Machine:
 
     def abandon(self, ask: Ask) -> None:
         """Drop the request of a disconnected client and abort its load (fact 9). An eviction that
-        it began continues, and the requests behind it wait for that.
-        """
+        the load has begun continues, and later requests wait for it."""
         if ask.ended:
             return
         runner = next((r for r in self.runners if ask in r.asks), None)
@@ -176,7 +175,8 @@ class Machine:
             self.head = None
 
     def _go_on(self, ask: Ask) -> bool:
-        """Advance the first request in the queue; return True if it is the next one's turn."""
+        """Advance the first request in the queue; return True if the next request can be tried,
+        too."""
         if self.loading is not None or self._awaits_unload:
             return False
         if ask.ended:  # its client left while it waited for an eviction

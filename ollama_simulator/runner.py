@@ -67,7 +67,7 @@ class Failure:
 
 
 class Fate(Protocol):
-    """A source of failures, consulted when a load begins or an unload is requested."""
+    """Decides about failures: it is asked when a load begins or an unload is requested."""
 
     def load_failure(self, name: str) -> Failure | None: ...
     def vram_share(self, name: str) -> float | None: ...
@@ -76,7 +76,7 @@ class Fate(Protocol):
 
 
 class KindFate:
-    """A source of no failures."""
+    """A `Fate` under which nothing fails."""
 
     def load_failure(self, name: str) -> Failure | None:
         return None
@@ -130,12 +130,12 @@ class Ask:
 
     @property
     def broken(self) -> bool:
-        """Return whether the reply has status 200 but never ends with `done` (fact 10)."""
+        """Return whether the reply has status 200 but ends without `done: true` (fact 10)."""
         return self.breaks_after is not None and not self.cuts
 
     @property
     def said(self) -> int:
-        """Return the number of tokens before the reply ends."""
+        """Return how many tokens the reply has before it ends."""
         return self.tokens if self.breaks_after is None else self.breaks_after
 
     @property

@@ -42,7 +42,7 @@ def _gateway() -> Any:
 async def end_gateway() -> None:
     """Write the gateway's usage counts and close its connections.
 
-    Call it once no request is left, as another one would open them again.
+    Call it once no request is left, as another request would open connections again.
     """
     if _gateway.cache_info().currsize:
         from switcher.gateway import route_cache

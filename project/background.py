@@ -1,6 +1,7 @@
 """The background work of a server process: the worker, the watcher and the audit work.
 
-Each part has its own daemon threads, as an executor's threads would keep the process from exiting.
+Each part has its own daemon threads, since an executor's threads would keep the process from
+exiting.
 """
 
 from __future__ import annotations
@@ -23,9 +24,8 @@ FIRST_TIMEOUT_S = 5.5
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part that runs until `stop`, which may take a while. Parts that are `last` stop one by one
-    after the others have ended, because they record how that went.
-    """
+    """A part that runs until `stop`, which may take a while. Parts with `last` are stopped one by
+    one after the others have ended, because they record how those ended."""
 
     name: str
     start: Callable[[], None]

@@ -215,13 +215,13 @@ def _switch_through(name: str, steps: tuple[Step, ...], say: Callable[[str], Non
 
 
 def _refuse_next_load(base_url: str, tag: object) -> None:
-    """Make the next load of `tag` run out of memory. Only a simulator can do this."""
+    """Make the next load of `tag` fail for lack of memory. Only a simulator can do this."""
     fault = {"kind": "fail_load", "tag": tag, "times": 1, "message": OUT_OF_MEMORY}
     requests.post(f"{base_url}/_sim/faults", json=fault, timeout=5).raise_for_status()
 
 
 def reload_active(say: Callable[[str], None]) -> None:
-    """Load the active models again, as a client would: new simulators have nothing loaded."""
+    """Load the active models again, as a client would: new simulators have no model loaded."""
     for host in Host.objects.filter(simulated=True, removed_at=None).exclude(active_tag=""):
         if host.active_spec:
             thread = threading.Thread(

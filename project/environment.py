@@ -37,7 +37,8 @@ def _strip(text: object) -> object:
 
 
 def _open_gateway(text: object) -> object:
-    """Read `no-proxy` or an on/off word. On alone does not say that no proxy is on this machine."""
+    """Read `no-proxy` or an on/off word. An on word alone does not say that no proxy runs on this
+    machine."""
     word = text.strip().lower() if isinstance(text, str) else text
     if word in {"1", "true", "yes", "on"}:
         return "unconfirmed"

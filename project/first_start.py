@@ -1,4 +1,5 @@
-"""What the first start creates: an admin, and a host where Ollama is expected."""
+"""Creates what the first start needs: an admin, and a host at the address where Ollama is
+expected."""
 
 from __future__ import annotations
 

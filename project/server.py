@@ -1,6 +1,6 @@
 """The server process: daphne with the background work, request limits and a clean shutdown.
 
-Comments name daphne's measured pitfalls where they are avoided.
+Comments name the problems that were measured in daphne, where they are avoided.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class BoundedRequest(WebRequest):
     def handle_exception(self, exception: Exception) -> None:
         """Abort the connection of a response that has begun, so that the client sees that it is
         incomplete: HTTP/1.0 has no other sign. (Daphne would start a second response, which fails:
-        the client would wait for ever, and so would daphne's check for such failures.)"""
+        the client would wait forever, and so would daphne's check for such failures.)"""
         if not self._response_started:
             super().handle_exception(exception)
         elif self.channel is not None:
@@ -264,9 +264,8 @@ class Server(DaphneServer):
             await asyncio.sleep(0.02)
 
     def _applications(self, of: type = object) -> list[asyncio.Future[Any]]:
-        """Return the running applications. A half-read request has none yet, which makes the stock
-        method fail with a KeyError and end nothing at all.
-        """
+        """Return the running applications. (A request that was only half read has none yet.
+        Daphne's own method then fails with a KeyError and stops no application at all.)"""
         known = [
             c.get("application_instance") for p, c in self.connections.items() if isinstance(p, of)
         ]
@@ -286,10 +285,11 @@ def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def exit_within(seconds: float) -> None:
-    """Make the process exit with code 0 within this time, whatever hangs.
+    """Make the process exit with code 0 within this time, even if something hangs.
 
-    An executor's thread may hang, such as one that waits for a switch: Python joins those at exit.
-    The progress of interrupted work is in the database, and the next start continues it.
+    Python waits at exit for an executor's threads, one of which may hang, such as one that waits
+    for a switch. The progress of interrupted work is in the database, and the next start continues
+    it.
     """
     timer = threading.Timer(seconds, _exit_now)
     timer.daemon = True

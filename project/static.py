@@ -13,9 +13,9 @@ from whitenoise.middleware import WhiteNoiseMiddleware
 class StaticMiddleware(WhiteNoiseMiddleware):
     """WhiteNoise with unstreamed responses, in an asynchronous chain of middleware.
 
-    WhiteNoise streams with synchronous iterators, which Django collects under ASGI with a warning
-    for each file; our files are small. A synchronous middleware in the chain would also hold a
-    thread for every waiting request, even after the client has disconnected.
+    WhiteNoise streams files with synchronous iterators. Under ASGI, Django reads those into memory
+    with a warning for each file; our files are small. A synchronous middleware in the chain would
+    also hold a thread for every waiting request, even after the client has disconnected.
     """
 
     sync_capable = True

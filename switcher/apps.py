@@ -20,8 +20,9 @@ class SwitcherConfig(AppConfig):
 
 
 def drop_triggers_before_migrate(plan: Any = (), **_: Any) -> None:
-    """Drop the triggers before a migration: SQLite cannot rename a table that another one's trigger
-    reads. If the process dies before they are back, the next start recreates and reports them."""
+    """Drop the triggers before a migration: SQLite cannot rename a table that is read by another
+    table's trigger. If the process dies before they are back, the next start recreates and reports
+    them."""
     from switcher.audit.immutability_triggers import drop_triggers
 
     if any(migration.app_label == "switcher" for migration, _ in plan):

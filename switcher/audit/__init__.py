@@ -1,1 +1,2 @@
-"""What keeps the trail provable while the server runs: it signs, delivers, checks and alarms."""
+"""The audit trail: append, search and review entries; sign, deliver and verify them; raise
+alarms."""

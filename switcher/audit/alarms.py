@@ -27,8 +27,8 @@ def raise_alarm(about: str, text: str, clock: Clock = system) -> bool:
 
 
 def _raised_at(text: str) -> datetime | None:
-    """Return when this alarm was last raised. Read from the entry itself: an edit of the index must
-    not silence it."""
+    """Return when this alarm was last raised. Read from the entry itself, so that an edited index
+    cannot silence it."""
     newest = newest_entry(ALARM, reason=text)
     row = index_row(newest[1]) if newest is not None else None
     if row is None or (row["kind"], row["reason"]) != (ALARM, text):
@@ -38,7 +38,7 @@ def _raised_at(text: str) -> datetime | None:
 
 
 def describe_error(exc: Exception) -> str:
-    """Describe an error in one line; for an error about a file, without its path."""
+    """Describe an error in one line. The path is left out of errors about files."""
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
     text = str(exc).encode("utf-8", "replace").decode().replace("\0", " ")

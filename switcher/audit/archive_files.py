@@ -58,14 +58,13 @@ def last_archived() -> int:
 
 
 def begins_after() -> int:
-    """Return the number after which the entries in the database begin. If nothing was archived it
-    is below every number, so that a row inserted before the first entry is read as well.
-    """
+    """Return the number of the entry before the first one in the database. If nothing was archived,
+    this is below every number, so that a row inserted before the first entry is read, too."""
     return last_archived() or BEFORE_ALL
 
 
 def end_of(file: ArchiveFile) -> tuple[Tree, bytes]:
-    """Return the tree and the hash that the entries after a file continue from. Raises
+    """Return the tree and the hash at the end of a file, from which later entries continue. Raises
     TrailUnreadable."""
     try:
         tree, prev = Tree.from_text(file.tree), bytes.fromhex(file.prev)
@@ -77,7 +76,7 @@ def end_of(file: ArchiveFile) -> tuple[Tree, bytes]:
 
 
 def rotations_before_end(file: ArchiveFile) -> list[Rotation]:
-    """Return all changes of key up to the end of a file. Raises TrailUnreadable."""
+    """Return all key rotations up to the end of a file. Raises TrailUnreadable."""
     try:
         return [Rotation.from_json(row) for row in file.rotations]
     except UNREADABLE as exc:
@@ -85,9 +84,8 @@ def rotations_before_end(file: ArchiveFile) -> list[Rotation]:
 
 
 def rotations(upto: int) -> Iterator[Rotation]:
-    """Yield the changes of key in the first `upto` entries, oldest first. They are needed to verify
-    the part of the trail after them with the first key.
-    """
+    """Yield the key rotations in the first `upto` entries, oldest first. With them, the first key
+    is enough to verify the part of the trail that follows."""
     newest = newest_archive_file()
     if newest is not None:
         yield from rotations_before_end(newest)
@@ -109,7 +107,8 @@ def _unreadable(file: ArchiveFile) -> TrailUnreadable:
 
 
 def rows_of(file: ArchiveFile) -> Iterator[list[Row]]:
-    """Yield the entries of a file, a chunk at a time. Raises OSError; at the end NotAsSealed."""
+    """Yield the entries of a file, a chunk at a time. Raises OSError, and NotAsSealed at the
+    end."""
     digest, rows = hashlib.sha256(), list[Row]()
     with file.open() as lines:
         for line in lines:

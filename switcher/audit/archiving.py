@@ -2,7 +2,7 @@
 
 1. the file is written under a temporary name, and flushed to the disk;
 2. it is verified there, with the verifier that an auditor has;
-3. it gets its name, if no file has it; a later attempt uses a file that no row is about;
+3. it gets its final name; if a file without a row has that name already, that file is used instead;
 4. one transaction records it, and from then on these entries count as archived;
 5. the archived entries are removed from the database in steps; the next run continues that.
 """
@@ -79,10 +79,11 @@ class Busy(Conflict):
 
 
 def find_due(before: datetime, max_entries: int = MAX_ENTRIES) -> ArchiveFile | None:
-    """Return the next file that could be made of entries from before a moment, unsaved.
+    """Return the next archive file to make from entries before a moment, unsaved; None if there is
+    none.
 
-    It has at most `max_entries` if checkpoints are that close: a file ends at a checkpoint, so that
-    it proves itself. The entries of an open switch are not archived.
+    A file ends at a checkpoint, so that it proves itself. It has at most `max_entries` entries,
+    unless the next checkpoint is further away. The entries of an open switch are not archived.
     """
     begin = last_archived()
     size = _last_movable(begin, before, max_entries)
@@ -113,11 +114,11 @@ def archive(
     max_entries: int = MAX_ENTRIES,
     on_progress: OnProgress = lambda done, total: None,
 ) -> ArchiveFile | None:
-    """Archive the next file of entries from before a moment; None if there is none. Raises
-    NotArchived, TrailBroken, KeyUnusable, OSError, Conflict; then nothing was archived.
+    """Archive the next file of entries from before a moment; return None if there is none. Raises
+    NotArchived, TrailBroken, KeyUnusable, OSError or Conflict if nothing was archived.
 
-    `on_progress` is called with the entries done and their total, and once more before the file
-    gets its name. If it raises, everything stays as it was.
+    `on_progress` is called with the number of entries done and their total, and once more before
+    the file gets its final name. If it raises, nothing is archived.
     """
     if find_due(before, max_entries) is None and not _is_archived_left():
         return None
@@ -135,9 +136,8 @@ def archive_on_schedule(
     clock: Clock = system,
     on_progress: OnProgress = lambda done, total: None,
 ) -> ArchiveFile | None:
-    """Archive entries if there are enough for a file, unless another process does. May be called
-    often.
-    """
+    """Archive entries if there are enough for a file, unless another process is archiving. May be
+    called often."""
     if not _is_archived_left() and not _is_worth_a_file(before, clock):
         return None
     try:
@@ -157,9 +157,8 @@ def _is_worth_a_file(before: datetime, clock: Clock) -> bool:
 
 
 def orphans() -> list[str]:
-    """Return the names of files without a row: of an interrupted attempt, or from before the
-    database was restored.
-    """
+    """Return the names of files without a row, which come from an interrupted attempt, or from
+    before the database was restored."""
     known = {file.file_name for file in archive_files()}
     return sorted({path.name for path in archive_folder().glob("audit-*.jsonl")} - known)
 
@@ -182,7 +181,8 @@ def _alone() -> Iterator[None]:
 
 @contextmanager
 def _alone_on_postgresql() -> Iterator[None]:
-    """Other machines may share that database, but not the lock on this folder."""
+    """Lock the database for archiving. The lock on the folder is not enough, since other machines
+    may share the database."""
     if connection.vendor != "postgresql":
         yield
         return
@@ -236,7 +236,8 @@ def _write(
 
 
 def _give_name(draft: Path, path: Path) -> None:
-    """Give the file its name; a link never replaces another file. Raises Conflict."""
+    """Give the file its final name, by a link, which never replaces another file. Raises
+    Conflict."""
     try:
         os.link(draft, path)
     except FileExistsError as exc:
@@ -244,9 +245,8 @@ def _give_name(draft: Path, path: Path) -> None:
 
 
 def _verify(file: ArchiveFile, path: Path, on_progress: OnProgress) -> None:
-    """Verify the file by itself, as removed entries must be provable from it, and set what later
-    entries continue from. Raises NotArchived, OSError.
-    """
+    """Verify the file by itself, since removed entries must be provable from it, and set what later
+    entries continue from. Raises NotArchived, OSError."""
     reader, digest = ChainReader(key_files().root(), is_part=True), hashlib.sha256()
 
     def digested(lines: Iterable[bytes]) -> Iterator[str]:
@@ -283,7 +283,7 @@ def record_archived(file: ArchiveFile, hosts: dict[str, Any], actor: Actor, cloc
     TrailBroken.
 
     `hosts` is what was active on each host at the time of the file's last entry. The new entry
-    repeats it, as the old entries that say so leave the database.
+    repeats it, because the old entries that say so leave the database.
     """
     with writing():
         if last_archived() != file.first - 1:

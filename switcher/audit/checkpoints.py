@@ -81,9 +81,8 @@ def _raising_key_unusable() -> Iterator[None]:
 
 
 def is_remembered() -> bool:
-    """Return whether anything was ever signed, according to the file next to the key: the database
-    could have lost it.
-    """
+    """Return whether anything was ever signed, according to the file next to the key. The database
+    might have lost that."""
     try:
         return bool(key_files().remembered())
     except KeyRefused:
@@ -159,7 +158,7 @@ def _read(files: KeyFiles) -> tuple[Checkpoint | None, Tree]:
 
 
 def _check_not_older(remembered: str, last: Checkpoint | None, files: KeyFiles) -> None:
-    """Check that the database is not older than what was signed, and was not emptied."""
+    """Check that the database is not older than what was signed, and has not been emptied."""
     if not remembered:
         return
     try:
@@ -312,11 +311,11 @@ def _prepare_key(files: KeyFiles, clock: Clock) -> None:
 
 
 def vouch_for_archive(file: ArchiveFile) -> dict[str, Any]:
-    """Return the signed facts of the entry about an archive file. The entry also names the key, as
-    the one that did so may be among those that leave the database.
+    """Return the signed facts of the entry about an archive file. They also name the key, because
+    the entry that named it may be among those that leave the database.
 
-    Only in the transaction that appends it, in which no key changes. Raises KeyUnusable,
-    TrailBroken.
+    Call it only in the transaction that appends the entry, in which no key changes. Raises
+    KeyUnusable, TrailBroken.
     """
     with _raising_key_unusable():
         key = _current_key(key_files())

@@ -76,5 +76,5 @@ def mark_delivered(delivery: CheckpointDelivery, clock: Clock = system) -> None:
 
 
 def forget_delivered(clock: Clock = system) -> None:
-    """Delete deliveries that arrived long ago: the sink has those checkpoints."""
+    """Delete deliveries that arrived long ago."""
     CheckpointDelivery.objects.filter(delivered_at__lt=clock.now() - KEEP_DELIVERED).delete()

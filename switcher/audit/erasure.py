@@ -23,9 +23,8 @@ EMPTY_LOG_TIMEOUT_MS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A count of what is held about a person. `origins` counts rows with an address and a
-    browser.
-    """
+    """What is held about a person, as counts. `origins` counts the rows with an address and a
+    browser."""
 
     entries: int
     switches: int
@@ -38,9 +37,8 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """A count of the erased addresses and browsers, and whether they are gone from the database's
-    files too. They are not as long as somebody reads older rows.
-    """
+    """How many addresses and browsers were erased, and whether they are gone from the database's
+    files too. They are not as long as another transaction still reads older rows."""
 
     origins: int
     gone: bool
@@ -61,8 +59,8 @@ def erase(name: str, actor: Actor, reason: str = "", clock: Clock = system) -> E
     """Erase the addresses and browsers that a person acted from, and the salts of their hashes in
     the entries: without its salt, a hash cannot be traced back.
 
-    No entry changes, so the chain still verifies. Raises BadRequest if nobody of this name acted,
-    or if all entries were archived, which removes the addresses.
+    No entry changes, so the chain still verifies. Raises BadRequest if nobody of this name has
+    acted, or if all of their entries were archived, which removes the addresses.
     """
     if "\0" in reason:
         raise BadRequest("A reason is plain text.", "reason")
@@ -91,7 +89,8 @@ def _origins(name: str) -> QuerySet[Origin]:
 
 
 def _overwrite_freed_pages() -> None:
-    """Overwrite deleted data, which SQLite otherwise leaves in its pages until they are reused."""
+    """Overwrite deleted data, which would otherwise stay in SQLite's pages until they are
+    reused."""
     if connection.vendor == "sqlite":
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA secure_delete = ON")

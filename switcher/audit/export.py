@@ -1,8 +1,8 @@
 """Export the trail: JSON lines that prove themselves, or CSV for people.
 
 An export is read and written in chunks, in the order of the entries and in constant memory. An
-export of everything is a chain that the verifier checks as a whole. A selection is no chain: each
-of its entries carries a proof that it is in the checkpoint at the head of the file.
+export of everything is a chain that the verifier checks as a whole. A selection is not a chain:
+each of its entries carries a proof that it is in the checkpoint at the head of the file.
 
 The beginning and the end of each export are entries of the trail.
 """
@@ -73,8 +73,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\0")
 @dataclass(frozen=True, slots=True)
 class Export:
     """An export of the entries up to number `last` that are not in an archive file. `archived` is
-    the newest archive file at the beginning.
-    """
+    the newest archive file when the export begins."""
 
     form: str
     filters: Filters
@@ -116,9 +115,8 @@ class RecordedExport:
         return FORMS[self.form]
 
     def end(self, entries: int, whole: bool) -> None:
-        """Append an entry about the end. `entries` were read; if not `whole`, it was cut off, and
-        how many of them arrived is not known.
-        """
+        """Append an entry about the end. `entries` is how many were read. If not `whole`, the
+        export was cut off, and how many of them arrived is not known."""
         with writing():
             append(
                 EXPORTED,
@@ -297,8 +295,7 @@ def _stored(export: Export) -> Iterator[list[Row]]:
 
 def _selected(export: Export) -> Iterator[list[Row]]:
     """Yield the entries that match the filter. Raises Conflict if entries were archived meanwhile,
-    as the selection would silently lack some.
-    """
+    since the selection would silently lack some."""
     after, wanted = max(0, export.after), FIRST_CHUNK_ENTRIES
     while True:
         fitting = matching(export.filters, after, export.last + 1).order_by("seq")
@@ -317,9 +314,8 @@ def _selected(export: Export) -> Iterator[list[Row]]:
 
 
 def _csv(export: Export) -> Iterator[Chunk]:
-    """Yield rows for spreadsheets, without addresses and browsers, which could not be erased
-    outside of the server.
-    """
+    """Yield rows for spreadsheets. Addresses and browsers are left out, since they could not be
+    erased outside the server."""
     yield Chunk(_csv_text([HEAD]), 0)
     for rows in _selected(export) if export.filters.active else _stored(export):
         yield Chunk(_csv_text([_cells(row) for row in rows]), len(rows))
@@ -332,7 +328,8 @@ def _csv_text(rows: list[tuple[str, ...]]) -> bytes:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    """Return the cells from the body, which is evidence, not from the index."""
+    """Return the cells of an entry. They come from the body, which is evidence, and not from the
+    index."""
     seq, body, _, entry_hash = row
     recorded = read_body(body)
     facts, kind = facts_of(recorded), str(recorded.get("kind") or "")

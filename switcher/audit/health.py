@@ -22,7 +22,7 @@ _problems: tuple[str, ...] = ()
 
 
 def problems() -> tuple[str, ...]:
-    """Return the problems that this process last found, in sentences, without a query."""
+    """Return the problems that this process found last, as sentences. Makes no query."""
     return _problems
 
 

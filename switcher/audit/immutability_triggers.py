@@ -1,9 +1,11 @@
 """Triggers by which the database itself refuses to change the past.
 
-An ended switch is never changed or deleted, and neither is an audit entry until it was moved to an
-archive file. The triggers are dropped before tables are migrated and created after every migrate,
-not by one migration: on SQLite a migration that rebuilds a table silently drops the table's
-triggers, and fails if the trigger of another table reads it.
+An ended switch can never be changed or deleted, and an audit entry only after it was moved to an
+archive file.
+
+The triggers are dropped before every migration and created again after it. A single migration could
+not create them once and for all: on SQLite, a later migration that rebuilds a table silently drops
+the table's triggers, and fails if the trigger of another table reads it.
 """
 
 from __future__ import annotations
@@ -147,8 +149,8 @@ def make_triggers() -> None:
 def remake() -> list[str]:
     """Recreate the triggers, and return which were missing or altered.
 
-    The expected triggers are those that exist after creating them, so no code needs to know how a
-    database stores a trigger.
+    The triggers that exist after creating them are the expected ones, so no code needs to know how
+    a database stores a trigger.
     """
     with transaction.atomic():
         before = stored()

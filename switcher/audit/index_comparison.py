@@ -1,6 +1,6 @@
 """Compares the search index and the marks of review with the entries that they are derived from.
 
-They prove nothing, but they are all that readers of the pages see.
+Index and marks prove nothing, but readers of the pages see nothing else.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ MAX_NAMED = 10
 
 
 class IndexComparison:
-    """A comparison that counts the entries whose index row or mark of review differs: `add` every
-    entry above number `after` in order, then get the `result`.
-    """
+    """Counts the entries whose index row or mark of review differs: `add` every entry above number
+    `after` in order, then get the `result`."""
 
     def __init__(self, after: int) -> None:
         self._marks = MarkComparison(after)
@@ -46,7 +45,7 @@ class IndexComparison:
         self._last = upto
 
     def _stored(self, upto: int) -> dict[int, dict[str, Any]]:
-        """Return the rows between the last entry and `upto`, without unreadable ones."""
+        """Return the rows between the last entry and `upto`, leaving out unreadable ones."""
         rows = AuditEntry.objects.filter(seq__gt=self._last, seq__lte=upto)
         rows = rows.values(*COLUMNS, *ORIGIN)
         try:

@@ -57,8 +57,8 @@ _writing: ContextVar[bool] = ContextVar("writing", default=False)
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Open a transaction that appends to the trail. It takes the lock on the head before any other
-    lock: two transactions that take locks in different orders would deadlock.
+    """Open a transaction that appends to the trail. It locks the head of the trail before it takes
+    any other lock: two transactions that take locks in different orders would deadlock.
 
     On SQLite an IMMEDIATE transaction is the only writer. On PostgreSQL it takes an advisory lock,
     after which it sees what the previous transaction committed.
@@ -85,7 +85,7 @@ def append(
     reason: str = "",
     **facts: Any,
 ) -> AuditEntry:
-    """Append one entry. Only inside `writing()`, with the change that it records.
+    """Append one entry. Call it only inside `writing()`, together with the change that it records.
 
     `origin` is the row of a person's address and browser, if it exists; otherwise one is created
     from the actor.
@@ -126,7 +126,7 @@ def append(
 
 
 def _head() -> tuple[int, bytes]:
-    """Return the next number, and the hash that the next entry follows."""
+    """Return the number of the next entry, and the hash of the entry before it."""
     rows = LedgerRow.objects.filter(seq__lt=MAX_SEQ).order_by("-seq")
     last = rows.values_list("seq", "hash").first()
     return (last[0] + 1, bytes(last[1])) if last else (1, GENESIS)
@@ -181,7 +181,6 @@ def origin_of(actor: Actor) -> Origin | None:
 
 
 def hidden(origin: Origin | None) -> dict[str, str]:
-    """Return the form of an address and a browser in a body: SHA-256(salt || value). It attests the
-    row, and reveals nothing once the row is erased.
-    """
+    """Return the form in which an entry's body holds an address and a browser: SHA-256(salt ||
+    value). It proves what the row says, and reveals nothing once the row is erased."""
     return {} if origin is None else salted(origin.ip, origin.agent, bytes(origin.salt))

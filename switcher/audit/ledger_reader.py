@@ -118,7 +118,7 @@ def facts_of(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def newest_checkpoint(upto: int = MAX_SEQ - 1) -> Checkpoint | None:
-    """Return the checkpoint over the most entries, at most `upto`; of several, the newest."""
+    """Return the checkpoint over the most entries, at most `upto`; of equal ones, the newest."""
     return Checkpoint.objects.filter(size__lte=upto).order_by("-size", "-id").first()
 
 

@@ -52,8 +52,8 @@ class HostAt:
 def hosts_at(moment: datetime) -> tuple[HostAt, ...]:
     """Return every host that the trail knew at that time, including removed ones, by name.
 
-    Only for a moment whose entries are in the database: for an earlier one, `archive_file_at` names
-    the file.
+    Only for a moment whose entries are in the database. For an earlier one, `archive_file_at`
+    returns the file that holds them.
     """
     archived, stored = _archived_hosts(), _stored_hosts(moment)
     names = sorted(archived.keys() | stored.keys())
@@ -73,7 +73,7 @@ def recorded_hosts(moment: datetime) -> dict[str, Any]:
 
 
 def _archived_hosts() -> dict[str, HostAt]:
-    """Return each host as of the beginning of the stored entries."""
+    """Return each host as it was just before the first stored entry."""
     archive = newest_archive_file()
     proofs = entries([archive.entry]) if archive is not None else ()
     if not proofs:

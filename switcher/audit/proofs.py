@@ -1,7 +1,7 @@
 """Prove that an entry is in a checkpoint, by the hashes that lead from it to the signed root.
 
 The work is bounded, however many entries there are: a proof reads the block of 256 entries around
-the entry, the newest block, and the stored subtrees next to the path to the root.
+the entry, the newest block, and the stored subtrees beside the path to the root.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ MAX_BLOCKS = 256
 
 
 class NoProof(Exception):
-    """There is no proof, now or at all; the text says why."""
+    """There is no proof, at the moment or at all; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The proof that an entry is in a checkpoint: `fold` leads from its hash by `hashes` to the
-    root."""
+    """The proof that an entry is in a checkpoint: with `hashes`, `fold` leads from the entry's hash
+    to the root."""
 
     seq: int
     body: str
@@ -161,5 +161,5 @@ def _stored(places: Iterable[Place]) -> dict[Place, bytes]:
 
 
 def _leaf_hashes(begin: int, end: int) -> dict[int, bytes]:
-    """Return the hashes of the leaves from `begin` on, before `end`, by index."""
+    """Return the hashes of the leaves from index `begin` up to, but not including, `end`."""
     return {seq - 1: found for seq, found in stored_hashes(begin, end)}

@@ -21,9 +21,8 @@ _MAX_APART = timedelta(seconds=10)
 
 
 class ReviewMark(NamedTuple):
-    """A mark that an auditor reviewed an entry: recorded by an entry, and stored as a row for
-    searching.
-    """
+    """A mark that an auditor has reviewed an entry. It is recorded by an entry, and also stored as
+    a row for searching."""
 
     seq: int
     by: str
@@ -57,8 +56,8 @@ def marks_in(body: str) -> list[ReviewMark]:
 
 
 class MarkComparison:
-    """A comparison that finds the rows of reviews that differ from the entries: `add` every entry
-    above `after` in order, then get `unrecorded`. Marks that are made meanwhile are left out.
+    """Finds the rows of reviews that differ from the entries: `add` every entry above `after` in
+    order, then get `unrecorded`. Marks that are made meanwhile are left out.
 
     Marks on archived entries are not checked: the entry that records them may be archived, too.
     """

@@ -48,7 +48,8 @@ def _check(numbers: list[int], note: str) -> None:
 
 
 def _hashes(numbers: list[int]) -> dict[int, str]:
-    """Return the hashes of the entries: a mark names the reviewed text, not only its number."""
+    """Return the hashes of the entries: a mark names the text that was reviewed, not only its
+    number."""
     rows = LedgerRow.objects.filter(pk__in=numbers).values_list("seq", "hash")
     hashes = {seq: bytes(entry_hash).hex() for seq, entry_hash in rows}
     missing = [seq for seq in numbers if seq not in hashes]

@@ -1,6 +1,7 @@
 """Finds entries by their columns, with the ORM and the database's full-text search.
 
-Callers page by an entry's number: `before` one, newest first, or `after` one, oldest first.
+Callers page by the number of an entry: entries before it, newest first, or entries after it, oldest
+first.
 """
 
 from __future__ import annotations
@@ -50,12 +51,12 @@ def matching(filters: Filters, after: int = 0, before: int = MAX_SEQ) -> QuerySe
 def _between(
     since: datetime | None, until: datetime | None, after: int, before: int
 ) -> QuerySet[AuditEntry]:
-    """Return the entries of a time range between two numbers. The range of times becomes one of
-    numbers, so that an ordered query reads nothing else.
+    """Return the entries of a time range between two numbers. The time range is converted to a
+    range of numbers, so that an ordered query reads nothing else.
 
-    There is only one lower and one upper bound, as SQLite may choose the wrong one of two. The
-    times are compared as expressions, as a database might otherwise read the range by its index of
-    times and sort it.
+    The query has only one lower and one upper bound, as SQLite may choose the wrong one of two. The
+    times are compared as expressions: a database might otherwise use its index of times, and sort
+    the result.
     """
     at = AuditEntry.objects.filter(seq__lt=MAX_SEQ).values_list("seq", flat=True)
     rows = AuditEntry.objects.alias(time=Coalesce("at", "at"))
@@ -80,7 +81,7 @@ def kinds_of(name: str) -> tuple[str, ...]:
 def distinct_values(column: str, limit: int = MAX_VALUES) -> tuple[str, ...]:
     """Return the values of an indexed column in order, without the empty one.
 
-    One index look-up for each value: SELECT DISTINCT would read the index of every entry.
+    It makes one index look-up per value: SELECT DISTINCT would read the index of every entry.
     """
     assert column in _INDEXED
     table = AuditEntry._meta.db_table

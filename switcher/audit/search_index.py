@@ -47,7 +47,7 @@ def rebuild(
 
 
 def _write_rows(rows: list[Row]) -> int:
-    """Write the rows that differ. Their origin is kept: no body holds it."""
+    """Write the rows that differ. Their origin is kept, since no body holds it."""
     expected = {seq: values for seq, body, _, _ in rows if (values := _columns(seq, body))}
     switches = _existing_switches(expected)
     for values in expected.values():

@@ -1,8 +1,8 @@
 """Records the start and end of each server process, and processes that were killed.
 
-While a process runs it holds a lock on a file of its own in the data directory. The operating
-system releases the lock however the process ends, so an unlocked file belongs to a process that
-was killed.
+While a process runs, it holds a lock on a file of its own in the data directory. The operating
+system releases the lock however the process ends, so an unlocked file belongs to a process that was
+killed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class ProcessRun:
         self._loop = Loop("process-run", self._record_start, RETRY_S)
 
     def start(self) -> None:
-        """Record the start, in a thread: an event loop must not wait for the database."""
+        """Record the start of the process, in a thread, so that an event loop need not wait for the
+        database."""
         self._loop.start()
 
     def stop(self, patience_s: float = 3.0) -> None:
@@ -89,9 +90,8 @@ class ProcessRun:
         return math.inf
 
     def _write_locked(self, process: Process) -> None:
-        """Create the file, complete and locked, before the entry: if the process is killed in
-        between, no lost process is recorded.
-        """
+        """Create the file, complete and locked, before the entry is appended: if the process is
+        killed in between, it is not recorded as lost."""
         if self._lock is not None:
             os.close(self._lock)
         self._path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -117,7 +117,8 @@ def record_lost(clock: Clock = system) -> None:
 
 
 def _read_unlocked(path: Path) -> Process | None:
-    """Return the process of a file; None if it still runs, or if this is another kind of file."""
+    """Return the process that a file belongs to; None if it still runs, or if this is another kind
+    of file."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -132,7 +133,8 @@ def _read_unlocked(path: Path) -> Process | None:
 
 
 def _append_lost(process: Process, clock: Clock) -> None:
-    """Append an entry that it was killed, if its start was recorded and its end was not."""
+    """Append an entry that the process was killed, if its start was recorded and its end was
+    not."""
     with writing():
         kinds = _kinds_of_entries(process)
         # The entry of its start may have been moved to an archive file.

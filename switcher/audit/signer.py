@@ -54,8 +54,7 @@ class _Alarming:
     @contextmanager
     def __call__(self, text: str) -> Iterator[None]:
         """Raise an alarm about an unexpected error that persists, such as an altered table, and
-        about an unreadable row. The error itself is re-raised in any case.
-        """
+        about an unreadable row. The error itself is raised again in any case."""
         try:
             yield
         except TrailUnreadable as exc:
@@ -81,7 +80,7 @@ class Signer:
         self._logged = ""
 
     def tick(self) -> None:
-        """Sign if due; on the first tick always, after repairing the triggers."""
+        """Sign entries if that is due. The first tick repairs the triggers and always signs."""
         if not self._has_started:
             with self._alarming("The triggers of the database could not be checked."):
                 mend_triggers(self._clock)
@@ -120,7 +119,7 @@ class Upkeep:
         self._verified_at: datetime | None = None  # set even if that could not be recorded
 
     def tick(self) -> None:
-        """Do what is due. May run while entries are signed."""
+        """Do all upkeep that is due. It may run while entries are signed."""
         with (
             suppress(verification.Cut),
             self._alarming("The upkeep of the audit trail failed."),
@@ -138,9 +137,8 @@ class Upkeep:
             self._archive_old()
 
     def _verify_daily(self, now: datetime) -> None:
-        """Verify a day after the last attempt by any process of this machine, whether or not it
-        failed.
-        """
+        """Verify a day after the last attempt by any process of this machine, even if that one
+        failed."""
         times = [at for at in (verification.last_run_at(), self._verified_at) if at is not None]
         if any(is_within(VERIFY_INTERVAL, at, now) for at in times):
             return
@@ -149,9 +147,8 @@ class Upkeep:
         deliveries.forget_delivered(self._clock)
 
     def _forget_erased(self) -> None:
-        """Empty SQLite's log once for each erasure, in every process: an erasing command may have
-        ended while somebody still read older rows.
-        """
+        """Empty SQLite's log once after each erasure, in every process: the command that erased may
+        have ended while another process still read older rows."""
         newest = erasure.newest_erasure()
         if newest > self._erased_upto and erasure.forget_older_versions():
             self._erased_upto = newest
@@ -186,7 +183,7 @@ def mend_triggers(clock: Clock = system) -> None:
 
 
 def sign_the_rest(clock: Clock = system) -> None:
-    """Sign what interrupted requests have written, once all else has ended."""
+    """Sign what interrupted requests have written, once all else has stopped."""
     try:
         Signer(clock).sign()
     except Exception:

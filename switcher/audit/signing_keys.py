@@ -49,7 +49,7 @@ class KeyExchanged(KeyRefused):
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A private key with its name. It appears in no log and no traceback."""
+    """A private key with its name. It must appear in no log and no traceback."""
 
     name: str
     private: Ed25519PrivateKey
@@ -196,7 +196,8 @@ class KeyFiles:
             raise KeyRefused(f"{self.public} cannot be read: {exc}.") from None
 
     def root(self) -> list[PublicKey]:
-        """Return the key that verifying begins with, or none. Raises KeyRefused."""
+        """Return the key that verifying begins with, as a list; an empty one if there is no key.
+        Raises KeyRefused."""
         return self.public_keys()[:1]
 
     def _publish(self, key: PublicKey) -> None:
@@ -253,7 +254,7 @@ def _read_text(path: Path) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Replace a file, so that every reader sees the old text or the new one."""
+    """Replace a file so that every reader sees either the old text or the new one."""
     draft = _draft_of(path)
     try:
         _write(draft, text.encode(), PUBLIC_MODE)

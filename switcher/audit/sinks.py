@@ -47,7 +47,7 @@ def _describe(exc: OSError) -> str:
 
 
 def anchor_line(note: str) -> str:
-    """Return a checkpoint in one line, as `read_anchors` reads it."""
+    """Return a checkpoint as one line, in a form that `read_anchors` reads."""
     return json.dumps({"note": note})
 
 
@@ -86,7 +86,7 @@ class _Syslog(SysLogHandler):
 
 
 def _send_to_syslog(target: str, text: str) -> None:
-    """Log a text at `/dev/log`, `host`, `host:514` or `tcp://host:514`."""
+    """Send a text to the syslog at `/dev/log`, `host`, `host:514` or `tcp://host:514`."""
     address, kind = _syslog_address(target)
     if kind == socket.SOCK_STREAM:
         text += "\n"  # ends a message over TCP (RFC 6587)

@@ -76,7 +76,8 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class TrailStatus:
-    """The trail at a moment. `signed` entries are under the newest checkpoint."""
+    """The status of the trail at a moment. `signed` is the number of entries under the newest
+    checkpoint."""
 
     now: datetime
     entries: int

@@ -1,8 +1,9 @@
 """The full subtrees of the trail's Merkle tree, from which proofs are made.
 
-A full subtree is `(level, index)`: `1 << level` leaves from leaf `index << level` on, counted from
-0. Subtrees of a block of 256 leaves and larger are stored as the trail grows, so that a proof need
-not read all entries. They can be made again from the hashes of the entries at any time.
+A full subtree is `(level, index)`: it has `1 << level` leaves, beginning with leaf `index <<
+level`, counted from 0. Subtrees of at least a block (256 leaves) are stored as the trail grows, so
+that a proof need not read all entries. They can be made again from the hashes of the entries at any
+time.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ BATCH_BLOCKS = 64
 
 
 def number(level: int, index: int) -> int:
-    """Return the number of a subtree in an in-order walk: one integer for both. Of all stored
-    subtrees, the newest block has the largest."""
+    """Return the number of a subtree in an in-order walk, which encodes level and index in one
+    integer. Of all stored subtrees, the newest block has the largest number."""
     return (2 * index + 1) << level
 
 
@@ -39,8 +40,8 @@ def newest_block(largest: int) -> int:
 
 
 def path(leaf: int, size: int) -> list[Span]:
-    """Return the leaves under each sibling of an inclusion proof, from the leaf upwards (RFC 6962,
-    2.1.1)."""
+    """Return the range of leaves under each sibling of an inclusion proof, from the leaf upwards
+    (RFC 6962, 2.1.1)."""
     begin, end, spans = 0, size, []
     while end - begin > 1:
         half = begin + (1 << (end - begin - 1).bit_length() - 1)
@@ -54,7 +55,7 @@ def path(leaf: int, size: int) -> list[Span]:
 
 
 def parts(begin: int, end: int) -> list[Place]:
-    """Return the full subtrees that make up a span of `path`, largest first."""
+    """Return the full subtrees that make up a range of leaves from `path`, largest first."""
     places = []
     while begin < end:
         level = (end - begin).bit_length() - 1
@@ -64,12 +65,12 @@ def parts(begin: int, end: int) -> list[Place]:
 
 
 def join(hashes: list[bytes]) -> bytes:
-    """Return the hash over the parts of a span."""
+    """Return the hash over the subtrees of such a range."""
     return Tree(0, hashes).root()
 
 
 def peaks(tree: Tree) -> dict[Place, bytes]:
-    """Return the full subtrees that make up a tree."""
+    """Return the full subtrees that make up a tree of this size."""
     return dict(zip(parts(0, tree.size), tree.peaks, strict=True))
 
 
@@ -109,7 +110,8 @@ def rebuild() -> None:
 
 
 def _next_block() -> int:
-    """Return the block after the newest that is stored, or after the archived entries."""
+    """Return the index of the first block that is not stored yet. Blocks of archived entries count
+    as stored."""
     stored = Subtree.objects.filter(pk__lt=MAX_SEQ)
     largest = stored.order_by("-pk").values_list("pk", flat=True).first()
     return max(newest_block(largest) + 1 if largest else 0, -(-last_archived() // BLOCK))

@@ -83,7 +83,7 @@ class Verified:
 
 def verify(on_progress: OnProgress = lambda done, total: None, index: bool = False) -> Verified:
     """Verify all entries against the checkpoints, the anchors and the public keys, in constant
-    memory. `index` also compares the columns to search by with the entries."""
+    memory. With `index`, also compare the search columns with the entries."""
     verifier = Verifier(keys=_roots())
     notes = _notes(verifier)
     note = next(notes, None)  # before any entry is read, as later checkpoints cover more
@@ -150,9 +150,8 @@ def _rows_of_file(verifier: Verifier, file: ArchiveFile) -> Iterator[list[Row]]:
 
 
 def _skip(verifier: Verifier, file: ArchiveFile, why: str) -> None:
-    """Continue after a file. The tree in its row needs no trust, as later checkpoints cover its
-    root; nor do the changes of key, which both keys signed.
-    """
+    """Continue after a file. Neither the tree in its row nor the key rotations have to be trusted:
+    later checkpoints cover the tree's root, and both keys have signed each rotation."""
     try:
         tree, prev = end_of(file)
         for rotation in rotations_before_end(file):
@@ -180,7 +179,7 @@ def _check_sealed(verifier: Verifier, file: ArchiveFile) -> None:
 
 
 def size_of(note: str) -> int:
-    """Return how many entries a note says it covers; 0 if it is no checkpoint."""
+    """Return how many entries a note claims to cover; 0 if it is not a checkpoint."""
     try:
         return Note.parse(note).size
     except BadNote:
@@ -233,7 +232,7 @@ def _sorted(notes: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 
 class Cut(Exception):
-    """Reading the trail was cut off, because the process is stopping; no entry records it."""
+    """Reading the trail was cut off because the process is stopping. No entry records it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,12 +274,12 @@ def forget() -> None:
 
 
 def end() -> None:
-    """Interrupt readers of the trail and start no new verification: the process is stopping."""
+    """Interrupt readers of the trail, and start no new verification: the process is stopping."""
     _ending.set()
 
 
 def wait(patience_s: float) -> None:
-    """Wait until no verification runs; its entry is appended by then, or never will be."""
+    """Wait until no verification runs. By then its entry has been appended, or never will be."""
     if _running.acquire(timeout=patience_s):
         _running.release()
 
@@ -308,7 +307,8 @@ def start(actor: Actor, clock: Clock = system) -> bool:
 
 
 def run(actor: Actor, clock: Clock = system) -> Progress | None:
-    """Verify in this thread and return how it ended; None if one runs already. Raises Cut."""
+    """Verify in this thread and return how it ended; None if a verification runs already. Raises
+    Cut."""
     if not _begin(actor, clock):
         return None
     _run(actor, clock)
@@ -374,7 +374,8 @@ def record(result: Verified, actor: Actor, clock: Clock = system) -> None:
 
 
 def _record_failure(why: str, actor: Actor, clock: Clock) -> None:
-    """Append an entry that there are no verdicts, as someone may have caused that on purpose."""
+    """Append an entry saying that there are no verdicts, as somebody may have caused that on
+    purpose."""
     reason = why[:MAX_TEXT]
     try:
         with writing():
@@ -386,9 +387,8 @@ def _record_failure(why: str, actor: Actor, clock: Clock) -> None:
 
 
 def last_run_at() -> datetime | None:
-    """Return when a server on this machine last verified the whole trail, or tried to, according to
-    a file next to the key.
-    """
+    """Return when a server on this machine last tried to verify the whole trail, according to a
+    file next to the key."""
     try:
         return read_moment(key_files().remembered_check())
     except (KeyRefused, ValueError):

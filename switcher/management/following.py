@@ -1,4 +1,4 @@
-"""Following a switch from a terminal, and running it there if no server does."""
+"""Follows a switch from a terminal, and runs it there if no server does."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ class OwnWorker:
 
 
 class Screen:
-    """A display with one line for each phase and, on a terminal, one that counts the seconds."""
+    """The output of the command: one line for each phase and, on a terminal, one that counts the
+    seconds."""
 
     def __init__(self, out: OutputWrapper, live: bool) -> None:
         self._out = out
@@ -72,7 +73,7 @@ class Screen:
         self._out.write(f"{left}{ModelName.parse(row.model)} on {row.host} (switch {row.id})")
 
     def show(self, row: SwitchDetail) -> None:
-        """Print what is new since the last call."""
+        """Print what has changed since the last call."""
         if self._live:
             self._out.write("\r\x1b[2K", ending="")  # removes the line that counts
         for phase in row.phases[self._shown :]:
@@ -107,9 +108,8 @@ def _phase_line(state: State, seconds: float, mark: str, expected_s: float | Non
 def follow(
     switch_id: int, screen: Screen, own: OwnWorker, interrupted: Callable[[SwitchDetail], bool]
 ) -> SwitchDetail | None:
-    """Follow the switch until it has ended, and return it. Ctrl-C calls `interrupted`: if it
-    returns False, stop following and return None.
-    """
+    """Follow the switch until it has ended, and return it. On Ctrl-C, call `interrupted`; if that
+    returns False, stop following and return None."""
     woken = threading.Event()
 
     def wake(**_: object) -> None:

@@ -72,7 +72,7 @@ class TerminalCommand(BaseCommand):
 
 
 class ListCommand(TerminalCommand):
-    """A command that prints a list, or does what the word after its name says."""
+    """A command that prints a list, or runs the action that its first argument names."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", help="print the list as JSON")
@@ -82,7 +82,7 @@ class ListCommand(TerminalCommand):
     def add_action(
         self, name: str, run: Callable[[dict[str, Any]], None], text: str, *arguments: str
     ) -> CommandParser:
-        """Add a word, with what it does and the arguments that it needs."""
+        """Add an action, with its help text and the arguments that it needs."""
         action: CommandParser = self._actions.add_parser(name, help=text)
         self._actions.metavar = " | ".join(self._actions.choices)
         action.set_defaults(action=run)
@@ -91,7 +91,8 @@ class ListCommand(TerminalCommand):
         return action
 
     def add_json(self, action: CommandParser) -> None:
-        """Add `--json` to a word, in a way that does not undo a `--json` before the word."""
+        """Add `--json` to an action, in a way that does not undo a `--json` before the action's
+        name."""
         default = argparse.SUPPRESS
         action.add_argument("--json", action="store_true", default=default, help="as JSON")
 
@@ -100,7 +101,7 @@ class ListCommand(TerminalCommand):
         return 0
 
     def print_list(self, options: dict[str, Any]) -> None:
-        """Do what the command does without a word."""
+        """Run the command without an action."""
         raise NotImplementedError
 
 

@@ -1,6 +1,6 @@
-"""The trail becomes a ledger: chained, with the columns to search by in a table of their own.
+"""Turn the trail into a ledger: chained, with the columns to search by in a table of their own.
 
-Entries that were written before it are chained as they are, in their order.
+Entries that were written before are added to the chain as they are, in their order.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Segments tell more. None was ever made before this, so the table is made again."""
+"""Add columns to segments. No segment was ever made before this, so the table is created anew."""
 
 from django.db import migrations, models
 

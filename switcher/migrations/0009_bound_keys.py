@@ -1,10 +1,11 @@
-"""Whether a key is bound is written down by itself: until now an empty list meant all."""
+"""Store in columns of their own whether a key is for all hosts and all profiles: until now, an
+empty list meant all."""
 
 from django.db import migrations, models
 
 
 def open_what_was_open(apps, schema_editor):
-    """No list meant all; whoever has one stays bound to it."""
+    """Keep keys without a list open for all; keys with a list stay bound to it."""
     keys = apps.get_model("switcher", "ApiKey").objects
     keys.filter(hosts=None).update(all_hosts=True)
     keys.filter(profiles=None).update(all_profiles=True)

@@ -1,4 +1,5 @@
-"""Renames two models and one field in the code. The tables keep their names: nothing is rewritten."""
+"""Rename two models and one field in the code. The tables keep their names, so no data is
+rewritten."""
 
 from django.db import migrations, models
 

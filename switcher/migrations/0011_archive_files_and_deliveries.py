@@ -1,4 +1,4 @@
-"""Renames two models in the code. The tables keep their names: nothing is rewritten."""
+"""Rename two models in the code. The tables keep their names, so no data is rewritten."""
 
 from django.db import migrations
 

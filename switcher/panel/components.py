@@ -1,4 +1,5 @@
-"""Elements that repeat on the pages, as template tags. Built in: no `load` is needed."""
+"""Elements that repeat on the pages, as template tags. They are built in, so templates need no `{%
+load %}`."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def icon(name: str) -> SafeString:
 
 @register.simple_tag
 def switch_icon(status_style: str, restored: Any = False) -> SafeString:
-    """Render the icon of a switch. `restored`: it failed, and the old model is back."""
+    """Render the icon of a switch. `restored` is set if it failed and the old model is back."""
     if restored and status_style == "failed":
         return icon("back")
     return icon(STATUS_ICONS.get(status_style, status_style))
@@ -36,7 +37,7 @@ def switch_icon(status_style: str, restored: Any = False) -> SafeString:
 
 @register.simple_tag
 def badge(kind: str, words: str, icon_name: str = "") -> SafeString:
-    """Render a small label, for example of a pinned or an overdue model."""
+    """Render a small label, such as *pinned* or *overdue*."""
     symbol = icon(icon_name) if icon_name else ""
     return format_html('<span class="tag" data-kind="{}">{}{}</span>', kind, symbol, words)
 

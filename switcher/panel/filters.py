@@ -1,4 +1,5 @@
-"""Numbers and times in words, as template filters. Built in: no `load` is needed.
+"""Numbers and times in words, as template filters. They are built in, so templates need no `{% load
+%}`.
 
 Relative times are correct when the page is rendered; `switchboard.js` keeps them up to date in the
 same words.
@@ -120,7 +121,8 @@ def day(moment: Any) -> str:
 
 @register.filter
 def mono(text: str, names: Iterable[str] | None = None) -> SafeString:
-    """Render a model's name in the monospaced font, or those `names` that occur in a sentence."""
+    """Render a model's name in the monospaced font; with `names`, only these names within a
+    sentence."""
     if names is None:
         return format_html('<span class="mono">{}</span>', text)
     found = sorted({n for n in names if n}, key=len, reverse=True)
@@ -137,7 +139,7 @@ def error_text(text: str, names: Iterable[str]) -> SafeString:
 
 
 def _split(text: str, names: list[str]) -> list[str]:
-    """Split the text around each name. Where two names fit, the longest wins."""
+    """Split the text around each name. Where two names match, the longer one wins."""
     for name in names:
         head, sep, tail = text.partition(name)
         if sep:

@@ -56,7 +56,7 @@ class Notice:
 
 
 def current_user(request: HttpRequest) -> CurrentUser:
-    """Return who views the page; needs no further query."""
+    """Return who views the page. Makes no further query."""
     user = request.user
     return CurrentUser(
         name=user.get_username(),
@@ -70,7 +70,7 @@ def current_user(request: HttpRequest) -> CurrentUser:
 
 
 def actor_of(request: HttpRequest, user: Any = None, source: str = "page") -> Actor:
-    """Return who acts and where from, for the record: `user`, or the signed-in user."""
+    """Return who acts and from where, for the record: `user`, or else the signed-in user."""
     user = user or request.user
     return Actor(user.get_username(), source, user.pk, *access.origin_of(request))
 
@@ -174,11 +174,12 @@ def safe_next(request: HttpRequest, target: str) -> str:
 
 
 def whole_number(request: HttpRequest, name: str) -> int | None:
-    """Return a number of the address that a database can hold; None if it is missing or wrong."""
+    """Return a number from the address that a database can hold; None if it is missing or not such
+    a number."""
     text = request.GET.get(name, "")
     return int(text) if is_whole_number(text) else None
 
 
 def is_whole_number(text: str) -> bool:
-    """Whether a database can hold the number that the text is."""
+    """Return whether the text is a number that a database can hold."""
     return text.isascii() and text.isdecimal() and len(text) < 19

@@ -1,4 +1,4 @@
-"""A plan, as the page shows it before anybody can run it."""
+"""A plan in words, as the page shows it before the switch."""
 
 from __future__ import annotations
 

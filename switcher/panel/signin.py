@@ -31,7 +31,8 @@ SCOPES = {
 
 
 class LockedOut(Exception):
-    """The name or the address is locked. It does not tell whether the password was right."""
+    """The name or the address is locked out. The message does not tell whether the password was
+    right."""
 
     def __init__(self, lockout: Lockout) -> None:
         super().__init__(lockout)
@@ -122,9 +123,8 @@ class SignInMiddleware:
 
 
 def locked_out(request: HttpRequest, lockout: Lockout) -> HttpResponse:
-    """Return 429 with the time at which the lockout ends. The same for unknown names, so that it
-    does not reveal which accounts exist.
-    """
+    """Return 429 with the time at which the lockout ends. It is the same for unknown names, so it
+    does not reveal which accounts exist."""
     left_s = max(1, math.ceil((lockout.until - system.now()).total_seconds()))
     minutes = math.ceil(left_s / 60)
     context = {

@@ -29,9 +29,8 @@ LIMIT_WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class ClientName:
-    """A name, and what its users get. Without a `model` that is a 404 or, if no model is active, a
-    503. `state` is active (loaded), idle or none; `word` puts it into words.
-    """
+    """A name, and what its users get. Without a `model` they get a 404 or, if no model is active, a
+    503. `state` is active (loaded), idle or none; `word` puts it into words."""
 
     name: str  # empty: any other name
     model: str

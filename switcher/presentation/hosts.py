@@ -49,7 +49,7 @@ class HostView(HostDetail):
 
     @property
     def _main(self) -> ResidentRow | None:
-        """The active model if it is loaded, else the largest that is not pinned."""
+        """Return the active model if it is loaded, else the largest model that is not pinned."""
         return next((row for row in self.residents if row.kind != "pin"), None)
 
     @property
@@ -209,8 +209,8 @@ def _age(seconds: float) -> str:
 
 def _warnings(host: HostView) -> tuple[Note, ...]:
     """Return the recorded drift that the newest reading does not contradict: right after a switch,
-    drift may be gone but not closed yet. None while a switch runs or the host is silent.
-    """
+    drift may have ended without being closed yet. Return nothing while a switch runs or the host
+    does not answer."""
     if host.running is not None or host.reading.error or host.reading.at is None:
         return ()
     loaded = {r.digest for r in host.reading.resident}

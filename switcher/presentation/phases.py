@@ -36,7 +36,7 @@ class Stretch:
 def rail(switch: SwitchDetail) -> tuple[Phase, ...]:
     """Return every phase of the strategy and the end: done, running, or not reached.
 
-    If activating comes last, it is the end itself.
+    If activating is the last phase, it stands for the end.
     """
     phases = PHASES[_order(switch)]
     steps = phases[:-1] if phases[-1] is State.ACTIVATING else phases
@@ -62,7 +62,7 @@ def stopped_in(switch: SwitchDetail) -> State | None:
 
 
 def without_model_s(switch: SwitchDetail) -> float | None:
-    """Return the seconds in which the host had no active model; None while that goes on."""
+    """Return the seconds during which the host had no active model; None while that lasts."""
     if _order(switch) is Strategy.OVERLAP:
         return 0.0
     total, unloaded = 0.0, False
@@ -75,7 +75,7 @@ def without_model_s(switch: SwitchDetail) -> float | None:
 
 
 def _order(switch: SwitchDetail) -> Strategy:
-    """Return the strategy; overlap until the plan has decided."""
+    """Return the strategy; until the plan has chosen one, overlap."""
     chosen = Strategy(switch.strategy)
     return Strategy.OVERLAP if chosen is Strategy.AUTO else chosen
 

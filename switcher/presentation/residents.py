@@ -33,7 +33,7 @@ def resident_rows(host: HostDetail, now: datetime) -> tuple[ResidentRow, ...]:
 
 
 def loaded_words(on_disk: Installed | None, reading: LatestReading) -> tuple[str, str]:
-    """Return the state (active, idle or none) of a model on a host, and words for it."""
+    """Return the state (active, idle or none) of a model on a host, and its wording."""
     if on_disk is None:
         return "none", "Not on this host" if reading.installed else "Not known"
     if any(r.digest == on_disk.digest for r in reading.resident):

@@ -84,7 +84,8 @@ class SwitchLine(SwitchSummary):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A line of the comparison of before and after. `mono`: the values are names or digests."""
+    """One line of the comparison of before and after. `mono` is set if the values are names or
+    digests."""
 
     label: str
     before: str

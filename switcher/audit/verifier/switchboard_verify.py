@@ -4,10 +4,10 @@
     python3 switchboard_verify.py export.jsonl --key audit-keys.pub [--anchors anchors.txt]
     python3 switchboard_verify.py archive-1.jsonl archive-2.jsonl export.jsonl --key audit-keys.pub
 
-Old entries may have been moved to archive files, which have the same format. Name them before the
-export, oldest first, and all of them are checked as one chain.
+Old entries may have been moved to archive files, which have the same format. Name these before the
+export, oldest first, and everything is checked as one chain.
 
-This is one file. It needs Python 3.11 or later and the package `cryptography`: nothing else of
+This one file needs Python 3.11 or later and the package `cryptography`. It needs nothing else of
 Switchboard, no network and no database. Switchboard itself verifies with the same code.
 
 Each line of an export is a JSON object. Its `type` is one of:
@@ -16,29 +16,28 @@ Each line of an export is a JSON object. Its `type` is one of:
     entry       {"seq", "body", "prev", "hash"}: the body as it was hashed, the hashes in hex; in a
                 selection also {"proof"}: the hashes that lead to the checkpoint's root
     checkpoint  {"note"}: a signed note (https://c2sp.org/signed-note, https://c2sp.org/tlog-checkpoint)
-    rotation    {"old", "new", "old_signature", "new_signature"}: a change of key before `first`
+    rotation    {"old", "new", "old_signature", "new_signature"}: a key rotation before `first`
 
 An entry's hash is SHA-256(0x00 || prev || body). It links the entry to the one before, and it is
 the entry's leaf in an RFC 6962 Merkle tree, whose root the checkpoints sign with Ed25519. The body
 is hashed as it is stored and never serialised again, so entries of all versions verify.
 
-You vouch for the first key in the file of keys. A later key is believed from the entry in which the
-key before it vouches for it, and from there on the earlier key is no longer believed.
+The first key in the file of keys is believed because you trust that file. A later key is believed
+from the entry in which its predecessor vouches for it; from there on, the predecessor is not.
 
 Three verdicts:
     intact      every entry follows from the one before it and is unchanged
     anchored    every checkpoint is signed by a believed key, and its root is that of these entries
     complete    no checkpoint, here or among the anchors, covers more entries than there are; and if
-                entries lie in archive files that are not named, an entry under a checkpoint says
-                so, with a signature of its own
+                entries are in archive files that were not named, a signed entry confirms that
 
-A selection (an export with a filter) is no chain. In it, intact means that no entry was changed,
-and anchored that each entry's proof leads to the root of the signed checkpoint at its head. Whether
-something was left out, a selection cannot tell.
+A selection (an export with a filter) is not a chain. For a selection, intact means that no entry
+was changed, and anchored that each entry's proof leads to the root of the signed checkpoint at its
+head. It cannot show whether something was left out.
 
 Exit codes: 0 all three hold; 1 one does not; 2 the files cannot be read; 3 a selection, for which
 the first two hold.
-The limit: what happened after the newest anchored checkpoint can be cut off unnoticed.
+The limit: entries after the newest anchored checkpoint can be cut off unnoticed.
 """
 
 from __future__ import annotations
@@ -78,14 +77,15 @@ def node(left: bytes, right: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Tree:
-    """A Merkle tree that only grows, kept as its full subtrees: one hash for each bit that is set
-    in `size`, largest first. Memory is constant: 64 hashes at most."""
+    """A Merkle tree that only grows, kept as its full subtrees, largest first: one hash for each
+    bit that is set in `size`. Memory is constant: at most 64 hashes."""
 
     size: int = 0
     peaks: list[bytes] = field(default_factory=list)
 
     def extend(self, hashes: Sequence[bytes]) -> None:
-        """Append leaves: level by level, pairs become nodes, and what has no partner is a peak."""
+        """Append leaves. Level by level, pairs become nodes; a node without a partner becomes a
+        peak."""
         sha256, unpaired = _sha256, []
         level, size = list(hashes), self.size
         while level:
@@ -100,11 +100,11 @@ class Tree:
         self.size += len(hashes)
 
     def copy(self) -> Tree:
-        """Return a tree that grows independently."""
+        """Return a tree that grows independently of this one."""
         return Tree(self.size, list(self.peaks))
 
     def root(self) -> bytes:
-        """Return the root over all leaves; of an empty tree, the hash of nothing."""
+        """Return the root over all leaves. For an empty tree, this is the hash of nothing."""
         if not self.peaks:
             return _sha256(b"").digest()
         root = self.peaks[-1]
@@ -127,8 +127,9 @@ class Tree:
 
 
 def fold(entry_hash: bytes, index: int, size: int, proof: Iterable[bytes]) -> bytes:
-    """Return the root that an inclusion proof leads to from the leaf at `index` (from 0) of `size`
-    (RFC 9162, 2.1.3.2). Raises ValueError if the proof has the wrong length."""
+    """Return the root to which an inclusion proof leads from the leaf at `index` (counted from 0)
+    in a tree of `size` leaves (RFC 9162, 2.1.3.2). Raises ValueError if the proof has the wrong
+    length."""
     at, last, root = index, size - 1, entry_hash
     if not 0 <= index < size:
         raise ValueError("not in the tree")
@@ -151,7 +152,7 @@ def fold(entry_hash: bytes, index: int, size: int, proof: Iterable[bytes]) -> by
 
 
 class BadNote(ValueError):
-    """A text is not a checkpoint, or none of the keys signed it."""
+    """The text is not a checkpoint, or none of the keys signed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +198,8 @@ def _base64(raw: bytes) -> str:
 
 
 def read_keys(lines: Iterable[str]) -> PublicKey:
-    """Return the first key of a file of keys: the only one that is believed without a rotation.
-    Raises ValueError."""
+    """Return the first key in a file of keys, which is the only one that is believed without a
+    rotation. Raises ValueError."""
     for line in lines:
         if line.strip():
             return PublicKey.from_text(line)
@@ -206,12 +207,12 @@ def read_keys(lines: Iterable[str]) -> PublicKey:
 
 
 def checkpoint_text(origin: str, size: int, root: bytes) -> str:
-    """Return the text of a checkpoint, which is what is signed."""
+    """Return the text of a checkpoint, which is what the key signs."""
     return f"{origin}\n{size}\n{_base64(root)}\n"
 
 
 def signature_line(key: PublicKey, signature: bytes) -> str:
-    """Return a line of a note's signatures."""
+    """Return a signature as a line of a signed note."""
     return f"\u2014 {key.name} {_base64(key.id + signature)}\n"
 
 
@@ -241,7 +242,7 @@ class Note:
         return cls(lines[0], size, root, f"{text}\n", signatures)
 
     def signer(self, keys: Iterable[PublicKey]) -> PublicKey:
-        """Return which of the keys signed it. Raises BadNote."""
+        """Return the key that signed it. Raises BadNote if none of them did."""
         known = list(keys)
         for line in self.signatures.splitlines():
             dash, _, rest = line.partition(" ")
@@ -283,7 +284,7 @@ class Rotation:
 
     @staticmethod
     def text(old: PublicKey, new: PublicKey) -> str:
-        """Return what both keys sign."""
+        """Return the text that both keys sign."""
         return f"switchboard audit key rotation\n{old}\n{new}\n"
 
     @property
@@ -319,7 +320,7 @@ class Rotation:
 @dataclass(frozen=True, slots=True)
 class Archived:
     """The signed statement that entries were moved to an archive file. Anyone who can append an
-    entry could claim that; only the key can sign it."""
+    entry could claim that, but only the key can sign it."""
 
     first: int
     last: int
@@ -329,7 +330,7 @@ class Archived:
 
     @staticmethod
     def text(first: int, last: int, sha256: str, root: str) -> str:
-        """Return what is signed."""
+        """Return the text that the key signs."""
         return f"switchboard audit segment\n{first}\n{last}\n{sha256}\n{root}\n"
 
     def is_signed(self, keys: Iterable[PublicKey]) -> bool:
@@ -349,7 +350,7 @@ class Archived:
 
 
 class Keyring:
-    """The keys that are believed at this point of the trail. A rotation replaces one."""
+    """The keys that are believed at this point of the trail. A rotation replaces one of them."""
 
     def __init__(self, roots: Iterable[PublicKey] = ()) -> None:
         self._keys = {str(key): key for key in roots}
@@ -362,8 +363,8 @@ class Keyring:
         return bool(self._keys)
 
     def rotate(self, rotation: Rotation) -> bool:
-        """Believe the new key instead of the old one; False if the old one is not believed or one
-        of them did not sign."""
+        """Believe the new key instead of the old one. Return False if the old one is not believed,
+        or if one of the two did not sign."""
         if str(rotation.old) not in self._keys or not rotation.holds:
             return False
         del self._keys[str(rotation.old)]
@@ -372,7 +373,7 @@ class Keyring:
         return True
 
     def has_known(self, key: PublicKey) -> bool:
-        """Return whether the key is believed now or was earlier."""
+        """Return whether the key is believed now or was believed earlier."""
         return str(key) in self._ever
 
 
@@ -383,7 +384,8 @@ MAX_MESSAGES = 20
 
 @dataclass(slots=True)
 class Report:
-    """The verdicts, and what is wrong. `bad_seq` is the first entry with a problem."""
+    """The verdicts, and what is wrong. `bad_seq` is the number of the first entry with a
+    problem."""
 
     entries: int = 0
     first_seq: int = 0
@@ -405,7 +407,7 @@ class Report:
         return self.intact and self.anchored and self.complete
 
     def fail(self, verdict: str, text: str, seq: int | None = None) -> None:
-        """Note that a verdict does not hold, and why."""
+        """Record that a verdict does not hold, and why."""
         setattr(self, verdict, False)
         if seq is not None and (self.bad_seq is None or seq < self.bad_seq):
             self.bad_seq = seq
@@ -413,12 +415,13 @@ class Report:
             self.problems.append(text)
 
     def warn(self, text: str) -> None:
-        """Note something odd that breaks no verdict."""
+        """Record something odd that does not change a verdict."""
         if len(self.warnings) < MAX_MESSAGES:
             self.warnings.append(text)
 
     def fail_entry(self, row: Row, prev: bytes | None = None) -> None:
-        """Note what is wrong with an entry. It should follow the hash `prev`, if that is known."""
+        """Record what is wrong with an entry. `prev` is the hash that it should follow, if that is
+        known."""
         number, body, row_prev, row_hash = row
         if prev is not None and row_prev != prev:
             self.fail("intact", f"Entry {number} does not follow from the one before it.", number)
@@ -441,12 +444,12 @@ STATEMENTS = (f'{ROTATED}"', f'{ARCHIVED}"')  # the kinds of entries that a veri
 
 
 class Verifier:
-    """Checks a chain: fed with checkpoints before the entries that they cover, and with entries in
-    order. `report` returns the verdicts.
+    """Checks a chain. Pass it each checkpoint before the entries that it covers, and the entries in
+    order; then `report` returns the verdicts.
 
-    `keys` are believed at the beginning. A checkpoint is checked when the tree has its size, with
-    the keys that are believed by then. Without keys only the chain itself is checked. Memory is
-    constant but for the checkpoints that are still to come.
+    `keys` are believed at the beginning. A checkpoint is checked once the tree has reached its
+    size, with the keys that are believed by then. Without keys, only the chain itself is checked.
+    Memory is constant, except for the checkpoints that are still ahead.
     """
 
     def __init__(
@@ -469,7 +472,7 @@ class Verifier:
 
     @property
     def size(self) -> int:
-        """The number of entries in the tree."""
+        """Return the number of entries in the tree."""
         return self._tree.size
 
     @property
@@ -478,25 +481,25 @@ class Verifier:
 
     @property
     def prev(self) -> bytes:
-        """The hash that the next entry follows."""
+        """Return the hash that the next entry has to follow."""
         return self._prev
 
     def require_archived_before(self) -> None:
-        """Require an entry under a checkpoint that says where the entries before these are."""
+        """Require a signed entry that says where the entries before the first one are."""
         self._before = self._tree.size, self._tree.root().hex()
 
     def says_archived(self, first: int, last: int, sha256: str, root: str) -> bool:
-        """Return whether a signed entry said that these entries were moved to that file."""
+        """Return whether a signed entry says that these entries were moved to that file."""
         return (first, last, sha256, root) in self._archived
 
     def rotated_before(self, rotation: Rotation) -> None:
-        """Follow a change of key before the next entry."""
+        """Apply a key rotation from before the next entry."""
         if not self._keys.has_known(rotation.new) and not self._keys.rotate(rotation):
             self._report.fail("anchored", "A change of key before these entries is not signed.")
 
     def skip(self, tree: Tree, prev: bytes, why: str) -> None:
-        """Continue after entries that are missing, from the tree and the hash that they end with.
-        The next checkpoint shows whether those are true."""
+        """Continue after missing entries, from the tree and the hash with which they are said to
+        end. The next checkpoint shows whether these are right."""
         self._report.fail("complete", why)
         self._tree, self._prev, self._at, self._began = tree.copy(), prev, "", tree.size
         while self._sizes and self._sizes[0] <= tree.size:
@@ -506,13 +509,13 @@ class Verifier:
                 self._meet(note)
 
     def fail(self, verdict: str, text: str) -> None:
-        """Note a problem that the caller found."""
+        """Record a problem that the caller found."""
         self._report.fail(verdict, text)
 
     # Checkpoints
 
     def expect(self, text: str) -> None:
-        """Expect the tree to reach a checkpoint's size, and to have its root there."""
+        """Expect that the tree has this checkpoint's root when it reaches its size."""
         try:
             note = Note.parse(text)
         except BadNote as exc:
@@ -532,7 +535,8 @@ class Verifier:
         self._report.fail("anchored", f"A checkpoint cannot be believed: {why}.")
 
     def _meet(self, note: Note) -> None:
-        """Check a checkpoint of the tree's size. An anchor of a stored one is checked once."""
+        """Check a checkpoint that has the size of the tree. If an anchor repeats a stored
+        checkpoint, it is checked only once."""
         if self._met[0] != self._tree.size:
             self._met = self._tree.size, set()
         if note in self._met[1]:
@@ -555,7 +559,8 @@ class Verifier:
     # Entries
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Check the next entries. Many at once take half the time of one by one."""
+        """Check the next entries. Checking many at once takes half the time of checking them one by
+        one."""
         while self._sizes:
             # Up to the next checkpoint, so that the tree can be compared there.
             fit = self._sizes[0] - self._tree.size
@@ -568,10 +573,10 @@ class Verifier:
         self._add_run(rows)
 
     def _add_run(self, rows: Sequence[Row]) -> None:
-        """Check entries between two checkpoints: the loop that runs a million times.
+        """Check entries between two checkpoints, in a loop that may run a million times.
 
-        A body is searched without being parsed: its keys are sorted and only `facts` can be nested,
-        so `at` is the first of its name, and `kind` and `seq` are the last.
+        A body is searched without being parsed. Its keys are sorted and only `facts` can be nested,
+        so `at` is the first member of that name, and `kind` and `seq` are the last.
         """
         sha256, prev, seq, last_at = _sha256, self._prev, self._tree.size, self._at
         hashes = []
@@ -601,7 +606,7 @@ class Verifier:
         self._report.entries += len(hashes)
 
     def _blame(self, row: Row, seq: int, prev: bytes) -> None:
-        """Note what is wrong with an entry that should be the `seq`-th and follow `prev`."""
+        """Record what is wrong with an entry that should have number `seq` and follow `prev`."""
         number = row[0]
         if number != seq:
             missing = number > seq
@@ -618,7 +623,7 @@ class Verifier:
             self._read_archived(body, number)
 
     def _read_archived(self, body: str, number: int) -> None:
-        """Remember that entries were moved to an archive file, if the key signed that."""
+        """Remember that entries were moved to an archive file, if the key has signed that."""
         try:
             archived = Archived.from_json(json.loads(body)["facts"])
             signed = archived.is_signed(self._keys)
@@ -633,8 +638,8 @@ class Verifier:
             self._report.warn(text)
 
     def _read_rotation(self, body: str, number: int) -> None:
-        """Follow a change of key. Anyone who can append an entry can write one; without the
-        signature of a believed key it changes nothing and is reported."""
+        """Apply a key rotation. Anyone who can append an entry can write one; without the signature
+        of a believed key it changes nothing and is reported."""
         try:
             rotation = Rotation.from_json(json.loads(body)["facts"])
         except UNREADABLE:
@@ -645,7 +650,7 @@ class Verifier:
             self._report.fail("anchored", text, number)
 
     def report(self) -> Report:
-        """Return the verdicts, once everything was fed."""
+        """Return the verdicts, after everything was passed in."""
         report = self._report
         report.last_seq = self._tree.size
         report.root = self._tree.root().hex()
@@ -667,7 +672,7 @@ class Verifier:
 
 class Selection:
     """Checks single entries, each with the proof that it is in one signed checkpoint. `report`
-    returns the verdicts but for `complete`, which a selection cannot tell."""
+    returns the verdicts except for `complete`, which a selection cannot show."""
 
     def __init__(self, keys: Iterable[PublicKey] = (), anchors: Iterable[str] = ()) -> None:
         self._keys = Keyring(keys)
@@ -677,12 +682,12 @@ class Selection:
         self._report = Report(complete=False, selection=True)
 
     def rotated_before(self, rotation: Rotation) -> None:
-        """Follow a change of key before the checkpoint."""
+        """Apply a key rotation from before the checkpoint."""
         if not self._keys.rotate(rotation):
             self._report.fail("anchored", "A change of key is not signed.")
 
     def expect(self, text: str) -> None:
-        """Take the checkpoint that the proofs lead to: one, and before the entries."""
+        """Take the checkpoint that the proofs lead to. There is exactly one, before the entries."""
         try:
             note = read_note(text, self._keys)
         except BadNote as exc:
@@ -708,7 +713,7 @@ class Selection:
             self._report.fail("anchored", text)
 
     def add(self, row: Row, proof: list[bytes] | None) -> None:
-        """Check the next entry; `proof` is None if it has none."""
+        """Check the next entry; `proof` is None if the entry has none."""
         number, report = row[0], self._report
         if number <= report.last_seq:
             report.fail("intact", f"Entries are not in order: {number} comes late.", number)
@@ -731,7 +736,7 @@ class Selection:
             self._report.fail("anchored", text, number)
 
     def report(self) -> Report:
-        """Return the verdicts, once everything was fed."""
+        """Return the verdicts, after everything was passed in."""
         if self._note is None:
             self._report.fail("anchored", "There is no checkpoint.")
         elif self._newer:
@@ -747,8 +752,8 @@ _NOTE = re.compile(r'"note"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
 def read_anchors(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the notes in a file of anchors: the strings `note` of JSON objects, with anything
-    around them; JSON strings, one a line; or notes one after the other."""
+    """Yield the notes in a file of anchors. They may be `note` members of JSON objects, with
+    anything around them; JSON strings, one per line; or plain notes, one after the other."""
     note: list[str] = []
     for line in lines:
         found = _NOTE.findall(line) or ([line] if line.startswith('"') else [])
@@ -780,10 +785,11 @@ _BEGIN, _BODY, _PREV, _HASH, _END = (
 
 
 def plain_entry(line: str) -> Row | None:
-    """Read an entry from a line in the form that Switchboard writes, which makes all of verifying
-    a sixth faster than reading JSON does. None: read it as JSON. Raises ValueError.
+    """Read an entry from a line in the exact form that Switchboard writes. This makes verifying a
+    sixth faster than parsing each line as JSON. Return None for any other form: then read it as
+    JSON. Raises ValueError.
 
-    In that form, the body has no backslash but before quotes, and no quote without one.
+    In that form, the body has no backslash except before a quote, and no quote without a backslash.
     """
     comma = line.find(",", 22)
     if (
@@ -803,15 +809,15 @@ def plain_entry(line: str) -> Row | None:
 
 
 def json_entry(line: dict[str, Any]) -> Row:
-    """Return the entry that a line is about. Raises one of UNREADABLE."""
+    """Return the entry in a line. Raises one of UNREADABLE."""
     return line["seq"], line["body"], bytes.fromhex(line["prev"]), bytes.fromhex(line["hash"])
 
 
 def verify_files(
     files: Iterable[Iterable[str]], keys: list[PublicKey], anchors: Iterable[str] = ()
 ) -> Report:
-    """Verify archive files and the export that follows them, each as its lines, as one chain; or
-    one selection. Raises ValueError."""
+    """Verify archive files and the export that follows them as one chain, or verify one selection.
+    Each file is given as its lines. Raises ValueError."""
     notes = list(anchors)
     chained, selection = ChainReader(keys, notes), None
     for count, lines in enumerate(files):
@@ -830,8 +836,8 @@ def verify_files(
 
 
 class ChainReader:
-    """Reads files that follow one another into one verifier. `is_part`: the caller accounts for the
-    entries before the first file."""
+    """Reads files that follow one another into one verifier. With `is_part`, the caller accounts
+    for the entries before the first file."""
 
     def __init__(
         self, keys: list[PublicKey], anchors: Iterable[str] = (), is_part: bool = False
@@ -865,12 +871,12 @@ class ChainReader:
 
     @property
     def tree(self) -> Tree:
-        """The tree over all entries that were read."""
+        """Return the tree over all entries that were read."""
         return self._flush().tree
 
     @property
     def prev(self) -> bytes:
-        """The hash that the next entry follows."""
+        """Return the hash that the next entry has to follow."""
         return self._flush().prev
 
     def report(self) -> Report:
@@ -883,7 +889,7 @@ class ChainReader:
         return self._verifier
 
     def _begin_at(self, tree: Tree, prev: bytes) -> None:
-        """Begin a file that does not begin at entry 1."""
+        """Begin a file whose first entry is not entry 1."""
         if self._verifier is None:
             self._verifier = Verifier(tree, prev, self._keys)
             if not self._is_part:

@@ -82,9 +82,7 @@ class Command(TerminalCommand):
 
 
 class _Interrupted:
-    """A handler of Ctrl-C: the first time it asks what to do, the second time it stops
-    following.
-    """
+    """Handles Ctrl-C: the first time it asks what to do, the second time it stops following."""
 
     def __init__(self, own: OwnWorker, out: OutputWrapper) -> None:
         self._own = own

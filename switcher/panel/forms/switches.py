@@ -15,15 +15,15 @@ from switcher.switching.service import SwitchRequest
 
 
 def sent_request(data: Mapping[str, str]) -> SwitchRequest:
-    """Return the request in a query string or a form, unchecked: the service checks it, as for
-    every client."""
+    """Return the request in a query string or a form, unchecked: the service checks it, as it does
+    for every client."""
     names = ("host", "reason", "strategy", "keep_alive")
     values = {name: data.get(name, "").strip() for name in names}
     return SwitchRequest(**values, **_chosen(data.get("profile", "").strip()))
 
 
 def completed(request: SwitchRequest, board: Board) -> SwitchRequest:
-    """Return the request with the most likely host and model where none was sent."""
+    """Return the request, with the most likely host and model filled in where it names none."""
     host = request.host or _default_host(board)
     chosen = {} if request.model or request.profile else _chosen(_default_model(board, host))
     return replace(request, host=host, **chosen)

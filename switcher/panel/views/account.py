@@ -52,7 +52,7 @@ def theme(request: HttpRequest) -> HttpResponseBase:
 
 @require_safe
 def favicon(request: HttpRequest) -> HttpResponseBase:
-    """Redirect the address that browsers ask for on their own."""
+    """Redirect `/favicon.ico`, which browsers ask for by themselves, to the icon."""
     return redirect(static("favicon.svg"), permanent=True)
 
 

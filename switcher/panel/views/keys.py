@@ -1,4 +1,5 @@
-"""API keys of the gateway: list with their use, make, turn off. A new key is shown once."""
+"""API keys of the gateway: list them with their usage, make them, turn them off. A new key is shown
+once."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ def key_list(request: HttpRequest) -> HttpResponse:
 @admins_only
 @never_cache
 def add(request: HttpRequest) -> HttpResponseBase:
-    """Make a key. Only the answer to the form ever shows it."""
+    """Make a key. It is shown only in the response to this form."""
     form = KeyForm(
         request.POST or None,
         hosts=[host.name for host in hosts()],

@@ -69,7 +69,7 @@ def panel(request: HttpRequest, switch_id: int) -> HttpResponse:
 @require_POST
 @operators_only
 def cancel(request: HttpRequest, switch_id: int) -> HttpResponseBase:
-    """Cancel a running switch. The old state is restored first."""
+    """Cancel an open switch. The worker restores the old models."""
     try:
         service.cancel(switch_id, actor_of(request))
     except Conflict as exc:
