@@ -1,8 +1,8 @@
 """Full text of the reasons: FTS5 on SQLite, a GIN index over a tsvector on PostgreSQL.
 
 Both find whole words regardless of case, and split at everything that is neither letter nor digit.
-The index is created after every migrate, not by one migration: a migration that rebuilds the table
-on SQLite silently drops its triggers.
+The index is created again after every migration. A single migration could not create it once and
+for all: on SQLite, a later migration that rebuilds the table silently drops its triggers.
 """
 
 from __future__ import annotations

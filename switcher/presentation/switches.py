@@ -1,4 +1,4 @@
-"""Switches as pages show them: in a line of a list, and in full."""
+"""Switches as pages show them: as one line of a list, and in full."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from switcher.queries.switches import SwitchDetail, SwitchSummary, switch_detail
 
 @dataclass(frozen=True)
 class SwitchLine(SwitchSummary):
-    """A switch in a line. Model names are as people write them."""
+    """A switch as one line of a list. Model names are as people write them."""
 
     now: datetime
 
@@ -198,7 +198,7 @@ def _side(
 
 
 def line_of(summary: SwitchSummary, now: datetime) -> SwitchLine:
-    """Present a switch in a line."""
+    """Present a switch as one line of a list."""
     return from_row(SwitchLine, summary, now=now)
 
 

@@ -17,7 +17,7 @@ from switcher.domain.specs import Spec, WarmUp
 
 @dataclass(frozen=True, slots=True)
 class ListResident:
-    """Read `/api/ps`. Results in tuple[Resident, …].
+    """Read `/api/ps`. Result: tuple[Resident, …].
 
     A reading that decides whether something is done is always a fresh one (rule 6).
     """
@@ -25,19 +25,19 @@ class ListResident:
 
 @dataclass(frozen=True, slots=True)
 class ListInstalled:
-    """Read `/api/tags`. Results in tuple[Installed, …]."""
+    """Read `/api/tags`. Result: tuple[Installed, …]."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShowModel:
-    """Read a model's capabilities (`/api/show`). Results in tuple[str, …]."""
+    """Read a model's capabilities (`/api/show`). Result: tuple[str, …]."""
 
     name: ModelName
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Load a model. Results in the seconds that it took."""
+    """Load a model. Result: the seconds that it took."""
 
     spec: Spec
     embeds: bool
@@ -46,7 +46,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """Have the model answer a warm-up prompt. Results in Warmed."""
+    """Have the model answer a warm-up prompt. Result: Warmed."""
 
     spec: Spec
     warmup: WarmUp
@@ -56,7 +56,7 @@ class Warm:
 
 @dataclass(frozen=True, slots=True)
 class Unload:
-    """Request the unload of several models at once. Results in {name: error text} for those whose
+    """Request the unload of several models at once. Result: {name: error text} for those whose
     request was refused. Only ListResident shows whether they are gone (fact 1)."""
 
     names: tuple[ModelName, ...]
@@ -79,7 +79,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class ReadGate:
-    """Read what the gateway processes reported of this switch's closed gate. Results in
+    """Read what the gateway processes reported of this switch's closed gate. Result:
     GateStatus."""
 
 

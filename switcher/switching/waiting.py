@@ -52,7 +52,7 @@ _shutting_down = threading.Event()
 
 @contextmanager
 def changes_of(host: str) -> Iterator[HostChanges]:
-    """Return the changes of a host for as long as the block lasts."""
+    """Watch the changes of a host for as long as the block lasts."""
     changes = HostChanges(host)
     with _lock:
         _waiting.add(changes)

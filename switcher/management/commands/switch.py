@@ -90,7 +90,7 @@ class _Interrupted:
         self._asked = False
 
     def __call__(self, row: SwitchDetail) -> bool:
-        """Return whether to continue following."""
+        """Handle Ctrl-C. Return whether to continue following the switch."""
         if self._asked or row.state in ENDED:
             return False
         self._asked = True
