@@ -53,7 +53,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
 
 
 class CheckedForm(forms.ModelForm):  # type: ignore[type-arg]  # generic only for the checker
-    """A form whose fields `specs` checks, as it does for the pages and the API."""
+    """A form whose fields are checked by `specs`, as on the pages and in the API."""
 
     def clean(self) -> dict[str, Any]:
         values: dict[str, Any] = super().clean() or self.cleaned_data
@@ -68,7 +68,7 @@ class CheckedForm(forms.ModelForm):  # type: ignore[type-arg]  # generic only fo
 class ThroughRecords(admin.ModelAdmin):  # type: ignore[type-arg]
     """Saves through `records`, so that every change leaves an audit entry.
 
-    `access` decides who may: Django's own permissions make nobody an admin.
+    `access` decides who may change rows. Django's own permissions do not make anybody an admin.
     """
 
     actions = None  # bulk actions would delete rows without `records`

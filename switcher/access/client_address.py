@@ -21,7 +21,7 @@ def address_of(request: HttpRequest) -> str | None:
 
 
 def origin_of(request: HttpRequest) -> tuple[str | None, str]:
-    """Return the client's address and browser, for an Actor."""
+    """Return the client's address and browser, to be put into an Actor."""
     return address_of(request), request.headers.get("User-Agent", "")[:300]
 
 

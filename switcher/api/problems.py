@@ -104,7 +104,8 @@ def from_switch(row: SwitchDetail, host: HostSettings | None) -> Problem:
 
 
 def from_invalid(errors: Sequence[Mapping[str, Any]], body_fields: Sequence[str]) -> Problem:
-    """Return the problem for a request that does not fit its schema: a sentence for each field."""
+    """Return the problem for a request that does not fit its schema, with one sentence per
+    field."""
     by_field: dict[str, list[Mapping[str, Any]]] = {}
     for error in errors:
         by_field.setdefault(_field(error), []).append(error)

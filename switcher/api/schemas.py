@@ -59,9 +59,8 @@ class EventRef(Answer):
 
 
 class ActiveModel(Answer):
-    """The model that clients of a host get. `resident`: whether it was seen loaded; null if
-    unknown. `degraded`: the reason if the host does not hold it.
-    """
+    """The model that clients of a host get. `resident` says whether it was seen loaded; null if
+    unknown. `degraded` is the reason if the host does not hold it."""
 
     model: str
     digest: str

@@ -83,9 +83,9 @@ async def switch(request: HttpRequest, body: SwitchBody, response: HttpResponse)
     """Load the model, verify it on the host, make it the active one, unload the old one.
 
     Answers when the switch has ended; `wait: false` or `Prefer: respond-async` answer at once. The
-    switch belongs to the server: it goes on if the client disconnects. If the server is stopped
-    meanwhile, it answers 202, and the next start completes the switch. With an `Idempotency-Key`
-    the same request gets the same switch again.
+    server continues the switch even if the client disconnects. If the server is stopped meanwhile,
+    it answers 202, and the next start completes the switch. With an `Idempotency-Key` the same
+    request gets the same switch again.
     """
     wanted, actor = body.to_request(), actor_of(request)
     key = request.headers.get("Idempotency-Key", "").strip()
@@ -128,9 +128,9 @@ async def models(request: HttpRequest, query: Query[ModelsQuery]) -> Any:
 async def free(request: HttpRequest, digest: str, query: Query[ModelsQuery]) -> Any:
     """Unload a resident model that its own name no longer reaches, or that is overdue.
 
-    It is named by at least 12 digits of its digest. Answers when it is gone. 409 says why it
-    cannot be freed: it is no ghost, it is busy, no name reaches it, or something else is at work
-    on the host.
+    It is named by at least 12 digits of its digest. Answers when it is gone. 409 says why it cannot
+    be freed: it is not a ghost, it is busy, no name reaches it, or something else is at work on the
+    host.
     """
     _check_names(request, ModelsQuery)
     freed = await in_host_thread(_free, query.host, digest, actor_of(request))
@@ -191,7 +191,7 @@ async def cancel(request: HttpRequest, switch_id: int, response: HttpResponse) -
 async def usage(request: HttpRequest, query: Query[UsageQuery]) -> Any:
     """Return requests, errors, waits and tokens by key, host and model, most requests first.
 
-    Only counts: no prompt and no response is kept. What was counted in the last seconds may be
+    Only counts are kept, no prompts and no responses. The counts of the last seconds may be
     missing.
     """
     _check_names(request, UsageQuery)
@@ -207,10 +207,10 @@ async def usage(request: HttpRequest, query: Query[UsageQuery]) -> Any:
     openapi_extra={"responses": {200: {"content": EXPORTED}}},
 )
 async def export(request: HttpRequest, query: Query[ExportQuery]) -> HttpResponseBase:
-    """Return the trail, or a selection of it by the filters.
+    """Return the trail, or the part of it that the filters select.
 
-    `jsonl` are lines that switchboard_verify.py checks; `csv` is for people. The export ends at the
-    newest checkpoint, and is recorded in the trail itself.
+    `jsonl` gives lines that switchboard_verify.py checks; `csv` is for people. The export ends at
+    the newest checkpoint, and is recorded in the trail itself.
     """
     _check_names(request, ExportQuery)
     filters = read_filters(query.model_dump())

@@ -1,4 +1,4 @@
-"""Reads archive files of old entries, and the whole trail across them and the database."""
+"""Reads archive files of old entries, and the whole trail in archive files and database."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def archive_file_of(seq: int) -> ArchiveFile | None:
 
 
 def archive_file_at(moment: datetime) -> ArchiveFile | None:
-    """Return the archive file that holds the entries of a moment."""
+    """Return the archive file that holds the entries from a moment."""
     return ArchiveFile.objects.filter(last_at__gt=moment).order_by("last").first()
 
 

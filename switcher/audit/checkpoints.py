@@ -1,7 +1,7 @@
-"""Sign checkpoints over the trail as it is stored, and change the key that signs them.
+"""Signs checkpoints over the stored trail, and rotates the key that signs them.
 
-Nothing is signed that was not read again from the stored entries and found to follow from what was
-signed before. Otherwise TrailBroken or KeyUnusable is raised; the caller raises the alarm.
+Before anything is signed, the stored entries are read again and checked: they must follow from what
+was signed before. Otherwise TrailBroken or KeyUnusable is raised, and the caller raises the alarm.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def _raising_key_unusable() -> Iterator[None]:
 
 
 def is_remembered() -> bool:
-    """Return whether anything was ever signed, according to the file next to the key. The database
-    might have lost that."""
+    """Return whether anything was ever signed, according to the file next to the key: the database
+    could have been emptied."""
     try:
         return bool(key_files().remembered())
     except KeyRefused:
@@ -311,10 +311,10 @@ def _prepare_key(files: KeyFiles, clock: Clock) -> None:
 
 
 def vouch_for_archive(file: ArchiveFile) -> dict[str, Any]:
-    """Return the signed facts of the entry about an archive file. They also name the key, because
-    the entry that named it may be among those that leave the database.
+    """Return the signed facts of the entry about an archive file. They include the key: the entry
+    that introduced it may be among those that leave the database.
 
-    Call it only in the transaction that appends the entry, in which no key changes. Raises
+    Call it only in the transaction that appends the entry, during which no key changes. Raises
     KeyUnusable, TrailBroken.
     """
     with _raising_key_unusable():

@@ -163,9 +163,8 @@ def _entry(row: AuditEntry, body: dict[str, Any], reviews: tuple[ReviewMark, ...
 
 @dataclass(frozen=True, slots=True)
 class RequestOrigin:
-    """The origin of an action. `attested` says whether the body has the hash of what is stored;
-    None if nothing is stored.
-    """
+    """The origin of an action. `attested` says whether the stored values match the hashes in the
+    body; None if nothing is stored."""
 
     source: str
     ip: str
@@ -260,9 +259,8 @@ def _origin(row: Origin | None, body: dict[str, Any]) -> RequestOrigin:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A summary of the history of a person or a host. `count` stops at MAX_COUNTED; there may be
-    `more`.
-    """
+    """A summary of the history of a person or a host. `count` stops at MAX_COUNTED; `more` says
+    that there are more entries."""
 
     first: datetime
     last: datetime

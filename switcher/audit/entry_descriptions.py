@@ -49,7 +49,8 @@ def _words(area: str, host: str, facts: Facts) -> dict[str, Any]:
 
 
 def outcome_text(outcome: str) -> str:
-    """Return how a switch ended, in the words of its page; empty if the entry ends none."""
+    """Return how a switch ended, in the words of its page; empty if the entry does not end a
+    switch."""
     return WORDS[State(outcome)] if outcome in _STATES else ""
 
 
@@ -133,9 +134,8 @@ def _subject(area: str, host: str, facts: Facts) -> str:
 
 
 def _list_changes(facts: Facts) -> str:
-    """Return what was added to or removed from a list, if nothing else changed: `groups +
-    auditors`.
-    """
+    """Return what was added to or removed from a list, such as `groups + auditors`; empty if
+    anything else changed as well."""
     before, after = facts.get("before"), facts.get("after")
     if not isinstance(before, dict) or not isinstance(after, dict) or len(after) != 1:
         return ""

@@ -98,8 +98,8 @@ def _overwrite_freed_pages() -> None:
 
 def forget_older_versions(timeout_ms: int = 0) -> bool:
     """Remove older versions of rows, which SQLite keeps in its log and PostgreSQL in its table.
-    Return False if somebody still reads them, or inside a transaction, where this is impossible.
-    """
+    Return False if a transaction still reads them. Inside a transaction this is impossible, so that
+    also returns False."""
     if connection.in_atomic_block:
         return False
     return _empty_log(timeout_ms) if connection.vendor == "sqlite" else _vacuum()

@@ -47,7 +47,8 @@ class Filters:
         return self != Filters()
 
     def to_dict(self) -> dict[str, str]:
-        """Return the set filters as text, for an entry, an export's head or an address."""
+        """Return the filters that are set, as text: for an entry, the head of an export or an
+        address."""
         found = {}
         for name in NAMES:
             value = getattr(self, name)

@@ -194,7 +194,7 @@ def stored() -> dict[str, str]:
 
 
 def drop_triggers() -> None:
-    """Drop the triggers: before tables are migrated, and for tests that empty them."""
+    """Drop the triggers, before tables are migrated and in tests that empty tables."""
     with connection.cursor() as cursor:
         for name in SQLITE if connection.vendor == "sqlite" else ():
             cursor.execute(f"DROP TRIGGER IF EXISTS {name}")

@@ -31,7 +31,7 @@ class IndexComparison:
         self._first: list[int] = []
 
     def add(self, rows: list[Row]) -> None:
-        """Compare the rows from the last added entry up to the last of these."""
+        """Compare the index rows from the last added entry up to the last of these entries."""
         upto = max(row[0] for row in rows)
         stored = self._stored(upto)
         differing = [seq for seq, body, _, _ in rows if not _is_same(stored.pop(seq, None), body)]

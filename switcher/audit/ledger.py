@@ -138,7 +138,7 @@ def stamp(at: datetime) -> str:
 
 
 def canonical(value: Any) -> str:
-    """Return the canonical JSON of a value (RFC 8785), after `_plain`."""
+    """Return the canonical JSON (RFC 8785) of a value that was converted by `_plain`."""
     return rfc8785.dumps(_plain(value)).decode()
 
 

@@ -83,7 +83,7 @@ def newest_entry(*kinds: str, **columns: str) -> tuple[int, str] | None:
     """Return number and body of the newest entry with these kinds and column values. The body is
     empty if the ledger lacks the entry.
 
-    Index and body come in one query: entries can be moved to an archive file at any time.
+    Index and body are read in one query, since entries can be moved to an archive file at any time.
     """
     body = LedgerRow.objects.filter(pk=OuterRef("seq")).values("body")
     rows = AuditEntry.objects.filter(kind__in=kinds, seq__lt=MAX_SEQ, **columns)
@@ -118,7 +118,8 @@ def facts_of(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def newest_checkpoint(upto: int = MAX_SEQ - 1) -> Checkpoint | None:
-    """Return the checkpoint over the most entries, at most `upto`; of equal ones, the newest."""
+    """Return the checkpoint that covers the most entries, but not more than `upto`. If there are
+    several, return the newest."""
     return Checkpoint.objects.filter(size__lte=upto).order_by("-size", "-id").first()
 
 

@@ -14,7 +14,8 @@ FILE, SYSLOG, WEBHOOK = "file", "syslog", "webhook"
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """A place outside of the database that checkpoints go to. `target` is a path or an address."""
+    """A place outside the database to which checkpoints are sent. `target` is a path or an
+    address."""
 
     name: str
     target: str

@@ -181,7 +181,8 @@ def _host_at(host: str, found: Sequence[Entry], added: bool) -> HostAt:
 
 
 def _trouble(ends: list[Entry]) -> str:
-    """Describe the newest switch that failed to restore the model, unless a later one did."""
+    """Describe the newest switch that failed to restore the model, unless a later switch
+    succeeded."""
     for end in ends:
         if end.degraded:
             return end.description

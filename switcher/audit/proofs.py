@@ -31,13 +31,13 @@ MAX_BLOCKS = 256
 
 
 class NoProof(Exception):
-    """There is no proof, at the moment or at all; the text says why."""
+    """There is no proof, at least for the moment; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The proof that an entry is in a checkpoint: with `hashes`, `fold` leads from the entry's hash
-    to the root."""
+    """The proof that an entry is in a checkpoint: `fold` leads from the entry's hash, by `hashes`,
+    to the checkpoint's root."""
 
     seq: int
     body: str

@@ -35,9 +35,8 @@ RETRY_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A server process. `role` is server or gateway; all its entries have numbers above
-    `behind`.
-    """
+    """A server process. `role` is server or gateway. All its entries have numbers above
+    `behind`."""
 
     run: str
     role: str

@@ -52,9 +52,8 @@ def anchor_line(note: str) -> str:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line and return once it is on disk. A line that a crash cut off is
-    terminated first.
-    """
+    """Append a line and return once it is on disk. If a crash has cut off the last line, end that
+    line first."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o640)
     try:
@@ -69,7 +68,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 class _Syslog(SysLogHandler):
-    """The standard handler, but it raises errors, and connecting has a time limit."""
+    """Python's syslog handler, except that it raises errors and limits the time to connect."""
 
     ident = "switchboard: "
     append_nul = False

@@ -127,7 +127,8 @@ def _first_signed_at() -> datetime | None:
 
 
 def _sink(name: str) -> SinkStatus:
-    """Return a sink. Only waiting deliveries are counted, as only those have an index."""
+    """Return the status of a sink. Only deliveries that still wait are counted, as only those have
+    an index."""
     waiting = CheckpointDelivery.objects.filter(sink=name, delivered_at=None).aggregate(
         waiting=Count("pk"),
         waiting_since=Min("checkpoint__at"),
@@ -137,9 +138,8 @@ def _sink(name: str) -> SinkStatus:
 
 
 def _delivered_at(sink: str) -> datetime | None:
-    """Return when the newest checkpoint arrived. The newest rows are at the end of the
-    key's index.
-    """
+    """Return when the newest checkpoint arrived. It is found quickly, since the newest rows are at
+    the end of the primary key's index."""
     arrived = CheckpointDelivery.objects.filter(sink=sink).exclude(delivered_at=None)
     return arrived.order_by("-pk").values_list("delivered_at", flat=True).first()
 

@@ -35,7 +35,7 @@ def number(level: int, index: int) -> int:
 
 
 def newest_block(largest: int) -> int:
-    """Return the index of the newest block from the largest number."""
+    """Return the index of the newest block, given the largest number of a stored subtree."""
     return largest >> BLOCK_LEVEL + 1
 
 
@@ -92,7 +92,7 @@ def block_nodes(leaves: dict[int, bytes], known: dict[Place, bytes]) -> dict[Pla
 
 
 def keep(max_blocks: int = MAX_BLOCKS) -> bool:
-    """Store the subtrees of newly signed entries. Return whether there are more."""
+    """Store the subtrees of newly signed entries. Return whether some remain to be stored."""
     last = newest_checkpoint()
     first, end = _next_block(), last.size // BLOCK if last is not None else 0
     stop = min(end, first + max_blocks)

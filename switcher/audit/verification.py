@@ -218,7 +218,7 @@ def _lines_until_now(path: Path | None) -> Iterator[str]:
 
 
 def _sorted(notes: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """Yield notes with their sizes, sorted as far as SORT_WINDOW reaches."""
+    """Yield notes with their sizes, sorted within a window of SORT_WINDOW."""
     iterator = iter(notes)
     heap = [(size_of(note), note) for note in islice(iterator, SORT_WINDOW)]
     heapq.heapify(heap)
@@ -285,7 +285,8 @@ def wait(patience_s: float) -> None:
 
 
 def stop_if_ending(done: int = 0, total: int = 0) -> None:
-    """Raise Cut if the process is stopping. Takes the arguments of a progress callback."""
+    """Raise Cut if the process is stopping. Can be passed as a progress callback, whose arguments
+    it ignores."""
     if _ending.is_set():
         raise Cut
 

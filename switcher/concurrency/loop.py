@@ -73,8 +73,8 @@ class Loop:
         return self._thread.is_alive()
 
     def tick(self) -> float:
-        """Call the function once, in this thread; return the seconds until it should be called
-        again. The loop's thread does just this; tests may call it without starting one.
+        """Call the function once, in the current thread; return the seconds until it should be
+        called again. The loop's thread does just this; tests may call it without starting a thread.
         """
         try:
             wait_s = self._tick()

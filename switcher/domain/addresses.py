@@ -2,7 +2,7 @@
 
 The many spellings of one address (octal, hexadecimal and short IPv4, IPv4 inside IPv6, full-width
 digits, default ports, a trailing dot) become one here, by the rules of the URL standard. What a
-name resolves to is only known when a connection is made, so `why_refused` is asked again there.
+name resolves to is known only when a connection is made, so `why_refused` is called again there.
 Pure: no lookup, no connection.
 """
 
@@ -89,7 +89,7 @@ def check_address(text: str) -> str:
 
 
 def place_of(base_url: str) -> tuple[str, int, str]:
-    """Return what two addresses of one server have in common: machine, port and path.
+    """Return what identifies a server, however its address is written: machine, port and path.
 
     All names of this machine's loopback interface are one. An address that an earlier release
     stored is read like a new one.
@@ -102,7 +102,7 @@ def place_of(base_url: str) -> tuple[str, int, str]:
 
 
 def why_refused(address: IPAddress) -> str:
-    """Return why no connection is made to this IP address; empty if it may be."""
+    """Return why no connection may be made to this IP address; empty if it may be."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
             return "it has a zone"
@@ -126,7 +126,7 @@ def why_refused(address: IPAddress) -> str:
 
 
 def why_port_refused(port: int) -> str:
-    """Return why no connection is made to this port; empty if it may be."""
+    """Return why no connection may be made to this port; empty if it may be."""
     return f"port {port} belongs to another kind of service" if port in _BAD_PORTS else ""
 
 
@@ -154,7 +154,7 @@ def _split(text: str) -> tuple[str, int | None]:
 
 
 def _check_host(text: str) -> str:
-    """Return a host as it is written in a canonical address. Raises BadRequest."""
+    """Return a host in its canonical form. Raises BadRequest."""
     address = _parse_ip(text)
     if address is None:
         return _check_name(text)
@@ -166,7 +166,8 @@ def _check_host(text: str) -> str:
 
 
 def _parse_ip(text: str) -> IPAddress | None:
-    """Return the IP address that a host is in any spelling; None for a name. Raises BadRequest."""
+    """Return the IP address that a host stands for, in whatever spelling; None for a name. Raises
+    BadRequest."""
     try:
         if text.startswith("["):
             address = ipaddress.IPv6Address(text[1:-1])
@@ -187,7 +188,7 @@ def _check_name(text: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    """Return a host name in lower case and ASCII, without the root's dot. Raises BadRequest."""
+    """Return a host name in lower case and ASCII, without a trailing dot. Raises BadRequest."""
     try:
         return text.encode("idna").decode("ascii").lower().removesuffix(".")
     except UnicodeError:
@@ -213,7 +214,8 @@ def _machine(parts: SplitResult) -> str:
 
 
 def _embedded(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
-    """Return the IPv4 addresses to which a translator or tunnel would send."""
+    """Return the IPv4 addresses inside an IPv6 address, to which a translator or tunnel would
+    send."""
     found = [a for a in (address.sixtofour, *(address.teredo or ())) if a is not None]
     number = int(address)
     is_isatap = (number >> 32) & 0xFFFFFFFF in _ISATAP

@@ -15,7 +15,7 @@ class Clock(Protocol):
         ...
 
     def monotonic(self) -> float:
-        """Return seconds that never jump, for durations."""
+        """Return seconds that never jump, to measure durations."""
         ...
 
     def sleep(self, seconds: float) -> None: ...
@@ -40,15 +40,15 @@ system = SystemClock()
 def is_within(span: timedelta, at: datetime, now: datetime) -> bool:
     """Return whether a time is less than `span` ago.
 
-    A future time is not. It comes from a clock that was set back or from a manipulated row, and
-    nothing should wait for it.
+    For a future time, return False. Such a time comes from a clock that was set back or from a
+    manipulated row, and nothing should wait for it.
     """
     return timedelta(seconds=-1) <= now - at < span
 
 
 def read_moment(text: str) -> datetime:
-    """Parse an ISO 8601 time, which is in UTC unless it says otherwise, and return it in UTC.
-    Raises ValueError, also for times that UTC cannot express."""
+    """Parse an ISO 8601 time and return it in UTC. Without an offset it is in UTC already. Raises
+    ValueError, also for times that UTC cannot express."""
     found = datetime.fromisoformat(text)
     try:
         return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)

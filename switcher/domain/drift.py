@@ -137,8 +137,8 @@ class ReadingHistory:
     open: frozenset[tuple[str, str]] = frozenset()
 
     def after(self, now: Observation, compared: bool = True) -> ReadingHistory:
-        """Return the history including this reading. If it was not compared, a closed connection
-        that it noticed is kept as evidence for the next one."""
+        """Return the history including this reading. If the reading was not compared but noticed a
+        closed connection, that is kept as evidence for the next one."""
         if not now.answered:
             return replace(self, failures=self.failures + 1)
         kept = {d: seen for d, seen in self.last.items() if now.at - seen.at < REMEMBER}
@@ -150,8 +150,7 @@ class ReadingHistory:
 
     def after_uncompared(self, now: Observation) -> ReadingHistory:
         """Return the history including a reading that was not compared although no switch was open.
-        The next reading is compared with what was seen before this one, so that no change is
-        missed."""
+        The next reading is compared with the one before it, so that no change is missed."""
         last = {**self.after(now).last, **self.last}
         return replace(self.after(now, compared=False), last=last)
 

@@ -197,8 +197,8 @@ def _why_gone(model: DesiredModel, history: ReadingHistory, now: Observation) ->
 
 
 def _restarted_text(history: ReadingHistory, now: Observation) -> str:
-    """Return what suggests that the server restarted; empty if nothing does. A restart unloads
-    everything."""
+    """Return what suggests that the server was restarted, which unloads everything; empty if
+    nothing does."""
     before = history.previous
     if before is None or any(find_digest(now.resident, r.digest) for r in before.resident):
         return ""
@@ -398,7 +398,7 @@ def _reading_facts(seen: Observation | None) -> dict[str, Any] | None:
 
 
 def _server_time(now: Observation) -> datetime:
-    """Return the time of the reading by the server's clock, which expiries refer to."""
+    """Return the time of the reading by the server's clock: expiries are given in that time."""
     return now.at + timedelta(seconds=now.clock_ahead_s)
 
 

@@ -1,4 +1,4 @@
-"""The root of all errors of ours, and the kinds that entry points tell apart.
+"""The root of all errors of Switchboard, and the kinds that entry points distinguish.
 
 An error's text is for people: what happened, what is true now, what to do. Only entry points map
 kinds to HTTP statuses and exit codes.

@@ -51,8 +51,8 @@ class ModelName:
 
     @classmethod
     def of_request(cls, text: str) -> ModelName:
-        """Parse a name as a request writes it: the server ignores blanks around it, and takes a
-        last `:local` or `:cloud` for the place where the model runs (fact 20)."""
+        """Parse a name in the way in which the server parses a request's: it ignores blanks around
+        it, and takes a last `:local` or `:cloud` for the place where the model runs (fact 20)."""
         text = text.strip()
         name, _, place = text.rpartition(":")
         if place.lower() not in ("local", "cloud") or _PLACE.search(name):
@@ -75,7 +75,8 @@ class ModelName:
 
     @property
     def is_cloud(self) -> bool:
-        """Return whether requests for it leave the machine, whatever is on its disk (fact 20)."""
+        """Return whether requests for this name leave the machine, whatever is on its disk (fact
+        20)."""
         tag = self.key.rpartition(":")[2]
         return tag == "cloud" or tag.endswith("-cloud")
 

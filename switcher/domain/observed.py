@@ -129,7 +129,7 @@ def find_installed(installed: Iterable[Installed], name: ModelName) -> Installed
 
 
 def total_vram(resident: Iterable[Resident]) -> int:
-    """Return the bytes of VRAM that these models take; of memory on a host without a GPU."""
+    """Return the bytes of VRAM that these models take, or of memory on a host without a GPU."""
     rows = list(resident)
     in_vram = sum(r.size_vram for r in rows)
     return in_vram or sum(r.size for r in rows)

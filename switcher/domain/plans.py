@@ -71,7 +71,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class PlanInputs:
-    """Everything that a plan is made from."""
+    """Everything that a plan depends on."""
 
     host: str
     vram_bytes: int | None
@@ -316,7 +316,7 @@ def _reloads(loaded: Resident, spec: Spec) -> bool:
 
 
 def _strategy_by_room(inputs: PlanInputs, models: _Models) -> tuple[Strategy, str]:
-    """Overlap if the new model fits beside what is loaded, else swap."""
+    """Return overlap if the new model fits beside what is loaded, else swap."""
     if not inputs.resident:
         return Strategy.OVERLAP, "nothing is loaded, so nothing has to leave first"
     if inputs.vram_bytes is None:
@@ -339,7 +339,7 @@ def _strategy_by_room(inputs: PlanInputs, models: _Models) -> tuple[Strategy, st
 
 @dataclass(frozen=True, slots=True)
 class _Room:
-    """Which models leave, which are kept, and how many bytes are still missing then."""
+    """Which models leave, which are kept, and how many bytes are missing even then."""
 
     unload: list[Item]
     keep: list[Item]

@@ -58,7 +58,7 @@ class PublishedName:
 
     @property
     def copied(self) -> dict[ModelName, ModelName]:
-        """Return the recorded name and the model that it is a copy of, as a mapping; empty if there
+        """Return a mapping from the recorded name to the model that it is a copy of; empty if there
         is none."""
         return {self.name: self.tag} if self.name else {}
 
@@ -69,7 +69,7 @@ class PublishedName:
 
     @property
     def due(self) -> bool:
-        """Whether the setting was not applied yet, or only in part."""
+        """Whether the setting still has to be applied, in full or in part."""
         if not self.wanted or not self.active_digest:
             return bool(self.name)
         return (self.name, self.digest) != (self.wanted, self.active_digest)

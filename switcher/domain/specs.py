@@ -76,8 +76,8 @@ def check_name(name: str) -> str:
 
 
 def check_tag(tag: str) -> str:
-    """Return the name of a model without what Ollama takes for granted: `library/mid-a` is
-    `mid-a`. Raises BadRequest if Ollama would refuse it, and for model copies."""
+    """Return the name of a model without the parts that Ollama assumes anyway: `library/mid-a`
+    becomes `mid-a`. Raises BadRequest if Ollama would refuse it, and for model copies."""
     name = ModelName.of_request(tag)
     is_tagged = tag.strip().lower().endswith(name.key)
     tag = name.full if is_tagged else name.short
@@ -103,9 +103,9 @@ def check_published(name: str) -> str:
 def check_keep_alive(text: str) -> str:
     """Return a keep-alive as it is stored: `0`, `forever`, or a Go duration such as `30m`.
 
-    Anything below zero is forever. A number without a unit is refused, as the server refuses it in
-    quotes (fact 7), since it may mean seconds or minutes. Raises BadRequest, which says what to
-    write instead.
+    Any negative value means forever. A number without a unit is refused, since it may mean seconds
+    or minutes; the server refuses it, too, if it is quoted (fact 7). Raises BadRequest, which says
+    what to write instead.
     """
     text = text.strip().lower()
     if text in _FOREVER_WORDS:
@@ -172,8 +172,8 @@ def wire_keep_alive(text: str) -> str | int:
 
 
 def check_options(options: object) -> dict[str, Option]:
-    """Return runner and sampling options with their types. Raises BadRequest, which names the
-    wrong one."""
+    """Return the checked runner and sampling options. Raises BadRequest, which names the wrong
+    one."""
     if not isinstance(options, dict):
         raise BadRequest('Write options as JSON, for example {"num_ctx": 8192}.', "options")
     checked: dict[str, Option] = {}

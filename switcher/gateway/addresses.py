@@ -1,8 +1,8 @@
-"""Which requests are the gateway's, and the right address for one that a client got wrong.
+"""Which requests the gateway answers, and which address a client meant that got it wrong.
 
-Clients put an address together from a base URL that somebody typed and a path of their own. So the
-common mistakes are a doubled or trailing slash, which is ignored, and a base URL with a `/v1` or
-`/api` too many or too few, which is answered with the address that is right.
+A client appends a path to a base URL that somebody has typed. So there are two common mistakes. A
+doubled or trailing slash is ignored. A base URL with one `/v1` or `/api` too many or too few is
+answered with the right address.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SLASHES = re.compile(r"//+")
 
 
 def normalised(path: str) -> str:
-    """Return the path without doubled and trailing slashes."""
+    """Return the path with doubled and trailing slashes removed."""
     if path in _KNOWN:
         return path
     return _SLASHES.sub("/", path).rstrip("/") or "/"
@@ -63,9 +63,9 @@ def _is_below(roots: tuple[str, ...], path: str) -> bool:
 
 
 def _is_probe(scope: Mapping[str, Any]) -> bool:
-    """Return whether somebody asks for `/` to see whether an Ollama server is here.
+    """Return whether a client asks for `/` to find out whether this is an Ollama server.
 
-    Browsers say that they accept HTML, and people with scripts for the pages send their session.
+    Browsers accept HTML, and scripts that use the pages send their session.
     """
     if scope["method"] not in {"GET", "HEAD"}:
         return False
@@ -75,7 +75,8 @@ def _is_probe(scope: Mapping[str, Any]) -> bool:
 
 @lru_cache(256)
 def right_address(path: str) -> str:
-    """Return the address that a client means by a path that does not exist; empty if unknown."""
+    """Return the address that a client probably means by a path that does not exist; empty if
+    unknown."""
     segments = path.split("/")[1:]
     if len(segments) > _MAX_SEGMENTS:
         return ""
@@ -95,7 +96,7 @@ def exists(path: str) -> bool:
 
 
 def style_of(path: str) -> ApiStyle:
-    """Return the style of the API that a path belongs to, or that of the address it means."""
+    """Return the style of the API that a path belongs to, or that its right address belongs to."""
     endpoint = MODEL_ENDPOINTS.get(path)
     if endpoint is not None:
         return endpoint.style

@@ -121,7 +121,8 @@ async def _answer_probe(head: RequestHead, receive: Receive, response: ResponseW
 
 
 async def _hide_account(head: RequestHead, receive: Receive, response: ResponseWriter) -> None:
-    """Answer as a server that nobody signed in to: the account at ollama.com is the host's."""
+    """Answer like a server to which nobody has signed in: the account at ollama.com belongs to the
+    host."""
     _check_method(head, "POST")
     await authenticate(head)
     await response.send_whole(401, to_json({"error": "unauthorized"}))

@@ -84,9 +84,8 @@ async def authenticate(head: RequestHead, manage: bool = False) -> KeyFacts | No
 
 
 def _session(head: RequestHead) -> str | None:
-    """Return the session that the client sends; None if it has none, or a page of another origin
-    sends it: the person who is signed in did not ask for that.
-    """
+    """Return the session that the client sends. Return None if there is none, or if a page of
+    another origin sends it: the person who is signed in did not ask for that."""
     if "origin" in head.headers and access.is_cross_site(
         head.headers, head.server_name, head.is_secure
     ):

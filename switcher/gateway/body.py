@@ -33,14 +33,14 @@ _decoder = json.JSONDecoder()
 
 
 def max_bytes() -> int:
-    """Return how many bytes a body may have, both as sent and decoded."""
+    """Return how many bytes a body may have, as sent as well as decoded."""
     return int(settings.SWITCHER_GATEWAY_BODY_MB) * 10**6
 
 
 async def read(head: RequestHead, receive: Receive) -> bytes:
     """Read the whole body and decode it. Raises GatewayError 400, 413 or 415, ClientDisconnected.
 
-    Decoding takes a thread, as it would block all other requests.
+    The body is decoded in a thread, since that would otherwise block all other requests.
     """
     limit = max_bytes()
     body = await _read_raw(receive, head.headers.get("content-length", ""), limit)

@@ -1,4 +1,4 @@
-"""Decodes compressed request bodies, and bounds what they decode to.
+"""Decodes compressed request bodies, and limits their decoded size.
 
 A kilobyte can decode to a gigabyte, so each decoder is asked for at most one byte more than the
 limit.
@@ -22,9 +22,9 @@ _ZSTD_WINDOW_BYTES = 8 * 2**20
 
 
 def decode(body: bytes, encoding: str, limit: int) -> bytes:
-    """Return the decoded body, cut one byte above `limit`.
+    """Return the decoded body, cut off one byte above `limit`.
 
-    Raises GatewayError, 415 for an unknown encoding and 400 for a body that is not in it.
+    Raises GatewayError: 415 for an unknown encoding, 400 for a body that cannot be decoded.
     """
     decoder = _DECODERS.get(encoding)
     if decoder is None:
@@ -44,7 +44,7 @@ def unsupported(text: str, known: str = "identity") -> GatewayError:
 
 
 def _gzip(body: bytes, limit: int) -> bytes:
-    """Decode all members of a gzip file, which may be several (RFC 1952, 2.2)."""
+    """Decode a gzip file, which may consist of several members (RFC 1952, 2.2)."""
     if not body:
         raise EOFError
     parts, left = [], limit
@@ -57,7 +57,7 @@ def _gzip(body: bytes, limit: int) -> bytes:
 
 
 def _deflate(body: bytes, limit: int) -> bytes:
-    """Decode with or without zlib's header: the RFC demands it, and some clients leave it out."""
+    """Decode with or without zlib's header: the RFC requires it, but some clients leave it out."""
     try:
         return _inflate(zlib.decompressobj(), body, limit)
     except zlib.error:

@@ -1,7 +1,7 @@
-"""Lets pages of other origins use the gateway from a browser (CORS), by a list of origins.
+"""Lets pages of listed other origins use the gateway from a browser (CORS).
 
 The list is written as for Ollama (`OLLAMA_ORIGINS`) and includes the same defaults. Cookies are
-never asked for, so such a page needs a key of its own; see `authenticate`.
+never allowed, so such a page needs a key; see `authenticate`.
 https://fetch.spec.whatwg.org/#http-cors-protocol
 """
 
@@ -23,7 +23,7 @@ MAX_AGE_S = 7200  # the longest that Chromium caches a preflight
 
 
 def headers_for(head: RequestHead) -> Headers:
-    """Return the headers that let the page which sent this request read the response."""
+    """Return the headers that allow the page that sent this request to read the response."""
     origin = head.headers.get("origin")
     if origin is None:
         return ()
@@ -41,7 +41,8 @@ def is_allowed(origin: str) -> bool:
 
 @lru_cache(256)
 def _matches(origin: str, patterns: Iterable[str]) -> bool:
-    """Compare as Ollama does: a pattern has at most one `*`, which stands for any text."""
+    """Compare an origin with a pattern as Ollama does: the pattern has at most one `*`, which
+    stands for any text."""
     for pattern in patterns:
         start, star, end = pattern.lower().partition("*")
         is_long_enough = len(origin) >= len(start) + len(end)
@@ -53,15 +54,15 @@ def _matches(origin: str, patterns: Iterable[str]) -> bool:
 
 
 def is_preflight(head: RequestHead) -> bool:
-    """Return whether a browser asks whether a page may send a request."""
+    """Return whether this is a browser's question whether a page may send a request."""
     return head.method == "OPTIONS" and "access-control-request-method" in head.headers
 
 
 async def answer_preflight(head: RequestHead, response: ResponseWriter) -> None:
     """Allow the request that a page of an allowed origin wants to send.
 
-    Its headers are allowed as asked for: clients send many (`x-stainless-…`, `anthropic-…`), and
-    none gives a page any right that it would not have without.
+    All headers that it asks for are allowed: clients send many (`x-stainless-…`, `anthropic-…`),
+    and none of them gives a page any right that it does not have anyway.
     """
     allowed = [
         ("access-control-allow-methods", METHODS),

@@ -18,7 +18,7 @@ DISCONNECT_REASON = "the client disconnected"
 
 
 async def run_while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Await `work`; cancel it, and with it the host's work, once the client disconnects.
+    """Await `work`. If the client disconnects, cancel it, which also ends the host's work.
 
     Raises ClientDisconnected.
     """

@@ -36,8 +36,8 @@ class StreamTerminator(Enum):
 class Endpoint:
     """An address that sends a request to a model.
 
-    `path` is the host's own address for it, `task` one of chat, generate, embed and respond.
-    `streams` is the default for requests that do not say.
+    `path` is the host's own address for it, `task` is one of chat, generate, embed and respond.
+    `streams` is the default for requests that do not say whether to stream.
     """
 
     path: str

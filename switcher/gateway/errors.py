@@ -37,7 +37,7 @@ class GatewayError(Exception):
 
 
 def not_on_host(host: str, path: str) -> GatewayError:
-    """Return the error for an address that the host's server does not have."""
+    """Return the error for an address that does not exist on the host's server."""
     return GatewayError(404, "not_on_host", f"The server of {host} has no {path}.")
 
 

@@ -92,7 +92,7 @@ class RequestHead:
         return self.parameter("host") or self.headers.get("x-switchboard-host", "")
 
     def parameter(self, name: str) -> str:
-        """Return a parameter of the query; empty if it is not there."""
+        """Return a parameter of the query string; empty if it is missing."""
         found = parse_qs(self.query.decode("latin-1")).get(name) if self.query else None
         return found[0] if found else ""
 

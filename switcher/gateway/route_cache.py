@@ -165,7 +165,7 @@ class RouteCache:
             self._thread.end()
 
     def _expire(self) -> None:
-        """Expire the cache, since no switch waits for an idle process."""
+        """Expire the cache because no requests come: no switch waits for an idle process."""
         self._valid_until = self._heartbeat_at = float("-inf")
         self._reported = {}
 

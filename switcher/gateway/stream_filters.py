@@ -51,13 +51,15 @@ class StreamFilter:
         return "" if self._complete else STOPPED_EARLY
 
     def count_tokens(self) -> None:
-        """Read the token counts at the end; count the parts of an interrupted stream."""
+        """Read the token counts at the end of the stream, or count the parts if it was
+        interrupted."""
         self.usage.read_tokens(self._tail)
         if not self._complete:
             self.usage.tokens_out = max(self.usage.tokens_out, self._tokens_seen)
 
     def error_ending(self, style: ApiStyle, problem: str) -> bytes:
-        """Return what to send after a stream with a problem; nothing if the host reported it."""
+        """Return what to send after a stream with a problem; nothing if the host reported the
+        problem itself."""
         if not problem or stream_errors.has_own_error(style, self._tail):
             return b""
         end = b"\n" if style is ApiStyle.OLLAMA else b"\n\n"

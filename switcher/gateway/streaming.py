@@ -48,7 +48,7 @@ async def relay_unchanged(upstream: Upstream, request: ProxyRequest) -> None:
 async def relay_translated(
     upstream: Upstream, request: ProxyRequest, translator: ChatTranslator
 ) -> None:
-    """Relay a reply of Ollama's own API in OpenAI's style. Raises as `relay_unchanged`."""
+    """Relay a reply of Ollama's own API in OpenAI's style. Raises what `relay_unchanged` raises."""
     if upstream.streams and upstream.status == 200:
         await _relay_stream(upstream, Translating(translator, request.usage), request, SSE_TYPE)
         return

@@ -161,9 +161,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def _is_from_elsewhere(scope: Any) -> bool:
-    """Return whether a page of another port or site asks: the validator looks at the name alone.
-    The scheme is taken from the page, as a proxy may have terminated TLS.
-    """
+    """Return whether the request comes from a page of another site or port; Channels' validator
+    compares only the host name. The scheme is not compared, as a proxy may have terminated TLS."""
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     secure = headers.get("origin", "").startswith("https:")
     return access.is_cross_site(headers, headers.get("host", ""), secure)

@@ -1,4 +1,5 @@
-"""Elements that are pushed to pages: whole, by id, for htmx's out-of-band swaps."""
+"""Elements that are pushed to pages, each as a whole and by its id, for htmx's out-of-band
+swaps."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 class TerminalCommand(BaseCommand):
-    """A command whose exit code tells the result; wrong usage is 1."""
+    """A command whose exit code tells the result; wrong usage gives 1."""
 
     requires_system_checks: list[str] = []
 
@@ -38,7 +38,7 @@ class TerminalCommand(BaseCommand):
             raise
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run, and exit with the code. An error is one line on stderr."""
+        """Run the command, and exit with its code. An error is printed as one line on stderr."""
         try:
             code = self.run(**options)
         except SwitcherError as exc:

@@ -14,8 +14,7 @@ from switcher.models.profiles import ModelProfile
 
 class GatewayProcess(models.Model):
     """A process that forwards clients' requests. A switch that closes a host's gate waits until
-    each of them has acknowledged that, except those that were not seen for a while.
-    """
+    each process has acknowledged that, except those that were not seen for a while."""
 
     name = models.CharField(max_length=80, unique=True)
     seen_at = models.DateTimeField()

@@ -158,9 +158,8 @@ class ModelCopy(models.Model):
 
 
 class Lease(models.Model):
-    """The exclusive right to change a host until some time. `fence` only grows; each write names
-    it.
-    """
+    """The exclusive right to change a host until a given time. `fence` only grows, and each write
+    names it."""
 
     host = models.OneToOneField(Host, on_delete=models.CASCADE, related_name="lease")
     fence = models.PositiveBigIntegerField(default=0)

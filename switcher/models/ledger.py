@@ -139,9 +139,8 @@ class CheckpointDelivery(TrailRow):
 
 
 class ArchiveFile(TrailRow):
-    """A sealed file that old entries were moved to. Protected by triggers; each file continues the
-    one before it.
-    """
+    """A sealed file that old entries were moved to. Its row is protected by triggers. Each file
+    continues the one before it."""
 
     first = models.BigIntegerField()
     last = models.BigIntegerField(unique=True)

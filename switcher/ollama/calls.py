@@ -181,7 +181,7 @@ _RETRY_READS = Retry(
 
 
 class Session(requests.Session):
-    """A session whose calls can be cut.
+    """A session of `requests` whose calls can be cut.
 
     It ignores the environment: no proxy, and no password from `.netrc`.
     """

@@ -61,8 +61,8 @@ def connect(
 ) -> socket.socket:
     """Connect to the first address of `host` that accepts, within `timeout_s` in all.
 
-    Raises ConnectCancelled, TimeoutError, socket.gaierror, OSError; AddressRefused if one of the
-    addresses is not allowed, whatever the others are.
+    Raises ConnectCancelled, TimeoutError, socket.gaierror, OSError; AddressRefused if any of the
+    addresses is not allowed, even if others are.
     """
     time_left = _TimeLeft(timeout_s, is_cancelled)
     addresses = _resolve(host.strip("[]"), port, time_left)

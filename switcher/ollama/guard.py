@@ -1,7 +1,7 @@
-"""Decides which IP addresses are connected to, for both clients of this package.
+"""Decides which IP addresses may be connected to, for both clients of this package.
 
 A name may resolve to anything, and to something else the next time. So it is resolved once for each
-connection, all of its addresses are checked, and the connection is made to one of those.
+connection, all of its addresses are checked, and the connection is made to one of these.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ _own_ports: set[int] = set()
 
 
 def add_own_port(port: int) -> None:
-    """Refuse this port on this machine from now on: this process listens there itself."""
+    """Refuse connections to this port on this machine from now on: this process itself listens
+    there."""
     _own_ports.add(port)
 
 
 def check(ip: str, port: int) -> None:
-    """Raise AddressRefused if no connection may be made there."""
+    """Raise AddressRefused if no connection may be made to this address."""
     address = ipaddress.ip_address(ip)
     reason = why_refused(address) or why_port_refused(port)
     if not reason and port in _own_ports and _is_of_this_machine(ip, address):
@@ -38,14 +39,14 @@ def check(ip: str, port: int) -> None:
 
 
 def open_socket(info: AddressInfo) -> socket.socket:
-    """Return a socket for an address that was checked."""
+    """Return a socket for an address after checking it."""
     family, kind, protocol, _, address = info
     check(address[0], address[1])
     return socket.socket(family, kind, protocol)
 
 
 def _is_of_this_machine(ip: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Return whether this machine has an IP address, which is whether it can be bound."""
+    """Return whether an IP address is one of this machine's: then a socket can be bound to it."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     with socket.socket(family) as probe:
         try:

@@ -1,5 +1,4 @@
-"""Elements that repeat on the pages, as template tags. They are built in, so templates need no `{%
-load %}`."""
+"""Elements that repeat on the pages, as template tags that need no `{% load %}`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Numbers and times in words, as template filters. They are built in, so templates need no `{% load
-%}`.
+"""Numbers and times in words, as template filters that need no `{% load %}`.
 
 Relative times are correct when the page is rendered; `switchboard.js` keeps them up to date in the
 same words.
@@ -131,7 +130,7 @@ def mono(text: str, names: Iterable[str] | None = None) -> SafeString:
 
 @register.filter
 def error_text(text: str, names: Iterable[str]) -> SafeString:
-    """Render an error. Where it quotes Ollama, the quotation is code."""
+    """Render an error. What it quotes from Ollama is rendered as code."""
     head, sep, quoted = text.partition(": ")
     if not sep or not head.startswith("Ollama answered "):
         return mono(text, names)

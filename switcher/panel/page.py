@@ -46,7 +46,7 @@ class CurrentUser:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A message next to its cause: a bold headline, text, and a link."""
+    """A message next to what caused it: a bold headline, text, and a link."""
 
     status_style: str
     headline: str
@@ -174,12 +174,12 @@ def safe_next(request: HttpRequest, target: str) -> str:
 
 
 def whole_number(request: HttpRequest, name: str) -> int | None:
-    """Return a number from the address that a database can hold; None if it is missing or not such
-    a number."""
+    """Return a whole number from the address; None if it is missing, not a number, or more than a
+    database can hold."""
     text = request.GET.get(name, "")
     return int(text) if is_whole_number(text) else None
 
 
 def is_whole_number(text: str) -> bool:
-    """Return whether the text is a number that a database can hold."""
+    """Return whether the text is a whole number that a database can hold."""
     return text.isascii() and text.isdecimal() and len(text) < 19

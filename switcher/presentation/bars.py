@@ -53,7 +53,7 @@ class Bar:
 
 
 def bar(title: str, parts: Iterable[Part], total: int | None, scale: int | None = None) -> Bar:
-    """Lay parts side by side. `scale` is what the whole width stands for, else the total."""
+    """Lay parts side by side. `scale` is what the whole width stands for; by default, the total."""
     rows = tuple(p for p in parts if p.bytes)
     used = sum(p.bytes for p in rows)
     whole = max(scale or total or 0, used) or 1

@@ -1,4 +1,4 @@
-"""The board: its sentence, its hosts, its switches, and the models to choose from."""
+"""The board: its headline, its hosts, its switches, and the models to choose from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ SHOW_ENDED_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A model to switch to. `value` is a profile's name, or `=` and a model without one."""
+    """A model to switch to. `value` is the name of a profile, or `=` and the name of a model
+    without one."""
 
     value: str
     label: str

@@ -209,8 +209,8 @@ def _age(seconds: float) -> str:
 
 def _warnings(host: HostView) -> tuple[Note, ...]:
     """Return the recorded drift that the newest reading does not contradict: right after a switch,
-    drift may have ended without being closed yet. Return nothing while a switch runs or the host
-    does not answer."""
+    drift may be over without being recorded as ended yet. Return nothing while a switch runs or the
+    host does not answer."""
     if host.running is not None or host.reading.error or host.reading.at is None:
         return ()
     loaded = {r.digest for r in host.reading.resident}

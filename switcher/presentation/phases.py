@@ -34,7 +34,7 @@ class Stretch:
 
 
 def rail(switch: SwitchDetail) -> tuple[Phase, ...]:
-    """Return every phase of the strategy and the end: done, running, or not reached.
+    """Return every phase of the strategy, and the end, each with its state.
 
     If activating is the last phase, it stands for the end.
     """

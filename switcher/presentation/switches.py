@@ -148,9 +148,8 @@ class SwitchView(SwitchLine, SwitchDetail):
 
     @property
     def differences(self) -> tuple[Difference, ...]:
-        """Return what differs between before and after, as read from the host; empty until there is
-        an after.
-        """
+        """Return what differs between before and after, as read from the host; empty while there is
+        no reading from after the switch."""
         if self.before is None or self.after is None:
             return ()
         old = (self.from_model, self.previous_digest, self.previous_keep_alive)

@@ -19,8 +19,8 @@ RECENT_SWITCHES = 6
 
 @dataclass(frozen=True, slots=True)
 class BoardFacts:
-    """The facts on the board. `switches` are the open ones, the last ended one of each host, and
-    the newest of all; newest first. `profiles` are names with tags."""
+    """The facts on the board. `switches` has the open ones, the last ended one of each host, and
+    the most recent ones; the newest comes first. `profiles` are names with tags."""
 
     hosts: tuple[HostDetail, ...]
     switches: tuple[SwitchDetail, ...]

@@ -1,4 +1,4 @@
-"""A cheap way to see whether anything has changed, for loops that look every second."""
+"""A cheap way for loops to see every second whether anything has changed."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def open_drifts(host_id: int) -> tuple[DriftRow, ...]:
 
 
 def recent_drifts(host_id: int) -> tuple[DriftRow, ...]:
-    """Return the open drifts of a host, then those that ended last; each newest first."""
+    """Return the open drifts of a host, then those that ended most recently, each newest first."""
     drifts = Drift.objects.filter(host_id=host_id).order_by("-id")
     ended = drifts.filter(ended_at__isnull=False).values("id")[:RECENT_DRIFTS]
     rows = [_row(row) for row in drifts.filter(Q(ended_at=None) | Q(pk__in=ended))]

@@ -1,4 +1,4 @@
-"""Creates frozen dataclasses from rows and other dataclasses, and groups them."""
+"""Creates frozen dataclasses from rows and from other dataclasses, and groups values by key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ T = TypeVar("T")
 
 
 def from_row(kind: type[T], row: Any, /, **values: Any) -> T:
-    """Return a dataclass from `values`, and otherwise from the row's columns of the same names."""
+    """Return a dataclass whose fields come from `values` or else from the row's columns of the same
+    names."""
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: values[name] if name in values else getattr(row, name) for name in names})
 

@@ -132,10 +132,10 @@ def routes() -> Routes:
 
 
 def _active(host: Host) -> ActiveModel | None:
-    """Return the active model, with its profile's current name.
+    """Return the active model, with the current name of its profile.
 
-    Keys are bound to profiles, and the name at the time of the switch may belong to another profile
-    by now.
+    Keys are bound to profiles, and the name that the profile had at the time of the switch may
+    belong to another one by now.
     """
     active = active_of(host)
     if active is None:

@@ -1,4 +1,4 @@
-"""Estimates of phase durations and model sizes, from a host's own past.
+"""Estimates of phase durations and model sizes, from what a host has done before.
 
 Nothing is estimated without samples, and each number names its source.
 """

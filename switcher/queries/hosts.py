@@ -157,7 +157,8 @@ def details_of(
     pins: Pins | None = None,
     fresh: Mapping[int, Observation] | None = None,
 ) -> tuple[HostDetail, ...]:
-    """Build the details of hosts from their rows, their open switches and their last ended ones."""
+    """Build the details of hosts from their rows, their open switches and their last ended
+    switches."""
     pins = pins_by_host() if pins is None else pins
     by_id = {switch.id: switch for switch in switches}
     running = {switch.host_id: switch for switch in by_id.values() if switch.is_open}
@@ -216,7 +217,7 @@ def active_spec(row: Host) -> Spec:
 
 
 def _settings(row: Host, pins: Pins, open_switch: int | None) -> dict[str, Any]:
-    """Return the settings that a host's row alone does not hold."""
+    """Return the settings that are not in a host's row."""
     return {
         "published": PublishedName.of(row),
         "active": active_of(row),

@@ -17,8 +17,8 @@ from switcher.queries.from_rows import from_row
 class KeyFacts:
     """An API key and what it may do. None means no limit.
 
-    `hosts` and `profiles` matter only if the key is not for all of them. Removed ones drop out;
-    once the last one is gone, the key gives access to nothing.
+    `hosts` and `profiles` matter only if the key is not for all of them. Those that are removed
+    drop out of these lists; once the last one is gone, the key gives access to nothing.
     """
 
     id: int
@@ -91,7 +91,7 @@ def usage(
 ) -> list[UsageRow]:
     """Return the usage of the last days by key, host and model, most requests first.
 
-    `host` and `key` limit it to one of them.
+    `host` and `key` limit the result to one of them.
     """
     found = Usage.objects.filter(hour__gte=clock.now() - timedelta(days=days))
     if host:

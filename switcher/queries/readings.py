@@ -1,4 +1,4 @@
-"""The newest readings of hosts: stored, or made since by this process."""
+"""The newest readings of hosts: the stored ones, or newer ones that this process has made."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LatestReading:
 
 
 def last_reading(host_id: int) -> Observation | None:
-    """Return what the host held when it last answered, at that time; None if it never did."""
+    """Return what the host held when it last answered, and when that was; None if it never did."""
     row = Reading.objects.filter(host_id=host_id).exclude(answered_at=None).first()
     if row is None or row.answered_at is None:
         return None
@@ -41,9 +41,8 @@ def last_reading(host_id: int) -> Observation | None:
 
 
 def by_model_names(host_id: int, seen: Observation) -> Observation:
-    """Return a reading without model copies and published name: a resident copy gets the name of
-    its model, and installed ones are left out.
-    """
+    """Return a reading under the names that people know: a resident model copy gets the name of its
+    model; installed copies and the published name are left out."""
     published = Host.objects.filter(pk=host_id).values_list("published_as", flat=True).first()
     return replace(
         seen,
@@ -55,10 +54,10 @@ def by_model_names(host_id: int, seen: Observation) -> Observation:
 def latest_readings(
     hosts: Iterable[Any], fresh: Mapping[int, Observation] | None
 ) -> dict[int, LatestReading]:
-    """Return the newest reading of each host, by host id and by model names.
+    """Return the newest reading of each host by host id, under the names that people know.
 
-    `hosts` are rows with their `reading`; `fresh` are this process's own readings by host id.
-    Makes a query only if a model copy is resident somewhere.
+    `hosts` are rows with their `reading`; `fresh` are this process's own readings by host id. Makes
+    a query only if a model copy is resident somewhere.
     """
     rows = list(hosts)
     found = {row.pk: _latest(row, (fresh or {}).get(row.pk)) for row in rows}

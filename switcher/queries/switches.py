@@ -91,7 +91,7 @@ class RecordedPhase:
 
 @dataclass(frozen=True, slots=True)
 class SwitchDetail(SwitchSummary):
-    """A switch with all that is recorded, and the memory of its host."""
+    """A switch with everything that is recorded about it, and the total memory of its host."""
 
     digest: str
     previous_digest: str
@@ -276,7 +276,7 @@ def _distinct(field: str) -> tuple[str, ...]:
 
 
 def _summary(row: SwitchEvent) -> dict[str, Any]:
-    """Return the values that a switch's row does not hold under the same name."""
+    """Return the values of a summary that are not in a column of the same name."""
     return {
         "host": row.host.name,
         "host_removed": row.host.removed_at is not None,

@@ -22,7 +22,7 @@ from switcher.records.leases import LeaseHolder
 
 @dataclass(frozen=True, slots=True)
 class RecordedPlan:
-    """What was decided before anything was touched, as it is kept in the record."""
+    """What was decided before anything was touched, in the form in which the record keeps it."""
 
     before: tuple[Resident, ...]  # what was resident
     strategy: Strategy
@@ -110,7 +110,7 @@ class ClaimedSwitch:
         self.recorded_plan = RecordedPlan(before, plan.strategy, plan.digest, unload)
 
     def warn(self, text: str) -> None:
-        """Record that something went wrong that does not stop the switch."""
+        """Record a problem that does not stop the switch."""
         self.note(warning=text)
 
     def note(self, **facts: Any) -> None:
@@ -199,7 +199,8 @@ class ClaimedSwitch:
         host.save()
 
     def _mark_host(self, row: SwitchEvent) -> None:
-        """Mark the host as degraded, or end that if the model recorded as active was seen there."""
+        """Mark the host as degraded, or remove that mark if the model recorded as active was seen
+        there."""
         hosts = Host.objects.filter(pk=self.host_id)
         if row.degraded:
             hosts.update(degraded=row.outcome)

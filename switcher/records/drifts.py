@@ -32,7 +32,7 @@ class Detection:
 
 
 def record(detection: Detection, clock: Clock = system) -> tuple[OpenDrift, ...] | None:
-    """Record new drift, end what is over, and return the drift that is open then.
+    """Record new drift, end what is over, and return the drift that is then open.
 
     Write nothing and return None if the reading is out of date: a switch is open or has ended
     since, or the desired state has changed.
@@ -129,7 +129,7 @@ def record_flapping(
 
 
 def end_flapping(host_id: int, why: str, clock: Clock = system) -> None:
-    """End the flapping of a host, so that repairs may be tried again."""
+    """End the flapping drift of a host, so that repairs may be tried again."""
     with writing():
         host = Host.objects.select_for_update().filter(pk=host_id).first()
         row = _flapping(host) if host else None

@@ -34,8 +34,8 @@ class NewKey:
 
 
 def digest_of(token: str) -> str:
-    """Return the hash of a key that is stored. A key has 256 random bits, so it needs no salt or
-    slow hash."""
+    """Return the hash of a key, which is stored in its place. A key has 256 random bits, so it
+    needs no salt or slow hash."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -88,7 +88,7 @@ def _check(new: NewKey, clock: Clock) -> None:
 
 
 def turn_off(key_id: int, actor: Actor, clock: Clock = system) -> None:
-    """Turn a key off for good; each gateway process refuses it from its next reading on.
+    """Turn a key off for good. Each gateway process refuses it once it has read the keys again.
 
     Raises NotFound, Conflict if it is off already.
     """

@@ -27,7 +27,7 @@ def new_owner() -> str:
 
 @dataclass(frozen=True, slots=True)
 class LeaseHolder:
-    """Who holds a host's lease, and for whom it acts; `switch_id` if it runs a switch."""
+    """Who holds a host's lease, and on whose behalf. `switch_id` is set if it runs a switch."""
 
     host_id: int
     fence: int

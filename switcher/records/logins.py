@@ -64,7 +64,7 @@ def _end(rule: str, rows: list[FailedLogin]) -> datetime | None:
 
 
 def _span() -> timedelta:
-    """Return how long a failure counts. A lockout lasts as long."""
+    """Return how long a failure counts, which is also how long a lockout lasts."""
     return timedelta(minutes=settings.SWITCHER_LOGIN_LOCKOUT_MINUTES)
 
 
@@ -87,8 +87,8 @@ def failed(name: str, actor: Actor, clock: Clock = system) -> Lockout | None:
     """Count and record a failed login, and return the current lockout, if any.
 
     Only the address and browser of `actor` are used. The entry's actor is the account whose name
-    was given, although nobody has proved to be that person. During a lockout nothing is counted or
-    recorded.
+    was entered, although nobody has proved to be that person. During a lockout nothing is counted
+    or recorded.
     """
     with writing():
         lockout = lockout_of(name, actor.ip, clock)

@@ -42,7 +42,7 @@ def acting(who: Callable[[], Actor]) -> Iterator[None]:
 
 
 def at_this_terminal() -> Actor:
-    """Return who runs this process, by the process's user id: $USER may hold anything."""
+    """Return the user who runs this process, by its user id: $USER may hold anything."""
     uid = os.getuid()
     try:
         name = pwd.getpwuid(uid).pw_name
@@ -171,8 +171,8 @@ def _record_relation(field: str, read: Callable[[Any], list[str]], **signal: Any
 def _owners(
     *, instance: Any, reverse: bool, model: Any, pk_set: Any, sender: Any, **_: Any
 ) -> list[Any]:
-    """Return whose groups or permissions change: the instance or, if the change comes from the
-    other side, the objects that it is added to or removed from."""
+    """Return whose groups or permissions change: usually the instance. In a reverse change, such as
+    `group.user_set.add(…)`, they are the users on the other side."""
     if not reverse:
         return [instance]
     rows = model._base_manager.all()

@@ -49,8 +49,8 @@ def _record(
 
 
 def _is_recorded(host: Host, name: ModelName, tag: ModelName, digest: str) -> bool:
-    """Return whether the trail has an entry about pointing the name there: it gets one, however
-    often that is tried."""
+    """Return whether the trail already has an entry about pointing the name at this content. It
+    gets only one, however often that is tried."""
     known = host.published_digest == digest
     begun = not host.published_digest and host.published_tag == tag.full
     return host.published_as == name.full and (known or begun)

@@ -1,4 +1,4 @@
-"""Store readings when they change; otherwise store only their time, now and then, to spare the
+"""Store readings when they change; otherwise store only their time, at intervals, to spare the
 disk."""
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def store(host_id: int, seen: Observation, failures: int) -> None:
 
 
 def _store_new(host_id: int, facts: dict[str, Any]) -> None:
-    """Store the first reading of a host or the first one of another server version, with an
+    """Store the first reading of a host, or the first of a new version of its server, with an
     entry."""
     with writing():
         host = Host.objects.filter(pk=host_id).first()

@@ -1,4 +1,4 @@
-"""Adds the gateway's counts to the usage of each hour. Counts only, never contents."""
+"""Adds the gateway's counts to the hourly usage. It stores only counts, never contents."""
 
 from __future__ import annotations
 

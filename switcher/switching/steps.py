@@ -142,8 +142,8 @@ def _check_plan(switch: ClaimedSwitch, plan: Plan, installed: tuple[Installed, .
 def _confirm_active(
     switch: ClaimedSwitch, target: Installed, installed: tuple[Installed, ...]
 ) -> Steps[None]:
-    """Have the model, which is active already, answer once: a dead runner is still listed (fact
-    19)."""
+    """Confirm that the model, which is active already, still answers: a dead runner is listed, too
+    (fact 19)."""
     spec = switch.spec
     yield Warm(spec, spec.warmups[0], target.embeds_only, load_timeout_s(spec, target.size))
     after: tuple[Resident, ...] = yield ListResident()
@@ -230,8 +230,8 @@ def _resume_activating(switch: ClaimedSwitch) -> Steps[None]:
 
 
 def _unload_old(switch: ClaimedSwitch) -> Steps[None]:
-    """Unload the old models. The new one is active, so the switch succeeds whatever happens
-    here."""
+    """Unload the old models. The new one is active, so nothing that happens here fails the
+    switch."""
     _log_unload(switch)
     try:
         yield from request_unload(switch.plan.unload)
@@ -278,8 +278,8 @@ def _ensure_loaded(switch: ClaimedSwitch) -> Steps[tuple[Resident, ...]]:
 
 
 def _end_in_doubt(switch: ClaimedSwitch, exc: SwitcherError) -> Steps[None]:
-    """End a switch after its activation when the new model was not seen loaded: either it is not,
-    and the host is degraded, or the host does not answer."""
+    """End a switch whose new model was not seen loaded after its activation: either the model is
+    lost, and the host becomes degraded, or the host does not answer."""
     after = yield from list_resident_if_possible()
     lost = after is not None and find_digest(after, switch.plan.digest) is None
     if after is None:

@@ -164,7 +164,7 @@ class Watcher:
             self._take_up(host)
 
     def _drop(self, host_id: int) -> None:
-        """Forget a host: what it held says nothing about another address."""
+        """Forget a host: what was seen there says nothing about another address."""
         self._hosts.pop(host_id).client.close()
         _latest.pop(host_id, None)
         _failures.pop(host_id, None)

@@ -161,8 +161,8 @@ def test_calls_that_nobody_cuts_are_reported(monkeypatch: pytest.MonkeyPatch) ->
 def test_calls_that_are_cut_only_after_the_lease_are_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Checking the clock every WATCH_INTERVAL_S notices the end of the lease up to that much too
-    late."""
+    """The clock is checked every WATCH_INTERVAL_S, so the end of the lease may be noticed that much
+    too late."""
 
     def watch(keeper: LeaseKeeper) -> None:
         if keeper._clock.monotonic() >= keeper._valid_until:

@@ -11,4 +11,4 @@ class Command(unlock.Command):
     help = "End all lockouts."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add no arguments."""
+        """Add no arguments: the old command took none."""

@@ -40,7 +40,7 @@ DEFAULT_TOKENS = 8
 
 
 def validated(check: Callable[[Any], Any], value: Any) -> Any:
-    """Return the value as a check of `specs` returns it. Its BadRequest becomes a form error."""
+    """Return the value that a check of `specs` returns. Its BadRequest becomes a form error."""
     try:
         return check(value)
     except BadRequest as exc:

@@ -91,7 +91,7 @@ class KeyForm(forms.Form):
 
 @dataclass(frozen=True, slots=True)
 class NameRow:
-    """A name and its profile as typed. `number` counts from 1."""
+    """An alias and its profile, as typed. `number` counts from 1."""
 
     number: int
     name: str
