@@ -191,9 +191,9 @@ def sign_the_rest(clock: Clock = system) -> None:
 
 
 class AuditLoops:
-    """The audit work of a server process: one loop signs, one maintains the proofs, which takes
-    minutes with millions of entries, and each sink has its own, so that a dead sink delays nothing.
-    """
+    """The audit work of a server process, in several loops. One signs. One maintains the proofs,
+    which takes minutes with millions of entries. Each sink has a loop of its own, so that a dead
+    sink delays nothing else."""
 
     def __init__(self, clock: Clock = system) -> None:
         signer = Signer(clock)

@@ -150,8 +150,9 @@ def _rows_of_file(verifier: Verifier, file: ArchiveFile) -> Iterator[list[Row]]:
 
 
 def _skip(verifier: Verifier, file: ArchiveFile, why: str) -> None:
-    """Continue after a file. Neither the tree in its row nor the key rotations have to be trusted:
-    later checkpoints cover the tree's root, and both keys have signed each rotation."""
+    """Continue verifying after an archive file that is missing or wrong. Neither the tree in its
+    row nor the key rotations have to be trusted: later checkpoints cover the tree's root, and both
+    keys have signed each rotation."""
     try:
         tree, prev = end_of(file)
         for rotation in rotations_before_end(file):

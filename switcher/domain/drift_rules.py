@@ -165,7 +165,8 @@ def _other_content(
 def _gone(
     model: DesiredModel, desired: Desired, history: ReadingHistory, now: Observation
 ) -> DriftFinding:
-    """Report a desired model that is not loaded. The kind found first is kept."""
+    """Report a desired model that is not loaded. The kind that was recorded first stays until it is
+    back."""
     kind, text = _why_gone(model, history, now)
     known = next((k for k in GONE if history.has_open(k, model.digest)), None)
     found = _finding(known or kind, model, text, history, now, None)

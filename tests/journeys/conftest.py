@@ -1,4 +1,4 @@
-"""A browser, and a running product to use with it."""
+"""Fixtures: a browser, and a running product to open in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.simulated import SimulatedOllama
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
 
-# Chromium writes these itself when a server is away; no page can prevent it.
+# Chromium itself logs these when a server is away; no page can prevent it.
 NETWORK = ("net::ERR_", "WebSocket connection to")
 
 
@@ -36,7 +36,7 @@ def browser() -> Iterator[Browser]:
 
 @dataclass(frozen=True)
 class Product:
-    """A running server, its two hosts, and the key of a session of each person."""
+    """A running server, its two hosts, and a session key for each person."""
 
     server: Process
     hosts: dict[str, SimulatedOllama]
@@ -58,7 +58,7 @@ class Product:
 
 @pytest.fixture(scope="session")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """Data to copy, whose hosts are nowhere; and the sessions in it."""
+    """A data directory to copy, whose hosts have no server yet, and the session keys in it."""
     data = tmp_path_factory.mktemp("seeded") / "data"
     return data, seed(data, "http://127.0.0.1:9", "http://127.0.0.1:9")
 
@@ -74,7 +74,7 @@ def product(seeded: tuple[Path, dict[str, str]], tmp_path: Path) -> Iterator[Pro
 
 @pytest.fixture
 def visit(browser: Browser, product: Product) -> Iterator[Callable[..., Page]]:
-    """Open a page for somebody who is signed in (`who=""`: nobody). At the end, no page may have
+    """Open a page as somebody who is signed in (`who=""`: as nobody). Fail at the end if a page
     logged an error."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []

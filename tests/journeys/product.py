@@ -1,4 +1,4 @@
-"""The whole product: a server, two simulated hosts, an admin, an operator and an auditor."""
+"""Start the whole product: a server, two simulated hosts, an admin, an operator and an auditor."""
 
 from __future__ import annotations
 
@@ -50,13 +50,14 @@ print(json.dumps(sessions))
 
 
 def simulated_host() -> SimulatedOllama:
-    """A host whose loads take about a second; mid-a and mid-b fit together, big with neither."""
+    """Start a host on which a load takes about a second. mid-a and mid-b fit together; big fits
+    only alone."""
     models = ("mid-a=4GB", "mid-b=4GB", "big=8GB", "embed=100MB,embed")
     return SimulatedOllama(*models, vram="10GB", load_rate="4GB")
 
 
 def seed(data: Path, first: str, second: str) -> dict[str, str]:
-    """Create hosts, profiles and people. Return the key of a session of each person."""
+    """Create hosts, profiles and people. Return a session key for each person."""
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     done = python("-c", SEED.format(first=first, second=second, **PASSWORDS), data=data)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""An auditor's work in a real browser, with the keyboard only, and without script."""
+"""An auditor's work in a real browser, with only the keyboard, and without JavaScript."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_filter_read_review_and_export_by_keyboard_alone(
     page.keyboard.press("Enter")
     expect(page.locator("#entry-h")).to_contain_text("Asked north-1 to switch to mid-a")
     expect(page.locator("#body")).to_contain_text('"reason":"nightly evaluation"')
-    page.go_back()  # Alt and the arrow are for the browser, of which here only the page is driven
+    page.go_back()  # tests drive only the page, so they cannot press the browser's own Alt+Left
     expect(rows).to_have_count(1)
 
     tab_to(page, f"pick-{seq}")

@@ -1,4 +1,4 @@
-"""What clients get: set on the page, and requested with the command that the page shows."""
+"""What clients get: set it on the page, and request it with the command that the page shows."""
 
 from __future__ import annotations
 

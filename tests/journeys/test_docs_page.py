@@ -1,4 +1,4 @@
-"""The page that shows the API, in a browser, under the content security policy."""
+"""The page that documents the API, in a browser, under the content security policy."""
 
 from __future__ import annotations
 

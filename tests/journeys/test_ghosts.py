@@ -16,7 +16,7 @@ pytestmark = pytest.mark.journey
 
 
 def make_ghost(host: SimulatedOllama) -> None:
-    """Load a name of its own for mid-b forever, then pull the model again."""
+    """Load mid-b forever under another name, then pull that name again."""
     for path, body in (
         ("copy", {"source": "mid-b", "destination": "theirs"}),
         ("generate", {"model": "theirs", "prompt": "", "keep_alive": -1}),

@@ -51,12 +51,12 @@ held.end(State.CANCELLED, outcome="Nothing was touched.")
 leases.give_back(held.host_id, held.fence)
 """
 
-# Chromium writes these itself when a server is away; no page can prevent it.
+# Chromium itself logs these when a server is away; no page can prevent it.
 NETWORK = ("net::ERR_", "WebSocket connection to", "Failed to load resource")
 
 
 class Proxy:
-    """Forwards TCP to a port, until it silences the connections that are open."""
+    """Forwards TCP connections to a port until `freeze` silences the open ones."""
 
     def __init__(self, port: int) -> None:
         self.target = port
@@ -69,7 +69,7 @@ class Proxy:
         assert self._ready.wait(5)
 
     def freeze(self) -> None:
-        """Silence the open connections; new ones work."""
+        """Silence the open connections. New ones work."""
         self.frozen |= set(range(self.made + 1))
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class Proxy:
         try:
             await asyncio.gather(*pumps)
         except asyncio.CancelledError:
-            pass  # the end of the test
+            pass  # the test has ended
 
     async def _pump(
         self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -138,7 +138,7 @@ def data(template: tuple[Path, str], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_page(browser: Browser, template: tuple[Path, str]) -> Iterator[Callable[..., Page]]:
-    """Open a page as the admin. At the end it must not have logged an error."""
+    """Open a page as the admin. Fail at the end if it logged an error."""
     contexts, complaints = [], []
 
     def go(port: int, path: str = "/") -> Page:
@@ -210,7 +210,7 @@ def test_a_switch_appears_and_ends_without_a_reload(
 def test_fragments_for_other_pages_are_no_errors(
     data: Path, open_page: Callable[..., Page]
 ) -> None:
-    """Fragments without a place are no error; the fixture checks the console."""
+    """A fragment whose element is not on the page is no error; the fixture checks the console."""
     with Process(data, "--no-worker") as server:
         page = open_page(server.port, "/hosts/")
         is_live(page)
@@ -290,7 +290,7 @@ def test_a_black_hole_heals(data: Path, open_page: Callable[..., Page]) -> None:
             number = run(data, SWITCH.format("mid-b:latest"))
             expect(page.locator(f"#switch-{number}")).to_contain_text("mid-b", timeout=10_000)
             is_live(page)
-            page.close()  # before the server goes, whatever it may still be reading
+            page.close()  # before the server stops, since it may still be reading
         finally:
             proxy.close()
 
@@ -309,7 +309,7 @@ def test_a_frozen_server_is_noticed_and_heals(data: Path, open_page: Callable[..
         is_live(page, 20)
         expect(page.locator(f"#switch-{number}")).to_contain_text("mid-b")
         expect(notice).to_have_count(0)
-        page.close()  # before the server goes, whatever it may still be reading
+        page.close()  # before the server stops, since it may still be reading
 
 
 def test_a_page_whose_session_ended_goes_to_the_login_page(
@@ -333,7 +333,7 @@ def test_without_a_socket_the_page_reloads(data: Path, open_page: Callable[..., 
     """Behind a proxy without WebSockets, the page reloads after 30 s and then every 15 s."""
     with Process(data, "--no-worker") as server:
         number = ""
-        page = open_page(server.port, "/login/")  # not live: a place to prepare from
+        page = open_page(server.port, "/login/")  # a page without live updates, to set things up
         page.add_init_script(
             "window.WebSocket = class { constructor() { this.readyState = 3;"
             " setTimeout(() => this.onclose({ code: 1006 }), 5); } close() {} };"

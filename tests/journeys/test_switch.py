@@ -170,7 +170,8 @@ def _reload(page: Page) -> Page:
 def test_a_click_during_a_plan_refresh_still_gets_its_answer(
     product: Product, visit: Visit
 ) -> None:
-    """A plan that arrives late would replace the button, where htmx puts the answer."""
+    """Without care, a plan that arrives late would replace the button, and with it the place for
+    the answer to the click."""
     page = visit("/")
     choose(page, "north-1", "mid-a")
     expect(page.locator("#plan-go")).to_contain_text("Switch north-1 to mid-a")
