@@ -66,7 +66,7 @@ def seed(hosts: int) -> str:
     from switcher.records import config
 
     for n in range(hosts):
-        config.save_host(Host(name=f"bench-{n + 1}", base_url="http://127.0.0.1:9"), ACTOR)
+        config.save_host(Host(name=f"bench-{n + 1}", base_url=f"http://127.0.0.1:{n + 2}"), ACTOR)
     user = User.objects.create_superuser("bench")
     store = SessionStore()
     store[SESSION_KEY] = str(user.pk)

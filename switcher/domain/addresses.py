@@ -11,7 +11,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from urllib.parse import SplitResult, unquote, urlsplit
+from dataclasses import dataclass
+from urllib.parse import unquote
 
 from switcher.domain.errors import BadRequest
 
@@ -19,7 +20,6 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 OLLAMA_PORT = 11434
-EXAMPLE = "Write an address such as http://10.0.0.21:11434."
 
 # Cloud providers answer here with credentials of the machine that asks. All of them also use
 # 169.254.0.0/16, which is refused as link-local.
@@ -61,6 +61,17 @@ _ENDS_IN_NUMBER = re.compile(r"(^|\.)(\d+|0x[0-9a-f]*)$", re.ASCII)
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*", re.ASCII)
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """An address as the URL standard reads it. `ip` is None for a name."""
+
+    scheme: str
+    name: str
+    ip: IPAddress | None
+    port: int
+    path: str
+
+
 def check_address(text: str) -> str:
     """Return the canonical base address of an Ollama server, without a trailing slash.
 
@@ -68,24 +79,12 @@ def check_address(text: str) -> str:
     scheme, the port is Ollama's. Raises BadRequest, with the reason for an address that is never
     contacted.
     """
-    text = text.strip(" \t\r\n")
-    if not text.isprintable() or " " in text or "\\" in text:
-        raise _error()
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        scheme, rest = "http", text
-    scheme = scheme.lower()
-    if scheme not in DEFAULT_PORTS:
-        raise _error()
-    host_and_port, slash, path = rest.partition("/")
-    host, port = _split(host_and_port)
-    host = _check_host(host)
-    if port is None:
-        port = DEFAULT_PORTS[scheme] if separator else OLLAMA_PORT
-    if reason := why_port_refused(port):
-        raise _error(reason)
-    shown_port = "" if port == DEFAULT_PORTS[scheme] else f":{port}"
-    return f"{scheme}://{host}{shown_port}{_check_path(slash + path)}"
+    parts = _parse(text)
+    reason = why_port_refused(parts.port) or (why_refused(parts.ip) if parts.ip else "")
+    if reason:
+        raise BadRequest(f"Switchboard does not connect there: {reason}.", "base_url")
+    port = "" if parts.port == DEFAULT_PORTS[parts.scheme] else f":{parts.port}"
+    return f"{parts.scheme}://{parts.name}{port}{parts.path}"
 
 
 def place_of(base_url: str) -> tuple[str, int, str]:
@@ -95,10 +94,13 @@ def place_of(base_url: str) -> tuple[str, int, str]:
     stored is read like a new one.
     """
     try:
-        parts = urlsplit(check_address(base_url))
+        parts = _parse(base_url)
     except BadRequest:
         return base_url, 0, ""
-    return _machine(parts), parts.port or DEFAULT_PORTS[parts.scheme], parts.path
+    is_loopback = parts.name == "localhost" or parts.name.endswith(".localhost")
+    if is_loopback or (parts.ip is not None and parts.ip.is_loopback):
+        return "localhost", parts.port, parts.path
+    return parts.name, parts.port, parts.path
 
 
 def why_refused(address: IPAddress) -> str:
@@ -130,9 +132,30 @@ def why_port_refused(port: int) -> str:
     return f"port {port} belongs to another kind of service" if port in _BAD_PORTS else ""
 
 
-def _error(reason: str = "") -> BadRequest:
-    text = f"Switchboard does not connect there: {reason}." if reason else EXAMPLE
-    return BadRequest(text, "base_url")
+def _error() -> BadRequest:
+    return BadRequest("Write an address such as http://10.0.0.21:11434.", "base_url")
+
+
+def _parse(text: str) -> _Parts:
+    """Read an address in any spelling. Raises BadRequest."""
+    text = text.strip(" \t\r\n")
+    if not text.isprintable() or " " in text or "\\" in text:
+        raise _error()
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "http", text
+    scheme = scheme.lower()
+    if scheme not in DEFAULT_PORTS:
+        raise _error()
+    host_and_port, slash, path = rest.partition("/")
+    host, port = _split(host_and_port)
+    if port is None:
+        port = DEFAULT_PORTS[scheme] if separator else OLLAMA_PORT
+    ip = _parse_ip(host)
+    if ip is not None and ip.is_unspecified:
+        ip = ipaddress.ip_address("127.0.0.1" if ip.version == 4 else "::1")
+    name = _check_name(host) if ip is None else f"[{ip}]" if ip.version == 6 else str(ip)
+    return _Parts(scheme, name, ip, port, _check_path(slash + path))
 
 
 def _split(text: str) -> tuple[str, int | None]:
@@ -151,18 +174,6 @@ def _split(text: str) -> tuple[str, int | None]:
     if port is not None and port > 65535:
         raise _error()
     return found[1], port
-
-
-def _check_host(text: str) -> str:
-    """Return a host in its canonical form. Raises BadRequest."""
-    address = _parse_ip(text)
-    if address is None:
-        return _check_name(text)
-    if address.is_unspecified:
-        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
-    if reason := why_refused(address):
-        raise _error(reason)
-    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def _parse_ip(text: str) -> IPAddress | None:
@@ -202,15 +213,6 @@ def _check_path(path: str) -> str:
     if not _PATH.fullmatch(path) or not is_plain:
         raise _error()
     return path
-
-
-def _machine(parts: SplitResult) -> str:
-    host = parts.hostname or ""
-    try:
-        is_loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = host == "localhost" or host.endswith(".localhost")
-    return "localhost" if is_loopback else host
 
 
 def _embedded(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:

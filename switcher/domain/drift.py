@@ -35,6 +35,7 @@ class Kind(StrEnum):
     GHOST = "ghost"
     FOREIGN = "foreign"
     UNREACHABLE = "unreachable"
+    SAME_SERVER = "same-server"  # as another host
     PUBLISHED = "published"  # the published name does not point to the active model
     FLAPPING = "flapping"  # back again after as many repairs as are allowed
 
@@ -57,6 +58,7 @@ WORDS: dict[Kind, str] = {
     Kind.GHOST: "Ghost",
     Kind.FOREIGN: "Foreign model",
     Kind.UNREACHABLE: "Not reachable",
+    Kind.SAME_SERVER: "Same server",
     Kind.PUBLISHED: "Published name",
     Kind.FLAPPING: "Keeps coming back",
 }

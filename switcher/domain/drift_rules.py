@@ -27,6 +27,7 @@ from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident, find_digest, find_installed
 from switcher.domain.plans import gb, gpu_fall
 from switcher.domain.published_name import is_taken, taken_text
+from switcher.domain.same_server import same_server_finding
 from switcher.domain.specs import FOREVER, keep_alive_s
 
 # Smaller differences are not drift: clocks differ slightly, and a reading takes time.
@@ -35,20 +36,28 @@ TOLERANCE = timedelta(seconds=5)
 SAME_EXPIRY = timedelta(seconds=2)
 
 
-def kinds_shown(now: Observation) -> frozenset[Kind]:
+def kinds_shown(now: Observation, same_as: Mapping[str, str] | None = None) -> frozenset[Kind]:
     """Return the kinds of drift that a reading can show; a failed one shows only that the host is
-    unreachable."""
-    return frozenset(Kind) if now.answered else frozenset({Kind.UNREACHABLE})
+    unreachable. `same_as` is None while it is too early to tell."""
+    if not now.answered:
+        return frozenset({Kind.UNREACHABLE})
+    return frozenset(Kind) - ({Kind.SAME_SERVER} if same_as is None else frozenset())
 
 
 def find_drift(
-    desired: Desired, history: ReadingHistory, now: Observation
+    desired: Desired,
+    history: ReadingHistory,
+    now: Observation,
+    same_as: Mapping[str, str] | None = None,
 ) -> tuple[DriftFinding, ...]:
-    """Return all drift that this reading shows. Do not call it while a switch is open."""
+    """Return all drift that this reading shows. Do not call it while a switch is open.
+
+    `same_as` are the hosts that are the same server, with their addresses, by name.
+    """
     if not now.answered:
         return _unreachable(desired, history, now)
     models = desired.models(now.installed)
-    found: list[DriftFinding] = []
+    found = [same_server_finding(desired.host, same_as, now)] if same_as else []
     for model in models:
         found += _of_desired(model, desired, history, now)
     found += _of_published_name(desired, now)
@@ -65,6 +74,8 @@ def ending_text(desired: Desired, now: Observation, kind: Kind, digest: str) -> 
         return "The host answers again."
     if kind is Kind.FLAPPING:
         return "The recurring drift has ended."
+    if kind is Kind.SAME_SERVER:
+        return "The addresses lead to different servers again, or one host was removed."
     if kind is Kind.PUBLISHED:
         return "The published name is correct again, or no longer set."
     models = {m.digest or _key(m.name) for m in desired.models(now.installed)}

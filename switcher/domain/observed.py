@@ -82,6 +82,10 @@ class Installed:
         return cls(name, row["digest"], row["size"], capabilities)
 
 
+# A model's digest and a time exactly as the server wrote it, with nanoseconds.
+Mark = tuple[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """The result of one reading of a host: `resident` and `installed`, or an `error`."""
@@ -96,6 +100,10 @@ class Observation:
     reconnected: bool = False
     # How far the server's clock is ahead of ours; 0 if it does not tell.
     clock_ahead_s: float = 0.0
+    # By what one server is recognised at two addresses: when its installed models were changed, and
+    # when its loaded ones expire.
+    catalog: frozenset[Mark] = frozenset()
+    loads: frozenset[Mark] = frozenset()
 
     @property
     def answered(self) -> bool:

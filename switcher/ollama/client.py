@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from hashlib import blake2b
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from switcher.domain.model_names import ModelName
-from switcher.domain.observed import Installed, Observation, Resident
+from switcher.domain.observed import Installed, Mark, Observation, Resident
 from switcher.domain.specs import Spec, WarmUp, wire_keep_alive
 from switcher.ollama.calls import Answer, Call, Session, send
 from switcher.ollama.errors import (
@@ -95,6 +95,15 @@ class Ollama(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Listed(Generic[T]):
+    """The models that a server's answer lists."""
+
+    body_digest: bytes
+    rows: tuple[T, ...]
+    marks: frozenset[Mark]
+
+
 class Client:
     """The interface over HTTP, for one host and one thread. Cheap to make; call `close` when
     done."""
@@ -104,7 +113,7 @@ class Client:
         self._session = Session()
         self._connections = 0  # opened so far
         self._connections_at_reading: int | None = None  # when /api/ps was last answered
-        self._parsed: dict[str, tuple[bytes, tuple[Any, ...]]] = {}  # by path
+        self._parsed: dict[str, _Listed[Any]] = {}  # by path
         self._version = ""
         self._version_at = float("-inf")
         self._version_connections = 0
@@ -113,10 +122,10 @@ class Client:
         self._session.close()
 
     def resident(self, call: Call | None = None) -> tuple[Resident, ...]:
-        return self._models("/api/ps", self._get("/api/ps", call), _resident)
+        return self._models("/api/ps", self._get("/api/ps", call), _resident).rows
 
     def installed(self, call: Call | None = None) -> tuple[Installed, ...]:
-        return self._models("/api/tags", self._get("/api/tags", call), _installed)
+        return self._models("/api/tags", self._get("/api/tags", call), _installed).rows
 
     def capabilities(self, name: str, call: Call | None = None) -> tuple[str, ...]:
         answer = self._post("/api/show", {"model": name}, QUICK_TIMEOUT_S, call or Call())
@@ -134,8 +143,9 @@ class Client:
         """Read everything once. An error is returned in the observation, not raised."""
         try:
             seen = self._observe_resident(now)
-            installed = self.installed()
-            return replace(seen, installed=installed, version=self._known_version())
+            tags = self._models("/api/tags", self._get("/api/tags"), _installed)
+            version = self._known_version()
+            return replace(seen, installed=tags.rows, catalog=tags.marks, version=version)
         except OllamaError as exc:
             return Observation(now, error=exc.text)
 
@@ -145,7 +155,9 @@ class Client:
             seen = self._observe_resident(now)
         except OllamaError as exc:
             return Observation(now, error=exc.text)
-        return replace(seen, installed=known.installed, version=known.version)
+        return replace(
+            seen, installed=known.installed, catalog=known.catalog, version=known.version
+        )
 
     def _observe_resident(self, now: datetime) -> Observation:
         """Read the loaded models, and what the HTTP exchange itself reveals: a restarting server
@@ -155,9 +167,11 @@ class Client:
         answer = self._get("/api/ps")
         latency_ms = round((time.monotonic() - began) * 1000)
         self._connections_at_reading = self._connections
+        listed = self._models("/api/ps", answer, _resident)
         return Observation(
             now,
-            self._models("/api/ps", answer, _resident),
+            listed.rows,
+            loads=listed.marks,
             latency_ms=latency_ms,
             # Another call in between may have been the one that found the connection closed.
             reconnected=before is not None and self._connections != before,
@@ -221,7 +235,7 @@ class Client:
 
     def _models(
         self, path: str, answer: Answer, parse: Callable[[dict[str, Any]], T]
-    ) -> tuple[T, ...]:
+    ) -> _Listed[T]:
         """Return the models that an answer lists.
 
         Usually the answer equals the last one byte for byte, and is not parsed again. To compare
@@ -229,9 +243,11 @@ class Client:
         """
         digest = blake2b(answer.body, digest_size=16).digest()
         known = self._parsed.get(path)
-        if known is None or known[0] != digest:
-            known = self._parsed[path] = (digest, _parse_models(answer.json(), parse))
-        return known[1]
+        if known is None or known.body_digest != digest:
+            values = answer.json()
+            rows = _parse_models(values, parse)
+            known = self._parsed[path] = _Listed(digest, rows, _marks(values["models"] or ()))
+        return known
 
     def _get(self, path: str, call: Call | None = None) -> Answer:
         return self._exchange("GET", path, None, QUICK_TIMEOUT_S, call or Call())
@@ -287,6 +303,13 @@ def _check_done(answer: dict[str, Any], tag: str) -> None:
     false` (fact 10)."""
     if answer.get("done") is not True:
         raise NotDone(f"Ollama's answer for {tag} ended early (done: false).")
+
+
+def _marks(rows: Iterable[dict[str, Any]]) -> frozenset[Mark]:
+    """Return the digests and times of rows, exactly as the server wrote them, to recognise it at
+    another address. Times without a fraction of a second could be those of any server."""
+    times = ((row["digest"], row.get("expires_at") or row.get("modified_at")) for row in rows)
+    return frozenset((d, at) for d, at in times if isinstance(at, str) and "." in at)
 
 
 def _parse_models(answer: dict[str, Any], parse: Callable[[dict[str, Any]], T]) -> tuple[T, ...]:

@@ -228,7 +228,7 @@ def _is_still_so(d: OpenDrift, loaded: set[str], wanted: set[str]) -> bool:
     match d.kind:
         case Kind.UNREACHABLE:
             return False  # the host's state shows it already
-        case Kind.FLAPPING:
+        case Kind.FLAPPING | Kind.SAME_SERVER:
             return True
         case Kind.GHOST | Kind.FOREIGN:
             return d.digest in loaded

@@ -36,8 +36,8 @@ def last_reading(host_id: int) -> Observation | None:
     row = Reading.objects.filter(host_id=host_id).exclude(answered_at=None).first()
     if row is None or row.answered_at is None:
         return None
-    values = {"at": row.answered_at, "reconnected": False, "clock_ahead_s": 0.0}
-    return from_row(Observation, _stored(row), **values)
+    stored = _stored(row)
+    return Observation(row.answered_at, stored.resident, stored.installed, stored.version)
 
 
 def by_model_names(host_id: int, seen: Observation) -> Observation:

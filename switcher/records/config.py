@@ -10,6 +10,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
 from switcher.audit.ledger import Actor, append, writing
+from switcher.domain.addresses import place_of
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest, Conflict, NotFound
 from switcher.domain.specs import check_keeps_active
@@ -162,6 +163,8 @@ def save_host(host: Host, actor: Actor, clock: Clock = system) -> Host:
     """Add or change a host. The first one becomes the default."""
     with writing():
         before = _facts(Host, host.pk, HOST_FIELDS)
+        if not before or before["base_url"] != host.base_url:
+            _check_address_is_free(host)
         if before and before["base_url"] != host.base_url:
             _leave_address(host, before["name"])
         if not Host.objects.filter(is_default=True, removed_at=None).exclude(pk=host.pk).exists():
@@ -178,6 +181,17 @@ def save_host(host: Host, actor: Actor, clock: Clock = system) -> Host:
             kind = "host.changed" if before else "host.added"
             append(kind, actor, host=host.name, clock=clock, **difference)
     return host
+
+
+def _check_address_is_free(host: Host) -> None:
+    """Refuse an address of another host's server, in whatever spelling: two desired states would
+    fight over one memory."""
+    place = place_of(host.base_url)
+    for other in Host.objects.filter(removed_at=None).exclude(pk=host.pk):
+        if place_of(other.base_url) == place:
+            raise BadRequest(
+                f"{host.base_url} is host {other.name} already, at {other.base_url}.", "base_url"
+            )
 
 
 def _leave_address(host: Host, name: str) -> None:

@@ -11,10 +11,11 @@ from django.db import IntegrityError
 
 from switcher.audit.ledger import Actor, append, origin_of, writing
 from switcher.domain.clock import Clock, system
+from switcher.domain.drift import Kind
 from switcher.domain.errors import Conflict, NotFound, SwitchRunning
 from switcher.domain.specs import Spec
 from switcher.domain.states import ENDED, OPEN, State, Strategy
-from switcher.models import FailureSeen, Host, Lease, SwitchEvent
+from switcher.models import Drift, FailureSeen, Host, Lease, SwitchEvent
 
 MAX_TRIES = 3
 
@@ -105,6 +106,7 @@ def _insert(
     host = Host.objects.select_for_update().filter(pk=request.host.pk, removed_at=None).first()
     if host is None:
         raise NotFound("There is no such host any more.")
+    _check_one_host(host)
     row = SwitchEvent.objects.create(
         host=host,
         actor=actor.name,
@@ -138,6 +140,14 @@ def _insert(
         simulated=host.simulated,
     )
     return row
+
+
+def _check_one_host(host: Host) -> None:
+    """Refuse a host whose server is another host's too: it has a switch open there perhaps, and
+    another model to keep."""
+    drift = Drift.objects.filter(host=host, kind=Kind.SAME_SERVER.value, ended_at=None).first()
+    if drift is not None:
+        raise Conflict(drift.text)
 
 
 def unclaimed(clock: Clock = system) -> list[tuple[int, int]]:

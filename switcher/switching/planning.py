@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from switcher.domain.drift import Kind
 from switcher.domain.model_copies import with_model_names
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident, find_installed
@@ -28,7 +31,7 @@ def plan_switch(
     resident = with_model_names(resident, names | published.copied)
     pinned = _installed_pins(host, installed)
     becoming = published.with_active(spec.name, target.digest if target else "")
-    return make_plan(
+    made = make_plan(
         PlanInputs(
             host=host.name,
             vram_bytes=host.vram_bytes,
@@ -49,6 +52,13 @@ def plan_switch(
             cannot_publish=plan_published_name(becoming, installed).barred,
         )
     )
+    return replace(made, blocked=made.blocked or _same_server(host))
+
+
+def _same_server(host: Host) -> str:
+    """Return why nothing is switched while another host is the same server; empty if none is."""
+    drifts = host.drifts.filter(kind=Kind.SAME_SERVER.value, ended_at=None)
+    return drifts.values_list("text", flat=True).first() or ""
 
 
 def _installed_pins(

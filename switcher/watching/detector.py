@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from switcher.domain.clock import Clock, system
-from switcher.domain.drift import OpenDrift, ReadingHistory
+from switcher.domain.drift import Kind, OpenDrift, ReadingHistory
 from switcher.domain.drift_rules import ending_text, find_drift, kinds_shown
 from switcher.domain.observed import Observation
+from switcher.domain.same_server import SameServers
 from switcher.queries.change_marker import newest_entry
 from switcher.queries.desired import WatchedHost, watched_hosts
 from switcher.queries.readings import last_reading
@@ -28,6 +29,11 @@ class DriftReport:
     seen: Observation
     open: tuple[OpenDrift, ...]
 
+    @property
+    def shares_its_server(self) -> bool:
+        """Return whether another host is the same server: what one desires would undo the other."""
+        return any(d.kind is Kind.SAME_SERVER for d in self.open)
+
 
 class DriftDetector:
     """Knows the desired state and the recent readings of every host. Call `refresh` from one
@@ -40,6 +46,7 @@ class DriftDetector:
         self._histories: dict[int, ReadingHistory] = {}
         self._open: dict[int, tuple[OpenDrift, ...]] = {}
         self._undecided: set[int] = set()
+        self._servers = SameServers()
 
     def refresh(self) -> None:
         """Read the desired state again if an entry was appended since; makes one query if none
@@ -55,6 +62,7 @@ class DriftDetector:
         """Drop the readings of a host that was removed or has a new address."""
         self._histories.pop(host_id, None)
         self._undecided.discard(host_id)
+        self._servers.forget(host_id)
 
     def recall(self, host_id: int) -> None:
         """Start from the last reading of an earlier process. Call it before the first is stored."""
@@ -71,6 +79,7 @@ class DriftDetector:
         Return None if it cannot be compared: while a switch is open, and at the first reading
         after it, which may have begun before the switch ended.
         """
+        self._servers.add(host_id, seen, self._clock.monotonic())
         host = self._hosts.get(host_id)
         history = self._histories.get(host_id, ReadingHistory())
         if busy:
@@ -96,12 +105,23 @@ class DriftDetector:
         """Return whether the next reading should come soon, because this one was not compared."""
         return host_id in self._undecided
 
+    def _same_as(self, host_id: int) -> dict[str, str] | None:
+        """Return the names and addresses of the hosts that are the same server; None if it is too
+        early to say."""
+        same_as = self._servers.same_as(host_id, self._clock.monotonic())
+        if same_as is None:
+            return None
+        others = [self._hosts[other] for other in same_as if other in self._hosts]
+        return {other.host: other.base_url for other in others}
+
     def _record(
         self, host: WatchedHost, history: ReadingHistory, seen: Observation
     ) -> tuple[OpenDrift, ...] | None:
         before = self._open.get(host.host_id, ())
         history = replace(history, open=frozenset(d.key for d in before))
-        found, kinds = find_drift(host.desired, history, seen), kinds_shown(seen)
+        same_as = self._same_as(host.host_id)
+        found = find_drift(host.desired, history, seen, same_as)
+        kinds = kinds_shown(seen, same_as)
         if {f.key for f in found} == {d.key for d in before if d.kind in kinds}:
             return before
         detection = Detection(

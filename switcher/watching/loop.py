@@ -265,7 +265,7 @@ class Watcher:
             log.exception("drift of %s could not be recorded", watched.host.name)
             connections.close_all()
             return
-        if report is not None and seen.answered:
+        if report is not None and seen.answered and not report.shares_its_server:
             for module in (repairs, upkeep, keepalive):
                 self._actions.submit(module.actions(report, self._clock))
 

@@ -193,3 +193,11 @@ def test_expiry_is_shown_as_ollama_shows_it(seconds: int, text: str) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert until_text(now + timedelta(seconds=seconds), False, now) == text
     assert until_text(now, True, now) == "Forever"
+
+
+def test_another_spelling_of_a_hosts_address_is_refused_with_its_name(host: Host) -> None:
+    port = host.base_url.rsplit(":", 1)[1]
+    ran = run("hosts", "add", "again", f"http://localhost:{port}/")
+    assert ran.code == 1
+    assert "tower" in ran.err
+    assert Host.objects.count() == 1

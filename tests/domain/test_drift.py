@@ -450,7 +450,8 @@ def test_unreachable_after_three_failures_and_nothing_else_is_judged() -> None:
     assert "last answered at 10:00:00" in found.text
     assert found.evidence["now"]["failures"] == 3
     assert kinds_shown(silent(after(5))) == {Kind.UNREACHABLE}
-    assert kinds_shown(good) == frozenset(Kind)
+    assert kinds_shown(good, {}) == frozenset(Kind)
+    assert kinds_shown(good, None) == frozenset(Kind) - {Kind.SAME_SERVER}
 
 
 def test_a_host_that_never_answered_says_so() -> None:

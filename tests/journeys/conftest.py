@@ -60,7 +60,7 @@ class Product:
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A data directory to copy, whose hosts have no server yet, and the session keys in it."""
     data = tmp_path_factory.mktemp("seeded") / "data"
-    return data, seed(data, "http://127.0.0.1:9", "http://127.0.0.1:9")
+    return data, seed(data, "http://127.0.0.1:9", "http://127.0.0.1:8")
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ import django; django.setup()
 from switcher.models import Host
 from switcher.records import config
 from switcher.audit.ledger import SERVER
-config.save_host(Host(name="{0}", base_url="http://127.0.0.1:9"), SERVER)
+config.save_host(Host(name="{0}", base_url="http://127.0.0.1:9/{0}"), SERVER)
 """
 # In another process: the server learns of it only from the database.
 SWITCH = """

@@ -24,6 +24,7 @@ from tests.records.conftest import ANNA, BEN, at_once, bodies, ended, lead_to, o
 pytestmark = pytest.mark.django_db(transaction=True)
 
 HOST = {"name": "north-1", "base_url": "http://127.0.0.1:9"}
+SOUTH = {"name": "south-1", "base_url": "http://127.0.0.1:8"}
 PROFILE: dict[str, Any] = {"name": "mid-a", "tag": "mid-a", "keep_alive": "30m"}
 
 
@@ -32,7 +33,7 @@ def kinds() -> list[str]:
 
 
 def add_host(name: str, **values: Any) -> Host:
-    pk = config.put_host({"name": name, "base_url": "http://127.0.0.1:9"}, ANNA, **values)
+    pk = config.put_host({"name": name, "base_url": f"http://{name}.test"}, ANNA, **values)
     return Host.objects.get(pk=pk)
 
 
@@ -231,7 +232,9 @@ def test_a_host_whose_saving_fails_half_way_is_as_before(
     "act",
     [
         lambda host, profile: config.put_host({"keep_alive": "2h"}, BEN, host.pk),
-        lambda host, profile: config.put_host(HOST | {"name": "south-1"}, BEN),
+        lambda host, profile: config.put_host(
+            {"name": "south-1", "base_url": "http://127.0.0.1:8"}, BEN
+        ),
         lambda host, profile: config.put_profile({"keep_alive": "2h"}, BEN, profile.pk),
         lambda host, profile: config.put_profile(PROFILE | {"name": "x"}, BEN),
         lambda host, profile: config.delete_profile(profile.pk, BEN),
@@ -323,3 +326,28 @@ def test_a_persons_colours_are_their_own_and_no_fact(db: None) -> None:
 def test_who_acts_without_an_address_leaves_no_origin(host: Host, clock: FakeClock) -> None:
     row = open_one(host, clock, actor=Actor("server", "server"))
     assert row.origin is None
+
+
+@pytest.mark.parametrize(
+    "address", ["http://localhost:9", "http://[::1]:9", "http://0.0.0.0:9", "http://127.0.0.1:9/"]
+)
+def test_another_spelling_of_a_hosts_address_is_refused_by_name(address: str) -> None:
+    config.put_host(HOST, ANNA)
+    with pytest.raises(BadRequest, match=r"is host north-1 already, at http://127\.0\.0\.1:9\."):
+        config.put_host({"name": "south-1", "base_url": address}, ANNA)
+    other = config.put_host({"name": "south-1", "base_url": "http://127.0.0.1:8"}, ANNA)
+    with pytest.raises(BadRequest, match="is host north-1 already"):
+        config.put_host({"base_url": address}, ANNA, other)
+
+
+def test_hosts_that_shared_an_address_before_can_still_be_changed() -> None:
+    config.put_host(HOST, ANNA)
+    other = config.put_host({"name": "south-1", "base_url": "http://127.0.0.1:8"}, ANNA)
+    Host.objects.filter(pk=other).update(base_url="http://localhost:9")
+    config.put_host({"keep_alive": "2h"}, ANNA, other)
+    assert Host.objects.get(pk=other).keep_alive == "2h"
+
+
+def test_the_address_of_a_removed_host_is_free() -> None:
+    config.remove_host(config.put_host(HOST, ANNA), ANNA)
+    config.put_host({"name": "south-1", "base_url": "http://localhost:9"}, ANNA)

@@ -158,7 +158,7 @@ from switcher.models import Host
 from switcher.records import config
 from switcher.audit.ledger import SERVER
 for n in range(20):
-    config.save_host(Host(name=f"host-{n}", base_url="http://127.0.0.1:9"), SERVER)
+    config.save_host(Host(name=f"host-{n}", base_url=f"http://127.0.0.1:{n + 2}"), SERVER)
 """
     assert python("-c", hosts, data=data).returncode == 0
     with Process(data, "--no-worker") as server:

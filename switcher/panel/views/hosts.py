@@ -34,6 +34,7 @@ from switcher.queries.hosts import HostSettings
 from switcher.records import config
 from switcher.switching import service
 from switcher.watching.loop import check_now, latest
+from switcher.watching.new_address import check_is_new_server
 
 USAGE_DAYS = 7
 
@@ -173,7 +174,10 @@ def _save(request: HttpRequest, host: HostSettings | None) -> HttpResponseBase:
         probed = read_address(form.cleaned_data["base_url"]) if _has_valid_address(form) else None
         return _show_form(request, form, host, probed=probed)
     if form.is_valid():
+        base_url = form.cleaned_data["base_url"]
         try:
+            if host is None or host.base_url != base_url:
+                check_is_new_server(base_url, host.id if host else None)
             config.put_host(
                 form.values(),
                 actor_of(request),
