@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from switcher.gateway import body, cors, route_cache
+from switcher.gateway import body, cors, form, route_cache
 from switcher.gateway.addresses import right_address, style_of
 from switcher.gateway.auth import authenticate, check_origin
 from switcher.gateway.body import ParsedRequest
@@ -29,6 +29,7 @@ from switcher.gateway.endpoints import (
     is_blob_path,
 )
 from switcher.gateway.errors import GatewayError
+from switcher.gateway.form import FORM_TYPE, ParsedForm
 from switcher.gateway.forward import forward
 from switcher.gateway.host_changes import relay_change
 from switcher.gateway.meter import RequestUsage
@@ -100,9 +101,9 @@ def _handler(path: str) -> Handler | None:
 async def _ask_model(head: RequestHead, receive: Receive, response: ResponseWriter) -> None:
     _check_method(head, "POST")
     key = await authenticate(head)
-    parsed = await _read(head, receive)
+    endpoint = MODEL_ENDPOINTS[head.path]
+    parsed = await (_read(head, receive) if endpoint.is_common else _read_any(head, receive))
     with _metered(key) as usage:
-        endpoint = MODEL_ENDPOINTS[head.path]
         request = ProxyRequest(head.ollama_host, endpoint, parsed, response, usage)
         await run_while_connected(receive, forward(request))
 
@@ -150,6 +151,13 @@ async def _change_host(head: RequestHead, receive: Receive, response: ResponseWr
 
 async def _read(head: RequestHead, receive: Receive) -> ParsedRequest:
     return body.parse(await body.read(head, receive))
+
+
+async def _read_any(head: RequestHead, receive: Receive) -> ParsedRequest | ParsedForm:
+    content_type = head.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip().lower() != FORM_TYPE:
+        return await _read(head, receive)
+    return form.parse(await body.read(head, receive), content_type)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from switcher.gateway.content_encoding import decode
 from switcher.gateway.disconnects import ClientDisconnected
 from switcher.gateway.errors import GatewayError
 from switcher.gateway.request_head import RequestHead
-from switcher.gateway.response import Receive
+from switcher.gateway.response import JSON_TYPE, Receive
 
 # Small values take up many times their size in memory, and parsing blocks all other requests: for
 # about 0.2 s with this many values.
@@ -82,6 +82,7 @@ class ParsedRequest:
 
     def __init__(self, members: list[tuple[str, Any, str]], size: int = 0) -> None:
         self.size = size  # in bytes
+        self.content_type = JSON_TYPE
         self._members = [(name.casefold(), value, text) for name, value, text in members]
         self.values: dict[str, Any] = {name: value for name, value, _ in self._members}
         options = [o for name, o, _ in self._members if name == "options" and isinstance(o, dict)]

@@ -61,9 +61,10 @@ def to_ollama(
         embeddings = EmbeddingsTranslator(choice.model, as_base64)
         return "/api/embed", to_json(_to_embed(values, choice)), embeddings
     names = ", ".join(choice.spec.runner_options)
+    advice = " Use /v1/chat/completions." if endpoint.task == "respond" else ""
     text = (
         f"The profile of {choice.model} sets {names}, which {endpoint.path} cannot carry: the host "
-        "would reload the model for everyone. Use /v1/chat/completions."
+        f"would reload the model for everyone.{advice}"
     )
     raise GatewayError(400, "not_with_these_options", text)
 

@@ -36,8 +36,8 @@ class StreamTerminator(Enum):
 class Endpoint:
     """An address that sends a request to a model.
 
-    `path` is the host's own address for it, `task` is one of chat, generate, embed and respond.
-    `streams` is the default for requests that do not say whether to stream.
+    `path` is the host's own address for it. `streams` is the default for requests that do not say
+    whether to stream. `is_common` is false if only some servers have the address.
     """
 
     path: str
@@ -45,6 +45,12 @@ class Endpoint:
     task: str
     terminator: StreamTerminator
     streams: bool = False
+    is_common: bool = True
+
+    @property
+    def needs(self) -> str:
+        """Return the capability that a model needs for it, as Ollama names it; empty for none."""
+        return _NEEDS.get(self.task, "")
 
 
 def _openai(
@@ -53,11 +59,17 @@ def _openai(
     return Endpoint(path, ApiStyle.OPENAI, task, terminator)
 
 
+def _rare(path: str, task: str) -> Endpoint:
+    return Endpoint(path, ApiStyle.OPENAI, task, StreamTerminator.ANY, is_common=False)
+
+
 def _ollama(path: str, task: str, streams: bool) -> Endpoint:
     terminator = StreamTerminator.DONE_LINE if streams else StreamTerminator.ANY
     return Endpoint(path, ApiStyle.OLLAMA, task, terminator, streams)
 
 
+# Capabilities that a chat model usually lacks, by task. A reranker has none of its own.
+_NEEDS = {"embed": "embedding", "image": "image", "transcribe": "audio"}
 _CHAT = _openai("/v1/chat/completions", "chat")
 
 MODEL_ENDPOINTS = {
@@ -65,6 +77,11 @@ MODEL_ENDPOINTS = {
     "/v1/chat/completions": _CHAT,
     "/v1/completions": _openai("/v1/completions", "generate"),
     "/v1/embeddings": _openai("/v1/embeddings", "embed", StreamTerminator.ANY),
+    "/v1/rerank": _rare("/v1/rerank", "rerank"),
+    "/v1/images/generations": _rare("/v1/images/generations", "image"),
+    "/v1/images/edits": _rare("/v1/images/edits", "image"),
+    "/v1/audio/transcriptions": _rare("/v1/audio/transcriptions", "transcribe"),
+    "/v1/audio/translations": _rare("/v1/audio/translations", "transcribe"),
     "/v1/responses": _openai("/v1/responses", "respond", StreamTerminator.RESPONSE_EVENT),
     "/api/chat": _ollama("/api/chat", "chat", streams=True),
     "/api/generate": _ollama("/api/generate", "generate", streams=True),

@@ -7,15 +7,16 @@ import re
 from collections.abc import Sequence
 
 from switcher.gateway import streaming
+from switcher.gateway.capable_models import cannot, select_capable
 from switcher.gateway.completions import to_ollama, unmapped_members
 from switcher.gateway.endpoints import ApiStyle, StreamTerminator
-from switcher.gateway.errors import GatewayError, Headers
-from switcher.gateway.model_selection import select_model
+from switcher.gateway.errors import GatewayError, Headers, not_on_host
 from switcher.gateway.proxy_request import ProxyRequest
+from switcher.gateway.response import JSON_TYPE
 from switcher.gateway.routing import RoutePermit, pass_gate
 from switcher.ollama import relay
 from switcher.ollama.errors import BrokeOff, CallCut, OllamaError, TimedOut, Unreachable
-from switcher.queries.gates import ModelChoice
+from switcher.queries.gates import ModelChoice, Route
 
 RETRY_DELAY_S = 0.2
 # An unstreamed reply starts only when all of it has been generated.
@@ -52,7 +53,8 @@ async def _attempt(request: ProxyRequest) -> None:
     usage = request.usage
     while True:
         async with pass_gate(request) as permit:
-            choice = select_model(permit.route, request.body.values.get("model"), usage.key)
+            asked, needs = request.body.values.get("model"), request.endpoint.needs
+            choice = await select_capable(permit.route, asked, usage.key, needs)
             usage.model = choice.model
             try:
                 return await _send(request, permit, choice)
@@ -74,12 +76,30 @@ async def _send(request: ProxyRequest, permit: RoutePermit, choice: ModelChoice)
     request.reply_headers = _reply_headers(choice, dropped)
     head_timeout_s = streaming.FIRST_PART_TIMEOUT_S if request.streams else WHOLE_REPLY_TIMEOUT_S
     async with relay.ask(
-        permit.route.base_url, "POST", path, payload, permit=permit, head_timeout_s=head_timeout_s
+        permit.route.base_url,
+        "POST",
+        path,
+        payload,
+        permit=permit,
+        head_timeout_s=head_timeout_s,
+        content_type=body.content_type,
     ) as upstream:
+        await _check_support(upstream, request, permit.route, choice)
         if translator is None:
             await streaming.relay_unchanged(upstream, request)
         else:
             await streaming.relay_translated(upstream, request, translator)
+
+
+async def _check_support(
+    upstream: relay.Upstream, request: ProxyRequest, route: Route, choice: ModelChoice
+) -> None:
+    """Raise GatewayError if the host lacks the address, or the model what it needs."""
+    endpoint = request.endpoint
+    if upstream.status == 404 and not endpoint.is_common and upstream.media_type != JSON_TYPE:
+        raise not_on_host(route.host, endpoint.path)
+    if upstream.status == 501 and endpoint.needs:
+        raise await cannot(route, choice, endpoint.needs)
 
 
 def _reply_headers(choice: ModelChoice, dropped: Sequence[str]) -> Headers:

@@ -57,7 +57,7 @@ async def send_show(
 
 async def _installed(route: Route, names: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """Return the host's rows of the served models, under the names that clients may use."""
-    rows = await _host_rows(route, "/api/tags")
+    rows = await host_rows(route, "/api/tags")
     found = [(ModelName.parse(name).full, rows.get(ModelName.parse(tag))) for name, tag in names]
     return [row | {"name": name, "model": name} for name, row in found if row is not None]
 
@@ -65,11 +65,12 @@ async def _installed(route: Route, names: list[tuple[str, str]]) -> list[dict[st
 async def _resident(route: Route, names: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """Return the host's rows of the served models that are loaded under their own name."""
     tags = {ModelName.parse(tag) for _, tag in names}
-    return [row for name, row in (await _host_rows(route, "/api/ps")).items() if name in tags]
+    return [row for name, row in (await host_rows(route, "/api/ps")).items() if name in tags]
 
 
-async def _host_rows(route: Route, path: str) -> dict[ModelName, dict[str, Any]]:
-    body, _ = await _ask(route, "GET", path, b"")
+async def host_rows(route: Route, path: str) -> dict[ModelName, dict[str, Any]]:
+    """Return the rows of one of the host's lists by name. Raises GatewayError 502 or 504."""
+    body, _ = await ask_host(route, "GET", path, b"")
     try:
         return {ModelName.parse(row["name"]): row for row in json.loads(body)["models"]}
     except (ValueError, KeyError, TypeError) as exc:
@@ -85,13 +86,13 @@ async def _relay(
     response: ResponseWriter,
     headers: Headers = (),
 ) -> None:
-    body, upstream = await _ask(route, method, path, payload)
+    body, upstream = await ask_host(route, method, path, payload)
     if upstream.status == 404 and upstream.media_type != JSON_TYPE:
         raise not_on_host(route.host, path)
     await response.send_whole(upstream.status, body, headers, upstream.content_type)
 
 
-async def _ask(
+async def ask_host(
     route: Route, method: str, path: str, payload: bytes
 ) -> tuple[bytes, relay.Upstream]:
     """Return what the host answers within LIST_TIMEOUT_S. Raises GatewayError 502 or 504."""

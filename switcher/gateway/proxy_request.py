@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from switcher.gateway.body import ParsedRequest
 from switcher.gateway.endpoints import Endpoint
 from switcher.gateway.errors import Headers
+from switcher.gateway.form import ParsedForm
 from switcher.gateway.meter import RequestUsage
 from switcher.gateway.response import ResponseWriter
 
@@ -22,7 +23,7 @@ class ProxyRequest:
 
     host: str
     endpoint: Endpoint
-    body: ParsedRequest
+    body: ParsedRequest | ParsedForm
     response: ResponseWriter
     usage: RequestUsage
     reply_headers: Headers = ()

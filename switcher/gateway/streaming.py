@@ -38,6 +38,10 @@ async def relay_unchanged(upstream: Upstream, request: ProxyRequest) -> None:
         await _relay_stream(upstream, filter_for(request), request, upstream.content_type)
         return
     body = await upstream.read()
+    if upstream.status == 200 and request.endpoint.task == "transcribe":
+        content_type = upstream.content_type  # the client chooses: text, srt, vtt
+        await request.response.send_whole(200, body, request.reply_headers, content_type)
+        return
     # Do not relay somebody else's error page as ours.
     if upstream.media_type != JSON_TYPE or not body.lstrip().startswith(b"{"):
         raise BadAnswer(f"The host answered {upstream.status} with something that is not JSON.")

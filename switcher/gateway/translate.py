@@ -32,6 +32,8 @@ CHAT_MEMBERS = SAMPLING_MEMBERS | {
     *("model", "messages", "stream", "stream_options", "tools", "response_format"),
     *("reasoning", "reasoning_effort"),
 }
+# The efforts that Ollama's own API does not know, as /v1 translates them.
+_EFFORTS: dict[str, Any] = {"none": False, "minimal": "low", "xhigh": "max", "ultra": "max"}
 # The values that /v1 uses if neither client nor profile sets them.
 _DEFAULTS = {"temperature": 1.0, "top_p": 1.0}
 # Raised by code that reads one of Ollama's replies if the reply is malformed.
@@ -59,7 +61,7 @@ def to_chat(values: Mapping[str, Any], model: str, spec: Spec) -> dict[str, Any]
         chat["format"] = response_format
     effort = _effort(values)
     if effort is not None:
-        chat["think"] = False if effort == "none" else effort
+        chat["think"] = _EFFORTS.get(effort, effort) if isinstance(effort, str) else effort
     return chat
 
 
@@ -85,7 +87,7 @@ def _format(response_format: object) -> Any:
     return schema.get("schema") if isinstance(schema, dict) else None
 
 
-def _effort(values: Mapping[str, Any]) -> str | None:
+def _effort(values: Mapping[str, Any]) -> Any:
     reasoning = values.get("reasoning")
     effort = reasoning.get("effort") if isinstance(reasoning, dict) else None
     return effort or values.get("reasoning_effort")

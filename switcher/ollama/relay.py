@@ -25,13 +25,14 @@ NAME_LOOKUP_TIMEOUT_S = 2.0  # on top of it
 # Between two reads. An unstreamed reply only comes when all of it has been generated.
 SILENCE_TIMEOUT_S = 1800.0
 MAX_REPLY_BYTES = 32_000_000  # bytes of a reply that is kept in memory
+_JSON = "application/json"
 _PIECE_BYTES = 1_000_000  # written at once
 
 # Compressed replies could not be searched for the end of a stream or an error. All headers that
 # aiohttp would add by itself are named, or it would build a table of them for each request.
 _HEADERS = CIMultiDict(
     {
-        "Content-Type": "application/json",
+        "Content-Type": _JSON,
         "Accept": "*/*",
         "Accept-Encoding": "identity",
         "User-Agent": "switchboard",
@@ -150,7 +151,7 @@ class _GuardedPayload(aiohttp.BytesPayload):
 
     def __init__(self, body: bytes, permit: SendPermit) -> None:
         # BytesPayload's own constructor warns of large bodies, as it writes them in one piece.
-        super(aiohttp.BytesPayload, self).__init__(body, content_type="application/json")
+        super(aiohttp.BytesPayload, self).__init__(body, content_type=_JSON)
         self._size = len(body)
         self._permit = permit
         self.is_withheld = False
@@ -178,6 +179,7 @@ async def ask(
     *,
     permit: SendPermit | None = None,
     head_timeout_s: float = SILENCE_TIMEOUT_S,
+    content_type: str = _JSON,
 ) -> AsyncIterator[Upstream]:
     """Send a request, and yield the reply once its head has come. No redirect is followed.
 
@@ -194,7 +196,7 @@ async def ask(
         payload = _GuardedPayload(body, permit)
     try:
         async with asyncio.timeout(head_timeout_s):
-            response = await _send(url, method, path, payload)
+            response = await _send(url, method, path, payload, content_type)
     except TimeoutError:
         raise TimedOut(f"The host did not begin to answer for {head_timeout_s:.0f} s.") from None
     try:
@@ -209,10 +211,16 @@ async def ask(
             response.close()
 
 
-async def _send(url: str, method: str, path: str, body: Body) -> aiohttp.ClientResponse:
+async def _send(
+    url: str, method: str, path: str, body: Body, content_type: str
+) -> aiohttp.ClientResponse:
+    headers = _HEADERS
+    if content_type != _JSON:
+        headers = CIMultiDict(_HEADERS)
+        headers["Content-Type"] = content_type
     try:
         return await _session().request(
-            method, url + path, data=body or None, headers=_HEADERS, allow_redirects=False
+            method, url + path, data=body or None, headers=headers, allow_redirects=False
         )
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
         raise Unreachable(f"No connection to {url}.") from exc
