@@ -13,11 +13,11 @@ import logging
 import math
 import threading
 from collections import Counter
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from channels.layers import get_channel_layer
 from django.db import connections
@@ -36,24 +36,6 @@ RENDER_INTERVAL_S = 5.0
 # Pause between two checks. A switch makes several transitions in quick succession; one message is
 # enough.
 PAUSE_S = 0.02
-
-
-class Source(Protocol):
-    """The source of the feed's content. Called only from the feed's thread."""
-
-    def change_marker(self) -> object:
-        """Return a value that changes once any process has changed something. One cheap query."""
-        ...
-
-    def render(self, topics: frozenset[str]) -> Rendered:
-        """Return the current content of these topics, without those that do not exist."""
-        ...
-
-
-class Layer(Protocol):
-    """The part of a channel layer that the feed needs."""
-
-    def group_send(self, group: str, message: dict[str, Any]) -> Coroutine[Any, Any, None]: ...
 
 
 class Stopped(Exception):
@@ -98,8 +80,8 @@ class Feed:
 
     def __init__(
         self,
-        source: Source,
-        layer: Layer,
+        source: PanelSource,
+        layer: Any,
         loop: asyncio.AbstractEventLoop,
         clock: Clock = system,
     ) -> None:

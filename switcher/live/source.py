@@ -30,8 +30,9 @@ Shown = tuple[Parts, tuple[SwitchView, ...]]
 
 
 class PanelSource:
-    """Renders content once for everybody. Pages fetch buttons themselves, as those depend on the
-    user."""
+    """The source of the feed's content, called only from the feed's thread. Content is rendered
+    once for everybody: pages fetch buttons themselves, as those depend on the user.
+    """
 
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
@@ -42,7 +43,9 @@ class PanelSource:
         return change_marker()
 
     def render(self, topics: frozenset[str]) -> Rendered:
-        """Return all topics from one reading of the board. A switch's page needs one more query."""
+        """Return the topics that exist, from one reading of the board. A switch's page needs one
+        more query.
+        """
         board = read_board(self._clock.now(), latest(), health.problems())
         shown = {t: s for t in topics if (s := self._shown(t, board)) is not None}
         texts = {t: self._announcements(t, views) for t, (_, views) in shown.items()}

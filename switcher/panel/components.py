@@ -156,17 +156,6 @@ def notice(content: str, style: str, icon_name: str = "", *, focus_id: str = "")
 
 
 @register.simple_tag
-def model_change(before: str, after: str) -> SafeString:
-    """Render a model, an arrow, and the model that follows it."""
-    return format_html(
-        '<span class="change">{}{}<span class="vh"> to </span>{}</span>',
-        mono(before or "nothing"),
-        icon("arrow"),
-        mono(after),
-    )
-
-
-@register.simple_tag
 def plan_url(host: str, *, profile: str = "", model: str = "") -> str:
     """Return the address of a plan for a host, with a profile or with a model without one."""
     query = {"host": host}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
-from itertools import groupby
 from typing import Any
 
 from switcher.domain.model_names import ModelName
@@ -70,6 +68,11 @@ class SwitchLine(SwitchSummary):
     def at(self) -> datetime:
         """Return when it ended; until then, when it began."""
         return self.ended_at or self.created_at
+
+    @property
+    def day(self) -> date:
+        """Return the day (UTC) on which it began."""
+        return self.created_at.astimezone(UTC).date()
 
     @property
     def elapsed_s(self) -> float:
@@ -209,15 +212,3 @@ def view_of(detail: SwitchDetail, now: datetime) -> SwitchView:
 def switch_view(switch_id: int, now: datetime) -> SwitchView:
     """Read and present a switch. Raises NotFound."""
     return view_of(switch_detail(switch_id), now)
-
-
-@dataclass(frozen=True, slots=True)
-class Day:
-    date: date
-    rows: tuple[SwitchLine, ...]
-
-
-def by_day(rows: Iterable[SwitchLine]) -> tuple[Day, ...]:
-    """Group lines by the day (UTC) on which they began."""
-    days = groupby(rows, key=lambda row: row.created_at.astimezone(UTC).date())
-    return tuple(Day(day, tuple(lines)) for day, lines in days)

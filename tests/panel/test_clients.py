@@ -58,7 +58,7 @@ def test_the_page_shows_what_each_name_gets_and_how_to_try_it(admin: Client, hos
     assert texts[1].startswith("quick tiny-a small Not loaded")
     assert texts[3].startswith("anything else mid-a – Loaded")
     curl = html.unescape(texts[2])
-    assert "/v1/embeddings -H" in curl
+    assert "/v1/embeddings \\ -H" in curl
     body = re.search(r"-d '(.*)'", curl)
     assert body is not None
     assert json.loads(body[1]) == {"model": "vec", "input": "Hello"}

@@ -132,3 +132,14 @@ def test_pages_keep_the_filter(auditor: Client, monkeypatch: Any) -> None:
     last = make.ended_switch(host, "b")
     page = auditor.get("/switches/?host=north-1").content.decode()
     assert f'href="?host=north-1&amp;before={last.pk}"' in page
+
+
+def test_days_group_the_rows(auditor: Client) -> None:
+    host = make.host()
+    older = make.ended_switch(host, at=NOW - timedelta(days=1))
+    newer = make.ended_switch(host)
+    page = auditor.get("/switches/").content.decode()
+    rows = [f'id="switch-{row.pk}-go"' for row in (newer, older)]
+    order = ["Tue 24 Nov 2026", rows[0], "Mon 23 Nov 2026", rows[1]]
+    assert [page.count(text) for text in order] == [1, 1, 1, 1]
+    assert sorted(order, key=page.index) == order

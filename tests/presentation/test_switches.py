@@ -7,8 +7,7 @@ import pytest
 
 from switcher.domain.errors import NotFound
 from switcher.domain.states import State, Strategy
-from switcher.presentation.switches import by_day, line_of, switch_view
-from switcher.queries.switches import Filters, switch_page
+from switcher.presentation.switches import switch_view
 from switcher.records import switches
 from tests import make
 from tests.make import ANNA, NOW
@@ -101,11 +100,3 @@ def test_before_and_after_show_what_changed() -> None:
     assert json.loads(json.dumps(view.record, default=str))["state"] == "active"
     assert view.before_bar is not None
     assert view.before_bar.segments[0].part.kind == "leave"
-
-
-def test_days_group_the_rows() -> None:
-    host = make.host()
-    make.ended_switch(host, "a", at=NOW - timedelta(days=1))
-    make.ended_switch(host, "b")
-    days = by_day(line_of(r, NOW) for r in switch_page(Filters()).rows)
-    assert [(d.date.day, len(d.rows)) for d in days] == [(24, 1), (23, 1)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django.contrib import messages
@@ -14,7 +13,7 @@ from switcher.domain.clock import system
 from switcher.domain.errors import BadRequest, SwitcherError
 from switcher.panel.forms.gateway import ClientsForm
 from switcher.panel.page import actor_of, admins_only, render_page, staff_only
-from switcher.presentation.clients import ClientName, ClientsPage, clients_page
+from switcher.presentation.clients import ClientsPage, clients_page
 from switcher.queries import keys, profiles
 from switcher.records.clients import set_clients
 from switcher.switching import published_name
@@ -75,26 +74,9 @@ def _show(
     context: dict[str, Any] = {
         "page": page,
         "form": form,
-        "tries": [(row, _curl(request, page, row)) for row in page.rows],
         "usage": keys.usage(DAYS, host=page.name),
         "days": DAYS,
         "now": system.now(),
         **more,
     }
     return render_page(request, "clients.html", context, section="hosts", status=status)
-
-
-def _curl(request: HttpRequest, page: ClientsPage, row: ClientName) -> str:
-    """Return a command that asks for this name. Names of models need no quoting."""
-    path = "/v1/embeddings" if row.embeds else "/v1/chat/completions"
-    body: dict[str, Any] = {"model": row.name or "anything"}
-    if row.embeds:
-        body["input"] = "Hello"
-    else:
-        body["messages"] = [{"role": "user", "content": "Hello"}]
-    query = "" if page.is_default else f"?host={page.name}"
-    return (
-        f"curl {request.scheme}://{request.get_host()}{path}{query}"
-        ' -H "Authorization: Bearer $SWITCHBOARD_KEY"'
-        f" -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
-    )

@@ -20,7 +20,7 @@ from switcher.panel.page import (
     staff_only,
     whole_number,
 )
-from switcher.presentation.switches import by_day, line_of, switch_view
+from switcher.presentation.switches import line_of, switch_view
 from switcher.queries.switches import OUTCOMES, neighbours, switch_page
 from switcher.records import switches as records
 from switcher.switching import service
@@ -37,7 +37,7 @@ def switch_list(request: HttpRequest) -> HttpResponse:
     kept = {k: str(v) for k, v in request.GET.items() if v and k in form.fields}
     context = {
         "page": page,
-        "days": by_day(line_of(row, now) for row in page.rows),
+        "lines": [line_of(row, now) for row in page.rows],
         "filters": filters,
         "form": form,
         "outcomes": tuple(OUTCOMES),
