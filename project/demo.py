@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import requests
@@ -190,14 +191,10 @@ def set_up(simulators: Iterable[tuple[SimulatedHost, str]]) -> None:
 
 def make_history(say: Callable[[str], None]) -> None:
     """Run a few real switches, on both hosts at once; one of them fails and rolls back."""
-    threads = [
-        threading.Thread(target=_switch_through, args=(name, steps, say))
-        for name, steps in HISTORY.items()
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor() as pool:
+        done = [pool.submit(_switch_through, *steps, say) for steps in HISTORY.items()]
+    for each in done:
+        each.result()
 
 
 def _switch_through(name: str, steps: tuple[Step, ...], say: Callable[[str], None]) -> None:

@@ -32,13 +32,12 @@ class SessionCookie(AuthBase):
         self._act = act
         super().__init__()
 
-    async def __call__(self, request: HttpRequest) -> Any:
-        return await self.authenticate(request)
-
     async def authenticate(self, request: HttpRequest) -> Any:
         """Return the signed-in user. Raises Problem."""
         _check_same_site(request)
         return await in_thread(self._allowed_user, request)
+
+    __call__ = authenticate
 
     def _allowed_user(self, request: HttpRequest) -> Any:
         """Read the session and the user from the database, and check what the user may do."""

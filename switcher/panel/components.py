@@ -12,7 +12,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
-from switcher.panel.filters import ago, clock, day, iso, mono, since_s, span, until
+from switcher.panel.filters import ago, clock, iso, mono, since_s, span, until
 
 register = template.Library()
 
@@ -83,26 +83,6 @@ def legend(kind: str, words: str) -> SafeString:
 def time_at(moment: datetime | None) -> SafeString:
     """Render a time of day: 14:31:54, UTC."""
     return _time("", moment, clock(moment))
-
-
-@register.simple_tag
-def time_at_and_ago(moment: datetime, now: datetime) -> SafeString:
-    """Render a time of day and its age: 14:31:54 (4 min ago)."""
-    words = format_html("{} (<span>{}</span>)", clock(moment), ago(moment, now))
-    return _time("", moment, words)
-
-
-@register.simple_tag
-def day_time_and_ago(moment: datetime, now: datetime) -> SafeString:
-    """Render a moment and its age: Tue 24 Nov 2026, 14:31:54 (4 min ago)."""
-    words = format_html("{}, {} (<span>{}</span>)", day(moment), clock(moment), ago(moment, now))
-    return _time("", moment, words)
-
-
-@register.simple_tag
-def day_and_time(moment: datetime) -> SafeString:
-    """Render a moment: Tue 24 Nov 2026, 14:31:54."""
-    return _time("", moment, f"{day(moment)}, {clock(moment)}")
 
 
 @register.simple_tag

@@ -7,17 +7,19 @@ same words.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django import template
-from django.utils.html import escape, format_html
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.html import escape, format_html, format_html_join
+from django.utils.safestring import SafeString
 
-from switcher.domain.wording import NBSP
+from switcher.domain.wording import NBSP, keep_alive_words
 
 register = template.Library()
+register.filter(keep_alive_words)
 
 
 @register.filter
@@ -68,13 +70,11 @@ def ago(moment: datetime | None, now: datetime) -> str:
     return f"{_coarse((now - moment) / timedelta(seconds=1))} ago"
 
 
-@register.filter
 def until(moment: datetime | None, now: datetime) -> str:
     """Return how long it is until a moment: 24 min; 0 s if it has passed."""
     return "–" if moment is None else _coarse((moment - now) / timedelta(seconds=1))
 
 
-@register.filter
 def since_s(moment: datetime | None, now: datetime) -> float | None:
     """Return the seconds from a moment until now."""
     return None if moment is None else (now - moment) / timedelta(seconds=1)
@@ -124,8 +124,11 @@ def mono(text: str, names: Iterable[str] | None = None) -> SafeString:
     sentence."""
     if names is None:
         return format_html('<span class="mono">{}</span>', text)
-    found = sorted({n for n in names if n}, key=len, reverse=True)
-    return mark_safe("".join(_set(part, found) for part in _split(text, found)))  # noqa: S308
+    found = sorted({name for name in names if name}, key=len, reverse=True)
+    if not found:
+        return escape(text)
+    parts = re.split(f"({'|'.join(map(re.escape, found))})", text)
+    return format_html_join("", "{}", ((mono(p) if p in found else p,) for p in parts))
 
 
 @register.filter
@@ -134,21 +137,7 @@ def error_text(text: str, names: Iterable[str]) -> SafeString:
     head, sep, quoted = text.partition(": ")
     if not sep or not head.startswith("Ollama answered "):
         return mono(text, names)
-    return mark_safe(f"{escape(head)}: <code>{escape(quoted)}</code>")  # noqa: S308
-
-
-def _split(text: str, names: list[str]) -> list[str]:
-    """Split the text around each name. Where two names match, the longer one wins."""
-    for name in names:
-        head, sep, tail = text.partition(name)
-        if sep:
-            return [*_split(head, names), name, *_split(tail, names)]
-    return [text] if text else []
-
-
-def _set(part: str, names: list[str]) -> str:
-    shown = escape(part)
-    return f'<span class="mono">{shown}</span>' if part in names else str(shown)
+    return format_html("{}: <code>{}</code>", head, quoted)
 
 
 @register.filter

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from switcher.domain.clock import system
@@ -96,18 +96,6 @@ def preview_plan(
         before=before,
         after=after,
     )
-
-
-def started(host: str, model: str, switch_id: int) -> PlanPreview:
-    """Return what replaces the plan once the switch runs."""
-    notice = Notice(
-        "busy",
-        f"Switch {switch_id} has started:",
-        f"{host} to {model}.",
-        f"#switch-{switch_id}",
-        "Watch it",
-    )
-    return replace(NO_PLAN, host=host, model=model, notice=notice)
 
 
 def refusal(exc: SwitcherError) -> Notice:

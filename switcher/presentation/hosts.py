@@ -12,7 +12,7 @@ from switcher.domain.drift import GONE, OFFLINE_AFTER, Kind, OpenDrift
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Observation, find_installed
 from switcher.domain.states import State
-from switcher.domain.wording import NBSP, keep_alive_words
+from switcher.domain.wording import NBSP
 from switcher.presentation.bars import Bar, Part, bar
 from switcher.presentation.residents import ResidentRow, loaded_words, resident_rows
 from switcher.presentation.switches import SwitchLine, SwitchView, line_of, view_of
@@ -47,22 +47,14 @@ class HostView(HostDetail):
     def residents(self) -> tuple[ResidentRow, ...]:
         return resident_rows(self, self.now)
 
-    @property
-    def _main(self) -> ResidentRow | None:
+    @cached_property
+    def main(self) -> ResidentRow | None:
         """Return the active model if it is loaded, else the largest model that is not pinned."""
         return next((row for row in self.residents if row.kind != "pin"), None)
 
     @property
     def model(self) -> str:
-        return self._main.name.short if self._main else ""
-
-    @property
-    def unloads_at(self) -> datetime | None:
-        return self._main.expires_at if self._main and not self._main.stays else None
-
-    @property
-    def stays(self) -> bool:
-        return bool(self._main and self._main.stays)
+        return self.main.name.short if self.main else ""
 
     @property
     def in_memory(self) -> bool:
@@ -74,18 +66,32 @@ class HostView(HostDetail):
         """Return the models that answer prompts, by the names that people write."""
         return tuple(i.name.short for i in self.reading.installed if not i.embeds_only)
 
-    @property
-    def read_at(self) -> datetime | None:
-        """Return when the host last answered."""
-        return self.reading.answered_at
-
     @cached_property
     def switch(self) -> SwitchView | None:
         return view_of(self.running, self.now) if self.running else None
 
     @cached_property
     def _state_and_word(self) -> tuple[str, str]:
-        return _state(self)
+        ended, reading = self.last_ended, self.reading
+        if self.switch is not None:
+            return "busy", self.switch.word
+        if reading.failures >= OFFLINE_AFTER:
+            return "offline", "Not reachable"
+        loaded = _loaded_word(self)
+        if self.degraded:
+            lost = ended is not None and ended.state is State.ACTIVE
+            return "failed", "Not in memory" if lost else "Not restored"
+        if ended is not None and ended.needs_attention:
+            return "failed", f"{loaded}, switch failed"
+        if reading.answered_at is None:
+            return "stale", "Not read yet"
+        age_s = (self.now - reading.answered_at) / timedelta(seconds=1)
+        if age_s > STALE_AFTER_S:
+            return "stale", f"{_age(age_s)} old"
+        if self.warnings:
+            slow = any(r.slow and r.kind == "active" for r in self.residents)
+            return "warning", f"{loaded}, slow" if slow else loaded
+        return ("active" if loaded == "Active" else "idle"), loaded
 
     @property
     def state(self) -> str:
@@ -103,7 +109,7 @@ class HostView(HostDetail):
 
     @property
     def answers(self) -> bool:
-        return self.state != "offline" and self.read_at is not None
+        return self.state != "offline" and self.reading.answered_at is not None
 
     @property
     def needs_attention(self) -> bool:
@@ -119,7 +125,7 @@ class HostView(HostDetail):
     @property
     def facts(self) -> tuple[str, ...]:
         """Return more about what is loaded, a few words each."""
-        main, rest = self._main, [r for r in self.residents if r is not self._main]
+        main, rest = self.main, [r for r in self.residents if r is not self.main]
         share = []
         if main is not None:
             share = [f"{main.gpu_percent}{NBSP}% on GPU" if main.size_vram else "on CPU"]
@@ -132,11 +138,34 @@ class HostView(HostDetail):
 
     @cached_property
     def warnings(self) -> tuple[Note, ...]:
-        return _warnings(self)
+        """Return the recorded drift that the newest reading does not contradict: right after a
+        switch, drift may be over without being recorded as ended yet. Return nothing while a switch
+        runs or the host does not answer.
+        """
+        if self.running is not None or self.reading.error or self.reading.at is None:
+            return ()
+        loaded = {r.digest for r in self.reading.resident}
+        digests = {i.name: i.digest for i in self.reading.installed}
+        wanted = {digests.get(name, name.full[:80]) for name in self.pinned_models}
+        wanted.add(self.active.digest if self.active else "")
+        return tuple(
+            Note("warning", d.text, (d.model,) if d.model else ())
+            for d in self.drifts
+            if _is_still_so(d, loaded, wanted)
+        )
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        return _notes(self)
+        notes = list(self.warnings)
+        ended = self.last_ended
+        if not self.running and ended is not None and (ended.needs_attention or self.degraded):
+            notes.insert(0, _failure(self, view_of(ended, self.now)))
+        error = self.reading.error
+        if self.state == "offline":
+            notes.append(Note("offline", f"{error} Check that Ollama runs on {self.name}."))
+        elif error and self.state != "busy":
+            notes.append(Note("offline", f"The last read failed: {error}"))
+        return tuple(notes)
 
     @property
     def ghosts(self) -> tuple[ResidentRow, ...]:
@@ -169,29 +198,6 @@ def _mark(facts: Iterable[str]) -> str:
     return hashlib.sha256("|".join(facts).encode()).hexdigest()[:12]
 
 
-def _state(host: HostView) -> tuple[str, str]:
-    ended, reading = host.last_ended, host.reading
-    if host.switch is not None:
-        return "busy", host.switch.word
-    if reading.failures >= OFFLINE_AFTER:
-        return "offline", "Not reachable"
-    loaded = _loaded_word(host)
-    if host.degraded:
-        lost = ended is not None and ended.state is State.ACTIVE
-        return "failed", "Not in memory" if lost else "Not restored"
-    if ended is not None and ended.needs_attention:
-        return "failed", f"{loaded}, switch failed"
-    if reading.answered_at is None:
-        return "stale", "Not read yet"
-    age_s = (host.now - reading.answered_at) / timedelta(seconds=1)
-    if age_s > STALE_AFTER_S:
-        return "stale", f"{_age(age_s)} old"
-    if host.warnings:
-        slow = any(r.slow and r.kind == "active" for r in host.residents)
-        return "warning", f"{loaded}, slow" if slow else loaded
-    return ("active" if loaded == "Active" else "idle"), loaded
-
-
 def _loaded_word(host: HostView) -> str:
     if any(r.kind == "active" for r in host.residents):
         return "Active"
@@ -207,23 +213,6 @@ def _age(seconds: float) -> str:
     return f"{int(seconds)}{NBSP}s"
 
 
-def _warnings(host: HostView) -> tuple[Note, ...]:
-    """Return the recorded drift that the newest reading does not contradict: right after a switch,
-    drift may be over without being recorded as ended yet. Return nothing while a switch runs or the
-    host does not answer."""
-    if host.running is not None or host.reading.error or host.reading.at is None:
-        return ()
-    loaded = {r.digest for r in host.reading.resident}
-    digests = {i.name: i.digest for i in host.reading.installed}
-    wanted = {digests.get(name, name.full[:80]) for name in host.pinned_models}
-    wanted.add(host.active.digest if host.active else "")
-    return tuple(
-        Note("warning", d.text, (d.model,) if d.model else ())
-        for d in host.drifts
-        if _is_still_so(d, loaded, wanted)
-    )
-
-
 def _is_still_so(d: OpenDrift, loaded: set[str], wanted: set[str]) -> bool:
     match d.kind:
         case Kind.UNREACHABLE:
@@ -233,19 +222,6 @@ def _is_still_so(d: OpenDrift, loaded: set[str], wanted: set[str]) -> bool:
         case Kind.GHOST | Kind.FOREIGN:
             return d.digest in loaded
     return d.digest in wanted and not (d.kind in GONE and d.digest in loaded)
-
-
-def _notes(host: HostView) -> tuple[Note, ...]:
-    notes = list(host.warnings)
-    ended = host.last_ended
-    if not host.running and ended is not None and (ended.needs_attention or host.degraded):
-        notes.insert(0, _failure(host, view_of(ended, host.now)))
-    error = host.reading.error
-    if host.state == "offline":
-        notes.append(Note("offline", f"{error} Check that Ollama runs on {host.name}."))
-    elif error and host.state != "busy":
-        notes.append(Note("offline", f"The last read failed: {error}"))
-    return tuple(notes)
 
 
 def _failure(host: HostView, ended: SwitchView) -> Note:
@@ -275,10 +251,6 @@ class HostPage(HostView):
     profiles: tuple[HostProfile, ...]
     recent_switches: tuple[SwitchLine, ...]
     recent_drifts: tuple[DriftRow, ...]  # open ones first
-
-    @property
-    def keep_alive_words(self) -> str:
-        return keep_alive_words(self.keep_alive)
 
 
 def host_page(name: str, now: datetime, fresh: Mapping[int, Observation] | None = None) -> HostPage:
@@ -311,6 +283,6 @@ def _profile(
         state=state,
         word=word,
         size=on_disk.size if on_disk else None,
-        keep_alive=keep_alive_words(keep_alive),
+        keep_alive=keep_alive,
         load_s=load_s.get(on_disk.digest) if on_disk else None,
     )

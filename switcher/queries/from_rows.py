@@ -1,4 +1,4 @@
-"""Creates frozen dataclasses from rows and from other dataclasses, and groups values by key."""
+"""Creates frozen dataclasses from rows and from other dataclasses, groups values, and pages."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, TypeVar
 
+from django.db.models import Model, QuerySet
+
 K = TypeVar("K")
 T = TypeVar("T")
+Row = TypeVar("Row", bound=Model)
 
 
 def from_row(kind: type[T], row: Any, /, **values: Any) -> T:
@@ -24,3 +27,15 @@ def grouped(pairs: Iterable[tuple[K, T]]) -> defaultdict[K, tuple[T, ...]]:
     for key, value in pairs:
         found[key] += (value,)
     return found
+
+
+def newest_first(
+    rows: QuerySet[Row], limit: int, before: int | None = None, after: int | None = None
+) -> list[Row]:
+    """Return one page: the newest rows before an id, or the oldest ones after one. A page begins
+    at a key instead of an offset, so that new rows do not shift it.
+    """
+    if after is not None:
+        return list(rows.filter(pk__gt=after).order_by("pk")[:limit])[::-1]
+    older = rows if before is None else rows.filter(pk__lt=before)
+    return list(older.order_by("-pk")[:limit])

@@ -12,7 +12,6 @@ from switcher.domain.errors import NotFound
 from switcher.domain.model_names import ModelName
 from switcher.domain.specs import WarmUp, check_warmups
 from switcher.domain.states import OPEN
-from switcher.domain.wording import keep_alive_words
 from switcher.models import ApiKey, GatewayName, Host, ModelProfile, Pin, SwitchEvent
 from switcher.queries.from_rows import from_row, grouped
 from switcher.queries.hosts import find_named
@@ -45,10 +44,6 @@ class ProfileRow:
     @property
     def model(self) -> str:
         return ModelName.parse(self.tag).short
-
-    @property
-    def keep_alive_words(self) -> str:
-        return keep_alive_words(self.keep_alive)
 
     @property
     def used_on(self) -> tuple[str, ...]:

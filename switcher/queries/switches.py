@@ -13,8 +13,7 @@ from switcher.domain.errors import NotFound
 from switcher.domain.observed import Resident
 from switcher.domain.states import ENDED, OPEN, State
 from switcher.models import SwitchEvent
-from switcher.queries.from_rows import from_row
-from switcher.queries.paging import newest_first
+from switcher.queries.from_rows import from_row, newest_first
 
 PAGE_SIZE = 50
 MAX_CHOICES = 200

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from typing import Any
 
@@ -89,15 +88,6 @@ class KeyForm(forms.Form):
         return NewKey(**values | scopes, expires_at=expires_at)
 
 
-@dataclass(frozen=True, slots=True)
-class NameRow:
-    """An alias and its profile, as typed. `number` counts from 1."""
-
-    number: int
-    name: str
-    profile: str
-
-
 class ClientsForm:
     """A policy and rows of names, as typed; rows without a name are ignored.
 
@@ -112,8 +102,7 @@ class ClientsForm:
         self.policy = policy
         self.profiles = profiles
         typed = [(name, profile) for name, profile in names if name]
-        spare = [("", "")] * max(0, min(SPARE_ROWS, MAX_NAMES - len(typed)))
-        self.rows = [NameRow(n, *pair) for n, pair in enumerate([*typed, *spare], start=1)]
+        self.rows = [*typed, *[("", "")] * min(SPARE_ROWS, MAX_NAMES - len(typed))]
         self.error = ""
         self.field = ""
 
@@ -131,13 +120,13 @@ class ClientsForm:
         if self.policy not in POLICIES:
             raise BadRequest("Choose one of the three.", "policy")
         names: dict[str, str] = {}
-        for row in self.rows:
-            if row.name and not row.profile:
-                raise BadRequest(f"Choose a profile for {row.name}, or clear the name.", "names")
-            if row.name in names:
-                raise BadRequest(TWICE.format(name=row.name), "names")
-            if row.name:
-                names[row.name] = row.profile
+        for name, profile in self.rows:
+            if name and not profile:
+                raise BadRequest(f"Choose a profile for {name}, or clear the name.", "names")
+            if name in names:
+                raise BadRequest(TWICE.format(name=name), "names")
+            if name:
+                names[name] = profile
         return self.policy, names
 
     def add_error(self, exc: BadRequest) -> None:

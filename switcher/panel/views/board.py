@@ -11,7 +11,6 @@ from django_htmx.http import reswap, retarget, trigger_client_event
 from switcher.audit import health
 from switcher.domain.clock import system
 from switcher.domain.errors import SwitcherError, SwitchRunning
-from switcher.domain.model_names import ModelName
 from switcher.panel.forms.config import STRATEGIES, HostForm
 from switcher.panel.forms.switches import completed, sent_request
 from switcher.panel.page import (
@@ -23,7 +22,7 @@ from switcher.panel.page import (
     render_page,
     staff_only,
 )
-from switcher.panel.plan_preview import NO_PLAN, PlanPreview, preview_plan, refusal, started
+from switcher.panel.plan_preview import NO_PLAN, PlanPreview, preview_plan, refusal
 from switcher.presentation.board import board as read_board
 from switcher.presentation.switches import switch_view
 from switcher.queries.hosts import hosts
@@ -133,8 +132,7 @@ def _started(request: HttpRequest, switch_id: int) -> HttpResponse:
     """Show the panels with the new switch, and a note in the plan's place."""
     facts = read_board(system.now(), latest(), health.problems())
     view = switch_view(switch_id, facts.now)
-    preview = started(view.host, ModelName.parse(view.to_model).short, switch_id)
-    context = {"board": facts, "preview": preview, "now": facts.now}
+    context = {"board": facts, "started": view, "now": facts.now}
     response = render_page(request, "board.html#started", context)
     heading = {"id": f"switch-{switch_id}-h"}
     return trigger_client_event(response, "focus-on", heading, after="swap")
