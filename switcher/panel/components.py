@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -66,6 +66,16 @@ def column(words: str = "", *, numeric: bool = False, hidden: bool = False) -> S
     kind = SafeString(' class="num"') if numeric else ""
     shown = format_html('<span class="vh">{}</span>', words) if hidden else words
     return format_html('<th role="columnheader" scope="col"{}>{}</th>', kind, shown)
+
+
+@register.simple_tag
+def table_head(caption: str, *columns: str) -> SafeString:
+    """Render the heads of a table, and its caption, which only screen readers read."""
+    return format_html(
+        '<caption class="vh">{}</caption><thead role="rowgroup"><tr role="row">{}</tr></thead>',
+        caption,
+        format_html_join("", "{}", ((column(words),) for words in columns)),
+    )
 
 
 @register.simple_tag
@@ -153,17 +163,26 @@ def model_names(models: Iterable[Any], otherwise: str = "") -> SafeString:
 
 @register.inclusion_tag("components/select.html")
 def filter_select(
-    name: str, label: str, choices: Iterable[str], chosen: str, otherwise: str = "Any"
+    name: str, label: str, choices: Any, chosen: str, otherwise: str = "Any", error: str = ""
 ) -> dict[str, Any]:
-    """Render a filter of a list: one of the existing values, or any."""
+    """Render a filter of a list: one of the values, or any. A dictionary has words for each."""
+    pairs = choices.items() if isinstance(choices, Mapping) else [(c, c) for c in choices]
     return {
-        "id": f"q-{name}",
         "name": name,
         "label": label,
-        "choices": choices,
+        "pairs": list(pairs),
         "chosen": chosen,
         "otherwise": otherwise,
+        "error": error,
     }
+
+
+@register.inclusion_tag("components/input.html")
+def filter_input(
+    name: str, label: str, value: str, kind: str = "search", **more: Any
+) -> dict[str, Any]:
+    """Render a filter of a list: text or a moment, with its `error` and `choices` if there are."""
+    return {"name": name, "label": label, "value": value, "kind": kind, **more}
 
 
 @register.inclusion_tag("components/form_errors.html")

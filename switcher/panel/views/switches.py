@@ -40,7 +40,7 @@ def switch_list(request: HttpRequest) -> HttpResponse:
         "lines": [line_of(row, now) for row in page.rows],
         "filters": filters,
         "form": form,
-        "outcomes": tuple(OUTCOMES),
+        "outcomes": {name: name.capitalize() for name in OUTCOMES},
         "query": urlencode(kept),
         "first_page": not (request.GET.get("before") or request.GET.get("after")),
     }
