@@ -22,8 +22,8 @@ POLICY_WORDS = {
 }
 # Gateway processes share no counter (gateway.meter).
 LIMIT_WORDS = (
-    "Each of N gateway processes allows one N-th of it, rounded up. A client that keeps one "
-    "connection open always meets the same process, and gets no more than that part."
+    "The limit is divided evenly among the gateway processes, rounded up. A client that keeps one "
+    "connection open stays with one process, and gets no more than the share of that process."
 )
 
 

@@ -204,7 +204,7 @@ def test_an_entry_shows_its_exact_text_and_where_it_came_from(auditor: Client) -
 def test_erased_data_are_told_as_erased_and_edited_ones_as_false(auditor: Client) -> None:
     seq = tell(actor=ANNA).seq
     Origin.objects.update(ip="203.0.113.9")
-    assert "not what the entry has the hash of" in auditor.get(f"/audit/{seq}/").content.decode()
+    assert "does not match the hash in the entry" in auditor.get(f"/audit/{seq}/").content.decode()
     Origin.objects.update(ip=None, agent="", salt=b"", erased_at=make.NOW)
     html = auditor.get(f"/audit/{seq}/").content.decode()
     assert "address and browser erased on Tue 24 Nov 2026" in html
@@ -230,7 +230,7 @@ def test_a_changed_entry_is_called_changed(auditor: Client, proofs: KeyFiles) ->
     LedgerRow.objects.filter(pk=seq).update(body=LedgerRow.objects.get(pk=seq).body + " ")
     make_triggers()
     html = auditor.get(f"/audit/{seq}/").content.decode()
-    assert "The hash is not that of this text." in html
+    assert "The hash does not match this text." in html
     assert "The proof does not check out." in html
 
 

@@ -74,7 +74,9 @@ def test_a_ghost_is_shown_and_freed_without_script(operator: Client, ghost: Ghos
     for path in ("/", "/hosts/", "/hosts/north-1/"):
         shown = text_of(operator.get(path))
         assert "replaced mid-a " + ghost.digest[:12] in shown, path
-        assert "A model copy still reaches it. Free it (mid-a on north-1)" in shown, path
+        assert (
+            "It can still be unloaded through a model copy. Free it (mid-a on north-1)" in shown
+        ), path
     response = operator.post("/hosts/north-1/free", {"digest": ghost.digest}, follow=True)
     shown = text_of(response)
     assert f"mid-a ({ghost.digest[:12]}) left north-1: 5.1 GB are free again." in shown

@@ -93,7 +93,7 @@ def test_migrated_keys_keep_their_scope(db: None) -> None:
 def test_form_and_list_explain_how_limits_are_counted(
     admin: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    counted = "Each of N gateway processes allows one N-th of it"
+    counted = "divided evenly among the gateway processes, rounded up"
     assert counted in text_of(admin.get("/keys/add"))
     keys.make_key(NewKey("free"), ANNA)
     assert counted not in text_of(admin.get("/keys/"))

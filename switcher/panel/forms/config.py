@@ -173,10 +173,10 @@ class ProfileForm(forms.Form):
         required=False,
         initial="{}",
         help_text=(
-            'JSON, for example {"num_ctx": 8192}. Runner options (num_ctx, num_gpu and so on) '
-            "reload the model, and the OpenAI endpoints cannot carry them: while such a profile "
-            "is active, the gateway refuses /v1/responses, translates the other endpoints to "
-            "Ollama's own, and drops parameters that those do not have (n, logprobs and so on)."
+            'JSON, for example {"num_ctx": 8192}. A changed runner option (num_ctx, num_gpu and so '
+            "on) reloads the model. OpenAI's API has no runner options. So while a profile that "
+            "sets one is active, the gateway translates OpenAI requests to Ollama's own API, drops "
+            "the parameters that it lacks (n, logprobs and so on), and refuses /v1/responses."
         ),
         widget=forms.Textarea({"rows": 3, "spellcheck": "false", "class": "mono"}),
     )

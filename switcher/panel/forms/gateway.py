@@ -16,8 +16,8 @@ from switcher.records.keys import NewKey
 
 POLICY_CHOICES = (
     ("active", "The active model, whatever they name"),
-    ("names", "By name: a name below gets its profile, any other the active model"),
-    ("strict", "By name only: a name below or the active model's own; any other gets a 404"),
+    ("names", "By name: each name below gets its profile, any other name the active model"),
+    ("strict", "By name only: the names below and the active model's own; any other gets a 404"),
 )
 SPARE_ROWS = 2
 
@@ -38,8 +38,8 @@ class KeyForm(forms.Form):
         label="Profiles",
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text="Choose none to allow any active model; otherwise the key works only while one "
-        "of these profiles answers.",
+        help_text="Choose none to allow any model; otherwise the key is accepted only if one of "
+        "these profiles answers.",
     )
     requests_a_minute = forms.IntegerField(
         label="Maximum requests per minute",

@@ -116,7 +116,7 @@ def _archived(request: HttpRequest, seq: int) -> HttpResponse:
     text = (
         f"It is in the archive file {found.file_name}, with entries {found.first:,} to "
         f"{found.last:,}. "
-        "The file is listed under Audit, Verify, and verifies by itself."
+        "That file is listed under Audit, Verify, and can be verified on its own."
     )
     context = {"title": f"Entry {seq:,} was moved", "text": text}
     return render_page(request, "message.html", context, status=404, section="audit")
