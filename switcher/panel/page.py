@@ -129,8 +129,7 @@ def _only(is_allowed: Callable[[Any], bool], reason: str) -> Callable[[View], Vi
             except NotFound as exc:
                 return not_found_page(request, exc.text.rstrip("."))
             except TrailUnreadable as exc:
-                context = {"title": "The audit trail cannot be read", "text": exc.text}
-                return render_page(request, "message.html", context, status=500)
+                return message_page(request, "The audit trail cannot be read", exc.text, 500)
 
         return guarded
 
@@ -152,19 +151,24 @@ def _to_login(request: HttpRequest) -> HttpResponseBase:
     return redirect_to_login(request.get_full_path())
 
 
+def message_page(request: HttpRequest, title: str, text: str, status: int) -> HttpResponse:
+    """Return a page that only says something; without the navigation if it is not for this user."""
+    context = {"title": title, "text": text}
+    if access.can_view(request.user):
+        return render_page(request, "message.html", context, status=status)
+    return render(request, "outside.html", context, status=status)
+
+
 def forbidden_page(request: HttpRequest, reason: str) -> HttpResponse:
     """Return the 403 page with its reason."""
-    if not access.can_view(request.user):
-        context = {"title": "This page is not for you", "text": reason}
-        return render(request, "outside.html", context, status=403)
-    context = {"title": "You may not do this", "text": reason}
-    return render_page(request, "message.html", context, status=403)
+    may_view = access.can_view(request.user)
+    title = "You may not do this" if may_view else "This page is not for you"
+    return message_page(request, title, reason, 403)
 
 
 def not_found_page(request: HttpRequest, title: str) -> HttpResponse:
     """Return the 404 page for something that does not exist, or no longer does."""
-    context = {"title": title, "text": "It was removed, or the address is wrong."}
-    return render_page(request, "message.html", context, status=404)
+    return message_page(request, title, "It was removed, or the address is wrong.", 404)
 
 
 def safe_next(request: HttpRequest, target: str) -> str:

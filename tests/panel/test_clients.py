@@ -87,7 +87,7 @@ def test_saving_changes_the_routes_of_the_gateway_and_leaves_entries(
 
 def test_the_page_warns_that_such_a_model_may_unload(admin: Client, host: Host) -> None:
     page = text_of(admin.get(PATH))
-    assert "it unloads when the server’s own keep-alive ends" in page
+    assert "only as long as the server’s own keep-alive says" in page
     assert "loaded as the profile says" not in page
 
 

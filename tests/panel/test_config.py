@@ -51,7 +51,7 @@ def test_profile_is_added_with_its_warm_up_prompts(operator: Client) -> None:
 
 
 def test_the_form_says_what_runner_options_cost_clients(operator: Client) -> None:
-    hint = "the gateway refuses /v1/responses"
+    hint = "and refuses /v1/responses"
     assert hint in html.unescape(text_of(operator.get("/profiles/add")))
 
 

@@ -12,9 +12,8 @@ from django.shortcuts import redirect, render
 from django.templatetags.static import static
 from django.views.decorators.http import require_POST, require_safe
 
-from switcher import access
 from switcher.domain.errors import SwitcherError
-from switcher.panel.page import forbidden_page, render_page, safe_next
+from switcher.panel.page import forbidden_page, message_page, safe_next
 from switcher.records import config
 
 
@@ -58,7 +57,7 @@ def favicon(request: HttpRequest) -> HttpResponseBase:
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """Return the 404 page."""
-    return _message(
+    return message_page(
         request, "There is no such page", "The address is wrong, or the page has moved.", 404
     )
 
@@ -74,7 +73,7 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
         "Nothing was changed. This form was open for a long time, or in another session. "
         "Go back, reload the page and send it again."
     )
-    return _message(request, "This form is out of date", text, 403)
+    return message_page(request, "This form is out of date", text, 403)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
@@ -84,10 +83,3 @@ def server_error(request: HttpRequest) -> HttpResponse:
         "text": "The reason is in the server's log. Running switches go on.",
     }
     return render(request, "outside.html", context, status=500)
-
-
-def _message(request: HttpRequest, title: str, text: str, status: int) -> HttpResponse:
-    context = {"title": title, "text": text}
-    if access.can_view(request.user):
-        return render_page(request, "message.html", context, status=status)
-    return render(request, "outside.html", context, status=status)

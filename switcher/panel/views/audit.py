@@ -25,6 +25,7 @@ from switcher.panel.page import (
     admins_only,
     auditors_only,
     is_whole_number,
+    message_page,
     not_found_page,
     render_page,
     safe_next,
@@ -118,8 +119,7 @@ def _archived(request: HttpRequest, seq: int) -> HttpResponse:
         f"{found.last:,}. "
         "That file is listed under Audit, Verify, and can be verified on its own."
     )
-    context = {"title": f"Entry {seq:,} was moved", "text": text}
-    return render_page(request, "message.html", context, status=404, section="audit")
+    return message_page(request, f"Entry {seq:,} was moved", text, 404)
 
 
 @require_safe

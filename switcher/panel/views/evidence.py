@@ -23,11 +23,13 @@ from switcher.panel.page import (
     actor_of,
     exporters_only,
     is_htmx,
+    message_page,
     not_found_page,
     render_page,
     staff_only,
 )
 
+NOT_EXPORTED = "Nothing was exported"
 VERIFIER = Path(switchboard_verify.__file__)
 
 
@@ -100,7 +102,7 @@ def export(request: HttpRequest) -> HttpResponseBase:
         filters = read_filters(request.POST.dict())
         job = begin(request.POST.get("format", ""), filters, actor_of(request))
     except BadRequest as exc:
-        return _not_exported(request, exc.text, 422)
+        return message_page(request, NOT_EXPORTED, exc.text, 422)
     return _streamed(job, job.file_name)
 
 
@@ -113,15 +115,10 @@ def segment(request: HttpRequest, first: int) -> HttpResponseBase:
         return not_found_page(request, f"There is no file of entry {first}")
     if not found.is_there:
         text = f"{found.file_name} is no longer in its folder. Put it back and try again."
-        return _not_exported(request, text, 404)
+        return message_page(request, NOT_EXPORTED, text, 404)
     response = _streamed(begin_archive_file(found, actor_of(request)), found.file_name)
     response["Content-Length"] = str(found.path.stat().st_size)
     return response
-
-
-def _not_exported(request: HttpRequest, text: str, status: int) -> HttpResponse:
-    context = {"title": "Nothing was exported", "text": text}
-    return render_page(request, "message.html", context, status=status)
 
 
 def _streamed(job: RecordedExport, file_name: str) -> StreamingHttpResponse:
