@@ -44,7 +44,7 @@ async def relay_unchanged(upstream: Upstream, request: ProxyRequest) -> None:
         return
     # Do not relay somebody else's error page as ours.
     if upstream.media_type != JSON_TYPE or not body.lstrip().startswith(b"{"):
-        raise BadAnswer(f"The host answered {upstream.status} with something that is not JSON.")
+        raise upstream.is_not_json()
     request.usage.read_whole(body)
     await request.response.send_whole(upstream.status, body, request.reply_headers)
 

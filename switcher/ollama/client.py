@@ -26,6 +26,7 @@ from switcher.ollama.errors import (
     Refused,
     ServerBusy,
 )
+from switcher.ollama.hints import hint
 
 T = TypeVar("T")
 
@@ -266,7 +267,7 @@ class Client:
             self._connections += call.connected
         if answer.status == 200:
             return answer
-        raise _refusal(answer)
+        raise _refusal(answer, self.base_url)
 
 
 def _runner_settings(spec: Spec) -> dict[str, Any]:
@@ -281,7 +282,7 @@ def _runner_settings(spec: Spec) -> dict[str, Any]:
     return settings
 
 
-def _refusal(answer: Answer) -> OllamaError:
+def _refusal(answer: Answer, base_url: str) -> OllamaError:
     try:
         error = answer.json().get("error")
     except BadAnswer:
@@ -289,7 +290,8 @@ def _refusal(answer: Answer) -> OllamaError:
     # Of another kind of service, whose errors are no texts, nothing is shown.
     message = _printable(error)[:500] if isinstance(error, str) else ""
     if not message:
-        return BadAnswer(f"The server answered {answer.status} without saying why.")
+        why = hint(answer.status, base_url)
+        return BadAnswer(f"The server answered {answer.status} without saying why.{why}")
     text = f"Ollama answered {answer.status}: {message}"
     if answer.status == 404 and "not found" in message:
         return ModelMissing(text, answer.status, message)

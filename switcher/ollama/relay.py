@@ -19,6 +19,7 @@ from multidict import CIMultiDict
 
 from switcher.ollama import guard
 from switcher.ollama.errors import BadAnswer, BrokeOff, CallCut, TimedOut, Unreachable
+from switcher.ollama.hints import hint
 
 CONNECT_TIMEOUT_S = 3.0
 NAME_LOOKUP_TIMEOUT_S = 2.0  # on top of it
@@ -111,6 +112,11 @@ class Upstream:
     def streams(self) -> bool:
         """Return whether each part of the reply is useful by itself."""
         return self.media_type in {"text/event-stream", "application/x-ndjson"}
+
+    def is_not_json(self) -> BadAnswer:
+        """Return the error for a reply that should be JSON and is not."""
+        text = f"The host answered {self.status} with something that is not JSON."
+        return BadAnswer(text + hint(self.status, self._url))
 
     async def parts(self) -> AsyncGenerator[bytes]:
         """Yield the body's bytes as they arrive."""

@@ -329,3 +329,13 @@ async def test_other_paths_and_methods_are_refused_in_the_same_style(
     assert reply.status == status
     assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
     assert ("allow" in reply.headers) is (status == 405)
+
+
+async def test_a_refusal_without_a_reason_comes_with_a_hint(host: Host, upstream: Upstream) -> None:
+    async def refuse(request: web.Request) -> web.Response:
+        return web.Response(status=403)
+
+    upstream.answer = refuse
+    reply = await ask().end()
+    assert reply.status == 502
+    assert "let the proxy in front of it send Host: localhost" in reply.json()["error"]["message"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -325,6 +326,28 @@ def test_an_error_without_a_message_is_a_bad_answer(
     http.add("GET", URL + "/api/ps", body=text, status=status)
     with pytest.raises(BadAnswer, match=f"answered {status} without saying why"):
         client.resident()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "hint"),
+    [
+        (
+            "",
+            403,
+            "let the proxy in front of it send Host: localhost",
+        ),
+        ("", 403, "an Origin that OLLAMA_ORIGINS does not list"),
+        ("", 401, "wants credentials: set them on the host"),
+        ("/v1", 404, "The host's address ends in /v1: write it without"),
+        ("/api", 404, "The host's address ends in /api: write it without"),
+    ],
+)
+def test_an_answer_without_a_reason_comes_with_what_it_usually_means(
+    http: responses.RequestsMock, path: str, status: int, hint: str
+) -> None:
+    http.add("GET", f"{URL}{path}/api/ps", body="", status=status)
+    with pytest.raises(BadAnswer, match=re.escape(hint)):
+        Client(URL + path).resident()
 
 
 @pytest.mark.parametrize("error", ["half \ud800 a pair", "nul \x00", "two\nlines", "x" * 100_000])

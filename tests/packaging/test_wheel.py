@@ -50,7 +50,7 @@ def test_it_runs_from_an_empty_folder(wheel: zipfile.ZipFile, tmp_path: Path) ->
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(installed),
         "PYTHONUNBUFFERED": "1",
-        "OLLAMA_HOST": "127.0.0.1:9",
+        "OLLAMA_HOST": "127.0.0.1:8",
     }
     program = "from project.command import main; main()"
     server = subprocess.Popen(
