@@ -14,6 +14,7 @@ from switcher.gateway.errors import GatewayError, Headers, not_on_host
 from switcher.gateway.proxy_request import ProxyRequest
 from switcher.gateway.response import JSON_TYPE
 from switcher.gateway.routing import RoutePermit, pass_gate
+from switcher.gateway.signs_of_life import SignsOfLife
 from switcher.ollama import relay
 from switcher.ollama.errors import BrokeOff, CallCut, OllamaError, TimedOut, Unreachable
 from switcher.queries.gates import ModelChoice, Route
@@ -32,6 +33,7 @@ async def forward(request: ProxyRequest) -> None:
     but time was lost. The retry goes to the model that is active by then.
     """
     usage, response = request.usage, request.response
+    signs = SignsOfLife(request)
     try:
         try:
             await _attempt(request)
@@ -45,6 +47,7 @@ async def forward(request: ProxyRequest) -> None:
     except OllamaError as exc:
         raise GatewayError(502, "upstream_failed", f"{usage.host}: {exc.text}") from exc
     finally:
+        await signs.stop()
         usage.failed = usage.failed or response.status >= 400
 
 

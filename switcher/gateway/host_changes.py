@@ -31,7 +31,10 @@ async def _relay(
 ) -> None:
     try:
         async with relay.ask(route.base_url, head.method, head.path, body.parts()) as upstream:
-            await response.start(upstream.status, upstream.content_type)
+            if upstream.streams and upstream.status == 200:
+                await response.start_stream(upstream.content_type)
+            else:
+                await response.start(upstream.status, upstream.content_type)
             async for part in upstream.parts():
                 await response.write(part)
     except OllamaError as exc:

@@ -16,6 +16,9 @@ Send = Callable[[Message], Awaitable[None]]
 JSON_TYPE = "application/json"
 TEXT_TYPE = "text/plain; charset=utf-8"
 SSE_TYPE = "text/event-stream"
+# nginx would collect a stream and send it all at its end.
+_UNBUFFERED = ("x-accel-buffering", "no")
+_NO_STORE = ("cache-control", "no-store")
 SSE_DONE = b"data: [DONE]\n\n"
 
 
@@ -25,18 +28,34 @@ class ResponseWriter:
     def __init__(self, send: Send, headers: Headers = ()) -> None:
         self._send = send
         self._headers = headers  # of every response
-        self.status = 0  # until the head is sent
+        self.status = 0  # until the response has started
+        self.before_start: Callable[[], Awaitable[None]] | None = None
+        self._late_ending: Callable[[int, bytes], bytes] | None = None
 
     @property
     def started(self) -> bool:
-        """Return whether the head was sent, so that the status can no longer change."""
+        """Return whether the response has started, so that no other one can be sent."""
         return self.status > 0
 
+    async def open_early(self, content_type: str, ending: Callable[[int, bytes], bytes]) -> None:
+        """Send the head of a stream before its reply is known. A whole reply that comes instead,
+        such as an error, is sent as the `ending` of the stream.
+        """
+        self._late_ending = ending
+        await self._start(200, [("content-type", content_type), _NO_STORE, _UNBUFFERED])
+
+    async def start_stream(self, content_type: str, headers: Headers = ()) -> None:
+        """Send the head of a stream, unless it was sent early."""
+        await self.start(200, content_type, [_UNBUFFERED, *headers])
+
     async def start(self, status: int, content_type: str, headers: Headers = ()) -> None:
-        """Send the head of a response whose body follows."""
+        """Send the head of a response whose body follows, unless it was sent early."""
+        if self.before_start is not None:
+            await self.before_start()
         self.status = status
-        headers = [("content-type", content_type), ("cache-control", "no-store"), *headers]
-        await self._start(status, headers)
+        if self._late_ending is not None:
+            return
+        await self._start(status, [("content-type", content_type), _NO_STORE, *headers])
 
     async def send_empty(self, status: int, headers: Headers = ()) -> None:
         """Send a response without a body."""
@@ -60,6 +79,8 @@ class ResponseWriter:
     ) -> None:
         """Send a response whose body is complete."""
         await self.start(status, content_type, [*headers, ("content-length", str(len(body)))])
+        if self._late_ending is not None:
+            body = self._late_ending(status, body)
         await self.write(body, more=False)
 
     async def send_error(self, error: GatewayError, style: ApiStyle) -> None:

@@ -14,7 +14,7 @@ from switcher.gateway.response import to_event, to_json
 _OWN_ERROR = {
     ApiStyle.OLLAMA: re.compile(rb'(?:^|\n)\{"error":[^\n]*\n'),
     ApiStyle.OPENAI: re.compile(
-        rb'(?:^|\n)data: ?\{"(?:error"|type": ?"(?:error|response\.failed)")[^\n]*\n\n'
+        rb'(?:^|\n)data: ?\{"(?:error"|type": ?"(?:error|response\.failed)")[^\n]*\n\r?\n'
     ),
 }
 # These occur about once per token, so they count the tokens of an interrupted stream.

@@ -12,7 +12,6 @@ from switcher.gateway.translate import MAX_LINE_BYTES, ChatTranslator
 
 HEAD_BYTES = 4096  # bytes of the start of a stream, which has the response's id
 STOPPED_EARLY = "The model stopped before its answer was complete."
-_NO_CHOICES = b'"choices":[]'
 
 
 class StreamFilter:
@@ -75,23 +74,38 @@ class HidingUsage(StreamFilter):
     An incomplete event is held back until the rest comes; a client could not use it either.
     """
 
-    _kept_back = b""
+    _kept_back = _blank_line = b""
 
     def feed(self, part: bytes) -> bytes:
         super().feed(part)
-        events, end, rest = (self._kept_back + part).rpartition(b"\n\n")
+        blank_line = self._blank_line or self._find_blank_line(part)
+        events, end, rest = (self._kept_back + part).rpartition(blank_line)
         passed = events + end
-        if _NO_CHOICES in events:
-            split = passed.split(b"\n\n")
-            self.usage.read_tokens(b"".join(e for e in split if _NO_CHOICES in e))
-            passed = b"\n\n".join(e for e in split if _NO_CHOICES not in e)
+        if _has_no_choices(events):
+            split = passed.split(blank_line)
+            self.usage.read_tokens(b"".join(e for e in split if _has_no_choices(e)))
+            passed = blank_line.join(e for e in split if not _has_no_choices(e))
         if len(rest) > MAX_LINE_BYTES:  # Ollama's events are shorter
             passed, rest = passed + rest, b""
         self._kept_back = rest
         return passed
 
+    def _find_blank_line(self, part: bytes) -> bytes:
+        """Return what ends an event, and remember it as soon as the stream shows it.
+
+        Hosts other than Ollama end lines with CRLF. JSON contains neither of the two characters.
+        """
+        window = self._kept_back + part
+        if b"\n" in window:
+            self._blank_line = b"\r\n\r\n" if b"\r\n" in window else b"\n\n"
+        return self._blank_line or b"\n\n"
+
     def rest(self) -> bytes:
         return self._kept_back
+
+
+def _has_no_choices(events: bytes) -> bool:
+    return b'"choices":[]' in events or b'"choices": []' in events
 
 
 class DoneLines(StreamFilter):

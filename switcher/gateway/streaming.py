@@ -88,10 +88,13 @@ async def _relay_stream(
         raise
     finally:
         stream.count_tokens()
+    rest = stream.rest()
     if not response.started:
-        raise NotDone(problem or STOPPED_EARLY)
+        if problem or not rest:
+            raise NotDone(problem or STOPPED_EARLY)
+        await response.start_stream(content_type, request.reply_headers)
     request.usage.failed = bool(problem)
-    await response.write(stream.rest() + stream.error_ending(style, problem), more=False)
+    await response.write(rest + stream.error_ending(style, problem), more=False)
 
 
 class _StreamPump:
@@ -105,7 +108,7 @@ class _StreamPump:
         self, upstream: Upstream, stream: StreamFilter, request: ProxyRequest, content_type: str
     ) -> None:
         self._upstream, self._stream, self._response = upstream, stream, request.response
-        self._head = (200, content_type, request.reply_headers)
+        self._head = (content_type, request.reply_headers)
         self._loop = asyncio.get_running_loop()
         self._deadline = asyncio.timeout(None)
         self._waits_for_client = False  # otherwise for the host
@@ -134,7 +137,7 @@ class _StreamPump:
                     self._waits_for_client, self._timeout_s = True, CLIENT_TIMEOUT_S
                     self._since = self._loop.time()
                     if not self._response.started:
-                        await self._response.start(*self._head)
+                        await self._response.start_stream(*self._head)
                     await self._response.write(passed)
                 if self._stream.stops_early:
                     return
