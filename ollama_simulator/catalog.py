@@ -25,7 +25,8 @@ class Manifest:
 
     `digest` is the manifest's, as in `/api/ps` and `/api/tags`; `blob` is the file's, which
     identifies runners (fact 21); `size` is the file's, in bytes; `num_ctx` is the model's own
-    context length; `speaks_as` is the name that its replies begin with.
+    context length; `speaks_as` is the name that its replies begin with. A cloud model has a
+    `remote_host` (fact 28).
     """
 
     digest: str
@@ -34,9 +35,13 @@ class Manifest:
     embeds: bool = False
     num_ctx: int = DEFAULT_CTX
     speaks_as: str = ""
+    remote_host: str = ""
+    kind: str = ""  # image, audio or mlx
 
     @property
     def capabilities(self) -> list[str]:
+        if self.kind in ("image", "audio"):
+            return [self.kind]
         return ["embedding"] if self.embeds else ["completion", "tools"]
 
 

@@ -17,6 +17,7 @@ from ollama_simulator.server import Server
 from ollama_simulator.serving import serve
 
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|TB)?$", re.IGNORECASE)
+FLAGS = ("embed", "cloud", "image", "audio", "mlx")
 _UNITS = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 
@@ -62,7 +63,7 @@ def _positive(text: str) -> float:
 
 
 def _model(text: str) -> tuple[str, dict[str, Any]]:
-    """Parse TAG=SIZE[,embed][,ctx=N][,digest=HEX]."""
+    """Parse TAG=SIZE with flags after it."""
     tag, equals, rest = text.partition("=")
     size, *flags = rest.split(",")
     if not equals or not valid_name(tag):
@@ -76,8 +77,13 @@ def _model(text: str) -> tuple[str, dict[str, Any]]:
             values["digest"] = value.ljust(64, "0")
         elif flag == "embed":
             values["embeds"] = True
+        elif flag == "cloud":
+            values["remote_host"] = "https://ollama.com:443"
+        elif flag in ("image", "audio", "mlx"):
+            values["kind"] = flag
         else:
-            raise argparse.ArgumentTypeError(f"{flag!r} is not one of embed, ctx=N, digest=HEX")
+            text = f"{flag!r} is not one of {', '.join(FLAGS)}, ctx=N, digest=HEX"
+            raise argparse.ArgumentTypeError(text)
     return tag, values
 
 
@@ -109,7 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TAG=SIZE[,embed][,ctx=N][,digest=HEX]",
-        help="an installed model; may be repeated",
+        help=f"an installed model; may be repeated. Other flags: {', '.join(FLAGS[1:])}",
     )
     add(
         "--load-rate",

@@ -35,7 +35,7 @@ def details(manifest: Manifest) -> Body:
     family = "nomic-bert" if manifest.embeds else "llama"
     return {
         "parent_model": "",
-        "format": "gguf",
+        "format": "safetensors" if manifest.kind == "mlx" else "gguf",
         "family": family,
         "families": [family],
         "parameter_size": _human(manifest.size / BYTES_PER_PARAMETER),
@@ -63,10 +63,18 @@ async def tags(request: web.Request) -> web.Response:
             "digest": manifest.digest,
             "details": details(manifest) | _lengths(manifest),
             "capabilities": manifest.capabilities,
+            **_remote(name, manifest),
         }
         for name, manifest in catalog.listed()
     ]
     return answer({"models": rows})
+
+
+def _remote(name: str, manifest: Manifest) -> Body:
+    if not manifest.remote_host:
+        return {}
+    base = name.removesuffix("-cloud").removesuffix(":cloud")
+    return {"remote_model": base, "remote_host": manifest.remote_host}
 
 
 def _lengths(manifest: Manifest) -> Body:

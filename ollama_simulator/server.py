@@ -17,7 +17,7 @@ if the connection breaks without a response.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ollama_simulator.catalog import (
     Catalog,
@@ -101,11 +101,19 @@ class Server:
         return self.machine.now
 
     def add_model(
-        self, tag: str, size: int, embeds: bool = False, num_ctx: int = 0, digest: str = ""
+        self,
+        tag: str,
+        size: int,
+        embeds: bool = False,
+        num_ctx: int = 0,
+        digest: str = "",
+        remote_host: str = "",
+        kind: str = "",
     ) -> Manifest:
         """Put a model on the disk. `size` in bytes."""
         name = full_name(tag).removesuffix(":latest")
         manifest = make_manifest(name, size, embeds, num_ctx, digest)
+        manifest = replace(manifest, remote_host=remote_host, kind=kind)
         self.catalog.add(tag, manifest, self.now)
         return manifest
 
@@ -116,6 +124,10 @@ class Server:
         keep_alive = read_keep_alive(request.keep_alive)
         manifest = self.resolve(request.model, request.kind)
         name = self.catalog.known(local_name(request.model))
+        if manifest.remote_host:  # fact 28: this machine is not signed in
+            raise Refused("unauthorized", 401)
+        if manifest.kind == "image":
+            raise Refused("image generation models are not currently supported", 400)
         if request.empty and keep_alive == 0 and request.kind in ("generate", "chat"):
             self.machine.note("unload asked", name)
             self.machine.unload(manifest)  # facts 1, 6

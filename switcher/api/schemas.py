@@ -127,12 +127,16 @@ class ResidentModel(Resident):
 
 
 class InstalledModel(Answer):
-    """A model on the host's disk. `size` is that of its files."""
+    """A model on the host's disk. `size` is that of its files. `kind` is empty, cloud, embedding,
+    image, audio or MLX; prompts to a cloud model are sent to its `remote_host`."""
 
     name: str
     digest: str
     size: int
     capabilities: list[str]
+    remote_host: str
+    on_mlx: bool
+    kind: str
     model: str
 
 
@@ -171,14 +175,16 @@ class Models(Answer):
     ) -> Self:
         """Build it from `seen`, a fresh reading, and `known`, the last reading that succeeded."""
         facts = seen if seen.answered else known
-        installed = [i.to_json() for i in facts.installed] if facts else []
+        installed = facts.installed if facts else ()
         return cls(
             host=host.name,
             active=ActiveModel.of(host, seen.resident if seen.answered else None),
             resident=[
                 ResidentModel.of(row, host.active) for row in (facts.resident if facts else ())
             ],
-            installed=[InstalledModel(**row, model=row["name"]) for row in installed],
+            installed=[
+                InstalledModel(**i.to_json(), model=i.name.full, kind=i.kind) for i in installed
+            ],
             observed_at=facts.at if facts else None,
             error=seen.error,
             drift=[Drift.model_validate(row) for row in drifts],
@@ -329,6 +335,7 @@ class Plan(Answer):
     warmups: int
     published: str
     cannot_publish: str
+    cloud: bool = Field(description="It runs elsewhere: nothing is loaded, and prompts leave.")
     token: str
     expected_s: float | None
     without_model_s: float | None

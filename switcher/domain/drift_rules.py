@@ -146,6 +146,9 @@ def _of_desired(
     other = _other_content(model, history, now)
     if other is not None:
         return [other]
+    row = find_installed(now.installed, model.name)
+    if row is not None and row.is_cloud:
+        return []  # it is never loaded here (fact 28)
     resident = find_digest(now.resident, model.digest)
     if resident is None:
         return [_gone(model, desired, history, now)]

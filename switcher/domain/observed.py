@@ -60,12 +60,22 @@ class Resident:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """One row of `/api/tags`: a model on the host's disk. `size` is the size of its files."""
+    """One row of `/api/tags`: a model on the host's disk. `size` is the size of its files.
+
+    A cloud model has a `remote_host`, to which the server sends its prompts.
+    """
 
     name: ModelName
     digest: str
     size: int
     capabilities: tuple[str, ...] = ()
+    remote_host: str = ""
+    on_mlx: bool = False
+
+    @property
+    def is_cloud(self) -> bool:
+        """Return whether prompts to it leave the machine (fact 28)."""
+        return bool(self.remote_host) or self.name.is_cloud
 
     @property
     def embeds_only(self) -> bool:
@@ -73,13 +83,30 @@ class Installed:
         prompt (fact 16)."""
         return "embedding" in self.capabilities and "completion" not in self.capabilities
 
+    @property
+    def answers(self) -> bool:
+        """Return whether it answers prompts or embeds, so that a switch can verify it. Older
+        servers do not tell, and then it is taken to."""
+        return not self.capabilities or bool({"completion", "embedding"} & {*self.capabilities})
+
+    @property
+    def kind(self) -> str:
+        """Return what it is, if it is no ordinary language model: cloud, embedding, image, audio
+        or MLX."""
+        if self.is_cloud:
+            return "cloud"
+        if self.embeds_only:
+            return "embedding"
+        other = [c for c in ("image", "audio") if c in self.capabilities and not self.answers]
+        return other[0] if other else "MLX" if self.on_mlx else ""
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"name": self.name.full, "capabilities": list(self.capabilities)}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Installed:
         name, capabilities = ModelName.parse(row["name"]), tuple(row.get("capabilities", ()))
-        return cls(name, row["digest"], row["size"], capabilities)
+        return cls(**{**row, "name": name, "capabilities": capabilities})
 
 
 # A model's digest and a time exactly as the server wrote it, with nanoseconds.

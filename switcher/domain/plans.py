@@ -39,7 +39,10 @@ class Size:
 
     @property
     def known(self) -> bool:
-        return bool(self.bytes)
+        return bool(self.source)
+
+
+NO_MEMORY = Size(0, "it runs elsewhere and takes no memory here")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,12 @@ class PlanInputs:
     usual_gpu_percent: int | None = None  # of the target, when it was last activated here
     published: ModelName = NO_NAME  # the name that should mean the active model
     cannot_publish: str = ""  # why that name cannot be pointed at the target
+    allows_cloud: bool = False  # whether prompts may leave the machine
+
+    @property
+    def is_cloud(self) -> bool:
+        """Return whether the target is a cloud model, which is never loaded here (fact 28)."""
+        return self.spec.name.is_cloud or (self.target is not None and self.target.is_cloud)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +130,7 @@ class Plan:
     warmups: int
     published: str  # the name that is pointed at the model before it becomes active
     cannot_publish: str  # why not; blocks, unless the model is active already
+    cloud: bool  # it runs elsewhere: nothing is loaded, and prompts leave the machine
     token: str
 
     @property
@@ -166,6 +176,7 @@ def plan_token(inputs: PlanInputs) -> str:
         sorted([*inputs.pinned, *(i.digest for i in inputs.missing)]),
         (inputs.asked.value, inputs.host_strategy.value),
         inputs.spec.to_json(),
+        inputs.allows_cloud if inputs.is_cloud else None,
     )
     text = json.dumps(facts, sort_keys=True)
     return "p-" + hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -178,7 +189,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
     room = _make_room(inputs.vram_bytes, models)
     before = sum(r.bytes for r in inputs.resident)
     after = _sum(room.keep) + models.need
-    unknown = inputs.vram_bytes is None or not models.target_size.known
+    unknown = (inputs.vram_bytes is None and not inputs.is_cloud) or not models.target_size.known
     return Plan(
         host=inputs.host,
         model=inputs.spec.name,
@@ -206,6 +217,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         warmups=len(inputs.spec.warmups),
         published="" if inputs.cannot_publish else inputs.published.short,
         cannot_publish=inputs.cannot_publish,
+        cloud=inputs.is_cloud,
         token=plan_token(inputs),
     )
 
@@ -242,7 +254,7 @@ class _Models:
 def _sort_models(inputs: PlanInputs) -> _Models:
     digest = inputs.target.digest if inputs.target else ""
     loaded = next((r for r in inputs.resident if digest and r.digest == digest), None)
-    reused = loaded is not None and not _reloads(loaded, inputs.spec)
+    reused = inputs.is_cloud or (loaded is not None and not _reloads(loaded, inputs.spec))
     size = Size(loaded.size, "as loaded now") if loaded and reused else inputs.target_size
     others = [_item(r, inputs) for r in inputs.resident if not digest or r.digest != digest]
     fell_to_cpu = _why_loaded_anew(loaded, inputs)
@@ -317,6 +329,8 @@ def _reloads(loaded: Resident, spec: Spec) -> bool:
 
 def _strategy_by_room(inputs: PlanInputs, models: _Models) -> tuple[Strategy, str]:
     """Return overlap if the new model fits beside what is loaded, else swap."""
+    if inputs.is_cloud:
+        return Strategy.OVERLAP, NO_MEMORY.source
     if not inputs.resident:
         return Strategy.OVERLAP, "nothing is loaded, so nothing has to leave first"
     if inputs.vram_bytes is None:
@@ -366,9 +380,17 @@ def _make_room(vram: int | None, models: _Models) -> _Room:
 def _blocked(inputs: PlanInputs, short: int) -> str:
     """Return why this cannot work; empty if it can. A model that does not fit even alone blocks
     nothing, since the rest goes to the CPU, unless the profile says how much must be on the GPU."""
+    name = inputs.spec.name
+    if inputs.is_cloud and not inputs.allows_cloud:
+        where = (inputs.target and inputs.target.remote_host) or "Ollama's servers"
+        return (
+            f"{name} is a cloud model: its prompts are sent to {where}, "
+            f"which the settings of {inputs.host} do not allow."
+        )
     if inputs.target is None:
-        name = inputs.spec.name
         return f"{name} is not on {inputs.host}. Pull it there first: ollama pull {name}"
+    if not inputs.target.answers:
+        return no_answers(inputs.target)
     if short > 0 and inputs.spec.min_gpu_percent and inputs.spec.floor_fails:
         return (
             f"Does not fit: {gb(short)} GB short, and profile {inputs.spec.profile} "
@@ -377,6 +399,15 @@ def _blocked(inputs: PlanInputs, short: int) -> str:
     # Clients that use the published name would load the old model again. If the model is active
     # already, nothing changes for them, and it must not be kept from being loaded anew.
     return inputs.cannot_publish if inputs.target.digest != inputs.active_digest else ""
+
+
+def no_answers(model: Installed) -> str:
+    """Return why nobody can switch to a model that neither answers prompts nor embeds."""
+    can = ", ".join(model.capabilities)
+    return (
+        f"{model.name} neither answers prompts nor embeds (Ollama lists: {can}), "
+        "so a switch could not verify it."
+    )
 
 
 def _expected(strategy: Strategy, history: Mapping[str, Expected]) -> dict[str, Expected]:

@@ -22,6 +22,12 @@ def select_model(route: Route, requested: object, key: KeyFacts | None = None) -
     choice = route.resolve(ModelName.of_request(name))
     if choice is None:
         raise _no_model(route, name, key)
+    if ModelName.parse(choice.model).is_cloud and not route.allows_cloud:
+        text = (
+            f"{choice.model} is a cloud model, and the settings of {route.host} do not allow "
+            "prompts to leave it."
+        )
+        raise GatewayError(403, "not_allowed", text, "model")
     if key is not None and not key.is_for_profile(choice.spec.profile):
         text = (
             f"Key {key.name} is not valid for {choice.model}, the model that answers on this host."

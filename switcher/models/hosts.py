@@ -45,6 +45,12 @@ class Host(models.Model):
         choices=[("active", "active"), ("names", "names"), ("strict", "strict")],
         default="active",
     )
+    # Whether prompts may leave the machine: only then is a cloud model switched to (fact 28).
+    allows_cloud = models.BooleanField(default=False)
+    # OLLAMA_MAX_LOADED_MODELS of the server, which it does not report; None if it was not set here.
+    max_loaded = models.PositiveSmallIntegerField(null=True, blank=True)
+    # The most models that were seen loaded when the server evicted one without need: its limit.
+    learned_max_loaded = models.PositiveSmallIntegerField(null=True, blank=True)
     # A name on the Ollama server itself that always means the active model (facts 21, 22): as
     # desired, and as Switchboard has set it there. Names not recorded here are never touched.
     published_name = models.CharField(max_length=200, blank=True)

@@ -5,6 +5,7 @@ Every answer is checked before it is used: a server's data is input like any oth
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -30,10 +31,13 @@ from switcher.ollama.hints import hint
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 QUICK_TIMEOUT_S = 5.0  # for calls that a healthy server answers within milliseconds
 # A server that is replaced closes its connections and is asked at once. A proxy in front of it may
 # keep them open.
 VERSION_INTERVAL_S = 60.0
+MAX_NAME = 600  # characters: a host of 350 and three parts of 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +134,7 @@ class Client:
 
     def capabilities(self, name: str, call: Call | None = None) -> tuple[str, ...]:
         answer = self._post("/api/show", {"model": name}, QUICK_TIMEOUT_S, call or Call())
-        rows = answer.get("capabilities")
-        return tuple(str(c) for c in rows) if isinstance(rows, list) else ()
+        return _capabilities(answer.get("capabilities"))
 
     def version(self) -> str:
         """Return the server's version. Raises BadAnswer if it names none."""
@@ -320,31 +323,67 @@ def _parse_models(answer: dict[str, Any], parse: Callable[[dict[str, Any]], T]) 
         return ()  # Go encodes an empty list as null
     if not isinstance(rows, list):
         raise BadAnswer("The server's answer lists no models: not Ollama.")
+    found = [read for row in rows if (read := _read_row(row, parse)) is not None]
+    if rows and not found:
+        raise BadAnswer("The server lists a model in a shape that is not Ollama's.")
+    return tuple(found)
+
+
+def _read_row(row: Any, parse: Callable[[dict[str, Any]], T]) -> T | None:
+    """Return one row of a list; None if it does not tell which model it is about. One odd row must
+    not hide the others."""
     try:
-        return tuple(parse(row) for row in rows)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
-        raise BadAnswer("The server lists a model in a shape that is not Ollama's.") from exc
+        return parse(row)
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        log.warning("A row of a list of models cannot be read: %s", exc)
+        return None
 
 
 def _resident(row: dict[str, Any]) -> Resident:
     return Resident(
-        name=ModelName.parse(_text(row["name"], 200)),
+        name=ModelName.parse(_text(row["name"], MAX_NAME)),
         digest=_text(row["digest"], 80),
         size=_number(row["size"]),
-        size_vram=_number(row.get("size_vram") or 0),
-        context_length=_number(row.get("context_length") or 0),
-        expires_at=_time(row.get("expires_at")),
+        size_vram=_known(_number, row.get("size_vram")) or 0,
+        context_length=_known(_number, row.get("context_length")) or 0,
+        expires_at=_known(_time, row.get("expires_at")),
     )
 
 
 def _installed(row: dict[str, Any]) -> Installed:
-    capabilities = row.get("capabilities") or ()
     return Installed(
-        name=ModelName.parse(_text(row["name"], 200)),
+        name=ModelName.parse(_text(row["name"], MAX_NAME)),
         digest=_text(row["digest"], 80),
         size=_number(row["size"]),
-        capabilities=tuple(_text(c, 40) for c in capabilities),
+        capabilities=_capabilities(row.get("capabilities")),
+        remote_host=_known(_short_text, row.get("remote_host")) or "",
+        on_mlx=_format(row) == "safetensors",
     )
+
+
+def _format(row: dict[str, Any]) -> object:
+    details = row.get("details")
+    return details.get("format") if isinstance(details, dict) else None
+
+
+def _capabilities(rows: object) -> tuple[str, ...]:
+    if not isinstance(rows, list):
+        return ()
+    return tuple(c for row in rows if (c := _known(_short_text, row)))
+
+
+def _known(read: Callable[[Any], T], value: object) -> T | None:
+    """Return a value that a row can do without; None if it is absent or cannot be read."""
+    if value is None or value == "":
+        return None
+    try:
+        return read(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _short_text(value: object) -> str:
+    return _text(value, 100)
 
 
 def _text(value: object, max_length: int) -> str:
@@ -369,11 +408,11 @@ def _printable(text: str) -> str:
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
 
 
-def _time(text: object) -> datetime | None:
+def _time(text: object) -> datetime:
     """Parse an RFC 3339 time. Ollama writes up to nine digits of a second; Python's datetime holds
-    six."""
-    if not isinstance(text, str) or not text:
-        return None
+    six. Raises ValueError, OverflowError."""
+    if not isinstance(text, str):
+        raise ValueError("not a time")
     moment = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", text))
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 

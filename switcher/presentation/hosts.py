@@ -10,7 +10,7 @@ from functools import cached_property
 
 from switcher.domain.drift import GONE, OFFLINE_AFTER, Kind, OpenDrift
 from switcher.domain.model_names import ModelName
-from switcher.domain.observed import Observation, find_installed
+from switcher.domain.observed import Installed, Observation, find_installed
 from switcher.domain.states import State
 from switcher.domain.wording import NBSP
 from switcher.presentation.bars import Bar, Part, bar
@@ -18,12 +18,19 @@ from switcher.presentation.residents import ResidentRow, loaded_words, resident_
 from switcher.presentation.switches import SwitchLine, SwitchView, line_of, view_of
 from switcher.queries.board import RECENT_SWITCHES
 from switcher.queries.drifts import DriftRow, recent_drifts
-from switcher.queries.from_rows import from_row
+from switcher.queries.from_rows import from_row, grouped
 from switcher.queries.hosts import HostDetail, host_detail, host_details, last_load_s
 from switcher.queries.profiles import keep_alives
 from switcher.queries.switches import Filters, switches
 
 STALE_AFTER_S = 15.0
+KIND_WORDS = {
+    "cloud": "Cloud models, which send prompts away",
+    "embedding": "Embedding models",
+    "image": "Image models",
+    "audio": "Audio models",
+    "MLX": "MLX models",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +60,17 @@ class HostView(HostDetail):
         return next((row for row in self.residents if row.kind != "pin"), None)
 
     @property
+    def cloud_model(self) -> str:
+        """Return the active model if it is a cloud model, which is never loaded here."""
+        if self.active is None:
+            return ""
+        row = find_installed(self.reading.installed, self.active.name)
+        is_cloud = self.active.name.is_cloud or (row is not None and row.is_cloud)
+        return self.active.name.short if is_cloud else ""
+
+    @property
     def model(self) -> str:
-        return self.main.name.short if self.main else ""
+        return self.cloud_model or (self.main.name.short if self.main else "")
 
     @property
     def in_memory(self) -> bool:
@@ -64,7 +80,12 @@ class HostView(HostDetail):
     @property
     def on_disk(self) -> tuple[str, ...]:
         """Return the models that answer prompts, by the names that people write."""
-        return tuple(i.name.short for i in self.reading.installed if not i.embeds_only)
+        rows = self.reading.installed
+        return tuple(
+            i.name.short
+            for i in rows
+            if i.answers and not i.embeds_only and (self.allows_cloud or not i.is_cloud)
+        )
 
     @cached_property
     def switch(self) -> SwitchView | None:
@@ -134,6 +155,8 @@ class HostView(HostDetail):
             (sum(r.kind in {"other", "active"} for r in rest), "more loaded"),
             (sum(r.kind == "ghost" for r in rest), "overdue"),
         )
+        if self.cloud_model:
+            share = ["in the cloud"]
         return (*share, *(f"{n}{NBSP}{word}" for n, word in counts if n))
 
     @cached_property
@@ -199,7 +222,7 @@ def _mark(facts: Iterable[str]) -> str:
 
 
 def _loaded_word(host: HostView) -> str:
-    if any(r.kind == "active" for r in host.residents):
+    if host.cloud_model or any(r.kind == "active" for r in host.residents):
         return "Active"
     if not host.residents:
         return "Nothing loaded"
@@ -251,6 +274,16 @@ class HostPage(HostView):
     profiles: tuple[HostProfile, ...]
     recent_switches: tuple[SwitchLine, ...]
     recent_drifts: tuple[DriftRow, ...]  # open ones first
+
+    @property
+    def ordinary_models(self) -> tuple[Installed, ...]:
+        return tuple(i for i in self.reading.installed if not i.kind)
+
+    @property
+    def other_models(self) -> tuple[tuple[str, tuple[Installed, ...]], ...]:
+        """Return installed models that are no ordinary language models, by their kind in words."""
+        kinds = grouped((i.kind, i) for i in self.reading.installed if i.kind)
+        return tuple((words, kinds[kind]) for kind, words in KIND_WORDS.items() if kinds[kind])
 
 
 def host_page(name: str, now: datetime, fresh: Mapping[int, Observation] | None = None) -> HostPage:

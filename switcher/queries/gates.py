@@ -42,6 +42,7 @@ class Route:
     names: Mapping[ModelName, Spec] = field(default_factory=dict)
     published: str = ""
     pinned: tuple[Spec, ...] = ()
+    allows_cloud: bool = False
 
     @property
     def active_names(self) -> set[ModelName]:
@@ -129,6 +130,7 @@ def routes() -> Routes:
             names=names.get(host.pk, {}),
             published=host.published_name,
             pinned=tuple(pinned.get(host.pk, ())),
+            allows_cloud=host.allows_cloud,
         )
         found[host.name] = route
         if host.is_default:

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from switcher.domain.observed import Installed
-from switcher.domain.plans import FILE_TO_RESIDENT, Expected, Size
+from switcher.domain.plans import FILE_TO_RESIDENT, NO_MEMORY, Expected, Size
 from switcher.domain.specs import Spec
 from switcher.domain.states import State, Strategy
 from switcher.models import SwitchEvent
@@ -59,6 +59,8 @@ def expected_size(host_id: int, target: Installed | None, spec: Spec) -> Size:
     context length, else estimated from its file."""
     if target is None:
         return Size(0, "")
+    if target.is_cloud:
+        return NO_MEMORY
     for row in _past(host_id):
         figures = row["figures"]
         same_context = (row["to_spec"].get("options") or {}).get("num_ctx") == spec.num_ctx

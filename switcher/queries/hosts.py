@@ -59,6 +59,9 @@ class HostSettings:
     drift_policy: str
     repairs_an_hour: int
     gateway_policy: str
+    allows_cloud: bool
+    max_loaded: int | None  # as set
+    learned_max_loaded: int | None  # as learned from evictions
     published: PublishedName
     active: ActiveModel | None
     degraded: str

@@ -28,6 +28,7 @@ class RecordedPlan:
     strategy: Strategy
     digest: str  # of the new model
     unload: Mapping[str, ModelName]  # the models that the switch itself unloads, by digest
+    cloud: bool = False  # the new model runs elsewhere, so nothing is loaded for it
 
 
 @dataclass
@@ -95,6 +96,7 @@ class ClaimedSwitch:
             strategy=Strategy(row.strategy),
             digest=row.to_digest,
             unload={i["digest"]: ModelName.parse(i["name"]) for i in row.plan["unload"]},
+            cloud=row.plan.get("cloud", False),
         )
 
     @property
@@ -107,7 +109,7 @@ class ClaimedSwitch:
         """Record what will be done, and what was resident before."""
         self.note(before=snapshot(before), **plan_facts(plan))
         unload = {item.digest: item.name for item in plan.unload}
-        self.recorded_plan = RecordedPlan(before, plan.strategy, plan.digest, unload)
+        self.recorded_plan = RecordedPlan(before, plan.strategy, plan.digest, unload, plan.cloud)
 
     def warn(self, text: str) -> None:
         """Record a problem that does not stop the switch."""

@@ -8,11 +8,11 @@ from switcher.audit.ledger import Actor, append, writing
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest, NotFound
 from switcher.domain.model_names import ModelName
-from switcher.domain.observed import Installed
+from switcher.domain.observed import find_installed
 from switcher.domain.published_name import PublishedName, is_taken, taken_text
 from switcher.domain.specs import check_published, check_tag
-from switcher.models import GatewayName, Host, ModelProfile, Reading
-from switcher.records.config import save_host
+from switcher.models import GatewayName, Host, ModelProfile
+from switcher.records.config import installed_on, save_host
 from switcher.records.names import check_one_way
 
 POLICIES = ("active", "names", "strict")
@@ -53,15 +53,9 @@ def set_published(host_id: int, name: str, actor: Actor, clock: Clock = system) 
         host = _host(host_id)
         host.published_name = wanted
         now = PublishedName.of(host)
-        if is_taken(now, _on_disk(host)):
+        if is_taken(now, installed_on(host)):
             raise BadRequest(taken_text(now), "published_name")
         save_host(host, actor, clock)
-
-
-def _on_disk(host: Host) -> tuple[Installed, ...]:
-    """Return what was installed on the host when it was last read."""
-    installed = Reading.objects.filter(host=host).values_list("installed", flat=True).first()
-    return tuple(Installed.from_json(row) for row in installed or ())
 
 
 def put_name(host_id: int, name: str, profile: str, actor: Actor, clock: Clock = system) -> str:
@@ -124,6 +118,21 @@ def _checked(name: str) -> str:
         raise BadRequest(text, "names") from exc
 
 
+def _check_no_cloud_models(host: Host, profiles: list[ModelProfile]) -> None:
+    if host.allows_cloud:
+        return
+    rows = installed_on(host)
+    for profile in profiles:
+        model = ModelName.parse(profile.tag)
+        row = find_installed(rows, model)
+        if model.is_cloud or (row is not None and row.is_cloud):
+            text = (
+                f"Profile {profile.name} is of the cloud model {model}, and the settings of "
+                f"{host.name} do not allow prompts to leave it."
+            )
+            raise BadRequest(text, "names")
+
+
 def _set_names(host: Host, wanted: dict[str, str], actor: Actor, clock: Clock) -> None:
     profiles = {p.name: p for p in ModelProfile.objects.filter(name__in=set(wanted.values()))}
     missing = next((name for name in wanted.values() if name not in profiles), None)
@@ -132,6 +141,7 @@ def _set_names(host: Host, wanted: dict[str, str], actor: Actor, clock: Clock) -
     before = _names(host)
     if before == wanted:
         return
+    _check_no_cloud_models(host, [profiles[profile] for profile in wanted.values()])
     GatewayName.objects.filter(host=host).delete()
     GatewayName.objects.bulk_create(
         GatewayName(host=host, name=name, profile=profiles[profile])

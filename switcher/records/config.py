@@ -13,6 +13,8 @@ from switcher.audit.ledger import Actor, append, writing
 from switcher.domain.addresses import place_of
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest, Conflict, NotFound
+from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Installed, find_installed
 from switcher.domain.specs import check_keeps_active
 from switcher.domain.states import OPEN
 from switcher.models import (
@@ -50,6 +52,8 @@ HOST_FIELDS = (
     "repairs_an_hour",
     "gateway_policy",
     "published_name",
+    "allows_cloud",
+    "max_loaded",
 )
 
 
@@ -167,6 +171,8 @@ def save_host(host: Host, actor: Actor, clock: Clock = system) -> Host:
             _check_address_is_free(host)
         if before and before["base_url"] != host.base_url:
             _leave_address(host, before["name"])
+        if before.get("allows_cloud") and not host.allows_cloud:
+            _check_no_cloud_model(host)
         if not Host.objects.filter(is_default=True, removed_at=None).exclude(pk=host.pk).exists():
             Host.objects.filter(is_default=True).exclude(pk=host.pk).update(is_default=False)
             host.is_default = True
@@ -192,6 +198,22 @@ def _check_address_is_free(host: Host) -> None:
             raise BadRequest(
                 f"{host.base_url} is host {other.name} already, at {other.base_url}.", "base_url"
             )
+
+
+def _check_no_cloud_model(host: Host) -> None:
+    """Raise Conflict if the active model is a cloud model: prompts would go on leaving."""
+    row = find_installed(installed_on(host), ModelName.parse(host.active_tag))
+    if ModelName.parse(host.active_tag).is_cloud or (row is not None and row.is_cloud):
+        raise Conflict(
+            f"{host.active_tag} is active on {host.name}, and it is a cloud model. Switch to "
+            "another model first."
+        )
+
+
+def installed_on(host: Host) -> tuple[Installed, ...]:
+    """Return what was last seen installed on the host."""
+    rows = Reading.objects.filter(host=host).values_list("installed", flat=True).first()
+    return tuple(Installed.from_json(row) for row in rows or ())
 
 
 def _leave_address(host: Host, name: str) -> None:
@@ -232,6 +254,9 @@ def set_pinned(
 
 
 def _check_can_be_pinned(profile: ModelProfile) -> None:
+    if ModelName.parse(profile.tag).is_cloud:
+        text = f"{profile.tag} is a cloud model: nothing of it could be kept loaded."
+        raise BadRequest(text, "pinned")
     try:
         check_keeps_active(profile.keep_alive, f"It comes from profile {profile.name}.")
     except BadRequest as exc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from switcher.domain.observed import Installed, Resident, find_digest
 from switcher.domain.plans import GPU_FALL
@@ -22,9 +23,11 @@ def load_and_warm(switch: ClaimedSwitch, target: Installed) -> Steps[None]:
     """Load the model, then have it answer each warm-up prompt. Raises BelowFloor if it is slower
     than the profile allows."""
     spec, timeout_s = switch.spec, load_timeout_s(switch.spec, target.size)
-    load_s: float = yield Load(spec, target.embeds_only, timeout_s)
-    log.info("Successfully loaded %s on %s", spec.tag, switch.host)
-    figures = {"load_s": round(load_s, 3), "file_bytes": target.size}
+    figures: dict[str, Any] = {}
+    if not switch.plan.cloud:
+        load_s: float = yield Load(spec, target.embeds_only, timeout_s)
+        log.info("Successfully loaded %s on %s", spec.tag, switch.host)
+        figures = {"load_s": round(load_s, 3), "file_bytes": target.size}
     if _was_loaded(switch):
         figures["was_loaded"] = True  # so this is no measure of how long a load takes
     switch.move(State.WARMING, figures=figures)
@@ -68,6 +71,8 @@ def verify(switch: ClaimedSwitch) -> Steps[None]:
     yield from load_pinned(switch)
     now = yield ListResident()
     model = check_listed(switch, now)
+    if model is None:
+        return
     switch.note(
         figures={
             "size": model.size,
@@ -79,8 +84,11 @@ def verify(switch: ClaimedSwitch) -> Steps[None]:
     _check_gpu(switch, model)
 
 
-def check_listed(switch: ClaimedSwitch, resident: tuple[Resident, ...]) -> Resident:
-    """Return the new model as `/api/ps` lists it, found by its digest. Raises NotResident."""
+def check_listed(switch: ClaimedSwitch, resident: tuple[Resident, ...]) -> Resident | None:
+    """Return the new model as `/api/ps` lists it, found by its digest; None for a cloud model,
+    which is never listed. Raises NotResident."""
+    if switch.plan.cloud:
+        return None
     name, digest = switch.spec.name, switch.plan.digest
     model = find_digest(resident, digest)
     if model is not None:

@@ -26,7 +26,9 @@ def make_copy(
     switch: ClaimedSwitch, model: ModelName, digest: str, installed: tuple[Installed, ...]
 ) -> Steps[None]:
     """Make a copy of the model with this digest before the model is loaded. `installed` is a fresh
-    reading. A failure is only a warning."""
+    reading. A failure is only a warning. A cloud model is never loaded, so it needs none."""
+    if switch.plan.cloud and digest == switch.plan.digest:
+        return
     recorded = next((c for c in model_copies_of(switch.host_id) if c.digest == digest), None)
     name = recorded.name if recorded else copy_name(model, digest)
     existing = find_installed(installed, name)

@@ -50,6 +50,7 @@ def plan_switch(
             usual_gpu_percent=usual_gpu_percent(host.pk, target.digest) if target else None,
             published=becoming.wanted,
             cannot_publish=plan_published_name(becoming, installed).barred,
+            allows_cloud=host.allows_cloud,
         )
     )
     return replace(made, blocked=made.blocked or _same_server(host))
@@ -67,7 +68,7 @@ def _installed_pins(
     """Return the pinned profiles whose models are installed, by digest."""
     specs = [Spec.of_profile(profile) for profile in host.pinned.all()]
     found = [(s, row) for s in specs if (row := find_installed(installed, s.name)) is not None]
-    return {row.digest: (spec, row) for spec, row in found}
+    return {row.digest: (spec, row) for spec, row in found if not row.is_cloud}
 
 
 def _missing_pins(

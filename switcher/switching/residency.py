@@ -115,7 +115,7 @@ def load_pinned(switch: ClaimedSwitch) -> Steps[None]:
         installed = installed or (yield ListInstalled())
         row = find_installed(installed, spec.name)
         digest = row.digest if row else ""
-        if find_digest(now, digest) is not None:
+        if find_digest(now, digest) is not None or (row is not None and row.is_cloud):
             continue
         evicted = find_digest(switch.plan.before, digest) is not None
         if row is not None:

@@ -16,7 +16,7 @@ import logging
 from switcher.domain.errors import PlanBlocked, PlanOutdated, SwitcherError
 from switcher.domain.model_copies import with_model_names
 from switcher.domain.observed import Installed, Resident, find_digest, find_installed
-from switcher.domain.plans import Plan
+from switcher.domain.plans import Plan, no_answers
 from switcher.domain.specs import load_timeout_s
 from switcher.domain.states import State, Strategy
 from switcher.ollama.errors import OllamaError
@@ -79,6 +79,8 @@ def _run_from_start(switch: ClaimedSwitch) -> Steps[None]:
         switch.move(State.CHECKING)
     plan, installed = yield from _make_plan(switch)
     target = yield from with_capabilities(_check_plan(switch, plan, installed))
+    if not target.answers:
+        raise PlanBlocked(no_answers(target))
     if plan.already_active:
         yield from _confirm_active(switch, target, installed)
         return
@@ -263,7 +265,7 @@ def _ensure_loaded(switch: ClaimedSwitch) -> Steps[tuple[Resident, ...]]:
     """Return a fresh reading that lists the new model. If it has left since the activation, because
     of a client's load (fact 14) or a restart, load it again."""
     now: tuple[Resident, ...] = yield ListResident()
-    if find_digest(now, switch.plan.digest) is not None:
+    if switch.plan.cloud or find_digest(now, switch.plan.digest) is not None:
         return now
     name = switch.spec.name
     installed: tuple[Installed, ...] = yield ListInstalled()
@@ -281,7 +283,8 @@ def _end_in_doubt(switch: ClaimedSwitch, exc: SwitcherError) -> Steps[None]:
     """End a switch whose new model was not seen loaded after its activation: either the model is
     lost, and the host becomes degraded, or the host does not answer."""
     after = yield from list_resident_if_possible()
-    lost = after is not None and find_digest(after, switch.plan.digest) is None
+    is_listed = after is None or find_digest(after, switch.plan.digest) is not None
+    lost = not switch.plan.cloud and not is_listed
     if after is None:
         switch.warn(f"{switch.host} was not seen after the activation: {exc.text}")
     outcome = _lost_text(switch, after, exc) if lost else _active_text(switch)

@@ -512,15 +512,6 @@ def test_what_lists_no_models_is_not_ollama(
         {"size": float("nan")},
         {"size": 1.5},
         {"size": []},
-        {"size_vram": -5},
-        {"size_vram": "all"},
-        {"context_length": -2048},
-        {"context_length": 1e999},
-        {"expires_at": "tomorrow"},
-        {"expires_at": "2026-13-45T99:99:99Z"},
-        {"expires_at": "9999-12-31T23:59:59-10:00"},
-        {"expires_at": "0001-01-01T00:00:00+10:00"},
-        {"expires_at": "292277026596-12-04T15:30:07Z"},
     ],
     ids=repr,
 )
@@ -531,6 +522,88 @@ def test_a_row_in_another_shape_is_a_bad_answer(
     http.add("GET", URL + "/api/ps", body=json.dumps({"models": [row]}))
     with pytest.raises(BadAnswer, match="not Ollama's"):
         client.resident()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("size_vram", -5),
+        ("size_vram", "all"),
+        ("size_vram", None),
+        ("context_length", -2048),
+        ("context_length", 1e999),
+        ("context_length", "long"),
+        ("expires_at", "tomorrow"),
+        ("expires_at", 5),
+        ("expires_at", "2026-13-45T99:99:99Z"),
+        ("expires_at", "9999-12-31T23:59:59-10:00"),
+        ("expires_at", "0001-01-01T00:00:00+10:00"),
+        ("expires_at", "292277026596-12-04T15:30:07Z"),
+    ],
+    ids=repr,
+)
+def test_a_value_that_a_row_can_do_without_is_ignored_if_it_is_odd(
+    http: responses.RequestsMock, client: Client, field: str, value: Any
+) -> None:
+    row = PS_ROW | {field: value}
+    http.add("GET", URL + "/api/ps", body=json.dumps({"models": [row, PS_ROW]}))
+    odd, plain = client.resident()
+    assert (odd.name, odd.digest, odd.size) == (plain.name, plain.digest, plain.size)
+    assert getattr(odd, field) in (0, None)
+    assert odd != plain or field == "size_vram"
+
+
+def test_an_expiry_with_another_offset_is_the_same_moment(
+    http: responses.RequestsMock, client: Client
+) -> None:
+    row = read_ps(http, client, expires_at="2026-11-24T20:02:07.123456789+05:30")
+    assert row.expires_at == datetime(2026, 11, 24, 14, 32, 7, 123456, tzinfo=UTC)
+
+
+def test_a_row_that_names_no_model_does_not_hide_the_others(
+    http: responses.RequestsMock, client: Client
+) -> None:
+    rows: list[Any] = [PS_ROW, PS_ROW | {"digest": None}, PS_ROW | {"size": "5"}, 5, None]
+    http.add("GET", URL + "/api/ps", body=json.dumps({"models": rows}))
+    assert len(client.resident()) == 1
+
+
+@pytest.mark.parametrize("capabilities", [None, 5, "completion", {}, [None, 5, "\x00"]])
+def test_odd_capabilities_are_none(
+    http: responses.RequestsMock, client: Client, capabilities: Any
+) -> None:
+    row = {"name": "mid-a", "digest": "d", "size": 5, "capabilities": capabilities}
+    http.add("GET", URL + "/api/tags", body=json.dumps({"models": [row]}))
+    (read,) = client.installed()
+    assert read.capabilities == ()
+
+
+@pytest.mark.fact(28)
+@pytest.mark.parametrize(
+    ("facts", "kind"),
+    [
+        ({}, ""),
+        ({"capabilities": ["completion", "vision", "audio"]}, ""),
+        ({"capabilities": ["embedding"]}, "embedding"),
+        ({"capabilities": ["image"]}, "image"),
+        ({"capabilities": ["audio"]}, "audio"),
+        ({"details": {"format": "safetensors"}}, "MLX"),
+        ({"details": None}, ""),
+        ({"remote_host": "https://ollama.com:443", "remote_model": "big:1t"}, "cloud"),
+        ({"remote_host": 5}, ""),
+        ({"name": "big:1t-cloud"}, "cloud"),
+        ({"name": "big:cloud"}, "cloud"),
+    ],
+    ids=repr,
+)
+def test_a_list_tells_what_kind_of_model_it_is(
+    http: responses.RequestsMock, client: Client, facts: dict[str, Any], kind: str
+) -> None:
+    row = {"name": "mid-a", "digest": "d", "size": 5} | facts
+    http.add("GET", URL + "/api/tags", body=json.dumps({"models": [row]}))
+    (read,) = client.installed()
+    assert read.kind == kind
+    assert Installed.from_json(read.to_json()) == read
 
 
 def test_a_gpu_share_is_at_most_100_percent(http: responses.RequestsMock, client: Client) -> None:

@@ -50,6 +50,12 @@ class FakeHost:
         self.models[name.full] = row
         return row
 
+    def add_cloud(self, tag: str) -> Installed:
+        """Add a cloud model: loads are errors, and it is never resident (fact 28)."""
+        row = Installed(ModelName.parse(tag), f"sha-{tag}", 238, ("completion",), "ollama.com")
+        self.models[row.name.full] = row
+        return row
+
     def hold(self, tag: str, num_ctx: int = 4096) -> Resident:
         row = self.models[full(tag)]
         here = Resident(
@@ -119,7 +125,7 @@ class FakeHost:
     ) -> Warmed:
         self._act(f"warm {spec.tag}", call)
         row = self._row(spec.tag)
-        if row.digest not in self.loaded:
+        if row.digest not in self.loaded and not row.is_cloud:
             self.hold(row.name.full, spec.num_ctx or 4096)
         self.after_act(f"warm {spec.tag}")
         return Warmed(0 if embeds else 8, 0.0 if embeds else self.tokens_per_s, 0.2)

@@ -38,6 +38,10 @@ class Command(ListCommand):
         add = action("add", self._add, "add a host", "name", "url")
         add.add_argument("--vram", type=size_bytes, metavar="24GB")
         add.add_argument("--simulated", action="store_true")
+        text = "OLLAMA_MAX_LOADED_MODELS of the server, if it is set there"
+        add.add_argument("--max-loaded", type=int, metavar="3", help=text)
+        text = "allow switches to cloud models: prompts may leave the machine"
+        add.add_argument("--allow-cloud", action="store_true", help=text)
         strategies = [strategy.value for strategy in Strategy]
         add.add_argument("--strategy", default=Strategy.AUTO.value, choices=strategies)
         add.add_argument("--keep-alive", default="30m", metavar="30m")
@@ -68,6 +72,8 @@ class Command(ListCommand):
             "vram_bytes": options["vram"],
             "simulated": options["simulated"],
             "strategy": options["strategy"],
+            "max_loaded": options["max_loaded"],
+            "allows_cloud": options["allow_cloud"],
             "keep_alive": check_keep_alive(options["keep_alive"]),
         }
         check_is_new_server(values["base_url"])

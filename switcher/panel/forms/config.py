@@ -29,7 +29,8 @@ DRIFT_POLICIES = [
 ]
 # Fields that forms and records name alike.
 HOST_FIELDS = (
-    "name", "base_url", "strategy", "keep_alive", "drift_policy", "repairs_an_hour", "simulated"
+    "name", "base_url", "strategy", "keep_alive", "drift_policy", "repairs_an_hour", "simulated",
+    "allows_cloud", "max_loaded",
 )  # fmt: skip
 PROFILE_FIELDS = (
     "name", "tag", "keep_alive", "load_timeout_s", "min_gpu_percent", "min_tokens_per_s",
@@ -76,6 +77,15 @@ class HostForm(forms.Form):
         "whether a model fits.",
         widget=forms.TextInput({"placeholder": "44", "inputmode": "decimal"}),
     )
+    max_loaded = forms.IntegerField(
+        label="Models that Ollama keeps loaded at once",
+        required=False,
+        min_value=1,
+        max_value=100,
+        help_text="OLLAMA_MAX_LOADED_MODELS of the server, which Ollama does not report. Without "
+        "it, Switchboard learns it from evictions; Ollama's default is 3 for each GPU.",
+        widget=forms.TextInput({"placeholder": "3", "inputmode": "numeric"}),
+    )
     strategy = forms.ChoiceField(choices=STRATEGIES, initial=Strategy.AUTO.value, required=False)
     keep_alive = forms.CharField(
         label="Keep-alive of models without a profile",
@@ -106,6 +116,9 @@ class HostForm(forms.Form):
         required=False,
         help_text="After that, drift is only reported until an hour has passed or somebody "
         "switches.",
+    )
+    allows_cloud = forms.BooleanField(
+        label="Allow cloud models: prompts may leave this machine", required=False
     )
     simulated = forms.BooleanField(label="This is a simulated host", required=False)
     default = forms.BooleanField(label="Use this host when a request names none", required=False)
