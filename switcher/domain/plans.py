@@ -39,7 +39,7 @@ class Size:
 
     @property
     def known(self) -> bool:
-        return bool(self.source)
+        return bool(self.bytes)
 
 
 NO_MEMORY = Size(0, "it runs elsewhere and takes no memory here")
@@ -189,7 +189,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
     room = _make_room(inputs.vram_bytes, models)
     before = sum(r.bytes for r in inputs.resident)
     after = _sum(room.keep) + models.need
-    unknown = (inputs.vram_bytes is None and not inputs.is_cloud) or not models.target_size.known
+    unknown = inputs.vram_bytes is None or not models.target_size.known
     return Plan(
         host=inputs.host,
         model=inputs.spec.name,
@@ -205,7 +205,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         bytes_after=after,
         bytes_peak=max(before, after) if strategy is Strategy.SWAP else models.all_bytes,
         vram_bytes=inputs.vram_bytes,
-        fits=None if unknown else room.short_bytes == 0,
+        fits=room.short_bytes == 0 if inputs.is_cloud or not unknown else None,
         short_bytes=room.short_bytes,
         # A pinned model that does not fit blocks nothing; it becomes a warning.
         blocked=_blocked(inputs, room.short_bytes - _sum(models.missing)),

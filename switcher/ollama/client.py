@@ -310,11 +310,17 @@ def _check_done(answer: dict[str, Any], tag: str) -> None:
         raise NotDone(f"Ollama's answer for {tag} ended early (done: false).")
 
 
-def _marks(rows: Iterable[dict[str, Any]]) -> frozenset[Mark]:
+def _marks(rows: Iterable[Any]) -> frozenset[Mark]:
     """Return the digests and times of rows, exactly as the server wrote them, to recognise it at
     another address. Times without a fraction of a second could be those of any server."""
-    times = ((row["digest"], row.get("expires_at") or row.get("modified_at")) for row in rows)
-    return frozenset((d, at) for d, at in times if isinstance(at, str) and "." in at)
+    times = (
+        (row.get("digest"), row.get("expires_at") or row.get("modified_at"))
+        for row in rows
+        if isinstance(row, dict)
+    )
+    return frozenset(
+        (d, at) for d, at in times if isinstance(d, str) and isinstance(at, str) and "." in at
+    )
 
 
 def _parse_models(answer: dict[str, Any], parse: Callable[[dict[str, Any]], T]) -> tuple[T, ...]:
