@@ -10,7 +10,8 @@ from django.urls import reverse
 from switcher.audit import health
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import NotFound
-from switcher.live import announcements, fragments
+from switcher.domain.states import State
+from switcher.live import fragments
 from switcher.live.fragments import Part, Rendered
 from switcher.presentation.board import Board
 from switcher.presentation.board import board as read_board
@@ -26,6 +27,7 @@ PAGE_PARTS = ("sentence", "warnings", "vramsum", "bar", "resident", "drifts")
 PANEL_AFTER = "load delay:250ms"
 
 Parts = dict[str, Part]
+States = dict[int, State]  # of switches, by id
 Shown = tuple[Parts, tuple[SwitchView, ...]]
 
 
@@ -36,7 +38,7 @@ class PanelSource:
 
     def __init__(self, clock: Clock = system) -> None:
         self._clock = clock
-        self._states: dict[str, announcements.States] = {}
+        self._states: dict[str, States] = {}
 
     def change_marker(self) -> object:
         """Return a value that changes once any process has changed something. One query."""
@@ -49,7 +51,7 @@ class PanelSource:
         board = read_board(self._clock.now(), latest(), health.problems())
         shown = {t: s for t in topics if (s := self._shown(t, board)) is not None}
         texts = {t: self._announcements(t, views) for t, (_, views) in shown.items()}
-        self._states = {t: announcements.states_of(views) for t, (_, views) in shown.items()}
+        self._states = {t: {v.id: v.state for v in views} for t, (_, views) in shown.items()}
         return Rendered(
             fragments={t: parts for t, (parts, _) in shown.items()},
             announcements={t: text for t, text in texts.items() if text},
@@ -76,7 +78,21 @@ class PanelSource:
 
     def _announcements(self, topic: str, views: tuple[SwitchView, ...]) -> str:
         before = self._states.get(topic)
-        return "" if before is None else announcements.announce(before, views)
+        return "" if before is None else announce(before, views)
+
+
+def announce(before: States, views: tuple[SwitchView, ...]) -> str:
+    """Return fragments that announce to screen readers how states have changed since `before`."""
+    regions: dict[str, list[SwitchView]] = {"announcer": [], "alarm": []}
+    for view in views:
+        if before.get(view.id) != view.state and (view.is_open or view.id in before):
+            is_alarm = view.status_style == "failed" or view.restoring
+            regions["alarm" if is_alarm else "announcer"].append(view)
+    return "".join(
+        fragments.inner(region, _render("announcements.html", switches=changed)).html
+        for region, changed in regions.items()
+        if changed
+    )
 
 
 def board_parts(board: Board) -> Parts:

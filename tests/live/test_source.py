@@ -88,7 +88,8 @@ def marks(source: PanelSource) -> dict[str, str]:
 
 
 def announced(source: PanelSource, topic: str = "board") -> str:
-    return source.render(frozenset({topic})).announcements.get(topic, "")
+    html = source.render(frozenset({topic})).announcements.get(topic, "")
+    return " ".join(html.split())
 
 
 def test_a_look_is_one_query(
