@@ -91,23 +91,16 @@ PROFILES: dict[str, dict[str, object]] = {
 OUT_OF_MEMORY = "llama runner process has terminated: cudaMalloc failed: out of memory"
 
 
-@dataclass(frozen=True)
-class Step:
-    """A switch of the history; `fails` makes the simulator refuse the load once."""
-
-    profile: str
-    reason: str
-    fails: bool = False
-
-
+# Profiles and reasons of the switches on each host. The load of FAILS is refused once.
 HISTORY = {
     "gpu-1": (
-        Step("llama-8b", "First model for the team"),
-        Step("qwen-32b", "Try the larger model for triage", fails=True),
-        Step("qwen-7b", "Faster answers for the support bot"),
+        ("llama-8b", "First model for the team"),
+        ("qwen-32b", "Try the larger model for triage"),
+        ("qwen-7b", "Faster answers for the support bot"),
     ),
-    "gpu-2": (Step("mistral-24b", "Long tickets need more context"),),
+    "gpu-2": (("mistral-24b", "Long tickets need more context"),),
 }
+FAILS = "qwen-32b"
 
 
 def start_simulators(first_port: int) -> list[tuple[SimulatedHost, str]]:
@@ -197,13 +190,15 @@ def make_history(say: Callable[[str], None]) -> None:
         each.result()
 
 
-def _switch_through(name: str, steps: tuple[Step, ...], say: Callable[[str], None]) -> None:
+def _switch_through(
+    name: str, steps: Iterable[tuple[str, str]], say: Callable[[str], None]
+) -> None:
     try:
         host = Host.objects.get(name=name, removed_at=None)
-        for step in steps:
-            if step.fails:
-                _refuse_next_load(host.base_url, PROFILES[step.profile]["tag"])
-            request = SwitchRequest(profile=step.profile, host=name, reason=step.reason)
+        for profile, reason in steps:
+            if profile == FAILS:
+                _refuse_next_load(host.base_url, PROFILES[profile]["tag"])
+            request = SwitchRequest(profile=profile, host=name, reason=reason)
             row, _ = request_switch(request, BY_DEMO)
             run_once(row.pk)
             say(f"  {name}: {SwitchEvent.objects.get(pk=row.pk).outcome}")

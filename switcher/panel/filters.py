@@ -16,10 +16,13 @@ from django import template
 from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from switcher import access
 from switcher.domain.wording import NBSP, keep_alive_words
 
 register = template.Library()
 register.filter(keep_alive_words)
+for of_user in (access.can_administer, access.can_export, access.can_review, access.theme):
+    register.filter(of_user)
 
 
 @register.filter

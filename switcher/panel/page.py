@@ -1,9 +1,8 @@
-"""What every page needs: the current user, who may open it, and how it is rendered."""
+"""What every page needs: who may open it, who acts, and how it is rendered."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
 from typing import Any
@@ -31,44 +30,6 @@ CANNOT_EXPORT = "Only auditors and admins can export the audit trail."
 View = Callable[..., HttpResponseBase]
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentUser:
-    """Who views the page, and what they may do."""
-
-    name: str
-    theme: str
-    can_switch: bool
-    can_administer: bool
-    is_admin: bool
-    can_review: bool
-    can_export: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """A message next to what caused it: a bold headline, text, and a link."""
-
-    status_style: str
-    headline: str
-    text: str
-    href: str = ""
-    link: str = ""
-
-
-def current_user(request: HttpRequest) -> CurrentUser:
-    """Return who views the page. Makes no further query."""
-    user = request.user
-    return CurrentUser(
-        name=user.get_username(),
-        theme=access.theme(user),
-        can_switch=access.can_switch(user),
-        can_administer=access.can_administer(user),
-        is_admin=access.is_admin(user),
-        can_review=access.can_review(user),
-        can_export=access.can_export(user),
-    )
-
-
 def actor_of(request: HttpRequest, user: Any = None, source: str = "page") -> Actor:
     """Return who acts and from where, for the record: `user`, or else the signed-in user."""
     user = user or request.user
@@ -84,14 +45,12 @@ def render_page(
     status: int = 200,
 ) -> HttpResponse:
     """Render a page or a part of one (`page.html#part`). `section` is its navigation item."""
-    user = current_user(request)
     now: datetime = (context or {}).get("now") or system.now()
     common = {
-        "current_user": user,
-        "user_can_switch": user.can_switch,
+        "user_can_switch": access.can_switch(request.user),
         "now": now,
         "section": section,
-        "navigation": navigation(user),
+        "navigation": navigation(request.user),
         "themes": THEMES,
     }
     response = render(request, template, common | (context or {}), status=status)
@@ -99,11 +58,11 @@ def render_page(
     return response
 
 
-def navigation(user: CurrentUser) -> list[dict[str, str]]:
+def navigation(user: Any) -> list[dict[str, str]]:
     """Return the pages that this user may open."""
     pages = [(key, key.capitalize(), reverse(key)) for key in SECTIONS]
     pages.append(("api", "API", "/api/docs"))
-    if user.is_admin:
+    if access.is_admin(user):
         pages.append(("admin", "Admin", reverse("admin:index")))
     return [{"key": key, "label": label, "href": href} for key, label, href in pages]
 

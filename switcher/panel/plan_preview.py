@@ -12,8 +12,9 @@ from switcher.domain.plans import Plan
 from switcher.domain.states import State
 from switcher.ollama.errors import OllamaError, TimedOut, Unreachable
 from switcher.panel.filters import span
-from switcher.panel.page import CANNOT_SWITCH, CurrentUser, Notice
+from switcher.panel.page import CANNOT_SWITCH
 from switcher.presentation.bars import Bar, plan_bars
+from switcher.presentation.hosts import Note
 from switcher.presentation.switches import SwitchView, switch_view, view_of
 from switcher.queries.switches import open_switch_on
 from switcher.switching import service
@@ -33,7 +34,7 @@ class PlanPreview:
     model: str = ""
     simulated: bool = False
     plan: Plan | None = None
-    notice: Notice | None = None
+    notice: Note | None = None
     blocked_because: str = ""
     before: Bar | None = None
     after: Bar | None = None
@@ -67,10 +68,10 @@ NO_PLAN = PlanPreview(
 
 def preview_plan(
     request: SwitchRequest,
-    user: CurrentUser,
+    can_switch: bool,
     *,
     simulated: bool = False,
-    notice: Notice | None = None,
+    notice: Note | None = None,
 ) -> PlanPreview:
     """Plan a switch from a fresh reading of its host, and say why if it cannot run."""
     try:
@@ -92,22 +93,22 @@ def preview_plan(
         plan=plan,
         # A running switch explains more than that the host has changed.
         notice=_already_switching(running) if running else notice,
-        blocked_because=_blocked_because(plan, running, user),
+        blocked_because=_blocked_because(plan, running, can_switch),
         before=before,
         after=after,
     )
 
 
-def refusal(exc: SwitcherError) -> Notice:
+def refusal(exc: SwitcherError) -> Note:
     """Return a notice that says why nothing was switched."""
     if isinstance(exc, SwitchRunning):
         return _already_switching(switch_view(exc.switch_id, system.now()))
     reason = exc.text.removeprefix("Nothing was switched.").strip()
-    return Notice("failed", "Nothing was switched.", f"{reason} The plan below is new.")
+    return Note("failed", f"{reason} The plan below is new.", headline="Nothing was switched.")
 
 
-def _blocked_because(plan: Plan, running: SwitchView | None, user: CurrentUser) -> str:
-    if not user.can_switch:
+def _blocked_because(plan: Plan, running: SwitchView | None, can_switch: bool) -> str:
+    if not can_switch:
         return CANNOT_SWITCH
     if plan.blocked:
         taken = plan.blocked == plan.cannot_publish
@@ -119,19 +120,20 @@ def _blocked_because(plan: Plan, running: SwitchView | None, user: CurrentUser) 
     return ""
 
 
-def _already_switching(running: SwitchView) -> Notice:
-    return Notice(
+def _already_switching(running: SwitchView) -> Note:
+    began = f"started by {running.actor} {span(running.elapsed_s)} ago"
+    return Note(
         "busy",
-        f"{running.host} is already switching",
-        f"to {running.to_model}, started by {running.actor} {span(running.elapsed_s)} ago. Wait or",
-        f"/#switch-{running.id}",
-        "watch it",
+        f"to {running.to_model}, {began}. Wait or",
+        href=f"/#switch-{running.id}",
+        link="watch it",
+        headline=f"{running.host} is already switching",
     )
 
 
-def _failure(exc: SwitcherError) -> Notice:
+def _failure(exc: SwitcherError) -> Note:
     if not isinstance(exc, OllamaError):
-        return Notice("failed", "No plan.", exc.text)
+        return Note("failed", exc.text, headline="No plan.")
     silent = isinstance(exc, Unreachable | TimedOut)
     headline = "The host does not answer." if silent else "The host's answer could not be used."
-    return Notice("failed", headline, f"{exc.text} {exc.advice}".rstrip())
+    return Note("failed", f"{exc.text} {exc.advice}".rstrip(), headline=headline)

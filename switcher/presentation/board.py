@@ -11,7 +11,7 @@ from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Observation
 from switcher.presentation.hosts import HostView, present_host
 from switcher.presentation.switches import SwitchLine, SwitchView, line_of, view_of
-from switcher.queries.board import RECENT_SWITCHES, BoardFacts, board_facts
+from switcher.queries.hosts import RECENT_SWITCHES, BoardFacts, board_facts
 
 # A switch that has just ended stays on the board this long, so that people see how it ended.
 SHOW_ENDED_S = 60.0

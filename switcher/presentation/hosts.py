@@ -16,10 +16,15 @@ from switcher.domain.wording import NBSP
 from switcher.presentation.bars import Bar, Part, bar
 from switcher.presentation.residents import ResidentRow, loaded_words, resident_rows
 from switcher.presentation.switches import SwitchLine, SwitchView, line_of, view_of
-from switcher.queries.board import RECENT_SWITCHES
 from switcher.queries.drifts import DriftRow, recent_drifts
 from switcher.queries.from_rows import from_row, grouped
-from switcher.queries.hosts import HostDetail, host_detail, host_details, last_load_s
+from switcher.queries.hosts import (
+    RECENT_SWITCHES,
+    HostDetail,
+    host_detail,
+    host_details,
+    last_load_s,
+)
 from switcher.queries.profiles import keep_alives
 from switcher.queries.switches import Filters, switches
 
@@ -35,13 +40,15 @@ KIND_WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A sentence below a host's row. `names` are set in mono; `href` leads to more."""
+    """A sentence next to its cause. `names` are set in mono; `href` leads to more; a `headline` is
+    bold."""
 
-    state: str  # warning, failed, offline
+    state: str  # warning, failed, offline, busy, ok
     text: str
     names: tuple[str, ...] = ()
     href: str = ""
     link: str = ""
+    headline: str = ""
 
 
 @dataclass(frozen=True)

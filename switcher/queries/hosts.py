@@ -1,4 +1,4 @@
-"""Hosts: their settings, and what they were last seen to hold."""
+"""Hosts: their settings, and what they were last seen to hold; and everything on the board."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from switcher.queries.readings import LatestReading, latest_readings
 from switcher.queries.switches import SwitchDetail, switch_details
 
 Named = TypeVar("Named", Host, ModelProfile)
+RECENT_SWITCHES = 6
 # Names and tags of pinned profiles, by host id.
 Pins = Mapping[int, tuple[tuple[str, str], ...]]
 
@@ -79,6 +80,16 @@ class HostDetail(HostSettings):
     running: SwitchDetail | None
     last_ended: SwitchDetail | None
     drifts: tuple[OpenDrift, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BoardFacts:
+    """The facts on the board. `switches` has the open ones, the last ended one of each host, and
+    the most recent ones; the newest comes first. `profiles` are names with tags."""
+
+    hosts: tuple[HostDetail, ...]
+    switches: tuple[SwitchDetail, ...]
+    profiles: tuple[tuple[str, str], ...]
 
 
 def find_host(name: str = "") -> Host:
@@ -179,6 +190,22 @@ def details_of(
         )
         for row in rows
     )
+
+
+def board_facts(fresh: Mapping[int, Observation] | None = None) -> BoardFacts:
+    """Read the board in four queries. `fresh` are this process's own readings by host id."""
+    rows = list(host_rows())
+    profiles, pins = _profiles_and_pins()
+    newest = SwitchEvent.objects.order_by("-id").values("id")[:RECENT_SWITCHES]
+    switches = switch_details(Q(state__in=OPEN) | last_ended(rows) | Q(pk__in=newest))
+    return BoardFacts(details_of(rows, switches, pins, fresh), tuple(switches), profiles)
+
+
+def _profiles_and_pins() -> tuple[tuple[tuple[str, str], ...], Pins]:
+    """Return all profiles, and which are pinned on which host, in one query."""
+    rows = ModelProfile.objects.values_list("name", "tag", "pin__host_id")
+    by_host = grouped((host_id, (name, tag)) for name, tag, host_id in rows)
+    return tuple(dict.fromkeys((name, tag) for name, tag, _ in rows)), by_host
 
 
 def last_load_s(host_id: int, digests: Iterable[str]) -> dict[str, float | None]:

@@ -27,3 +27,16 @@ class Command(TerminalCommand):
             f"{count} counts of failed logins removed." if count else "No failed logins found."
         )
         return 0
+
+
+class Former(Command):
+    """A former command, which takes any number of names or addresses."""
+
+    takes: str
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(self.takes, nargs="+")
+
+    def run(self, **options: Any) -> int:
+        given = options[self.takes]
+        return self.unlock(*((v, None) if self.takes == "name" else (None, v) for v in given))

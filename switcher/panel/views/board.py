@@ -8,15 +8,14 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 from django_htmx.http import reswap, retarget, trigger_client_event
 
+from switcher import access
 from switcher.audit import health
 from switcher.domain.clock import system
 from switcher.domain.errors import SwitcherError, SwitchRunning
 from switcher.panel.forms.config import STRATEGIES, HostForm
 from switcher.panel.forms.switches import completed, sent_request
 from switcher.panel.page import (
-    Notice,
     actor_of,
-    current_user,
     is_htmx,
     operators_only,
     render_page,
@@ -24,6 +23,7 @@ from switcher.panel.page import (
 )
 from switcher.panel.plan_preview import NO_PLAN, PlanPreview, preview_plan, refusal
 from switcher.presentation.board import board as read_board
+from switcher.presentation.hosts import Note
 from switcher.presentation.switches import switch_view
 from switcher.queries.hosts import hosts
 from switcher.queries.switches import switch_detail
@@ -62,7 +62,9 @@ def switch(request: HttpRequest) -> HttpResponseBase:
     choice = sent_request(request.POST)
     token = request.POST.get("plan", "")
     if not token:
-        notice = Notice("failed", "Nothing was switched.", "Read the plan first, then switch.")
+        notice = Note(
+            "failed", "Read the plan first, then switch.", headline="Nothing was switched."
+        )
         return _refuse(request, choice, notice, 400)
     try:
         row, _ = service.request_switch(choice, actor_of(request), plan_token=token)
@@ -105,11 +107,11 @@ def _show_board(
 
 
 def _preview(
-    request: HttpRequest, choice: SwitchRequest, notice: Notice | None = None
+    request: HttpRequest, choice: SwitchRequest, notice: Note | None = None
 ) -> PlanPreview:
     simulated = any(host.simulated for host in hosts() if host.name == choice.host)
-    user = current_user(request)
-    return preview_plan(choice, user, simulated=simulated, notice=notice)
+    can_switch = access.can_switch(request.user)
+    return preview_plan(choice, can_switch, simulated=simulated, notice=notice)
 
 
 def _plan_fragment(request: HttpRequest, preview: PlanPreview) -> HttpResponse:
@@ -117,7 +119,7 @@ def _plan_fragment(request: HttpRequest, preview: PlanPreview) -> HttpResponse:
 
 
 def _refuse(
-    request: HttpRequest, choice: SwitchRequest, notice: Notice, status: int
+    request: HttpRequest, choice: SwitchRequest, notice: Note, status: int
 ) -> HttpResponseBase:
     """Show why nothing was switched, above a new plan."""
     preview = _preview(request, choice, notice)

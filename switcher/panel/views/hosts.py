@@ -19,7 +19,6 @@ from switcher.ollama.client import Client
 from switcher.panel.forms import add_error
 from switcher.panel.forms.config import HostForm
 from switcher.panel.page import (
-    Notice,
     actor_of,
     admins_only,
     is_htmx,
@@ -27,8 +26,8 @@ from switcher.panel.page import (
     render_page,
     staff_only,
 )
+from switcher.presentation.hosts import Note, host_page
 from switcher.presentation.hosts import host_list as present_hosts
-from switcher.presentation.hosts import host_page
 from switcher.queries import hosts, keys, profiles
 from switcher.queries.hosts import HostSettings
 from switcher.records import config
@@ -123,21 +122,21 @@ def free(request: HttpRequest, name: str) -> HttpResponseBase:
     values = hosts.host(name)
     try:
         freed = service.free_ghost(name, request.POST.get("digest", ""), actor_of(request))
-        result = Notice("ok", "", freed.text)
+        result = Note("ok", freed.text)
     except SwitcherError as exc:
-        result = Notice("failed", "", exc.text)
+        result = Note("failed", exc.text)
     check_now(values.id, values.base_url)
     if is_htmx(request):
         response = _ghosts(request, name, result)
         return trigger_client_event(
             response, "focus-on", {"id": f"host-{name}-freed"}, after="swap"
         )
-    level = messages.SUCCESS if result.status_style == "ok" else messages.ERROR
+    level = messages.SUCCESS if result.state == "ok" else messages.ERROR
     messages.add_message(request, level, result.text)
     return redirect("host", name)
 
 
-def _ghosts(request: HttpRequest, name: str, freed: Notice | None = None) -> HttpResponse:
+def _ghosts(request: HttpRequest, name: str, freed: Note | None = None) -> HttpResponse:
     now = system.now()
     page = host_page(name, now, latest())
     return render_page(request, "ghosts.html", {"host": page, "freed": freed, "now": now})
