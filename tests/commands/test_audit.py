@@ -13,8 +13,8 @@ from django.db import DatabaseError
 from switcher.audit import checkpoints
 from switcher.audit.immutability_triggers import drop_triggers, make_triggers
 from switcher.audit.signing_keys import KeyFiles
-from switcher.management import audit as command
-from switcher.management.audit import Bar
+from switcher.management.commands import audit as command
+from switcher.management.commands.audit import Bar
 from switcher.models import AuditEntry, LedgerRow
 from tests import make
 from tests.server.process import python
