@@ -107,7 +107,7 @@ def build(count: int) -> float:
     from django.contrib.auth.models import Group, User
     from django.db import connection
 
-    from switcher.audit import checkpoints, immutability_triggers, subtrees, text_index
+    from switcher.audit import checkpoints, immutability_triggers, text_index
     from switcher.audit.ledger import SERVER
     from switcher.models import Host, LedgerRow, Review
     from switcher.records import config
@@ -132,8 +132,6 @@ def build(count: int) -> float:
     immutability_triggers.make_triggers()
     _settle(connection)
     checkpoints.sign()
-    while subtrees.keep():
-        pass
     return time.monotonic() - began
 
 

@@ -215,10 +215,7 @@ async def export(request: HttpRequest, query: Query[ExportQuery]) -> HttpRespons
     _check_names(request, ExportQuery)
     filters = read_filters(query.model_dump())
     job = await in_thread(begin, query.format, filters, actor_of(request))
-    response = StreamingHttpResponse(stream(job), content_type=job.content_type)
-    response["Content-Disposition"] = f'attachment; filename="{job.file_name}"'
-    response["Cache-Control"] = "no-store"
-    return response
+    return StreamingHttpResponse(stream(job), headers=job.headers)
 
 
 # In threads: short calls that read and write rows or ask a host.

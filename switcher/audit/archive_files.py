@@ -15,8 +15,7 @@ from switcher.audit.verifier.switchboard_verify import (
     Rotation,
     Row,
     Tree,
-    json_entry,
-    plain_entry,
+    read_entry,
 )
 from switcher.domain.errors import TrailUnreadable
 from switcher.models import ArchiveFile, AuditEntry, LedgerRow
@@ -83,13 +82,14 @@ def rotations_before_end(file: ArchiveFile) -> list[Rotation]:
         raise _unreadable(file) from exc
 
 
-def rotations(upto: int) -> Iterator[Rotation]:
-    """Yield the key rotations in the first `upto` entries, oldest first. With them, the first key
-    is enough to verify the part of the trail that follows."""
+def rotations(after: int, upto: int) -> Iterator[Rotation]:
+    """Yield the key rotations in the entries above `after`, up to `upto`, oldest first. With them,
+    the key before them is enough to verify what follows."""
     newest = newest_archive_file()
-    if newest is not None:
+    if newest is not None and after < newest.last:
         yield from rotations_before_end(newest)
-    entries = AuditEntry.objects.filter(kind=ROTATED, seq__lte=upto, seq__gt=last_archived())
+        after = newest.last
+    entries = AuditEntry.objects.filter(kind=ROTATED, seq__gt=after, seq__lte=upto)
     for seq in entries.order_by("seq").values_list("seq", flat=True):
         for body in LedgerRow.objects.filter(pk=seq).values_list("body", flat=True):
             with suppress(*UNREADABLE):  # The verifier reports such an entry.
@@ -129,7 +129,7 @@ def _entry(line: str) -> Row | None:
     if not line.startswith('{"type":"entry"'):
         return None
     try:
-        return plain_entry(line) or json_entry(json.loads(line))
+        return read_entry(json.loads(line))
     except UNREADABLE:
         return None  # The digest shows that the file was changed.
 

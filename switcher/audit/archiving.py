@@ -25,6 +25,7 @@ from django.db import connection, transaction
 
 from switcher.audit.archive_files import (
     archive_files,
+    end_of,
     last_archived,
     newest_archive_file,
     rotations,
@@ -36,7 +37,7 @@ from switcher.audit.ledger import Actor, append, writing
 from switcher.audit.paths import archive_folder, key_files
 from switcher.audit.point_in_time import recorded_hosts
 from switcher.audit.signing_keys import sync_folder
-from switcher.audit.verifier.switchboard_verify import ARCHIVED, UNREADABLE, ChainReader
+from switcher.audit.verifier.switchboard_verify import ARCHIVED, UNREADABLE, Verifier, read_chain
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import Conflict, SwitcherError
 from switcher.domain.states import OPEN
@@ -115,7 +116,7 @@ def archive(
     on_progress: OnProgress = lambda done, total: None,
 ) -> ArchiveFile | None:
     """Archive the next file of entries from before a moment; return None if there is none. Raises
-    NotArchived, TrailBroken, KeyUnusable, OSError or Conflict if nothing was archived.
+    NotArchived, TrailBroken, KeyRefused, OSError or Conflict if nothing was archived.
 
     `on_progress` is called with the number of entries done and their total, and once more before
     the file gets its final name. If it raises, nothing is archived.
@@ -247,7 +248,8 @@ def _give_name(draft: Path, path: Path) -> None:
 def _verify(file: ArchiveFile, path: Path, on_progress: OnProgress) -> None:
     """Verify the file by itself, since removed entries must be provable from it, and set what later
     entries continue from. Raises NotArchived, OSError."""
-    reader, digest = ChainReader(key_files().root(), is_part=True), hashlib.sha256()
+    previous, keys, digest = newest_archive_file(), key_files().root(), hashlib.sha256()
+    verifier = Verifier(*end_of(previous), keys) if previous is not None else Verifier(keys=keys)
 
     def digested(lines: Iterable[bytes]) -> Iterator[str]:
         for number, line in enumerate(lines):
@@ -258,11 +260,11 @@ def _verify(file: ArchiveFile, path: Path, on_progress: OnProgress) -> None:
 
     with path.open("rb") as opened:
         try:
-            reader.read(digested(opened))
+            read_chain(verifier, digested(opened))
         except UNREADABLE as exc:
             text = f"{path.name} exists, and is no archive file. Move it away."
             raise NotArchived(text) from exc
-    report = reader.report()
+    report = verifier.report()
     if not report.ok:
         what = "What is stored" if path != file.path else f"{path.name}, which exists,"
         raise NotArchived(f"{what} does not verify: {report.problems[0]}")
@@ -271,15 +273,15 @@ def _verify(file: ArchiveFile, path: Path, on_progress: OnProgress) -> None:
         raise NotArchived(f"{path.name} does not hold entries {file.first} to {file.last}.")
     file.size = path.stat().st_size
     file.sha256 = digest.hexdigest()
-    file.prev, file.tree = reader.prev.hex(), reader.tree.to_text()
-    file.rotations = [rotation.to_json() for rotation in rotations(file.last)]
+    file.prev, file.tree = verifier.prev.hex(), verifier.tree.to_text()
+    file.rotations = [rotation.to_json() for rotation in rotations(0, file.last)]
 
 
 # -- The database
 
 
 def record_archived(file: ArchiveFile, hosts: dict[str, Any], actor: Actor, clock: Clock) -> None:
-    """Record the file; from then on its entries count as archived. Raises Conflict, KeyUnusable,
+    """Record the file; from then on its entries count as archived. Raises Conflict, KeyRefused,
     TrailBroken.
 
     `hosts` is what was active on each host at the time of the file's last entry. The new entry

@@ -1,14 +1,12 @@
 """Signs checkpoints over the stored trail, and rotates the key that signs them.
 
 Before anything is signed, the stored entries are read again and checked: they must follow from what
-was signed before. Otherwise TrailBroken or KeyUnusable is raised, and the caller raises the alarm.
+was signed before. Otherwise TrailBroken or KeyRefused is raised, and the caller raises the alarm.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -63,20 +61,6 @@ class TrailBroken(SwitcherError):
     code = "trail-broken"
 
 
-class KeyUnusable(SwitcherError):
-    """The signing key cannot be used."""
-
-    code = "audit-key"
-
-
-@contextmanager
-def _raising_key_unusable() -> Iterator[None]:
-    try:
-        yield
-    except KeyRefused as exc:
-        raise KeyUnusable(str(exc)) from exc
-
-
 # -- When
 
 
@@ -109,7 +93,7 @@ def is_due(clock: Clock = system) -> bool:
 
 def sign(clock: Clock = system) -> Checkpoint | None:
     """Sign the entries since the last checkpoint; return None if there are none, or if another
-    process has signed them meanwhile. Raises TrailBroken, KeyUnusable, TrailUnreadable.
+    process has signed them meanwhile. Raises TrailBroken, KeyRefused, TrailUnreadable.
     """
     while True:
         archived = last_archived()
@@ -124,16 +108,15 @@ def sign(clock: Clock = system) -> Checkpoint | None:
 def _sign(clock: Clock) -> Checkpoint | None:
     if not LedgerRow.objects.exists():
         return None
-    with _raising_key_unusable():
-        files = key_files()
-        _prepare_key(files, clock)
-        _current_key(files)
-        last, tree = _read(files)
-        if last is not None and tree.size == last.size:
-            return None
-        made = _store(files, last, tree, clock)
-        if made is not None:
-            files.remember(made.note)
+    files = key_files()
+    _prepare_key(files, clock)
+    _current_key(files)
+    last, tree = _read(files)
+    if last is not None and tree.size == last.size:
+        return None
+    made = _store(files, last, tree, clock)
+    if made is not None:
+        files.remember(made.note)
     return made
 
 
@@ -315,13 +298,12 @@ def vouch_for_archive(file: ArchiveFile) -> dict[str, Any]:
     that introduced it may be among those that leave the database.
 
     Call it only in the transaction that appends the entry, during which no key changes. Raises
-    KeyUnusable, TrailBroken.
+    KeyRefused, TrailBroken.
     """
-    with _raising_key_unusable():
-        key = _current_key(key_files())
-        root = Tree.from_text(file.tree).root().hex()
-        archived = key.vouch_for_archive(file.first, file.last, file.sha256, root)
-        return {**archived.to_json(), "new": str(key.public)}
+    key = _current_key(key_files())
+    root = Tree.from_text(file.tree).root().hex()
+    archived = key.vouch_for_archive(file.first, file.last, file.sha256, root)
+    return {**archived.to_json(), "new": str(key.public)}
 
 
 def key_problem() -> str:
@@ -337,20 +319,19 @@ def key_problem() -> str:
 
 def rotate_key(actor: Actor, clock: Clock = system) -> str:
     """Replace the signing key, with an entry that both keys have signed, and return the new public
-    key. Raises KeyUnusable, TrailBroken.
+    key. Raises KeyRefused, TrailBroken.
 
     The old key signs everything before that entry, the new one everything from it on.
     """
     sign(clock)
-    with _raising_key_unusable():
-        files = key_files()
-        _prepare_key(files, clock)
-        with writing():
-            _lock()
-            old, new = _current_key(files), new_key(files.name)
-            files.write_next(new)
-            facts: dict[str, Any] = {**old.vouch_for(new).to_json()}
-            append(ROTATED, actor, clock=clock, **facts)
-        _prepare_key(files, clock)
+    files = key_files()
+    _prepare_key(files, clock)
+    with writing():
+        _lock()
+        old, new = _current_key(files), new_key(files.name)
+        files.write_next(new)
+        facts: dict[str, Any] = {**old.vouch_for(new).to_json()}
+        append(ROTATED, actor, clock=clock, **facts)
+    _prepare_key(files, clock)
     sign(clock)
     return str(new.public)

@@ -20,7 +20,7 @@ from switcher.audit.ledger_reader import (
     salted,
 )
 from switcher.audit.proofs import NoProof, Proof, proof_of
-from switcher.audit.review_marks import REVIEWED, ReviewMark
+from switcher.audit.reviews import REVIEWED, ReviewMark
 from switcher.audit.search import matching
 from switcher.audit.verifier.switchboard_verify import leaf
 from switcher.domain.states import ENDED, WORDS

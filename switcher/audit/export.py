@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from switcher.audit import checkpoints, subtrees
+from switcher.audit import checkpoints
 from switcher.audit.archive_files import (
     all_after,
     begins_after,
@@ -30,12 +30,13 @@ from switcher.audit.archive_files import (
     rotations,
     rotations_before_end,
 )
-from switcher.audit.checkpoints import KeyUnusable, TrailBroken
+from switcher.audit.checkpoints import TrailBroken
 from switcher.audit.entry_descriptions import describe, outcome_text, short_model
 from switcher.audit.filters import Filters
 from switcher.audit.ledger import Actor, append, writing
 from switcher.audit.ledger_reader import (
     BEFORE_ALL,
+    checkpoint_over,
     derived_columns,
     facts_of,
     newest_checkpoint,
@@ -45,6 +46,7 @@ from switcher.audit.ledger_reader import (
 )
 from switcher.audit.proofs import NoProof, Prover
 from switcher.audit.search import matching
+from switcher.audit.signing_keys import KeyRefused
 from switcher.audit.verifier.switchboard_verify import Row
 from switcher.concurrency.threads import in_thread
 from switcher.domain.clock import Clock, system
@@ -111,8 +113,13 @@ class RecordedExport:
     clock: Clock
 
     @property
-    def content_type(self) -> str:
-        return FORMS[self.form]
+    def headers(self) -> dict[str, str]:
+        """Return the headers of a response with it."""
+        return {
+            "Content-Type": FORMS[self.form],
+            "Content-Disposition": f'attachment; filename="{self.file_name}"',
+            "Cache-Control": "no-store",
+        }
 
     def end(self, entries: int, whole: bool) -> None:
         """Append an entry about the end. `entries` is how many were read. If not `whole`, the
@@ -140,8 +147,7 @@ def begin(form: str, filters: Filters, actor: Actor, clock: Clock = system) -> R
     began = _append_began(form, filters.to_dict(), actor, clock)
     try:
         checkpoints.sign(clock)
-        subtrees.keep()
-    except (TrailBroken, KeyUnusable) as exc:
+    except (TrailBroken, KeyRefused) as exc:
         # The evidence is exported as it is; the verifier says what is wrong with it.
         log.error("exported without a new checkpoint: %s", exc.text, extra={"action": exc.code})
     signed = newest_checkpoint()
@@ -156,7 +162,7 @@ def begin_archive_file(file: ArchiveFile, actor: Actor, clock: Clock = system) -
     """Begin a copy of an archive file."""
     which = {"segment": file.name}
     began = _append_began(JSONL, which, actor, clock)
-    return RecordedExport(_file_chunks(file), file.name, JSONL, which, began, actor, clock)
+    return RecordedExport(_file_chunks(file), file.file_name, JSONL, which, began, actor, clock)
 
 
 def _append_began(form: str, filter_: dict[str, str], actor: Actor, clock: Clock) -> int:
@@ -238,24 +244,26 @@ def _chain(export: Export) -> Iterator[Chunk]:
 
 
 def _selection(export: Export) -> Iterator[Chunk]:
-    """Yield the entries that match the filter, each with its proof."""
-    checkpoint = newest_checkpoint(export.last)
-    head = [_head(export)]
-    if checkpoint is not None:
-        head += [_line("rotation", **row.to_json()) for row in rotations(checkpoint.size)]
-        head.append(_line("checkpoint", note=checkpoint.note))
-    yield Chunk("".join(head).encode(), 0)
-    size = checkpoint.size if checkpoint is not None else 0
-    prover = Prover(size)
+    """Yield the entries that match the filter, each with its proof and behind its checkpoint."""
+    yield Chunk(_head(export).encode(), 0)
+    prover: Prover | None = None
+    size = 0
     for rows in _selected(export):
-        text = "".join(_entry(row, _proof(prover, row[0], size)) for row in rows)
-        yield Chunk(text.encode(), len(rows))
+        lines = []
+        for row in rows:
+            if row[0] > size and (checkpoint := checkpoint_over(row[0])) is not None:
+                changes = rotations(size, checkpoint.size)
+                lines += [_line("rotation", **change.to_json()) for change in changes]
+                lines.append(_line("checkpoint", note=checkpoint.note))
+                size, prover = checkpoint.size, Prover(checkpoint)
+            lines.append(_entry(row, _proof(prover if row[0] <= size else None, row[0])))
+        yield Chunk("".join(lines).encode(), len(rows))
 
 
-def _proof(prover: Prover, seq: int, size: int) -> str:
-    """Return the proof as a member of a line; null for an entry above the checkpoint."""
+def _proof(prover: Prover | None, seq: int) -> str:
+    """Return the proof as a member of a line; null if there is none."""
     try:
-        hashes = [sibling.hex() for sibling in prover.proof(seq)] if seq <= size else None
+        hashes = [sibling.hex() for sibling in prover.proof(seq)] if prover is not None else None
     except NoProof:
         hashes = None
     return f',"proof":{json.dumps(hashes, separators=(",", ":"))}'

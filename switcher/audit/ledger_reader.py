@@ -123,6 +123,12 @@ def newest_checkpoint(upto: int = MAX_SEQ - 1) -> Checkpoint | None:
     return Checkpoint.objects.filter(size__lte=upto).order_by("-size", "-id").first()
 
 
+def checkpoint_over(seq: int) -> Checkpoint | None:
+    """Return the smallest checkpoint that covers an entry; of several, the newest."""
+    covering = Checkpoint.objects.filter(size__gte=seq, size__lt=MAX_SEQ)
+    return covering.order_by("size", "-id").first()
+
+
 def stored_notes(above: int = -1, upto: int = MAX_SEQ - 1) -> Iterator[tuple[int, str]]:
     """Yield sizes and notes of the checkpoints over more than `above` and at most `upto` entries,
     by size. Checkpoints that are made meanwhile are left out."""

@@ -1,33 +1,19 @@
 """Prove that an entry is in a checkpoint, by the hashes that lead from it to the signed root.
 
-The work is bounded, however many entries there are: a proof reads the block of 256 entries around
-the entry, the newest block, and the stored subtrees beside the path to the root.
+An entry is proved in the first checkpoint that covers it. Every hash of such a proof is either a
+peak of the tree that the checkpoint before it signed, or follows from the entries between the two.
+So a proof reads what one checkpoint added, however many entries there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from switcher.audit.archive_files import end_of, newest_archive_file
-from switcher.audit.ledger_reader import newest_checkpoint, stored_hashes
-from switcher.audit.subtrees import (
-    BLOCK,
-    BLOCK_LEVEL,
-    Place,
-    Span,
-    block_nodes,
-    join,
-    number,
-    parts,
-    path,
-    peaks,
-)
-from switcher.audit.verifier.switchboard_verify import BadNote, Note, fold, leaf, node
-from switcher.models import LedgerRow, Subtree
+from switcher.audit.ledger_reader import checkpoint_over, newest_checkpoint, stored_hashes
+from switcher.audit.verifier.switchboard_verify import BadNote, Note, Tree, fold, leaf
+from switcher.models import Checkpoint, LedgerRow
 
-# How many blocks whose subtrees are not stored yet may be read for one proof.
-MAX_BLOCKS = 256
+Span = tuple[int, int]  # the leaves from the first number on, before the second; counted from 0
 
 
 class NoProof(Exception):
@@ -74,92 +60,70 @@ class Proof:
 
 
 def proof_of(seq: int) -> Proof:
-    """Return the proof that an entry is in the newest checkpoint. Raises NoProof."""
-    last = newest_checkpoint()
-    if last is None or last.size < seq:
+    """Return the proof that an entry is in a checkpoint. Raises NoProof."""
+    checkpoint = checkpoint_over(seq)
+    if checkpoint is None:
         raise NoProof("It is not signed yet. That takes a minute at most while a server runs.")
     row = LedgerRow.objects.filter(pk=seq).first()
     if row is None:
         raise NoProof("The entry is not in the database any more.")
-    hashes = tuple(Prover(last.size).proof(seq))
-    return Proof(seq, row.body, bytes(row.prev), bytes(row.hash), last.size, last.note, hashes)
+    prev, entry_hash, hashes = bytes(row.prev), bytes(row.hash), Prover(checkpoint).proof(seq)
+    return Proof(seq, row.body, prev, entry_hash, checkpoint.size, checkpoint.note, tuple(hashes))
 
 
 class Prover:
-    """Makes proofs for a tree of `size` entries. Proving entries in order is cheap: each block is
-    read once, and its entries share the hashes above it.
-    """
+    """Proves the entries that a checkpoint covers and the one before it does not."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        archived = newest_archive_file()
-        self._known = peaks(end_of(archived)[0]) if archived is not None else {}
-        self._blocks: dict[int, dict[Place, bytes]] = {}
-        self._above: tuple[int, list[bytes]] = (-1, [])  # of the last block
-        self._blocks_left = MAX_BLOCKS
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        before = newest_checkpoint(checkpoint.size - 1)
+        self._size = checkpoint.size
+        self._known = _tree_of(before) if before is not None else Tree()
+        starts = _peak_starts(self._known.size)
+        self._peaks = list(zip(starts, self._known.peaks, strict=True))
+        self._leaves = [found for _, found in stored_hashes(self._known.size, self._size)]
+        self._roots: dict[Span, bytes] = {}  # entries share most of the hashes that prove them
 
     def proof(self, seq: int) -> list[bytes]:
         """Return the hashes from the entry up to the root. Raises NoProof."""
-        block = seq - 1 >> BLOCK_LEVEL
-        inside, above = list[Span](), list[Span]()
-        for begin, end in path(seq - 1, self._size):
-            is_inside = begin >> BLOCK_LEVEL == block and end - begin <= BLOCK
-            (inside if is_inside else above).append((begin, end))
-        if self._above[0] != block:
-            self._blocks_left = MAX_BLOCKS
-            self._above = (block, self._hashes_above(above))
-        nodes = self._block(block)
-        return [_join_parts(nodes, span) for span in inside] + self._above[1]
+        if len(self._leaves) != self._size - self._known.size:
+            raise NoProof("A neighbouring entry is missing.")
+        return [self._root(span) for span in path(seq - 1, self._size)]
 
-    def _hashes_above(self, spans: list[Span]) -> list[bytes]:
-        places = [parts(*span) for span in spans]
-        stored = _stored(place for span_places in places for place in span_places)
-        return [join([self._subtree(place, stored) for place in found]) for found in places]
-
-    def _subtree(self, place: Place, stored: dict[Place, bytes]) -> bytes:
-        """Return the hash of a full subtree, stored or computed from its parts."""
-        found = stored.get(place) or self._known.get(place)
-        if found is not None:
-            return found
-        level, index = place
-        if level <= BLOCK_LEVEL:
-            leaves = (index << level, index + 1 << level)
-            return _join_parts(self._block(leaves[0] >> BLOCK_LEVEL), leaves)
-        if (1 << level - BLOCK_LEVEL) > self._blocks_left:
-            raise NoProof(
-                "The server is still preparing the data for proofs. Try again in a moment."
-            )
-        left, right = (level - 1, 2 * index), (level - 1, 2 * index + 1)
-        stored = _stored((left, right))
-        return node(self._subtree(left, stored), self._subtree(right, stored))
-
-    def _block(self, block: int) -> dict[Place, bytes]:
-        """Return all full subtrees within a block."""
-        nodes = self._blocks.get(block)
-        if nodes is None:
-            self._blocks_left -= 1
-            begin = block << BLOCK_LEVEL
-            known = {p: h for p, h in self._known.items() if p[1] << p[0] >= begin}
-            nodes = block_nodes(_leaf_hashes(begin, min(begin + BLOCK, self._size)), known)
-            if len(self._blocks) > 2:
-                self._blocks.pop(next(iter(self._blocks)))
-            self._blocks[block] = nodes
-        return nodes
+    def _root(self, span: Span) -> bytes:
+        """Return the root over a span: peaks of the tree before, then leaves."""
+        if span not in self._roots:
+            (begin, end), known = span, self._known.size
+            peaks = [peak for start, peak in self._peaks if begin <= start < end]
+            tree = Tree(max(0, min(known, end) - begin), peaks)
+            tree.extend(self._leaves[max(0, begin - known) : max(0, end - known)])
+            self._roots[span] = tree.root()
+        return self._roots[span]
 
 
-def _join_parts(nodes: dict[Place, bytes], span: Span) -> bytes:
+def path(leaf: int, size: int) -> list[Span]:
+    """Return the leaves under each sibling of an inclusion proof, from the leaf upwards (RFC 6962,
+    2.1.1)."""
+    begin, end, spans = 0, size, []
+    while end - begin > 1:
+        half = begin + (1 << (end - begin - 1).bit_length() - 1)
+        if leaf < half:
+            spans.append((half, end))
+            end = half
+        else:
+            spans.append((begin, half))
+            begin = half
+    return spans[::-1]
+
+
+def _peak_starts(size: int) -> list[int]:
+    """Return the first leaf under each peak of a tree, largest peak first."""
+    levels = reversed(range(size.bit_length()))
+    return [size >> level + 1 << level + 1 for level in levels if size >> level & 1]
+
+
+def _tree_of(checkpoint: Checkpoint) -> Tree:
+    """Return the tree that a checkpoint signed. If it was changed, no proof made with it holds."""
     try:
-        return join([nodes[place] for place in parts(*span)])
-    except KeyError as exc:
-        raise NoProof("A neighbouring entry is missing.") from exc
-
-
-def _stored(places: Iterable[Place]) -> dict[Place, bytes]:
-    by_number = {number(*place): place for place in places if place[0] >= BLOCK_LEVEL}
-    rows = Subtree.objects.filter(pk__in=list(by_number)).values_list("pk", "hash")
-    return {by_number[pk]: bytes(found) for pk, found in rows}
-
-
-def _leaf_hashes(begin: int, end: int) -> dict[int, bytes]:
-    """Return the hashes of the leaves from index `begin` up to, but not including, `end`."""
-    return {seq - 1: found for seq, found in stored_hashes(begin, end)}
+        return Tree.from_text(checkpoint.tree)
+    except ValueError:
+        return Tree()

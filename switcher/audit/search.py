@@ -14,7 +14,7 @@ from django.db.models.functions import Coalesce
 
 from switcher.audit.filters import GROUPS, Filters, group_of
 from switcher.audit.ledger_reader import MAX_SEQ
-from switcher.audit.review_marks import REVIEWED
+from switcher.audit.reviews import REVIEWED
 from switcher.audit.text_index import has_words
 from switcher.models import AuditEntry, Review
 from switcher.models.trail import refuse_unreadable

@@ -17,14 +17,14 @@ from switcher.audit import (
     erasure,
     health,
     immutability_triggers,
-    subtrees,
     verification,
 )
 from switcher.audit.alarms import describe_error, raise_alarm
-from switcher.audit.checkpoints import KeyUnusable, TrailBroken
+from switcher.audit.checkpoints import TrailBroken
 from switcher.audit.deliveries import Deliverer
 from switcher.audit.ledger import SERVER, append, changed, writing
 from switcher.audit.paths import sinks
+from switcher.audit.signing_keys import KeyRefused
 from switcher.concurrency.loop import Loop
 from switcher.domain.clock import Clock, is_within, system
 from switcher.domain.errors import SwitcherError, TrailUnreadable
@@ -96,8 +96,7 @@ class Signer:
         try:
             with self._alarming("The audit trail could not be signed."):
                 checkpoints.sign(self._clock)
-                subtrees.keep()
-        except (TrailBroken, TrailUnreadable, KeyUnusable) as exc:
+        except (TrailBroken, TrailUnreadable, KeyRefused) as exc:
             if exc.text != self._logged:
                 log.error(exc.text, extra={"action": exc.code})
             self._logged = exc.text

@@ -31,12 +31,15 @@ from switcher.audit.verifier.switchboard_verify import (
     checkpoint_text,
     signature_line,
 )
+from switcher.domain.errors import SwitcherError
 
 PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o644
 
 
-class KeyRefused(Exception):
+class KeyRefused(SwitcherError):
     """The key cannot be used; the text says why and what to do."""
+
+    code = "audit-key"
 
 
 class KeyMissing(KeyRefused):

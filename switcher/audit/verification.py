@@ -29,10 +29,10 @@ from switcher.audit.archive_files import (
     rotations_before_end,
     rows_of,
 )
-from switcher.audit.index_comparison import IndexComparison
 from switcher.audit.ledger import Actor, append, changed, writing
 from switcher.audit.ledger_reader import BEFORE_ALL, newest_seq, stored_notes
 from switcher.audit.paths import anchors, key_files
+from switcher.audit.search_index import IndexComparison
 from switcher.audit.signing_keys import KeyRefused
 from switcher.audit.verifier.switchboard_verify import (
     BadNote,

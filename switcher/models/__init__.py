@@ -10,7 +10,6 @@ from switcher.models.ledger import (
     CheckpointDelivery,
     LedgerRow,
     Review,
-    Subtree,
 )
 from switcher.models.profiles import ModelProfile
 from switcher.models.switches import FailureSeen, SwitchEvent
@@ -36,7 +35,6 @@ __all__ = [
     "Preference",
     "Reading",
     "Review",
-    "Subtree",
     "SwitchEvent",
     "Usage",
 ]

@@ -101,20 +101,6 @@ class Checkpoint(TrailRow):
         return f"checkpoint over {self.size}"
 
 
-class Subtree(TrailRow):
-    """The hash of a full subtree of the trail's Merkle tree, so that a proof need not read all
-    entries. It needs no protection: with a wrong hash, a proof does not lead to the signed root.
-
-    `id` is the subtree's number in an in-order walk, `(2 * index + 1) << level`.
-    """
-
-    id = models.BigIntegerField(primary_key=True)
-    hash = models.BinaryField(max_length=32)
-
-    def __str__(self) -> str:
-        return f"subtree {self.id}"
-
-
 class CheckpointDelivery(TrailRow):
     """A checkpoint on its way to a sink outside of this database."""
 

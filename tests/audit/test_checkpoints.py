@@ -11,7 +11,7 @@ import pytest
 from switcher.audit import checkpoints, search_index
 from switcher.audit.alarms import raise_alarm
 from switcher.audit.immutability_triggers import drop_triggers
-from switcher.audit.signing_keys import KeyFiles, new_key
+from switcher.audit.signing_keys import KeyFiles, KeyRefused, new_key
 from switcher.audit.verification import verify
 from switcher.audit.verifier.switchboard_verify import Note, Tree, read_note
 from switcher.domain.states import ENDED, State
@@ -217,12 +217,12 @@ def test_an_exchanged_key_signs_nothing(proofs: KeyFiles, clock: FakeClock) -> N
     proofs.private.unlink()
     proofs._write_key(proofs.private, new_key(proofs.name))
     assert "exchanged without a rotation" in checkpoints.key_problem()
-    with pytest.raises(checkpoints.KeyUnusable, match="exchanged without a rotation"):
+    with pytest.raises(KeyRefused, match="exchanged without a rotation"):
         checkpoints.sign(clock)
     # Also where the public side was exchanged with it: the trail tells of another.
     proofs.public.unlink()
     proofs._publish(proofs.load().public)
-    with pytest.raises(checkpoints.KeyUnusable, match="exchanged without a rotation"):
+    with pytest.raises(KeyRefused, match="exchanged without a rotation"):
         checkpoints.sign(clock)
     assert Checkpoint.objects.count() == 1
 
@@ -232,7 +232,7 @@ def test_a_key_that_others_can_read_signs_nothing(proofs: KeyFiles, clock: FakeC
     checkpoints.sign(clock)
     write(clock)
     proofs.private.chmod(0o644)
-    with pytest.raises(checkpoints.KeyUnusable, match="Run: chmod 600"):
+    with pytest.raises(KeyRefused, match="Run: chmod 600"):
         checkpoints.sign(clock)
 
 
@@ -283,7 +283,7 @@ def test_a_rotation_with_an_exchanged_key_is_refused(proofs: KeyFiles, clock: Fa
     write(clock)
     checkpoints.sign(clock)
     os.unlink(proofs.private)
-    with pytest.raises(checkpoints.KeyUnusable, match="is missing"):
+    with pytest.raises(KeyRefused, match="is missing"):
         checkpoints.rotate_key(ANNA, clock)
     assert "audit.key-rotated" not in kinds()
 

@@ -190,7 +190,7 @@ def test_each_entry_of_a_selection_proves_itself(trail: KeyFiles, tmp_path: Path
         ("hash", "anchored", "is not proved"),
         ("order", "intact", "not in order"),
         ("note", "anchored", "none of the known keys"),
-        ("second note", "anchored", "one checkpoint"),
+        ("second note", "anchored", "not in order"),
         ("no note", "anchored", "There is no checkpoint"),
     ],
 )

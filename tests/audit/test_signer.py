@@ -17,17 +17,15 @@ from switcher.audit import (
     deliveries,
     health,
     immutability_triggers,
-    sinks,
     verification,
 )
 from switcher.audit import signer as signing
 from switcher.audit.alarms import raise_alarm
-from switcher.audit.deliveries import Deliverer
+from switcher.audit.deliveries import Deliverer, NotDelivered
 from switcher.audit.immutability_triggers import drop_triggers, make_triggers
 from switcher.audit.paths import FILE, WEBHOOK, Sink
 from switcher.audit.signer import AuditLoops, Upkeep
 from switcher.audit.signing_keys import KeyFiles, new_key
-from switcher.audit.sinks import NotDelivered
 from switcher.audit.verification import verify
 from switcher.audit.verifier.switchboard_verify import read_anchors
 from switcher.domain.clock import system
@@ -265,7 +263,7 @@ def test_the_loops_sign_and_deliver_while_a_sink_hangs(
 ) -> None:
     """The webhook hangs meanwhile: it holds up neither the file nor the signing."""
     hangs, may_end = threading.Event(), threading.Event()
-    real = sinks.send
+    real = deliveries.send
 
     def send(sink: Sink, note: str) -> None:
         if sink.name == WEBHOOK:

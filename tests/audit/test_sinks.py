@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from switcher.audit import sinks
+from switcher.audit import deliveries
+from switcher.audit.deliveries import NotDelivered, send
 from switcher.audit.paths import FILE, SYSLOG, WEBHOOK, Sink
-from switcher.audit.sinks import NotDelivered, send
 from switcher.audit.verifier.switchboard_verify import read_anchors
 
 NOTE = "switchboard\n7\nBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n\n— switchboard c2lnbmVk\n"
@@ -165,7 +165,7 @@ def test_only_a_success_status_counts(hook: Hook, status: int) -> None:
 
 def test_a_silent_webhook_times_out(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
     hook.silent = True
-    monkeypatch.setattr(sinks, "ANSWER_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(deliveries, "ANSWER_TIMEOUT_S", 0.1)
     with pytest.raises(NotDelivered, match="no answer in time"):
         send(Sink(WEBHOOK, hook.url), NOTE)
 

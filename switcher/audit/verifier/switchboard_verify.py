@@ -14,7 +14,7 @@ Each line of an export is a JSON object. Its `type` is one of:
     export      {"made_at", "by", "filter", "selection"}: the first line
     segment     {"first", "prev", "tree"}: where the file begins, unless that is entry 1
     entry       {"seq", "body", "prev", "hash"}: the body as it was hashed, the hashes in hex; in a
-                selection also {"proof"}: the hashes that lead to the checkpoint's root
+                selection also {"proof"}: the hashes that lead to the root of the checkpoint before
     checkpoint  {"note"}: a signed note (https://c2sp.org/signed-note, https://c2sp.org/tlog-checkpoint)
     rotation    {"old", "new", "old_signature", "new_signature"}: a key rotation before `first`
 
@@ -32,8 +32,8 @@ Three verdicts:
                 entries are in archive files that were not named, a signed entry confirms that
 
 A selection (an export with a filter) is not a chain. For a selection, intact means that no entry
-was changed, and anchored that each entry's proof leads to the root of the signed checkpoint at its
-head. It cannot show whether something was left out.
+was changed, and anchored that each entry's proof leads to the root of the signed checkpoint before
+it in the file. It cannot show whether something was left out.
 
 Exit codes: 0 all three hold; 1 one does not; 2 the files cannot be read; 3 a selection, for which
 the first two hold.
@@ -51,7 +51,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 GENESIS = bytes(32)
@@ -305,16 +305,10 @@ class Rotation:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Rotation:
-        """Read what `to_json` wrote. Raises ValueError."""
-        try:
-            old, new = PublicKey.from_text(row["old"]), PublicKey.from_text(row["new"])
-            signatures = [
-                base64.b64decode(row[name], validate=True)
-                for name in ("old_signature", "new_signature")
-            ]
-        except (KeyError, TypeError, AttributeError) as exc:
-            raise ValueError("not a rotation") from exc
-        return cls(old, new, *signatures)
+        """Read what `to_json` wrote. Raises one of UNREADABLE."""
+        old, new = PublicKey.from_text(row["old"]), PublicKey.from_text(row["new"])
+        names = ("old_signature", "new_signature")
+        return cls(old, new, *(base64.b64decode(row[name], validate=True) for name in names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,11 +449,11 @@ class Verifier:
     def __init__(
         self, tree: Tree | None = None, prev: bytes = GENESIS, keys: Iterable[PublicKey] = ()
     ) -> None:
-        self._tree = tree.copy() if tree is not None else Tree()
-        self._prev = prev
+        self.tree = tree.copy() if tree is not None else Tree()
+        self.prev = prev  # the hash that the next entry follows
         self._keys = Keyring(keys)
         self._at = ""
-        self._began = self._tree.size
+        self._began = self.tree.size
         # What an entry must say about the entries before the first one here, and which entry does.
         self._before: tuple[int, str] | None = None
         self._before_said_by = 0
@@ -468,25 +462,23 @@ class Verifier:
         self._to_come: dict[int, dict[Note, None]] = {}
         self._sizes: list[int] = []
         self._met: tuple[int, set[Note]] = 0, set()
-        self._report = Report(first_seq=self._tree.size + 1, last_seq=self._tree.size)
+        self._report = Report(first_seq=self.tree.size + 1, last_seq=self.tree.size)
 
     @property
     def size(self) -> int:
         """Return the number of entries in the tree."""
-        return self._tree.size
+        return self.tree.size
 
-    @property
-    def tree(self) -> Tree:
-        return self._tree
-
-    @property
-    def prev(self) -> bytes:
-        """Return the hash that the next entry has to follow."""
-        return self._prev
-
-    def require_archived_before(self) -> None:
-        """Require a signed entry that says where the entries before the first one are."""
-        self._before = self._tree.size, self._tree.root().hex()
+    def begin_at(self, tree: Tree, prev: bytes) -> None:
+        """Begin a file of entries that follow others. Unless those were read, an entry under a
+        checkpoint has to say where they are."""
+        if not self.tree.size:
+            self._before = tree.size, tree.root().hex()
+            self._report.first_seq = tree.size + 1
+            self._continue_from(tree, prev)
+        elif (self.tree.to_text(), self.prev) != (tree.to_text(), prev):
+            text = f"A file begins after entry {tree.size}; the one before it ends with entry "
+            self.skip(tree, prev, f"{text}{self.size}.")
 
     def says_archived(self, first: int, last: int, sha256: str, root: str) -> bool:
         """Return whether a signed entry says that these entries were moved to that file."""
@@ -501,12 +493,12 @@ class Verifier:
         """Continue after missing entries, from the tree and the hash with which they are said to
         end. The next checkpoint shows whether these are right."""
         self._report.fail("complete", why)
-        self._tree, self._prev, self._at, self._began = tree.copy(), prev, "", tree.size
-        while self._sizes and self._sizes[0] <= tree.size:
-            size = heapq.heappop(self._sizes)
-            passed = self._to_come.pop(size)
-            for note in passed if size == tree.size else ():
-                self._meet(note)
+        self._continue_from(tree, prev)
+
+    def _continue_from(self, tree: Tree, prev: bytes) -> None:
+        self.tree, self.prev, self._at, self._began = tree.copy(), prev, "", tree.size
+        while self._sizes and self._sizes[0] < tree.size:
+            del self._to_come[heapq.heappop(self._sizes)]
 
     def fail(self, verdict: str, text: str) -> None:
         """Record a problem that the caller found."""
@@ -521,9 +513,9 @@ class Verifier:
         except BadNote as exc:
             self._bad_note(exc)
             return
-        if note.size == self._tree.size:
+        if note.size == self.tree.size:
             self._meet(note)
-        elif note.size > self._tree.size:
+        elif note.size > self.tree.size:
             if note.size not in self._to_come:
                 heapq.heappush(self._sizes, note.size)
             self._to_come.setdefault(note.size, {})[note] = None
@@ -537,12 +529,12 @@ class Verifier:
     def _meet(self, note: Note) -> None:
         """Check a checkpoint that has the size of the tree. If an anchor repeats a stored
         checkpoint, it is checked only once."""
-        if self._met[0] != self._tree.size:
-            self._met = self._tree.size, set()
+        if self._met[0] != self.tree.size:
+            self._met = self.tree.size, set()
         if note in self._met[1]:
             return
         self._met[1].add(note)
-        if self._is_believed(note) and self._tree.root() != note.root:
+        if self._is_believed(note) and self.tree.root() != note.root:
             text = f"The checkpoint over {note.size} entries is not of these entries."
             self._report.fail("anchored", text)
 
@@ -563,7 +555,7 @@ class Verifier:
         one."""
         while self._sizes:
             # Up to the next checkpoint, so that the tree can be compared there.
-            fit = self._sizes[0] - self._tree.size
+            fit = self._sizes[0] - self.tree.size
             if fit > len(rows):
                 break
             self._add_run(rows[:fit])
@@ -578,7 +570,7 @@ class Verifier:
         A body is searched without being parsed. Its keys are sorted and only `facts` can be nested,
         so `at` is the first member of that name, and `kind` and `seq` are the last.
         """
-        sha256, prev, seq, last_at = _sha256, self._prev, self._tree.size, self._at
+        sha256, prev, seq, last_at = _sha256, self.prev, self.tree.size, self._at
         hashes = []
         for row in rows:
             number, body, row_prev, row_hash = row
@@ -601,8 +593,8 @@ class Verifier:
             # after it.
             prev, last_at = row_hash, at
             hashes.append(row_hash)
-        self._prev, self._at = prev, last_at
-        self._tree.extend(hashes)
+        self.prev, self._at = prev, last_at
+        self.tree.extend(hashes)
         self._report.entries += len(hashes)
 
     def _blame(self, row: Row, seq: int, prev: bytes) -> None:
@@ -651,14 +643,15 @@ class Verifier:
 
     def report(self) -> Report:
         """Return the verdicts, after everything was passed in."""
+        self.add([])  # meets the checkpoints at the end of a file that was skipped
         report = self._report
-        report.last_seq = self._tree.size
-        report.root = self._tree.root().hex()
+        report.last_seq = self.tree.size
+        report.root = self.tree.root().hex()
         to_come = [note for notes in self._to_come.values() for note in notes]
         largest = max((note.size for note in to_come if self._is_believed(note)), default=0)
         if largest:
-            text = f"A checkpoint covers {largest} entries; only {self._tree.size} are here."
-            report.fail("complete", text, self._tree.size + 1)
+            text = f"A checkpoint covers {largest} entries; only {self.tree.size} are here."
+            report.fail("complete", text, self.tree.size + 1)
         if not report.checkpoints:
             report.fail("anchored", "There is no checkpoint.")
         if self._before is not None and not 0 < self._before_said_by <= report.last_checkpoint:
@@ -671,15 +664,22 @@ class Verifier:
 
 
 class Selection:
-    """Checks single entries, each with the proof that it is in one signed checkpoint. `report`
-    returns the verdicts except for `complete`, which a selection cannot show."""
+    """Checks single entries, each with the proof that it is in the signed checkpoint before it.
+    `report` returns the verdicts except for `complete`, which a selection cannot show."""
 
     def __init__(self, keys: Iterable[PublicKey] = (), anchors: Iterable[str] = ()) -> None:
         self._keys = Keyring(keys)
-        self._anchors = list(anchors)
         self._note: Note | None = None
         self._newer = 0
         self._report = Report(complete=False, selection=True)
+        self._anchored: dict[int, set[bytes]] = {}  # the roots of the anchors, by size
+        for anchor in anchors:
+            try:
+                note = Note.parse(anchor)
+            except BadNote as exc:
+                self._report.fail("anchored", f"An anchor cannot be believed: {exc}.")
+            else:
+                self._anchored.setdefault(note.size, set()).add(note.root)
 
     def rotated_before(self, rotation: Rotation) -> None:
         """Apply a key rotation from before the checkpoint."""
@@ -687,28 +687,20 @@ class Selection:
             self._report.fail("anchored", "A change of key is not signed.")
 
     def expect(self, text: str) -> None:
-        """Take the checkpoint that the proofs lead to. There is exactly one, before the entries."""
+        """Take the checkpoint that the proofs of the entries after it lead to."""
         try:
             note = read_note(text, self._keys)
         except BadNote as exc:
             self._report.fail("anchored", f"A checkpoint cannot be believed: {exc}.")
             return
-        if self._note is not None or self._report.entries:
-            self._report.fail("anchored", "A selection has one checkpoint, before its entries.")
+        if note.size <= self._report.last_checkpoint:
+            text = f"Checkpoints are not in order: the one over {note.size} entries comes late."
+            self._report.fail("anchored", text)
             return
         self._note = note
-        self._report.checkpoints, self._report.last_checkpoint = 1, note.size
-        self._report.root = note.root.hex()
-        for anchor in self._anchors:
-            self._compare(anchor, note)
-
-    def _compare(self, anchor: str, note: Note) -> None:
-        try:
-            anchored = Note.parse(anchor)
-        except BadNote as exc:
-            self._report.fail("anchored", f"An anchor cannot be believed: {exc}.")
-            return
-        if anchored.size == note.size and anchored.root != note.root:
+        self._report.checkpoints += 1
+        self._report.last_checkpoint, self._report.root = note.size, note.root.hex()
+        if self._anchored.get(note.size, {note.root}) != {note.root}:
             text = f"An anchor over {note.size} entries is not of these entries."
             self._report.fail("anchored", text)
 
@@ -737,7 +729,7 @@ class Selection:
 
     def report(self) -> Report:
         """Return the verdicts, after everything was passed in."""
-        if self._note is None:
+        if self._note is None and self._report.entries:
             self._report.fail("anchored", "There is no checkpoint.")
         elif self._newer:
             text = f"{self._newer} entries are newer than the checkpoint: nothing proves them."
@@ -775,40 +767,8 @@ def read_anchors(lines: Iterable[str]) -> Iterator[str]:
 
 BATCH = 1000
 
-_BEGIN, _BODY, _PREV, _HASH, _END = (
-    '{"type":"entry","seq":',
-    ',"body":"',
-    '","prev":"',
-    '","hash":"',
-    '"}\n',
-)
 
-
-def plain_entry(line: str) -> Row | None:
-    """Read an entry from a line in the exact form that Switchboard writes. This makes verifying a
-    sixth faster than parsing each line as JSON. Return None for any other form: then read it as
-    JSON. Raises ValueError.
-
-    In that form, the body has no backslash except before a quote, and no quote without a backslash.
-    """
-    comma = line.find(",", 22)
-    if (
-        line[:22] != _BEGIN
-        or line[comma : comma + 9] != _BODY
-        or line[-151:-141] != _PREV
-        or line[-77:-67] != _HASH
-        or line[-3:] != _END
-    ):
-        return None
-    escaped = line[comma + 9 : -151]
-    body = escaped.replace('\\"', '"')
-    if "\\" in body or len(escaped) - len(body) != body.count('"'):
-        return None
-    prev, entry_hash = bytes.fromhex(line[-141:-77]), bytes.fromhex(line[-67:-3])
-    return int(line[22:comma]), body, prev, entry_hash
-
-
-def json_entry(line: dict[str, Any]) -> Row:
+def read_entry(line: dict[str, Any]) -> Row:
     """Return the entry in a line. Raises one of UNREADABLE."""
     return line["seq"], line["body"], bytes.fromhex(line["prev"]), bytes.fromhex(line["hash"])
 
@@ -819,104 +779,48 @@ def verify_files(
     """Verify archive files and the export that follows them as one chain, or verify one selection.
     Each file is given as its lines. Raises ValueError."""
     notes = list(anchors)
-    chained, selection = ChainReader(keys, notes), None
+    verifier, selection = Verifier(keys=keys), None
+    for note in notes:
+        verifier.expect(note)
     for count, lines in enumerate(files):
         iterator = iter(lines)
-        head = next(iterator, None)
-        is_selection = head is not None and json.loads(head).get("selection") is True
+        head = list(islice(iterator, 1))
+        is_selection = bool(head) and json.loads(head[0]).get("selection") is True
         if selection is not None or (is_selection and count):
             raise ValueError("a selection is no part of a chain: name it alone")
         if is_selection:
-            selection = _verify_selection(iterator, Selection(keys, notes))
+            selection = Selection(keys, notes)
+            _read_selection(selection, iterator)
         else:
-            chained.read(iterator if head is None else chain([head], iterator))
-    report = selection or chained.report()
+            read_chain(verifier, chain(head, iterator))
+    report = (selection or verifier).report()
     report.anchors = len(notes)
     return report
 
 
-class ChainReader:
-    """Reads files that follow one another into one verifier. With `is_part`, the caller accounts
-    for the entries before the first file."""
-
-    def __init__(
-        self, keys: list[PublicKey], anchors: Iterable[str] = (), is_part: bool = False
-    ) -> None:
-        self._keys, self._anchors, self._is_part = keys, list(anchors), is_part
-        self._verifier: Verifier | None = None
-        self._has_anchors = False  # they come once it is known where the first file begins
-        self._batch: list[Row] = []
-
-    def read(self, lines: Iterable[str]) -> None:
-        """Read the lines of the next file. Raises ValueError."""
-        for line in lines:
-            entry = plain_entry(line)
-            if entry is not None:
-                self._add(entry)
-                continue
-            row = json.loads(line)
-            kind = row.get("type")
-            if kind == "entry":
-                self._add(json_entry(row))
-            elif kind == "checkpoint":
-                self._flush().expect(row["note"])
-            elif kind == "segment":
-                self._begin_at(Tree.from_text(row["tree"]), bytes.fromhex(row["prev"]))
-            elif kind == "rotation":
-                self._started().rotated_before(Rotation.from_json(row))
-            elif kind != "export":
-                raise ValueError(f"not a line of an export: {line[:60]}")
-        if self._batch:
-            self._flush()
-
-    @property
-    def tree(self) -> Tree:
-        """Return the tree over all entries that were read."""
-        return self._flush().tree
-
-    @property
-    def prev(self) -> bytes:
-        """Return the hash that the next entry has to follow."""
-        return self._flush().prev
-
-    def report(self) -> Report:
-        """Return the verdicts over all files."""
-        return self._flush().report()
-
-    def _started(self) -> Verifier:
-        if self._verifier is None:
-            self._verifier = Verifier(keys=self._keys)
-        return self._verifier
-
-    def _begin_at(self, tree: Tree, prev: bytes) -> None:
-        """Begin a file whose first entry is not entry 1."""
-        if self._verifier is None:
-            self._verifier = Verifier(tree, prev, self._keys)
-            if not self._is_part:
-                self._verifier.require_archived_before()
-            return
-        verifier = self._flush()
-        if (verifier.tree.to_text(), verifier.prev) != (tree.to_text(), prev):
-            text = f"A file begins after entry {tree.size}; the one before it ends with entry "
-            verifier.skip(tree, prev, f"{text}{verifier.size}.")
-
-    def _add(self, row: Row) -> None:
-        self._batch.append(row)
-        if len(self._batch) == BATCH:
-            self._flush()
-
-    def _flush(self) -> Verifier:
-        verifier = self._started()
-        if not self._has_anchors:
-            self._has_anchors = True
-            for note in self._anchors:
-                verifier.expect(note)
-        verifier.add(self._batch)
-        self._batch.clear()
-        return verifier
+def read_chain(verifier: Verifier, lines: Iterable[str]) -> None:
+    """Read the lines of a file into a verifier. Raises one of UNREADABLE."""
+    batch: list[Row] = []
+    for line in lines:
+        row = json.loads(line)
+        kind = row.get("type")
+        if kind == "entry":
+            batch.append(read_entry(row))
+        if batch and (kind != "entry" or len(batch) == BATCH):
+            verifier.add(batch)
+            batch = []
+        if kind == "checkpoint":
+            verifier.expect(row["note"])
+        elif kind == "segment":
+            verifier.begin_at(Tree.from_text(row["tree"]), bytes.fromhex(row["prev"]))
+        elif kind == "rotation":
+            verifier.rotated_before(Rotation.from_json(row))
+        elif kind not in {"entry", "export"}:
+            raise ValueError(f"not a line of an export: {line[:60]}")
+    verifier.add(batch)
 
 
-def _verify_selection(lines: Iterable[str], selection: Selection) -> Report:
+def _read_selection(selection: Selection, lines: Iterable[str]) -> None:
     for line in lines:
         row = json.loads(line)
         kind = row.get("type")
@@ -927,10 +831,9 @@ def _verify_selection(lines: Iterable[str], selection: Selection) -> Report:
         elif kind == "entry":
             proof = row.get("proof")
             hashes = None if proof is None else [bytes.fromhex(text) for text in proof]
-            selection.add(json_entry(row), hashes)
+            selection.add(read_entry(row), hashes)
         else:
             raise ValueError(f"not a line of a selection: {line[:60]}")
-    return selection.report()
 
 
 # -- The command

@@ -11,11 +11,10 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from switcher.audit import health, verification
 from switcher.audit.archive_files import archive_file_of, archive_files
-from switcher.audit.export import RecordedExport, begin, begin_archive_file, stream
+from switcher.audit.export import begin, begin_archive_file, stream
 from switcher.audit.filters import read_filters
 from switcher.audit.paths import key_files
 from switcher.audit.signing_keys import KeyRefused
-from switcher.audit.status import trail_status
 from switcher.audit.verifier import switchboard_verify
 from switcher.domain.clock import system
 from switcher.domain.errors import BadRequest
@@ -60,7 +59,7 @@ def progress(request: HttpRequest) -> HttpResponseBase:
 
 def _progress(request: HttpRequest) -> HttpResponse:
     now = system.now()
-    context = {"progress": verification.progress(), "trail": trail_status(now), "now": now}
+    context = {"progress": verification.progress(), "trail": health.trail_status(now), "now": now}
     return render_page(request, "audit/verify.html#verification", context)
 
 
@@ -103,7 +102,7 @@ def export(request: HttpRequest) -> HttpResponseBase:
         job = begin(request.POST.get("format", ""), filters, actor_of(request))
     except BadRequest as exc:
         return message_page(request, NOT_EXPORTED, exc.text, 422)
-    return _streamed(job, job.file_name)
+    return StreamingHttpResponse(stream(job), headers=job.headers)
 
 
 @require_POST
@@ -116,13 +115,6 @@ def segment(request: HttpRequest, first: int) -> HttpResponseBase:
     if not found.is_there:
         text = f"{found.file_name} is no longer in its folder. Put it back and try again."
         return message_page(request, NOT_EXPORTED, text, 404)
-    response = _streamed(begin_archive_file(found, actor_of(request)), found.file_name)
-    response["Content-Length"] = str(found.path.stat().st_size)
-    return response
-
-
-def _streamed(job: RecordedExport, file_name: str) -> StreamingHttpResponse:
-    response = StreamingHttpResponse(stream(job), content_type=job.content_type)
-    response["Content-Disposition"] = f'attachment; filename="{file_name}"'
-    response["Cache-Control"] = "no-store"
-    return response
+    job = begin_archive_file(found, actor_of(request))
+    headers = job.headers | {"Content-Length": str(found.path.stat().st_size)}
+    return StreamingHttpResponse(stream(job), headers=headers)

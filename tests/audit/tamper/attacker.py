@@ -9,12 +9,12 @@ from typing import Any
 from django.db import connection
 
 from switcher.audit import checkpoints, deliveries
+from switcher.audit.deliveries import send
 from switcher.audit.immutability_triggers import drop_triggers
 from switcher.audit.ledger import Actor, append, writing
 from switcher.audit.ledger_reader import stored_rows
 from switcher.audit.paths import sinks
 from switcher.audit.signing_keys import KeyFiles, SigningKey, new_key
-from switcher.audit.sinks import send
 from switcher.audit.verifier.switchboard_verify import GENESIS, Tree, leaf
 from switcher.models import Checkpoint, LedgerRow
 from tests.audit.conftest import Entry

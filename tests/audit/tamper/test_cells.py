@@ -12,7 +12,7 @@ from django.db import connection, models
 from django.test import Client
 
 from switcher.access import AUDITORS
-from switcher.audit import health, reviews, subtrees, verification
+from switcher.audit import health, reviews, verification
 from switcher.audit.deliveries import Deliverer
 from switcher.audit.ledger import append, writing
 from switcher.audit.ledger_reader import newest_seq
@@ -22,7 +22,7 @@ from switcher.audit.signer import ALARM_AFTER
 from switcher.audit.signing_keys import KeyFiles
 from switcher.audit.verification import size_of, verify
 from switcher.domain.errors import TrailUnreadable
-from switcher.models import AuditEntry, Checkpoint, CheckpointDelivery, Origin, Review, Subtree
+from switcher.models import AuditEntry, Checkpoint, CheckpointDelivery, Origin, Review
 from switcher.records import Actor
 from tests import make
 from tests.audit.conftest import Background
@@ -38,7 +38,7 @@ BAD_TIMES = {
     "postgresql": ["'infinity'", "'0044-03-15 BC'"],
 }
 NOTE = {"sqlite": "CAST(note AS BLOB)", "postgresql": "convert_to(note, 'UTF8')"}
-TABLES = (AuditEntry, Checkpoint, CheckpointDelivery, Origin, Review, Subtree)
+TABLES = (AuditEntry, Checkpoint, CheckpointDelivery, Origin, Review)
 ARNO = Actor("arno", "page")
 
 
@@ -75,8 +75,6 @@ def written(proofs: KeyFiles, clock: FakeClock) -> Attacker:
     reviews.review([2], ARNO, "Seen.", clock)
     Background(clock).begin()
     write(2, clock)
-    subtrees.keep()
-    Subtree.objects.bulk_create([Subtree(id=255, hash=bytes(32))], ignore_conflicts=True)
     return Attacker(proofs, clock)
 
 

@@ -16,7 +16,7 @@ import pytest
 from switcher.audit import checkpoints
 from switcher.audit.export import JSONL, begin
 from switcher.audit.filters import Filters
-from switcher.audit.signing_keys import KeyFiles
+from switcher.audit.signing_keys import KeyFiles, KeyRefused
 from switcher.audit.verification import verify
 from switcher.audit.verifier.switchboard_verify import (
     PublicKey,
@@ -321,7 +321,7 @@ def test_an_earlier_copy_of_the_key_shows_a_foreign_one_without_any_anchor(
 
 def test_a_foreign_key_signs_nothing(attacker: Attacker, clock: FakeClock) -> None:
     attacker.take_own_key()
-    with pytest.raises(checkpoints.KeyUnusable, match="exchanged without a rotation"):
+    with pytest.raises(KeyRefused, match="exchanged without a rotation"):
         checkpoints.sign(clock)
 
 

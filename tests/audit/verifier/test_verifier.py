@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,6 @@ from switcher.audit.verifier.switchboard_verify import (
     leaf,
     main,
     node,
-    plain_entry,
     read_anchors,
     read_keys,
     read_note,
@@ -432,81 +430,6 @@ class TestCommand:
         notes = [self.note(n) for n in range(1, 13)]
         report = verify_export(self.export(), [self.key.public], [*reversed(notes), *notes])
         assert (report.ok, report.checkpoints, len(asked)) == (True, 12, 12)
-
-
-PLAIN = (
-    r'{"type":"entry","seq":7,"body":"{\"a\":\"b\"}",'
-    f'"prev":"{"ab" * 32}","hash":"{"cd" * 32}"}}\n'
-)
-
-
-def test_a_line_as_switchboard_writes_it_is_read_without_json() -> None:
-    told = json.loads(PLAIN)
-    prev, entry_hash = bytes.fromhex(told["prev"]), bytes.fromhex(told["hash"])
-    assert plain_entry(PLAIN) == (7, told["body"], prev, entry_hash)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ('"type":"entry"', '"type":"checkpoint"'),
-        (',"body":', ',"proof":[],"body":'),
-        ('"}\n', '","seq":8}\n'),
-        ('"}\n', '"} \n'),
-        ('"}\n', '"}'),
-        (r"b\"", r"\u00e4\""),
-        (r"b\"", r"\n\""),
-        (r"b\"", r"\\\""),
-        (r"b\"", '"'),
-        (r"b\"", r'b","x":"\n\n\n\n'),
-        ('}","prev', '}","body":"other","prev'),
-        (PLAIN, ""),
-        (PLAIN, '{"type":"entry","seq":7'),
-    ],
-)
-def test_a_line_in_any_other_form_is_left_to_json(old: str, new: str) -> None:
-    assert old in PLAIN
-    assert plain_entry(PLAIN.replace(old, new)) is None
-
-
-@pytest.mark.parametrize(
-    "text", ["", "b", 'quo"ted', "back\\slash", '\\"', "\n", "ä", "\x00", "\ud800", "a\\\\b"]
-)
-def test_a_plain_line_has_the_same_body_as_its_json(text: str) -> None:
-    told = {"type": "entry", "seq": 7, "body": json.dumps({"a": text}, ensure_ascii=False)}
-    told |= {"prev": "ab" * 32, "hash": "cd" * 32}
-    row = plain_entry(json.dumps(told, separators=(",", ":")) + "\n")
-    assert row is None or row[:2] == (7, told["body"])
-    assert (row is None) == (text not in ("", "b"))
-
-
-@pytest.mark.parametrize("number", ["", "x", "7.5"])
-def test_a_line_with_an_unreadable_number_is_an_error(number: str) -> None:
-    with pytest.raises(ValueError, match="invalid literal for int"):
-        plain_entry(PLAIN.replace(":7,", f":{number},"))
-
-
-PIECES = [
-    *("a", "ä", "{", ":", ",", '"', "\\", "\\\\", "\\n", '\\"', "u00e4", "\\u0041"),
-    *('":"', '","body":"'),
-]
-
-
-def test_random_lines_are_never_read_differently_from_json() -> None:
-    chosen = random.Random(7)
-    both = 0
-    for _ in range(50_000):
-        inside = "".join(chosen.choices(PIECES, k=chosen.randint(0, 9)))
-        line = PLAIN.replace(r"{\"a\":\"b\"}", inside)
-        row = plain_entry(line)
-        try:
-            told = json.loads(line)
-        except ValueError:
-            continue  # what is no JSON is an entry only if its hash is that of what was read
-        if row is not None:
-            both += 1
-            assert row[:2] == (told["seq"], told["body"])
-    assert both > 1000
 
 
 def test_a_signature_with_other_than_ascii_is_not_believed() -> None:
