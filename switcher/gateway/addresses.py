@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from switcher.gateway.endpoints import (
+    COUNT_TOKENS_PATH,
     LIST_PATHS,
     MANAGE_METHODS,
     ME_PATH,
@@ -30,7 +31,12 @@ _MISTAKEN_ROOTS = (
     *("/messages", "/openai"),
 )
 _OTHER_PATHS = frozenset({"/api/docs", "/api/openapi.json"})  # belongs to the control API
-_KNOWN = MODEL_ENDPOINTS.keys() | LIST_PATHS | MANAGE_METHODS.keys() | {SHOW_PATH, ME_PATH}
+_KNOWN = (
+    MODEL_ENDPOINTS.keys()
+    | LIST_PATHS
+    | MANAGE_METHODS.keys()
+    | {COUNT_TOKENS_PATH, SHOW_PATH, ME_PATH}
+)
 _MAX_SEGMENTS = 8  # of a path, for which the right address is looked for
 _SLASHES = re.compile(r"//+")
 
@@ -101,4 +107,6 @@ def style_of(path: str) -> ApiStyle:
     if endpoint is not None:
         return endpoint.style
     meant = path if exists(path) else right_address(path) or path
+    if _is_below(("/v1/messages",), meant):
+        return ApiStyle.ANTHROPIC
     return ApiStyle.OLLAMA if _is_below(("/api",), meant) else ApiStyle.OPENAI

@@ -1,4 +1,4 @@
-"""The gateway: OpenAI's and Ollama's APIs, answered by a host's models.
+"""The gateway: OpenAI's, Anthropic's and Ollama's APIs, answered by a host's models.
 
 This is a bare ASGI application, not a Django view: with 64 clients that each receive a chunk per
 millisecond, a view handled less than half as many requests, and each took a quarter of a second
@@ -15,17 +15,21 @@ from typing import Any
 
 from switcher.gateway import body, cors, form, route_cache
 from switcher.gateway.addresses import right_address, style_of
+from switcher.gateway.anthropic_response import AnthropicResponse
+from switcher.gateway.anthropic_tokens import send_token_count
 from switcher.gateway.auth import authenticate, check_origin
 from switcher.gateway.body import ParsedRequest
 from switcher.gateway.content_encoding import unsupported
 from switcher.gateway.disconnects import ClientDisconnected, run_while_connected
 from switcher.gateway.endpoints import (
+    COUNT_TOKENS_PATH,
     LIST_PATHS,
     MANAGE_METHODS,
     ME_PATH,
     MODEL_ENDPOINTS,
     ONE_MODEL_PREFIX,
     SHOW_PATH,
+    ApiStyle,
     is_blob_path,
 )
 from switcher.gateway.errors import GatewayError
@@ -48,8 +52,9 @@ Handler = Callable[[RequestHead, Receive, ResponseWriter], Awaitable[None]]
 async def app(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
     """Serve one HTTP request."""
     head = RequestHead.of(scope)
-    response = ResponseWriter(send, cors.headers_for(head))
-    style = style_of(head.path)
+    style = _style_of(head)
+    writer = AnthropicResponse if style is ApiStyle.ANTHROPIC else ResponseWriter
+    response = writer(send, cors.headers_for(head))
     try:
         await _serve(head, receive, response)
     except ClientDisconnected:
@@ -62,6 +67,13 @@ async def app(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
             raise
         failure = GatewayError(500, "internal", "Switchboard failed. See its log.")
         await response.send_error(failure, style)
+
+
+def _style_of(head: RequestHead) -> ApiStyle:
+    """Return the style of the client's API: Anthropic's and OpenAI's share some addresses."""
+    style = style_of(head.path)
+    is_anthropic = style is ApiStyle.OPENAI and "anthropic-version" in head.headers
+    return ApiStyle.ANTHROPIC if is_anthropic else style
 
 
 async def _serve(head: RequestHead, receive: Receive, response: ResponseWriter) -> None:
@@ -87,6 +99,8 @@ def _handler(path: str) -> Handler | None:
         return _ask_model
     if path in LIST_PATHS or path.startswith(ONE_MODEL_PREFIX):
         return _list_models
+    if path == COUNT_TOKENS_PATH:
+        return _count_tokens
     if path == SHOW_PATH:
         return _show_model
     if path == "/":
@@ -106,6 +120,15 @@ async def _ask_model(head: RequestHead, receive: Receive, response: ResponseWrit
     with _metered(key) as usage:
         request = ProxyRequest(head.ollama_host, endpoint, parsed, response, usage)
         await run_while_connected(receive, forward(request))
+
+
+async def _count_tokens(head: RequestHead, receive: Receive, response: ResponseWriter) -> None:
+    _check_method(head, "POST")
+    key = await authenticate(head)
+    parsed = await _read(head, receive)
+    route = await find_route(head.ollama_host, key)
+    with _metered(key):
+        await send_token_count(route, parsed, response, key)
 
 
 async def _list_models(head: RequestHead, receive: Receive, response: ResponseWriter) -> None:

@@ -1,4 +1,6 @@
-"""The paths of OpenAI's and Ollama's APIs that the gateway answers, and how each one behaves."""
+"""The paths of OpenAI's, Anthropic's and Ollama's APIs that the gateway answers, and how each one
+behaves.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ class ApiStyle(StrEnum):
 
     OPENAI = "openai"
     OLLAMA = "ollama"
+    ANTHROPIC = "anthropic"
 
 
 class StreamTerminator(Enum):
@@ -28,6 +31,7 @@ class StreamTerminator(Enum):
         b"\nevent: response.incomplete",
         b"\nevent: response.failed",
     )
+    MESSAGE_EVENT = (b"\nevent: message_stop",)
     DONE_LINE = ()
     ANY = (b"",)
 
@@ -83,11 +87,15 @@ MODEL_ENDPOINTS = {
     "/v1/audio/transcriptions": _rare("/v1/audio/transcriptions", "transcribe"),
     "/v1/audio/translations": _rare("/v1/audio/translations", "transcribe"),
     "/v1/responses": _openai("/v1/responses", "respond", StreamTerminator.RESPONSE_EVENT),
+    "/v1/messages": Endpoint(
+        "/v1/messages", ApiStyle.ANTHROPIC, "chat", StreamTerminator.MESSAGE_EVENT
+    ),
     "/api/chat": _ollama("/api/chat", "chat", streams=True),
     "/api/generate": _ollama("/api/generate", "generate", streams=True),
     "/api/embed": _ollama("/api/embed", "embed", streams=False),
     "/api/embeddings": _ollama("/api/embeddings", "embed", streams=False),
 }
+COUNT_TOKENS_PATH = "/v1/messages/count_tokens"
 SHOW_PATH = "/api/show"
 LIST_PATHS = frozenset({"/v1/models", "/api/tags", "/api/ps", "/api/version", "/api/status"})
 ME_PATH = "/api/me"

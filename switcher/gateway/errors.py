@@ -19,6 +19,20 @@ _OPENAI_TYPES = {
 }
 
 
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
 class GatewayError(Exception):
     """An error to send as the response. `param` names the member that is wrong."""
 
@@ -44,8 +58,11 @@ def not_on_host(host: str, path: str) -> GatewayError:
 def error_body(
     style: ApiStyle, status: int, code: str, text: str, param: str | None = None
 ) -> dict[str, Any]:
-    """Return an error as OpenAI's or Ollama's API writes it (fact 25)."""
+    """Return an error as the API of this style writes it (fact 25)."""
     if style is ApiStyle.OLLAMA:
         return {"error": text}
+    if style is ApiStyle.ANTHROPIC:
+        kind = _ANTHROPIC_TYPES.get(status, "api_error")
+        return {"type": "error", "error": {"type": kind, "message": text}}
     kind = _OPENAI_TYPES.get(status, "api_error")
     return {"error": {"message": text, "type": kind, "param": param, "code": code}}

@@ -7,14 +7,20 @@ import re
 from collections.abc import Sequence
 
 from switcher.gateway import streaming
+from switcher.gateway.anthropic_messages import to_chat
+from switcher.gateway.anthropic_messages import unmapped_members as unmapped_of_message
+from switcher.gateway.anthropic_replies import MessageTranslator
+from switcher.gateway.anthropic_tokens import PromptSize
 from switcher.gateway.capable_models import cannot, select_capable
 from switcher.gateway.completions import to_ollama, unmapped_members
+from switcher.gateway.disconnects import DISCONNECT_REASON
 from switcher.gateway.endpoints import ApiStyle, StreamTerminator
 from switcher.gateway.errors import GatewayError, Headers, not_on_host
 from switcher.gateway.proxy_request import ProxyRequest
-from switcher.gateway.response import JSON_TYPE
+from switcher.gateway.response import JSON_TYPE, to_json
 from switcher.gateway.routing import RoutePermit, pass_gate
 from switcher.gateway.signs_of_life import SignsOfLife
+from switcher.gateway.translate import ReplyTranslator
 from switcher.ollama import relay
 from switcher.ollama.errors import BrokeOff, CallCut, OllamaError, TimedOut, Unreachable
 from switcher.queries.gates import ModelChoice, Route
@@ -42,6 +48,11 @@ async def forward(request: ProxyRequest) -> None:
                 raise
             await asyncio.sleep(RETRY_DELAY_S)
             await _attempt(request)
+    except asyncio.CancelledError as exc:
+        if response.waits_open and exc.args != (DISCONNECT_REASON,):
+            stopping = GatewayError(503, "stopping", streaming.SERVER_STOPS)
+            await response.send_error(stopping, request.endpoint.style)
+        raise
     except TimedOut as exc:
         raise GatewayError(504, "upstream_timed_out", f"{usage.host}: {exc.text}") from exc
     except OllamaError as exc:
@@ -67,6 +78,9 @@ async def _attempt(request: ProxyRequest) -> None:
 
 async def _send(request: ProxyRequest, permit: RoutePermit, choice: ModelChoice) -> None:
     body, endpoint = request.body, request.endpoint
+    if endpoint.style is ApiStyle.ANTHROPIC:
+        await _send_message(request, permit, choice)
+        return
     dropped, translator = body.dropped(), None
     if endpoint.style is ApiStyle.OPENAI and choice.spec.runner_options:
         path, payload, translator = to_ollama(endpoint, body.values, choice)
@@ -77,6 +91,38 @@ async def _send(request: ProxyRequest, permit: RoutePermit, choice: ModelChoice)
         path = endpoint.path
         payload = body.for_model(choice.model, choice.spec.runner_options, request.hide_usage)
     request.reply_headers = _reply_headers(choice, dropped)
+    await _exchange(request, permit, choice, path, payload, translator)
+
+
+async def _send_message(request: ProxyRequest, permit: RoutePermit, choice: ModelChoice) -> None:
+    """Send a request of Anthropic's API as a chat.
+
+    Its clients ask any model to think. One that cannot is asked again without, as a server does
+    that has this API itself.
+    """
+    values = request.body.values
+    chat = to_chat(values, choice)
+    dropped = request.body.dropped() + unmapped_of_message(values)
+    translator = MessageTranslator(choice.model, PromptSize.of(values))
+    request.reply_headers = _reply_headers(choice, dropped)
+    try:
+        await _exchange(request, permit, choice, "/api/chat", to_json(chat), translator)
+    except GatewayError as error:
+        if error.status != 400 or "think" not in str(error) or not chat.pop("think", None):
+            raise
+        request.reply_headers = _reply_headers(choice, [*dropped, "thinking"])
+        await _exchange(request, permit, choice, "/api/chat", to_json(chat), translator)
+
+
+async def _exchange(
+    request: ProxyRequest,
+    permit: RoutePermit,
+    choice: ModelChoice,
+    path: str,
+    payload: bytes,
+    translator: ReplyTranslator | None,
+) -> None:
+    """Send a body to the host, and relay its reply."""
     head_timeout_s = streaming.FIRST_PART_TIMEOUT_S if request.streams else WHOLE_REPLY_TIMEOUT_S
     async with relay.ask(
         permit.route.base_url,
@@ -85,7 +131,7 @@ async def _send(request: ProxyRequest, permit: RoutePermit, choice: ModelChoice)
         payload,
         permit=permit,
         head_timeout_s=head_timeout_s,
-        content_type=body.content_type,
+        content_type=request.body.content_type,
     ) as upstream:
         await _check_support(upstream, request, permit.route, choice)
         if translator is None:

@@ -37,6 +37,11 @@ class ResponseWriter:
         """Return whether the response has started, so that no other one can be sent."""
         return self.status > 0
 
+    @property
+    def waits_open(self) -> bool:
+        """Return whether the head of a stream was sent, and its reply has not begun."""
+        return self._late_ending is not None and not self.started
+
     async def open_early(self, content_type: str, ending: Callable[[int, bytes], bytes]) -> None:
         """Send the head of a stream before its reply is known. A whole reply that comes instead,
         such as an error, is sent as the `ending` of the stream.

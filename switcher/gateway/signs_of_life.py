@@ -4,8 +4,9 @@ A request may wait minutes for a switch or for a model to load, and a proxy in f
 closes a connection on which nothing comes (nginx after 60 s, others sooner). So after FIRST_AFTER_S
 the head of the stream is sent, and then something that means nothing:
 
-- In server-sent events: a comment, a line that begins with a colon, which clients have to ignore
-  (https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream).
+- In Anthropic's streams: its event `ping`.
+- In other server-sent events: a comment, a line that begins with a colon, which clients have to
+  ignore (https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream).
 - In lines of JSON: a space. It becomes the beginning of the first line, where JSON allows white
   space (RFC 8259, 2). An empty line would not do: Ollama's own clients parse each line as JSON.
 
@@ -22,13 +23,17 @@ from functools import partial
 
 from switcher.gateway.endpoints import ApiStyle, StreamTerminator
 from switcher.gateway.proxy_request import ProxyRequest
-from switcher.gateway.response import SSE_TYPE
+from switcher.gateway.response import SSE_TYPE, to_event
 from switcher.gateway.stream_errors import error_ending
 
 FIRST_AFTER_S = 5.0  # a short wait keeps its status and its headers
 INTERVAL_S = 5.0
 LINES_TYPE = "application/x-ndjson"
-SIGNS = {LINES_TYPE: b" ", SSE_TYPE: b": waiting\n\n"}
+SIGNS = {
+    ApiStyle.OLLAMA: (LINES_TYPE, b" "),
+    ApiStyle.OPENAI: (SSE_TYPE, b": waiting\n\n"),
+    ApiStyle.ANTHROPIC: (SSE_TYPE, b"event: ping\n" + to_event({"type": "ping"})),
+}
 
 
 class SignsOfLife:
@@ -51,12 +56,12 @@ class SignsOfLife:
 
     async def _send(self) -> None:
         response, endpoint = self._request.response, self._request.endpoint
-        content_type = LINES_TYPE if endpoint.style is ApiStyle.OLLAMA else SSE_TYPE
+        content_type, sign = SIGNS[endpoint.style]
         await response.open_early(
             content_type, partial(late_ending, endpoint.style, endpoint.terminator)
         )
         while True:
-            await response.write(SIGNS[content_type])
+            await response.write(sign)
             await asyncio.sleep(INTERVAL_S)
 
     async def stop(self) -> None:
@@ -72,6 +77,8 @@ def late_ending(style: ApiStyle, terminator: StreamTerminator, status: int, body
     """Return what ends a stream whose head was sent before this whole reply was known."""
     if status == 200 and style is ApiStyle.OLLAMA:
         return body + b"\n"
+    if status != 200 and style is ApiStyle.ANTHROPIC:
+        return b"event: error\ndata: " + body + b"\n\n"
     try:
         error = json.loads(body)["error"]
         text = error["message"] if isinstance(error, dict) else error

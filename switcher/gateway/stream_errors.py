@@ -13,6 +13,7 @@ from switcher.gateway.response import to_event, to_json
 # JSON strings escape line breaks.
 _OWN_ERROR = {
     ApiStyle.OLLAMA: re.compile(rb'(?:^|\n)\{"error":[^\n]*\n'),
+    ApiStyle.ANTHROPIC: re.compile(rb"(?:^|\n)event: error\n"),
     ApiStyle.OPENAI: re.compile(
         rb'(?:^|\n)data: ?\{"(?:error"|type": ?"(?:error|response\.failed)")[^\n]*\n\r?\n'
     ),
@@ -22,6 +23,7 @@ TOKEN_MARKS = {
     StreamTerminator.DONE_LINE: b'"done":false',
     StreamTerminator.DONE_EVENT: b"data: {",
     StreamTerminator.RESPONSE_EVENT: b".delta\ndata:",
+    StreamTerminator.MESSAGE_EVENT: b"event: content_block_delta\n",
 }
 _SEQUENCE_NUMBER = re.compile(rb'"sequence_number": ?(\d{1,9})')
 _ID = re.compile(rb'"id": ?"(resp_[\w-]{1,80})"')
@@ -44,6 +46,8 @@ def error_ending(
     error = error_body(style, 502, "upstream_failed", text)
     if style is ApiStyle.OLLAMA:
         return to_json(error) + b"\n"
+    if style is ApiStyle.ANTHROPIC:
+        return b"event: error\n" + to_event(error)
     if terminator is StreamTerminator.RESPONSE_EVENT:
         return _response_failed(error["error"], head, tail)
     return to_event(error)

@@ -8,7 +8,7 @@ from switcher.gateway import stream_errors
 from switcher.gateway.endpoints import ApiStyle, StreamTerminator
 from switcher.gateway.meter import USAGE_WINDOW, RequestUsage
 from switcher.gateway.proxy_request import ProxyRequest
-from switcher.gateway.translate import MAX_LINE_BYTES, ChatTranslator
+from switcher.gateway.translate import MAX_LINE_BYTES, ReplyTranslator
 
 HEAD_BYTES = 4096  # bytes of the start of a stream, which has the response's id
 STOPPED_EARLY = "The model stopped before its answer was complete."
@@ -130,10 +130,10 @@ class DoneLines(StreamFilter):
 
 
 class Translating(StreamFilter):
-    """A filter that turns Ollama's lines into OpenAI's events."""
+    """A filter that turns Ollama's lines into the events of the client's API."""
 
-    def __init__(self, translator: ChatTranslator, usage: RequestUsage) -> None:
-        super().__init__(StreamTerminator.DONE_EVENT, usage)
+    def __init__(self, translator: ReplyTranslator, request: ProxyRequest) -> None:
+        super().__init__(request.endpoint.terminator, request.usage)
         self._translator = translator
 
     def feed(self, part: bytes) -> bytes:

@@ -15,7 +15,7 @@ from switcher.gateway.errors import GatewayError
 from switcher.gateway.proxy_request import ProxyRequest
 from switcher.gateway.response import JSON_TYPE, SSE_TYPE, to_json
 from switcher.gateway.stream_filters import STOPPED_EARLY, StreamFilter, Translating, filter_for
-from switcher.gateway.translate import MALFORMED, ChatTranslator
+from switcher.gateway.translate import MALFORMED, ReplyTranslator
 from switcher.ollama.errors import BadAnswer, NotDone, OllamaError, TimedOut
 from switcher.ollama.relay import Upstream
 
@@ -50,11 +50,11 @@ async def relay_unchanged(upstream: Upstream, request: ProxyRequest) -> None:
 
 
 async def relay_translated(
-    upstream: Upstream, request: ProxyRequest, translator: ChatTranslator
+    upstream: Upstream, request: ProxyRequest, translator: ReplyTranslator
 ) -> None:
-    """Relay a reply of Ollama's own API in OpenAI's style. Raises what `relay_unchanged` raises."""
+    """Relay a reply of Ollama's own API in the client's style. Raises as `relay_unchanged`."""
     if upstream.streams and upstream.status == 200:
-        await _relay_stream(upstream, Translating(translator, request.usage), request, SSE_TYPE)
+        await _relay_stream(upstream, Translating(translator, request), request, SSE_TYPE)
         return
     body = await upstream.read()
     request.usage.read_whole(body)

@@ -170,22 +170,10 @@ def _unusable(param: str, text: str) -> GatewayError:
     return GatewayError(400, "invalid_request", f"{param!r} {text}.", param)
 
 
-class ChatTranslator:
-    """A translator of one /api/chat reply to OpenAI's format; all parts share an id and a time."""
+class ReplyTranslator:
+    """A translator of one reply of Ollama's own API to the client's API."""
 
-    id_prefix = "chatcmpl"
-    whole_object = "chat.completion"
-    part_object = "chat.completion.chunk"
-
-    def __init__(self, model: str, include_usage: bool = False) -> None:
-        self._head = {
-            "id": f"{self.id_prefix}-{uuid.uuid4().hex[:12]}",
-            "created": int(time.time()),
-            "model": model,
-            "system_fingerprint": "fp_ollama",
-        }
-        self._include_usage = include_usage
-        self._tool_calls = 0
+    def __init__(self) -> None:
         self._incomplete_line = b""
         self.done = False
         self.error = ""
@@ -198,8 +186,7 @@ class ChatTranslator:
 
     def whole(self, reply: Mapping[str, Any]) -> dict[str, Any]:
         """Translate a whole reply. Raises one of MALFORMED."""
-        choice = self.choice(reply, "message")
-        return self._object(self.whole_object, [choice]) | {"usage": usage_of(reply)}
+        raise NotImplementedError
 
     def feed(self, part: bytes) -> bytes:
         """Translate a part of a stream of JSON lines, cut anywhere, to server-sent events.
@@ -216,14 +203,42 @@ class ChatTranslator:
         if self.error:
             return
         try:
-            yield from self._translate(json.loads(line), line)
+            reply = json.loads(line)
+            if reply.get("error"):
+                self.error = str(reply["error"])
+            else:
+                yield from self._translate(reply, line)
         except MALFORMED:
             self.error = "The host sent a line that is not JSON from Ollama."
 
     def _translate(self, reply: Mapping[str, Any], line: bytes) -> Iterator[bytes]:
-        if reply.get("error"):
-            self.error = str(reply["error"])
-            return
+        """Yield the events for one line. Raises one of MALFORMED."""
+        raise NotImplementedError
+
+
+class ChatTranslator(ReplyTranslator):
+    """A translator of one /api/chat reply to OpenAI's format; all parts share an id and a time."""
+
+    id_prefix = "chatcmpl"
+    whole_object = "chat.completion"
+    part_object = "chat.completion.chunk"
+
+    def __init__(self, model: str, include_usage: bool = False) -> None:
+        super().__init__()
+        self._head = {
+            "id": f"{self.id_prefix}-{uuid.uuid4().hex[:12]}",
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": "fp_ollama",
+        }
+        self._include_usage = include_usage
+        self._tool_calls = 0
+
+    def whole(self, reply: Mapping[str, Any]) -> dict[str, Any]:
+        choice = self.choice(reply, "message")
+        return self._object(self.whole_object, [choice]) | {"usage": usage_of(reply)}
+
+    def _translate(self, reply: Mapping[str, Any], line: bytes) -> Iterator[bytes]:
         yield to_event(self._object(self.part_object, [self.choice(reply, "delta")]))
         if reply.get("done") is True:
             self.done, self.last_line = True, line

@@ -1,15 +1,17 @@
-"""The packages openai and ollama against the whole product, with a simulated host."""
+"""The packages openai, anthropic and ollama against the whole product, with a simulated host."""
 
 from __future__ import annotations
 
 import base64
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import ollama
 import openai
 import pytest
@@ -47,8 +49,9 @@ TOOL = {
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A running server and clients of it; `clients` closes them."""
+    """A running server with its data, and clients of it; `clients` closes them."""
 
+    data: Path
     address: str
     token: str
     clients: ExitStack
@@ -56,6 +59,15 @@ class Product:
     def openai(self, token: str = "", host: str = "") -> openai.OpenAI:
         client = openai.OpenAI(
             base_url=f"{self.address}/v1",
+            api_key=token or self.token,
+            max_retries=0,
+            default_headers={"X-Switchboard-Host": host},
+        )
+        return self.clients.enter_context(client)
+
+    def anthropic(self, token: str = "", host: str = "") -> anthropic.Anthropic:
+        client = anthropic.Anthropic(
+            base_url=self.address,
             api_key=token or self.token,
             max_retries=0,
             default_headers={"X-Switchboard-Host": host},
@@ -71,12 +83,12 @@ class Product:
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     data: Path = tmp_path_factory.mktemp("clients") / "data"
     data.mkdir(mode=0o700)
-    models = ("mid-a=2GB", "embed=1GB,embed")
+    models = ("mid-a=2GB", "mid-b=2GB", "embed=1GB,embed")
     with SimulatedOllama(*models, load_rate="50GB", tokens_per_s=500) as ollama:
         seeded = python("-c", SEED, ollama.url, "mid-a", "embed", data=data)
         assert seeded.returncode == 0, seeded.stderr
         with Process(data) as server, ExitStack() as clients:
-            yield Product(server.address, seeded.stdout.split()[-1], clients)
+            yield Product(data, server.address, seeded.stdout.split()[-1], clients)
 
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
@@ -154,6 +166,96 @@ class TestOpenAI:
             product.openai("sb-wrong").models.list()
         with pytest.raises(openai.NotFoundError, match="nowhere"):
             product.openai(host="nowhere").models.list()
+
+
+CITY = {
+    "name": "get_weather",
+    "description": "The weather of a city",
+    "input_schema": TOOL["function"]["parameters"] | {"required": ["city"]},  # type: ignore[index]
+}
+ASKED: dict[str, Any] = {"model": "claude-sonnet-5", "max_tokens": 5, "messages": HELLO}
+
+
+class TestAnthropic:
+    def test_a_message_whole_and_streamed(self, product: Product) -> None:
+        client = product.anthropic()
+        whole = client.messages.create(**ASKED, system="Be brief.", stop_sequences=["X"])
+        (block,) = whole.content
+        assert block.type == "text"
+        assert block.text.startswith("[mid-a]")
+        assert (whole.model, whole.stop_reason) == ("mid-a", "max_tokens")
+        assert whole.usage.output_tokens == 5
+        assert whole._request_id
+        with client.messages.stream(**ASKED) as stream:
+            assert "".join(stream.text_stream).startswith("[mid-a]")
+            message = stream.get_final_message()
+        assert (message.stop_reason, message.usage.output_tokens) == ("max_tokens", 5)
+        assert message.usage.input_tokens > 0
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_a_tool_is_called_and_its_result_read(self, product: Product, stream: bool) -> None:
+        client = product.anthropic()
+        question = {"role": "user", "content": "Use the tool: what is the weather in Paris?"}
+        asked: dict[str, Any] = ASKED | {"tools": [CITY], "messages": [question]}
+        if stream:
+            with client.messages.stream(**asked) as events:
+                reply = events.get_final_message()
+        else:
+            reply = client.messages.create(**asked)
+        assert reply.stop_reason == "tool_use"
+        use = reply.content[-1]
+        assert use.type == "tool_use"
+        assert (use.name, use.input) == ("get_weather", {"city": "example"})
+        result = {"type": "tool_result", "tool_use_id": use.id, "content": "sunny"}
+        asked["messages"] += [
+            {"role": "assistant", "content": reply.content},
+            {"role": "user", "content": [result]},
+        ]
+        assert client.messages.create(**asked).content[0].type == "text"
+
+    def test_an_image_and_thinking_of_a_model_that_cannot_think(self, product: Product) -> None:
+        source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
+        content = [{"type": "text", "text": "What is this?"}, {"type": "image", "source": source}]
+        asked: Any = ASKED | {
+            "max_tokens": 1025,
+            "messages": [{"role": "user", "content": content}],
+        }
+        raw = product.anthropic().messages.with_raw_response.create(
+            **asked, thinking={"type": "enabled", "budget_tokens": 1024}
+        )
+        assert raw.headers["x-switchboard-dropped"] == "thinking.budget_tokens, thinking"
+        assert raw.parse().content[0].type == "text"
+
+    def test_tokens_are_counted(self, product: Product) -> None:
+        counted = product.anthropic().messages.count_tokens(model="claude-x", messages=HELLO)
+        assert counted.input_tokens > 0
+
+    def test_errors_are_raised_as_the_packages_own(self, product: Product) -> None:
+        with pytest.raises(anthropic.AuthenticationError, match="unknown"):
+            product.anthropic("sb-wrong").messages.create(**ASKED)
+        with pytest.raises(anthropic.NotFoundError, match="nowhere"):
+            product.anthropic(host="nowhere").messages.create(**ASKED)
+        with pytest.raises(anthropic.BadRequestError, match="does not support chat"):
+            product.anthropic(host="embeds").messages.create(**ASKED)
+        with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
+            product.anthropic().messages.create(**ASKED | {"max_tokens": 0})
+
+    @pytest.mark.parametrize("target", ["mid-b", "mid-a"])
+    def test_no_message_is_lost_in_a_switch(self, product: Product, target: str) -> None:
+        client = product.anthropic()
+        switch = ("manage.py", "switch", target, "--strategy", "swap", "--host", "north-1")
+        with ThreadPoolExecutor(1) as pool:
+            switched = pool.submit(python, *switch, data=product.data)
+            models = []
+            while not switched.done() or models[-1] != target:
+                models.append(client.messages.create(**ASKED).model)
+                with client.messages.stream(**ASKED) as stream:
+                    models.append(stream.get_final_message().model)
+        assert switched.result().returncode == 0, switched.result().stdout
+        at = models.index(target)
+        assert at > 0
+        assert set(models[:at]) == {"mid-a", "mid-b"} - {target}
+        assert set(models[at:]) == {target}
 
 
 class TestOllama:

@@ -140,6 +140,25 @@ async def test_an_error_after_signs_of_life_ends_the_stream_in_its_own_format(
             read_by_package(reply.body)
 
 
+@pytest.mark.parametrize("target", STREAMS)
+async def test_a_server_that_stops_ends_a_waiting_stream_with_an_error(
+    host: Host, upstream: Upstream, target: str
+) -> None:
+    async def never(request: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    upstream.answer = never
+    reply = ask({**HELLO, "stream": True}, target=target)
+    assert await reply.next_part() == STREAMS[target][0]
+    reply.task.cancel()
+    await asyncio.gather(reply.task, return_exceptions=True)
+    while not reply.sent.empty():
+        await reply.next_part()
+    assert reply.ended
+    assert b"Switchboard stopped during this answer" in reply.body
+
+
 async def test_a_wait_for_the_hosts_first_byte_gets_them_too(
     host: Host, upstream: Upstream
 ) -> None:
