@@ -11,15 +11,17 @@ from switcher.queries.switches import RecordedPhase, SwitchDetail
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A step of the rail. `state` is done, now, todo, failed or skipped."""
+    """A step of the rail. `state` is done, now, todo, failed or skipped; `entered` is what was
+    recorded of it."""
 
-    key: str
-    word: str
+    of: State
     state: str
-    began_at: datetime | None = None
-    seconds: float | None = None
+    entered: RecordedPhase | None = None
     expected_s: float | None = None
-    note: str = ""
+
+    @property
+    def word(self) -> str:
+        return WORDS[self.of]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def _step(switch: SwitchDetail, state: State) -> Phase:
         return _entered(switch, entered)
     reached = "skipped" if _is_over(switch) else "todo"
     expected_s = switch.expected_phase_s(state)
-    return Phase(state.value, WORDS[state], reached, expected_s=expected_s)
+    return Phase(state, reached, expected_s=expected_s)
 
 
 def _entered(switch: SwitchDetail, phase: RecordedPhase) -> Phase:
@@ -99,26 +101,17 @@ def _entered(switch: SwitchDetail, phase: RecordedPhase) -> Phase:
         reached = "now"
     else:
         reached = "failed" if stopped_in(switch) is state else "done"
-    return Phase(
-        key=state.value,
-        word=WORDS[state],
-        state=reached,
-        began_at=phase.at,
-        seconds=phase.seconds,
-        expected_s=phase.expected_s,
-        note=phase.note,
-    )
+    return Phase(state, reached, phase, phase.expected_s)
 
 
 def _last_step(switch: SwitchDetail, last: State) -> Phase:
     if switch.restoring:
-        began_at = switch.phases[-1].at
-        return Phase(State.RESTORING.value, WORDS[State.RESTORING], "now", began_at)
+        return Phase(State.RESTORING, "now", switch.phases[-1])
     if switch.state is State.ACTIVE:
-        return Phase("active", WORDS[State.ACTIVE], "done")
+        return Phase(State.ACTIVE, "done")
     if last is State.ACTIVATING and any(p.state is last for p in switch.phases):
         return _step(switch, last)
-    return Phase("active", WORDS[State.ACTIVE], "skipped" if switch.ended else "todo")
+    return Phase(State.ACTIVE, "skipped" if switch.ended else "todo")
 
 
 def _stretch(
@@ -134,6 +127,6 @@ def _stretch(
 
 
 def _kind(phase: Phase) -> str:
-    if phase.key == State.RESTORING.value:
+    if phase.of is State.RESTORING:
         return "b-back"
     return {"now": "b-now", "failed": "b-bad"}.get(phase.state, "b")

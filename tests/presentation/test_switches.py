@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 def states(switch_id: int) -> dict[str, str]:
     view = switch_view(switch_id, NOW)
-    return {p.key: p.state for p in view.rail}
+    return {p.of: p.state for p in view.rail}
 
 
 def test_there_is_no_view_of_a_switch_that_does_not_exist() -> None:
@@ -55,7 +55,7 @@ def test_rail_ends_with_restoring_while_that_lasts() -> None:
     claimed = make.switch_up_to(make.host(), State.WARMING)
     claimed.move(State.RESTORING)
     view = switch_view(claimed.id, NOW)
-    assert (view.rail[-1].key, view.rail[-1].state) == ("restoring", "now")
+    assert (view.rail[-1].of, view.rail[-1].state) == ("restoring", "now")
     assert not view.can_cancel
 
 
@@ -77,7 +77,7 @@ def test_switch_can_be_cancelled_once() -> None:
 def test_timeline_places_each_phase_within_the_whole() -> None:
     row = make.ended_switch(make.host(), end=State.ROLLED_BACK)
     view = switch_view(row.pk, NOW)
-    assert [(s.phase.key, s.kind) for s in view.timeline] == [
+    assert [(s.phase.of, s.kind) for s in view.timeline] == [
         ("checking", "b"),
         ("draining", "b"),
         ("unloading", "b"),
