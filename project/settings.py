@@ -149,12 +149,15 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "filters": {"hide_keys": {"()": "project.hidden_keys.HideKeys"}},
+    "filters": {
+        "hide_keys": {"()": "project.hidden_keys.HideKeys"},
+        "quiet_refusals": {"()": "project.quiet_refusals.QuietRefusals"},
+    },
     "handlers": {
         "stderr": {
             "class": "logging.StreamHandler",
             "formatter": "line",
-            "filters": ["hide_keys"],
+            "filters": ["quiet_refusals", "hide_keys"],
         }
     },
     "root": {"handlers": ["stderr"], "level": environment.log_level},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from django.contrib import admin
@@ -11,6 +12,7 @@ from django.views import defaults
 
 from switcher.api import fallbacks
 from switcher.panel.views import account
+from switcher.queries.database import outage_of
 
 urlpatterns = [
     path("admin/", admin.site.urls),
@@ -27,10 +29,11 @@ def handler400(request: HttpRequest, exception: Exception, **_: Any) -> HttpResp
 
 
 def handler500(request: HttpRequest, **_: Any) -> HttpResponse:
-    """Return 500. Django has logged the reason."""
+    """Return 500, or 503 with the reason if the database cannot be used. Django has logged it."""
+    outage = outage_of(sys.exc_info()[1])
     if fallbacks.is_ours(request):
-        return fallbacks.server_error(request)
-    return account.server_error(request)
+        return fallbacks.server_error(request, outage)
+    return account.server_error(request, outage)
 
 
 handler403 = account.forbidden

@@ -92,6 +92,8 @@ def bad_request(request: HttpRequest) -> HttpResponse:
     return problems.render(request, Problem("bad-request", text, 400))
 
 
-def server_error(request: HttpRequest) -> HttpResponse:
-    """Return 500 for a failure before an operation began."""
+def server_error(request: HttpRequest, outage: str = "") -> HttpResponse:
+    """Return 500 for a failure before an operation began; 503 for an outage of the database."""
+    if outage:
+        return problems.render(request, problems.no_database(outage))
     return problems.render(request, Problem("internal", problems.INTERNAL_TEXT))

@@ -12,6 +12,7 @@ from switcher.api.schemas import ActiveModel, EventRef, FieldError, ProblemDocum
 from switcher.domain.errors import BadRequest, SwitcherError, SwitchRunning
 from switcher.domain.states import State
 from switcher.ollama.errors import OllamaError
+from switcher.queries.database import explanation
 from switcher.queries.hosts import HostSettings
 from switcher.queries.switches import SwitchDetail
 
@@ -53,6 +54,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "below-floor": (502, "The model is below the profile's floor"),
     "not-resident": (502, "The model did not stay loaded"),
     "not-published": (502, "The published name could not be set"),
+    "no-database": (503, "The database cannot be used"),
     "interrupted": (503, "The switch was interrupted"),
     "unreachable": (503, "The host is unreachable"),
     "server-busy": (503, "The host is busy"),
@@ -83,6 +85,11 @@ def from_error(exc: SwitcherError, host: HostSettings | None = None) -> Problem:
         members["errors"] = [FieldError(field=exc.field, message=exc.text)]
     advice = exc.advice if isinstance(exc, OllamaError) else ""
     return Problem(exc.code, f"{exc.text} {advice}".rstrip(), **members)
+
+
+def no_database(outage: str) -> Problem:
+    """Return the problem for an outage of the database (`outage_of`)."""
+    return Problem("no-database", explanation(outage))
 
 
 def from_switch(row: SwitchDetail, host: HostSettings | None) -> Problem:

@@ -24,6 +24,7 @@ from switcher.domain.errors import BadRequest, NotFound, SwitcherError
 from switcher.domain.states import State
 from switcher.queries import hosts, keys
 from switcher.queries import switches as queries
+from switcher.queries.database import outage_of
 from switcher.queries.drifts import open_drifts
 from switcher.queries.hosts import HostSettings
 from switcher.queries.readings import by_model_names, last_reading
@@ -335,6 +336,10 @@ def _to_problem(exc: object) -> Problem | None:
 
 def _on_error(request: HttpRequest, exc: Exception | type[Exception]) -> HttpResponse:
     problem = _to_problem(exc)
+    outage = outage_of(exc) if problem is None and isinstance(exc, Exception) else ""
+    if outage:
+        log.warning("%s was refused: %s", request.path, outage, extra={"action": "no-database"})
+        problem = problems.no_database(outage)
     if problem is None:
         extra = {"action": "api-failed"}
         log.error("%s failed", request.path, exc_info=cast(Exception, exc), extra=extra)

@@ -41,7 +41,9 @@ from switcher.gateway.model_lists import send_list, send_show
 from switcher.gateway.proxy_request import ProxyRequest
 from switcher.gateway.request_head import RequestHead
 from switcher.gateway.response import TEXT_TYPE, Receive, ResponseWriter, Send, to_json
-from switcher.gateway.routing import find_route
+from switcher.gateway.routing import STALE_HEADER, no_database
+from switcher.queries.database import outage_of
+from switcher.queries.gates import Route
 from switcher.queries.keys import KeyFacts
 
 log = logging.getLogger(__name__)
@@ -61,7 +63,12 @@ async def app(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         return
     except GatewayError as error:
         await response.send_error(error, style)
-    except Exception:
+    except Exception as exc:
+        reason = outage_of(exc)
+        if reason and not response.started:
+            log.warning("The gateway refused %s: %s", head.path, reason)
+            await response.send_error(no_database(reason), style)
+            return
         log.exception("The gateway failed on %s.", head.path)
         if response.started:
             raise
@@ -126,7 +133,7 @@ async def _count_tokens(head: RequestHead, receive: Receive, response: ResponseW
     _check_method(head, "POST")
     key = await authenticate(head)
     parsed = await _read(head, receive)
-    route = await find_route(head.ollama_host, key)
+    route = await _find_route(head, key, response)
     with _metered(key):
         await send_token_count(route, parsed, response, key)
 
@@ -134,7 +141,7 @@ async def _count_tokens(head: RequestHead, receive: Receive, response: ResponseW
 async def _list_models(head: RequestHead, receive: Receive, response: ResponseWriter) -> None:
     _check_method(head, "GET", "HEAD")
     key = await authenticate(head)
-    route = await find_route(head.ollama_host, key)
+    route = await _find_route(head, key, response)
     with _metered(key):
         await run_while_connected(receive, send_list(route, head.path, response, key))
 
@@ -156,7 +163,7 @@ async def _show_model(head: RequestHead, receive: Receive, response: ResponseWri
     _check_method(head, "POST")
     key = await authenticate(head)
     parsed = await _read(head, receive)
-    route = await find_route(head.ollama_host, key)
+    route = await _find_route(head, key, response)
     with _metered(key):
         await run_while_connected(receive, send_show(route, parsed, response, key))
 
@@ -167,9 +174,16 @@ async def _change_host(head: RequestHead, receive: Receive, response: ResponseWr
     key = await authenticate(head, manage=True)
     if head.content_encoding:
         raise unsupported("Send it unencoded: bodies of this address are passed on as they are.")
-    route = await find_route(head.ollama_host, key)
+    route = await _find_route(head, key, response)
     with _metered(key):
         await relay_change(route, head, receive, response)
+
+
+async def _find_route(head: RequestHead, key: KeyFacts | None, response: ResponseWriter) -> Route:
+    route = await _find_route(head, key, response)
+    if route.stale:
+        response.add_header(STALE_HEADER)
+    return route
 
 
 async def _read(head: RequestHead, receive: Receive) -> ParsedRequest:

@@ -18,7 +18,7 @@ from switcher.gateway.endpoints import ApiStyle, StreamTerminator
 from switcher.gateway.errors import GatewayError, Headers, not_on_host
 from switcher.gateway.proxy_request import ProxyRequest
 from switcher.gateway.response import JSON_TYPE, to_json
-from switcher.gateway.routing import RoutePermit, pass_gate
+from switcher.gateway.routing import STALE_HEADER, RoutePermit, pass_gate
 from switcher.gateway.signs_of_life import SignsOfLife
 from switcher.gateway.translate import ReplyTranslator
 from switcher.ollama import relay
@@ -67,6 +67,8 @@ async def _attempt(request: ProxyRequest) -> None:
     usage = request.usage
     while True:
         async with pass_gate(request) as permit:
+            if permit.route.stale:
+                request.response.add_header(STALE_HEADER)
             asked, needs = request.body.values.get("model"), request.endpoint.needs
             choice = await select_capable(permit.route, asked, usage.key, needs)
             usage.model = choice.model

@@ -58,5 +58,5 @@ async def record_refused_key(token: str, address: str | None, agent: str) -> Non
     actor = Actor("unknown client", "gateway", ip=address, agent=agent[:300])
     try:
         await in_thread(record_refused, token, actor, left_out)
-    except DatabaseError:
-        log.exception("A refused key was not recorded.", extra={"action": "not-told"})
+    except DatabaseError as exc:
+        log.warning("A refused key was not recorded: %s", exc, extra={"action": "not-told"})

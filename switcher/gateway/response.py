@@ -27,7 +27,7 @@ class ResponseWriter:
 
     def __init__(self, send: Send, headers: Headers = ()) -> None:
         self._send = send
-        self._headers = headers  # of every response
+        self._headers = list(headers)  # of every response
         self.status = 0  # until the response has started
         self.before_start: Callable[[], Awaitable[None]] | None = None
         self._late_ending: Callable[[int, bytes], bytes] | None = None
@@ -52,6 +52,11 @@ class ResponseWriter:
     async def start_stream(self, content_type: str, headers: Headers = ()) -> None:
         """Send the head of a stream, unless it was sent early."""
         await self.start(200, content_type, [_UNBUFFERED, *headers])
+
+    def add_header(self, header: tuple[str, str]) -> None:
+        """Add a header to the response, unless it is there already or the head was sent."""
+        if header not in self._headers:
+            self._headers.append(header)
 
     async def start(self, status: int, content_type: str, headers: Headers = ()) -> None:
         """Send the head of a response whose body follows, unless it was sent early."""

@@ -19,6 +19,17 @@ beside a switch, because of these five points:
    still being made. Such requests are counted separately, and the switch waits for them. In case
    the process was paused in between, it checks the cache once more just before it writes
    (`is_fresh`).
+
+An outage of the database need not stop inference, as hosts go on without it. On PostgreSQL it
+does: other processes may still reach the database and begin a switch that this one would not see,
+so it stops by point 2. On SQLite all processes are on one machine. There, a process whose reading
+or heartbeat fails (the disk is full, somebody locks the database) raises a flag for each host
+(`concurrency.outage_flags`), and forwards to it on the routes that it read last, marked as stale. A
+worker raises a flag too before it claims a switch. Neither begins while the other's flag is raised,
+and routes that were read before a switch are recognised as outdated. So no switch is under way on a
+host, and none can begin, while any process forwards to it on stale routes. The worker waits until
+all have fresh ones, from when on points 1 to 5 hold. If a switch was under way when the outage
+began, requests to its host wait for the database.
 """
 
 from __future__ import annotations
@@ -26,37 +37,41 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from datetime import UTC, datetime
 from weakref import WeakKeyDictionary
 
 from django.db import DatabaseError
 
-from switcher.concurrency.threads import OwnThread, in_thread
+from switcher.concurrency import outage_flags
+from switcher.concurrency.outage_flags import Flag
+from switcher.concurrency.threads import OwnThread
 from switcher.domain import inflight
 from switcher.gateway.meter import Meter
+from switcher.gateway.reports import HEARTBEAT_VALID_S, HUNG_AFTER_S, RETRY_INTERVAL_S, Reports
 from switcher.queries import gates as queries
 from switcher.queries.change_marker import newest_entry
+from switcher.queries.database import reason_of
 from switcher.queries.gates import Route, Routes
-from switcher.records import changed, gates, usage
+from switcher.records import changed
 from switcher.records.leases import new_owner
+from switcher.switching import wake
 from switcher.switching.waiting import is_shutting_down
 
 log = logging.getLogger(__name__)
 
 REFRESH_INTERVAL_S = 0.05
-RETRY_INTERVAL_S = 0.5  # after an error of the database
-HEARTBEAT_INTERVAL_S = 1.0
 VALID_S = 2.0
-HEARTBEAT_VALID_S = 3.0  # below inflight.DEAD_AFTER_S by more than clocks differ
 # For a fresh reading, before a request is refused: a process that was paused in the middle of a
 # write holds SQLite's lock for that long.
 REFRESH_TIMEOUT_S = 20.0
 AWAKE_S = 10.0  # after the last request
-USAGE_INTERVAL_S = 5.0
+# When an outage begins, older routes are not used: keys may have been turned off since.
+LAST_KNOWN_S = 60.0
+
+Versions = dict[int, int]  # outage_flags.version_of, by host id
 
 
 class RoutesUnavailable(Exception):
-    """The routes could not be read in time: the database does not answer."""
+    """The routes could not be read in time. The text is the reason."""
 
 
 class RouteCache:
@@ -66,36 +81,41 @@ class RouteCache:
         self._loop = asyncio.get_running_loop()
         self._process = new_owner()
         self._routes: Routes | None = None
+        self._versions: Versions = {}
         self._newest_entry = -1
-        self._valid_until = self._heartbeat_at = float("-inf")
+        self._valid_until = float("-inf")
         self._used_at = 0.0
-        self._reported: dict[int, tuple[int, int, int]] = {}
         self._thread: OwnThread
         self._refresh_now = asyncio.Event()
         self._change: asyncio.Future[None] = self._loop.create_future()
         self._read_at = float("-inf")
+        self._read_began = float("-inf")
+        self._read_failure = ""
         self._reading: asyncio.Future[None] = self._loop.create_future()
+        self._read_task: asyncio.Task[bool] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._stale: Routes | None = None
+        self._flags: dict[int, Flag] = {}  # of the hosts that stale routes may be used for
         self.meter = Meter()
-        self._usage_written_at = 0.0
+        self._reports = Reports(self._process, self.meter)
 
     async def routes(self, timeout_s: float = REFRESH_TIMEOUT_S) -> Routes:
-        """Return the routes, read at most VALID_S ago. Raises RoutesUnavailable."""
+        """Return the routes, read at most VALID_S ago, or stale ones during an outage. Raises
+        RoutesUnavailable."""
         self._mark_used()
-        if self._routes is None or self._used_at >= self._valid_until:
+        if (routes := self._usable()) is None:
             try:
                 async with asyncio.timeout(timeout_s):
-                    while self._routes is None or self._loop.time() >= self._valid_until:
+                    while (routes := self._usable()) is None:
                         await self.next_change()
             except TimeoutError:
-                raise RoutesUnavailable from None
-        return self._routes
+                raise RoutesUnavailable(self.trouble) from None
+        return routes
 
     def is_fresh(self, route: Route) -> bool:
         """Return whether a request that was let through on this route may still be sent."""
-        if self._routes is None or self._loop.time() >= self._valid_until:
-            return False
-        return self._routes.by_name.get(route.host) == route
+        routes = self._usable()
+        return routes is not None and routes.by_name.get(route.host) == route
 
     async def next_change(self) -> None:
         """Wait until the routes have changed, or were read again after the cache had expired."""
@@ -106,13 +126,15 @@ class RouteCache:
         """Return routes that were read after this call. Raises RoutesUnavailable."""
         asked_at = self._loop.time()
         self.refresh_soon()
+        # During an outage the next reading is likely to fail as well.
+        timeout_s = REFRESH_TIMEOUT_S if self._stale is None else 2 * HUNG_AFTER_S
         try:
-            async with asyncio.timeout(REFRESH_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 while self._read_at < asked_at:
                     self._mark_used()
                     await asyncio.shield(self._reading)
         except TimeoutError:
-            raise RoutesUnavailable from None
+            raise RoutesUnavailable(self.trouble) from None
         return await self.routes()
 
     def refresh_soon(self) -> None:
@@ -125,8 +147,10 @@ class RouteCache:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._write_usage()
-        await self._report_asleep()
+        await self._reports.close()
+
+    def _usable(self) -> Routes | None:
+        return self._routes if self._loop.time() < self._valid_until else self._stale
 
     def _mark_used(self) -> None:
         self._used_at = self._loop.time()
@@ -139,25 +163,27 @@ class RouteCache:
             while True:
                 await self._refresh_while_used()
                 self._expire()
-                await self._write_usage()
-                await self._report_asleep()
+                await self._reports.sleep()
                 if not self._is_used():  # no request came meanwhile
                     return
         finally:
             changed.disconnect(dispatch_uid=self._process)
             self._expire()
+            self._end_outage()
 
     def _is_used(self) -> bool:
-        return self._loop.time() - self._used_at < AWAKE_S or inflight.total() > 0
+        is_recent = self._loop.time() - self._used_at < AWAKE_S
+        # The last routes known before an outage would be too old after a sleep.
+        return is_recent or inflight.total() > 0 or bool(self._flags)
 
     async def _refresh_while_used(self) -> None:
         self._thread = OwnThread("route-cache")
+        self._reports.open()
         try:
             while self._is_used():
                 self._refresh_now.clear()
                 pause_s = REFRESH_INTERVAL_S if await self._refresh() else RETRY_INTERVAL_S
-                if self._loop.time() - self._usage_written_at >= USAGE_INTERVAL_S:
-                    await self._write_usage()
+                self._update_outage()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await self._refresh_now.wait()
@@ -166,43 +192,61 @@ class RouteCache:
 
     def _expire(self) -> None:
         """Expire the cache because no requests come: no switch waits for an idle process."""
-        self._valid_until = self._heartbeat_at = float("-inf")
-        self._reported = {}
+        self._valid_until = float("-inf")
+        self._reports.expire()
 
     def _on_change(self, sender: object, **_: object) -> None:
         if sender != "reading":
             self.refresh_soon()
 
+    # --- reading -------------------------------------------------------------------------------
+
     async def _refresh(self) -> bool:
-        """Read the routes and report the closed gates. Return False if the database fails."""
-        began = self._loop.time()
-        heartbeat = began - self._heartbeat_at >= HEARTBEAT_INTERVAL_S
-        try:
-            processes, newest, read = await self._thread.call(
-                _read, self._process, heartbeat, self._newest_entry
-            )
-        except DatabaseError as exc:
-            log.warning("The gateway cannot read its routes: %s", exc)
+        """Write the heartbeat, read the routes, and report the closed gates. Return False if the
+        database cannot be read."""
+        self._reports.start()
+        if not self._reports.is_alive and not self._reports.trouble:
+            await self._reports.wait()  # a reading that began before it counts for nothing
+        if self._read_task is None or self._read_task.done():
+            self._read_task = self._loop.create_task(self._read(), name="route-reading")
+        await asyncio.wait({self._read_task}, timeout=HUNG_AFTER_S)
+        if not (self._read_task.done() and self._read_task.result()):
             return False
-        if heartbeat:
-            self.meter.processes, self._heartbeat_at = processes, began
+        self._reports.closed = self._closed_gates()
+        self._reports.start()
+        return True
+
+    async def _read(self) -> bool:
+        """Read the routes. Return False if the database fails."""
+        began = self._read_began = self._loop.time()
+        hosts = [route.host_id for route in self._routes.by_name.values()] if self._routes else []
+        try:
+            newest, read, versions = await self._thread.call(_read, self._newest_entry, hosts)
+        except DatabaseError as exc:
+            if not self._read_failure:
+                log.warning("The gateway cannot read its routes: %s", exc)
+            self._read_failure = reason_of(exc)
+            return False
         was_expired = began >= self._valid_until
+        self._read_failure = ""
         self._routes, self._newest_entry = read or self._routes, newest
-        self._valid_until = min(began + VALID_S, self._heartbeat_at + HEARTBEAT_VALID_S)
+        self._versions = versions
+        if began >= self._reports.alive_since:
+            heartbeat_until = self._reports.heartbeat_at + HEARTBEAT_VALID_S
+            self._valid_until = min(began + VALID_S, heartbeat_until)
         if read is not None or was_expired or is_shutting_down():
             self._change = self._wake_waiters(self._change)
         self._read_at, self._reading = began, self._wake_waiters(self._reading)
-        return await self._report_gates()
+        return True
 
     def _wake_waiters(self, waited_for: asyncio.Future[None]) -> asyncio.Future[None]:
         """Wake all waiters, and return the future that the next ones wait for."""
         waited_for.set_result(None)
         return self._loop.create_future()
 
-    async def _report_gates(self) -> bool:
-        """Report the closed gates if they have changed. Return False if that fails."""
+    def _closed_gates(self) -> dict[int, tuple[int, int, int]]:
         assert self._routes is not None
-        closed = {
+        return {
             route.host_id: (
                 route.gate,
                 inflight.in_flight(route.host_id),
@@ -211,39 +255,63 @@ class RouteCache:
             for route in self._routes.by_name.values()
             if route.gate
         }
-        if closed == self._reported:
-            return True
-        try:
-            await self._thread.call(gates.report, self._process, closed)
-        except DatabaseError as exc:
-            log.warning("The gateway cannot report its gates: %s", exc)
-            return False
-        self._reported = closed
-        return True
 
-    async def _report_asleep(self) -> None:
-        with suppress(DatabaseError):
-            await in_thread(gates.remove_process, self._process)
+    # --- an outage of the database -------------------------------------------------------------
 
-    async def _write_usage(self) -> None:
-        self._usage_written_at = self._loop.time()
-        batch = self.meter.take()
-        if not batch:
+    @property
+    def trouble(self) -> str:
+        """Return why the database cannot be used; empty if it can."""
+        is_reading = self._read_task is not None and not self._read_task.done()
+        if is_reading and self._loop.time() - self._read_began > HUNG_AFTER_S:
+            return self._read_failure or "the database does not answer"
+        return self._read_failure or self._reports.trouble
+
+    def _update_outage(self) -> None:
+        """Begin or continue to use stale routes during an outage, or end that."""
+        trouble, now = self.trouble, self._loop.time()
+        if not trouble and now < self._valid_until:
+            self._end_outage()
+        elif trouble and now >= self._valid_until - HUNG_AFTER_S:
+            self._use_stale_routes(trouble)
+
+    def _use_stale_routes(self, trouble: str) -> None:
+        if self._routes is None or (
+            self._stale is None and self._loop.time() - self._read_at > LAST_KNOWN_S
+        ):
             return
-        try:
-            await in_thread(usage.add_usage, batch, datetime.now(UTC))
-        except DatabaseError as exc:
-            self.meter.put_back(batch)
-            log.warning("The gateway cannot write its usage counts and will retry: %s", exc)
+        for route in self._routes.by_name.values():
+            version = self._versions.get(route.host_id, outage_flags.UNKNOWN_VERSION)
+            if route.host_id not in self._flags:
+                flag = outage_flags.raise_for_forwarding(route.host_id, version)
+                if flag is not None:
+                    self._flags[route.host_id] = flag
+        if not self._flags:
+            return
+        if self._stale is None:
+            log.warning("Requests are forwarded on the last known routes: %s", trouble)
+        stale = self._routes.as_stale(frozenset(self._flags))
+        if stale != self._stale:
+            self._stale = stale
+            self._change = self._wake_waiters(self._change)
+
+    def _end_outage(self) -> None:
+        if self._stale is None:
+            return
+        self._stale = None
+        for flag in self._flags.values():
+            flag.lower()
+        self._flags.clear()
+        self._change = self._wake_waiters(self._change)
+        wake.worker()  # a switch that was requested meanwhile waits for the flags
+        log.info("The routes are fresh again.")
 
 
-def _read(process: str, heartbeat: bool, known_entry: int) -> tuple[int, int, Routes | None]:
-    """Return the number of live processes (0 without a heartbeat), the number of the newest audit
-    entry, and the routes; None instead of the routes if that entry is the known one.
-    """
-    processes = gates.heartbeat(process) if heartbeat else 0
+def _read(known_entry: int, hosts: list[int]) -> tuple[int, Routes | None, Versions]:
+    """Return the number of the newest audit entry; the routes, or None if that entry is the known
+    one; and the versions of the hosts, from before the reading."""
+    versions = {host_id: outage_flags.version_of(host_id) for host_id in hosts}
     newest = newest_entry()
-    return processes, newest, queries.routes() if newest != known_entry else None
+    return newest, queries.routes() if newest != known_entry else None, versions
 
 
 _caches: WeakKeyDictionary[asyncio.AbstractEventLoop, RouteCache] = WeakKeyDictionary()

@@ -13,11 +13,13 @@ from switcher.gateway import route_cache
 from switcher.gateway.errors import GatewayError
 from switcher.gateway.proxy_request import ProxyRequest
 from switcher.gateway.route_cache import RoutesUnavailable
-from switcher.queries.gates import Route, Routes
+from switcher.queries.gates import UNKNOWN_GATE, Route, Routes
 from switcher.queries.keys import KeyFacts
 from switcher.switching.waiting import is_shutting_down
 
 GATE_TIMEOUT_S = 300.0  # a large model takes minutes to load
+# On answers that were forwarded on the last routes known before an outage of the database.
+STALE_HEADER = ("x-switchboard-routes", "stale")
 MAX_HELD = 200  # requests of one host
 MAX_HELD_BYTES = 200_000_000  # bytes of all held requests together
 
@@ -85,20 +87,31 @@ async def fresh_routes(as_of_now: bool = False) -> Routes:
     cache = route_cache.current()
     try:
         return await (cache.routes_as_of_now() if as_of_now else cache.routes())
-    except RoutesUnavailable:
-        text = "Switchboard's database does not answer."
-        raise GatewayError(503, "no_database", text, headers=[("retry-after", "5")]) from None
+    except RoutesUnavailable as exc:
+        raise no_database(str(exc)) from None
+
+
+def no_database(reason: str) -> GatewayError:
+    """Return the error for a request that needs the database during an outage."""
+    text = f"Switchboard's database cannot be used now: {reason or 'it does not answer'}."
+    return GatewayError(503, "no_database", text, headers=[("retry-after", "5")])
 
 
 async def _wait_for_gate(route: Route, until: float) -> Route:
+    now = asyncio.get_running_loop().time()
     while route.gate:
         if is_shutting_down():
             text = f"{route.host} is switching models, and Switchboard is stopping. Try again."
             raise _switching(text)
+        if route.gate == UNKNOWN_GATE:
+            until = min(until, now + route_cache.REFRESH_TIMEOUT_S)
         try:
             async with asyncio.timeout_at(until):
                 await route_cache.current().next_change()
         except TimeoutError:
+            if route.gate == UNKNOWN_GATE:
+                text = f"and a switch may be under way on {route.host}"
+                raise no_database(f"{route_cache.current().trouble}, {text}") from None
             text = f"{route.host} is still switching models after {GATE_TIMEOUT_S:.0f} s."
             raise _switching(text) from None
         route = await find_route(route.host)

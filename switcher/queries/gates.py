@@ -16,6 +16,9 @@ from switcher.models import GatewayName, GatewayProcess, Host, Pin, SwitchEvent
 from switcher.queries.hosts import ActiveModel, active_of
 from switcher.queries.keys import KeyFacts, by_digest
 
+# Instead of a switch's id: the database cannot be read, and a switch may be under way.
+UNKNOWN_GATE = -1
+
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
@@ -30,7 +33,8 @@ class Route:
     """A route to a host, as the gateway sees it.
 
     `gate` is the id of the switch that holds requests back, 0 while the gate is open. `names` are
-    the profiles of the aliases that clients may use, by name.
+    the profiles of the aliases that clients may use, by name. A `stale` route was read before an
+    outage of the database.
     """
 
     host_id: int
@@ -43,6 +47,7 @@ class Route:
     published: str = ""
     pinned: tuple[Spec, ...] = ()
     allows_cloud: bool = False
+    stale: bool = False
 
     @property
     def active_names(self) -> set[ModelName]:
@@ -92,6 +97,16 @@ class Routes:
     def find(self, name: str) -> Route | None:
         """Return the named host's route; the default host's if the name is empty."""
         return self.by_name.get(name) if name else self.default
+
+    def as_stale(self, usable: frozenset[int]) -> Routes:
+        """Return these routes for an outage, closed except for the hosts with these ids."""
+
+        def stale(route: Route) -> Route:
+            gate = route.gate if route.host_id in usable else route.gate or UNKNOWN_GATE
+            return replace(route, gate=gate, stale=True)
+
+        by_name = {name: stale(route) for name, route in self.by_name.items()}
+        return Routes(by_name, stale(self.default) if self.default else None, self.keys)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from django.db import InterfaceError, OperationalError, connections
 
 from switcher.concurrency.loop import Loop
+from switcher.concurrency.outage_flags import SwitchFlag, raise_for_switch
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import FenceLost
 from switcher.domain.states import State
@@ -100,7 +101,12 @@ def run_once(
     fence = leases.take(host_id, owner or new_owner(), clock)
     if fence is None:
         return False
+    flag: SwitchFlag | None = None
     try:
+        flag = raise_for_switch(host_id)
+        if flag is None:
+            log.warning("switch %s waits: the gateway's routes are stale", switch_id)
+            return False
         switch = claim(switch_id, fence, clock)
         if switch is None:
             return False
@@ -113,6 +119,8 @@ def run_once(
         log.warning("switch %s: %s", switch_id, exc)
         return False
     finally:
+        if flag is not None:
+            flag.lower()
         leases.give_back(host_id, fence)
 
 

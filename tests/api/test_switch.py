@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import requests
-from django.db import connections
+from django.db import OperationalError, connections
 from django.http import HttpResponse
 from django.test import Client
 
@@ -305,3 +305,15 @@ def test_a_key_that_is_too_long_is_refused_and_not_cut(host: Host, operator: Cli
     body = '{"model": "qwen2.5:14b", "wait": false}'
     assert operator.post(SWITCH, body, "application/json", headers=key).status_code == 422
     assert not SwitchEvent.objects.exists()
+
+
+def test_a_switch_that_cannot_be_recorded_is_refused_with_the_reason(
+    operator: Client, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OperationalError("database or disk is full")
+
+    monkeypatch.setattr("switcher.switching.service.switches.open_switch", fail)
+    response = operator.post(SWITCH, {"model": "mid-b"}, content_type="application/json")
+    assert (response.status_code, response["Retry-After"]) == (503, "10")
+    assert "the disk is full" in response.json()["detail"]

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from django.db import DatabaseError
 
 from switcher.concurrency.threads import in_thread
 from switcher.domain import inflight
@@ -332,22 +331,6 @@ async def test_the_bytes_of_waiting_requests_are_limited(
     assert second.json()["error"]["code"] == "switching"
     await in_thread(activate, switch)
     assert (await first.end()).status == 200
-
-
-async def test_without_its_database_a_process_forwards_nothing(
-    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A process that cannot report its heartbeat is soon taken for dead and not waited for."""
-
-    def fail(name: str) -> None:
-        raise DatabaseError("away")
-
-    monkeypatch.setattr(route_cache.gates, "heartbeat", fail)
-    monkeypatch.setattr(route_cache, "VALID_S", 0.2)
-    monkeypatch.setattr(route_cache.RouteCache.routes, "__defaults__", (0.2,))
-    reply = await ask().end()
-    assert (reply.status, reply.json()["error"]["code"]) == (503, "no_database")
-    assert not upstream.received
 
 
 async def test_a_dead_process_is_not_waited_for(host: Host) -> None:

@@ -8,12 +8,14 @@ from django.contrib import messages
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.views import LoginView
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
+from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.views.decorators.http import require_POST, require_safe
 
 from switcher.domain.errors import SwitcherError
 from switcher.panel.page import forbidden_page, message_page, safe_next
+from switcher.queries.database import explanation
 from switcher.records import config
 
 
@@ -76,10 +78,18 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     return message_page(request, "This form is out of date", text, 403)
 
 
-def server_error(request: HttpRequest) -> HttpResponse:
-    """Return the 500 page without using the database, which may be what is broken."""
+def server_error(request: HttpRequest, outage: str = "") -> HttpResponse:
+    """Return the 500 page; the 503 page if the database cannot be used, for the reason `outage`.
+
+    It is rendered without the request: the database may be what is broken, and would be asked who
+    the user is.
+    """
     context = {
         "title": "Switchboard could not answer",
         "text": "The reason is in the server's log. Running switches go on.",
     }
-    return render(request, "outside.html", context, status=500)
+    if not outage:
+        return HttpResponse(render_to_string("outside.html", context), status=500)
+    context = {"title": "The database cannot be used", "text": explanation(outage)}
+    content = render_to_string("outside.html", context)
+    return HttpResponse(content, status=503, headers={"Retry-After": "10"})
