@@ -5,10 +5,10 @@
                     [--ollama URL --models A B]
 
 Starts a server with a database in a temporary folder, and more gateway processes on it. Clients of
-both APIs, half of them streaming, send requests without a pause while the model is switched back
-and forth, with both strategies in turn; every fifth switch fails after its warm-up and is rolled
-back. During two switches one gateway process is paused for so long that it is considered dead.
-Without --ollama a simulated host is started.
+all three APIs, half of them streaming, send requests without a pause while the model is switched
+back and forth, with both strategies in turn; every fifth switch fails after its warm-up and is
+rolled back. During two switches one gateway process is paused for so long that it is considered
+dead. Without --ollama a simulated host is started.
 
 Each reply is compared with what was active between sending the request and the first byte. A
 simulated host also reports how often it loaded a model: more loads than the switches requested mean
@@ -84,7 +84,10 @@ KINDS = {
     "ollama-stream": ("/api/generate", True),
     "openai-text": ("/v1/completions", False),
     "responses-stream": ("/v1/responses", True),
+    "anthropic": ("/v1/messages", False),
+    "anthropic-stream": ("/v1/messages", True),
 }
+SIGNS_OF_LIFE = (b": waiting\n\n", b'event: ping\ndata: {"type":"ping"}\n\n')
 
 
 def body_of(kind: str) -> dict[str, Any]:
@@ -100,10 +103,21 @@ def body_of(kind: str) -> dict[str, Any]:
     return asked | ({"max_tokens": 4} if "v1" in path else {"options": {"num_predict": 4}})
 
 
+def is_sign_of_life(part: bytes) -> bool:
+    """Return whether a part only says that the reply has not begun yet."""
+    for sign in SIGNS_OF_LIFE:
+        part = part.replace(sign, b"")
+    return not part.strip(b" ")
+
+
 def is_whole(kind: str, body: bytes) -> bool:
     """Return whether a reply is complete."""
     if kind == "responses-stream":
         return b"event: response.completed" in body or b"event: response.incomplete" in body
+    if kind == "anthropic":
+        return b'"stop_reason":"' in body and b'"type":"error"' not in body
+    if kind == "anthropic-stream":
+        return b"event: message_stop" in body and b"event: error" not in body
     if kind == "openai-stream":
         return b"data: [DONE]" in body and b'"error"' not in body
     if kind.startswith("ollama"):
@@ -120,6 +134,8 @@ async def ask(session: aiohttp.ClientSession, address: str, kind: str, run: Run)
         async with session.post(path, json=body_of(kind), headers=headers) as answer:
             model = answer.headers.get("x-switchboard-model", "")
             async for part in answer.content.iter_any():
+                if is_sign_of_life(part):
+                    continue
                 first = first if parts else time.time()
                 parts.append(part)
             if answer.status != 200:
@@ -127,6 +143,8 @@ async def ask(session: aiohttp.ClientSession, address: str, kind: str, run: Run)
         said = re.search(rb'"model": ?"([^"]+)"', b"".join(parts))
         if not problem and not is_whole(kind, b"".join(parts)):
             problem = f"cut: {b''.join(parts)[-80:]!r}"
+        if said and not model:  # it waited so long that its head was sent early
+            model = said[1].decode()
         # Some hosts name the model, and the gateway's header has to agree.
         if said and not problem and said[1].decode().split(":")[0] != model.split(":")[0]:
             problem = f"failed: the host says {said[1]!r}, the gateway {model}"

@@ -14,9 +14,9 @@ from tests.server.process import ROOT, environment
 
 @pytest.mark.timeout(90)
 def test_no_request_is_lost_cut_or_answered_by_the_wrong_model(tmp_path: Path) -> None:
-    """Six switches, in both strategies by turns; the fifth is rolled back. Clients of both APIs,
-    half of them streaming, use the server and a separate gateway process, which is paused during
-    two of the switches."""
+    """Six switches, in both strategies by turns; the fifth is rolled back. Clients of all three
+    APIs, half of them streaming, use the server and a separate gateway process, which is paused
+    during two of the switches."""
     words = ("--requests", "300", "--switches", "6", "--clients", "8", "--gateways", "1")
     done = subprocess.run(
         [sys.executable, str(ROOT / "bench/noloss.py"), *words, "--pause", "0.05"],
