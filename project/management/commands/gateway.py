@@ -34,6 +34,9 @@ class Command(BaseCommand):
             access_log=False,
             server_header=False,
             proxy_headers=False,  # which proxies are trusted is a setting of ours
+            # Longer than clients and proxies keep theirs (nginx 60 s), or one may be closed just as
+            # a request is sent on it, which few clients dare to repeat.
+            timeout_keep_alive=75,
             # How long a stream has to end when the process stops.
             timeout_graceful_shutdown=10,
         )
