@@ -41,7 +41,7 @@ from switcher.gateway.model_lists import send_list, send_show
 from switcher.gateway.proxy_request import ProxyRequest
 from switcher.gateway.request_head import RequestHead
 from switcher.gateway.response import TEXT_TYPE, Receive, ResponseWriter, Send, to_json
-from switcher.gateway.routing import STALE_HEADER, no_database
+from switcher.gateway.routing import STALE_HEADER, find_route, no_database
 from switcher.queries.database import outage_of
 from switcher.queries.gates import Route
 from switcher.queries.keys import KeyFacts
@@ -180,7 +180,7 @@ async def _change_host(head: RequestHead, receive: Receive, response: ResponseWr
 
 
 async def _find_route(head: RequestHead, key: KeyFacts | None, response: ResponseWriter) -> Route:
-    route = await _find_route(head, key, response)
+    route = await find_route(head.ollama_host, key)
     if route.stale:
         response.add_header(STALE_HEADER)
     return route
