@@ -246,12 +246,14 @@ def _chain(export: Export) -> Iterator[Chunk]:
 def _selection(export: Export) -> Iterator[Chunk]:
     """Yield the entries that match the filter, each with its proof and behind its checkpoint."""
     yield Chunk(_head(export).encode(), 0)
+    newest = newest_checkpoint()
+    signed = newest.size if newest is not None else 0
     prover: Prover | None = None
     size = 0
     for rows in _selected(export):
         lines = []
         for row in rows:
-            if row[0] > size and (checkpoint := checkpoint_over(row[0])) is not None:
+            if size < row[0] <= signed and (checkpoint := checkpoint_over(row[0])) is not None:
                 changes = rotations(size, checkpoint.size)
                 lines += [_line("rotation", **change.to_json()) for change in changes]
                 lines.append(_line("checkpoint", note=checkpoint.note))

@@ -228,6 +228,18 @@ def test_a_damaged_selection_is_seen(
     assert text in " ".join(report["problems"])
 
 
+def test_a_checkpoint_removed_from_a_selection_is_seen(trail: KeyFiles, tmp_path: Path) -> None:
+    path = exported(tmp_path / "s.jsonl", actor="anna")
+    lines = lines_of(path)
+    notes = [n for n, line in enumerate(lines) if line["type"] == "checkpoint"]
+    assert len(notes) > 2
+    del lines[notes[1]]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, report = verify(path, trail)
+    assert (code, report["anchored"]) == (DOES_NOT, False)
+    assert "are not proved" in report["problems"][0]
+
+
 def test_a_chain_that_calls_itself_a_selection_gains_nothing(
     trail: KeyFiles, tmp_path: Path
 ) -> None:

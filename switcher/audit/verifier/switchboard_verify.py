@@ -697,6 +697,9 @@ class Selection:
             text = f"Checkpoints are not in order: the one over {note.size} entries comes late."
             self._report.fail("anchored", text)
             return
+        if self._newer:
+            text = f"{self._newer} entries before the checkpoint over {note.size} are not proved."
+            self._report.fail("anchored", text)
         self._note = note
         self._report.checkpoints += 1
         self._report.last_checkpoint, self._report.root = note.size, note.root.hex()
