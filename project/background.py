@@ -35,6 +35,7 @@ class Part:
 
 def assemble(*, worker: bool = True, watcher: bool = True, auditor: bool = True) -> list[Part]:
     """Return the parts of a server, in the order in which they start."""
+    from switcher.audit.clock_jumps import ClockWatch
     from switcher.audit.server_processes import ProcessRun
     from switcher.audit.signer import AuditLoops
     from switcher.switching.worker import Worker
@@ -42,9 +43,10 @@ def assemble(*, worker: bool = True, watcher: bool = True, auditor: bool = True)
 
     parts = []
     if auditor:
-        audits, run = AuditLoops(), ProcessRun("server")
+        audits, run, clock = AuditLoops(), ProcessRun("server"), ClockWatch()
         parts.append(Part("auditor", audits.start, audits.stop, last=True))
         parts.append(Part("run", run.start, run.stop, last=True))
+        parts.append(Part("clock watch", clock.start, clock.stop))
     if watcher:
         watches = Watcher()
         parts.append(Part("watcher", watches.start, watches.stop))

@@ -23,6 +23,10 @@ class FakeClock:
     def sleep(self, seconds: float) -> None:
         self.pass_time(seconds)
 
+    def set_wall_clock(self, ahead_s: float) -> None:
+        """Set the wall clock ahead, or back; the monotonic one does not notice."""
+        self._now += timedelta(seconds=ahead_s)
+
     def pass_time(self, seconds: float) -> None:
         self._now += timedelta(seconds=seconds)
         self._monotonic += seconds

@@ -15,7 +15,15 @@ Describe = Callable[[str, Facts], str]
 MAX_VALUE = 60
 
 _STATES = {state.value for state in State}
-_WARNINGS = (".failed", ".refused", ".locked-out", ".lost", "drift.seen", "drift.flapping")
+_WARNINGS = (
+    ".failed",
+    ".refused",
+    ".locked-out",
+    ".lost",
+    ".clock-set",
+    "drift.seen",
+    "drift.flapping",
+)
 
 
 def describe(kind: str, host: str, facts: Facts) -> str:
@@ -247,6 +255,13 @@ def _key(facts: Facts) -> str:
     return f"the key {facts.get('name') or '?'} ({facts.get('prefix') or '?'}…)"
 
 
+def _clock_set(host: str, facts: Facts) -> str:
+    seconds = facts.get("seconds", 0)
+    if isinstance(seconds, int) and seconds < 0:
+        return f"The server's clock was set back by {-seconds} s. Times overlap here."
+    return f"The server's clock went ahead by {seconds} s: it was set, or the machine slept."
+
+
 def _key_refused(host: str, facts: Facts) -> str:
     key = f"The key {facts['name']}" if facts.get("name") else "A key"
     more = facts.get("more")
@@ -353,6 +368,7 @@ _FUNCTIONS: dict[str, Describe] = {
     "profile.changed": _changed("profile"),
     "key.made": _key_made,
     "key.refused": _key_refused,
+    "server.clock-set": _clock_set,
     "audit.checked": _checked,
     "audit.reviewed": _reviewed,
     "audit.export-began": _export_began,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 from django.db import models
 from django.db.models import Q
 
+from switcher.domain.inflight import DEAD_AFTER_S
 from switcher.models.hosts import Host
 from switcher.models.profiles import ModelProfile
+from switcher.models.shared_time import furthest_ahead
 
 
 class GatewayProcess(models.Model):
@@ -23,6 +25,14 @@ class GatewayProcess(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @classmethod
+    def alive(
+        cls, now: datetime, within_s: float = DEAD_AFTER_S
+    ) -> models.QuerySet[GatewayProcess]:
+        """Return the processes seen in the last seconds; `now` is the shared time."""
+        since = now - timedelta(seconds=within_s)
+        return cls.objects.filter(seen_at__gt=since, seen_at__lte=now + furthest_ahead(0.0))
 
 
 class GatewayName(models.Model):

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 
-from django.db.models.functions import Now
-
-from switcher.domain.inflight import DEAD_AFTER_S
 from switcher.domain.model_names import ModelName
 from switcher.domain.specs import Spec
 from switcher.domain.states import OPEN, State, Strategy, holds_requests
 from switcher.models import GatewayName, GatewayProcess, Host, Pin, SwitchEvent
+from switcher.models.shared_time import shared_now
 from switcher.queries.hosts import ActiveModel, active_of
 from switcher.queries.keys import KeyFacts, by_digest
 
@@ -180,8 +177,7 @@ def _gates() -> dict[int, int]:
 
 def gate_status(host_id: int, switch_id: int) -> GateStatus:
     """Return what the live gateway processes reported about the gate that this switch closed."""
-    rows = GatewayProcess.objects.filter(seen_at__gt=Now() - timedelta(seconds=DEAD_AFTER_S))
-    reports = list(rows.values_list("gates", flat=True))
+    reports = list(GatewayProcess.alive(shared_now()).values_list("gates", flat=True))
     unaware = in_flight = unsent = 0
     for gates in reports:
         gate = gates.get(str(host_id))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -44,6 +44,7 @@ class ClaimedSwitch:
     fence: int
     state: State
     clock: Clock = system
+    _entered: float | None = field(default=None, init=False)  # the phase, on the monotonic clock
 
     @property
     def id(self) -> int:
@@ -179,8 +180,8 @@ class ClaimedSwitch:
         return row
 
     def _enter(self, row: SwitchEvent, to: State, note: str, facts: dict[str, Any]) -> None:
-        now = self.clock.now()
-        _close_phase(row, now, note)
+        now, seconds = self.clock.now(), self._seconds_in_phase(row)
+        _close_phase(row, seconds, note)
         row.state = to.value
         if to in ENDED:
             row.ended_at = now
@@ -188,6 +189,17 @@ class ClaimedSwitch:
             phase = {"phase": to.value, "at": now.isoformat(), "seconds": None}
             row.phases = [*row.phases, phase]
         _set_facts(row, facts)
+
+    def _seconds_in_phase(self, row: SwitchEvent) -> float:
+        """Return how long the current phase has lasted: by the monotonic clock, unless it began in
+        a process that died."""
+        entered, self._entered = self._entered, self.clock.monotonic()
+        if entered is not None:
+            return self._entered - entered
+        if not row.phases:
+            return 0.0
+        began = datetime.fromisoformat(row.phases[-1]["at"])
+        return max(0.0, (self.clock.now() - began).total_seconds())
 
     def _configure_host(self, row: SwitchEvent, digest: str) -> None:
         host = Host.objects.select_for_update().get(pk=self.host_id)
@@ -267,12 +279,11 @@ def _set_facts(row: SwitchEvent, facts: dict[str, Any]) -> None:
             setattr(row, name, value)
 
 
-def _close_phase(row: SwitchEvent, now: datetime, note: str) -> None:
+def _close_phase(row: SwitchEvent, seconds: float, note: str) -> None:
     if not row.phases or row.phases[-1]["seconds"] is not None:
         return
     last = dict(row.phases[-1])
-    began = datetime.fromisoformat(last["at"])
-    last["seconds"] = max(0.0, round((now - began) / timedelta(seconds=1), 3))
+    last["seconds"] = round(seconds, 3)
     if note:
         last["note"] = note
     row.phases = [*row.phases[:-1], last]

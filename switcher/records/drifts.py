@@ -41,7 +41,7 @@ def record(detection: Detection, clock: Clock = system) -> tuple[OpenDrift, ...]
         host = (
             Host.objects.select_for_update().filter(pk=detection.host_id, removed_at=None).first()
         )
-        if host is None or not _is_current(host, detection):
+        if host is None or not _is_current(host, detection, clock):
             return None
         known = {(d.kind, d.digest): d for d in Drift.objects.filter(host=host, ended_at=None)}
         now = {f.key: f for f in detection.found}
@@ -55,12 +55,14 @@ def record(detection: Detection, clock: Clock = system) -> tuple[OpenDrift, ...]
         return open_on(host)
 
 
-def _is_current(host: Host, detection: Detection) -> bool:
+def _is_current(host: Host, detection: Detection, clock: Clock) -> bool:
     if (host.active_digest, host.active_since) != (detection.active_digest, detection.active_since):
         return False
     rows = SwitchEvent.objects.filter(host=host)
     open_now = rows.filter(state__in=OPEN)
-    return not (open_now.exists() or rows.filter(ended_at__gte=detection.read_at).exists())
+    # An end that lies ahead was recorded before the clock was set back.
+    ended_since = rows.filter(ended_at__range=(detection.read_at, clock.now()))
+    return not (open_now.exists() or ended_since.exists())
 
 
 def open_on(host: Host) -> tuple[OpenDrift, ...]:

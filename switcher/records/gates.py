@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from django.db import transaction
-from django.db.models.functions import Now
 
-from switcher.domain.inflight import DEAD_AFTER_S
 from switcher.models import GatewayProcess
+from switcher.models.shared_time import shared_now
 
 REMOVE_DEAD_AFTER_S = 60
 
@@ -16,13 +13,13 @@ REMOVE_DEAD_AFTER_S = 60
 def heartbeat(process: str) -> int:
     """Report that a process is alive, and return how many are alive.
 
-    This uses the database's clock, because processes may run on several machines.
+    This uses the shared time, because processes may run on several machines.
     """
     with transaction.atomic():
-        if not GatewayProcess.objects.filter(name=process).update(seen_at=Now()):
-            GatewayProcess.objects.create(name=process, seen_at=Now())
-        alive_since = Now() - timedelta(seconds=DEAD_AFTER_S)
-        return GatewayProcess.objects.filter(seen_at__gt=alive_since).count()
+        now = shared_now()
+        if not GatewayProcess.objects.filter(name=process).update(seen_at=now):
+            GatewayProcess.objects.create(name=process, seen_at=now)
+        return GatewayProcess.alive(now).count()
 
 
 def report(process: str, gates: dict[int, tuple[int, int, int]]) -> None:
@@ -32,13 +29,13 @@ def report(process: str, gates: dict[int, tuple[int, int, int]]) -> None:
     the process still has in flight there, and how many of those it has not sent yet.
     """
     by_host = {str(host_id): list(gate) for host_id, gate in gates.items()}
-    GatewayProcess.objects.filter(name=process).update(gates=by_host, seen_at=Now())
+    GatewayProcess.objects.filter(name=process).update(gates=by_host, seen_at=shared_now())
 
 
 def remove_process(process: str) -> None:
     """Report that a process forwards nothing until its next heartbeat, and remove the rows of dead
     processes."""
-    dead_since = Now() - timedelta(seconds=REMOVE_DEAD_AFTER_S)
     with transaction.atomic():
         GatewayProcess.objects.filter(name=process).delete()
-        GatewayProcess.objects.filter(seen_at__lt=dead_since).delete()
+        alive = GatewayProcess.alive(shared_now(), within_s=REMOVE_DEAD_AFTER_S)
+        GatewayProcess.objects.exclude(pk__in=alive).delete()

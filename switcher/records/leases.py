@@ -1,4 +1,7 @@
-"""Who may change a host: a lease with a fence number that only grows (rule 3)."""
+"""Who may change a host: a lease with a fence number that only grows (rule 3).
+
+Leases end by the shared time (`models.shared_time`), never by a machine's wall clock.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,17 @@ import os
 import socket
 import uuid
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 
 from switcher.audit.ledger import Actor, append
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import FenceLost
 from switcher.models import Host, Lease, SwitchEvent
+from switcher.models.shared_time import furthest_ahead, shared_now
 
 LEASE_S = 15.0
 
@@ -59,10 +63,10 @@ class LeaseHolder:
 def take(host_id: int, owner: str, clock: Clock = system) -> int | None:
     """Take the host's lease if it is free or has run out. Return the new fence; None if somebody
     else holds the lease."""
-    now = clock.now()
     with transaction.atomic():
         Lease.objects.get_or_create(host_id=host_id)
-        free = Q(owner="") | Q(until__isnull=True) | Q(until__lte=now)
+        now = shared_now(clock)
+        free = ~_in_force(now, clock)
         won = Lease.objects.filter(free, host_id=host_id).update(
             owner=owner, until=now + timedelta(seconds=LEASE_S), fence=F("fence") + 1
         )
@@ -76,22 +80,23 @@ def renew(host_id: int, fence: int, clock: Clock = system) -> bool:
     A lease that has run out is not revived, even if nobody else has taken it: in between, the
     holder may have touched the host without one.
     """
-    now = clock.now()
-    until = now + timedelta(seconds=LEASE_S)
-    return bool(
-        Lease.objects.filter(host_id=host_id, fence=fence, until__gt=now)
-        .exclude(owner="")
-        .update(until=until)
-    )
+    now = shared_now(clock)
+    ours = Lease.objects.filter(_in_force(now, clock), host_id=host_id, fence=fence)
+    return bool(ours.update(until=now + timedelta(seconds=LEASE_S)))
 
 
 def holds(host_id: int, fence: int, clock: Clock = system) -> bool:
     """Return whether this fence may still touch the host."""
-    return (
-        Lease.objects.filter(host_id=host_id, fence=fence, until__gt=clock.now())
-        .exclude(owner="")
-        .exists()
-    )
+    return in_force(clock).filter(host_id=host_id, fence=fence).exists()
+
+
+def in_force(clock: Clock = system) -> QuerySet[Lease]:
+    """Return the leases that somebody holds now."""
+    return Lease.objects.filter(_in_force(shared_now(clock), clock))
+
+
+def _in_force(now: datetime, clock: Clock) -> Q:
+    return Q(until__gt=now, until__lte=now + furthest_ahead(LEASE_S, clock)) & ~Q(owner="")
 
 
 def give_back(host_id: int, fence: int) -> None:

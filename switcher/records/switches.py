@@ -15,7 +15,8 @@ from switcher.domain.drift import Kind
 from switcher.domain.errors import Conflict, NotFound, SwitchRunning
 from switcher.domain.specs import Spec
 from switcher.domain.states import ENDED, OPEN, State, Strategy
-from switcher.models import Drift, FailureSeen, Host, Lease, SwitchEvent
+from switcher.models import Drift, FailureSeen, Host, SwitchEvent
+from switcher.records import leases
 
 MAX_TRIES = 3
 
@@ -153,7 +154,7 @@ def _check_one_host(host: Host) -> None:
 def unclaimed(clock: Clock = system) -> list[tuple[int, int]]:
     """Return the ids of switch and host of each open switch that no living worker holds: it is
     queued, or its process died."""
-    leased = Lease.objects.filter(until__gt=clock.now()).exclude(owner="").values("host_id")
+    leased = leases.in_force(clock).values("host_id")
     rows = SwitchEvent.objects.filter(state__in=OPEN).exclude(host_id__in=leased)
     return list(rows.order_by("id").values_list("id", "host_id"))
 

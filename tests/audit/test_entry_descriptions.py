@@ -72,6 +72,11 @@ def test_every_kind_has_a_description_and_a_group(kind: str) -> None:
             "A gateway process, version 0.1.0, ended without stopping: it was killed or cut off.",
         ),
         (
+            "server.clock-set",
+            {"seconds": -3600},
+            "The server's clock was set back by 3600 s. Times overlap here.",
+        ),
+        (
             "key.refused",
             {"name": "ci", "why": "it is off", "more": 19},
             "The key ci was refused at the gateway: it is off. 19 more since the last such entry.",

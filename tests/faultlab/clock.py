@@ -8,13 +8,22 @@ EPOCH = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 
 
 class LabClock:
-    """A `switcher.domain.clock.Clock`. `t` is seconds since EPOCH."""
+    """A `switcher.domain.clock.Clock`. `t` is seconds since EPOCH.
+
+    `wall_offset_s` is how far the wall clock of Switchboard's machine has been set ahead.
+    """
 
     def __init__(self, t: float = 0.0) -> None:
         self.t = t
+        self.wall_offset_s = 0.0
+        self.was_set = False
+
+    def set_wall_clock(self, ahead_s: float) -> None:
+        self.wall_offset_s += ahead_s
+        self.was_set = True
 
     def now(self) -> datetime:
-        return wall(self.t)
+        return wall(self.t + self.wall_offset_s)
 
     def monotonic(self) -> float:
         return self.t

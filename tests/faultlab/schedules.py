@@ -108,6 +108,7 @@ KINDS: dict[str, tuple[int, Callable[[Random], dict[str, Any]]]] = {
     # People
     "cancel": (6, lambda r: {}),
     "ask": (3, lambda r: {"target": r.choice(TARGETS)}),
+    "set_clock": (2, lambda r: {"seconds": r.choice((-3600.0, -20.0, 20.0, 3600.0))}),
     "in_flight": (1, lambda r: {"seconds": r.choice((0.5, 3.0))}),
 }
 WIRE = frozenset({"lose_request", "lose_answer", "slow_request", "late_answer", "hang"})

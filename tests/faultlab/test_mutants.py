@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -148,6 +149,14 @@ def test_a_lease_that_is_never_checked_against_the_clock_is_reported(
 ) -> None:
     monkeypatch.setattr(leases, "holds", lambda *_: True)
     assert found_by_chance("no call after the lease")
+
+
+def test_leases_that_end_by_the_wall_clock_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    dies, clock = in_load("crash", 1.0), in_load("set_clock", 2.0, seconds=-3600.0)
+    assert not broken(dies, clock)
+    monkeypatch.setattr(leases, "shared_now", lambda clock: clock.now())
+    monkeypatch.setattr(leases, "furthest_ahead", lambda *_: timedelta(days=365))
+    assert "one end each" in broken(dies, clock)
 
 
 def test_calls_that_nobody_cuts_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,6 +226,8 @@ class World:
         elif fault.kind == "in_flight":
             self.in_flight = 1
             self.after(fault.args["seconds"], self._none_in_flight)
+        elif fault.kind == "set_clock":
+            self.clock.set_wall_clock(fault.args["seconds"])
         else:
             self.host.apply_fault(fault.kind, fault.args)
 

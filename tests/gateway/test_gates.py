@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from switcher.domain.specs import Spec
 from switcher.domain.states import State, Strategy
 from switcher.gateway import route_cache, routing
 from switcher.models import GatewayProcess, Host, Usage
+from switcher.models.shared_time import shared_now
 from switcher.ollama import relay
 from switcher.queries import gates as queries
 from switcher.queries.gates import GateStatus
@@ -336,8 +337,9 @@ async def test_the_bytes_of_waiting_requests_are_limited(
 async def test_a_dead_process_is_not_waited_for(host: Host) -> None:
     switch = await in_thread(begin_switch, host)
     await in_thread(advance, switch, State.DRAINING)
-    now = datetime.now(UTC)
-    for name, seconds in (("alive", 1), ("dead", 30)):
+    now = await in_thread(shared_now)
+    # "earlier" was written before the machine's last boot, when its clock was further on.
+    for name, seconds in (("alive", 1), ("dead", 30), ("earlier", -3600)):
         seen_at = now - timedelta(seconds=seconds)
         await in_thread(GatewayProcess.objects.create, name=name, seen_at=seen_at)
     assert await gate_status_of(host, switch) == GateStatus(1, 1, 0)

@@ -56,10 +56,12 @@ class Cell:
     strategy: Strategy
     end: State
     how: str  # what is under way at that moment, for people
+    clock_s: float = 0.0  # how far the next server's wall clock is ahead
 
     @property
     def name(self) -> str:
-        return f"{self.state.value}-{self.strategy.value}"
+        clock = "-clock-ahead" if self.clock_s > 0 else "-clock-back" if self.clock_s < 0 else ""
+        return f"{self.state.value}-{self.strategy.value}{clock}"
 
 
 _BACK, _ON = State.ROLLED_BACK, State.ACTIVE
@@ -72,6 +74,8 @@ CELLS = (
     Cell(State.DRAINING, _SWAP, _BACK, "a client's request runs"),
     Cell(State.LOADING, _OVERLAP, _BACK, "the new model is being loaded"),
     Cell(State.LOADING, _SWAP, _BACK, "the old model has left, the new one is being loaded"),
+    Cell(State.LOADING, _SWAP, _BACK, "as above; the next server's clock is 1 h behind", -3600.0),
+    Cell(State.LOADING, _SWAP, _BACK, "as above; the next server's clock is 1 h ahead", 3600.0),
     Cell(State.WARMING, _OVERLAP, _BACK, "both are loaded; a warm-up prompt is not answered yet"),
     Cell(State.WARMING, _SWAP, _BACK, "only the new one is loaded; its warm-up is not answered"),
     Cell(State.VERIFYING, _OVERLAP, _BACK, "both are loaded; the host is read again"),
@@ -100,11 +104,13 @@ class Result:
 class Server(Process):
     """`manage.py serve` on a database of any engine."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock_s: float = 0.0) -> None:
         self.address = ""
         self.lines: list[str] = []
+        shifted = ("-m", "tests.killmatrix.shifted_server", str(clock_s))
+        program = shifted if clock_s else ("manage.py",)
         self.popen = subprocess.Popen(
-            [sys.executable, "manage.py", "serve", "--port", "0"],
+            [sys.executable, *program, "serve", "--port", "0"],
             env=database.env,
             cwd=ROOT,
             text=True,
@@ -289,7 +295,7 @@ def _play(stage: Stage, result: Result) -> None:
             first.kill()
     died_in = stage.state
     assert died_in is stage.cell.state, f"killed too late: it was {died_in} already"
-    with Server(stage.database) as second:
+    with Server(stage.database, stage.cell.clock_s) as second:
         began = time.monotonic()
         result.lease_s = max(0.0, stage.database.lease_ends_in())
         stage.follow(second)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -67,11 +68,8 @@ class Database:
         return row
 
     def lease_ends_in(self) -> float:
-        """Seconds until the lease of the dead server's worker has run out."""
-        (until,) = self.row("SELECT until FROM switcher_lease WHERE owner <> ''")
-        at = datetime.fromisoformat(until) if isinstance(until, str) else until
-        at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        return (at - datetime.now(UTC)).total_seconds()
+        """Return the seconds until the lease of the killed server's worker runs out."""
+        raise NotImplementedError
 
     @contextmanager
     def activation_held(self) -> Iterator[None]:
@@ -97,6 +95,12 @@ class SQLiteDatabase(Database):
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql).fetchall()
+
+    def lease_ends_in(self) -> float:
+        (until,) = self.row("SELECT until FROM switcher_lease WHERE owner <> ''")
+        # SQLite's leases end by the monotonic clock (switcher.models.shared_time).
+        ends_at = datetime.fromisoformat(until).replace(tzinfo=UTC).timestamp()
+        return ends_at - time.monotonic()
 
     @contextmanager
     def activation_held(self) -> Iterator[None]:
@@ -136,6 +140,10 @@ class PostgresDatabase(Database):
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql).fetchall()
+
+    def lease_ends_in(self) -> float:
+        left = "extract(epoch FROM until - clock_timestamp())"
+        return float(self.row(f"SELECT {left} FROM switcher_lease WHERE owner <> ''")[0])
 
     @contextmanager
     def activation_held(self) -> Iterator[None]:

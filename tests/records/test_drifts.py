@@ -18,6 +18,7 @@ from switcher.queries.drifts import open_drifts, recent_drifts
 from switcher.records import config, drifts
 from switcher.records.drifts import Detection
 from tests import make
+from tests.clocks import FakeClock
 
 pytestmark = pytest.mark.django_db
 
@@ -100,6 +101,13 @@ def test_a_reading_from_before_a_switchs_end_says_nothing() -> None:
     make.ended_switch(host, end=State.ROLLED_BACK, at=make.NOW)
     nothing_is_written(judgement(host, [GONE], read_at=make.NOW))
     assert drifts.record(judgement(host, [GONE], read_at=make.NOW + timedelta(minutes=5)))
+
+
+def test_a_switch_that_ended_before_the_clock_was_set_back_hides_no_drift() -> None:
+    host = make.host()
+    make.ended_switch(host, end=State.ROLLED_BACK, at=make.NOW)
+    earlier = make.NOW - timedelta(hours=1)
+    assert drifts.record(judgement(host, [GONE], read_at=earlier), FakeClock(earlier))
 
 
 def test_a_judgement_by_what_was_desired_before_says_nothing() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
 
 from switcher.audit import ledger
+from switcher.domain.clock import SystemClock
 from switcher.domain.errors import FenceLost
 from switcher.domain.states import ENDED, OPEN, TRANSITIONS, State
 from switcher.models import AuditEntry, Host, Lease, SwitchEvent
+from switcher.models.shared_time import MONOTONIC_ZERO
 from switcher.records import claimed_switch, leases
 from switcher.records.claimed_switch import ClaimedSwitch
 from tests.clocks import FakeClock
@@ -31,6 +34,50 @@ def test_a_lease_is_taken_once_and_runs_out(host: Host, clock: FakeClock) -> Non
     clock.pass_time(0.001)
     assert not leases.holds(host.pk, 1, clock)
     assert leases.take(host.pk, "two", clock) == 2
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, -20, 20, 3600])
+def test_a_wall_clock_that_is_set_neither_ends_nor_extends_a_lease(
+    host: Host, clock: FakeClock, ahead_s: float
+) -> None:
+    assert leases.take(host.pk, "one", clock) == 1
+    clock.set_wall_clock(ahead_s)
+    assert leases.holds(host.pk, 1, clock)
+    assert leases.renew(host.pk, 1, clock)
+    assert leases.take(host.pk, "two", clock) is None
+    clock.pass_time(leases.LEASE_S)
+    assert leases.take(host.pk, "two", clock) == 2
+
+
+@pytest.mark.parametrize(
+    "until", [datetime(2026, 11, 23, 9, tzinfo=UTC), MONOTONIC_ZERO + timedelta(hours=200)]
+)
+def test_a_lease_of_an_earlier_release_or_boot_is_free(
+    host: Host, clock: FakeClock, until: datetime
+) -> None:
+    leases.take(host.pk, "one", clock)
+    Lease.objects.update(until=until)
+    assert not leases.holds(host.pk, 1, clock)
+    assert leases.take(host.pk, "two", clock) == 2
+
+
+class SkewedClock(SystemClock):
+    """The clock of a machine that is 20 s behind the others."""
+
+    def now(self) -> datetime:
+        return super().now() - timedelta(seconds=20)
+
+
+@pytest.mark.both_databases
+def test_the_clocks_of_two_machines_need_not_agree(host: Host) -> None:
+    behind = SkewedClock()
+    assert leases.take(host.pk, "one", behind) == 1
+    assert leases.take(host.pk, "two") is None
+    assert leases.renew(host.pk, 1, behind)
+    assert leases.holds(host.pk, 1)
+    leases.give_back(host.pk, 1)
+    assert leases.take(host.pk, "two") == 2
+    assert leases.take(host.pk, "one", behind) is None
 
 
 def test_not_even_its_owner_takes_a_lease_twice(host: Host, clock: FakeClock) -> None:
