@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from switcher.domain.model_names import ModelName
 from switcher.gateway.errors import GatewayError
-from switcher.gateway.model_lists import ask_host, host_rows
+from switcher.gateway.host_calls import ask_host, host_rows
 from switcher.gateway.model_selection import select_model
 from switcher.gateway.response import to_json
 from switcher.queries.gates import ModelChoice, Route
@@ -45,34 +45,35 @@ async def _pinned_choice(
     route: Route, name: ModelName, key: KeyFacts | None, needs: str
 ) -> ModelChoice | None:
     """Return the pinned model to use; None if the active one can do it, or no pinned one can."""
-    if route.active is not None:
-        active = await _capabilities(route, route.active.model)
+    if route.active_choice is not None:
+        active = await _capabilities(route, route.active_choice)
         if needs in active or not active:
             return None
     for spec in sorted(route.pinned, key=lambda spec: spec.name != name):
         if key is not None and not key.is_for_profile(spec.profile):
             continue
-        if needs in await _capabilities(route, spec.tag):
-            return ModelChoice(spec.tag, spec)
+        choice = route.choose_other(spec)
+        if needs in await _capabilities(route, choice):
+            return choice
     return None
 
 
-async def _capabilities(route: Route, tag: str) -> frozenset[str]:
+async def _capabilities(route: Route, choice: ModelChoice) -> frozenset[str]:
     """Return what a model can do; empty if the host does not say."""
-    loop = asyncio.get_running_loop()
+    loop, name = asyncio.get_running_loop(), choice.copy or choice.model
     known = _known.setdefault(loop, {})
-    found = known.get((route.base_url, tag))
+    found = known.get((route.base_url, name))
     if found is None or loop.time() >= found[0]:
         if len(known) >= MAX_KNOWN:
             known.clear()
-        found = loop.time() + VALID_S, await _ask_capabilities(route, tag)
-        known[route.base_url, tag] = found
+        found = loop.time() + VALID_S, await _ask_capabilities(route, name)
+        known[route.base_url, name] = found
     return found[1]
 
 
-async def _ask_capabilities(route: Route, tag: str) -> frozenset[str]:
+async def _ask_capabilities(route: Route, name: str) -> frozenset[str]:
     try:
-        body, _ = await ask_host(route, "POST", "/api/show", to_json({"model": tag}))
+        body, _ = await ask_host(route, "POST", "/api/show", to_json({"model": name}))
         return frozenset(json.loads(body)["capabilities"])
     except (GatewayError, ValueError, KeyError, TypeError):
         return frozenset()

@@ -21,6 +21,7 @@ from switcher.gateway.response import JSON_TYPE, to_json
 from switcher.gateway.routing import STALE_HEADER, RoutePermit, pass_gate
 from switcher.gateway.signs_of_life import SignsOfLife
 from switcher.gateway.translate import ReplyTranslator
+from switcher.gateway.verified_names import as_sent, renamer_for
 from switcher.ollama import relay
 from switcher.ollama.errors import BrokeOff, CallCut, OllamaError, TimedOut, Unreachable
 from switcher.queries.gates import ModelChoice, Route
@@ -64,7 +65,7 @@ async def forward(request: ProxyRequest) -> None:
 
 async def _attempt(request: ProxyRequest) -> None:
     """Send the request once. Raises OllamaError, GatewayError."""
-    usage = request.usage
+    usage, by_copy = request.usage, True
     while True:
         async with pass_gate(request) as permit:
             if permit.route.stale:
@@ -72,10 +73,18 @@ async def _attempt(request: ProxyRequest) -> None:
             asked, needs = request.body.values.get("model"), request.endpoint.needs
             choice = await select_capable(permit.route, asked, usage.key, needs)
             usage.model = choice.model
+            sent = await as_sent(permit.route, choice, by_copy)
+            request.response.renamer = renamer_for(sent, choice)
             try:
-                return await _send(request, permit, choice)
+                return await _send(request, permit, sent)
             except CallCut:
                 continue  # a switch began before the request was written: find its route again
+            except _CopyMissing:
+                by_copy = False
+
+
+class _CopyMissing(Exception):
+    """The host does not have the copy by whose name it was asked."""
 
 
 async def _send(request: ProxyRequest, permit: RoutePermit, choice: ModelChoice) -> None:
@@ -145,10 +154,13 @@ async def _exchange(
 async def _check_support(
     upstream: relay.Upstream, request: ProxyRequest, route: Route, choice: ModelChoice
 ) -> None:
-    """Raise GatewayError if the host lacks the address, or the model what it needs."""
+    """Raise GatewayError if the host lacks the address, or the model what it needs; _CopyMissing
+    if it lacks the copy of the model."""
     endpoint = request.endpoint
     if upstream.status == 404 and not endpoint.is_common and upstream.media_type != JSON_TYPE:
         raise not_on_host(route.host, endpoint.path)
+    if upstream.status == 404 and choice.model == choice.copy:
+        raise _CopyMissing
     if upstream.status == 501 and endpoint.needs:
         raise await cannot(route, choice, endpoint.needs)
 

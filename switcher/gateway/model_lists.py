@@ -1,26 +1,25 @@
 """Lists of models under the names that clients may use, and what the host says about itself.
 
-A key that is bound to profiles sees only their models.
+A key that is bound to profiles sees only their models. Copies of models are shown as the models.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
+from collections.abc import Mapping
 from typing import Any
 
 from switcher.domain.model_names import ModelName
 from switcher.gateway.body import ParsedRequest
 from switcher.gateway.endpoints import ONE_MODEL_PREFIX, SHOW_PATH
 from switcher.gateway.errors import GatewayError, Headers, not_on_host
+from switcher.gateway.host_calls import ask_host, host_rows
 from switcher.gateway.model_selection import select_model, served_names
+from switcher.gateway.renaming import ModelRenamer
 from switcher.gateway.response import JSON_TYPE, ResponseWriter, to_json
-from switcher.ollama import relay
-from switcher.ollama.errors import OllamaError
+from switcher.gateway.verified_names import as_sent, renamer_for
+from switcher.ollama.relay import Upstream
 from switcher.queries.gates import Route
 from switcher.queries.keys import KeyFacts
-
-LIST_TIMEOUT_S = 10.0  # for requests that need no model
 
 
 async def send_list(
@@ -41,7 +40,10 @@ async def send_list(
     elif path == "/api/ps" and key is not None and not key.all_profiles:
         body = {"models": await _resident(route, names)}
     else:
-        await _relay(route, "GET", path, b"", response)
+        answer, upstream = await ask_host(route, "GET", path, b"")
+        for copy in route.copies.values():
+            answer = ModelRenamer(copy.name.full, copy.tag.full).in_part(answer, more=False)
+        await _send(route, path, (answer, upstream), response)
         return
     await response.send_whole(200, to_json(body))
 
@@ -51,62 +53,59 @@ async def send_show(
 ) -> None:
     """Answer `/api/show` for the model that the client would get. Raises GatewayError."""
     choice = select_model(route, body.values.get("model") or body.values.get("name"), key)
+    sent = await as_sent(route, choice)
+    answer, upstream = await ask_host(route, "POST", SHOW_PATH, body.for_model(sent.model))
+    if upstream.status == 404 and sent.model == choice.copy:
+        sent = await as_sent(route, choice, by_copy=False)
+        answer, upstream = await ask_host(route, "POST", SHOW_PATH, body.for_model(sent.model))
+    renamer = renamer_for(sent, choice)
+    if renamer is not None:
+        answer = renamer.anywhere(answer)
     headers = [("x-switchboard-model", choice.model)]
-    await _relay(route, "POST", SHOW_PATH, body.for_model(choice.model), response, headers)
+    await _send(route, SHOW_PATH, (answer, upstream), response, headers)
 
 
 async def _installed(route: Route, names: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """Return the host's rows of the served models, under the names that clients may use."""
     rows = await host_rows(route, "/api/tags")
-    found = [(ModelName.parse(name).full, rows.get(ModelName.parse(tag))) for name, tag in names]
+    served = [ModelName.parse(name) for name, _ in names]
+    found = [(name.full, _row_of(route, name, rows)) for name in served]
     return [row | {"name": name, "model": name} for name, row in found if row is not None]
 
 
+def _row_of(
+    route: Route, name: ModelName, rows: Mapping[ModelName, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Return the row of the content that a request for this name reaches."""
+    choice = route.resolve(name)
+    if choice is None:
+        return None
+    own, digest = rows.get(ModelName.parse(choice.model)), choice.digest
+    if not digest or (own is not None and own.get("digest") == digest):
+        return own
+    return next((row for row in rows.values() if row.get("digest") == digest), None)
+
+
 async def _resident(route: Route, names: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Return the host's rows of the served models that are loaded under their own name."""
-    tags = {ModelName.parse(tag) for _, tag in names}
-    return [row for name, row in (await host_rows(route, "/api/ps")).items() if name in tags]
+    """Return the host's rows of the served models that are loaded."""
+    served = {ModelName.parse(tag) for _, tag in names}
+    models = {copy.name: copy.tag for copy in route.copies.values()}
+    rows = (await host_rows(route, "/api/ps")).items()
+    found = [(models.get(name, name), row) for name, row in rows]
+    return [row | {"name": n.full, "model": n.full} for n, row in found if n in served]
 
 
-async def host_rows(route: Route, path: str) -> dict[ModelName, dict[str, Any]]:
-    """Return the rows of one of the host's lists by name. Raises GatewayError 502 or 504."""
-    body, _ = await ask_host(route, "GET", path, b"")
-    try:
-        return {ModelName.parse(row["name"]): row for row in json.loads(body)["models"]}
-    except (ValueError, KeyError, TypeError) as exc:
-        text = f"{route.host} answers, but not as Ollama."
-        raise GatewayError(502, "upstream_failed", text) from exc
-
-
-async def _relay(
+async def _send(
     route: Route,
-    method: str,
     path: str,
-    payload: bytes,
+    answer: tuple[bytes, Upstream],
     response: ResponseWriter,
     headers: Headers = (),
 ) -> None:
-    body, upstream = await ask_host(route, method, path, payload)
+    body, upstream = answer
     if upstream.status == 404 and upstream.media_type != JSON_TYPE:
         raise not_on_host(route.host, path)
     await response.send_whole(upstream.status, body, headers, upstream.content_type)
-
-
-async def ask_host(
-    route: Route, method: str, path: str, payload: bytes
-) -> tuple[bytes, relay.Upstream]:
-    """Return what the host answers within LIST_TIMEOUT_S. Raises GatewayError 502 or 504."""
-    try:
-        async with (
-            asyncio.timeout(LIST_TIMEOUT_S),
-            relay.ask(route.base_url, method, path, payload) as upstream,
-        ):
-            return await upstream.read(), upstream
-    except TimeoutError as exc:
-        text = f"{route.host} did not answer for {LIST_TIMEOUT_S:.0f} s."
-        raise GatewayError(504, "upstream_timed_out", text) from exc
-    except OllamaError as exc:
-        raise GatewayError(502, "upstream_failed", f"{route.host}: {exc.text}") from exc
 
 
 def _model(route: Route, name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from switcher.gateway.endpoints import ApiStyle
 from switcher.gateway.errors import GatewayError, Headers
+from switcher.gateway.renaming import ModelRenamer
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -31,6 +32,7 @@ class ResponseWriter:
         self.status = 0  # until the response has started
         self.before_start: Callable[[], Awaitable[None]] | None = None
         self._late_ending: Callable[[int, bytes], bytes] | None = None
+        self.renamer: ModelRenamer | None = None  # if the host was asked by the name of a copy
 
     @property
     def started(self) -> bool:
@@ -74,6 +76,8 @@ class ResponseWriter:
         await self.write(b"", more=False)
 
     async def _start(self, status: int, headers: Headers) -> None:
+        if self.renamer is not None:
+            headers = [(name, self.renamer.in_text(text)) for name, text in headers]
         raw = [
             (name.encode("latin-1"), text.encode("latin-1", "replace"))
             for name, text in (*headers, *self._headers)
@@ -82,12 +86,17 @@ class ResponseWriter:
 
     def write(self, body: bytes, more: bool = True) -> Awaitable[None]:
         """Send a part of the body; the last one has `more=False`. Await the result."""
+        if self.renamer is not None:
+            body = self.renamer.in_part(body, more)
         return self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def send_whole(
         self, status: int, body: bytes, headers: Headers = (), content_type: str = JSON_TYPE
     ) -> None:
         """Send a response whose body is complete."""
+        if self.renamer is not None:
+            renamer = self.renamer
+            body = renamer.in_part(body, more=False) if status == 200 else renamer.anywhere(body)
         await self.start(status, content_type, [*headers, ("content-length", str(len(body)))])
         if self._late_ending is not None:
             body = self._late_ending(status, body)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from switcher.domain.model_names import ModelName
 from switcher.domain.specs import Spec
 from switcher.domain.states import OPEN, State, Strategy, holds_requests
-from switcher.models import GatewayName, GatewayProcess, Host, Pin, SwitchEvent
+from switcher.models import GatewayName, GatewayProcess, Host, ModelCopy, Pin, SwitchEvent
 from switcher.models.shared_time import shared_now
 from switcher.queries.hosts import ActiveModel, active_of
 from switcher.queries.keys import KeyFacts, by_digest
+from switcher.queries.model_copies import ModelCopyRow, copy_of
 
 # Instead of a switch's id: the database cannot be read, and a switch may be under way.
 UNKNOWN_GATE = -1
@@ -19,10 +20,16 @@ UNKNOWN_GATE = -1
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """A model that a client gets, and how it is loaded."""
+    """A model that a client gets, and how it is loaded.
+
+    `digest` is the content that a switch verified, `copy` a name that reaches it whatever becomes
+    of the model's own name; both are empty if there is none.
+    """
 
     model: str
     spec: Spec
+    digest: str = ""
+    copy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +37,9 @@ class Route:
     """A route to a host, as the gateway sees it.
 
     `gate` is the id of the switch that holds requests back, 0 while the gate is open. `names` are
-    the profiles of the aliases that clients may use, by name. A `stale` route was read before an
-    outage of the database.
+    the profiles of the aliases that clients may use, by name. `copies` are the copies that are kept
+    of loaded models, by digest, oldest first. A `stale` route was read before an outage of the
+    database.
     """
 
     host_id: int
@@ -44,6 +52,7 @@ class Route:
     published: str = ""
     pinned: tuple[Spec, ...] = ()
     allows_cloud: bool = False
+    copies: Mapping[str, ModelCopyRow] = field(default_factory=dict)
     stale: bool = False
 
     @property
@@ -66,11 +75,29 @@ class Route:
         if self.policy != "active" and name in self.names:
             spec = self.names[name]
             if self.active is None or spec.name not in self.active_names:
-                return ModelChoice(spec.tag, spec)
-            return ModelChoice(self.active.model, spec.loaded_as(self.active.spec))
+                return self.choose_other(spec)
+            return self._choose_active(self.active, spec.loaded_as(self.active.spec))
         if self.active is None or (self.policy == "strict" and name not in self.active_names):
             return None
-        return ModelChoice(self.active.model, self.active.spec)
+        return self.active_choice
+
+    @property
+    def active_choice(self) -> ModelChoice | None:
+        """Return the choice of the active model, loaded as it is."""
+        return self._choose_active(self.active, self.active.spec) if self.active else None
+
+    def choose_other(self, spec: Spec) -> ModelChoice:
+        """Return the choice of a model that is not active."""
+        held = [copy for copy in self.copies.values() if copy.tag == spec.name]
+        if not held:
+            return ModelChoice(spec.tag, spec)
+        return ModelChoice(spec.tag, spec, held[-1].digest, held[-1].name.full)
+
+    def _choose_active(self, active: ActiveModel, spec: Spec) -> ModelChoice:
+        if active.name.is_cloud:
+            return ModelChoice(active.model, spec)  # the name alone says what answers (fact 20)
+        held = self.copies.get(active.digest)
+        return ModelChoice(active.model, spec, active.digest, held.name.full if held else "")
 
     @property
     def served_names(self) -> list[tuple[str, str]]:
@@ -121,7 +148,7 @@ class GateStatus:
 
 
 def routes() -> Routes:
-    """Return the routes as of now, in seven queries."""
+    """Return the routes as of now, in eight queries."""
     gates = _gates()
     names: dict[int, dict[ModelName, Spec]] = {}
     for row in GatewayName.objects.select_related("profile"):
@@ -129,6 +156,9 @@ def routes() -> Routes:
     pinned: dict[int, list[Spec]] = {}
     for pin in Pin.objects.select_related("profile").order_by("profile__name"):
         pinned.setdefault(pin.host_id, []).append(Spec.of_profile(pin.profile))
+    copies: dict[int, dict[str, ModelCopyRow]] = {}
+    for kept in ModelCopy.objects.order_by("id"):
+        copies.setdefault(kept.host_id, {})[kept.digest] = copy_of(kept)
     found: dict[str, Route] = {}
     default = None
     for host in Host.objects.filter(removed_at=None).select_related("active_profile"):
@@ -143,6 +173,7 @@ def routes() -> Routes:
             published=host.published_name,
             pinned=tuple(pinned.get(host.pk, ())),
             allows_cloud=host.allows_cloud,
+            copies=copies.get(host.pk, {}),
         )
         found[host.name] = route
         if host.is_default:

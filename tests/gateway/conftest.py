@@ -147,6 +147,4 @@ def add_host(name: str, url: str, tag: str = "") -> Host:
 
 
 def set_active(host: Host, spec: Spec) -> None:
-    Host.objects.filter(pk=host.pk).update(
-        active_tag=spec.tag, active_digest=f"sha-{spec.tag}", active_spec=spec.to_json()
-    )
+    Host.objects.filter(pk=host.pk).update(active_tag=spec.tag, active_spec=spec.to_json())

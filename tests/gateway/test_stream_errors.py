@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from switcher.concurrency.threads import in_thread
-from switcher.gateway import model_lists, route_cache, streaming
+from switcher.gateway import host_calls, route_cache, streaming
 from switcher.gateway.asgi import app
 from switcher.models import Host, Usage
 from tests.gateway.conftest import Exchange, Upstream, ask
@@ -356,7 +356,7 @@ async def test_after_the_head_the_first_part_has_a_time_limit(
 async def test_a_list_of_a_hung_host_times_out(
     host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(model_lists, "LIST_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(host_calls, "LIST_TIMEOUT_S", 0.1)
     stay = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
