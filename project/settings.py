@@ -46,6 +46,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "switcher.api.health.HealthMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "project.static.StaticMiddleware",
     "csp.middleware.CSPMiddleware",

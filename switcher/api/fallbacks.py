@@ -1,45 +1,19 @@
-"""Responses outside the operations: health, wrong methods, unknown addresses, early failures."""
+"""Responses outside the operations: wrong methods, unknown addresses, early failures."""
 
 from __future__ import annotations
 
-import logging
 from functools import wraps
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_safe
 
 from switcher.api import problems
 from switcher.api.problems import Problem
-from switcher.audit import health as audit
-
-log = logging.getLogger(__name__)
 
 # An export is recorded in the trail, which a HEAD request must not cause.
 _NO_HEAD = frozenset({"export"})
-
-
-@require_safe
-def health(request: HttpRequest) -> HttpResponse:
-    """Return the state of the audit trail, for monitors without an account; it holds no secrets.
-
-    The status is 200 even with problems: a dead sink of the audit trail is no reason to take the
-    server out of service. Monitors check `ok`.
-    """
-    response = JsonResponse(_status())
-    response["Cache-Control"] = "no-store"
-    return response
-
-
-def _status() -> dict[str, Any]:
-    try:
-        return audit.health().to_json()
-    except Exception:
-        # Monitors must learn of any error.
-        log.exception("the state of the audit trail could not be read")
-        return {"ok": False, "problems": [audit.UNKNOWN], "audit": None}
 
 
 def with_fallbacks(pattern: URLPattern) -> URLPattern:

@@ -14,7 +14,8 @@ from django.views.decorators.http import require_safe
 
 from switcher import access
 from switcher.api.auth import SIGN_IN
-from switcher.api.fallbacks import health, unknown, with_fallbacks
+from switcher.api.fallbacks import unknown, with_fallbacks
+from switcher.api.health import health
 from switcher.api.problems import MEDIA_TYPE, Problem
 from switcher.api.problems import render as render_problem
 from switcher.api.views import api

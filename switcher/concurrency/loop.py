@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
+from weakref import WeakSet
 
 from django.db import connections
 
 log = logging.getLogger(__name__)
+
+HUNG_AFTER_S = 60.0  # a locked database makes a tick wait for 20 s, and a hung host for less
+_started: WeakSet[Loop] = WeakSet()
+
+
+def problems() -> dict[str, str]:
+    """Return what is wrong with each loop that runs here, by name; empty if nothing is."""
+    return {loop.name: loop.problem for loop in list(_started) if not loop.stopping}
 
 
 class Loop:
@@ -44,10 +54,12 @@ class Loop:
         self._woken = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._tick_began: float | None = None
 
     def start(self, after_s: float = 0.0) -> None:
         """Start the thread; its first tick comes after `after_s`."""
         self._first_after_s = after_s
+        _started.add(self)
         self._thread.start()
 
     def wake(self) -> None:
@@ -72,15 +84,28 @@ class Loop:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
+    @property
+    def problem(self) -> str:
+        """Return what is wrong with the loop; empty if nothing is."""
+        began = self._tick_began
+        if not self.alive:
+            return "has ended"
+        if began is not None and time.monotonic() - began > HUNG_AFTER_S:
+            return "hangs"
+        return f"has failed {self.failures} times in a row" if self.failures else ""
+
     def tick(self) -> float:
         """Call the function once, in the current thread; return the seconds until it should be
         called again. The loop's thread does just this; tests may call it without starting a thread.
         """
+        self._tick_began = time.monotonic()
         try:
             wait_s = self._tick()
         except Exception:
             self._note_failure()
             return self.every_s
+        finally:
+            self._tick_began = None
         self.failures = 0
         return self.every_s if wait_s is None else wait_s
 

@@ -44,7 +44,7 @@ from django.db import DatabaseError
 from switcher.concurrency import outage_flags
 from switcher.concurrency.outage_flags import Flag
 from switcher.concurrency.threads import OwnThread
-from switcher.domain import inflight
+from switcher.domain import inflight, vitals
 from switcher.gateway.meter import Meter
 from switcher.gateway.reports import HEARTBEAT_VALID_S, HUNG_AFTER_S, RETRY_INTERVAL_S, Reports
 from switcher.queries import gates as queries
@@ -63,6 +63,7 @@ VALID_S = 2.0
 # For a fresh reading, before a request is refused: a process that was paused in the middle of a
 # write holds SQLite's lock for that long.
 REFRESH_TIMEOUT_S = 20.0
+VITAL_S = 10.0  # for which a word about the routes' state is valid
 AWAKE_S = 10.0  # after the last request
 # When an outage begins, older routes are not used: keys may have been turned off since.
 LAST_KNOWN_S = 60.0
@@ -170,6 +171,7 @@ class RouteCache:
             changed.disconnect(dispatch_uid=self._process)
             self._expire()
             self._end_outage()
+            vitals.forget("gateway")
 
     def _is_used(self) -> bool:
         is_recent = self._loop.time() - self._used_at < AWAKE_S
@@ -273,6 +275,8 @@ class RouteCache:
             self._end_outage()
         elif trouble and now >= self._valid_until - HUNG_AFTER_S:
             self._use_stale_routes(trouble)
+        what = "forwards on stale routes" if self._stale else "cannot refresh its routes"
+        vitals.note("gateway", f"{what}: {trouble}" if trouble else "", VITAL_S)
 
     def _use_stale_routes(self, trouble: str) -> None:
         if self._routes is None or (

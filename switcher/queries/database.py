@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from django.db import DatabaseError, InterfaceError, OperationalError
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+
+from django.apps import apps
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 # Parts of SQLite's and PostgreSQL's texts, in lower case.
 _REASONS = (
@@ -38,3 +43,55 @@ def outage_of(exc: BaseException | None) -> str:
 def explanation(reason: str) -> str:
     """Return the sentences for a request that was refused because of an outage."""
     return f"Switchboard's database cannot be used now: {reason}. Nothing was changed. Try again."
+
+
+LOCK_TIMEOUT_S = 0.5
+
+
+def check_readable() -> str:
+    """Return why the database cannot be read; empty if it can, and lacks no table."""
+    try:
+        with connection.cursor() as cursor:
+            names = set(connection.introspection.table_names(cursor))
+        missing = sorted(_tables() - names)
+        return f"it lacks {', '.join(missing)}" if missing else ""
+    except DatabaseError as exc:
+        return reason_of(exc)
+
+
+def _tables() -> set[str]:
+    models = apps.get_models(include_auto_created=True)
+    return {m._meta.db_table for m in models if m._meta.managed and not m._meta.proxy}
+
+
+def check_writable() -> str:
+    """Return why nothing can be written now; empty if it seems possible. Writes nothing."""
+    try:
+        if connection.vendor == "sqlite":
+            _lock_sqlite(str(connection.settings_dict["NAME"]))
+        else:
+            with connection.cursor() as cursor:
+                cursor.execute("SHOW transaction_read_only")
+                return "it is read-only" if cursor.fetchone() == ("on",) else ""
+    except (DatabaseError, sqlite3.Error) as exc:
+        return reason_of(exc)
+    return ""
+
+
+def _lock_sqlite(name: str) -> None:
+    """Take the lock for writing for a moment. Raises sqlite3.Error, after LOCK_TIMEOUT_S at most;
+    Django's connection would wait for longer."""
+    uri = f"{Path(name).as_uri()}?mode=rw"
+    with closing(sqlite3.connect(uri, LOCK_TIMEOUT_S, isolation_level=None, uri=True)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("ROLLBACK")
+
+
+def session_problem() -> str:
+    """Return why nobody can be signed in; empty if that works."""
+    with suppress(LookupError):
+        try:
+            apps.get_model("sessions", "Session").objects.exists()
+        except DatabaseError as exc:
+            return reason_of(exc)
+    return ""

@@ -57,6 +57,11 @@ def latest() -> Mapping[int, Observation]:
     return MappingProxyType(_latest)
 
 
+def failures(host_id: int) -> int:
+    """Return how many readings of a host have failed in a row, as far as this process knows."""
+    return _failures.get(host_id, 0)
+
+
 def forget() -> None:
     """Drop all readings, for a new start in the same process."""
     _latest.clear()
