@@ -1,8 +1,9 @@
-"""Authentication: the signed-in person behind the session cookie."""
+"""Authentication: the signed-in person behind the session cookie, or a key that may switch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from django.conf import settings
@@ -12,7 +13,11 @@ from ninja.security.base import AuthBase
 from switcher import access
 from switcher.api.problems import Problem
 from switcher.concurrency.threads import in_thread
-from switcher.records import Actor
+from switcher.queries import keys
+from switcher.queries.keys import KeyFacts
+from switcher.records import Actor, usage
+from switcher.records.keys import digest_of
+from switcher.records.refused_keys import record_refused_key
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SIGN_IN = "Sign in at /login/ and send the session_id cookie."
@@ -51,6 +56,33 @@ class SessionCookie(AuthBase):
         return user
 
 
+class SwitchKey(AuthBase):
+    """Authentication by an API key with the scope to switch models. A request without a key passes
+    on to the next way of authentication.
+    """
+
+    openapi_type = "http"
+    openapi_scheme = "bearer"
+
+    async def authenticate(self, request: HttpRequest) -> KeyFacts | None:
+        """Return the key; None if there is none. Raises Problem."""
+        token = access.key_in({name.lower(): text for name, text in request.headers.items()})
+        if not token:
+            return None
+        _check_same_site(request)
+        key = await in_thread(keys.find_key, digest_of(token))
+        if key is None or not key.is_valid_at(datetime.now(UTC)):
+            await record_refused_key(token, "api", *access.origin_of(request))
+            raise Problem("not-signed-in", "This key is unknown, has expired or was turned off.")
+        if not key.may_switch:
+            raise Problem("not-allowed", f"Key {key.name} may not switch models.")
+        await in_thread(usage.add_usage, usage.UsageBatch([], {key.id}), datetime.now(UTC))
+        return key
+
+    __call__ = authenticate
+
+
+switch_key = SwitchKey()
 viewer = SessionCookie(access.can_view)
 operator = SessionCookie(access.can_switch, "switch models")
 exporter = SessionCookie(access.can_export, "export the audit trail")
@@ -66,6 +98,15 @@ def _check_same_site(request: HttpRequest) -> None:
 
 
 def actor_of(request: HttpRequest) -> Actor:
-    """Return the signed-in person as the actor, for the record."""
+    """Return the signed-in person, or the client's key, as the actor, for the record."""
+    key = key_of(request)
+    if key is not None:  # a user's name has no space in it
+        return Actor(f"key {key.name}", "api", None, *access.origin_of(request))
     user = cast(Any, request).auth
     return Actor(user.get_username(), "api", user.pk, *access.origin_of(request))
+
+
+def key_of(request: HttpRequest) -> KeyFacts | None:
+    """Return the client's key; None if a person sent the request."""
+    found = cast(Any, request).auth
+    return found if isinstance(found, KeyFacts) else None

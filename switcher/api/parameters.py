@@ -17,7 +17,11 @@ class SwitchBody(BaseModel):
 
     model: str | None = Field(None, description="Tag as Ollama lists it.", examples=["qwen2.5:14b"])
     host: str | None = Field(None, description="Name of a host; without it the default host.")
-    profile: str | None = Field(None, description="Name of a profile.")
+    profile: str | None = Field(
+        None,
+        description="Name of a profile. Without it, a model gets its profile if it has exactly "
+        "one; null means none.",
+    )
     reason: str | None = Field(None, description="Kept in the record. At most 500 characters.")
     strategy: str | None = Field(None, description="auto, overlap or swap.", examples=["auto"])
     keep_alive: str | int | float | None = Field(
@@ -28,10 +32,14 @@ class SwitchBody(BaseModel):
     dry_run: bool = Field(False, description="true: return the plan and change nothing.")
     wait: bool | None = Field(None, description="false: answer 202 at once, with an address.")
 
+    @property
+    def _excludes_profile(self) -> bool:
+        return self.profile is None and "profile" in self.model_fields_set
+
     def to_request(self) -> SwitchRequest:
         return SwitchRequest(
             model=self.model or "",
-            profile=self.profile or "",
+            profile=None if self._excludes_profile else self.profile or "",
             host=self.host or "",
             reason=self.reason or "",
             strategy=self.strategy or "",

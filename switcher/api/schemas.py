@@ -267,6 +267,7 @@ class Done(Answer):
 
     success: bool
     model: str
+    profile: Text = Field(description="The profile that was used, named or not; null for none.")
     previous_model: Text
     host: str
     strategy: str
@@ -287,6 +288,7 @@ class Done(Answer):
         return cls(
             success=True,
             model=row.model,
+            profile=row.profile,
             previous_model=row.previous_model,
             host=row.host,
             strategy=row.strategy,
@@ -313,7 +315,7 @@ class Plan(Answer):
 
     host: str
     model: str
-    profile: str
+    profile: Text
     digest: str
     strategy: Strategy
     strategy_reason: str
@@ -353,6 +355,7 @@ class Accepted(Answer):
 
     accepted: bool
     model: str
+    profile: Text
     host: str
     state: State
     event: EventRef

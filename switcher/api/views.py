@@ -14,19 +14,20 @@ from ninja.renderers import JSONRenderer
 from pydantic import BaseModel
 
 from switcher.api import problems, schemas
-from switcher.api.auth import actor_of, exporter, operator, viewer
+from switcher.api.auth import actor_of, exporter, key_of, operator, switch_key, viewer
 from switcher.api.parameters import ExportQuery, ModelsQuery, SwitchBody, SwitchesQuery, UsageQuery
 from switcher.api.problems import EXAMPLE, Problem
 from switcher.audit.export import begin, stream
 from switcher.audit.filters import read_filters
 from switcher.concurrency.threads import in_host_thread, in_thread
-from switcher.domain.errors import BadRequest, NotFound, SwitcherError
+from switcher.domain.errors import BadRequest, NotAllowed, NotFound, SwitcherError
 from switcher.domain.states import State
 from switcher.queries import hosts, keys
 from switcher.queries import switches as queries
 from switcher.queries.database import outage_of
 from switcher.queries.drifts import open_drifts
 from switcher.queries.hosts import HostSettings
+from switcher.queries.keys import KeyFacts
 from switcher.queries.readings import by_model_names, last_reading
 from switcher.queries.switches import Filters, SwitchDetail
 from switcher.records import Actor
@@ -65,7 +66,7 @@ def _header(name: str, text: str) -> dict[str, Any]:
 
 @api.post(
     "/ollama/models/switch",
-    auth=operator,
+    auth=[switch_key, operator],
     response={
         200: schemas.Done | schemas.Planned,
         202: schemas.Accepted,
@@ -88,13 +89,15 @@ async def switch(request: HttpRequest, body: SwitchBody, response: HttpResponse)
     it answers 202, and the next start completes the switch. With an `Idempotency-Key` the same
     request gets the same switch again.
     """
-    wanted, actor = body.to_request(), actor_of(request)
-    key = request.headers.get("Idempotency-Key", "").strip()
+    wanted, key = body.to_request(), key_of(request)
+    idempotency_key = request.headers.get("Idempotency-Key", "").strip()
     try:
         if body.dry_run:
-            plan = await in_host_thread(_plan, wanted)
+            plan = await in_host_thread(_plan, wanted, key)
             return schemas.Planned(dry_run=True, plan=schemas.Plan(**plan.to_json()))
-        row = await in_thread(_request, wanted, actor, key)
+        row = await in_thread(_request, wanted, actor_of(request), idempotency_key, key)
+    except NotAllowed as exc:
+        raise problems.from_error(exc) from exc
     except SwitcherError as exc:
         raise problems.from_error(exc, await in_thread(_host_or_none, wanted.host)) from exc
     if _waits(request, body):
@@ -159,13 +162,16 @@ async def switches(request: HttpRequest, query: Query[SwitchesQuery]) -> Any:
 
 @api.get(
     "/ollama/switches/{int:switch_id}",
-    auth=viewer,
+    auth=[switch_key, viewer],
     response={200: schemas.SwitchDetail, (401, 403, 404): PROBLEM},
     summary="One switch",
 )
 async def switch_detail(request: HttpRequest, switch_id: int) -> Any:
     """Return a switch's phases, plan, loaded models before and after, and how it ended."""
-    return schemas.SwitchDetail.model_validate(await in_thread(queries.switch_detail, switch_id))
+    row, key = await in_thread(queries.switch_detail, switch_id), key_of(request)
+    if key is not None and not key.is_for_host(row.host):
+        raise NotAllowed(f"Key {key.name} is not valid for the host of this switch.")
+    return schemas.SwitchDetail.model_validate(row)
 
 
 @api.delete(
@@ -222,15 +228,17 @@ async def export(request: HttpRequest, query: Query[ExportQuery]) -> HttpRespons
 # In threads: short calls that read and write rows or ask a host.
 
 
-def _plan(wanted: SwitchRequest) -> Any:
-    plan = service.plan(wanted)
+def _plan(wanted: SwitchRequest, key: KeyFacts | None) -> Any:
+    plan = service.plan(wanted, key)
     if not plan.digest:
         raise Problem("no-such-model", plan.blocked, host=plan.host)
     return plan
 
 
-def _request(wanted: SwitchRequest, actor: Actor, key: str) -> SwitchDetail:
-    row, _ = service.request_switch(wanted, actor, idempotency_key=key)
+def _request(
+    wanted: SwitchRequest, actor: Actor, idempotency_key: str, key: KeyFacts | None
+) -> SwitchDetail:
+    row, _ = service.request_switch(wanted, actor, idempotency_key=idempotency_key, key=key)
     return queries.switch_detail(row.pk)
 
 
@@ -282,7 +290,12 @@ def _accepted(row: SwitchDetail, response: HttpResponse) -> Any:
     event = schemas.EventRef.to(row.id)
     response["Location"] = event.url
     accepted = schemas.Accepted(
-        accepted=True, model=row.model, host=row.host, state=row.state, event=event
+        accepted=True,
+        model=row.model,
+        profile=row.profile,
+        host=row.host,
+        state=row.state,
+        event=event,
     )
     return Status(202, accepted)
 

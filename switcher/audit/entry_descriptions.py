@@ -248,7 +248,9 @@ def _password(host: str, facts: Facts) -> str:
 
 
 def _key_made(host: str, facts: Facts) -> str:
-    return f"Made {_key(facts)}{', which may manage models' if facts.get('manage') else ''}"
+    scopes = {"manage": "manage models", "may_switch": "switch models"}
+    may = " and ".join(words for scope, words in scopes.items() if facts.get(scope))
+    return f"Made {_key(facts)}{f', which may {may}' if may else ''}"
 
 
 def _key(facts: Facts) -> str:

@@ -36,6 +36,12 @@ class NotFound(SwitcherError):
     code = "not-found"
 
 
+class NotAllowed(SwitcherError):
+    """The one who asks may not do this."""
+
+    code = "not-allowed"
+
+
 class Conflict(SwitcherError):
     """The request conflicts with what is true now."""
 

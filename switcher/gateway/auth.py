@@ -6,8 +6,6 @@ Checked without Django's middleware, which would cost more than everything else 
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -19,11 +17,11 @@ from switcher import access
 from switcher.concurrency.threads import in_thread
 from switcher.gateway import cors
 from switcher.gateway.errors import GatewayError
-from switcher.gateway.refused_keys import record_refused_key
 from switcher.gateway.request_head import RequestHead
 from switcher.gateway.routing import fresh_routes
 from switcher.queries.keys import KeyFacts
-from switcher.records.keys import KEY_PREFIX, digest_of
+from switcher.records.keys import digest_of
+from switcher.records.refused_keys import record_refused_key
 
 UNCONFIRMED = (
     "SWITCHER_OPEN_GATEWAY=1 opens the gateway no longer, because a reverse proxy on this machine "
@@ -66,7 +64,7 @@ async def authenticate(head: RequestHead, manage: bool = False) -> KeyFacts | No
 
     `manage` asks for the right to change what is on a host. Raises GatewayError 401 or 403.
     """
-    token = _token(head)
+    token = access.key_in(head.headers, head.parameter("key"))
     if token:
         return _check_scope(await _find_key(token, head), manage)
     if settings.SWITCHER_OPEN_GATEWAY and head.is_from_this_machine and not manage:
@@ -93,44 +91,14 @@ def _session(head: RequestHead) -> str | None:
     return parse_cookie(head.headers.get("cookie", "")).get(settings.SESSION_COOKIE_NAME)
 
 
-def _token(head: RequestHead) -> str:
-    """Return the client's key; empty if it sends none that looks like Switchboard's.
-
-    Clients differ in where they send it, and send a placeholder (`Bearer ollama`) even to servers
-    that need no key.
-    """
-    return next((text for text in _secrets(head) if text.startswith(KEY_PREFIX)), "")
-
-
-def _secrets(head: RequestHead) -> Iterator[str]:
-    """Yield everything that could be a key, in order of precedence."""
-    scheme, _, value = head.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "basic":
-        yield from _basic(value)
-    else:
-        yield value.strip() or scheme  # some clients leave the scheme out
-    yield head.headers.get("x-api-key", "").strip()
-    yield head.headers.get("api-key", "").strip()
-    yield head.parameter("key").strip()
-
-
-def _basic(value: str) -> Iterator[str]:
-    """Yield the password and the user's name of basic authentication (RFC 7617)."""
-    try:
-        name, _, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
-    except ValueError:
-        return
-    yield password
-    yield name
-
-
 async def _find_key(token: str, head: RequestHead) -> KeyFacts:
     digest = digest_of(token)
     key = (await fresh_routes()).keys.get(digest)
     if key is None:  # it may be brand-new
         key = (await fresh_routes(as_of_now=True)).keys.get(digest)
     if key is None or not key.is_valid_at(datetime.now(UTC)):
-        await record_refused_key(token, head.client_address, head.headers.get("user-agent", ""))
+        agent = head.headers.get("user-agent", "")
+        await record_refused_key(token, "gateway", head.client_address, agent)
         text = "This key is unknown, has expired or was turned off."
         raise GatewayError(401, "invalid_api_key", text, headers=[("www-authenticate", "Bearer")])
     return key

@@ -67,8 +67,8 @@ async def find_route(host: str, key: KeyFacts | None = None) -> Route:
     Without a name, this is the key's only host, or else the default host.
     """
     routes = await fresh_routes()
-    if not host and key is not None and not key.all_hosts and len(key.hosts) == 1:
-        (host,) = key.hosts
+    if not host and key is not None:
+        host = key.only_host
     route = routes.find(host)
     if route is None and host:
         raise GatewayError(404, "host_not_found", f"There is no host named {host!r}.", "host")

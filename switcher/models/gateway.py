@@ -64,6 +64,7 @@ class ApiKey(models.Model):
     all_profiles = models.BooleanField(default=False)
     profiles = models.ManyToManyField(ModelProfile, blank=True, related_name="keys")
     manage = models.BooleanField(default=False)  # may pull, delete, create, copy, push
+    may_switch = models.BooleanField(default=False)  # may switch the active model
     requests_a_minute = models.PositiveIntegerField(null=True, blank=True)
     at_once = models.PositiveIntegerField(null=True, blank=True)
     made_at = models.DateTimeField()

@@ -29,6 +29,7 @@ class KeyFacts:
     all_profiles: bool
     profiles: tuple[str, ...]
     manage: bool
+    may_switch: bool
     requests_a_minute: int | None
     at_once: int | None
     made_at: datetime
@@ -45,6 +46,11 @@ class KeyFacts:
     def is_limited(self) -> bool:
         """Return whether the key has a limit of requests."""
         return self.requests_a_minute is not None or self.at_once is not None
+
+    @property
+    def only_host(self) -> str:
+        """Return the host of a key that is bound to one; empty if it may use several."""
+        return self.hosts[0] if not self.all_hosts and len(self.hosts) == 1 else ""
 
     def is_for_host(self, name: str) -> bool:
         """Return whether the key may use the host of this name."""
@@ -79,6 +85,12 @@ def by_digest() -> Mapping[str, KeyFacts]:
     """Return the keys that are not turned off, by the SHA-256 of each key."""
     rows = _rows().filter(off_at=None)
     return {row.sha256: _facts(row) for row in rows}
+
+
+def find_key(digest: str) -> KeyFacts | None:
+    """Return the key with this SHA-256; None if there is none or it is off."""
+    row = _rows().filter(off_at=None, sha256=digest).first()
+    return _facts(row) if row is not None else None
 
 
 def all_keys() -> list[KeyFacts]:

@@ -11,12 +11,12 @@ from typing import Any
 
 from django.db.models import QuerySet
 
+from switcher.access import KEY_PREFIX
 from switcher.audit.ledger import Actor, append, writing
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest, Conflict, NotFound
 from switcher.models import ApiKey, Host, ModelProfile
 
-KEY_PREFIX = "sb-"
 VISIBLE_CHARS = 10  # first characters of a key, by which people recognise it
 
 
@@ -28,6 +28,7 @@ class NewKey:
     hosts: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()
     manage: bool = False
+    may_switch: bool = False
     requests_a_minute: int | None = None
     at_once: int | None = None
     expires_at: datetime | None = None
@@ -50,6 +51,7 @@ def make_key(new: NewKey, actor: Actor, clock: Clock = system) -> tuple[int, str
         "name": new.name.strip(),
         "prefix": token[:VISIBLE_CHARS],
         "manage": new.manage,
+        "may_switch": new.may_switch,
         "requests_a_minute": new.requests_a_minute,
         "at_once": new.at_once,
         "expires_at": new.expires_at,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from switcher.audit.ledger import Actor
 from switcher.domain.clock import Clock, system
-from switcher.domain.errors import BadRequest, NotFound, PlanBlocked, PlanOutdated
+from switcher.domain.errors import BadRequest, NotAllowed, NotFound, PlanBlocked, PlanOutdated
 from switcher.domain.model_names import ModelName
 from switcher.domain.plans import Plan
 from switcher.domain.published_name import PublishedName
@@ -15,6 +15,7 @@ from switcher.domain.states import Strategy
 from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.ollama.client import Client
 from switcher.queries.hosts import find_host, find_named
+from switcher.queries.keys import KeyFacts
 from switcher.records import switches
 from switcher.records.switches import ResolvedRequest
 from switcher.switching import ghosts, wake
@@ -30,25 +31,28 @@ class SwitchRequest:
     """A request for a switch as an entry point parsed it; nothing in it is checked yet.
 
     It names a model, a profile or both. A model without a profile uses the profile of that model if
-    there is exactly one, else the host's defaults.
+    there is exactly one, else the host's defaults; `profile` None always means the latter.
     """
 
     model: str = ""
-    profile: str = ""
+    profile: str | None = ""
     host: str = ""  # empty: the default host
     reason: str = ""
     strategy: str = ""  # empty: auto
     keep_alive: str = ""  # empty: the profile's
 
 
-def resolve(request: SwitchRequest) -> ResolvedRequest:
-    """Look up and check what a request names. Raises BadRequest (with its field), NotFound."""
-    host = find_host(request.host)
+def resolve(request: SwitchRequest, key: KeyFacts | None = None) -> ResolvedRequest:
+    """Look up and check what a request names, and whether the client's key allows it. Raises
+    BadRequest (with its field), NotFound, NotAllowed."""
+    host = find_host(request.host or (key.only_host if key else ""))
     profile = _find_profile(request)
     if profile is not None:
         spec = Spec.of_profile(profile)
     else:
         spec = Spec(profile="", tag=check_tag(request.model), keep_alive=host.keep_alive)
+    if key is not None:
+        _check_bounds(key, host, spec)
     _check_not_published_name(host, spec.name)
     if request.keep_alive:
         spec = replace(spec, keep_alive=check_keep_alive(request.keep_alive))
@@ -64,10 +68,10 @@ def resolve(request: SwitchRequest) -> ResolvedRequest:
     )
 
 
-def plan(request: SwitchRequest) -> Plan:
+def plan(request: SwitchRequest, key: KeyFacts | None = None) -> Plan:
     """Plan a switch from a fresh reading of the host, and change nothing. Raises OllamaError
     kinds too."""
-    return _plan(resolve(request))
+    return _plan(resolve(request, key))
 
 
 def request_switch(
@@ -76,14 +80,17 @@ def request_switch(
     *,
     plan_token: str = "",
     idempotency_key: str = "",
+    key: KeyFacts | None = None,
     clock: Clock = system,
 ) -> tuple[SwitchEvent, bool]:
     """Record the request and wake the worker. Return the switch, and whether it is new.
 
+    `key` is the client's, which may bind it to hosts and profiles.
+
     With `plan_token`, raises PlanOutdated if the host has changed since that plan was made. Raises
     SwitchRunning if a switch is open on the host.
     """
-    resolved = resolve(request)
+    resolved = resolve(request, key)
     _check_key(idempotency_key)
     if plan_token:
         _check_plan_holds(resolved, plan_token)
@@ -131,6 +138,8 @@ def _check_plan_holds(request: ResolvedRequest, token: str) -> None:
 
 def _find_profile(request: SwitchRequest) -> ModelProfile | None:
     model = ModelName.parse(check_tag(request.model)) if request.model else None
+    if request.profile is None and model is not None:
+        return None
     if request.profile:
         profile = find_named(ModelProfile.objects.all(), request.profile)
         if profile is None:
@@ -144,6 +153,14 @@ def _find_profile(request: SwitchRequest) -> ModelProfile | None:
         raise BadRequest("Name a model or a profile.", "model")
     rows = [p for p in ModelProfile.objects.all() if ModelName.parse(p.tag) == model]
     return rows[0] if len(rows) == 1 else None
+
+
+def _check_bounds(key: KeyFacts, host: Host, spec: Spec) -> None:
+    if not key.is_for_host(host.name):
+        raise NotAllowed(f"Key {key.name} is not valid for {host.name}.")
+    if not key.is_for_profile(spec.profile):
+        what = f"profile {spec.profile}" if spec.profile else f"{spec.name} without a profile"
+        raise NotAllowed(f"Key {key.name} is not valid for {what}.")
 
 
 def _keep_alive_source(request: SwitchRequest, host: Host, profile: ModelProfile | None) -> str:

@@ -51,6 +51,7 @@ def test_the_answer_comes_when_the_model_is_active(
     assert list(body) == [
         "success",
         "model",
+        "profile",
         "previous_model",
         "host",
         "strategy",
@@ -317,3 +318,39 @@ def test_a_switch_that_cannot_be_recorded_is_refused_with_the_reason(
     response = operator.post(SWITCH, {"model": "mid-b"}, content_type="application/json")
     assert (response.status_code, response["Retry-After"]) == (503, "10")
     assert "the disk is full" in response.json()["detail"]
+
+
+def test_a_model_takes_its_only_profile_and_the_answer_names_it(
+    host: Host, profile: ModelProfile, operator: Client, ollama: Ollama, begin: Begin
+) -> None:
+    ollama.serve()
+    plan = operator.post(SWITCH, '{"model": "qwen2.5:14b", "dry_run": true}', "text/plain").json()
+    assert plan["plan"]["profile"] == "coder"
+    waiting = begin(operator, '{"model": "qwen2.5:14b"}')
+    finish(until(open_switch))
+    assert waiting.result(timeout=10).json()["profile"] == "coder"
+
+
+def test_a_profile_of_null_means_none(
+    host: Host, profile: ModelProfile, operator: Client, ollama: Ollama, begin: Begin
+) -> None:
+    ollama.serve()
+    body = '{"model": "qwen2.5:14b", "profile": null, "dry_run": true}'
+    assert operator.post(SWITCH, body, "text/plain").json()["plan"]["profile"] is None
+    waiting = begin(operator, '{"model": "qwen2.5:14b", "profile": null}')
+    row = until(open_switch)
+    assert (row.to_spec["profile"], row.to_spec["keep_alive"]) == ("", host.keep_alive)
+    finish(row)
+    assert waiting.result(timeout=10).json()["profile"] is None
+
+
+def test_an_accepted_switch_names_its_profile(
+    host: Host, profile: ModelProfile, operator: Client
+) -> None:
+    body = '{"model": "qwen2.5:14b", "wait": false}'
+    assert operator.post(SWITCH, body, "text/plain").json()["profile"] == "coder"
+
+
+def test_a_request_that_names_nothing_is_refused(host: Host, operator: Client) -> None:
+    response = operator.post(SWITCH, '{"profile": null}', "text/plain")
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "model")

@@ -139,10 +139,10 @@ def test_every_kind_of_the_product_is_told_in_a_sentence_of_its_own() -> None:
 def test_drift_and_keys_are_told_with_what_matters(auditor: Client) -> None:
     tell("drift.seen", host="north-1", drift="evicted", model="mid-a", text="mid-a was evicted.")
     tell("drift.ended", host="north-1", drift="evicted", model="mid-a", ending="It is back.")
-    tell("key.made", name="ci", prefix="sb-1234", manage=True)
+    tell("key.made", name="ci", prefix="sb-1234", manage=True, may_switch=True)
     lines = auditor.get("/audit/").context["page"].rows
     assert [line.description for line in lines] == [
-        "Made the key ci (sb-1234…), which may manage models.",
+        "Made the key ci (sb-1234…), which may manage models and switch models.",
         "Drift on north-1 ended (evicted mid-a): It is back.",
         "On north-1: mid-a was evicted.",
     ]

@@ -236,7 +236,24 @@ class TestRecords:
 def facts(**values: Any) -> KeyFacts:
     now = datetime(2026, 11, 23, tzinfo=UTC)
     blank = KeyFacts(
-        *(7, "bot", "sb-", True, (), True, (), False, None, None, now, "anna", None, None, None)
+        *(
+            7,
+            "bot",
+            "sb-",
+            True,
+            (),
+            True,
+            (),
+            False,
+            False,
+            None,
+            None,
+            now,
+            "anna",
+            None,
+            None,
+            None,
+        )
     )
     return replace(blank, **values)
 

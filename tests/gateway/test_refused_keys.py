@@ -10,8 +10,8 @@ import pytest
 from django.db import DatabaseError
 
 from switcher.concurrency.threads import in_thread
-from switcher.gateway import refused_keys
 from switcher.models import AuditEntry, Host, LedgerRow
+from switcher.records import refused_keys
 from switcher.records.keys import NewKey, make_key, turn_off
 from tests.gateway.conftest import ADMIN, Upstream, ask
 
@@ -44,7 +44,7 @@ async def test_a_key_that_once_worked_is_named(host: Host, upstream: Upstream) -
     key_id, token = await in_thread(make_key, NewKey("ci"), ADMIN)
     assert (await ask(Authorization=f"Bearer {token}").end()).status == 200
     await in_thread(turn_off, key_id, ADMIN)
-    await refused_keys.record_refused_key(token, "192.0.2.7", "curl")
+    await refused_keys.record_refused_key(token, "gateway", "192.0.2.7", "curl")
     ((_, facts),) = await in_thread(refused)
     assert facts == {
         "why": "it is off", "more": 0, "key": key_id, "name": "ci", "prefix": token[:10]
@@ -61,13 +61,13 @@ async def test_a_client_that_keeps_asking_is_one_entry(
         assert (await ask(Authorization=f"Bearer {SENT}").end()).status == 401
     assert len(await in_thread(refused)) == 1
     monkeypatch.setattr(refused_keys, "INTERVAL_S", 0.0)
-    await refused_keys.record_refused_key(SENT, None, "")
+    await refused_keys.record_refused_key(SENT, "gateway", None, "")
     assert (await in_thread(refused))[1][1]["more"] == 19
 
 
 async def test_many_keys_and_addresses_do_not_fill_the_trail(transactional_db: None) -> None:
     for n in range(refused_keys.MAX_PER_INTERVAL + 20):
-        await refused_keys.record_refused_key(f"{SENT}{n}", f"198.51.100.{n}", "")
+        await refused_keys.record_refused_key(f"{SENT}{n}", "gateway", f"198.51.100.{n}", "")
     assert len(await in_thread(refused)) == refused_keys.MAX_PER_INTERVAL
 
 

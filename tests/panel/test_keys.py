@@ -24,17 +24,20 @@ FORM = {"name": "chat-ui", "requests_a_minute": "60", "expires_on": "2099-12-31"
 
 def test_a_key_is_made_and_shown_once(admin: Client) -> None:
     make.host("north-1")
-    response = admin.post("/keys/add", FORM | {"hosts": ["north-1"], "manage": "on"})
+    response = admin.post(
+        "/keys/add", FORM | {"hosts": ["north-1"], "manage": "on", "may_switch": "on"}
+    )
     assert response.status_code == 201
     assert "no-store" in response["Cache-Control"]
     (token,) = re.findall(r'value="(sb-[^"]+)"', response.content.decode())
     row = ApiKey.objects.get()
     assert row.sha256 == keys.digest_of(token)
-    assert (row.requests_a_minute, row.manage) == (60, True)
+    assert (row.requests_a_minute, row.manage, row.may_switch) == (60, True, True)
     page = admin.get("/keys/").content.decode()
     assert token not in page
     assert row.prefix in page
     assert "60 per minute" in page
+    assert "may switch models" in page
 
 
 def test_what_is_wrong_is_said_at_its_field_and_nothing_is_made(admin: Client) -> None:

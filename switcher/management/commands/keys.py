@@ -19,7 +19,7 @@ from switcher.records.keys import NewKey
 
 DAYS, MAX_DAYS = 7, 3660
 HEAD = (
-    *("ID", "NAME", "KEY", "STATE", "HOSTS", "PROFILES", "MANAGE", "LAST USED"),
+    *("ID", "NAME", "KEY", "STATE", "HOSTS", "PROFILES", "MAY", "LAST USED"),
     *("REQUESTS", "ERRORS", "WAITED", "TOKENS"),
 )
 USAGE_HEAD = ("KEY", "HOST", "MODEL", "REQUESTS", "ERRORS", "WAITED", "TOKENS IN", "TOKENS OUT")
@@ -35,6 +35,7 @@ class Command(ListCommand):
         make.add_argument("--host", action="append", default=[], help="only this host; repeatable")
         make.add_argument("--profile", action="append", default=[], help="only this profile")
         make.add_argument("--manage", action="store_true", help="may pull and delete models")
+        make.add_argument("--switch", action="store_true", help="may switch the active model")
         make.add_argument("--a-minute", type=int, metavar="N", help="requests per minute")
         make.add_argument("--at-once", type=int, metavar="N", help="requests at once")
         make.add_argument("--days", type=int, metavar="N", help="days until it expires")
@@ -53,6 +54,7 @@ class Command(ListCommand):
             hosts=tuple(options["host"]),
             profiles=tuple(options["profile"]),
             manage=options["manage"],
+            may_switch=options["switch"],
             requests_a_minute=options["a_minute"],
             at_once=options["at_once"],
             expires_at=None if days is None else system.now() + timedelta(days=days),
@@ -106,5 +108,6 @@ def _row(row: KeyFacts) -> tuple[str, ...]:
     used = f"{row.last_used_at:%Y-%m-%d %H:%M}" if row.last_used_at else "never"
     hosts = "all" if row.all_hosts else ", ".join(row.hosts) or "none left"
     profiles = "any" if row.all_profiles else ", ".join(row.profiles) or "none left"
-    manage = "yes" if row.manage else ""
-    return (str(row.id), row.name, f"{row.prefix}…", state, hosts, profiles, manage, used)
+    scopes = {"manage": row.manage, "switch": row.may_switch}
+    may = ", ".join(scope for scope, is_given in scopes.items() if is_given)
+    return (str(row.id), row.name, f"{row.prefix}…", state, hosts, profiles, may, used)

@@ -66,6 +66,11 @@ class KeyForm(forms.Form):
         required=False,
         help_text="Pull, delete, create, copy and push models through the gateway.",
     )
+    may_switch = forms.BooleanField(
+        label="May switch models",
+        required=False,
+        help_text="Switch the active model of its hosts through the API, to its profiles.",
+    )
 
     def __init__(self, *args: Any, hosts: list[str], profiles: list[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

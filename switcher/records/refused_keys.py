@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from django.db import DatabaseError
 
+from switcher.audit.ledger import Actor
 from switcher.concurrency.threads import in_thread
-from switcher.records import Actor
 from switcher.records.keys import digest_of, record_refused
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class RefusedKeyThrottle:
 throttle = RefusedKeyThrottle()
 
 
-async def record_refused_key(token: str, address: str | None, agent: str) -> None:
+async def record_refused_key(token: str, source: str, address: str | None, agent: str) -> None:
     """Record that a client came with a key that does not work, unless the throttle leaves it out.
 
     A database error is logged: the client is refused either way.
@@ -55,7 +55,7 @@ async def record_refused_key(token: str, address: str | None, agent: str) -> Non
     if not throttle.should_record(token, address or "", time.monotonic()):
         return
     left_out, throttle.left_out = throttle.left_out, 0
-    actor = Actor("unknown client", "gateway", ip=address, agent=agent[:300])
+    actor = Actor("unknown client", source, ip=address, agent=agent[:300])
     try:
         await in_thread(record_refused, token, actor, left_out)
     except DatabaseError as exc:
