@@ -176,6 +176,13 @@ SWITCHER_OPEN_GATEWAY_UNCONFIRMED = environment.open_gateway == "unconfirmed"
 SWITCHER_GATEWAY_ORIGINS = gateway_origins(environment.gateway_origins)
 SWITCHER_GATEWAY_BODY_MB = environment.gateway_body_mb
 
+# Whether hosts are reached through the environment's HTTP_PROXY. By default not: model servers are
+# usually on the network that the proxy leads out of, and behind one their addresses cannot be
+# checked.
+SWITCHER_USE_PROXY = environment.use_proxy
+# The key that encrypts the credentials of hosts, also outside of the database.
+SWITCHER_HOST_KEY = str(environment.host_key or DATA_DIR / "host-credentials.key")
+
 # The trail's signing key is stored outside of the database, whose password must not be enough to
 # sign.
 SWITCHER_AUDIT_KEY = str(environment.audit_key or DATA_DIR / "audit-key.pem")

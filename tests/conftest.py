@@ -86,6 +86,7 @@ def _no_reading_outlives_its_test() -> Iterator[None]:
 def proofs(settings: Any, tmp_path: Path) -> KeyFiles:
     """Return the files of this test's own signing key, public keys and anchors."""
     settings.SWITCHER_AUDIT_KEY = str(tmp_path / "audit-key.pem")
+    settings.SWITCHER_HOST_KEY = str(tmp_path / "host-credentials.key")
     settings.SWITCHER_AUDIT_PUBLIC_KEYS = str(tmp_path / "audit-keys.pub")
     settings.SWITCHER_AUDIT_ANCHORS = str(tmp_path / "anchors.txt")
     settings.SWITCHER_AUDIT_SEGMENTS = str(tmp_path / "audit-segments")

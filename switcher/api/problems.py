@@ -49,6 +49,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "refused": (502, "The host refused"),
     "not-done": (502, "The model stopped before it had answered"),
     "address-refused": (502, "The host's address is refused"),
+    "credentials-unreadable": (502, "The host's credentials cannot be used"),
     "bad-answer": (502, "The host does not answer like an Ollama server"),
     "cut": (502, "The connection to the host was cut"),
     "below-floor": (502, "The model is below the profile's floor"),

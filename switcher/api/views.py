@@ -249,7 +249,7 @@ def _cancel(switch_id: int, actor: Actor) -> SwitchDetail:
 
 def _models(name: str) -> schemas.Models:
     host = hosts.host(name)
-    seen = by_model_names(host.id, check_now(host.id, host.base_url))
+    seen = by_model_names(host.id, check_now(host.id, host.server))
     last = last_reading(host.id)
     known = by_model_names(host.id, last) if last else None
     return schemas.Models.of(host, seen, known, open_drifts(host.id))
@@ -258,7 +258,7 @@ def _models(name: str) -> schemas.Models:
 def _free(name: str, digest: str, actor: Actor) -> Any:
     host = hosts.host(name)
     freed = service.free_ghost(host.name, digest, actor)
-    check_now(host.id, host.base_url)  # pages show it at once
+    check_now(host.id, host.server)  # pages show it at once
     return freed
 
 

@@ -327,6 +327,7 @@ _TEXTS = {
     "handle.released": "Removed the model copy that kept {model} on {host}",
     "ghost.unload-asked": "Asked {host} to unload the ghost {model}",
     "ghost.freed": "Unloaded the ghost {model} on {host}",
+    "host.access": "Changed the credentials or certificates for {host}",
     "host.removed": "Removed {host} from the board",
     "login.succeeded": "Signed in",
     "login.ended": "Signed out",

@@ -11,6 +11,7 @@ import json
 from weakref import WeakKeyDictionary
 
 from switcher.domain.model_names import ModelName
+from switcher.domain.servers import Server
 from switcher.gateway.errors import GatewayError
 from switcher.gateway.host_calls import ask_host, host_rows
 from switcher.gateway.model_selection import select_model
@@ -21,7 +22,7 @@ from switcher.queries.keys import KeyFacts
 VALID_S = 60.0
 MAX_KNOWN = 1000  # models whose capabilities are remembered
 _VERBS = {"embedding": "embed", "audio": "transcribe audio", "image": "make images"}
-_Known = dict[tuple[str, str], tuple[float, frozenset[str]]]
+_Known = dict[tuple[Server, str], tuple[float, frozenset[str]]]
 _known: WeakKeyDictionary[asyncio.AbstractEventLoop, _Known] = WeakKeyDictionary()
 
 
@@ -62,12 +63,12 @@ async def _capabilities(route: Route, choice: ModelChoice) -> frozenset[str]:
     """Return what a model can do; empty if the host does not say."""
     loop, name = asyncio.get_running_loop(), choice.copy or choice.model
     known = _known.setdefault(loop, {})
-    found = known.get((route.base_url, name))
+    found = known.get((route.server, name))
     if found is None or loop.time() >= found[0]:
         if len(known) >= MAX_KNOWN:
             known.clear()
         found = loop.time() + VALID_S, await _ask_capabilities(route, name)
-        known[route.base_url, name] = found
+        known[route.server, name] = found
     return found[1]
 
 

@@ -136,7 +136,7 @@ async def _exchange(
     """Send a body to the host, and relay its reply."""
     head_timeout_s = streaming.FIRST_PART_TIMEOUT_S if request.streams else WHOLE_REPLY_TIMEOUT_S
     async with relay.ask(
-        permit.route.base_url,
+        permit.route.server,
         "POST",
         path,
         payload,

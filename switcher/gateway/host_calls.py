@@ -32,7 +32,7 @@ async def ask_host(
     try:
         async with (
             asyncio.timeout(LIST_TIMEOUT_S),
-            relay.ask(route.base_url, method, path, payload) as upstream,
+            relay.ask(route.server, method, path, payload) as upstream,
         ):
             return await upstream.read(), upstream
     except TimeoutError as exc:

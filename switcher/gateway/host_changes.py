@@ -30,7 +30,7 @@ async def _relay(
     route: Route, head: RequestHead, body: _StreamedBody, response: ResponseWriter
 ) -> None:
     try:
-        async with relay.ask(route.base_url, head.method, head.path, body.parts()) as upstream:
+        async with relay.ask(route.server, head.method, head.path, body.parts()) as upstream:
             if upstream.streams and upstream.status == 200:
                 await response.start_stream(upstream.content_type)
             else:

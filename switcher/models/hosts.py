@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from switcher.domain.servers import Server
 from switcher.domain.states import Strategy
 from switcher.models.profiles import ModelProfile
 
@@ -14,6 +15,10 @@ class Host(models.Model):
 
     name = models.SlugField(max_length=40)
     base_url = models.CharField(max_length=300)
+    # Encrypted (`switcher/ollama/sealing.py`), and forgotten with the address.
+    sealed_credentials = models.TextField(blank=True, default="")
+    ca_certificate = models.TextField(blank=True, default="")
+    verify_tls = models.BooleanField(default=True)
     vram_bytes = models.PositiveBigIntegerField(null=True, blank=True)
     simulated = models.BooleanField(default=False)
     is_default = models.BooleanField(default=False)
@@ -74,6 +79,11 @@ class Host(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def server(self) -> Server:
+        """Return how the host is reached."""
+        return Server(self.base_url, self.sealed_credentials, self.ca_certificate, self.verify_tls)
 
 
 class Pin(models.Model):

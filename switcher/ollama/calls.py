@@ -12,6 +12,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from urllib3.util import Retry
 from switcher.ollama import connecting
 from switcher.ollama.deadlines import deadlines
 from switcher.ollama.errors import BadAnswer, BrokeOff, CallCut, OllamaError, TimedOut, Unreachable
+from switcher.ollama.transport import PLAIN, Transport
 
 CONNECT_TIMEOUT_S = 3.0
 MAX_TIMEOUT_S = 24 * 3600.0  # a profile may set any number, but a socket has a limit
@@ -160,10 +162,32 @@ class _CuttableTLSPool(HTTPSConnectionPool):
     ConnectionCls = _CuttableTLSConnection  # type: ignore[assignment]
 
 
+_POOLS = {"http": _CuttablePool, "https": _CuttableTLSPool}
+
+
 class _CuttableAdapter(HTTPAdapter):
+    """Connects by connections that can be cut, also through a proxy, and with one TLS context."""
+
+    def __init__(self, tls: ssl.SSLContext | None, **kwargs: Any) -> None:
+        self._tls = tls
+        super().__init__(**kwargs)
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _CuttablePool, "https": _CuttableTLSPool}
+        super().init_poolmanager(*args, ssl_context=self._tls, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, ssl_context=self._tls, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    def build_connection_pool_key_attributes(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Leave verification to the context, which `requests` would change."""
+        host, _ = super().build_connection_pool_key_attributes(request, True)
+        return host, {}
+
+    def cert_verify(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing, for the same reason."""
 
 
 # A server may close an idle connection just as it is used again. Reads are safe to repeat; nothing
@@ -183,13 +207,19 @@ _RETRY_READS = Retry(
 class Session(requests.Session):
     """A session of `requests` whose calls can be cut.
 
-    It ignores the environment: no proxy, and no password from `.netrc`.
+    It takes nothing from the environment by itself: no password from `.netrc`, and a proxy only if
+    the transport has one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, transport: Transport = PLAIN) -> None:
         super().__init__()
         self.trust_env = False
-        adapter = _CuttableAdapter(pool_connections=1, pool_maxsize=8, max_retries=_RETRY_READS)
+        self.headers.update(transport.headers)
+        if transport.proxy:
+            self.proxies = {"http": transport.proxy, "https": transport.proxy}
+        adapter = _CuttableAdapter(
+            transport.tls, pool_connections=1, pool_maxsize=8, max_retries=_RETRY_READS
+        )
         self.mount("http://", adapter)
         self.mount("https://", adapter)
         self._reads: dict[str, requests.PreparedRequest] = {}
@@ -275,6 +305,7 @@ def _answer(
 ) -> Answer:
     with session.send(
         session.prepared(method, url, body),
+        proxies=session.proxies,
         # The deadline comes first; the socket's own timeout is a second safeguard.
         timeout=(min(CONNECT_TIMEOUT_S, timeout_s), timeout_s + 1),
         allow_redirects=False,

@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Mark, Observation, Resident
+from switcher.domain.servers import Server
 from switcher.domain.specs import Spec, WarmUp, wire_keep_alive
 from switcher.ollama.calls import Answer, Call, Session, send
 from switcher.ollama.errors import (
@@ -28,6 +29,7 @@ from switcher.ollama.errors import (
     ServerBusy,
 )
 from switcher.ollama.hints import hint
+from switcher.ollama.transport import transport_of
 
 T = TypeVar("T")
 
@@ -113,9 +115,10 @@ class Client:
     """The interface over HTTP, for one host and one thread. Cheap to make; call `close` when
     done."""
 
-    def __init__(self, base_url: str) -> None:
-        self.base_url = base_url.rstrip("/")
-        self._session = Session()
+    def __init__(self, server: Server | str) -> None:
+        self._server = Server.at(server)
+        self.base_url = self._server.base_url.rstrip("/")
+        self._session: Session | None = None  # made at the first call, which can fail
         self._connections = 0  # opened so far
         self._connections_at_reading: int | None = None  # when /api/ps was last answered
         self._parsed: dict[str, _Listed[Any]] = {}  # by path
@@ -124,7 +127,8 @@ class Client:
         self._version_connections = 0
 
     def close(self) -> None:
-        self._session.close()
+        if self._session is not None:
+            self._session.close()
 
     def resident(self, call: Call | None = None) -> tuple[Resident, ...]:
         return self._models("/api/ps", self._get("/api/ps", call), _resident).rows
@@ -264,6 +268,8 @@ class Client:
     def _exchange(
         self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float, call: Call
     ) -> Answer:
+        if self._session is None:
+            self._session = Session(transport_of(self._server))
         try:
             answer = send(self._session, method, self.base_url + path, body, timeout_s, call)
         finally:

@@ -28,6 +28,13 @@ class AddressRefused(Unreachable):
     advice = "Change the host's address to that of an Ollama server."
 
 
+class CredentialsUnreadable(Unreachable):
+    """The host's credentials or certificates cannot be used."""
+
+    code = "credentials-unreadable"
+    advice = "Restore the key file, or enter the host's credentials again."
+
+
 class TimedOut(OllamaError):
     """The answer did not arrive in time, and the call was cut."""
 

@@ -17,9 +17,11 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
+from switcher.domain.servers import Server
 from switcher.ollama import guard
 from switcher.ollama.errors import BadAnswer, BrokeOff, CallCut, TimedOut, Unreachable
 from switcher.ollama.hints import hint
+from switcher.ollama.transport import transport_of
 
 CONNECT_TIMEOUT_S = 3.0
 NAME_LOOKUP_TIMEOUT_S = 2.0  # on top of it
@@ -178,7 +180,7 @@ Body = bytes | AsyncIterator[bytes] | _GuardedPayload
 
 @asynccontextmanager
 async def ask(
-    base_url: str,
+    server: Server | str,
     method: str,
     path: str,
     body: bytes | AsyncIterator[bytes] = b"",
@@ -196,13 +198,14 @@ async def ask(
     made, BrokeOff if the host closes the connection, TimedOut if no head comes within
     `head_timeout_s`, BadAnswer for a redirect.
     """
-    url = base_url.rstrip("/")
+    server = Server.at(server)
+    url = server.base_url.rstrip("/")
     payload: Body = body
     if permit is not None and isinstance(body, bytes):
         payload = _GuardedPayload(body, permit)
     try:
         async with asyncio.timeout(head_timeout_s):
-            response = await _send(url, method, path, payload, content_type)
+            response = await _send(server, method, path, payload, content_type)
     except TimeoutError:
         raise TimedOut(f"The host did not begin to answer for {head_timeout_s:.0f} s.") from None
     try:
@@ -218,16 +221,26 @@ async def ask(
 
 
 async def _send(
-    url: str, method: str, path: str, body: Body, content_type: str
+    server: Server, method: str, path: str, body: Body, content_type: str
 ) -> aiohttp.ClientResponse:
+    transport, url = transport_of(server), server.base_url.rstrip("/")
     headers = _HEADERS
-    if content_type != _JSON:
+    if content_type != _JSON or transport.headers:
         headers = CIMultiDict(_HEADERS)
         headers["Content-Type"] = content_type
+        headers.update(transport.headers)
     try:
         return await _session().request(
-            method, url + path, data=body or None, headers=headers, allow_redirects=False
+            method,
+            url + path,
+            data=body or None,
+            headers=headers,
+            allow_redirects=False,
+            ssl=True if transport.tls is None else transport.tls,
+            proxy=transport.proxy,
         )
+    except aiohttp.ClientSSLError as exc:
+        raise Unreachable(f"No trusted connection to {url}: check its certificate.") from exc
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
         raise Unreachable(f"No connection to {url}.") from exc
     except TimeoutError as exc:

@@ -6,6 +6,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import path
 
 from switcher.panel.views import (
+    access,
     account,
     audit,
     board,
@@ -35,6 +36,7 @@ urlpatterns = [
     path("hosts/probe", hosts.probe, name="host-probe"),
     path("hosts/<slug:name>/", hosts.host, name="host"),
     path("hosts/<slug:name>/edit", hosts.edit, name="host-edit"),
+    path("hosts/<slug:name>/access", access.access, name="host-access"),
     path("hosts/<slug:name>/clients", clients.clients, name="host-clients"),
     path("hosts/<slug:name>/publish", clients.publish, name="host-publish"),
     path("hosts/<slug:name>/check", hosts.check, name="host-check"),

@@ -12,6 +12,7 @@ from switcher.domain.drift import Desired, DesiredModel, OpenDrift
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Resident
 from switcher.domain.published_name import PublishedName
+from switcher.domain.servers import Server
 from switcher.domain.specs import Spec
 from switcher.domain.states import State
 from switcher.models import Host, ModelCopy, Pin, SwitchEvent
@@ -33,6 +34,7 @@ class WatchedHost:
     host_id: int
     host: str
     base_url: str
+    server: Server
     desired: Desired
     active_since: datetime | None
     policy: str  # report or repair
@@ -102,6 +104,7 @@ def _host(
         host_id=row.pk,
         host=row.name,
         base_url=row.base_url,
+        server=row.server,
         desired=Desired(
             row.name,
             _active(row),

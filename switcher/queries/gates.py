@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from switcher.domain.model_names import ModelName
+from switcher.domain.servers import Server
 from switcher.domain.specs import Spec
 from switcher.domain.states import OPEN, State, Strategy, holds_requests
 from switcher.models import GatewayName, GatewayProcess, Host, ModelCopy, Pin, SwitchEvent
@@ -44,7 +45,7 @@ class Route:
 
     host_id: int
     host: str
-    base_url: str
+    server: Server
     active: ActiveModel | None
     gate: int = 0
     policy: str = "active"
@@ -165,7 +166,7 @@ def routes() -> Routes:
         route = Route(
             host_id=host.pk,
             host=host.name,
-            base_url=host.base_url,
+            server=host.server,
             active=_active(host),
             gate=gates.get(host.pk, 0),
             policy=host.gateway_policy,

@@ -14,6 +14,7 @@ from switcher.domain.errors import NotFound
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Observation
 from switcher.domain.published_name import PublishedName
+from switcher.domain.servers import Server
 from switcher.domain.specs import Spec
 from switcher.domain.states import OPEN, State
 from switcher.models import Host, ModelProfile, Pin, SwitchEvent
@@ -52,6 +53,7 @@ class HostSettings:
     id: int
     name: str
     base_url: str
+    server: Server
     vram_bytes: int | None
     simulated: bool
     is_default: bool

@@ -170,7 +170,7 @@ def save_host(host: Host, actor: Actor, clock: Clock = system) -> Host:
         if not before or before["base_url"] != host.base_url:
             _check_address_is_free(host)
         if before and before["base_url"] != host.base_url:
-            _leave_address(host, before["name"])
+            _leave_address(host, before["name"], actor, clock)
         if before.get("allows_cloud") and not host.allows_cloud:
             _check_no_cloud_model(host)
         if not Host.objects.filter(is_default=True, removed_at=None).exclude(pk=host.pk).exists():
@@ -216,13 +216,25 @@ def installed_on(host: Host) -> tuple[Installed, ...]:
     return tuple(Installed.from_json(row) for row in rows or ())
 
 
-def _leave_address(host: Host, name: str) -> None:
+def _leave_address(host: Host, name: str, actor: Actor, clock: Clock) -> None:
     """Forget what was seen at the old address. Raises Conflict while a switch runs, since it must
     end at the address where it began."""
     _check_not_switching(host, name)
     Reading.objects.filter(host=host).delete()
+    _forget_access(host, name, actor, clock)
     nothing = {"published_as": "", "published_tag": "", "published_digest": ""}
     Host.objects.filter(pk=host.pk).update(**nothing)
+
+
+def _forget_access(host: Host, name: str, actor: Actor, clock: Clock) -> None:
+    """Forget the credentials of the old address, which whoever enters another one must not get
+    sent there, and that its certificate was not verified."""
+    if not host.sealed_credentials and host.verify_tls:
+        return
+    host.sealed_credentials, host.verify_tls = "", True
+    Host.objects.filter(pk=host.pk).update(sealed_credentials="", verify_tls=True)
+    after = {"credentials": [], "verify_tls": True}
+    append("host.access", actor, host=name, clock=clock, after=after)
 
 
 def _check_not_switching(host: Host, name: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from switcher.audit.ledger import append, writing
 from switcher.domain.observed import Observation
+from switcher.domain.servers import Server
 from switcher.domain.states import OPEN
 from switcher.models import Host, Reading, SwitchEvent
 from switcher.records.drifts import WATCHER
@@ -21,7 +22,7 @@ class WatchedHost:
 
     id: int
     name: str
-    base_url: str
+    server: Server
     busy: bool
 
 
@@ -29,8 +30,9 @@ def watched_hosts() -> list[WatchedHost]:
     """Return all hosts to read, in two queries."""
     open_rows = SwitchEvent.objects.filter(state__in=OPEN)
     busy = set(open_rows.values_list("host_id", flat=True))
-    rows = Host.objects.filter(removed_at=None).values_list("id", "name", "base_url")
-    return [WatchedHost(i, name, url, i in busy) for i, name, url in rows]
+    columns = ("id", "name", "base_url", "sealed_credentials", "ca_certificate", "verify_tls")
+    rows = Host.objects.filter(removed_at=None).only(*columns)
+    return [WatchedHost(row.pk, row.name, row.server, row.pk in busy) for row in rows]
 
 
 def store(host_id: int, seen: Observation, failures: int) -> None:

@@ -15,6 +15,7 @@ from switcher.domain.clock import Clock, system
 from switcher.domain.model_copies import copy_name, find_name
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident, find_installed
+from switcher.domain.servers import Server
 from switcher.ollama.client import Client, Ollama
 from switcher.ollama.errors import ModelMissing
 from switcher.queries.desired import WatchedHost, watched_host
@@ -52,7 +53,7 @@ class CleanupPlan:
 
 
 def clean_up_copies(
-    host_id: int, clock: Clock = system, connect: Callable[[str], Ollama] = Client
+    host_id: int, clock: Clock = system, connect: Callable[[Server], Ollama] = Client
 ) -> None:
     """Remove the copies of models that are no longer resident, and make those of resident models
     that are active, pinned or recorded as copied.
@@ -67,7 +68,7 @@ def clean_up_copies(
         return
     if not plan_cleanup(host, seen.resident, seen.installed):
         return
-    with lease_host(host_id, host.base_url, clock, connect) as lease:
+    with lease_host(host_id, host.server, clock, connect) as lease:
         _clean_up(lease)
 
 

@@ -16,6 +16,7 @@ from switcher.domain.model_copies import SHORT_DIGEST, find_name, what_remains, 
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident, find_digest, find_installed
 from switcher.domain.plans import gb
+from switcher.domain.servers import Server
 from switcher.models import Host
 from switcher.ollama.client import Client, Ollama
 from switcher.queries.model_copies import model_copies_of
@@ -53,7 +54,7 @@ def free(
     digest: str,
     actor: Actor,
     clock: Clock = system,
-    connect: Callable[[str], Ollama] = Client,
+    connect: Callable[[Server], Ollama] = Client,
 ) -> FreedGhost:
     """Unload a ghost, wait until it is gone, and remove its model copy.
 
@@ -63,7 +64,7 @@ def free(
     """
     if len(digest) < SHORT_DIGEST:
         raise BadRequest(f"Give at least {SHORT_DIGEST} digits of its digest.", "digest")
-    with lease_host(host.pk, host.base_url, clock, connect, wait_s=WAIT_S) as lease:
+    with lease_host(host.pk, host.server, clock, connect, wait_s=WAIT_S) as lease:
         return _free(lease, digest, actor)
 
 

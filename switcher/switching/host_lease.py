@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 from switcher.audit.ledger import Actor
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import Conflict, FenceLost, HostBusy
+from switcher.domain.servers import Server
 from switcher.ollama.client import QUICK_TIMEOUT_S, Client, Ollama
 from switcher.records import leases, switches
 from switcher.records.leases import LeaseHolder, new_owner
@@ -50,9 +51,9 @@ class HostLease:
 @contextmanager
 def lease_host(
     host_id: int,
-    base_url: str,
+    server: Server,
     clock: Clock = system,
-    connect: Callable[[str], Ollama] = Client,
+    connect: Callable[[Server], Ollama] = Client,
     wait_s: float = 0.0,
 ) -> Iterator[HostLease]:
     """Lease the host for a few calls of QUICK_TIMEOUT_S each.
@@ -64,7 +65,7 @@ def lease_host(
     try:
         if switches.is_open(host_id):
             raise HostBusy("A switch runs on this host. Try again when it has ended.")
-        ollama = connect(base_url)
+        ollama = connect(server)
         try:
             yield HostLease(host_id, fence, until, ollama, clock)
         finally:

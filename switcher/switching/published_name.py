@@ -7,6 +7,7 @@ from collections.abc import Callable
 from switcher.audit.ledger import SERVER, Actor
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import SwitcherError
+from switcher.domain.servers import Server
 from switcher.ollama.client import Client, Ollama
 from switcher.queries.desired import watched_host
 from switcher.queries.hosts import published_name
@@ -21,7 +22,7 @@ def publish(
     name: str,
     actor: Actor,
     clock: Clock = system,
-    connect: Callable[[str], Ollama] = Client,
+    connect: Callable[[Server], Ollama] = Client,
 ) -> str:
     """Publish the active model of a host under a name; an empty name ends that.
 
@@ -43,7 +44,7 @@ def apply_published_name(
     host_id: int,
     actor: Actor = SERVER,
     clock: Clock = system,
-    connect: Callable[[str], Ollama] = Client,
+    connect: Callable[[Server], Ollama] = Client,
     mend: bool = False,
 ) -> None:
     """Apply the setting on the host if that has not been done; with `mend`, also if somebody else
@@ -51,5 +52,5 @@ def apply_published_name(
     host, seen = watched_host(host_id), last_reading(host_id)
     if host is None or seen is None or seen.error or not (mend or host.name_is_due):
         return
-    with lease_host(host_id, host.base_url, clock, connect) as lease:
+    with lease_host(host_id, host.server, clock, connect) as lease:
         arrange_published_name(lease, lease.holder(actor), mend)

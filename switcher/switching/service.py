@@ -115,7 +115,7 @@ def free_ghost(host: str, digest: str, actor: Actor, clock: Clock = system) -> F
 
 
 def _plan(request: ResolvedRequest) -> Plan:
-    ollama = Client(request.host.base_url)
+    ollama = Client(request.host.server)
     try:
         resident, installed = ollama.resident(), ollama.installed()
     finally:

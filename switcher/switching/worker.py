@@ -15,6 +15,7 @@ from switcher.concurrency.loop import Loop
 from switcher.concurrency.outage_flags import SwitchFlag, raise_for_switch
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import FenceLost
+from switcher.domain.servers import Server
 from switcher.domain.states import State
 from switcher.ollama.client import Client, Ollama
 from switcher.records import leases, switches
@@ -90,7 +91,7 @@ def run_once(
     owner: str | None = None,
     clock: Clock = system,
     stopping: threading.Event = _never,
-    connect: Callable[[str], Ollama] = Client,
+    connect: Callable[[Server], Ollama] = Client,
 ) -> bool:
     """Run one switch to its end in this thread, continuing from its record.
 
@@ -128,12 +129,12 @@ def _drive(
     switch: ClaimedSwitch,
     clock: Clock,
     stopping: threading.Event,
-    connect: Callable[[str], Ollama],
+    connect: Callable[[Server], Ollama],
     taken_at: float,
 ) -> None:
     client: Ollama | None = None
     try:
-        client = connect(switch.row.host.base_url)
+        client = connect(switch.row.host.server)
         with LeaseKeeper(switch, clock, stopping, taken_at) as keeper:
             Driver(switch, client, keeper, clock).run(run(switch))
     except (FenceLost, ShuttingDown):

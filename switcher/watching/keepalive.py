@@ -75,7 +75,7 @@ def _pause_s(spec: Spec) -> float:
 def renew_keep_alive(host: WatchedHost, model: DesiredModel, clock: Clock = system) -> None:
     """Renew the keep-alive under the host's lease, after a fresh reading. Raises Conflict if
     something else is working on the host, and OllamaError."""
-    with lease_host(host.host_id, host.base_url, clock) as lease:
+    with lease_host(host.host_id, host.server, clock) as lease:
         _renew_keep_alive(lease, model)
     log.info("keep-alive of %s on %s renewed", model.name, host.host)
 

@@ -22,6 +22,7 @@ from switcher.concurrency.loop import Loop
 from switcher.domain.clock import Clock, system
 from switcher.domain.drift import OFFLINE_AFTER
 from switcher.domain.observed import Observation
+from switcher.domain.servers import Server
 from switcher.ollama.client import Client
 from switcher.records import changed, readings
 from switcher.watching import keepalive, repairs, upkeep
@@ -177,11 +178,11 @@ class Watcher:
 
     def _take_up(self, host: readings.WatchedHost) -> None:
         known = self._hosts.get(host.id)
-        if known is not None and known.host.base_url != host.base_url:
+        if known is not None and known.host.server != host.server:
             self._drop(host.id)
             known = None
         if known is None:
-            self._hosts[host.id] = _Watched(host, Client(host.base_url), self._clock.monotonic())
+            self._hosts[host.id] = _Watched(host, Client(host.server), self._clock.monotonic())
         else:
             if host.busy and not known.host.busy:
                 known.due = min(known.due, self._clock.monotonic())
@@ -308,9 +309,9 @@ class Watcher:
         return (seen.at - stored.at).total_seconds() >= readings.STORE_INTERVAL_S
 
 
-def check_now(host_id: int, base_url: str, clock: Clock = system) -> Observation:
+def check_now(host_id: int, server: Server | str, clock: Clock = system) -> Observation:
     """Read one host now, and store the result like any other reading."""
-    client = Client(base_url)
+    client = Client(server)
     try:
         seen = client.observe(clock.now())
     finally:

@@ -10,6 +10,7 @@ from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest
 from switcher.domain.observed import Observation
 from switcher.domain.same_server import MATCHES, is_same_catalog, is_same_load
+from switcher.domain.servers import Server
 from switcher.ollama.client import Client
 from switcher.queries.hosts import HostSettings, hosts
 from switcher.queries.readings import last_reading
@@ -17,15 +18,19 @@ from switcher.queries.readings import last_reading
 TRIES = 4  # a request that ends between two readings changes an expiry
 
 
-def check_is_new_server(base_url: str, host_id: int | None = None, clock: Clock = system) -> None:
+def check_is_new_server(
+    server: Server | str, host_id: int | None = None, clock: Clock = system
+) -> None:
     """Raise BadRequest if the server at this address is another host's than this one's.
 
     A server that does not answer passes: the watcher recognises it once it does.
     """
+    server = Server.at(server)
+    base_url = server.base_url
     others = [other for other in hosts() if other.id != host_id and other.base_url != base_url]
     if not others:
         return
-    client = Client(base_url)
+    client = Client(server)
     try:
         seen = client.observe(clock.now())
         for other in others:
@@ -45,7 +50,7 @@ def _may_be(seen: Observation, other: HostSettings) -> bool:
 
 
 def _compare(client: Client, base_url: str, other: HostSettings, clock: Clock) -> None:
-    their_client = Client(other.base_url)
+    their_client = Client(other.server)
     matches = 0
     try:
         for _ in range(TRIES):

@@ -47,11 +47,11 @@ async def test_a_key_whose_profile_was_deleted_gets_no_model(
 async def test_a_key_whose_host_was_removed_opens_no_other_host(
     host: Host, upstream: Upstream
 ) -> None:
-    den = await in_thread(add_host, "den", upstream.url, "mid-b")
+    den = await in_thread(add_host, "den", f"{upstream.url}/den", "mid-b")
     token = await in_thread(make_key, hosts=("den",))
     await change(config.remove_host, den.pk, ADMIN)
     assert (await with_key(token).end()).status == 403, "not the default host"
-    await change(add_host, "den", upstream.url, "mid-b")
+    await change(add_host, "den", f"{upstream.url}/den", "mid-b")
     reply = await with_key(token, target="/v1/chat/completions?host=den").end()
     assert reply.status == 403, "nor one that took the name"
     assert not upstream.received
@@ -60,7 +60,7 @@ async def test_a_key_whose_host_was_removed_opens_no_other_host(
 async def test_a_key_for_two_hosts_keeps_the_one_that_is_left(
     host: Host, upstream: Upstream
 ) -> None:
-    den = await in_thread(add_host, "den", upstream.url, "mid-b")
+    den = await in_thread(add_host, "den", f"{upstream.url}/den", "mid-b")
     token = await in_thread(make_key, hosts=("den", "tower"))
     await change(config.remove_host, den.pk, ADMIN)
     reply = await with_key(token).end()

@@ -31,7 +31,9 @@ from switcher.switching.service import SwitchRequest, request_switch
 from switcher.switching.worker import run_once
 call_command("migrate", verbosity=0)
 for name, tag in (("north-1", sys.argv[2]), ("embeds", sys.argv[3])):
-    config.save_host(Host(name=name, base_url=sys.argv[1], vram_bytes=24 * 10**9), SERVER)
+    # Two hosts at one server would be refused.
+    config.save_host(Host(name=name, base_url=f"http://{name}.test", vram_bytes=24 * 10**9), SERVER)
+    Host.objects.filter(name=name).update(base_url=sys.argv[1])
     row, _ = request_switch(SwitchRequest(model=tag, host=name), SERVER)
     assert run_once(row.pk)
 print(keys.make_key(NewKey("tests", manage=True), SERVER)[1])

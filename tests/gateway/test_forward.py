@@ -41,7 +41,7 @@ async def test_a_request_goes_to_the_active_model_whatever_name_it_uses(
 async def test_a_client_may_name_the_host(
     host: Host, upstream: Upstream, target: str, headers: dict[str, str]
 ) -> None:
-    await in_thread(add_host, "den", upstream.url, "mid-c")
+    await in_thread(add_host, "den", f"{upstream.url}/den", "mid-c")
     reply = await ask(target=target, **headers).end()
     assert reply.headers["x-switchboard-model"] == "mid-c"
 
@@ -286,7 +286,7 @@ async def test_a_host_that_is_not_there_is_a_502(host: Host, unused_tcp_port: in
 
 
 async def test_without_an_active_model_it_says_what_to_do(host: Host, upstream: Upstream) -> None:
-    await in_thread(add_host, "den", upstream.url)
+    await in_thread(add_host, "den", f"{upstream.url}/den")
     reply = await ask(target="/chat/completions?host=den").end()
     assert reply.status == 503
     assert reply.json()["error"]["code"] == "no_active_model"

@@ -107,7 +107,7 @@ async def test_a_wrong_expired_or_turned_off_key_is_refused(
 
 
 async def test_a_key_works_for_its_hosts_and_profiles_only(host: Host, upstream: Upstream) -> None:
-    await in_thread(add_host, "den", upstream.url, "mid-b")
+    await in_thread(add_host, "den", f"{upstream.url}/den", "mid-b")
     den = await in_thread(make_key, hosts=("den",))
     reply = await with_key(den).end()
     assert reply.headers["x-switchboard-model"] == "mid-b", "a key for one host need not name it"

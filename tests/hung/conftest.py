@@ -49,10 +49,12 @@ def host(transactional_db: None, ollama: Ollama) -> Host:
 
 
 def add_host(name: str, url: str) -> Host:
-    row = config.save_host(Host(name=name, base_url=url, vram_bytes=int(1.5e9)), ANNA)
+    # Many hosts at one server would be refused.
+    row = Host(name=name, base_url=f"{url}/{name}", vram_bytes=int(1.5e9))
+    config.save_host(row, ANNA)
     spec = Spec("", "mid-a")
     Host.objects.filter(pk=row.pk).update(
-        active_tag="mid-a", active_digest=A, active_spec=spec.to_json()
+        base_url=url, active_tag="mid-a", active_digest=A, active_spec=spec.to_json()
     )
     row.refresh_from_db()
     return row

@@ -16,6 +16,7 @@ from django.db import OperationalError, connections
 from switcher.audit.ledger import Actor
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident
+from switcher.domain.servers import Server
 from switcher.domain.specs import Spec
 from switcher.domain.states import State
 from switcher.models import Host, Reading
@@ -82,7 +83,7 @@ class FakeServer:
 def servers(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeServer]:
     """Two addresses that answer. What waits for seconds waits for hundredths of them."""
     made = {NORTH: FakeServer(), SOUTH: FakeServer((B,))}
-    monkeypatch.setattr(loop, "Client", made.__getitem__)
+    monkeypatch.setattr(loop, "Client", lambda server: made[Server.at(server).base_url])
     monkeypatch.setattr(loop, "QUIET_INTERVAL_S", 0.05)
     monkeypatch.setattr(loop, "BUSY_INTERVAL_S", 0.02)
     monkeypatch.setattr(loop, "MAX_INTERVAL_S", 0.3)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandParser
 
 from switcher.domain.addresses import check_address
+from switcher.domain.errors import BadRequest
+from switcher.domain.servers import Credentials
 from switcher.domain.specs import check_keep_alive, check_name
 from switcher.domain.states import Strategy
 from switcher.management.terminal import (
@@ -19,9 +24,11 @@ from switcher.management.terminal import (
     size_text,
 )
 from switcher.presentation.clients import POLICY_WORDS, clients_page
+from switcher.queries.host_access import host_access
 from switcher.queries.hosts import HostSettings, host, hosts
 from switcher.records import config
 from switcher.records.clients import POLICIES, drop_name, put_name, set_clients
+from switcher.records.host_access import set_access
 from switcher.switching.published_name import publish
 from switcher.watching.new_address import check_is_new_server
 
@@ -45,6 +52,14 @@ class Command(ListCommand):
         strategies = [strategy.value for strategy in Strategy]
         add.add_argument("--strategy", default=Strategy.AUTO.value, choices=strategies)
         add.add_argument("--keep-alive", default="30m", metavar="30m")
+        text = "set credentials, as a JSON object from standard input, and certificates"
+        access = action("access", self._access, text, "host")
+        access.add_argument("--stdin", action="store_true", help="read credentials")
+        access.add_argument("--forget", action="store_true", help="forget what is stored first")
+        access.add_argument("--ca-file", metavar="FILE", help="trust only this CA (PEM)")
+        verify = access.add_mutually_exclusive_group()
+        verify.add_argument("--verify", action="store_true", default=None)
+        verify.add_argument("--no-verify", action="store_false", dest="verify")
         action("remove", self._remove, "remove a host; the server is not touched", "name")
         text = "what clients get for each name now"
         self.add_json(action("clients", self._clients, text, "host"))
@@ -79,6 +94,22 @@ class Command(ListCommand):
         check_is_new_server(values["base_url"])
         config.put_host(values, actor())
         self.say(f"Added {values['name']} at {values['base_url']}.")
+
+    def _access(self, options: dict[str, Any]) -> None:
+        given = Credentials.from_json(_read_json()) if options["stdin"] else None
+        ca_file = options["ca_file"]
+        set_access(
+            host(options["host"]).id,
+            actor(),
+            add=given,
+            forget=options["forget"],
+            ca_certificate=Path(ca_file).read_text() if ca_file else None,
+            verify_tls=options["verify"],
+        )
+        now = host_access(host(options["host"]))
+        self.say(f"Credentials: {', '.join(now.kinds) or 'none'}.")
+        if not now.verify_tls:
+            self.say("The server's certificate is not verified.")
 
     def _remove(self, options: dict[str, Any]) -> None:
         config.remove_host(host(options["name"]).id, actor())
@@ -129,6 +160,14 @@ class Command(ListCommand):
             self.say(f"On {found.name} itself, {name} now means the active model.")
         else:
             self.say(f"{found.name} no longer publishes its active model.")
+
+
+def _read_json() -> object:
+    """Read credentials from standard input: in arguments, other users of the machine see them."""
+    try:
+        return json.loads(sys.stdin.read())
+    except ValueError:
+        raise BadRequest("Standard input is not JSON.") from None
 
 
 def _row(host: HostSettings) -> tuple[str, ...]:

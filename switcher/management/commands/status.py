@@ -69,7 +69,7 @@ def read(hosts: list[HostSettings]) -> list[Observation]:
 
 
 def _read(host: HostSettings) -> Observation:
-    client = Client(host.base_url)
+    client = Client(host.server)
     try:
         return client.observe(datetime.now(UTC))
     finally:

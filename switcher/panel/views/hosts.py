@@ -99,7 +99,7 @@ def remove(request: HttpRequest, name: str) -> HttpResponseBase:
 def check(request: HttpRequest, name: str) -> HttpResponseBase:
     """Read a host now instead of waiting for the watcher."""
     values = hosts.host(name)
-    reading = check_now(values.id, values.base_url)
+    reading = check_now(values.id, values.server)
     if reading.answered:
         text = f"{name} answered in {reading.latency_ms} ms: {len(reading.resident)} loaded."
         messages.success(request, text)
@@ -125,7 +125,7 @@ def free(request: HttpRequest, name: str) -> HttpResponseBase:
         result = Note("ok", freed.text)
     except SwitcherError as exc:
         result = Note("failed", exc.text)
-    check_now(values.id, values.base_url)
+    check_now(values.id, values.server)
     if is_htmx(request):
         response = _ghosts(request, name, result)
         return trigger_client_event(
