@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('switcher', '0012_cloud_models_and_limits'),
+        ('switcher', '0013_no_subtrees'),
     ]
 
     operations = [
