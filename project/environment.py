@@ -74,11 +74,11 @@ class Environment(BaseSettings):
     trusted_proxies: Networks = []
     login_failures: Count = 10
     login_lockout_minutes: Count = 15
-    use_proxy: Flag = False
-    host_key: Path | None = None
     open_gateway: OpenGateway = "off"
     gateway_origins: Origins = []
     gateway_body_mb: Count = 64
+    host_key: Path | None = None
+    use_proxy: Flag = False
     audit_key: Path | None = None
     audit_origin: str = "switchboard"
     audit_anchors: str = ""

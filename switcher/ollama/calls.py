@@ -161,6 +161,10 @@ class _CuttablePool(HTTPConnectionPool):
 class _CuttableTLSPool(HTTPSConnectionPool):
     ConnectionCls = _CuttableTLSConnection  # type: ignore[assignment]
 
+    def _validate_conn(self, conn: Any) -> None:
+        """Leave connecting to the request, which notes that it did. The context verifies; where it
+        does not, the host's page says so, and no warning does for each request."""
+
 
 _POOLS = {"http": _CuttablePool, "https": _CuttableTLSPool}
 

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies
@@ -62,7 +61,7 @@ def check_tls(server: Server, credentials: Credentials) -> None:
 def _transport(server: Server, key_file: str, use_proxy: bool) -> Transport:
     """Cached: the settings are named so that each combination has its own."""
     credentials = unseal(server.sealed_credentials)
-    is_tls = urlsplit(server.base_url).scheme == "https"
+    is_tls = server.base_url.startswith("https:")
     return Transport(
         headers=credentials.http_headers(),
         tls=_context(server, credentials) if is_tls else None,
@@ -114,11 +113,9 @@ def _add_client_certificate(context: ssl.SSLContext, pem: str) -> None:
 def _proxy(base_url: str) -> str | None:
     """Return the environment's proxy for a server. Behind it only the address as it is written can
     be checked."""
+    try:
+        check_address(base_url)
+    except BadRequest as exc:
+        raise AddressRefused(exc.text) from None
     proxies = get_environ_proxies(base_url)
-    proxy = proxies.get(urlsplit(base_url).scheme) or proxies.get("all")
-    if proxy:
-        try:
-            check_address(base_url)
-        except BadRequest as exc:
-            raise AddressRefused(exc.text) from None
-    return proxy
+    return proxies.get(base_url.partition(":")[0]) or proxies.get("all")

@@ -23,6 +23,7 @@ from switcher.ollama import calls
 from switcher.ollama.calls import Answer, Call
 from switcher.ollama.client import Client
 from switcher.ollama.errors import BadAnswer, CallCut, OllamaError, TimedOut, Unreachable
+from switcher.ollama.transport import Transport
 from tests.ollama.rawserver import OK, Peer, Serve, answering, json_answer, raw_server
 from tests.until import until
 
@@ -605,8 +606,8 @@ open(sys.argv[1], "wb").write(
 def test_a_cut_ends_the_wait_over_tls_too(tls: tuple[ssl.SSLContext, str], serve: Serve) -> None:
     context, pem = tls
     with raw_server(serve, context) as server, ThreadPoolExecutor(1) as pool:
-        session, call = calls.Session(), Call()
-        session.verify = pem
+        trusting = ssl.create_default_context(cafile=pem)
+        session, call = calls.Session(Transport({}, trusting, None)), Call()
         waiting = pool.submit(send, server.url + "/api/ps", 30.0, call, None, session)
         assert server.dripping.wait(5)
         began = time.monotonic()

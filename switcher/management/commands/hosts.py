@@ -103,7 +103,7 @@ class Command(ListCommand):
             actor(),
             add=given,
             forget=options["forget"],
-            ca_certificate=Path(ca_file).read_text() if ca_file else None,
+            ca_certificate=_read_pem(ca_file) if ca_file else None,
             verify_tls=options["verify"],
         )
         now = host_access(host(options["host"]))
@@ -160,6 +160,13 @@ class Command(ListCommand):
             self.say(f"On {found.name} itself, {name} now means the active model.")
         else:
             self.say(f"{found.name} no longer publishes its active model.")
+
+
+def _read_pem(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeError) as exc:
+        raise BadRequest(f"{path} cannot be read: {exc}.") from exc
 
 
 def _read_json() -> object:

@@ -12,6 +12,13 @@ from switcher.panel.forms.config import validated
 _SECRET = {"autocomplete": "off", "spellcheck": "false"}
 
 
+class _SecretText(forms.Textarea):
+    """A text area that never shows what was entered, as a password field does."""
+
+    def format_value(self, value: Any) -> str:
+        return ""
+
+
 class HostAccessForm(forms.Form):
     """What a proxy in front of a host asks for. An empty secret stays as it is."""
 
@@ -34,13 +41,13 @@ class HostAccessForm(forms.Form):
         label="Own headers",
         required=False,
         max_length=20_000,
-        widget=forms.Textarea({**_SECRET, "rows": 3, "placeholder": "X-Api-Key: …"}),
+        widget=_SecretText({**_SECRET, "rows": 3, "placeholder": "X-Api-Key: …"}),
         help_text="One a line. They take the place of all own headers that are stored.",
     )
     client_certificate = forms.CharField(
         required=False,
         max_length=100_000,
-        widget=forms.Textarea({**_SECRET, "rows": 3}),
+        widget=_SecretText({**_SECRET, "rows": 3}),
         help_text="PEM, with the certificate and its key without a password.",
     )
     forget = forms.BooleanField(label="Forget all stored credentials first", required=False)

@@ -29,7 +29,7 @@ def access(request: HttpRequest, name: str) -> HttpResponseBase:
         "ca_certificate": known.ca_certificate,
         "skip_verification": not known.verify_tls,
     }
-    form = HostAccessForm(request.POST or None, initial=initial)
+    form = HostAccessForm(request.POST if request.method == "POST" else None, initial=initial)
     if request.method == "POST" and form.is_valid() and _save(request, form, host):
         messages.success(request, f"Saved how {name} is reached.")
         return redirect("host", name)
