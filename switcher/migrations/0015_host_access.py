@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('switcher', '0013_no_subtrees'),
+        ('switcher', '0014_keys_that_switch'),
     ]
 
     operations = [
