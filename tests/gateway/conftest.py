@@ -140,7 +140,10 @@ async def host(transactional_db: None, settings: Any, upstream: Upstream) -> Hos
 
 
 def add_host(name: str, url: str, tag: str = "") -> Host:
-    host = save_host(Host(name=name, base_url=url), ADMIN)
+    """Add a host. Several hosts of a test may share one server, which nobody could save."""
+    host = save_host(Host(name=name, base_url=f"http://{name}.test:11434"), ADMIN)
+    Host.objects.filter(pk=host.pk).update(base_url=url)
+    host.refresh_from_db()
     if tag:
         set_active(host, Spec("", tag))
     return host
