@@ -29,6 +29,9 @@ class SwitchBody(BaseModel):
         description="How long an idle model stays loaded: 30m, 24h, a number of seconds, forever "
         "(or anything below 0). 0 is refused: such a model could not stay active.",
     )
+    num_ctx: int | None = Field(
+        None, ge=1, lt=2**31, description="Context length in tokens, instead of the profile's."
+    )
     dry_run: bool = Field(False, description="true: return the plan and change nothing.")
     wait: bool | None = Field(None, description="false: answer 202 at once, with an address.")
 
@@ -44,6 +47,7 @@ class SwitchBody(BaseModel):
             reason=self.reason or "",
             strategy=self.strategy or "",
             keep_alive=_keep_alive(self.keep_alive),
+            num_ctx=str(self.num_ctx or ""),
         )
 
 

@@ -308,6 +308,7 @@ class PlanItem(Answer):
     bytes: int
     role: str
     why: str
+    total: int = Field(description="All that it takes; `bytes` is what it takes of the VRAM.")
 
 
 class Plan(Answer):
@@ -337,6 +338,12 @@ class Plan(Answer):
     warmups: int
     published: str
     cannot_publish: str
+    context: int = Field(description="Tokens that the model is expected to get; 0 if unknown.")
+    size_basis: str = Field(description="How the size is known: learned, computed or guessed.")
+    fits_context: int = Field(description="The largest context with which it would fit, or 0.")
+    had_room: bool = Field(description="It fits beside all that is loaded.")
+    context_advice: str
+    warnings: list[str]
     cloud: bool = Field(description="It runs elsewhere: nothing is loaded, and prompts leave.")
     token: str
     expected_s: float | None

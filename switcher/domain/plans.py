@@ -12,15 +12,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from switcher.domain.memory import LEARNED, NO_MEMORY, Loaded, ModelFacts, Size, largest_context
 from switcher.domain.model_names import NO_NAME, ModelName
 from switcher.domain.observed import Installed, Resident
 from switcher.domain.specs import Spec
 from switcher.domain.states import PHASES, State, Strategy
-
-# A loaded model takes more than its file, for context and buffers: 1.39 to 1.18 times as much,
-# measured on models of 0.4 to 2.5 GB. Used only for a digest that was never seen loaded, and marked
-# as an estimate.
-FILE_TO_RESIDENT = 1.2
 
 # A model has fallen to the CPU if its GPU share is this many percentage points below its usual one.
 GPU_FALL = 5
@@ -28,21 +24,6 @@ GPU_FALL = 5
 # Ollama evicts others for a model that it predicts to take more than this share of what is free
 # (server/sched.go), so an overlap may take no more.
 ROOM_PERCENT = 80
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """The bytes that a model is expected to take when loaded, and where that number comes from."""
-
-    bytes: int
-    source: str
-
-    @property
-    def known(self) -> bool:
-        return bool(self.bytes)
-
-
-NO_MEMORY = Size(0, "it runs elsewhere and takes no memory here")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +37,15 @@ class Expected:
 @dataclass(frozen=True, slots=True)
 class Item:
     """One model in a plan. `role` is active, pinned, former (loaded by a switch, and no longer
-    wanted), foreign or new."""
+    wanted), foreign or new. `bytes` is what it takes of the VRAM, or of the memory on a host
+    without a GPU; `total` is all that it takes, on the GPU and beside it."""
 
     name: ModelName
     digest: str
     bytes: int
     role: str
     why: str = ""
+    total: int = 0
 
     @property
     def short(self) -> str:
@@ -94,6 +77,10 @@ class PlanInputs:
     published: ModelName = NO_NAME  # the name that should mean the active model
     cannot_publish: str = ""  # why that name cannot be pointed at the target
     allows_cloud: bool = False  # whether prompts may leave the machine
+    context: int = 0  # tokens that the target is expected to get; 0 if unknown
+    facts: ModelFacts | None = None  # of the target
+    seen: tuple[Loaded, ...] = ()  # loads of the target here
+    max_loaded: int | None = None  # models that the server keeps loaded at once
 
     @property
     def is_cloud(self) -> bool:
@@ -131,6 +118,11 @@ class Plan:
     published: str  # the name that is pointed at the model before it becomes active
     cannot_publish: str  # why not; blocks, unless the model is active already
     cloud: bool  # it runs elsewhere: nothing is loaded, and prompts leave the machine
+    context: int  # tokens that it is expected to get; 0 if unknown
+    size_basis: str  # learned, computed or guessed
+    fits_context: int  # the largest context with which it would fit; 0 if it fits, or none would
+    warnings: tuple[str, ...]
+    had_room: bool  # it fits beside all that is loaded
     token: str
 
     @property
@@ -149,6 +141,16 @@ class Plan:
         return self.expected_s
 
     @property
+    def context_advice(self) -> str:
+        """Return in words with which context a model that does not fit would."""
+        if self.fits is not False or not self.context:
+            return ""
+        lacks = f"with {self.context:,} tokens of context it lacks {gb(self.short_bytes)} GB"
+        if not self.fits_context:
+            return lacks
+        return f"it fits with up to {self.fits_context:,} tokens of context; {lacks}"
+
+    @property
     def free_after(self) -> int | None:
         return None if self.vram_bytes is None else self.vram_bytes - self.bytes_after
 
@@ -162,6 +164,8 @@ class Plan:
             "restore": self.restore.full,
             "expected_s": self.expected_s,
             "without_model_s": self.without_model_s,
+            "warnings": list(self.warnings),
+            "context_advice": self.context_advice,
         }
 
 
@@ -177,6 +181,7 @@ def plan_token(inputs: PlanInputs) -> str:
         (inputs.asked.value, inputs.host_strategy.value),
         inputs.spec.to_json(),
         inputs.allows_cloud if inputs.is_cloud else None,
+        inputs.max_loaded,
     )
     text = json.dumps(facts, sort_keys=True)
     return "p-" + hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -186,7 +191,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
     """Decide what is unloaded, what stays, and in which order, and give the reason in numbers."""
     models = _sort_models(inputs)
     strategy, reason = _choose_strategy(inputs, models)
-    room = _make_room(inputs.vram_bytes, models)
+    room = _make_room(inputs, models)
     before = sum(r.bytes for r in inputs.resident)
     after = _sum(room.keep) + models.need
     unknown = inputs.vram_bytes is None or not models.target_size.known
@@ -218,6 +223,11 @@ def make_plan(inputs: PlanInputs) -> Plan:
         published="" if inputs.cannot_publish else inputs.published.short,
         cannot_publish=inputs.cannot_publish,
         cloud=inputs.is_cloud,
+        context=inputs.context,
+        size_basis=models.target_size.basis if models.target_size.known else "",
+        fits_context=_fits_context(inputs, models, room),
+        warnings=_warnings(inputs, models, room),
+        had_room=_has_room(inputs, models),
         token=plan_token(inputs),
     )
 
@@ -254,15 +264,16 @@ class _Models:
 def _sort_models(inputs: PlanInputs) -> _Models:
     digest = inputs.target.digest if inputs.target else ""
     loaded = next((r for r in inputs.resident if digest and r.digest == digest), None)
-    reused = inputs.is_cloud or (loaded is not None and not _reloads(loaded, inputs.spec))
-    size = Size(loaded.size, "as loaded now") if loaded and reused else inputs.target_size
+    reused = inputs.is_cloud or (loaded is not None and not _reloads(loaded, inputs))
+    size = Size(loaded.size, "as loaded now", LEARNED) if loaded and reused else inputs.target_size
+    taken = loaded.bytes if loaded and reused else size.bytes
     others = [_item(r, inputs) for r in inputs.resident if not digest or r.digest != digest]
     fell_to_cpu = _why_loaded_anew(loaded, inputs)
     # Another profile of the same model is another switch: its keep-alive and options count.
     is_active = digest == inputs.active_digest and inputs.spec.same_as(inputs.active_spec)
     return _Models(
         loaded_target=loaded,
-        load=Item(inputs.spec.name, digest, size.bytes, "new", size.source),
+        load=Item(inputs.spec.name, digest, taken, "new", size.source, size.bytes),
         target_size=size,
         old=[i for i in others if i.role in ("active", "former")],
         rest=[i for i in others if i.role not in ("active", "former")],
@@ -278,10 +289,11 @@ def _item(r: Resident, inputs: PlanInputs) -> Item:
     elif r.digest in inputs.pinned:
         role = "pinned"
     elif r.digest in inputs.ours:
-        return Item(r.name, r.digest, r.bytes, "former", "not to be loaded here any more")
+        why = "not to be loaded here any more"
+        return Item(r.name, r.digest, r.bytes, "former", why, r.size)
     else:
         role = "foreign"
-    return Item(r.name, r.digest, r.bytes, role)
+    return Item(r.name, r.digest, r.bytes, role, total=r.size)
 
 
 def _why_loaded_anew(loaded: Resident | None, inputs: PlanInputs) -> str:
@@ -312,19 +324,49 @@ def _choose_strategy(inputs: PlanInputs, models: _Models) -> tuple[Strategy, str
     if models.in_place:
         return Strategy.OVERLAP, f"{inputs.spec.name} is active already and stays loaded"
     asked = inputs.asked if inputs.asked is not Strategy.AUTO else inputs.host_strategy
+    too_many = _too_many(inputs, models)
     if asked is not Strategy.AUTO:
         by = "asked for" if inputs.asked is not Strategy.AUTO else f"set for {inputs.host}"
+        if asked is Strategy.OVERLAP and too_many:
+            return Strategy.SWAP, f"overlap was {by}, but {too_many}"
         return asked, f"{asked.value} was {by}"
-    return _strategy_by_room(inputs, models)
+    return (Strategy.SWAP, too_many) if too_many else _strategy_by_room(inputs, models)
+
+
+def _too_many(inputs: PlanInputs, models: _Models) -> str:
+    """Return that the server would evict a model in an overlap, since it keeps only so many loaded
+    at once (fact 14); empty if it would not, or if its limit is not known."""
+    if inputs.max_loaded is None or inputs.is_cloud or not (models.old or models.rest):
+        return ""
+    count = len(models.old) + len(models.rest) + len(models.missing) + 1
+    if count <= inputs.max_loaded:
+        return ""
+    return (
+        f"Ollama keeps at most {inputs.max_loaded} loaded here, and an overlap would make it "
+        f"{count}, so that Ollama would evict one by itself"
+    )
 
 
 def _sum(items: list[Item]) -> int:
     return sum(i.bytes for i in items)
 
 
-def _reloads(loaded: Resident, spec: Spec) -> bool:
-    """Return whether loading it with these options makes the server reload it (fact 12)."""
-    return spec.num_ctx is not None and loaded.context_length not in (0, spec.num_ctx)
+def _reloads(loaded: Resident, inputs: PlanInputs) -> bool:
+    """Return whether loading it with these options makes the server reload it (fact 12). A server
+    gives no more context than the model was trained for, and does not reload for that."""
+    asked = inputs.spec.num_ctx
+    return asked is not None and loaded.context_length not in (0, asked, inputs.context)
+
+
+def _free(vram: int, models: _Models) -> int:
+    return max(0, vram - _sum(models.old) - _sum(models.rest))
+
+
+def _has_room(inputs: PlanInputs, models: _Models) -> bool:
+    """Return whether Ollama has no reason to evict a model for want of memory in an overlap."""
+    if inputs.vram_bytes is None or not models.target_size.known:
+        return False
+    return models.need * 100 <= _free(inputs.vram_bytes, models) * ROOM_PERCENT
 
 
 def _strategy_by_room(inputs: PlanInputs, models: _Models) -> tuple[Strategy, str]:
@@ -337,11 +379,11 @@ def _strategy_by_room(inputs: PlanInputs, models: _Models) -> tuple[Strategy, st
         return Strategy.SWAP, "the host's VRAM is not set, so the old model leaves first"
     if not models.target_size.known:
         return Strategy.SWAP, "the model's size is not known, so the old model leaves first"
-    free = max(0, inputs.vram_bytes - _sum(models.old) - _sum(models.rest))
+    free = _free(inputs.vram_bytes, models)
     need, pinned = models.need, _sum(models.missing)
     what = f"{gb(need)} GB, {gb(pinned)} of them pinned models," if pinned else f"{gb(need)} GB"
     numbers = f"beside what is loaded: {gb(free)} GB are free"
-    if need * 100 <= free * ROOM_PERCENT:
+    if _has_room(inputs, models):
         return Strategy.OVERLAP, f"{what} fit {numbers}"
     if need <= free:
         return Strategy.SWAP, (
@@ -360,21 +402,60 @@ class _Room:
     short_bytes: int
 
 
-def _make_room(vram: int | None, models: _Models) -> _Room:
+def _make_room(inputs: PlanInputs, models: _Models) -> _Room:
     """Unload the old models; foreign ones too, largest first, but only as far as needed. Pinned
     models are kept."""
+    vram = inputs.vram_bytes
     if models.already_active:
         return _Room([], models.rest, 0)
     unload = list(models.old)
     if models.loaded_target and models.fell_to_cpu:
         anew = models.loaded_target
-        unload.insert(0, Item(anew.name, anew.digest, anew.bytes, "active", models.fell_to_cpu))
+        why = models.fell_to_cpu
+        item = Item(anew.name, anew.digest, anew.bytes, "active", why, anew.size)
+        unload.insert(0, item)
     keep = sorted(models.rest, key=lambda i: (i.role == "foreign", i.bytes))
-    if vram is None:
-        return _Room(unload, keep, 0)
-    while keep and keep[-1].role == "foreign" and _sum(keep) + models.need > vram:
+
+    def is_full() -> bool:
+        too_big = vram is not None and _sum(keep) + models.need > vram
+        return too_big or _evicted(inputs, models, keep) > 0
+
+    while keep and keep[-1].role == "foreign" and is_full():
         unload.append(replace(keep.pop(), why="to make room"))
-    return _Room(unload, keep, max(0, _sum(keep) + models.need - vram))
+    short = 0 if vram is None else max(0, _sum(keep) + models.need - vram)
+    return _Room(unload, keep, short)
+
+
+def _evicted(inputs: PlanInputs, models: _Models, keep: list[Item]) -> int:
+    """Return how many models the server would evict after the switch because of its limit."""
+    if inputs.max_loaded is None or inputs.is_cloud:
+        return 0
+    return max(0, len(keep) + len(models.missing) + 1 - inputs.max_loaded)
+
+
+def _fits_context(inputs: PlanInputs, models: _Models, room: _Room) -> int:
+    """Return the largest context with which a model that does not fit would."""
+    if inputs.vram_bytes is None or not room.short_bytes or inputs.target is None:
+        return 0
+    free = inputs.vram_bytes - _sum(room.keep) - _sum(models.missing)
+    return largest_context(free, inputs.context, inputs.target.size, inputs.facts, inputs.seen)
+
+
+def _warnings(inputs: PlanInputs, models: _Models, room: _Room) -> tuple[str, ...]:
+    """Return what people should know, although it stops nothing."""
+    found, asked = [], inputs.spec.num_ctx
+    if asked and 0 < inputs.context < asked:
+        found.append(
+            f"{asked:,} tokens of context are asked for, and {inputs.spec.name} gets "
+            f"{inputs.context:,} here, which is the most that the server gives it."
+        )
+    evicted = _evicted(inputs, models, room.keep)
+    if evicted:
+        found.append(
+            f"Ollama keeps at most {inputs.max_loaded} models loaded here, so it will evict "
+            f"{evicted} of those that stay: unpin a model, or raise OLLAMA_MAX_LOADED_MODELS."
+        )
+    return tuple(found)
 
 
 def _blocked(inputs: PlanInputs, short: int) -> str:

@@ -182,6 +182,14 @@ def check_options(options: object) -> dict[str, Option]:
     return checked
 
 
+def check_num_ctx(text: str) -> dict[str, Option]:
+    """Return a context length, in tokens, as an option. Raises BadRequest."""
+    digits = text.strip().replace(",", "")
+    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:12]) < 2**31):
+        raise BadRequest("Write a whole number of tokens, for example 8192.", "num_ctx")
+    return {"num_ctx": int(digits)}
+
+
 def _check_option(name: str, value: object) -> Option:
     kind = KNOWN_OPTIONS.get(name)
     if kind is None:

@@ -2,7 +2,16 @@
 
 from switcher.models.accounts import FailedLogin, Origin, Preference
 from switcher.models.gateway import ApiKey, GatewayName, GatewayProcess, Usage
-from switcher.models.hosts import Drift, Host, Lease, ModelCopy, Pin, Reading
+from switcher.models.hosts import (
+    Drift,
+    Host,
+    KnownModel,
+    LearnedSize,
+    Lease,
+    ModelCopy,
+    Pin,
+    Reading,
+)
 from switcher.models.ledger import (
     ArchiveFile,
     AuditEntry,
@@ -26,6 +35,8 @@ __all__ = [
     "GatewayName",
     "GatewayProcess",
     "Host",
+    "KnownModel",
+    "LearnedSize",
     "Lease",
     "LedgerRow",
     "ModelCopy",

@@ -184,3 +184,34 @@ class Lease(models.Model):
 
     def __str__(self) -> str:
         return f"{self.host}: {self.owner} until {self.until}"
+
+
+class LearnedSize(models.Model):
+    """How much memory a model was seen to take on a host, loaded with a context length."""
+
+    host = models.ForeignKey(Host, on_delete=models.CASCADE, related_name="learned_sizes")
+    digest = models.CharField(max_length=80)
+    context_length = models.PositiveIntegerField()
+    size = models.PositiveBigIntegerField()
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["host", "digest", "context_length"], name="one_size_a_context"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.digest[:12]} on {self.host}: {self.size} at {self.context_length}"
+
+
+class KnownModel(models.Model):
+    """What `/api/show` tells about the memory that a model takes; null if it does not tell."""
+
+    digest = models.CharField(max_length=80, unique=True)
+    facts = models.JSONField(null=True)
+    seen_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.digest[:12]

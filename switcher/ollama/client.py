@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from hashlib import blake2b
 from typing import Any, Generic, Protocol, TypeVar
 
+from switcher.domain.memory import ModelFacts, NeedsVerbose, facts_of
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Mark, Observation, Resident
 from switcher.domain.servers import Server
@@ -65,6 +66,11 @@ class Ollama(Protocol):
 
     def capabilities(self, name: str, call: Call | None = None) -> tuple[str, ...]:
         """Return what a model can do (`/api/show`); older servers list it only there (fact 16)."""
+        ...
+
+    def facts(self, name: str, call: Call | None = None) -> ModelFacts | None:
+        """Return what decides how much memory a model takes (`/api/show`); None if the server does
+        not tell."""
         ...
 
     def load(self, spec: Spec, embeds: bool, timeout_s: float, call: Call) -> float:
@@ -139,6 +145,19 @@ class Client:
     def capabilities(self, name: str, call: Call | None = None) -> tuple[str, ...]:
         answer = self._post("/api/show", {"model": name}, QUICK_TIMEOUT_S, call or Call())
         return _capabilities(answer.get("capabilities"))
+
+    def facts(self, name: str, call: Call | None = None) -> ModelFacts | None:
+        for verbose in (False, True):
+            body = {"model": name, "verbose": verbose}
+            answer = self._post("/api/show", body, QUICK_TIMEOUT_S, call or Call())
+            info = answer.get("model_info")
+            if not isinstance(info, dict):
+                return None
+            try:
+                return facts_of(info, _num_ctx(answer.get("parameters")))
+            except NeedsVerbose:
+                pass  # a verbose answer has the lists too, and the whole vocabulary
+        return None
 
     def version(self) -> str:
         """Return the server's version. Raises BadAnswer if it names none."""
@@ -289,6 +308,13 @@ def _runner_settings(spec: Spec) -> dict[str, Any]:
     if spec.runner_options:
         settings["options"] = dict(spec.runner_options)
     return settings
+
+
+def _num_ctx(parameters: object) -> int:
+    """Return the context length that a model sets for itself; 0 if it sets none."""
+    text = parameters if isinstance(parameters, str) else ""
+    found = re.search(r"^num_ctx\s+(\d{1,9})\s*$", text, re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def _refusal(answer: Answer, base_url: str) -> OllamaError:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
+from urllib.parse import urlencode
+
+from django.urls import reverse
 
 from switcher.domain.clock import system
 from switcher.domain.errors import SwitcherError, SwitchRunning
@@ -38,6 +41,28 @@ class PlanPreview:
     blocked_because: str = ""
     before: Bar | None = None
     after: Bar | None = None
+    request: SwitchRequest = field(default_factory=SwitchRequest)
+
+    @property
+    def smaller_context(self) -> str:
+        """Return the context length with which the model would fit, in words."""
+        return f"{self.plan.fits_context:,}" if self.plan else ""
+
+    @property
+    def smaller_href(self) -> str:
+        """Return the address of the same plan with a context that fits."""
+        wanted, plan = self.request, self.plan
+        profile = wanted.profile or (f"={wanted.model}" if wanted.model else "")
+        values = {
+            "host": self.host,
+            "profile": profile,
+            "reason": wanted.reason,
+            "strategy": wanted.strategy,
+            "keep_alive": wanted.keep_alive,
+            "num_ctx": str(plan.fits_context) if plan else "",
+        }
+        query = urlencode({name: value for name, value in values.items() if value})
+        return f"{reverse('plan')}?{query}#quick-switch"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,6 +121,7 @@ def preview_plan(
         blocked_because=_blocked_because(plan, running, can_switch),
         before=before,
         after=after,
+        request=request,
     )
 
 

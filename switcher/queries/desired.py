@@ -148,6 +148,7 @@ class Repairs:
     profile: str
     model: str
     keep_alive: str
+    num_ctx: str
 
 
 def repairs(host_id: int, now: datetime) -> Repairs | None:
@@ -172,4 +173,5 @@ def repairs(host_id: int, now: datetime) -> Repairs | None:
         profile=profile.name if profile is not None and same else "",
         model=host.active_tag,
         keep_alive=(host.active_spec or {}).get("keep_alive", ""),
+        num_ctx=str(((host.active_spec or {}).get("options") or {}).get("num_ctx") or ""),
     )

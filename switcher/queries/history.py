@@ -5,12 +5,12 @@ Nothing is estimated without samples, and each number names its source.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from switcher.domain.observed import Installed
-from switcher.domain.plans import FILE_TO_RESIDENT, NO_MEMORY, Expected, Size
-from switcher.domain.specs import Spec
+from switcher.domain.plans import Expected
 from switcher.domain.states import State, Strategy
 from switcher.models import SwitchEvent
 
@@ -54,19 +54,26 @@ def _by_phase(
     return {p.value: e for p, e in found.items()}
 
 
-def expected_size(host_id: int, target: Installed | None, spec: Spec) -> Size:
-    """Return the bytes that a model takes when loaded: as last seen on this host with the same
-    context length, else estimated from its file."""
-    if target is None:
-        return Size(0, "")
-    if target.is_cloud:
-        return NO_MEMORY
-    for row in _past(host_id):
-        figures = row["figures"]
-        same_context = (row["to_spec"].get("options") or {}).get("num_ctx") == spec.num_ctx
-        if row["to_digest"] == target.digest and same_context and figures.get("size"):
-            return Size(figures["size"], "as last loaded here")
-    return Size(round(target.size * FILE_TO_RESIDENT), "about, from the size of its file")
+@dataclass(frozen=True, slots=True)
+class Past:
+    """One past load of a model by a switch: what was asked for, and what it got. 0 if unknown."""
+
+    num_ctx: int | None
+    context: int
+    size: int
+
+
+def past_loads(host_id: int, digest: str) -> list[Past]:
+    """Return the loads of a model by switches to it, the newest first."""
+    rows = [row for row in _past(host_id) if row["to_digest"] == digest]
+    return [
+        Past(
+            num_ctx=(row["to_spec"].get("options") or {}).get("num_ctx"),
+            context=row["figures"].get("context_length") or 0,
+            size=row["figures"].get("size") or 0,
+        )
+        for row in rows
+    ]
 
 
 def usual_gpu_percent(host_id: int, digest: str) -> int | None:

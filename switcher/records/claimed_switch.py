@@ -28,6 +28,7 @@ class RecordedPlan:
     strategy: Strategy
     digest: str  # of the new model
     unload: Mapping[str, ModelName]  # the models that the switch itself unloads, by digest
+    had_room: bool = False  # the new model was to fit beside all that was loaded
     cloud: bool = False  # the new model runs elsewhere, so nothing is loaded for it
 
 
@@ -97,6 +98,7 @@ class ClaimedSwitch:
             strategy=Strategy(row.strategy),
             digest=row.to_digest,
             unload={i["digest"]: ModelName.parse(i["name"]) for i in row.plan["unload"]},
+            had_room=row.plan.get("had_room", False),
             cloud=row.plan.get("cloud", False),
         )
 
@@ -110,7 +112,15 @@ class ClaimedSwitch:
         """Record what will be done, and what was resident before."""
         self.note(before=snapshot(before), **plan_facts(plan))
         unload = {item.digest: item.name for item in plan.unload}
-        self.recorded_plan = RecordedPlan(before, plan.strategy, plan.digest, unload, plan.cloud)
+        self.recorded_plan = RecordedPlan(
+            before, plan.strategy, plan.digest, unload, plan.had_room, plan.cloud
+        )
+
+    def learn_limit(self, models: int) -> None:
+        """Record how many models the server was found to keep loaded at once."""
+        with writing():
+            row = self._lock_row(None)
+            Host.objects.filter(pk=row.host_id).update(learned_max_loaded=max(1, models))
 
     def warn(self, text: str) -> None:
         """Record a problem that does not stop the switch."""

@@ -30,6 +30,7 @@ class ResolvedRequest:
     profile_id: int | None = None
     strategy: Strategy = Strategy.AUTO
     reason: str = ""
+    names_num_ctx: bool = False  # itself; otherwise the context length is the profile's
     names_keep_alive: bool = False  # itself; otherwise the keep-alive is the profile's
 
 
@@ -97,7 +98,12 @@ def _is_same_request(row: SwitchEvent, request: ResolvedRequest) -> bool:
         request.reason,
     )
     same_keep_alive = row.to_spec.get("keep_alive") == spec.keep_alive
-    return recorded == requested and (same_keep_alive or not request.names_keep_alive)
+    same_num_ctx = (row.to_spec.get("options") or {}).get("num_ctx") == spec.num_ctx
+    return (
+        recorded == requested
+        and (same_keep_alive or not request.names_keep_alive)
+        and (same_num_ctx or not request.names_num_ctx)
+    )
 
 
 def _insert(

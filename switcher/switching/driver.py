@@ -19,6 +19,7 @@ from switcher.records.claimed_switch import ClaimedSwitch
 from switcher.switching.effects import (
     Copy,
     Delete,
+    DescribeModel,
     Effect,
     ListInstalled,
     ListResident,
@@ -86,6 +87,8 @@ class Driver:
                 return self._ollama.installed(call)
             case ShowModel(name):
                 return self._ollama.capabilities(name.full, call)
+            case DescribeModel(name):
+                return self._ollama.facts(name.full, call)
             case Load(spec, embeds, timeout_s):
                 return self._ollama.load(spec, embeds, timeout_s, call)
             case Warm(spec, warmup, embeds, timeout_s):

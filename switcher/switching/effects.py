@@ -36,6 +36,14 @@ class ShowModel:
 
 
 @dataclass(frozen=True, slots=True)
+class DescribeModel:
+    """Read what decides how much memory a model takes (`/api/show`). Results in ModelFacts, or in
+    None if the server does not tell."""
+
+    name: ModelName
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """Load a model. Result: the seconds that it took."""
 
@@ -96,6 +104,7 @@ Effect = (
     ListResident
     | ListInstalled
     | ShowModel
+    | DescribeModel
     | Load
     | Warm
     | Unload

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import Any
 
 from switcher.domain.observed import Installed, Resident, find_digest
@@ -63,6 +64,7 @@ def verify(switch: ClaimedSwitch) -> Steps[None]:
     """
     now: tuple[Resident, ...] = yield ListResident()
     check_listed(switch, now)
+    learn_limit(switch, now)
     if switch.plan.strategy is Strategy.SWAP:
         old = frozenset(switch.plan.unload) - {switch.plan.digest}
         warning = yield from wait_until_unloaded(old)
@@ -82,6 +84,30 @@ def verify(switch: ClaimedSwitch) -> Steps[None]:
         }
     )
     _check_gpu(switch, model)
+
+
+def learn_limit(switch: ClaimedSwitch, now: tuple[Resident, ...]) -> None:
+    """Learn how many models the server keeps loaded at once, if it evicted one in an overlap
+    although there was room for all: that is its limit (fact 14). One that it waits to evict is
+    still listed, as if its time had run out (fact 2)."""
+    plan = switch.plan
+    if plan.strategy is not Strategy.OVERLAP or not plan.had_room:
+        return
+    at = switch.clock.now()
+    before = [r for r in plan.before if r.expires_at is None or r.expires_at > at]
+    evicted = [r for r in before if is_evicted(find_digest(now, r.digest), at)]
+    if evicted:
+        left = sum(r.digest not in {e.digest for e in evicted} for r in now)
+        limit = left + (find_digest(now, plan.digest) is None)
+        switch.learn_limit(limit)
+        names = ", ".join(r.name.short for r in evicted)
+        switch.warn(f"Ollama evicted {names} although there was room: it keeps at most {limit} "
+                    "loaded. The next plans count on that.")  # fmt: skip
+
+
+def is_evicted(resident: Resident | None, at: datetime) -> bool:
+    """Return whether a model that should stay has left, or waits to be evicted."""
+    return resident is None or (resident.expires_at is not None and resident.expires_at <= at)
 
 
 def check_listed(switch: ClaimedSwitch, resident: tuple[Resident, ...]) -> Resident | None:

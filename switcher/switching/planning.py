@@ -13,7 +13,8 @@ from switcher.domain.published_name import PublishedName, plan_published_name
 from switcher.domain.specs import Spec
 from switcher.domain.states import Strategy
 from switcher.models import Host
-from switcher.queries.history import expected_phases, expected_size, usual_gpu_percent
+from switcher.queries.history import expected_phases, usual_gpu_percent
+from switcher.queries.memory import expected_memory
 
 
 def plan_switch(
@@ -30,6 +31,7 @@ def plan_switch(
     names = {ModelName.parse(copy.name): ModelName.parse(copy.tag) for copy in copies}
     resident = with_model_names(resident, names | published.copied)
     pinned = _installed_pins(host, installed)
+    memory = expected_memory(host, target, spec)
     becoming = published.with_active(spec.name, target.digest if target else "")
     made = make_plan(
         PlanInputs(
@@ -41,7 +43,7 @@ def plan_switch(
             pinned=frozenset(pinned),
             target=target,
             spec=spec,
-            target_size=expected_size(host.pk, target, spec),
+            target_size=memory.size,
             asked=strategy,
             host_strategy=Strategy(host.strategy),
             history=expected_phases(host.pk, target),
@@ -51,6 +53,10 @@ def plan_switch(
             published=becoming.wanted,
             cannot_publish=plan_published_name(becoming, installed).barred,
             allows_cloud=host.allows_cloud,
+            context=memory.context,
+            facts=memory.facts,
+            seen=memory.seen,
+            max_loaded=_max_loaded(host, resident),
         )
     )
     return replace(made, blocked=made.blocked or _same_server(host))
@@ -60,6 +66,13 @@ def _same_server(host: Host) -> str:
     """Return why nothing is switched while another host is the same server; empty if none is."""
     drifts = host.drifts.filter(kind=Kind.SAME_SERVER.value, ended_at=None)
     return drifts.values_list("text", flat=True).first() or ""
+
+
+def _max_loaded(host: Host, resident: tuple[Resident, ...]) -> int | None:
+    """Return how many models the server keeps loaded at once: as set, else as learned, unless it
+    holds more by now."""
+    learned = host.learned_max_loaded
+    return host.max_loaded or (learned if learned and learned >= len(resident) else None)
 
 
 def _installed_pins(
@@ -78,6 +91,6 @@ def _missing_pins(
     items = []
     for digest, (spec, row) in pinned.items():
         if digest not in loaded:
-            size = expected_size(host.pk, row, spec)
-            items.append(Item(row.name, digest, size.bytes, "pinned", size.source))
+            size = expected_memory(host, row, spec).size
+            items.append(Item(row.name, digest, size.bytes, "pinned", size.source, size.bytes))
     return tuple(items)

@@ -8,18 +8,27 @@ from switcher.audit.ledger import Actor
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest, NotAllowed, NotFound, PlanBlocked, PlanOutdated
 from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Installed, Resident, find_installed
 from switcher.domain.plans import Plan
 from switcher.domain.published_name import PublishedName
-from switcher.domain.specs import Spec, check_keep_alive, check_keeps_active, check_tag
+from switcher.domain.specs import (
+    Spec,
+    check_keep_alive,
+    check_keeps_active,
+    check_num_ctx,
+    check_tag,
+)
 from switcher.domain.states import Strategy
 from switcher.models import Host, ModelProfile, SwitchEvent
-from switcher.ollama.client import Client
+from switcher.ollama.client import Client, Ollama
 from switcher.queries.hosts import find_host, find_named
 from switcher.queries.keys import KeyFacts
 from switcher.records import switches
+from switcher.records.memory import learn_sizes
 from switcher.records.switches import ResolvedRequest
 from switcher.switching import ghosts, wake
 from switcher.switching.ghosts import FreedGhost
+from switcher.switching.learning import learn_facts
 from switcher.switching.planning import plan_switch
 
 MAX_KEY = 200  # characters of an Idempotency-Key
@@ -40,6 +49,7 @@ class SwitchRequest:
     reason: str = ""
     strategy: str = ""  # empty: auto
     keep_alive: str = ""  # empty: the profile's
+    num_ctx: str = ""  # empty: the profile's
 
 
 def resolve(request: SwitchRequest, key: KeyFacts | None = None) -> ResolvedRequest:
@@ -56,6 +66,8 @@ def resolve(request: SwitchRequest, key: KeyFacts | None = None) -> ResolvedRequ
     _check_not_published_name(host, spec.name)
     if request.keep_alive:
         spec = replace(spec, keep_alive=check_keep_alive(request.keep_alive))
+    if request.num_ctx:
+        spec = replace(spec, options=spec.options | check_num_ctx(request.num_ctx))
     check_keeps_active(spec.keep_alive, _keep_alive_source(request, host, profile))
     _check_reason(request.reason)
     return ResolvedRequest(
@@ -65,6 +77,7 @@ def resolve(request: SwitchRequest, key: KeyFacts | None = None) -> ResolvedRequ
         strategy=_parse_strategy(request.strategy),
         reason=request.reason.strip(),
         names_keep_alive=bool(request.keep_alive),
+        names_num_ctx=bool(request.num_ctx),
     )
 
 
@@ -118,9 +131,23 @@ def _plan(request: ResolvedRequest) -> Plan:
     ollama = Client(request.host.server)
     try:
         resident, installed = ollama.resident(), ollama.installed()
+        _learn(request, ollama, resident, installed)
     finally:
         ollama.close()
     return plan_switch(request.host, request.spec, request.strategy, resident, installed)
+
+
+def _learn(
+    request: ResolvedRequest,
+    ollama: Ollama,
+    resident: tuple[Resident, ...],
+    installed: tuple[Installed, ...],
+) -> None:
+    """Keep what this reading tells about memory, and ask for what the plan needs."""
+    learn_sizes(request.host.pk, resident, system.now())
+    target = find_installed(installed, request.spec.name)
+    if target is not None:
+        learn_facts(ollama, [target])
 
 
 def _check_plan_holds(request: ResolvedRequest, token: str) -> None:

@@ -14,15 +14,25 @@ from __future__ import annotations
 import logging
 
 from switcher.domain.errors import PlanBlocked, PlanOutdated, SwitcherError
+from switcher.domain.memory import ModelFacts
 from switcher.domain.model_copies import with_model_names
 from switcher.domain.observed import Installed, Resident, find_digest, find_installed
 from switcher.domain.plans import Plan, no_answers
 from switcher.domain.specs import load_timeout_s
 from switcher.domain.states import State, Strategy
 from switcher.ollama.errors import OllamaError
+from switcher.queries.memory import without_facts
 from switcher.queries.model_copies import tags_of
 from switcher.records.claimed_switch import ClaimedSwitch, snapshot
-from switcher.switching.effects import ListInstalled, ListResident, Pause, Steps, Warm
+from switcher.records.memory import keep_facts
+from switcher.switching.effects import (
+    DescribeModel,
+    ListInstalled,
+    ListResident,
+    Pause,
+    Steps,
+    Warm,
+)
 from switcher.switching.errors import (
     BelowFloor,
     Cancelled,
@@ -31,7 +41,7 @@ from switcher.switching.errors import (
     NotResident,
 )
 from switcher.switching.gateway_waits import drain, wait_until_gate_is_known
-from switcher.switching.loading import check_listed, load_and_warm, verify
+from switcher.switching.loading import check_listed, learn_limit, load_and_warm, verify
 from switcher.switching.model_copies import make_copy, remove_unused_copies
 from switcher.switching.planning import plan_switch
 from switcher.switching.published_name_steps import point_published_name
@@ -124,11 +134,27 @@ def _why_interrupted(switch: ClaimedSwitch) -> SwitcherError:
 def _make_plan(switch: ClaimedSwitch) -> Steps[tuple[Plan, tuple[Installed, ...]]]:
     resident: tuple[Resident, ...] = yield ListResident()
     installed: tuple[Installed, ...] = yield ListInstalled()
+    target = find_installed(installed, switch.spec.name)
+    if target is not None and not target.is_cloud:
+        yield from _describe(switch, target)
     before = with_model_names(resident, tags_of(switch.host_id, resident))
     strategy = Strategy(switch.row.strategy_asked)
     plan = plan_switch(switch.row.host, switch.spec, strategy, before, installed)
     switch.record_plan(plan, before)
     return plan, installed
+
+
+def _describe(switch: ClaimedSwitch, target: Installed) -> Steps[None]:
+    """Have the server describe a model once, so that the plan can tell how much memory it takes.
+    Without an answer, the plan does without."""
+    if not without_facts([target.digest]):
+        return
+    try:
+        facts: ModelFacts | None = yield DescribeModel(target.name)
+    except OllamaError as exc:
+        log.info("%s was not described: %s", target.name, exc.text)
+    else:
+        keep_facts(target.digest, facts, switch.clock.now())
 
 
 def _check_plan(switch: ClaimedSwitch, plan: Plan, installed: tuple[Installed, ...]) -> Installed:
@@ -304,6 +330,10 @@ def _fail(switch: ClaimedSwitch, exc: SwitcherError) -> Steps[None]:
             outcome=_untouched_text(switch, exc),
         )
         return
+    if switch.state is State.LOADING:
+        now = yield from list_resident_if_possible()
+        if now is not None:
+            learn_limit(switch, now)
     switch.move(State.RESTORING, note="stopped here", error_code=exc.code, error=exc.text)
     yield from restore(switch, exc)
 

@@ -25,6 +25,7 @@ from switcher.domain.observed import Observation
 from switcher.domain.servers import Server
 from switcher.ollama.client import Client
 from switcher.records import changed, readings
+from switcher.records.memory import learn_sizes
 from switcher.watching import keepalive, repairs, upkeep
 from switcher.watching.actions import ActionQueue
 from switcher.watching.detector import DriftDetector
@@ -258,6 +259,8 @@ class Watcher:
         self._detect_drift(watched, seen)
         if self._worth_storing(watched.stored, seen, failures):
             readings.store(host_id, seen, failures)
+            if seen.answered:
+                learn_sizes(host_id, seen.resident, seen.at)
             watched.stored = seen
         changed.send_robust(sender="reading", host=watched.host.name)
 

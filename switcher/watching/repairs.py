@@ -60,6 +60,7 @@ def repair(
         host=tried.host,
         reason=f"Repair: {' '.join(d.text for d in broken)}"[:MAX_REASON],
         keep_alive=tried.keep_alive,
+        num_ctx=tried.num_ctx,
     )
     try:
         row, _ = request_switch(request, WATCHER, clock=clock)

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from switcher.domain.memory import ModelFacts, Size
 from switcher.domain.model_names import NO_NAME, ModelName
 from switcher.domain.observed import Installed, Resident
-from switcher.domain.plans import Expected, Item, Plan, PlanInputs, Size, gb, make_plan
+from switcher.domain.plans import Expected, Item, Plan, PlanInputs, gb, make_plan
 from switcher.domain.specs import Spec
 from switcher.domain.states import PHASES, State, Strategy
 
@@ -548,3 +549,85 @@ def test_gigabytes_are_decimal_and_short() -> None:
         "5.1",
         "5.4",
     ]
+
+
+# --- contexts and limits ---------------------------------------------------------------------
+
+KIB = 1024
+CACHE = ModelFacts(token_bytes=100_000, trained_context=131_072)
+
+
+def test_a_model_that_does_not_fit_names_the_context_with_which_it_would() -> None:
+    context, weights = 131_072, 18
+    size = Size(weights * GB + CACHE.kv_bytes(context), "about, computed")
+    s = situation(need=weights, context=context, facts=CACHE, target_size=size)
+    plan = make_plan(replace(s, target=disk("new", weights)))
+    assert plan.fits is False
+    assert plan.fits_context == 58 * KIB
+    assert plan.context_advice == (
+        "it fits with up to 59,392 tokens of context; "
+        "with 131,072 tokens of context it lacks 7.1 GB"
+    )
+
+
+def test_a_model_that_fits_needs_no_advice() -> None:
+    plan = make_plan(situation(context=4096, facts=CACHE))
+    assert (plan.fits, plan.fits_context, plan.context_advice) == (True, 0, "")
+
+
+def test_a_larger_context_than_the_server_gives_is_a_warning_and_no_reload() -> None:
+    spec = Spec("old", "old", options={"num_ctx": 200_000})
+    s = situation(
+        "old",
+        resident=(here("old", 8, ctx=131_072),),
+        active_spec=spec,
+        spec=spec,
+        context=131_072,
+    )
+    plan = make_plan(s)
+    assert plan.already_active
+    assert plan.warnings == (
+        "200,000 tokens of context are asked for, and old gets 131,072 here, "
+        "which is the most that the server gives it.",
+    )
+
+
+def test_an_overlap_that_would_evict_a_model_is_none() -> None:
+    s = situation(resident=(here("old", 4), here("pin", 2)), pinned=frozenset({"sha-pin"}))
+    assert make_plan(replace(s, max_loaded=3)).strategy is Strategy.OVERLAP
+    plan = make_plan(replace(s, max_loaded=2))
+    assert plan.strategy is Strategy.SWAP
+    assert plan.strategy_reason == (
+        "Ollama keeps at most 2 loaded here, and an overlap would make it 3, "
+        "so that Ollama would evict one by itself"
+    )
+    assert plan.warnings == ()
+    asked = make_plan(replace(s, max_loaded=2, asked=Strategy.OVERLAP))
+    assert asked.strategy is Strategy.SWAP
+    assert asked.strategy_reason.startswith("overlap was asked for, but Ollama keeps at most 2")
+
+
+def test_with_one_model_at_once_auto_swaps() -> None:
+    s = situation(resident=(here("old", 4),), max_loaded=1)
+    assert make_plan(s).strategy is Strategy.SWAP
+
+
+def test_foreign_models_leave_where_the_server_would_evict_one() -> None:
+    s = situation(resident=(here("old", 4), here("other", 1)), max_loaded=1)
+    assert left(make_plan(s)) == ["old", "other"]
+
+
+def test_pinned_models_that_the_server_would_evict_are_a_warning() -> None:
+    s = situation(
+        resident=(here("old", 4), here("pin", 2)), pinned=frozenset({"sha-pin"}), max_loaded=1
+    )
+    (warning,) = make_plan(s).warnings
+    assert "it will evict 1 of those that stay" in warning
+
+
+def test_a_model_that_is_partly_on_the_gpu_shows_both_of_its_sizes() -> None:
+    """Counted alike for what is loaded and for what comes."""
+    s = situation("old", resident=(here("old", 10, vram=6),), spec=Spec("other", "old"))
+    plan = make_plan(s)
+    assert (plan.load.bytes, plan.load.total) == (6 * GB, 10 * GB)
+    assert plan.bytes_before == plan.bytes_after == 6 * GB

@@ -27,6 +27,7 @@ from switcher.ollama.errors import (
 from switcher.switching.effects import (
     Copy,
     Delete,
+    DescribeModel,
     Effect,
     ListInstalled,
     ListResident,
@@ -181,6 +182,8 @@ class LabHost:
                 self._answer(exchange, self.resident())
             case ListInstalled():
                 self._answer(exchange, self.installed())
+            case DescribeModel():
+                return
             case ShowModel(name):
                 self._answer(exchange, tuple(self.server.resolve(name.full).capabilities))
             case Load(spec, embeds):

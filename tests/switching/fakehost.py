@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from switcher.domain.memory import ModelFacts
 from switcher.domain.model_copies import is_copy_name
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident
@@ -39,6 +40,8 @@ class FakeHost:
     tokens_per_s: float = 50.0
     sticky: set[str] = field(default_factory=set)  # names that do not leave when asked
     told: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by /api/show alone
+    facts_by_name: dict[str, ModelFacts] = field(default_factory=dict)
+    most_context: int = 10**6  # that it gives a model
     lingers: int = 0  # readings in which an unloaded model is still listed (fact 1)
     leaving: dict[str, int] = field(default_factory=dict)
 
@@ -63,7 +66,7 @@ class FakeHost:
             row.digest,
             row.size,
             row.size * self.gpu_percent // 100,
-            num_ctx,
+            min(num_ctx, self.most_context),
             datetime.now(UTC) + timedelta(minutes=30),
         )
         self.loaded[row.digest] = here
@@ -109,6 +112,9 @@ class FakeHost:
     def capabilities(self, name: str, call: Call | None = None) -> tuple[str, ...]:
         self._act(f"show {name.removesuffix(':latest')}")
         return self.told.get(self._row(name).name.full, ())
+
+    def facts(self, name: str, call: Call | None = None) -> ModelFacts | None:
+        return self.facts_by_name.get(full(name))
 
     def load(self, spec: Spec, embeds: bool, timeout_s: float, call: Call) -> float:
         self._act(f"load {spec.tag}", call)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from switcher.domain.errors import BadRequest
+from switcher.domain.memory import ModelFacts
 from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.records import config
 from switcher.switching import service
@@ -110,3 +112,78 @@ def test_a_profile_with_a_keep_alive_of_nothing_cannot_be_pinned(
     config.set_pinned(host, [row], ANNA)
     with pytest.raises(BadRequest, match="mid-a is pinned"):
         config.put_profile({"keep_alive": "0"}, ANNA, row.pk)
+
+
+# --- limits and contexts ---------------------------------------------------------------------
+
+
+def run(fake: FakeHost, model: str, **values: Any) -> SwitchEvent:
+    row, _ = service.request_switch(SwitchRequest(model, **values), ANNA)
+    run_once(row.pk, connect=lambda *_: fake)
+    row.refresh_from_db()
+    return row
+
+
+@pytest.mark.fact(14)
+def test_a_server_that_evicts_although_there_is_room_tells_its_limit(
+    host: Host, fake: FakeHost
+) -> None:
+    """OLLAMA_MAX_LOADED_MODELS=1: the first overlap shows it, and the next switch is a swap."""
+    run(fake, "mid-a")
+
+    def evict(act: str) -> None:
+        if act == "load mid-b":
+            fake.loaded = {d: r for d, r in fake.loaded.items() if d == "sha-mid-b"}
+
+    fake.after_act = evict
+    row = run(fake, "mid-b")
+    assert (row.state, row.strategy) == ("active", "overlap")
+    assert "it keeps at most 1 loaded" in row.warnings[0]
+    host.refresh_from_db()
+    assert host.learned_max_loaded == 1
+    assert run(fake, "mid-a").strategy == "swap"
+
+
+def test_a_limit_that_was_learned_and_does_not_hold_is_not_counted(
+    host: Host, fake: FakeHost
+) -> None:
+    Host.objects.filter(pk=host.pk).update(learned_max_loaded=1)
+    fake.hold("mid-a")
+    fake.hold("embed")
+    assert service.plan(SwitchRequest("mid-b")).strategy.value == "overlap"
+    config.put_host({"max_loaded": 2}, ANNA, host.pk)
+    assert service.plan(SwitchRequest("mid-b")).strategy.value == "swap"
+
+
+@pytest.mark.fact(12)
+def test_a_context_beyond_what_the_server_gives_is_warned_of_and_switched_to_once(
+    host: Host, fake: FakeHost, profile: Callable[..., ModelProfile]
+) -> None:
+    fake.facts_by_name["mid-a:latest"] = ModelFacts(1000, trained_context=131_072)
+    fake.most_context = 131_072
+    row = profile("mid-a", options={"num_ctx": 200_000})
+    plan = service.plan(SwitchRequest(profile=row.name))
+    assert "gets 131,072 here" in plan.warnings[0]
+    assert run(fake, "", profile=row.name).state == "active"
+    assert service.plan(SwitchRequest(profile=row.name)).already_active
+
+
+def test_a_request_may_name_the_context_length(host: Host, fake: FakeHost) -> None:
+    row = run(fake, "mid-a", num_ctx="16,384")
+    assert row.to_spec["options"] == {"num_ctx": 16_384}
+    assert fake.loaded["sha-mid-a"].context_length == 16_384
+    with pytest.raises(BadRequest) as caught:
+        service.plan(SwitchRequest("mid-a", num_ctx="many"))
+    assert caught.value.field == "num_ctx"
+
+
+def test_what_a_model_takes_is_learned_from_what_is_seen(host: Host, fake: FakeHost) -> None:
+    fake.facts_by_name["mid-a:latest"] = ModelFacts(100_000)
+    assert service.plan(SwitchRequest("mid-a", num_ctx="8192")).size_basis == "computed"
+    fake.hold("mid-a", num_ctx=4096)
+    service.plan(SwitchRequest("mid-b"))
+    fake.loaded.clear()
+    plan = service.plan(SwitchRequest("mid-a", num_ctx="8192"))
+    assert plan.size_basis == "learned"
+    assert plan.load.bytes == 8_000_000_000 + 4096 * 100_000
+    assert service.plan(SwitchRequest("mid-b")).size_basis == "guessed"

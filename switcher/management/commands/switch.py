@@ -38,11 +38,13 @@ class Command(TerminalCommand):
         parser.add_argument("--reason", default="", help="kept in the record")
         parser.add_argument("--strategy", default="", choices=[s.value for s in Strategy])
         parser.add_argument("--keep-alive", default="", metavar="30m")
+        help_text = "context length in tokens, instead of the profile's"
+        parser.add_argument("--num-ctx", default="", metavar="8192", help=help_text)
         parser.add_argument("--dry-run", action="store_true", help="only show the plan")
         parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
     def run(self, **options: Any) -> int:
-        names = ("model", "profile", "host", "reason", "strategy", "keep_alive")
+        names = ("model", "profile", "host", "reason", "strategy", "keep_alive", "num_ctx")
         wanted = SwitchRequest(**{name: options[name] for name in names})
         if options["dry_run"]:
             return self._show_plan(service.plan(wanted), options["json"])
@@ -128,6 +130,11 @@ def plan_lines(plan: Plan) -> list[str]:
         lines.append(f"  usually {plan.expected_s:.1f} s")
     if plan.strategy is Strategy.SWAP:
         lines.append("  requests wait meanwhile")
+    if plan.context_advice:
+        lines.append(f"  {plan.context_advice}")
+    if plan.fits_context:
+        lines.append(f"  to make it fit: --num-ctx {plan.fits_context}")
+    lines += [f"  note: {warning}" for warning in plan.warnings]
     if plan.blocked:
         lines.append(f"This cannot work: {plan.blocked}")
     elif plan.cannot_publish:

@@ -17,7 +17,7 @@ from switcher.switching.service import SwitchRequest
 def sent_request(data: Mapping[str, str]) -> SwitchRequest:
     """Return the request in a query string or a form, unchecked: the service checks it, as it does
     for every client."""
-    names = ("host", "reason", "strategy", "keep_alive")
+    names = ("host", "reason", "strategy", "keep_alive", "num_ctx")
     values = {name: data.get(name, "").strip() for name in names}
     return SwitchRequest(**values, **_chosen(data.get("profile", "").strip()))
 

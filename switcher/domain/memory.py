@@ -1,0 +1,216 @@
+"""How much memory a loaded model takes. Pure: no I/O, no Django.
+
+Resident size ≈ weights + bytes of the KV cache for each token × context × slots + a buffer. What
+was seen on a host comes before what is computed from `/api/show`, and that before a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# A loaded model takes more than its file, for context and buffers: 1.39 to 1.18 times as much,
+# measured on models of 0.4 to 2.5 GB at small contexts. Used only if nothing better is known.
+FILE_TO_RESIDENT = 1.2
+
+LEARNED, COMPUTED, GUESSED = "learned", "computed", "guessed"
+
+KV_ELEMENT_BYTES = 2  # f16, the default of OLLAMA_KV_CACHE_TYPE
+BATCH = 512  # the default of num_batch
+DEFAULT_CONTEXT = 4096
+# The server's own default context grows with its VRAM (server/routes.go, 2026).
+CONTEXT_BY_VRAM = ((47 * 2**30, 262_144), (23 * 2**30, 32_768))
+CONTEXT_STEP = 1024  # contexts are proposed in whole steps
+MAX_SLOTS = 32
+# Which layers have a sliding window, if the file does not say so: all but each n-th.
+FULL_LAYER_EACH = {
+    "gemma2": 2, "gemma3": 6, "gemma3n": 5, "gptoss": 2, "gpt-oss": 2, "cohere2": 4, "olmo2": 4,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The bytes that a model is expected to take when loaded. `source` says in words how that is
+    known, `basis` in one: learned, computed or guessed."""
+
+    bytes: int
+    source: str
+    basis: str = GUESSED
+
+    @property
+    def known(self) -> bool:
+        return bool(self.bytes)
+
+
+NO_MEMORY = Size(0, "it runs elsewhere and takes no memory here", LEARNED)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What decides how much memory a model takes, from `/api/show`. Sizes are bytes."""
+
+    token_bytes: int  # of the KV cache, for each token of the context
+    window_bytes: int = 0  # the same for layers that see only the last `window` tokens
+    window: int = 0
+    buffer_bytes: int = 0  # for one batch, on a GPU
+    trained_context: int = 0  # the most that the server gives; 0 if unknown
+    num_ctx: int = 0  # the model's own setting; 0 if it has none
+
+    def kv_bytes(self, context: int) -> int:
+        """Return the bytes of the KV cache for one slot."""
+        seen = min(context, self.window + BATCH) if self.window else context
+        return self.token_bytes * context + self.window_bytes * seen
+
+    def capped(self, context: int) -> int:
+        """Return the context that the server gives for a requested one."""
+        return min(context, self.trained_context) if self.trained_context else context
+
+    def to_json(self) -> dict[str, int]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, int]) -> ModelFacts:
+        return cls(**row)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The size of a model as it was seen loaded with a context length."""
+
+    context: int
+    size: int
+
+
+class NeedsVerbose(Exception):
+    """The answer leaves out a list that only a verbose `/api/show` contains."""
+
+
+def facts_of(info: Mapping[str, Any], num_ctx: int = 0) -> ModelFacts | None:
+    """Return the facts of a model from its `model_info`; None if it does not tell enough. Raises
+    NeedsVerbose."""
+    arch = info.get("general.architecture")
+
+    def number(name: str) -> int:
+        value = info.get(f"{arch}.{name}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return 0
+        return int(value) if 0 < value < 2**40 else 0
+
+    blocks, heads = number("block_count"), number("attention.head_count")
+    embedding, trained = number("embedding_length"), number("context_length")
+    buffer = 4 * BATCH * (4 * embedding + number("vocab_size"))
+    if number("pooling_type") or f"{arch}.pooling_type" in info:
+        return ModelFacts(0, buffer_bytes=buffer, trained_context=trained, num_ctx=num_ctx)
+    kv_heads = _for_each_block(info.get(f"{arch}.attention.head_count_kv", heads), blocks)
+    key = number("attention.key_length") or (embedding // heads if heads else 0)
+    value = number("attention.value_length") or key
+    if not kv_heads or not key or not any(kv_heads):
+        return None
+    layer_bytes = [n * (key + value) * KV_ELEMENT_BYTES for n in kv_heads]
+    window = number("attention.sliding_window")
+    slides = _sliding_layers(info, str(arch), blocks) if window else [False] * blocks
+    return ModelFacts(
+        token_bytes=sum(b for b, s in zip(layer_bytes, slides, strict=True) if not s),
+        window_bytes=sum(b for b, s in zip(layer_bytes, slides, strict=True) if s),
+        window=window,
+        buffer_bytes=buffer,
+        trained_context=trained,
+        num_ctx=num_ctx,
+    )
+
+
+def _for_each_block(value: object, blocks: int) -> list[int]:
+    """Return one number for each block from one for all, or from a list."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**20:
+        return [value] * blocks if blocks < 10_000 else []
+    if not isinstance(value, list):
+        return []
+    if not value:
+        raise NeedsVerbose
+    good = [v for v in value if isinstance(v, int) and 0 <= v < 2**20]
+    return good if len(good) == blocks else []
+
+
+def _sliding_layers(info: Mapping[str, Any], arch: str, blocks: int) -> list[bool]:
+    pattern = info.get(f"{arch}.attention.sliding_window_pattern")
+    if isinstance(pattern, list):
+        if not pattern:
+            raise NeedsVerbose
+        if len(pattern) == blocks:
+            return [bool(p) for p in pattern]
+    each = pattern if isinstance(pattern, int) and pattern > 0 else FULL_LAYER_EACH.get(arch, 0)
+    return [bool(each) and (n + 1) % each != 0 for n in range(blocks)]
+
+
+def context_given(
+    asked: int | None, facts: ModelFacts | None, seen: Iterable[Loaded], vram: int | None
+) -> int:
+    """Return the context length that a load will get: the one asked for, the model's own, the one
+    that it had last here, or the server's default."""
+    last = next((row.context for row in seen if row.context), 0)
+    default = next((c for least, c in CONTEXT_BY_VRAM if vram and vram >= least), DEFAULT_CONTEXT)
+    context = asked or (facts.num_ctx if facts else 0) or last or default
+    return facts.capped(context) if facts else context
+
+
+def expected_size(
+    context: int,
+    file_bytes: int,
+    facts: ModelFacts | None,
+    seen: Iterable[Loaded],
+    on_gpu: bool = True,
+) -> Size:
+    """Return the bytes that a model will take with this context. `seen` are its loads here, the
+    newest first."""
+    rows = [row for row in seen if row.context and row.size]
+    exact = next((row for row in rows if row.context == context), None)
+    if exact is not None:
+        return Size(exact.size, f"as loaded here with {context:,} tokens", LEARNED)
+    if rows and facts is not None:
+        near = min(rows, key=lambda row: abs(row.context - context))
+        grows = facts.kv_bytes(context) - facts.kv_bytes(near.context)
+        size = near.size + grows * _slots(near, file_bytes, facts)
+        return Size(max(size, 1), f"as loaded here with {near.context:,} tokens, and computed from "
+                    f"there for {context:,}", LEARNED)  # fmt: skip
+    contexts = sorted({row.context: row for row in rows}.values(), key=lambda row: row.context)
+    if len(contexts) > 1:
+        a, b = sorted(sorted(contexts, key=lambda r: abs(r.context - context))[:2],
+                      key=lambda r: r.context)  # fmt: skip
+        slope = (b.size - a.size) / (b.context - a.context)
+        size = round(a.size + slope * (context - a.context))
+        return Size(max(size, 1), f"from {len(contexts)} loads here with other contexts", LEARNED)
+    if facts is not None:
+        size = file_bytes + facts.kv_bytes(context) + (facts.buffer_bytes if on_gpu else 0)
+        return Size(size, f"about, computed for {context:,} tokens", COMPUTED)
+    guess = max(round(file_bytes * FILE_TO_RESIDENT), *(row.size for row in rows), 0)
+    return Size(guess, "about, from the size of its file", GUESSED)
+
+
+def _slots(row: Loaded, file_bytes: int, facts: ModelFacts) -> int:
+    """Return for how many parallel requests the server keeps a context each, as a load shows."""
+    one = facts.kv_bytes(row.context)
+    # A cache that is small beside the weights tells nothing.
+    if one * 20 < file_bytes:
+        return 1
+    return min(MAX_SLOTS, max(1, round((row.size - file_bytes) / one)))
+
+
+def largest_context(
+    room_bytes: int,
+    below: int,
+    file_bytes: int,
+    facts: ModelFacts | None,
+    seen: Iterable[Loaded],
+) -> int:
+    """Return the largest context below `below`, in whole steps, with which the model takes no more
+    than `room_bytes`; 0 if there is none, or if that cannot be told."""
+    rows = list(seen)
+    if facts is None and len({row.context for row in rows}) < 2:
+        return 0
+    low, high = 0, max(0, (below - 1) // CONTEXT_STEP)
+    while low < high:
+        middle = (low + high + 1) // 2
+        size = expected_size(middle * CONTEXT_STEP, file_bytes, facts, rows)
+        low, high = (middle, high) if size.bytes <= room_bytes else (low, middle - 1)
+    return low * CONTEXT_STEP
