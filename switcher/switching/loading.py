@@ -64,7 +64,6 @@ def verify(switch: ClaimedSwitch) -> Steps[None]:
     """
     now: tuple[Resident, ...] = yield ListResident()
     check_listed(switch, now)
-    learn_limit(switch, now)
     if switch.plan.strategy is Strategy.SWAP:
         old = frozenset(switch.plan.unload) - {switch.plan.digest}
         warning = yield from wait_until_unloaded(old)
@@ -73,6 +72,7 @@ def verify(switch: ClaimedSwitch) -> Steps[None]:
     yield from load_pinned(switch)
     now = yield ListResident()
     model = check_listed(switch, now)
+    learn_limit(switch, now)
     if model is None:
         return
     switch.note(

@@ -330,11 +330,12 @@ def _fail(switch: ClaimedSwitch, exc: SwitcherError) -> Steps[None]:
             outcome=_untouched_text(switch, exc),
         )
         return
-    if switch.state is State.LOADING:
+    may_tell_limit = switch.state is State.LOADING and switch.plan.had_room
+    switch.move(State.RESTORING, note="stopped here", error_code=exc.code, error=exc.text)
+    if may_tell_limit:
         now = yield from list_resident_if_possible()
         if now is not None:
             learn_limit(switch, now)
-    switch.move(State.RESTORING, note="stopped here", error_code=exc.code, error=exc.text)
     yield from restore(switch, exc)
 
 
