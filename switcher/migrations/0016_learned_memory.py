@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('switcher', '0013_no_subtrees'),
+        ('switcher', '0015_host_access'),
     ]
 
     operations = [
