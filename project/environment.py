@@ -6,7 +6,6 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
@@ -173,18 +172,34 @@ def sqlite(directory: Path) -> dict[str, Any]:
 
 
 def postgres(url: str) -> dict[str, Any]:
-    """Return the database settings for `postgres://user:password@host:5432/name`."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"postgres", "postgresql"}:
+    """Return the database settings for `postgres://user:password@host:5432/name?sslmode=…`.
+
+    libpq's own parser reads it, so it takes each of its parameters, and several hosts. Raises
+    ImproperlyConfigured, which repeats nothing of the URL, as it holds a password.
+    """
+    try:
+        from psycopg import ProgrammingError
+        from psycopg.conninfo import conninfo_to_dict
+    except ImportError:
+        text = "SWITCHER_DATABASE_URL needs a driver: install switchboard-ollama[postgres]."
+        raise ImproperlyConfigured(text) from None
+    if not url.startswith(("postgres://", "postgresql://")):
         raise ImproperlyConfigured("SWITCHER_DATABASE_URL must begin with postgres://")
+    try:
+        given = {name: str(value) for name, value in conninfo_to_dict(url).items()}
+    except ProgrammingError as exc:
+        why = str(exc).strip() if str(exc).startswith("invalid URI query parameter") else ""
+        why = why or "percent-encode the special characters of its user and password"
+        raise ImproperlyConfigured(f"SWITCHER_DATABASE_URL cannot be read: {why}.") from None
+    # A process that freezes or vanishes inside a transaction keeps its locks as long as its
+    # connection lasts, and would keep the next worker from taking over.
+    options = "-c idle_in_transaction_session_timeout=10s -c lock_timeout=20s"
     return {
         "ENGINE": "django.db.backends.postgresql",
-        "NAME": unquote(parts.path.lstrip("/")),
-        "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "HOST": parts.hostname or "",
-        "PORT": str(parts.port or ""),
-        # A process that freezes or vanishes inside a transaction keeps its locks as long as its
-        # connection lasts, and would keep the next worker from taking over.
-        "OPTIONS": {"options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=20s"},
+        "NAME": given.pop("dbname", ""),
+        "USER": given.pop("user", ""),
+        "PASSWORD": given.pop("password", ""),
+        "HOST": given.pop("host", ""),
+        "PORT": given.pop("port", ""),
+        "OPTIONS": given | {"options": f"{options} {given.get('options', '')}".strip()},
     }

@@ -10,7 +10,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from project.checks import check_open_gateway
-from project.environment import read_environment, stored_secret_key, variables
+from project.environment import postgres, read_environment, stored_secret_key, variables
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +96,48 @@ def test_a_wrong_value_is_refused_with_the_name_of_its_variable(
         read_environment()
     assert str(refused.value).startswith(f"{name}: ")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        (
+            "postgres://u:p%40ss@db.example:5433/name?sslmode=verify-full&sslrootcert=/ca.pem",
+            {"USER": "u", "PASSWORD": "p@ss", "HOST": "db.example", "PORT": "5433", "NAME": "name"},
+        ),
+        (
+            "postgresql:///name?host=/run/pg&sslmode=verify-full&sslrootcert=/ca.pem",
+            {"HOST": "/run/pg"},
+        ),
+        ("postgres://a,b/n?sslmode=verify-full&sslrootcert=/ca.pem", {"HOST": "a,b", "NAME": "n"}),
+    ],
+)
+def test_the_database_url_keeps_its_parameters(url: str, found: dict[str, str]) -> None:
+    settings = postgres(url)
+    assert found.items() <= settings.items()
+    options = settings["OPTIONS"]
+    assert (options["sslmode"], options["sslrootcert"]) == ("verify-full", "/ca.pem")
+    assert options["options"] == "-c idle_in_transaction_session_timeout=10s -c lock_timeout=20s"
+
+
+def test_options_of_the_database_url_are_added_to_ours() -> None:
+    options = postgres("postgres://db/n?options=-c%20search_path%3Dx")["OPTIONS"]["options"]
+    assert options.endswith("lock_timeout=20s -c search_path=x")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://u:s3cret@db/n", "must begin with postgres://"),
+        ("postgres://u:s3cret@db/n?sslmod=verify-full", 'invalid URI query parameter: "sslmod"'),
+        ("postgres://u:s3 cret@db/n", "percent-encode the special characters"),
+        ("postgres://u:s3%cret@db/n", "percent-encode the special characters"),
+    ],
+)
+def test_an_unreadable_database_url_is_refused_without_its_password(url: str, said: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=said) as refused:
+        postgres(url)
+    assert "s3" not in str(refused.value)
 
 
 def test_the_secret_key_is_generated_once_and_must_stay_private(tmp_path: Path) -> None:
