@@ -14,6 +14,7 @@ django_app = get_asgi_application()
 
 # Imported only once the apps are loaded:
 from project.background import Background, assemble  # noqa: E402
+from project.base_path import with_base_path, without_base_path  # noqa: E402
 from switcher.gateway.addresses import is_gateway_request  # noqa: E402
 from switcher.live import consumer, feed  # noqa: E402
 
@@ -22,9 +23,11 @@ log = logging.getLogger(__name__)
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
     """Serve one connection. (Daphne has no lifespan: there `project.server` starts the parts.)"""
-    if scope["type"] == "http":
-        app = _gateway() if is_gateway_request(scope) else django_app
-        await app(scope, receive, send)
+    scope = without_base_path(scope)
+    if scope["type"] == "http" and is_gateway_request(scope):
+        await _gateway()(scope, receive, send)
+    elif scope["type"] == "http":
+        await django_app(with_base_path(scope), receive, send)
     elif scope["type"] == "websocket":
         await consumer.app(scope, receive, send)
     else:

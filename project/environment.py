@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,6 +32,14 @@ def _check_origins(origins: list[str]) -> list[str]:
     return origins
 
 
+def _base_path(text: object) -> object:
+    """Return `/a/b` for `a/b/` and the like, and an empty text for the root."""
+    parts = [part for part in text.strip().split("/") if part] if isinstance(text, str) else []
+    if any(not re.fullmatch(r"[A-Za-z0-9._~-]+", part) or part in {".", ".."} for part in parts):
+        raise ValueError(f"{text!r} is not a path such as /switchboard")
+    return "".join(f"/{part}" for part in parts)
+
+
 def _strip(text: object) -> object:
     return text.strip() if isinstance(text, str) else text
 
@@ -49,6 +58,7 @@ def _open_gateway(text: object) -> object:
 Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_check_origins)]
 Networks = Annotated[list[IPvAnyNetwork], NoDecode, BeforeValidator(_split)]
+BasePath = Annotated[str, BeforeValidator(_base_path)]
 Flag = Annotated[bool, BeforeValidator(_strip)]
 OpenGateway = Annotated[Literal["off", "unconfirmed", "no-proxy"], BeforeValidator(_open_gateway)]
 Count = Annotated[int, Field(ge=1, lt=1_000_000)]
@@ -68,6 +78,7 @@ class Environment(BaseSettings):
     secret_key: str = ""
     allowed_hosts: Names = []
     trusted_origins: Names = []
+    base_path: BasePath = ""
     https: Flag = False
     behind_proxy: Flag = False
     trusted_proxies: Networks = []

@@ -17,6 +17,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 django.setup()
 
 # Imported only once the apps are loaded:
+from project.base_path import without_base_path  # noqa: E402
 from project.hidden_keys import HideKeys  # noqa: E402
 from switcher.audit.server_processes import ProcessRun  # noqa: E402
 from switcher.concurrency.threads import in_thread  # noqa: E402
@@ -30,6 +31,7 @@ logging.getLogger("uvicorn.access").addFilter(HideKeys())
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
     """Serve one connection, and refuse WebSockets, which only the server handles."""
+    scope = without_base_path(scope)
     if scope["type"] == "http":
         guard.add_own_port(scope["server"][1])
         await app(scope, receive, send)

@@ -27,6 +27,8 @@ SECRET_KEY = environment.secret_key or stored_secret_key(DATA_DIR)
 DEBUG = False
 ALLOWED_HOSTS = environment.allowed_hosts or ["localhost", "127.0.0.1", "[::1]"]
 CSRF_TRUSTED_ORIGINS = environment.trusted_origins
+# Everything is served below this path (project.base_path).
+FORCE_SCRIPT_NAME = environment.base_path or None
 
 # Not daphne and not ninja: they would load Twisted and the API into every command, which costs
 # memory and time. The server imports daphne itself; ninja's static files are served (below).
@@ -106,6 +108,7 @@ LOGIN_REDIRECT_URL = "board"
 LOGOUT_REDIRECT_URL = "login"
 
 SESSION_COOKIE_NAME = "session_id"
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"{environment.base_path}/"
 SESSION_COOKIE_AGE = 12 * 3600
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -134,7 +137,7 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-STATIC_URL = "/static/"
+STATIC_URL = "static/"
 STATICFILES_DIRS = [d for d in [BASE_DIR / "static", NINJA / "static"] if d.is_dir()]
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False

@@ -23,7 +23,7 @@
   const BAD_REQUEST = 4400, SIGNED_OUT = 4401;
 
   const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}` +
-    `/ws/live/?topics=${encodeURIComponent(topics)}`;
+    `${document.body.dataset.liveUrl}?topics=${encodeURIComponent(topics)}`;
 
   let socket = null;
   let startedAt = 0;            // of this attempt
@@ -89,8 +89,7 @@
 
   function signIn() {
     leaving = true;
-    const login = document.body.dataset.loginUrl || "/login/";
-    location.assign(`${login}?next=${encodeURIComponent(location.pathname + location.search)}`);
+    location.assign(`${document.body.dataset.loginUrl}?next=${encodeURIComponent(location.pathname + location.search)}`);
   }
 
   /* ---- messages ---- */

@@ -6,7 +6,7 @@ from functools import wraps
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern
+from django.urls import URLPattern, reverse
 from django.views.decorators.csrf import csrf_exempt
 
 from switcher.api import problems
@@ -51,13 +51,14 @@ def _not_allowed(request: HttpRequest, allow: str) -> HttpResponse:
 @csrf_exempt
 def unknown(request: HttpRequest, **_: Any) -> HttpResponse:
     """Return 404 for an unknown address under the API."""
-    text = f"There is no {request.path} here. The API is described at /api/docs."
+    text = f"There is no {request.path} here. The API is described at {reverse('api-docs')}."
     return problems.render(request, Problem("no-such-address", text))
 
 
 def is_ours(request: HttpRequest) -> bool:
     """Return whether the request is for the API, and not for a page."""
-    return request.path.startswith("/ollama/") or request.path in {"/health", "/audit/export"}
+    path = request.path_info
+    return path.startswith("/ollama/") or path in {"/health", "/audit/export"}
 
 
 def bad_request(request: HttpRequest) -> HttpResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Self
 
+from django.urls import get_script_prefix
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -36,7 +37,7 @@ Text = Annotated[str | None, BeforeValidator(lambda text: text or None)]
 
 def switch_url(switch_id: int) -> str:
     """Return the address of a switch."""
-    return f"/ollama/switches/{switch_id}"
+    return f"{get_script_prefix()}ollama/switches/{switch_id}"
 
 
 class Answer(BaseModel):

@@ -9,7 +9,7 @@ from csp.decorators import csp_update
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
-from django.urls import URLPattern, include, path, re_path, reverse
+from django.urls import URLPattern, get_script_prefix, include, path, re_path, reverse
 from django.views.decorators.http import require_safe
 
 from switcher import access
@@ -35,7 +35,7 @@ def openapi(request: HttpRequest) -> HttpResponse:
 
 def description() -> dict[str, Any]:
     """Return the OpenAPI document."""
-    document: dict[str, Any] = api.get_openapi_schema(path_prefix="")
+    document: dict[str, Any] = api.get_openapi_schema(path_prefix=get_script_prefix().rstrip("/"))
     for operations in document["paths"].values():
         for operation in operations.values():
             _name_problems(operation["responses"])

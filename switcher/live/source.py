@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from django.conf import settings
 from django.template.loader import render_to_string
-from django.urls import reverse
+from django.urls import reverse, set_script_prefix
 
 from switcher.audit import health
 from switcher.domain.clock import Clock, system
@@ -48,6 +49,8 @@ class PanelSource:
         """Return the topics that exist, from one reading of the board. A switch's page needs one
         more query.
         """
+        # A thread without a request does not know the base path of addresses.
+        set_script_prefix(settings.FORCE_SCRIPT_NAME or "/")
         board = read_board(self._clock.now(), latest(), health.problems())
         shown = {t: s for t in topics if (s := self._shown(t, board)) is not None}
         texts = {t: self._announcements(t, views) for t, (_, views) in shown.items()}

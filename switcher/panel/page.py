@@ -61,7 +61,7 @@ def render_page(
 def navigation(user: Any) -> list[dict[str, str]]:
     """Return the pages that this user may open."""
     pages = [(key, key.capitalize(), reverse(key)) for key in SECTIONS]
-    pages.append(("api", "API", "/api/docs"))
+    pages.append(("api", "API", reverse("api-docs")))
     if access.is_admin(user):
         pages.append(("admin", "Admin", reverse("admin:index")))
     return [{"key": key, "label": label, "href": href} for key, label, href in pages]

@@ -151,7 +151,7 @@ def _already_switching(running: SwitchView) -> Note:
     return Note(
         "busy",
         f"to {running.to_model}, {began}. Wait or",
-        href=f"/#switch-{running.id}",
+        href=f"{reverse('board')}#switch-{running.id}",
         link="watch it",
         headline=f"{running.host} is already switching",
     )

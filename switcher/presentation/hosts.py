@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 
+from django.urls import reverse
+
 from switcher.domain.drift import GONE, OFFLINE_AFTER, Kind, OpenDrift
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, find_installed
@@ -258,7 +260,8 @@ def _failure(host: HostView, ended: SwitchView) -> Note:
     text = host.degraded or ended.outcome
     if ended.error and not host.degraded and ended.nothing_touched:
         text = f"The switch to {ended.to_model} failed: {ended.error} {ended.outcome}"
-    return Note("failed", text, ended.names, f"/switches/{ended.id}/", "See what happened")
+    href = reverse("switch", args=[ended.id])
+    return Note("failed", text, ended.names, href, "See what happened")
 
 
 @dataclass(frozen=True, slots=True)

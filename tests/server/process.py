@@ -75,12 +75,14 @@ def copy(template: Path, data: Path) -> Path:
 class Process:
     """`manage.py serve`, from its start to its end. A context manager; port 0 means any."""
 
-    def __init__(self, data: Path, *args: str, port: int = 0, program: str = "manage.py") -> None:
+    def __init__(
+        self, data: Path, *args: str, port: int = 0, program: str = "manage.py", **env: str
+    ) -> None:
         self.address = ""
         self.lines: list[str] = []
         self.popen = subprocess.Popen(
             [sys.executable, program, "serve", "--port", str(port), *args],
-            env=environment(data),
+            env=environment(data) | env,
             cwd=ROOT,
             text=True,
             stdout=subprocess.PIPE,
