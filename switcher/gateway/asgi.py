@@ -143,7 +143,9 @@ async def _list_models(head: RequestHead, receive: Receive, response: ResponseWr
     key = await authenticate(head)
     route = await _find_route(head, key, response)
     with _metered(key):
-        await run_while_connected(receive, send_list(route, head.path, response, key))
+        await run_while_connected(
+            receive, send_list(route, head.path, response, key, _style_of(head))
+        )
 
 
 async def _answer_probe(head: RequestHead, receive: Receive, response: ResponseWriter) -> None:

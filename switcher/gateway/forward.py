@@ -114,7 +114,7 @@ async def _send_message(request: ProxyRequest, permit: RoutePermit, choice: Mode
     values = request.body.values
     chat = to_chat(values, choice)
     dropped = request.body.dropped() + unmapped_of_message(values)
-    translator = MessageTranslator(choice.model, PromptSize.of(values))
+    translator = MessageTranslator(request.usage.model, PromptSize.of(values))
     request.reply_headers = _reply_headers(choice, dropped)
     try:
         await _exchange(request, permit, choice, "/api/chat", to_json(chat), translator)

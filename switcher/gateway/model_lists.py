@@ -6,11 +6,12 @@ A key that is bound to profiles sees only their models. Copies of models are sho
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from switcher.domain.model_names import ModelName
 from switcher.gateway.body import ParsedRequest
-from switcher.gateway.endpoints import ONE_MODEL_PREFIX, SHOW_PATH
+from switcher.gateway.endpoints import ONE_MODEL_PREFIX, SHOW_PATH, ApiStyle
 from switcher.gateway.errors import GatewayError, Headers, not_on_host
 from switcher.gateway.host_calls import ask_host, host_rows
 from switcher.gateway.model_selection import select_model, served_names
@@ -21,20 +22,22 @@ from switcher.ollama.relay import Upstream
 from switcher.queries.gates import Route
 from switcher.queries.keys import KeyFacts
 
+_UNKNOWN = datetime.fromtimestamp(0, UTC)
+
 
 async def send_list(
-    route: Route, path: str, response: ResponseWriter, key: KeyFacts | None
+    route: Route, path: str, response: ResponseWriter, key: KeyFacts | None, style: ApiStyle
 ) -> None:
     """Answer one of LIST_PATHS or the address of one model. Raises GatewayError."""
     names = served_names(route, key)
     if path == "/v1/models":
-        body: dict[str, Any] = {"object": "list", "data": [_model(route, n) for n, _ in names]}
+        body = _list_of([_model(route, name, style) for name, _ in names], style)
     elif path.startswith(ONE_MODEL_PREFIX):
         name = path.removeprefix(ONE_MODEL_PREFIX)
         if ModelName.of_request(name) not in {ModelName.parse(served) for served, _ in names}:
             text = f"There is no model {name!r} here."
             raise GatewayError(404, "model_not_found", text, "model")
-        body = _model(route, name)
+        body = _model(route, name, style)
     elif path == "/api/tags":
         body = {"models": await _installed(route, names)}
     elif path == "/api/ps" and key is not None and not key.all_profiles:
@@ -108,7 +111,17 @@ async def _send(
     await response.send_whole(upstream.status, body, headers, upstream.content_type)
 
 
-def _model(route: Route, name: str) -> dict[str, Any]:
-    since = route.active.since if route.active else None
-    created = int(since.timestamp()) if since else 0
+def _model(route: Route, name: str, style: ApiStyle) -> dict[str, Any]:
+    since = (route.active.since if route.active else None) or _UNKNOWN
+    if style is ApiStyle.ANTHROPIC:
+        created_at = since.isoformat(timespec="seconds")
+        return {"type": "model", "id": name, "display_name": name, "created_at": created_at}
+    created = int(since.timestamp())
     return {"id": name, "object": "model", "created": created, "owned_by": "library"}
+
+
+def _list_of(models: list[dict[str, Any]], style: ApiStyle) -> dict[str, Any]:
+    if style is not ApiStyle.ANTHROPIC:
+        return {"object": "list", "data": models}
+    ids = [model["id"] for model in models] or [None]
+    return {"data": models, "first_id": ids[0], "last_id": ids[-1], "has_more": False}

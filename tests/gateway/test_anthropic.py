@@ -226,6 +226,18 @@ async def test_other_addresses_answer_anthropics_clients_in_their_format(host: H
     assert "param" in reply.json()["error"]
 
 
+async def test_models_are_listed_in_the_format_of_the_clients_api(host: Host) -> None:
+    version = {"anthropic_version": "2023-06-01"}
+    listed = await ask(target="/v1/models?limit=20", method="GET", **version).end()
+    (model,) = listed.json().pop("data")
+    assert set(model) == {"type", "id", "display_name", "created_at"}
+    assert (model["type"], model["id"]) == ("model", "mid-a")
+    assert (listed.json()["first_id"], listed.json()["has_more"]) == ("mid-a", False)
+    one = await ask(target="/v1/models/mid-a", method="GET", **version).end()
+    assert one.json() == model
+    assert (await ask(target="/v1/models", method="GET").end()).json()["object"] == "list"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("status", "answered", "kind"),

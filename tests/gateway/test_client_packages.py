@@ -30,10 +30,8 @@ from switcher.audit.ledger import SERVER
 from switcher.switching.service import SwitchRequest, request_switch
 from switcher.switching.worker import run_once
 call_command("migrate", verbosity=0)
-for name, tag in (("north-1", sys.argv[2]), ("embeds", sys.argv[3])):
-    # Two hosts at one server would be refused.
-    config.save_host(Host(name=name, base_url=f"http://{name}.test", vram_bytes=24 * 10**9), SERVER)
-    Host.objects.filter(name=name).update(base_url=sys.argv[1])
+for name, url, tag in (("north-1", sys.argv[1], "mid-a"), ("embeds", sys.argv[2], "embed")):
+    config.save_host(Host(name=name, base_url=url, vram_bytes=24 * 10**9), SERVER)
     row, _ = request_switch(SwitchRequest(model=tag, host=name), SERVER)
     assert run_once(row.pk)
 print(keys.make_key(NewKey("tests", manage=True), SERVER)[1])
@@ -85,9 +83,12 @@ class Product:
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     data: Path = tmp_path_factory.mktemp("clients") / "data"
     data.mkdir(mode=0o700)
-    models = ("mid-a=2GB", "mid-b=2GB", "embed=1GB,embed")
-    with SimulatedOllama(*models, load_rate="50GB", tokens_per_s=500) as ollama:
-        seeded = python("-c", SEED, ollama.url, "mid-a", "embed", data=data)
+    speed: dict[str, object] = {"load_rate": "50GB", "tokens_per_s": 500}
+    with (
+        SimulatedOllama("mid-a=2GB", "mid-b=2GB", **speed) as ollama,
+        SimulatedOllama("embed=1GB,embed", **speed) as embeds,
+    ):
+        seeded = python("-c", SEED, ollama.url, embeds.url, data=data)
         assert seeded.returncode == 0, seeded.stderr
         with Process(data) as server, ExitStack() as clients:
             yield Product(data, server.address, seeded.stdout.split()[-1], clients)
@@ -228,9 +229,18 @@ class TestAnthropic:
         assert raw.headers["x-switchboard-dropped"] == "thinking.budget_tokens, thinking"
         assert raw.parse().content[0].type == "text"
 
+    def test_models(self, product: Product) -> None:
+        client = product.anthropic()
+        assert [m.id for m in client.models.list()] == ["mid-a"]
+        assert client.models.retrieve("mid-a").display_name == "mid-a"
+
     def test_tokens_are_counted(self, product: Product) -> None:
-        counted = product.anthropic().messages.count_tokens(model="claude-x", messages=HELLO)
-        assert counted.input_tokens > 0
+        client = product.anthropic()
+        assert client.messages.count_tokens(model="claude-x", messages=HELLO).input_tokens > 0
+        asked: dict[str, Any] = ASKED | {"messages": [{"role": "user", "content": "word " * 200}]}
+        seen = client.messages.create(**asked).usage.input_tokens
+        del asked["max_tokens"]
+        assert client.messages.count_tokens(**asked).input_tokens == seen
 
     def test_errors_are_raised_as_the_packages_own(self, product: Product) -> None:
         with pytest.raises(anthropic.AuthenticationError, match="unknown"):
