@@ -47,6 +47,9 @@ def _add_native(router: web.UrlDispatcher) -> None:
     router.add_post("/api/copy", native.copy)
     router.add_post("/api/create", native.create)
     router.add_post("/api/pull", native.pull)
+    router.add_post("/api/push", native.push)
+    router.add_head("/api/blobs/{digest}", native.find_blob)
+    router.add_post("/api/blobs/{digest}", native.create_blob)
     router.add_delete("/api/delete", native.delete)
 
 
@@ -104,20 +107,31 @@ async def _answers(request: web.Request, handler: Handler) -> web.StreamResponse
     except ConnectionCut:
         return _break(request)
     except web.HTTPNotFound:
-        return await _elsewhere(request) or plain("404 page not found", 404)
+        return _elsewhere(request) or plain("404 page not found", 404)
     except web.HTTPMethodNotAllowed:
         return plain("405 method not allowed", 405)
 
 
-async def _elsewhere(request: web.Request) -> web.Response | None:
+def _elsewhere(request: web.Request) -> web.Response | None:
     """Redirect a path that is wrong only in its slashes, such as `/api/tags/` or `//api/tags`."""
     doubled = "//" in request.path
     path = re.sub("/+", "/", request.path).rstrip("/")
-    found = await request.app.router.resolve(request.clone(rel_url=path or "/"))
-    if path == request.path or found.http_exception is not None:
+    if path == request.path or not _serves(request.app.router, request.method, path or "/"):
         return None
     moved = 301 if request.method == "GET" and not doubled else 307
     return web.Response(status=moved, headers={"Location": path or "/"})
+
+
+def _serves(router: web.UrlDispatcher, method: str, path: str) -> bool:
+    """Return whether there is a route. (`router.resolve` needs a copy of the request, which cannot
+    be made once the body was read.)"""
+    for resource in router.resources():
+        info = resource.get_info()
+        pattern = info.get("pattern")
+        fits = info.get("path") == path or (pattern is not None and pattern.fullmatch(path))
+        if fits and any(route.method == method for route in resource):
+            return True
+    return False
 
 
 @web.middleware

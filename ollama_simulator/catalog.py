@@ -96,6 +96,7 @@ class Catalog:
 
     def __init__(self) -> None:
         self.names: dict[str, Manifest] = {}
+        self.blobs: set[str] = set()  # digests of uploaded files
         self.changed_at: dict[str, float] = {}
         self._torn_until: dict[str, float] = {}
         self._versions = 1

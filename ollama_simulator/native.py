@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -22,6 +24,8 @@ from ollama_simulator.shapes import V1_TYPE, answer, line, read_body, stream
 
 VERSION = "0.0.0-simulated"
 BYTES_PER_PARAMETER = 0.6
+_DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
+NOT_SIGNED_IN = {"error": "you are not authorized to push to this namespace"}
 NO_SUCH = {"error": "pull model manifest: file does not exist"}
 
 
@@ -203,6 +207,43 @@ async def pull(request: web.Request) -> web.StreamResponse:
     rows.append({"status": layer, **done, "completed": manifest.size})
     steps_left = ("verifying sha256 digest", "writing manifest", "success")
     return await _progress(request, body, rows + [{"status": s} for s in steps_left])
+
+
+async def push(request: web.Request) -> web.StreamResponse:
+    """Refuse to push, as the registry does for everyone who is not signed in there."""
+    host, body = request.app[HOST], await read_body(request, "api.PushRequest")
+    name = str(body.get("model") or body.get("name") or "")
+    if not name:
+        raise Refused("model is required", 400)
+    if host.tick().catalog.find(name) is None:
+        return await _progress(request, body, [{"error": f"model '{name}' not found"}])
+    rows: list[Body] = [{"status": "retrieving manifest"}, dict(NOT_SIGNED_IN)]
+    return await _progress(request, body, rows)
+
+
+async def find_blob(request: web.Request) -> web.Response:
+    digest = _digest_of(request)
+    status = 200 if digest in request.app[HOST].tick().catalog.blobs else 404
+    return web.Response(status=status)
+
+
+async def create_blob(request: web.Request) -> web.Response:
+    digest, content = _digest_of(request), await request.read()
+    blobs = request.app[HOST].tick().catalog.blobs
+    if digest in blobs:
+        return web.Response(status=200)
+    found = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    if found != digest:
+        raise Refused(f'digest mismatch, expected "{digest}", got "{found}"', 400)
+    blobs.add(digest)
+    return web.Response(status=201)
+
+
+def _digest_of(request: web.Request) -> str:
+    found = _DIGEST.fullmatch(request.match_info["digest"])
+    if found is None:
+        raise Refused("invalid digest format", 400)
+    return f"sha256:{found[1]}"
 
 
 async def _progress(request: web.Request, body: Body, rows: list[Body]) -> web.StreamResponse:

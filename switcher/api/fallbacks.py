@@ -12,9 +12,6 @@ from django.views.decorators.csrf import csrf_exempt
 from switcher.api import problems
 from switcher.api.problems import Problem
 
-# An export is recorded in the trail, which a HEAD request must not cause.
-_NO_HEAD = frozenset({"export"})
-
 
 def with_fallbacks(pattern: URLPattern) -> URLPattern:
     """Wrap an address: HEAD works wherever GET does (RFC 9110, 9.3.2), a wrong method gets a
@@ -25,7 +22,7 @@ def with_fallbacks(pattern: URLPattern) -> URLPattern:
     @csrf_exempt  # as ninja's own views are: they check the origin of a request themselves
     @wraps(view)
     async def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        is_head = request.method == "HEAD" and pattern.name not in _NO_HEAD
+        is_head = request.method == "HEAD"
         if is_head:
             request.method = "GET"
         response: HttpResponse = await view(request, *args, **kwargs)

@@ -17,7 +17,7 @@ from switcher.api import problems, schemas
 from switcher.api.auth import actor_of, exporter, key_of, operator, switch_key, viewer
 from switcher.api.parameters import ExportQuery, ModelsQuery, SwitchBody, SwitchesQuery, UsageQuery
 from switcher.api.problems import EXAMPLE, Problem
-from switcher.audit.export import begin, stream
+from switcher.audit.export import begin, content_type, stream
 from switcher.audit.filters import read_filters
 from switcher.concurrency.threads import in_host_thread, in_thread
 from switcher.domain.errors import BadRequest, NotAllowed, NotFound, SwitcherError
@@ -221,6 +221,8 @@ async def export(request: HttpRequest, query: Query[ExportQuery]) -> HttpRespons
     """
     _check_names(request, ExportQuery)
     filters = read_filters(query.model_dump())
+    if request.META["REQUEST_METHOD"] == "HEAD":  # with_fallbacks makes a GET of it
+        return HttpResponse(content_type=content_type(query.format))
     job = await in_thread(begin, query.format, filters, actor_of(request))
     return StreamingHttpResponse(stream(job), headers=job.headers)
 

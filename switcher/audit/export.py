@@ -137,13 +137,19 @@ class RecordedExport:
             )
 
 
+def content_type(form: str) -> str:
+    """Return the media type of a format. Raises BadRequest if there is no such format."""
+    if form not in FORMS:
+        raise BadRequest(f"A format is one of {', '.join(FORMS)}.", "format")
+    return FORMS[form]
+
+
 def begin(form: str, filters: Filters, actor: Actor, clock: Clock = system) -> RecordedExport:
     """Begin an export of the entries that match a filter. Raises BadRequest.
 
     Existing entries are signed first, so that the export ends at a checkpoint.
     """
-    if form not in FORMS:
-        raise BadRequest(f"A format is one of {', '.join(FORMS)}.", "format")
+    content_type(form)
     began = _append_began(form, filters.to_dict(), actor, clock)
     try:
         checkpoints.sign(clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from typing import Any
 
@@ -125,3 +126,31 @@ def test_a_model_can_be_made_from_another(ollama: Ollama) -> None:
     ollama.load("contract-x")
     assert ollama.row("contract-x")["context_length"] == 2048
     assert ollama.digest("contract-x") != ollama.digest("tiny-a")
+
+
+def test_a_push_is_refused_as_by_the_registry(ollama: Ollama) -> None:
+    lines = ollama.call("POST", "/api/push", {"model": "tiny-a"}).text.splitlines()
+    assert [list(json.loads(line)) for line in lines] == [["status"], ["error"]]
+    missing = ollama.call("POST", "/api/push", {"model": "nobody", "stream": False})
+    assert missing.json()["error"] == "model 'nobody' not found"
+
+
+def test_files_are_uploaded_once_and_their_digest_is_checked(ollama: Ollama) -> None:
+    path = f"/api/blobs/sha256:{hashlib.sha256(b'{}').hexdigest()}"
+    assert ollama.call("HEAD", path).status_code == 404
+    assert [ollama.call("POST", path, {}).status_code for _ in range(2)] == [201, 200]
+    assert ollama.call("HEAD", path).status_code == 200
+    wrong = ollama.call("POST", f"/api/blobs/sha256:{'0' * 64}", {})
+    assert (wrong.status_code, "digest mismatch" in wrong.text) == (400, True)
+    assert ollama.call("POST", "/api/blobs/abc", {}).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/api/nothing", "/api/blobs/", "/v1/nothing"])
+def test_an_unknown_address_is_plain_text_whatever_is_sent(ollama: Ollama, path: str) -> None:
+    answer = ollama.call("POST", path, {"model": "tiny-a"})
+    assert (answer.status_code, answer.text) == (404, "404 page not found")
+
+
+def test_a_path_with_a_slash_too_many_is_redirected_whatever_is_sent(ollama: Ollama) -> None:
+    answer = ollama.call("POST", "/api/show/", {"model": "tiny-a"}, allow_redirects=False)
+    assert (answer.status_code, answer.headers["Location"]) == (307, "/api/show")
