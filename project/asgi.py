@@ -7,16 +7,21 @@ import os
 from functools import cache
 from typing import Any
 
-from django.core.asgi import get_asgi_application
+import django
+from django.core.handlers.asgi import ASGIHandler
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
-django_app = get_asgi_application()
+django.setup(set_prefix=False)
 
 # Imported only once the apps are loaded:
 from project.background import Background, assemble  # noqa: E402
 from project.base_path import with_base_path, without_base_path  # noqa: E402
+from switcher.access import Request  # noqa: E402
 from switcher.gateway.addresses import is_gateway_request  # noqa: E402
 from switcher.live import consumer, feed  # noqa: E402
+
+django_app = ASGIHandler()
+django_app.request_class = Request
 
 log = logging.getLogger(__name__)
 

@@ -22,6 +22,30 @@ def _split(text: object) -> object:
     return [p.strip() for p in text.split(",") if p.strip()] if isinstance(text, str) else text
 
 
+_SERVER_NAME = re.compile(r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\]", re.ASCII)
+_SITE = re.compile(r"https?://(\*\.)?([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", re.ASCII)
+
+
+def _check_server_names(names: list[str]) -> list[str]:
+    """Return names as Django compares them. Those with a scheme, port or path would match none."""
+    return [_check_server_name(name.lower()) for name in names]
+
+
+def _check_server_name(name: str) -> str:
+    name = f"[{name}]" if name.count(":") > 1 and not name.startswith("[") else name
+    if not _SERVER_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no host name: write it without scheme, port and path")
+    return name
+
+
+def _check_sites(origins: list[str]) -> list[str]:
+    """Refuse what no browser sends as the origin of a page."""
+    for origin in origins:
+        if not _SITE.fullmatch(origin.lower()):
+            raise ValueError(f"{origin!r} is not an origin such as https://models.example.net")
+    return origins
+
+
 def _check_origins(origins: list[str]) -> list[str]:
     """Refuse what Ollama refuses: more than one `*`, or neither a scheme nor a `*`."""
     for origin in origins:
@@ -55,7 +79,8 @@ def _open_gateway(text: object) -> object:
     return word
 
 
-Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+Names = Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_check_server_names)]
+Sites = Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_check_sites)]
 Origins = Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_check_origins)]
 Networks = Annotated[list[IPvAnyNetwork], NoDecode, BeforeValidator(_split)]
 BasePath = Annotated[str, BeforeValidator(_base_path)]
@@ -77,7 +102,7 @@ class Environment(BaseSettings):
     database_url: str = ""
     secret_key: str = ""
     allowed_hosts: Names = []
-    trusted_origins: Names = []
+    trusted_origins: Sites = []
     base_path: BasePath = ""
     https: Flag = False
     behind_proxy: Flag = False

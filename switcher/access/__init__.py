@@ -2,7 +2,7 @@
 
 from switcher.access.client_address import address_of, client_address, origin_of
 from switcher.access.client_keys import KEY_PREFIX, key_in
-from switcher.access.cross_site import is_cross_site
+from switcher.access.cross_site import is_cross_site, origin_hint
 from switcher.access.roles import (
     AUDITORS,
     NOBODY,
@@ -16,6 +16,7 @@ from switcher.access.roles import (
     is_admin,
     theme,
 )
+from switcher.access.server_names import Request, is_our_name, server_domain
 from switcher.access.sessions import user_of_session
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "KEY_PREFIX",
     "NOBODY",
     "OPERATORS",
+    "Request",
     "RoleBackend",
     "address_of",
     "can_administer",
@@ -33,8 +35,11 @@ __all__ = [
     "client_address",
     "is_admin",
     "is_cross_site",
+    "is_our_name",
     "key_in",
+    "origin_hint",
     "origin_of",
+    "server_domain",
     "theme",
     "user_of_session",
 ]

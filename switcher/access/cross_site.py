@@ -28,6 +28,33 @@ def is_cross_site(headers: Mapping[str, str], host: str, secure: bool) -> bool:
     return headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}
 
 
+def origin_hint(origin: str, host: str, secure: bool) -> str:
+    """Return which proxy or setting may have made our own page's origin look like another's, in
+    sentences after a space; empty if nothing points to one."""
+    if not origin:
+        return ""
+    if origin == "null":
+        return (
+            " The browser hides where the page is from (Origin: null): let no proxy in front of "
+            "Switchboard set Referrer-Policy: no-referrer, and open the page itself."
+        )
+    ours = _parse_origin(f"{'https' if secure else 'http'}://{host}")
+    theirs = _parse_origin(origin)
+    if theirs[:2] == ("https", ours[1]) and not secure:
+        cause = (
+            "A proxy took the request over HTTPS, and nothing says so to Switchboard: let it send "
+            "X-Forwarded-Proto and set SWITCHER_BEHIND_PROXY=1"
+        )
+    elif theirs[1] == ours[1]:
+        cause = "A proxy dropped or changed the port: let it pass Host on as it is, with the port"
+    else:
+        cause = "A proxy changed Host: let it pass Host on as it is"
+    return (
+        f" The page is at {origin}, but the request names {host}. If that is one site: {cause}, or "
+        f"set SWITCHER_TRUSTED_ORIGINS={origin}."
+    )
+
+
 def _is_trusted(origin: str) -> bool:
     scheme, host, port = _parse_origin(origin)
     for pattern in settings.CSRF_TRUSTED_ORIGINS:

@@ -94,6 +94,9 @@ def _check_same_site(request: HttpRequest) -> None:
     headers = {name.lower(): value for name, value in request.headers.items()}
     if access.is_cross_site(headers, request.get_host(), request.is_secure()):
         text = "A browser marked this request as sent by another site's page. Nothing was done."
+        text += access.origin_hint(
+            headers.get("origin", ""), request.get_host(), request.is_secure()
+        )
         raise Problem("foreign", text)
 
 

@@ -7,11 +7,9 @@ Checked without Django's middleware, which would cost more than everything else 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import lru_cache
 
 from django.conf import settings
 from django.http import parse_cookie
-from django.http.request import split_domain_port, validate_host
 
 from switcher import access
 from switcher.concurrency.threads import in_thread
@@ -36,8 +34,9 @@ def check_origin(head: RequestHead) -> None:
     The name matters most on loopback: a page whose own name was made to resolve to 127.0.0.1 (DNS
     rebinding) would otherwise reach us as if it were our own site. Raises GatewayError 400 or 403.
     """
-    if not _is_our_name(head.server_name, tuple(settings.ALLOWED_HOSTS)):
-        raise GatewayError(400, "unknown_host", "This server does not go by that name.")
+    if not access.is_our_name(head.server_name):
+        text = "This server does not go by that name. Its names are in SWITCHER_ALLOWED_HOSTS."
+        raise GatewayError(400, "unknown_host", text)
     if head.method in SAFE_METHODS and not cors.is_preflight(head):
         return
     origin = head.headers.get("origin", "")
@@ -48,15 +47,8 @@ def check_origin(head: RequestHead) -> None:
             "A browser marked this request as sent by another site's page. If that page may use "
             "the gateway, add its origin to SWITCHER_GATEWAY_ORIGINS."
         )
+        text += access.origin_hint(origin, head.server_name, head.is_secure)
         raise GatewayError(403, "foreign_request", text)
-
-
-@lru_cache(256)
-def _is_our_name(server_name: str, allowed: tuple[str, ...]) -> bool:
-    """Return whether a Host header names this server. Cached, because the same few names come with
-    every request."""
-    domain, _ = split_domain_port(server_name)
-    return bool(domain) and validate_host(domain, allowed)
 
 
 async def authenticate(head: RequestHead, manage: bool = False) -> KeyFacts | None:

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from django.conf import settings
-from django.http.request import split_domain_port
 
 from switcher import access
 from switcher.gateway.addresses import normalised
@@ -123,7 +122,7 @@ class RequestHead:
 
 @lru_cache(256)
 def _is_loopback_name(server_name: str) -> bool:
-    domain, _ = split_domain_port(server_name)
+    domain = access.server_domain(server_name)
     return domain == "localhost" or _is_loopback(domain.strip("[]"))
 
 

@@ -139,3 +139,15 @@ async def test_a_server_name_that_is_not_ours_is_refused(
     reply = await ask(Host=name, Origin=f"http://{name}", Sec_Fetch_Site="same-origin").end()
     assert reply.status == 400
     assert not upstream.received
+
+
+@pytest.mark.parametrize("allowed", ["*", "gpu_gateway", ".internal"])
+async def test_a_name_with_underscores_is_served_where_it_is_allowed(
+    host: Host, upstream: Upstream, settings: Any, allowed: str
+) -> None:
+    settings.ALLOWED_HOSTS = [allowed]
+    settings.SWITCHER_OPEN_GATEWAY = False
+    name = "gpu_gateway.internal" if allowed == ".internal" else "gpu_gateway:8000"
+    assert (await ask(Host=name).end()).status == 401
+    settings.ALLOWED_HOSTS = ["other"]
+    assert (await ask(Host=name).end()).status == 400

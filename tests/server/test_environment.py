@@ -62,6 +62,14 @@ def test_an_open_gateway_without_that_word_is_warned_of(settings: Any) -> None:
     assert not check_open_gateway()
 
 
+def test_names_of_the_server_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "*, A.example,.b.example,gpu_gateway,10.0.0.1,::1,[::1],a.example."
+    monkeypatch.setenv("SWITCHER_ALLOWED_HOSTS", text)
+    assert ",".join(read_environment().allowed_hosts) == (
+        "*,a.example,.b.example,gpu_gateway,10.0.0.1,[::1],[::1],a.example."
+    )
+
+
 def test_what_is_empty_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in variables():
         monkeypatch.setenv(name, "")
@@ -85,6 +93,12 @@ def test_passwords_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> Non
         ("SWITCHER_AUDIT_KEEP_DAYS", "-1", "should be greater than or equal to 0"),
         ("SWITCHER_HTTPS", "perhaps", "should be a valid boolean"),
         ("SWITCHER_TRUSTED_PROXIES", "127.0.0.1,here", "not a valid IPv4 or IPv6 network"),
+        ("SWITCHER_ALLOWED_HOSTS", "https://a.example", "no host name: write it without scheme"),
+        ("SWITCHER_ALLOWED_HOSTS", "a.example:8000", "'a.example:8000' is no host name"),
+        ("SWITCHER_ALLOWED_HOSTS", "a.example/x", "'a.example/x' is no host name"),
+        ("SWITCHER_ALLOWED_HOSTS", "*.a.example", "is no host name"),
+        ("SWITCHER_TRUSTED_ORIGINS", "a.example", "is not an origin such as https://"),
+        ("SWITCHER_TRUSTED_ORIGINS", "https://a.example/", "is not an origin such as https://"),
         ("SWITCHER_TRUSTED_PROXIES", "10.0.0.1/8", "not a valid IPv4 or IPv6 network"),
     ],
 )

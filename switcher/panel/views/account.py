@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.views import LoginView
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.middleware.csrf import REASON_NO_CSRF_COOKIE
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.views.decorators.http import require_POST, require_safe
 
+from switcher import access
 from switcher.domain.errors import SwitcherError
 from switcher.panel.page import forbidden_page, message_page, safe_next
 from switcher.queries.database import explanation
@@ -70,7 +73,21 @@ def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Return the 403 page for a form whose token is missing or outdated."""
+    """Return the 403 page for a form that was not taken, with the cause and the setting."""
+    origin = request.headers.get("Origin", "")
+    if reason.startswith(("Origin checking", "Referer checking")):
+        referrer = request.headers.get("Referer", "")
+        page = origin or "/".join(referrer.split("/")[:3]) or "null"
+        hint = access.origin_hint(page, request.get_host(), request.is_secure())
+        title = "This form seems to come from another site"
+        return message_page(request, title, f"Nothing was changed.{hint}", 403)
+    if reason == REASON_NO_CSRF_COOKIE and settings.CSRF_COOKIE_SECURE and not request.is_secure():
+        text = (
+            "Nothing was changed. SWITCHER_HTTPS is on, so browsers send the cookies only over "
+            "HTTPS, but this page was opened over HTTP. Open it over HTTPS, or, if a proxy takes "
+            "it over HTTPS, set SWITCHER_BEHIND_PROXY=1."
+        )
+        return message_page(request, "The browser sent no cookie", text, 403)
     text = (
         "Nothing was changed. This form was open for a long time, or in another session. "
         "Go back, reload the page and send it again."
