@@ -52,11 +52,11 @@ def test_head_is_answered_wherever_get_is(operator: Client, host: Host) -> None:
     assert operator.head("/ollama/switches/4711").status_code == 404
 
 
-def test_head_exports_nothing(operator: Client) -> None:
-    response = operator.head("/audit/export?format=csv")
+def test_head_exports_nothing(auditor: Client) -> None:
+    response = auditor.head("/audit/export?format=csv")
     assert (response.status_code, response.content) == (200, b"")
     assert response["Content-Type"] == "text/csv; charset=utf-8"
-    assert operator.head("/audit/export?format=xml").status_code == 422
+    assert auditor.head("/audit/export?format=xml").status_code == 422
     assert not AuditEntry.objects.filter(kind__startswith="audit.exp").exists()
 
 
