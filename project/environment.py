@@ -163,11 +163,16 @@ def package_dir(name: str) -> Path:
 
 def create_data_dir(path: Path) -> Path:
     """Return the absolute path of the data directory, created if missing. Only its owner can read
-    it and the files created in it, as the database holds sessions and password hashes.
+    it and the files created in it, as the database holds sessions and password hashes. Raises
+    ImproperlyConfigured.
     """
     os.umask(0o077)
     path = path.resolve()
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        text = f"SWITCHER_DATA_DIR: {path} cannot be created: {exc.strerror}."
+        raise ImproperlyConfigured(text) from None
     return path
 
 

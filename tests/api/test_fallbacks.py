@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from switcher.access import AUDITORS
 from switcher.models import AuditEntry, Host
 from switcher.queries import switches as queries
+from tests import make
 
 PROBLEM = "application/problem+json"
 SWITCH = "/ollama/models/switch"
@@ -52,11 +54,12 @@ def test_head_is_answered_wherever_get_is(operator: Client, host: Host) -> None:
     assert operator.head("/ollama/switches/4711").status_code == 404
 
 
-def test_head_exports_nothing(auditor: Client) -> None:
-    response = auditor.head("/audit/export?format=csv")
+def test_head_exports_nothing(transactional_db: None, client: Client) -> None:
+    make.sign_in(client, make.user(role=AUDITORS))
+    response = client.head("/audit/export?format=csv")
     assert (response.status_code, response.content) == (200, b"")
     assert response["Content-Type"] == "text/csv; charset=utf-8"
-    assert auditor.head("/audit/export?format=xml").status_code == 422
+    assert client.head("/audit/export?format=xml").status_code == 422
     assert not AuditEntry.objects.filter(kind__startswith="audit.exp").exists()
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.exceptions import SuspiciousOperation
+from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
 from django.db import OperationalError, ProgrammingError
 from django.test import AsyncClient, Client
 
+from project.command import main
+from project.environment import create_data_dir
 from project.quiet_refusals import QuietRefusals
 from switcher.queries.database import outage_of
 
@@ -108,3 +111,17 @@ def test_a_mistake_of_ours_keeps_its_traceback() -> None:
     record = record_of(ZeroDivisionError("division by zero"))
     QuietRefusals().filter(record)
     assert record.exc_info is not None
+
+
+def test_a_command_ends_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["switchboard", "check"])
+    error = OperationalError("attempt to write a readonly database")
+    monkeypatch.setattr("django.core.management.execute_from_command_line", fail_with(error))
+    with pytest.raises(SystemExit, match="cannot be used: it is read-only"):
+        main()
+
+
+def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ImproperlyConfigured, match="file/data cannot be created: Not a directory"):
+        create_data_dir(tmp_path / "file" / "data")
