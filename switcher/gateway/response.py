@@ -30,6 +30,8 @@ class ResponseWriter:
         self._send = send
         self._headers = list(headers)  # of every response
         self.status = 0  # until the response has started
+        self.parts = 0  # of the body that were sent
+        self.is_over = False
         self.before_start: Callable[[], Awaitable[None]] | None = None
         self._late_ending: Callable[[int, bytes], bytes] | None = None
         self.renamer: ModelRenamer | None = None  # if the host was asked by the name of a copy
@@ -86,6 +88,8 @@ class ResponseWriter:
 
     def write(self, body: bytes, more: bool = True) -> Awaitable[None]:
         """Send a part of the body; the last one has `more=False`. Await the result."""
+        self.parts += 1
+        self.is_over = not more
         if self.renamer is not None:
             body = self.renamer.in_part(body, more)
         return self._send({"type": "http.response.body", "body": body, "more_body": more})

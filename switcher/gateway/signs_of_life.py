@@ -39,17 +39,20 @@ SIGNS = {
 class SignsOfLife:
     """Sends signs from FIRST_AFTER_S on until the response starts or `stop` is called.
 
-    Until then it costs no task, only a timer: most replies begin sooner.
+    Until then it costs no task, only a timer: most replies begin sooner. Anthropic's clients get
+    signs after the start too, as they do from Anthropic: nothing comes while a tool call is being
+    generated. Other streams are passed on as they come, and a part may end within an event.
     """
 
     def __init__(self, request: ProxyRequest) -> None:
         self._request = request
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._parts_seen = 0
+        self._loop = asyncio.get_running_loop()
         if request.streams and request.endpoint.terminator is not StreamTerminator.ANY:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(FIRST_AFTER_S, self._begin)
-            request.response.before_start = self.stop
+            self._timer = self._loop.call_later(FIRST_AFTER_S, self._begin)
+            request.response.before_start = self._reply_begins
 
     def _begin(self) -> None:
         self._task = asyncio.create_task(self._send(), name="signs-of-life")
@@ -63,6 +66,27 @@ class SignsOfLife:
         while True:
             await response.write(sign)
             await asyncio.sleep(INTERVAL_S)
+
+    async def _reply_begins(self) -> None:
+        await self.stop()
+        if self._request.endpoint.style is ApiStyle.ANTHROPIC:
+            self._timer = self._loop.call_later(INTERVAL_S, self._look)
+
+    def _look(self) -> None:
+        """Send a sign if nothing else was sent since the last look."""
+        response = self._request.response
+        if response.is_over:
+            return
+        is_sending = self._task is not None and not self._task.done()
+        if response.parts == self._parts_seen and not is_sending:
+            self._task = asyncio.create_task(self._send_between_parts(), name="signs-of-life")
+        self._parts_seen = response.parts
+        self._timer = self._loop.call_later(INTERVAL_S, self._look)
+
+    async def _send_between_parts(self) -> None:
+        if not self._request.response.is_over:
+            await self._request.response.write(SIGNS[ApiStyle.ANTHROPIC][1])
+            self._parts_seen = self._request.response.parts
 
     async def stop(self) -> None:
         """Send nothing more."""

@@ -22,6 +22,8 @@ from switcher.ollama.relay import Upstream
 # A model may have to be loaded for the first part of a reply.
 FIRST_PART_TIMEOUT_S = 300.0
 NEXT_PART_TIMEOUT_S = 120.0
+# Ollama sends a tool call only when all of it has been generated, such as a whole file to write.
+TOOL_CALL_TIMEOUT_S = 600.0
 # How long a client may take to accept a part: a stalled client keeps the model busy, and a switch
 # would wait for it.
 CLIENT_TIMEOUT_S = 120.0
@@ -113,6 +115,8 @@ class _StreamPump:
         self._deadline = asyncio.timeout(None)
         self._waits_for_client = False  # otherwise for the host
         self._timeout_s = FIRST_PART_TIMEOUT_S
+        has_tools = bool(request.body.values.get("tools"))
+        self._next_timeout_s = TOOL_CALL_TIMEOUT_S if has_tools else NEXT_PART_TIMEOUT_S
         self._since = self._loop.time()
         self._timer: asyncio.TimerHandle
 
@@ -141,7 +145,7 @@ class _StreamPump:
                     await self._response.write(passed)
                 if self._stream.stops_early:
                     return
-                self._waits_for_client, self._timeout_s = False, NEXT_PART_TIMEOUT_S
+                self._waits_for_client, self._timeout_s = False, self._next_timeout_s
                 self._since = self._loop.time()
 
     def _check_time(self) -> None:

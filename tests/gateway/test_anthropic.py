@@ -363,6 +363,31 @@ async def test_a_pinged_request_is_still_repeated_once(host: Host, upstream: Ups
 
 
 @pytest.mark.usefixtures("quick_pings")
+async def test_pings_come_between_the_parts_and_none_after_the_end(
+    host: Host, upstream: Upstream
+) -> None:
+    """Nothing comes from the host while it generates a tool call."""
+    go_on = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers=NDJSON)
+        await response.prepare(request)
+        await response.write(line("Hel"))
+        await go_on.wait()
+        await response.write(line("lo", done=True))
+        return response
+
+    upstream.answer = answer
+    reply = ask(STREAM, target=PATH)
+    while b"content_block_delta" not in reply.body or PING not in reply.body.partition(b"Hel")[2]:
+        await reply.next_part()
+    go_on.set()
+    kinds = [kind for kind, _ in events_of((await reply.end()).body)]
+    assert (kinds[-1], reply.ended) == ("message_stop", True)
+    assert "signs-of-life" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+@pytest.mark.usefixtures("quick_pings")
 async def test_a_server_that_stops_ends_a_pinged_stream_with_an_error(
     host: Host, upstream: Upstream
 ) -> None:
@@ -471,6 +496,9 @@ async def test_images_count_nothing_and_tools_do(host: Host) -> None:
 async def test_counting_is_refused_like_a_message(host: Host) -> None:
     assert_error(await ask({}, target=COUNT).end(), 400, "invalid_request_error")
     assert_error(await ask(target=COUNT, method="GET").end(), 405, "invalid_request_error")
+
+
+async def test_tokens_are_counted_for_names_of_the_hosts_policy(host: Host) -> None:
     await in_thread(set_policy, host, "strict")
     assert_error(await ask(LONG, target=COUNT).end(), 404, "not_found_error")
 

@@ -203,6 +203,39 @@ async def test_a_host_that_falls_silent_times_out(
     assert b"sent nothing for" in reply.body
 
 
+@pytest.mark.parametrize(
+    ("target", "headers", "parts"),
+    [
+        ("/v1/chat/completions", EVENTS, (SAID, DONE)),
+        ("/api/chat", NDJSON, (b'{"done":false}\n', b'{"done":true}\n')),
+    ],
+)
+async def test_a_tool_call_may_take_longer_between_two_parts(
+    host: Host,
+    upstream: Upstream,
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+    headers: dict[str, str],
+    parts: tuple[bytes, bytes],
+) -> None:
+    """Ollama sends it only when all of it has been generated."""
+    monkeypatch.setattr(streaming, "NEXT_PART_TIMEOUT_S", 0.01)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        await response.write(parts[0])
+        await asyncio.sleep(0.3)
+        await response.write(parts[1])
+        return response
+
+    upstream.answer = answer
+    asked = {"messages": [], "stream": True}
+    assert b"sent nothing for" in (await ask(asked, target=target).end()).body
+    reply = await ask(asked | {"tools": [{"type": "function"}]}, target=target).end()
+    assert reply.body == b"".join(parts)
+
+
 async def test_a_connection_that_breaks_before_the_first_byte_is_retried_once(
     host: Host, upstream: Upstream
 ) -> None:
