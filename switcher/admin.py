@@ -16,7 +16,7 @@ from switcher.domain.addresses import check_address
 from switcher.domain.errors import BadRequest, SwitcherError
 from switcher.models import AuditEntry, Host, ModelProfile, SwitchEvent
 from switcher.records import Actor, config
-from switcher.watching.new_address import check_is_new_server
+from switcher.watching.new_address import check_new_server
 
 
 def actor_of(request: HttpRequest) -> Actor:
@@ -126,7 +126,7 @@ class HostAdmin(ThroughRecords):
 
     def save_model(self, request: HttpRequest, obj: Host, form: Any, change: bool) -> None:
         if "base_url" in form.changed_data:
-            check_is_new_server(obj.base_url, obj.pk)
+            check_new_server(obj.base_url, obj.pk)
         config.save_host(obj, actor_of(request))
 
     def get_deleted_objects(

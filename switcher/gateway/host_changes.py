@@ -31,6 +31,8 @@ async def _relay(
 ) -> None:
     try:
         async with relay.ask(route.server, head.method, head.path, body.parts()) as upstream:
+            if not upstream.is_json:  # another service's page would look like ours
+                raise upstream.not_json_error()
             if upstream.streams and upstream.status == 200:
                 await response.start_stream(upstream.content_type)
             else:

@@ -108,6 +108,9 @@ async def _send(
     body, upstream = answer
     if upstream.status == 404 and upstream.media_type != JSON_TYPE:
         raise not_on_host(route.host, path)
+    if not upstream.is_json:
+        text = f"{route.host}: {upstream.not_json_error().text}"
+        raise GatewayError(502, "upstream_failed", text)
     await response.send_whole(upstream.status, body, headers, upstream.content_type)
 
 

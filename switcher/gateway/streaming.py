@@ -46,7 +46,7 @@ async def relay_unchanged(upstream: Upstream, request: ProxyRequest) -> None:
         return
     # Do not relay somebody else's error page as ours.
     if upstream.media_type != JSON_TYPE or not body.lstrip().startswith(b"{"):
-        raise upstream.is_not_json()
+        raise upstream.not_json_error()
     request.usage.read_whole(body)
     await request.response.send_whole(upstream.status, body, request.reply_headers)
 

@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
+from urllib.parse import urlsplit
 
 from urllib3.util.wait import wait_for_write
 
+from switcher.domain.addresses import DEFAULT_PORTS
 from switcher.ollama import guard
 from switcher.ollama.guard import AddressInfo
 
@@ -89,6 +91,19 @@ def connect(
             sock.settimeout(timeout_s)
             return sock
     raise failure
+
+
+def check_address(base_url: str, timeout_s: float = 2.0) -> None:
+    """Raise AddressRefused if a server's name means an address that is never contacted. A name that
+    is not known passes, since it may be known later."""
+    parts = urlsplit(base_url)
+    port = parts.port or DEFAULT_PORTS[parts.scheme]
+    try:
+        found = _resolve(parts.hostname or "", port, _TimeLeft(timeout_s, lambda: False))
+    except (OSError, UnicodeError):
+        return
+    for info in found:
+        guard.check(info[4][0], port)
 
 
 def _connect_socket(

@@ -115,7 +115,12 @@ class Upstream:
         """Return whether each part of the reply is useful by itself."""
         return self.media_type in {"text/event-stream", "application/x-ndjson"}
 
-    def is_not_json(self) -> BadAnswer:
+    @property
+    def is_json(self) -> bool:
+        """Return whether it is JSON or a stream of it, as all of Ollama's replies are."""
+        return self.streams or self.media_type == _JSON
+
+    def not_json_error(self) -> BadAnswer:
         """Return the error for a reply that should be JSON and is not."""
         text = f"The host answered {self.status} with something that is not JSON."
         return BadAnswer(text + hint(self.status, self._url))

@@ -1,4 +1,5 @@
-"""Check, before a host is saved, that its address is not that of another host's server.
+"""Check, before a host is saved, that its address may be contacted and is not that of another
+host's server.
 
 `records` compares addresses; here the servers themselves are asked, since one server may be reached
 by its name, several IP addresses, or a proxy.
@@ -12,21 +13,27 @@ from switcher.domain.observed import Observation
 from switcher.domain.same_server import MATCHES, is_same_catalog, is_same_load
 from switcher.domain.servers import Server
 from switcher.ollama.client import Client
+from switcher.ollama.connecting import check_address
+from switcher.ollama.errors import AddressRefused
 from switcher.queries.hosts import HostSettings, hosts
 from switcher.queries.readings import last_reading
 
 TRIES = 4  # a request that ends between two readings changes an expiry
 
 
-def check_is_new_server(
+def check_new_server(
     server: Server | str, host_id: int | None = None, clock: Clock = system
 ) -> None:
-    """Raise BadRequest if the server at this address is another host's than this one's.
+    """Raise BadRequest if the server is another host's than this one's, or is never contacted.
 
     A server that does not answer passes: the watcher recognises it once it does.
     """
     server = Server.at(server)
     base_url = server.base_url
+    try:
+        check_address(base_url)
+    except AddressRefused as exc:
+        raise BadRequest(exc.text, "base_url") from exc
     others = [other for other in hosts() if other.id != host_id and other.base_url != base_url]
     if not others:
         return

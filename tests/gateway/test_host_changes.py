@@ -218,3 +218,18 @@ async def test_limits_apply_to_lists_and_changes_too(host: Host, upstream: Upstr
     reply = await with_key(token, body={"model": "x"}, target="/api/show").end()
     assert (reply.status, type(reply.json()["error"])) == (429, str)
     assert int(reply.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(("path", "method"), [("/api/pull", "POST"), ("/api/version", "GET")])
+async def test_the_answer_of_another_kind_of_service_is_not_relayed(
+    host: Host, upstream: Upstream, path: str, method: str
+) -> None:
+    async def page(request: web.Request) -> web.Response:
+        return web.Response(text="<html>s3cret</html>", content_type="text/html")
+
+    upstream.answer = page
+    manager = await in_thread(make_key, manage=True)
+    reply = await with_key(manager, body={"model": "x"}, target=path, method=method).end()
+    assert reply.status == 502
+    assert b"s3cret" not in reply.body
+    assert "something that is not JSON" in reply.json()["error"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -9,10 +10,11 @@ import pytest
 from switcher.domain.drift import Kind
 from switcher.domain.errors import BadRequest, Conflict
 from switcher.models import Drift, Host
+from switcher.ollama import guard
 from switcher.records import config
 from switcher.switching.service import SwitchRequest, plan, request_switch
 from switcher.watching.loop import Watcher, check_now
-from switcher.watching.new_address import check_is_new_server
+from switcher.watching.new_address import check_new_server
 from tests.forwarder import Forwarder
 from tests.simulated import SimulatedOllama
 from tests.until import until
@@ -37,7 +39,7 @@ def test_another_address_of_a_host_is_refused_by_name(
     watched.switch("mid-a")
     check_now(watched.host.pk, watched.host.base_url)
     with pytest.raises(BadRequest, match=r"is the server of host north-1 .*same nanosecond"):
-        check_is_new_server(forwarder.url)
+        check_new_server(forwarder.url)
 
 
 def test_a_host_that_was_never_read_is_recognised_too(
@@ -45,14 +47,14 @@ def test_a_host_that_was_never_read_is_recognised_too(
 ) -> None:
     watched.ollama.load("mid-a")
     with pytest.raises(BadRequest, match="is the server of host north-1"):
-        check_is_new_server(forwarder.url)
+        check_new_server(forwarder.url)
 
 
 def test_an_idle_server_with_the_same_files_is_refused_until_a_load_tells_them_apart(
     watched: Watched, forwarder: Forwarder
 ) -> None:
     with pytest.raises(BadRequest, match="share a directory, load a model on one of them"):
-        check_is_new_server(forwarder.url)
+        check_new_server(forwarder.url)
 
 
 def test_another_server_with_the_same_models_is_no_second_address(
@@ -60,16 +62,16 @@ def test_another_server_with_the_same_models_is_no_second_address(
 ) -> None:
     watched.ollama.load("mid-a")
     south_ollama.load("mid-a")
-    check_is_new_server(south_ollama.url)
+    check_new_server(south_ollama.url)
 
 
 def test_a_server_that_does_not_answer_may_be_added(watched: Watched) -> None:
-    check_is_new_server("http://127.0.0.1:8")
+    check_new_server("http://127.0.0.1:8")
 
 
 def test_a_host_may_keep_its_own_address(watched: Watched, forwarder: Forwarder) -> None:
     watched.ollama.load("mid-a")
-    check_is_new_server(forwarder.url, watched.host.pk)
+    check_new_server(forwarder.url, watched.host.pk)
 
 
 def test_a_failover_address_that_leads_to_another_host_stops_switches_on_both(
@@ -93,3 +95,19 @@ def test_a_failover_address_that_leads_to_another_host_stops_switches_on_both(
     drift.refresh_from_db()
     assert drift.ending.startswith("The addresses lead to different servers again")
     assert not plan(SwitchRequest(model="mid-b", host="north-1")).blocked
+
+
+@pytest.mark.parametrize("ip", ["169.254.169.254", "224.0.0.1"])
+def test_a_name_of_an_address_that_is_never_contacted_cannot_be_saved(
+    ip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = (socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 11434))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [row])
+    with pytest.raises(BadRequest, match=f"does not connect to {ip}"):
+        check_new_server("http://trap.test:11434")
+
+
+def test_switchboards_own_address_cannot_be_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "_own_ports", {8000})
+    with pytest.raises(BadRequest, match="Switchboard's own address"):
+        check_new_server("http://localhost:8000")

@@ -30,7 +30,7 @@ from switcher.records import config
 from switcher.records.clients import POLICIES, drop_name, put_name, set_clients
 from switcher.records.host_access import set_access
 from switcher.switching.published_name import publish
-from switcher.watching.new_address import check_is_new_server
+from switcher.watching.new_address import check_new_server
 
 HEAD = ("NAME", "ADDRESS", "VRAM", "STRATEGY", "ACTIVE", "")
 CLIENTS_HEAD = ("A CLIENT THAT NAMES", "GETS", "PROFILE", "ON THE HOST")
@@ -91,7 +91,7 @@ class Command(ListCommand):
             "allows_cloud": options["allow_cloud"],
             "keep_alive": check_keep_alive(options["keep_alive"]),
         }
-        check_is_new_server(values["base_url"])
+        check_new_server(values["base_url"])
         config.put_host(values, actor())
         self.say(f"Added {values['name']} at {values['base_url']}.")
 

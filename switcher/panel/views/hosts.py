@@ -33,7 +33,7 @@ from switcher.queries.hosts import HostSettings
 from switcher.records import config
 from switcher.switching import service
 from switcher.watching.loop import check_now, latest
-from switcher.watching.new_address import check_is_new_server
+from switcher.watching.new_address import check_new_server
 
 USAGE_DAYS = 7
 
@@ -176,7 +176,7 @@ def _save(request: HttpRequest, host: HostSettings | None) -> HttpResponseBase:
         base_url = form.cleaned_data["base_url"]
         try:
             if host is None or host.base_url != base_url:
-                check_is_new_server(base_url, host.id if host else None)
+                check_new_server(base_url, host.id if host else None)
             config.put_host(
                 form.values(),
                 actor_of(request),
