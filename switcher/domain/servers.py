@@ -10,12 +10,14 @@ from typing import Any
 
 from switcher.domain.errors import BadRequest
 
+# Sent with each request (RFC 9110, 7.6.3): a gateway that gets it back is its own host.
+VIA = "1.1 switchboard"
 MAX_HEADERS, MAX_TEXT = 20, 4000
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", re.ASCII)
 # Switchboard sets these itself: others would garble the message or its framing.
 _OWN_HEADERS = frozenset(
     {"accept-encoding", "authorization", "connection", "content-encoding", "content-length",
-     "content-type", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+     "content-type", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "via"}
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from switcher.gateway import body, cors, form, route_cache
 from switcher.gateway.addresses import right_address, style_of
 from switcher.gateway.anthropic_response import AnthropicResponse
 from switcher.gateway.anthropic_tokens import send_token_count
-from switcher.gateway.auth import authenticate, check_origin
+from switcher.gateway.auth import authenticate, check_no_loop, check_origin
 from switcher.gateway.body import ParsedRequest
 from switcher.gateway.content_encoding import unsupported
 from switcher.gateway.disconnects import ClientDisconnected, run_while_connected
@@ -84,6 +84,7 @@ def _style_of(head: RequestHead) -> ApiStyle:
 
 
 async def _serve(head: RequestHead, receive: Receive, response: ResponseWriter) -> None:
+    check_no_loop(head)
     check_origin(head)
     if cors.is_preflight(head):
         await cors.answer_preflight(head, response)

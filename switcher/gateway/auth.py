@@ -13,6 +13,7 @@ from django.http import parse_cookie
 
 from switcher import access
 from switcher.concurrency.threads import in_thread
+from switcher.domain.servers import VIA
 from switcher.gateway import cors
 from switcher.gateway.errors import GatewayError
 from switcher.gateway.request_head import RequestHead
@@ -26,6 +27,14 @@ UNCONFIRMED = (
     "would open it to everyone. If there is none, set SWITCHER_OPEN_GATEWAY=no-proxy."
 )
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def check_no_loop(head: RequestHead) -> None:
+    """Refuse requests that a Switchboard sends to what it takes for one of its hosts: it may be
+    this one, by whatever name, and would get them back for ever. Raises GatewayError 508."""
+    if VIA in head.headers.get("via", ""):
+        text = "This is the address of a Switchboard, not of an Ollama server. Add its hosts."
+        raise GatewayError(508, "loop_detected", text)
 
 
 def check_origin(head: RequestHead) -> None:

@@ -25,6 +25,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, LocationValueError
 from urllib3.util import Retry
 
+from switcher.domain.servers import VIA
 from switcher.ollama import connecting
 from switcher.ollama.deadlines import deadlines
 from switcher.ollama.errors import BadAnswer, BrokeOff, CallCut, OllamaError, TimedOut, Unreachable
@@ -218,7 +219,7 @@ class Session(requests.Session):
     def __init__(self, transport: Transport = PLAIN) -> None:
         super().__init__()
         self.trust_env = False
-        self.headers.update(transport.headers)
+        self.headers.update({"Via": VIA, **transport.headers})
         if transport.proxy:
             self.proxies = {"http": transport.proxy, "https": transport.proxy}
         adapter = _CuttableAdapter(

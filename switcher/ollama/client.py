@@ -22,6 +22,7 @@ from switcher.domain.servers import Server
 from switcher.domain.specs import Spec, WarmUp, wire_keep_alive
 from switcher.ollama.calls import Answer, Call, Session, send
 from switcher.ollama.errors import (
+    AddressRefused,
     BadAnswer,
     ModelMissing,
     NotDone,
@@ -330,6 +331,8 @@ def _refusal(answer: Answer, base_url: str) -> OllamaError:
     text = f"Ollama answered {answer.status}: {message}"
     if answer.status == 404 and "not found" in message:
         return ModelMissing(text, answer.status, message)
+    if answer.status == 508:
+        return AddressRefused(message)
     if answer.status == 503:
         return ServerBusy(text, answer.status, message)
     return Refused(text, answer.status, message)

@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
-from switcher.domain.servers import Server
+from switcher.domain.servers import VIA, Server
 from switcher.ollama import guard
 from switcher.ollama.errors import BadAnswer, BrokeOff, CallCut, TimedOut, Unreachable
 from switcher.ollama.hints import hint
@@ -39,6 +39,7 @@ _HEADERS = CIMultiDict(
         "Accept": "*/*",
         "Accept-Encoding": "identity",
         "User-Agent": "switchboard",
+        "Via": VIA,
     }
 )
 

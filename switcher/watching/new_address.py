@@ -7,6 +7,7 @@ by its name, several IP addresses, or a proxy.
 
 from __future__ import annotations
 
+from switcher.domain.addresses import place_of
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest
 from switcher.domain.observed import Observation
@@ -14,7 +15,7 @@ from switcher.domain.same_server import MATCHES, is_same_catalog, is_same_load
 from switcher.domain.servers import Server
 from switcher.ollama.client import Client
 from switcher.ollama.connecting import check_address
-from switcher.ollama.errors import AddressRefused
+from switcher.ollama.errors import AddressRefused, OllamaError
 from switcher.queries.hosts import HostSettings, hosts
 from switcher.queries.readings import last_reading
 
@@ -30,21 +31,33 @@ def check_new_server(
     """
     server = Server.at(server)
     base_url = server.base_url
-    try:
-        check_address(base_url)
-    except AddressRefused as exc:
-        raise BadRequest(exc.text, "base_url") from exc
-    others = [other for other in hosts() if other.id != host_id and other.base_url != base_url]
-    if not others:
-        return
+    place = place_of(base_url)
+    others = [other for other in hosts() if other.id != host_id]
+    if any(place_of(other.base_url) == place for other in others):
+        return  # `records` refuses it by name
     client = Client(server)
     try:
-        seen = client.observe(clock.now())
-        for other in others:
-            if _may_be(seen, other):
-                _compare(client, base_url, other, clock)
+        check_address(base_url)
+        if others:
+            _check_server(client, base_url, others, clock)
+    except AddressRefused as exc:
+        raise BadRequest(exc.text, "base_url") from exc
     finally:
         client.close()
+
+
+def _check_server(client: Client, base_url: str, others: list[HostSettings], clock: Clock) -> None:
+    """Ask the server what it lists. Raises BadRequest, AddressRefused."""
+    try:
+        client.resident()
+    except AddressRefused:
+        raise
+    except OllamaError:
+        return
+    seen = client.observe(clock.now())
+    for other in others:
+        if _may_be(seen, other):
+            _compare(client, base_url, other, clock)
 
 
 def _may_be(seen: Observation, other: HostSettings) -> bool:

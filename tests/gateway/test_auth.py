@@ -151,3 +151,14 @@ async def test_a_name_with_underscores_is_served_where_it_is_allowed(
     assert (await ask(Host=name).end()).status == 401
     settings.ALLOWED_HOSTS = ["other"]
     assert (await ask(Host=name).end()).status == 400
+
+
+async def test_a_request_of_switchboard_itself_is_not_forwarded(
+    host: Host, upstream: Upstream
+) -> None:
+    """A host's address may lead back to the gateway, through any proxy and by any name."""
+    assert (await ask().end()).status == 200
+    via = upstream.received[-1][2]["Via"]
+    reply = await ask(Via=f"1.1 nginx, {via}").end()
+    assert reply.status == 508
+    assert len(upstream.received) == 1

@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident
+from switcher.domain.servers import VIA
 from switcher.domain.specs import Spec, WarmUp
 from switcher.ollama.calls import Call
 from switcher.ollama.client import Client
 from switcher.ollama.errors import (
+    AddressRefused,
     BadAnswer,
     ModelMissing,
     NotDone,
@@ -838,3 +840,10 @@ def test_deleting_a_missing_model_is_its_own_error(
     answer(http, "/api/delete", {"error": "model 'mid-a' not found"}, 404, "DELETE")
     with pytest.raises(ModelMissing):
         client.delete("mid-a")
+
+
+def test_a_switchboard_is_no_ollama_server(http: responses.RequestsMock, client: Client) -> None:
+    answer(http, "/api/ps", {"error": "This is the address of a Switchboard."}, 508, method="GET")
+    with pytest.raises(AddressRefused, match="of a Switchboard"):
+        client.resident()
+    assert http.calls[0].request.headers["Via"] == VIA

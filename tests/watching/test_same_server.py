@@ -99,7 +99,7 @@ def test_a_failover_address_that_leads_to_another_host_stops_switches_on_both(
 
 @pytest.mark.parametrize("ip", ["169.254.169.254", "224.0.0.1"])
 def test_a_name_of_an_address_that_is_never_contacted_cannot_be_saved(
-    ip: str, monkeypatch: pytest.MonkeyPatch
+    ip: str, db: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = (socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 11434))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [row])
@@ -107,7 +107,9 @@ def test_a_name_of_an_address_that_is_never_contacted_cannot_be_saved(
         check_new_server("http://trap.test:11434")
 
 
-def test_switchboards_own_address_cannot_be_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_switchboards_own_address_cannot_be_saved(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(guard, "_own_ports", {8000})
     with pytest.raises(BadRequest, match="Switchboard's own address"):
         check_new_server("http://localhost:8000")
