@@ -8,7 +8,7 @@ from typing import Any
 
 from ollama_simulator import replies
 from ollama_simulator.host import Turn
-from ollama_simulator.runner import Ask
+from ollama_simulator.runner import Ask, effective_ctx
 from ollama_simulator.server import Refused
 
 TOOL_TOKENS = 8
@@ -20,10 +20,13 @@ class ConnectionCut(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """A prompt and how to reply to it. `asked` is the model name in the request."""
+    """A prompt and how to reply to it. `asked` is the model name in the request; `messages` are the
+    texts that a chat's prompt consists of.
+    """
 
     asked: str
     prompt: str = ""
+    messages: tuple[str, ...] = ()
     as_json: bool = False
     tool: dict[str, Any] | None = None
 
@@ -39,13 +42,21 @@ class Say:
         return int(wanted) if number and wanted > 0 else None  # type: ignore[operator,call-overload]
 
 
+def cut_tokens(say: Say, context: int) -> int:
+    """Return how many tokens of a prompt the model reads (fact 30): a chat that is too long loses
+    its first messages, and what still does not fit is cut to the context."""
+    texts = [say.prompt, *(" ".join(say.messages[n:]) for n in range(1, len(say.messages)))]
+    counts = map(replies.count_tokens, texts)
+    return next((n for n in counts if n <= context), context)
+
+
 class Reply:
     """A reply in progress. Read its figures after the last token."""
 
     def __init__(self, turn: Turn, say: Say) -> None:
         self.turn, self.say = turn, say
         self.ask: Ask = turn.ask
-        self.prompt_tokens = replies.count_tokens(say.prompt)
+        self.prompt_tokens = cut_tokens(say, effective_ctx(turn.ask.options, turn.ask.manifest))
         self.given = 0
         self.ended_at = 0.0
 

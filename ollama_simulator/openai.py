@@ -73,10 +73,12 @@ class _Head:
 async def chat(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, "openai.ChatCompletionRequest")
     messages = v1_messages(body)
+    texts = tuple(replies.text_of(m) for m in messages)
     form = body.get("response_format") or {}
     say = Say(
         asked=str(body.get("model") or ""),
-        prompt=" ".join(replies.text_of(m) for m in messages),
+        prompt=" ".join(texts),
+        messages=texts,
         as_json=form.get("type") in ("json_object", "json_schema"),
         tool=replies.tool_call(body.get("tools")) if replies.wants_tool(messages) else None,
     )

@@ -12,6 +12,7 @@ from ollama_simulator.generation import Reply, Say
 from ollama_simulator.gojson import Body
 from ollama_simulator.host import HOST, now_text
 from ollama_simulator.messages import api_messages
+from ollama_simulator.runner import effective_ctx
 from ollama_simulator.server import Refused, Request
 from ollama_simulator.shapes import answer, line, read_body, stream
 
@@ -42,9 +43,11 @@ async def generate(request: web.Request) -> web.StreamResponse:
 async def chat(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, "api.ChatRequest")
     messages = api_messages(body)
+    texts = tuple(replies.text_of(m) for m in messages)
     say = Say(
         asked=str(body.get("model") or ""),
-        prompt=" ".join(replies.text_of(m) for m in messages),
+        prompt=" ".join(texts),
+        messages=texts,
         as_json=bool(body.get("format")),
         tool=replies.tool_call(body.get("tools")) if replies.wants_tool(messages) else None,
     )
@@ -147,6 +150,7 @@ async def embedded(request: web.Request, body: Body, keep_alive: object) -> Body
     wish = Request(asked, "embed", not texts, keep_alive, body.get("options") or {})
     async with request.app[HOST].turn(wish) as turn:
         reply = Reply(turn, Say(asked))
+        context = effective_ctx(turn.ask.options, turn.ask.manifest)
         await turn.until()
         reply.check()
         if not texts:
@@ -160,7 +164,7 @@ async def embedded(request: web.Request, body: Body, keep_alive: object) -> Body
         "embeddings": [replies.embedding(who, t, wide) for t in texts],
         "total_duration": figures["total_duration"],
         "load_duration": figures["load_duration"],
-        "prompt_eval_count": sum(replies.count_tokens(t) for t in texts),
+        "prompt_eval_count": sum(min(context, replies.count_tokens(t)) for t in texts),
     }
 
 

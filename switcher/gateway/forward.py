@@ -73,6 +73,7 @@ async def _attempt(request: ProxyRequest) -> None:
             asked, needs = request.body.values.get("model"), request.endpoint.needs
             choice = await select_capable(permit.route, asked, usage.key, needs)
             usage.model = choice.model
+            request.loaded = permit.route.loaded(choice)
             sent = await as_sent(permit.route, choice, by_copy)
             request.response.renamer = renamer_for(sent, choice)
             try:

@@ -30,6 +30,7 @@ class RequestUsage:
     failed: bool = False
     tokens_in: int = 0
     tokens_out: int = 0
+    cut_prompt: bool = False
 
     def read_whole(self, reply: bytes) -> None:
         """Read the counts of a whole reply: usually at its end, but `logprobs` may follow them."""
@@ -88,7 +89,8 @@ class Meter:
             self._used_keys.add(usage.key.id)
         if not usage.host:
             return  # a list of models, or it never reached a host
-        hour = (at or datetime.now(UTC)).replace(minute=0, second=0, microsecond=0)
+        now = at or datetime.now(UTC)
+        hour = now.replace(minute=0, second=0, microsecond=0)
         bucket = UsageBucket(usage.key.id if usage.key else None, usage.host, usage.model, hour)
         counts = self._counts.setdefault(bucket, UsageCounts())
         counts.requests += 1
@@ -97,6 +99,9 @@ class Meter:
         counts.wait_ms += round(usage.waited_s * 1000)
         counts.tokens_in += usage.tokens_in
         counts.tokens_out += usage.tokens_out
+        if usage.cut_prompt:
+            counts.cut_prompts += 1
+            counts.last_cut_at = now
 
     def take(self) -> UsageBatch:
         """Return the counts since the last batch, and reset them."""

@@ -10,6 +10,7 @@ from switcher.gateway.errors import Headers
 from switcher.gateway.form import ParsedForm
 from switcher.gateway.meter import RequestUsage
 from switcher.gateway.response import ResponseWriter
+from switcher.queries.gates import NOT_LOADED, LoadedModel
 
 
 @dataclass(slots=True)
@@ -18,7 +19,8 @@ class ProxyRequest:
 
     `host` is the Ollama host that the client names; empty for the default host. Once the model is
     selected, `reply_headers` say what was changed in the request, and `hide_usage` is set if it was
-    the gateway, not the client, that asked for token counts.
+    the gateway, not the client, that asked for token counts. `loaded` is how the model
+    was last seen.
     """
 
     host: str
@@ -28,6 +30,7 @@ class ProxyRequest:
     usage: RequestUsage
     reply_headers: Headers = ()
     hide_usage: bool = False
+    loaded: LoadedModel = NOT_LOADED
 
     @property
     def streams(self) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 import json
 from contextlib import aclosing
 
+from switcher.gateway.cut_prompts import note_cut_prompt
 from switcher.gateway.disconnects import DISCONNECT_REASON, ClientDisconnected
 from switcher.gateway.errors import GatewayError
 from switcher.gateway.proxy_request import ProxyRequest
@@ -48,6 +49,8 @@ async def relay_unchanged(upstream: Upstream, request: ProxyRequest) -> None:
     if upstream.media_type != JSON_TYPE or not body.lstrip().startswith(b"{"):
         raise upstream.not_json_error()
     request.usage.read_whole(body)
+    if upstream.status == 200:
+        note_cut_prompt(request)
     await request.response.send_whole(upstream.status, body, request.reply_headers)
 
 
@@ -68,6 +71,7 @@ async def relay_translated(
         translated = translator.whole(reply)
     except MALFORMED as exc:
         raise BadAnswer("The host's answer is not one of Ollama's.") from exc
+    note_cut_prompt(request)
     await request.response.send_whole(200, to_json(translated), request.reply_headers)
 
 
@@ -90,6 +94,7 @@ async def _relay_stream(
         raise
     finally:
         stream.count_tokens()
+        note_cut_prompt(request)
     rest = stream.rest()
     if not response.started:
         if problem or not rest:

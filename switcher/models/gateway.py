@@ -96,6 +96,7 @@ class Usage(models.Model):
         "wait_ms",
         "tokens_in",
         "tokens_out",
+        "cut_prompts",
     )
 
     key = models.ForeignKey(ApiKey, null=True, on_delete=models.PROTECT, related_name="usage")
@@ -108,6 +109,9 @@ class Usage(models.Model):
     wait_ms = models.PositiveBigIntegerField(default=0)
     tokens_in = models.PositiveBigIntegerField(default=0)
     tokens_out = models.PositiveBigIntegerField(default=0)
+    # Prompts that were longer than the context of the loaded model (fact 30).
+    cut_prompts = models.PositiveBigIntegerField(default=0)
+    last_cut_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [

@@ -78,19 +78,24 @@ def _watched(hosts: QuerySet[Host]) -> dict[int, WatchedHost]:
     return {row.pk: _host(row, copies[row.pk], pins[row.pk], drifts[row.pk]) for row in rows}
 
 
-def _with_last_switch(hosts: QuerySet[Host]) -> QuerySet[Any]:
-    """Annotate hosts with the figures of the last switch that loaded the active model, and with the
-    models that were loaded at the end of the last switch.
-    """
+def figures_of_active() -> Subquery:
+    """Return, for a query of hosts, the figures of the last switch that loaded the active model."""
     loaded = SwitchEvent.objects.filter(
         host=OuterRef("pk"),
         state=State.ACTIVE.value,
         to_digest=OuterRef("active_digest"),
         figures__has_key="gpu_percent",
     )
+    return Subquery(loaded.order_by("-id").values("figures")[:1])
+
+
+def _with_last_switch(hosts: QuerySet[Host]) -> QuerySet[Any]:
+    """Annotate hosts with the figures of the last switch that loaded the active model, and with the
+    models that were loaded at the end of the last switch.
+    """
     ended = SwitchEvent.objects.filter(host=OuterRef("pk"), state=State.ACTIVE.value)
     return hosts.annotate(
-        loaded_figures=Subquery(loaded.order_by("-id").values("figures")[:1]),
+        loaded_figures=figures_of_active(),
         left_behind=Subquery(ended.order_by("-id").values("after")[:1]),
     )
 

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from switcher.domain.model_names import ModelName
+from switcher.domain.observed import Resident
 from switcher.domain.servers import Server
 from switcher.domain.specs import Spec
 from switcher.domain.states import OPEN, State, Strategy, holds_requests
-from switcher.models import GatewayName, GatewayProcess, Host, ModelCopy, Pin, SwitchEvent
+from switcher.domain.versions import numbers_of
+from switcher.models import (
+    GatewayName,
+    GatewayProcess,
+    Host,
+    ModelCopy,
+    Pin,
+    Reading,
+    SwitchEvent,
+)
 from switcher.models.shared_time import shared_now
+from switcher.queries.desired import figures_of_active
 from switcher.queries.hosts import ActiveModel, active_of
 from switcher.queries.keys import KeyFacts, by_digest
 from switcher.queries.model_copies import ModelCopyRow, copy_of
@@ -31,6 +43,18 @@ class ModelChoice:
     spec: Spec
     digest: str = ""
     copy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """How a model is loaded, as last seen: its context length, 0 if unknown, and the first numbers
+    of its server's version."""
+
+    context: int = 0
+    version: tuple[int, ...] = ()
+
+
+NOT_LOADED = LoadedModel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +79,16 @@ class Route:
     allows_cloud: bool = False
     copies: Mapping[str, ModelCopyRow] = field(default_factory=dict)
     stale: bool = False
+    # What was last seen loaded, by digest and by name. It changes without an effect on the way that
+    # a request takes.
+    contexts: Mapping[str | ModelName, int] = field(default_factory=dict, compare=False)
+    version: tuple[int, ...] = field(default=(), compare=False)
+
+    def loaded(self, choice: ModelChoice) -> LoadedModel:
+        """Return how a model is loaded."""
+        named = ModelName.parse(choice.model)
+        context = self.contexts.get(choice.digest) or self.contexts.get(named)
+        return LoadedModel(context or choice.spec.num_ctx or 0, self.version)
 
     @property
     def active_names(self) -> set[ModelName]:
@@ -162,7 +196,9 @@ def routes() -> Routes:
         copies.setdefault(kept.host_id, {})[kept.digest] = copy_of(kept)
     found: dict[str, Route] = {}
     default = None
-    for host in Host.objects.filter(removed_at=None).select_related("active_profile"):
+    hosts = Host.objects.filter(removed_at=None).select_related("active_profile", "reading")
+    for host in hosts.annotate(loaded_figures=figures_of_active()):
+        reading = getattr(host, "reading", None)
         route = Route(
             host_id=host.pk,
             host=host.name,
@@ -175,11 +211,28 @@ def routes() -> Routes:
             pinned=tuple(pinned.get(host.pk, ())),
             allows_cloud=host.allows_cloud,
             copies=copies.get(host.pk, {}),
+            contexts=_contexts(host, reading),
+            version=numbers_of(reading.version) if reading is not None else (),
         )
         found[host.name] = route
         if host.is_default:
             default = route
     return Routes(found, default, by_digest())
+
+
+def _contexts(host: Any, reading: Reading | None) -> dict[str | ModelName, int]:
+    """Return the context lengths that a host's models were last seen loaded with.
+
+    A switch stores none of its readings, but the figures of what it loaded.
+    """
+    found: dict[str | ModelName, int] = {}
+    for row in map(Resident.from_json, reading.resident if reading is not None else []):
+        found |= {row.name: row.context_length, row.digest: row.context_length}
+    figures = host.loaded_figures or {}
+    is_older = reading is None or reading.at < (host.active_since or reading.at)
+    if host.active_digest and (is_older or not found.get(host.active_digest)):
+        found[host.active_digest] = figures.get("context_length") or 0
+    return found
 
 
 def _active(host: Host) -> ActiveModel | None:

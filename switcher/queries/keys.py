@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import QuerySet, Sum
+from django.db.models import Max, QuerySet, Sum
 
 from switcher.domain.clock import Clock, system
 from switcher.models import ApiKey, Usage
@@ -79,6 +79,13 @@ class UsageRow:
     wait_ms: int
     tokens_in: int
     tokens_out: int
+    cut_prompts: int
+    last_cut_at: datetime | None = None
+
+
+def cut_prompts(rows: list[UsageRow]) -> list[UsageRow]:
+    """Return the rows of clients whose prompts were cut, most of them first."""
+    return sorted((r for r in rows if r.cut_prompts), key=lambda r: -r.cut_prompts)
 
 
 def by_digest() -> Mapping[str, KeyFacts]:
@@ -111,7 +118,9 @@ def usage(
     if key is not None:
         found = found.filter(key_id=key)
     sums = {name: Sum(name) for name in COUNTS}
-    rows = found.values_list("key_id", "key__name", "host", "model").annotate(**sums)
+    rows = found.values_list("key_id", "key__name", "host", "model").annotate(
+        **sums, last_cut=Max("last_cut_at")
+    )
     return [UsageRow(*row) for row in rows.order_by("-requests", "host", "model", "key_id")]
 
 

@@ -12,7 +12,7 @@ from switcher.domain.errors import NotFound
 from switcher.domain.model_names import ModelName
 from switcher.domain.specs import WarmUp, check_warmups
 from switcher.domain.states import OPEN
-from switcher.models import ApiKey, GatewayName, Host, ModelProfile, Pin, SwitchEvent
+from switcher.models import ApiKey, GatewayName, Host, ModelProfile, Pin, Reading, SwitchEvent
 from switcher.queries.from_rows import from_row, grouped
 from switcher.queries.hosts import find_named
 
@@ -40,6 +40,7 @@ class ProfileRow:
     switching_on: tuple[str, ...]
     named_on: tuple[str, ...]
     keys: tuple[str, ...]
+    contexts: tuple[tuple[str, int], ...] = ()  # see _contexts
 
     @property
     def model(self) -> str:
@@ -53,7 +54,7 @@ class ProfileRow:
 
 
 def profile_list(clock: Clock = system) -> tuple[ProfileRow, ...]:
-    """Return all profiles by name, with their uses, in seven queries."""
+    """Return all profiles by name, with their uses, in eight queries."""
     return _rows(ModelProfile.objects.all(), clock)
 
 
@@ -87,13 +88,36 @@ def _rows(profiles: Iterable[ModelProfile], clock: Clock) -> tuple[ProfileRow, .
         "named_on": grouped(names.values_list("profile_id", "host__name")),
         "keys": grouped((p.pk, str(key)) for key in working for p in key.profiles.all()),
     }
+    readings = list(
+        Reading.objects.filter(host__removed_at=None).values_list("host__name", "resident")
+    )
     return tuple(
         from_row(
             ProfileRow,
             row,
+            contexts=_contexts(row, readings, uses),
             options=dict(row.options),
             warmups=check_warmups(row.warmups),
             **{name: used.get(row.pk, ()) for name, used in uses.items()},
         )
         for row in profiles
+    )
+
+
+def _contexts(
+    profile: ModelProfile,
+    readings: Iterable[tuple[str, Any]],
+    uses: Mapping[str, Mapping[Any, tuple[str, ...]]],
+) -> tuple[tuple[str, int], ...]:
+    """Return, for a profile without `num_ctx`, the context length that its model was last seen
+    loaded with on each host where the profile is active or pinned: the server chooses it."""
+    if profile.options.get("num_ctx"):
+        return ()
+    hosts = {name for use in ("active_on", "pinned_on") for name in uses[use].get(profile.pk, ())}
+    model = ModelName.parse(profile.tag)
+    return tuple(
+        (host, row["context_length"])
+        for host, resident in readings
+        for row in resident
+        if host in hosts and row["context_length"] and ModelName.parse(row["name"]) == model
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db import transaction
 from django.db.models import F
@@ -25,7 +26,7 @@ class UsageBucket:
 @dataclass(slots=True)
 class UsageCounts:
     """The counts of a bucket. `waits` counts requests held by a closed gate, `wait_ms` their total
-    time.
+    time. `cut_prompts` counts prompts that were longer than the model's context.
     """
 
     requests: int = 0
@@ -34,11 +35,14 @@ class UsageCounts:
     wait_ms: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    cut_prompts: int = 0
+    last_cut_at: datetime | None = None
 
     def add(self, other: UsageCounts) -> None:
         """Add another bucket's counts to these."""
         for name in Usage.COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.last_cut_at = self.last_cut_at or other.last_cut_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ def add_usage(batch: UsageBatch, used_at: datetime) -> None:
             row, _ = Usage.objects.get_or_create(
                 key_id=bucket.key, host=bucket.host, model=bucket.model, hour=bucket.hour
             )
-            more = {name: F(name) + getattr(counts, name) for name in Usage.COUNTS}
+            more: dict[str, Any] = {n: F(n) + getattr(counts, n) for n in Usage.COUNTS}
+            if counts.last_cut_at is not None:
+                more["last_cut_at"] = counts.last_cut_at
             Usage.objects.filter(pk=row.pk).update(**more)
         ApiKey.objects.filter(pk__in=batch.keys).update(last_used_at=used_at)

@@ -163,3 +163,13 @@ def test_the_host_page_links_there_and_shows_use(admin: Client, host: Host) -> N
     assert PATH in page.content.decode()
     assert "1,234" in text_of(page)
     assert "mid-b" not in text_of(page)
+
+
+def test_the_page_shows_whose_prompts_are_cut(admin: Client, host: Host) -> None:
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    assert "Prompts that were cut" not in text_of(admin.get(PATH))
+    counts = UsageCounts(requests=9, cut_prompts=7, last_cut_at=datetime.now(UTC))
+    add_usage(UsageBatch([(UsageBucket(None, "north-1", "mid-a", hour), counts)], set()), hour)
+    shown = text_of(admin.get(PATH))
+    assert "Prompts that were cut" in shown
+    assert "no key mid-a 7 9" in shown

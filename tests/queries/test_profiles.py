@@ -24,3 +24,12 @@ def test_profiles_show_where_they_are_used() -> None:
     assert found["phi4:14b"].switching_on == ("north-1",)
     with pytest.raises(NotFound):
         profile("nothing")
+
+
+def test_a_profile_without_a_context_says_which_it_got() -> None:
+    host = make.host(seen=make.seen(make.resident("embed", context_length=2048)))
+    chosen = make.profile("embed")
+    asked = make.profile("embed", name="asked", options={"num_ctx": 2048})
+    config.set_pinned(host, [chosen], ANNA)
+    found = {p.name: p.contexts for p in profile_list()}
+    assert found == {chosen.name: (("north-1", 2048),), asked.name: ()}

@@ -71,10 +71,12 @@ def _save(request: HttpRequest, page: ClientsPage) -> HttpResponseBase:
 def _show(
     request: HttpRequest, page: ClientsPage, form: ClientsForm, status: int = 200, **more: Any
 ) -> HttpResponse:
+    usage = keys.usage(DAYS, host=page.name)
     context: dict[str, Any] = {
         "page": page,
         "form": form,
-        "usage": keys.usage(DAYS, host=page.name),
+        "usage": usage,
+        "cut": keys.cut_prompts(usage),
         "days": DAYS,
         "now": system.now(),
         **more,
