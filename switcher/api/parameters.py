@@ -60,6 +60,16 @@ def _keep_alive(given: str | float | None) -> str:
     return given or ""
 
 
+class UnloadBody(BaseModel):
+    """A request to unload the active model without a replacement."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    host: str | None = Field(None, description="Name of a host; without it the default host.")
+    reason: str | None = Field(None, description="Kept in the trail. At most 500 characters.")
+    dry_run: bool = Field(False, description="true: return the plan and change nothing.")
+
+
 class ModelsQuery(BaseModel):
     host: str = Field("", description="Name of a host; without it the default host.")
 

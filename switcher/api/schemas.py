@@ -202,6 +202,30 @@ class FreedModel(Answer):
     bytes: int
 
 
+class UnloadPlan(Answer):
+    """What unloading the active model will do. `keep` are models that stay loaded; `published` is
+    the name that is removed from the server."""
+
+    host: str
+    model: str
+    digest: str
+    bytes: int
+    loaded: bool
+    published: str
+    keep: list[str]
+    text: str
+
+
+class Unloaded(Answer):
+    """A host without an active model, or with `dry_run` the plan for it. `is_gone` is false while
+    the model's last requests run, null for a plan."""
+
+    dry_run: bool
+    plan: UnloadPlan
+    is_gone: bool | None
+    text: str
+
+
 class Phase(Answer):
     """A phase of a switch. `seconds` is null while it lasts; `expected_s` is what the plan
     expected, null if nothing was measured yet."""

@@ -15,7 +15,14 @@ from pydantic import BaseModel
 
 from switcher.api import problems, schemas
 from switcher.api.auth import actor_of, exporter, key_of, operator, switch_key, viewer
-from switcher.api.parameters import ExportQuery, ModelsQuery, SwitchBody, SwitchesQuery, UsageQuery
+from switcher.api.parameters import (
+    ExportQuery,
+    ModelsQuery,
+    SwitchBody,
+    SwitchesQuery,
+    UnloadBody,
+    UsageQuery,
+)
 from switcher.api.problems import EXAMPLE, Problem
 from switcher.audit.export import begin, content_type, stream
 from switcher.audit.filters import read_filters
@@ -141,6 +148,24 @@ async def free(request: HttpRequest, digest: str, query: Query[ModelsQuery]) -> 
     return schemas.FreedModel.model_validate(freed)
 
 
+@api.post(
+    "/ollama/models/unload",
+    auth=operator,
+    response={200: schemas.Unloaded, (400, 401, 403, 404, 409, 422, 502, 503, 504): PROBLEM},
+    summary="Unload the active model without a replacement",
+)
+async def unload(request: HttpRequest, body: UnloadBody) -> Any:
+    """Make no model active, unload the one that was, and answer when it is gone.
+
+    It is not brought back by a repair. `dry_run` returns the plan. 409 if no model is active, or if
+    something else is at work on the host.
+    """
+    plan, is_gone, text = await in_host_thread(_unload, body, actor_of(request))
+    return schemas.Unloaded(
+        dry_run=body.dry_run, plan=schemas.UnloadPlan(**plan.to_json()), is_gone=is_gone, text=text
+    )
+
+
 @api.get(
     "/ollama/switches",
     auth=viewer,
@@ -262,6 +287,16 @@ def _free(name: str, digest: str, actor: Actor) -> Any:
     freed = service.free_ghost(host.name, digest, actor)
     check_now(host.id, host.server)  # pages show it at once
     return freed
+
+
+def _unload(body: UnloadBody, actor: Actor) -> Any:
+    host = hosts.host(body.host or "")
+    if body.dry_run:
+        plan = service.plan_unload(host.name)
+        return plan, None, plan.text
+    done = service.unload_active(host.name, actor, body.reason or "")
+    check_now(host.id, host.server)  # pages show it at once
+    return done.plan, done.is_gone, done.text
 
 
 def _host_or_none(name: str) -> HostSettings | None:

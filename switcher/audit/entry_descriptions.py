@@ -107,6 +107,9 @@ def _switch(state: State, host: str, facts: Facts) -> str:
 
 def _activated(host: str, facts: Facts) -> str:
     model = short_model(facts.get("model"))
+    if not model:
+        before = short_model(facts.get("previous") or "?")
+        return f"Unloaded {before} from {host} on purpose: no model is active there"
     comma = "," if _instead(facts, model) else ""
     return f"{model} became the active model of {host}{comma}{_instead(facts, model)}"
 
@@ -328,6 +331,7 @@ _TEXTS = {
     "ghost.unload-asked": "Asked {host} to unload the ghost {model}",
     "ghost.freed": "Unloaded the ghost {model} on {host}",
     "host.access": "Changed the credentials or certificates for {host}",
+    "host.unloaded": "{model} left the memory of {host}",
     "host.removed": "Removed {host} from the board",
     "login.succeeded": "Signed in",
     "login.ended": "Signed out",

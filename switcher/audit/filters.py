@@ -13,7 +13,7 @@ from switcher.domain.states import ENDED
 
 # Groups of kinds by the beginnings of their names; a kind belongs to the first that fits.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "switches": ("switch.", "host.activated", "handle.", "ghost.", "name."),
+    "switches": ("switch.", "host.activated", "host.unloaded", "handle.", "ghost.", "name."),
     "drift": ("drift.", "repair."),
     "configuration": ("host.", "profile.", "policy."),
     "people": ("user.", "group.", "login.", "key."),

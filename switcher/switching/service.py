@@ -26,10 +26,11 @@ from switcher.queries.keys import KeyFacts
 from switcher.records import switches
 from switcher.records.memory import learn_sizes
 from switcher.records.switches import ResolvedRequest
-from switcher.switching import ghosts, wake
+from switcher.switching import ghosts, unloading, wake
 from switcher.switching.ghosts import FreedGhost
 from switcher.switching.learning import learn_facts
 from switcher.switching.planning import plan_switch
+from switcher.switching.unloading import Unloaded, UnloadPlan
 
 MAX_KEY = 200  # characters of an Idempotency-Key
 MAX_REASON = 500
@@ -135,6 +136,17 @@ def _plan(request: ResolvedRequest) -> Plan:
     finally:
         ollama.close()
     return plan_switch(request.host, request.spec, request.strategy, resident, installed)
+
+
+def plan_unload(host: str) -> UnloadPlan:
+    """Plan to unload the active model; see `unloading.plan_unload`."""
+    return unloading.plan_unload(find_host(host))
+
+
+def unload_active(host: str, actor: Actor, reason: str = "", clock: Clock = system) -> Unloaded:
+    """Unload the active model without a replacement; see `unloading.unload_active`."""
+    _check_reason(reason)
+    return unloading.unload_active(find_host(host), actor, reason.strip(), clock)
 
 
 def _learn(

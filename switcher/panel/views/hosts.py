@@ -136,6 +136,24 @@ def free(request: HttpRequest, name: str) -> HttpResponseBase:
     return redirect("host", name)
 
 
+@operators_only
+def unload(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Show what unloading the active model would do, and do it once that is confirmed."""
+    values = hosts.host(name)
+    context = {"host": values, "text": "", "error": "", "reason": request.POST.get("reason", "")}
+    try:
+        if request.method == "POST":
+            done = service.unload_active(name, actor_of(request), request.POST.get("reason", ""))
+            check_now(values.id, values.server)
+            messages.success(request, done.text)
+            return redirect("host", name)
+        context["text"] = service.plan_unload(name).text
+    except SwitcherError as exc:
+        context["error"] = exc.text
+    status = 409 if request.method == "POST" else 200
+    return render_page(request, "unload.html", context, section="hosts", status=status)
+
+
 def _ghosts(request: HttpRequest, name: str, freed: Note | None = None) -> HttpResponse:
     now = system.now()
     page = host_page(name, now, latest())
