@@ -19,6 +19,7 @@ from ollama_simulator.catalog import (
 )
 from ollama_simulator.gojson import Body
 from ollama_simulator.host import HOST
+from ollama_simulator.runner import BLOCKS, head_length
 from ollama_simulator.server import Refused, read_options
 from ollama_simulator.shapes import V1_TYPE, answer, line, read_body, stream
 
@@ -130,6 +131,11 @@ def show_answer(name: str, manifest: Manifest, request: web.Request) -> Body:
         "general.file_type": 15,
         "general.parameter_count": round(manifest.size / BYTES_PER_PARAMETER),
         "general.quantization_version": 2,
+        "llama.attention.head_count": 32,
+        "llama.attention.head_count_kv": 1,
+        "llama.attention.key_length": head_length(manifest),
+        "llama.attention.value_length": head_length(manifest),
+        "llama.block_count": BLOCKS,
         "llama.context_length": lengths["context_length"],
         "llama.embedding_length": lengths["embedding_length"],
         "tokenizer.ggml.tokens": None,

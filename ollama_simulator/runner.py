@@ -24,6 +24,7 @@ OPTION_TYPES = {
     "stop": "array",
 }
 DEFAULT_BATCH = 512
+BLOCKS = 32
 LAYERS = 33  # layers, which num_gpu counts
 ON_CPU = 0.1  # share of its speed that a model keeps with none of it in VRAM
 Options = Mapping[str, int | bool]
@@ -195,6 +196,12 @@ def resident_bytes(manifest: Manifest, num_ctx: int) -> int:
     Fitted to measurements: 1 MB, 0.4 GB and 2.5 GB files, 1024 and 2048 tokens, within 2 %.
     """
     return round(manifest.size * 1.06 + num_ctx * 3.27 * math.sqrt(manifest.size)) + 120_000
+
+
+def head_length(manifest: Manifest) -> int:
+    """Return the length of a key and of a value, by which `resident_bytes` grows with the context:
+    two bytes for each of them, in each block."""
+    return max(1, round(3.27 * math.sqrt(manifest.size) / (4 * BLOCKS)))
 
 
 def effective_ctx(options: Options, manifest: Manifest) -> int:
