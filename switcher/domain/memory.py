@@ -6,6 +6,7 @@ was seen on a host comes before what is computed from `/api/show`, and that befo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,10 +24,17 @@ DEFAULT_CONTEXT = 4096
 CONTEXT_BY_VRAM = ((47 * 2**30, 262_144), (23 * 2**30, 32_768))
 CONTEXT_STEP = 1024  # contexts are proposed in whole steps
 MAX_SLOTS = 32
-# Which layers have a sliding window, if the file does not say so: all but each n-th.
-FULL_LAYER_EACH = {
-    "gemma2": 2, "gemma3": 6, "gemma3n": 5, "gptoss": 2, "gpt-oss": 2, "cohere2": 4, "olmo2": 4,
-}  # fmt: skip
+# Architectures that run in Ollama's own engine (OllamaEngineRequired in fs/ggml/ggml.go): it counts
+# its buffer on a CPU too, and an attention mask of two bytes for each token of batch and context.
+OWN_ENGINE = frozenset({
+    "deepseek2", "deepseekocr", "gemma3", "gemma3n", "gemma4", "glm4moelite", "glmocr", "gpt-oss",
+    "gptoss", "laguna", "lfm2", "lfm2moe", "llama4", "mistral3", "mllama", "nemotron_h",
+    "nemotron_h_moe", "nemotron_h_omni", "olmo3", "qwen25vl", "qwen3", "qwen35", "qwen35moe",
+    "qwen3moe", "qwen3next", "qwen3vl", "qwen3vlmoe",
+})  # fmt: skip
+# Which layers have a sliding window, if the file does not say so: all but each n-th. Others keep
+# the whole context in each layer, whatever their file says of a window.
+FULL_LAYER_EACH = {"gemma3": 6, "gemma3n": 5, "gemma4": 6, "gptoss": 2, "gpt-oss": 2, "olmo3": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,8 @@ class ModelFacts:
     token_bytes: int  # of the KV cache, for each token of the context
     window_bytes: int = 0  # the same for layers that see only the last `window` tokens
     window: int = 0
-    buffer_bytes: int = 0  # for one batch, on a GPU
+    buffer_bytes: int = 0  # for one batch
+    buffers_on_cpu: bool = False  # whether the server counts the buffer without a GPU too
     trained_context: int = 0  # the most that the server gives; 0 if unknown
     num_ctx: int = 0  # the model's own setting; 0 if it has none
 
@@ -66,11 +75,11 @@ class ModelFacts:
         """Return the context that the server gives for a requested one."""
         return min(context, self.trained_context) if self.trained_context else context
 
-    def to_json(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, row: Mapping[str, int]) -> ModelFacts:
+    def from_json(cls, row: Mapping[str, Any]) -> ModelFacts:
         return cls(**row)
 
 
@@ -110,11 +119,14 @@ def facts_of(info: Mapping[str, Any], num_ctx: int = 0) -> ModelFacts | None:
     layer_bytes = [n * (key + value) * KV_ELEMENT_BYTES for n in kv_heads]
     window = number("attention.sliding_window")
     slides = _sliding_layers(info, str(arch), blocks) if window else [False] * blocks
+    own = arch in OWN_ENGINE
+    full_bytes = sum(b for b, s in zip(layer_bytes, slides, strict=True) if not s)
     return ModelFacts(
-        token_bytes=sum(b for b, s in zip(layer_bytes, slides, strict=True) if not s),
+        token_bytes=full_bytes + (2 * BATCH if own else 0),
         window_bytes=sum(b for b, s in zip(layer_bytes, slides, strict=True) if s),
         window=window,
         buffer_bytes=buffer,
+        buffers_on_cpu=own,
         trained_context=trained,
         num_ctx=num_ctx,
     )
@@ -170,7 +182,7 @@ def expected_size(
     if rows and facts is not None:
         near = min(rows, key=lambda row: abs(row.context - context))
         grows = facts.kv_bytes(context) - facts.kv_bytes(near.context)
-        size = near.size + grows * _slots(near, file_bytes, facts)
+        size = near.size + grows * _slots(rows, near, file_bytes, facts)
         return Size(max(size, 1), f"as loaded here with {near.context:,} tokens, and computed from "
                     f"there for {context:,}", LEARNED)  # fmt: skip
     contexts = sorted({row.context: row for row in rows}.values(), key=lambda row: row.context)
@@ -181,19 +193,31 @@ def expected_size(
         size = round(a.size + slope * (context - a.context))
         return Size(max(size, 1), f"from {len(contexts)} loads here with other contexts", LEARNED)
     if facts is not None:
-        size = file_bytes + facts.kv_bytes(context) + (facts.buffer_bytes if on_gpu else 0)
+        buffer = facts.buffer_bytes if on_gpu or facts.buffers_on_cpu else 0
+        size = file_bytes + facts.kv_bytes(context) + buffer
         return Size(size, f"about, computed for {context:,} tokens", COMPUTED)
     guess = max(round(file_bytes * FILE_TO_RESIDENT), *(row.size for row in rows), 0)
     return Size(guess, "about, from the size of its file", GUESSED)
 
 
-def _slots(row: Loaded, file_bytes: int, facts: ModelFacts) -> int:
-    """Return for how many parallel requests the server keeps a context each, as a load shows."""
-    one = facts.kv_bytes(row.context)
-    # A cache that is small beside the weights tells nothing.
-    if one * 20 < file_bytes:
-        return 1
-    return min(MAX_SLOTS, max(1, round((row.size - file_bytes) / one)))
+def _slots(rows: list[Loaded], near: Loaded, file_bytes: int, facts: ModelFacts) -> int:
+    """Return for how many parallel requests the server keeps a context each, as loads show. Two
+    contexts tell exactly. From one, a cache that is small beside weights and buffer tells nothing.
+    """
+    least, most = min(rows, key=_context), max(rows, key=_context)
+    grows = facts.kv_bytes(most.context) - facts.kv_bytes(least.context)
+    if grows > 0:
+        return _bounded(round((most.size - least.size) / grows))
+    one, rest = facts.kv_bytes(near.context), near.size - file_bytes - facts.buffer_bytes
+    return 1 if one * 4 < file_bytes else _bounded(math.floor(rest / one + 0.3))
+
+
+def _context(row: Loaded) -> int:
+    return row.context
+
+
+def _bounded(slots: int) -> int:
+    return min(MAX_SLOTS, max(1, slots))
 
 
 def largest_context(

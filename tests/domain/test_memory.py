@@ -94,13 +94,64 @@ def test_layers_with_a_sliding_window_take_no_more_than_that() -> None:
     info = {k.replace("llama", "gemma3"): v for k, v in MID.items()}
     info |= {"general.architecture": "gemma3", "gemma3.attention.sliding_window": 1024}
     found = facts(info)
-    per_layer = 4 * (512 + 512) * 2
-    assert (found.token_bytes, found.window_bytes) == (per_layer, 5 * per_layer)
-    assert found.kv_bytes(32_768) == per_layer * 32_768 + 5 * per_layer * (1024 + 512)
+    per_layer, mask = 4 * (512 + 512) * 2, 2 * 512
+    assert (found.token_bytes, found.window_bytes) == (per_layer + mask, 5 * per_layer)
+    assert found.kv_bytes(32_768) == ((per_layer + mask) * 32_768 + 5 * per_layer * (1024 + 512))
     pattern = [True, False] * 3
     assert facts(info, **{"gemma3.attention.sliding_window_pattern": pattern}).token_bytes == (
-        3 * per_layer
+        3 * per_layer + mask
     )
+
+
+def test_a_window_that_the_server_does_not_use_saves_nothing() -> None:
+    """Measured on Gemma 2: each layer keeps the whole context."""
+    info = {k.replace("llama", "gemma2"): v for k, v in MID.items()}
+    info |= {"general.architecture": "gemma2", "gemma2.attention.sliding_window": 1024}
+    assert facts(info).kv_bytes(32_768) == facts(MID).kv_bytes(32_768)
+
+
+# Measured on Ollama 0.25 without a GPU: file, KV heads, sizes at 2,048, 8,192 and 32,768 tokens.
+# Each model has 8 blocks, keys and values of 64, an embedding of 512 and a vocabulary of 353.
+MEASURED = {
+    "llama": (42_713_440, 8, (75_893_760, 176_557_056, 579_210_240)),
+    "qwen2": (36_447_744, 2, (44_461_056, 69_626_880, 170_290_176)),
+    "qwen3": (36_426_976, 2, (56_336_384, 86_745_088, 212_574_208)),
+    "gemma2": (38_191_520, 4, (54_955_008, 105_286_656, 306_613_248)),
+    "gemma3": (38_196_416, 4, (62_660_608, 72_097_792, 122_429_440)),
+}
+
+
+@pytest.mark.parametrize("arch", list(MEASURED))
+def test_what_is_computed_is_near_what_a_server_reports_for_each_architecture(arch: str) -> None:
+    file_bytes, heads, sizes = MEASURED[arch]
+    found = facts_of(
+        {
+            "general.architecture": arch,
+            f"{arch}.attention.head_count": 8,
+            f"{arch}.attention.head_count_kv": heads,
+            f"{arch}.attention.key_length": 64,
+            f"{arch}.attention.value_length": 64,
+            f"{arch}.attention.sliding_window": 1024 if "gemma" in arch else 0,
+            f"{arch}.block_count": 8,
+            f"{arch}.context_length": 131_072,
+            f"{arch}.embedding_length": 512,
+            f"{arch}.vocab_size": 353,
+        }
+    )
+    contexts = (2048, 8192, 32_768)
+    computed = [expected_size(c, file_bytes, found, (), on_gpu=False).bytes for c in contexts]
+    assert computed == pytest.approx(sizes, rel=0.1)
+    seen = [Loaded(2048, sizes[0])]
+    learned = [expected_size(c, file_bytes, found, seen).bytes for c in contexts]
+    assert learned == pytest.approx(sizes, rel=0.05)
+
+
+def test_one_load_of_a_server_with_four_slots_tells_the_others() -> None:
+    """Measured with OLLAMA_NUM_PARALLEL=4."""
+    found = ModelFacts(16_384, buffer_bytes=4_917_248)
+    seen = [Loaded(2048, 176_557_056)]
+    size = expected_size(32_768, 42_713_440, found, seen)
+    assert size.bytes == pytest.approx(2_189_822_976, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -196,3 +247,10 @@ def test_what_is_proposed_fits_and_is_less(room: int, below: int, file_bytes: in
     found = largest_context(room, below, file_bytes, FACTS, ())
     assert found < below
     assert not found or expected_size(found, file_bytes, FACTS, ()).bytes <= room
+
+
+def test_two_loads_tell_how_many_slots_there_are_exactly() -> None:
+    found = ModelFacts(4096, buffer_bytes=4_917_248)
+    seen = [Loaded(2048, 69_626_880), Loaded(8192, 170_290_176)]
+    size = expected_size(32_768, 36_447_744, found, seen)
+    assert size.bytes == pytest.approx(572_943_360, rel=0.01)
