@@ -197,7 +197,11 @@ def _choice_of_tools(values: Mapping[str, Any]) -> str:
 
 
 def _think(values: Mapping[str, Any]) -> bool | str | None:
-    """Return whether and how hard to think; None leaves it to the model."""
+    """Return whether and how hard to think; None leaves it to the model.
+
+    Ollama's models think unless told otherwise, Anthropic's only if they are asked to: a client
+    that did not ask reads the first block as the answer.
+    """
     thinking, config = values.get("thinking"), values.get("output_config")
     kind = thinking.get("type") if isinstance(thinking, dict) else None
     effort = config.get("effort") if isinstance(config, dict) else None
@@ -205,7 +209,7 @@ def _think(values: Mapping[str, Any]) -> bool | str | None:
         return False
     if isinstance(effort, str) and effort in _EFFORTS:
         return _EFFORTS[effort]
-    return True if kind == "enabled" else None
+    return None if kind == "adaptive" else kind == "enabled"
 
 
 def _schema(values: Mapping[str, Any]) -> Any:

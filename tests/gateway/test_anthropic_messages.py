@@ -37,6 +37,7 @@ def test_the_members_that_ollama_has_are_mapped() -> None:
         "messages": [USER],
         "stream": True,
         "options": {"num_predict": 9, "temperature": 0, "top_p": 0.5, "top_k": 3, "stop": ["X"]},
+        "think": False,
     }
 
 
@@ -144,14 +145,14 @@ def test_tools_of_anthropics_own_servers_are_dropped_and_named() -> None:
 @pytest.mark.parametrize(
     ("asked", "think"),
     [
-        ({}, None),
+        ({}, False),
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, True),
         ({"thinking": {"type": "disabled"}}, False),
         ({"thinking": {"type": "adaptive"}}, None),
         ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, "low"),
         ({"output_config": {"effort": "xhigh"}}, "high"),
         ({"thinking": {"type": "disabled"}, "output_config": {"effort": "high"}}, False),
-        ({"output_config": {"effort": "unheard of"}}, None),
+        ({"output_config": {"effort": "unheard of"}}, False),
     ],
 )
 def test_thinking_is_mapped(asked: Any, think: object) -> None:
