@@ -25,10 +25,10 @@ from switcher.gateway.endpoints import (
 )
 
 _ROOTS = ("/v1", "/api", "/chat/completions")
-# Where a client of OpenAI's arrives if its base URL lacks the `/v1`, or is written as for Azure.
+# Where clients arrive if their base URL lacks the `/v1`, or is written as for another service.
 _MISTAKEN_ROOTS = (
     *("/models", "/completions", "/embeddings", "/responses", "/rerank", "/images", "/audio"),
-    *("/messages", "/openai"),
+    *("/messages", "/openai", "/anthropic"),
 )
 _OTHER_PATHS = frozenset({"/api/docs", "/api/openapi.json"})  # belongs to the control API
 _KNOWN = (

@@ -57,6 +57,10 @@ WRONG = {
     "/embeddings": "/v1/embeddings",
     "/responses": "/v1/responses",
     "/openai/v1/chat/completions": "/v1/chat/completions",
+    "/v1/v1/messages": "/v1/messages",
+    "/v1/v1/messages/count_tokens": "/v1/messages/count_tokens",
+    "/messages": "/v1/messages",
+    "/anthropic/v1/messages": "/v1/messages",
     "/openai/deployments/mid-a/chat/completions": "/v1/chat/completions",
 }
 

@@ -18,6 +18,7 @@ from switcher.gateway import anthropic_tokens, route_cache, routing, signs_of_li
 from switcher.gateway.response import SSE_TYPE
 from switcher.models import Host, Usage
 from switcher.records.keys import NewKey, make_key
+from tests import make
 from tests.gateway.conftest import ADMIN, Exchange, Upstream, ask, set_active
 from tests.gateway.test_api_styles import set_policy, streamed
 from tests.gateway.test_gates import activate, advance, begin_switch
@@ -517,3 +518,18 @@ async def test_the_key_comes_as_x_api_key(host: Host, upstream: Upstream, settin
     for target in (PATH, COUNT):
         reply = await ask(HELLO, target=target, x_api_key=token).end()
         assert reply.status == 200, reply.body
+
+
+async def test_the_bounds_and_limits_of_a_key_hold(host: Host, upstream: Upstream) -> None:
+    upstream.answer = whole("Hello")
+    other = await in_thread(make.profile, "tiny-a")
+    bound = NewKey("bound", profiles=(other.name,))
+    _, token = await in_thread(make_key, bound, ADMIN)
+    for target in (PATH, COUNT):
+        refused = await ask(HELLO, target=target, x_api_key=token).end()
+        assert_error(refused, 403, "permission_error")
+    _, token = await in_thread(make_key, NewKey("slow", requests_a_minute=1), ADMIN)
+    assert (await ask(HELLO, target=PATH, x_api_key=token).end()).status == 200
+    limited = await ask(HELLO, target=PATH, x_api_key=token).end()
+    assert_error(limited, 429, "rate_limit_error")
+    assert int(limited.headers["retry-after"]) > 0
