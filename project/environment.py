@@ -34,7 +34,10 @@ def _check_server_names(names: list[str]) -> list[str]:
 def _check_server_name(name: str) -> str:
     name = f"[{name}]" if name.count(":") > 1 and not name.startswith("[") else name
     if not _SERVER_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no host name: write it without scheme, port and path")
+        raise ValueError(
+            f"{name!r} is no host name: write it without scheme, port and path,"
+            " and .example.net for all names below it"
+        )
     return name
 
 

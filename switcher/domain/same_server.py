@@ -15,6 +15,7 @@ from switcher.domain.observed import Mark, Observation
 # How long two sightings of one expiry may lie apart, and how long they count.
 MATCH_VALID_S = 40.0
 MATCHES = 2
+MAX_NAMED = 3
 # Readings of a host until it can be said that it is no other host's server.
 READINGS_TO_DECIDE = 3
 
@@ -97,7 +98,9 @@ class SameServers:
 
 def same_server_finding(host: str, others: Mapping[str, str], now: Observation) -> DriftFinding:
     """Return the drift of a host that is also others, given as addresses by name."""
-    named = " and ".join(f"{name} ({address})" for name, address in sorted(others.items()))
+    shown = [f"{name} ({address})" for name, address in sorted(others.items())]
+    more = [f"{len(shown) - MAX_NAMED} more"] if len(shown) > MAX_NAMED else []
+    named = " and ".join([*shown[:MAX_NAMED], *more])
     text = (
         f"{host} is the same server as {named}: both list a model that is loaded until the same "
         "nanosecond. Remove one of them; until then nothing is switched on either."

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from switcher.concurrency.threads import in_thread
+from switcher.domain.addresses import check_address
 from switcher.domain.errors import BadRequest
 from switcher.domain.servers import Credentials, Server, parse_headers
 from switcher.ollama import relay, transport
@@ -165,6 +168,52 @@ async def test_a_proxy_of_the_environment_is_used_only_if_the_setting_says_so(
         monkeypatch.setenv("no_proxy", "127.0.0.0/8")
         assert await ask(Server(raw.url)) == ""
         assert (len(raw.requests), len(proxy.requests)) == (2, 1)
+
+
+def tunnel(peer: Peer) -> None:
+    """Serve a CONNECT as a proxy does, and pass everything on."""
+    target = peer.request().split()[1].decode()
+    host, _, port = target.rpartition(":")
+    with socket.create_connection((host, int(port))) as server:
+        peer.send(b"HTTP/1.1 200 Connected\r\n\r\n")
+        server.settimeout(0.05)
+        while not peer.server.over.is_set():
+            for source, sink in ((peer.sock, server), (server, peer.sock)):
+                with suppress(TimeoutError):
+                    if not (data := source.recv(65536)):
+                        return
+                    sink.sendall(data)
+
+
+async def test_https_goes_through_a_tunnel_of_the_proxy(
+    ask: Ask, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    settings.SWITCHER_USE_PROXY = True
+    with (
+        raw_server(serve, authority.server_context(tmp_path)) as raw,
+        raw_server(tunnel) as proxy,
+    ):
+        monkeypatch.setenv("https_proxy", proxy.url)
+        server = Server(raw.url, seal(BEARER), authority.pem)
+        assert await ask(server) == ""
+        assert "authorization: bearer s3cret-token" in sent(raw).lower()
+        assert sent(proxy).startswith("CONNECT 127.0.0.1:")
+        assert "s3cret" not in sent(proxy)
+        assert "No trusted connection" in await ask(Server(raw.url))
+
+
+async def test_a_server_is_reached_by_ipv6(ask: Ask) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+        url = f"http://[::1]:{listener.getsockname()[1]}"
+        assert check_address(url) == url
+        asking = asyncio.create_task(ask(Server(url)))  # type: ignore[arg-type]
+        sock, _ = await in_thread(listener.accept)
+        with sock:
+            await in_thread(sock.recv, 65536)
+            sock.sendall(EMPTY)
+            assert await asking == ""
 
 
 def test_credentials_are_encrypted_with_a_key_that_only_the_owner_reads(settings: Any) -> None:
