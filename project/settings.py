@@ -51,6 +51,7 @@ MIDDLEWARE = [
     "switcher.api.health.HealthMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "project.static.StaticMiddleware",
+    "project.compression.PageCompression",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -141,8 +142,12 @@ STATIC_URL = "static/"
 STATICFILES_DIRS = [d for d in [BASE_DIR / "static", NINJA / "static"] if d.is_dir()]
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
-# Revalidated on each use and rarely sent again, so that no page runs old scripts after an upgrade.
+# For names without a hash, which are revalidated on each use (project.static).
 WHITENOISE_MAX_AGE = 0
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+    "staticfiles": {"BACKEND": "project.static.HashedStorage"},
+}
 
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"

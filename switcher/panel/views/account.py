@@ -57,7 +57,7 @@ def theme(request: HttpRequest) -> HttpResponseBase:
 @require_safe
 def favicon(request: HttpRequest) -> HttpResponseBase:
     """Redirect `/favicon.ico`, which browsers ask for by themselves, to the icon."""
-    return redirect(static("favicon.svg"), permanent=True)
+    return redirect(static("favicon.svg"))
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
