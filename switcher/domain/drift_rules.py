@@ -23,6 +23,7 @@ from switcher.domain.drift import (
     LastSeen,
     ReadingHistory,
 )
+from switcher.domain.model_copies import find_content
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident, find_digest, find_installed
 from switcher.domain.plans import gb, gpu_fall
@@ -144,16 +145,17 @@ def _of_desired(
     model: DesiredModel, desired: Desired, history: ReadingHistory, now: Observation
 ) -> list[DriftFinding]:
     other = _other_content(model, history, now)
-    if other is not None:
-        return [other]
-    row = find_installed(now.installed, model.name)
-    if row is not None and row.is_cloud:
-        return []  # it is never loaded here (fact 28)
+    found = [other] if other is not None else []
+    row = find_content(model.digest, model.name, now.installed)
+    if row is None:
+        return found  # no name reaches it, so it cannot come back
+    if row.is_cloud:
+        return found  # it is never loaded here (fact 28)
     resident = find_digest(now.resident, model.digest)
     if resident is None:
-        return [_gone(model, desired, history, now)]
+        return [*found, _gone(model, desired, history, now)]
     rules = (_reloaded, _shortened, _on_cpu)
-    return [f for rule in rules if (f := rule(model, resident, history, now)) is not None]
+    return found + [f for rule in rules if (f := rule(model, resident, history, now)) is not None]
 
 
 def _other_content(

@@ -62,8 +62,26 @@ def without(installed: Iterable[Installed], name: ModelName) -> tuple[Installed,
 def find_name(digest: str, name: ModelName, installed: Iterable[Installed]) -> ModelName:
     """Return a name that reaches the resident model with this digest: its own `name` if that points
     to its content, else any other name that does, else the empty name (facts 23, 24)."""
-    names = [i.name for i in installed if i.digest == digest]
-    return name if name in names else next(iter(names), NO_NAME)
+    found = find_content(digest, name, installed)
+    return found.name if found else NO_NAME
+
+
+def find_content(digest: str, name: ModelName, installed: Iterable[Installed]) -> Installed | None:
+    """Return the installed model with this digest, under its own `name` if that points to it; None
+    if no name does."""
+    rows = [i for i in installed if i.digest == digest]
+    return next((i for i in rows if i.name == name), next(iter(rows), None))
+
+
+def with_content(
+    installed: Iterable[Installed], name: ModelName, digest: str
+) -> tuple[Installed, ...]:
+    """Return the installed models as if `name` still pointed to the content with this digest;
+    without the name if nothing reaches that content."""
+    rows = tuple(installed)
+    found = find_content(digest, name, rows)
+    others = without(rows, name)
+    return (*others, replace(found, name=name)) if found else others
 
 
 def what_remains(r: Resident, host: str, now: datetime) -> str:

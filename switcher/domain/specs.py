@@ -297,6 +297,10 @@ class Spec:
         options = sampling | other.runner_options
         return replace(self, tag=other.tag, keep_alive=other.keep_alive, options=options)
 
+    def under(self, name: ModelName) -> Spec:
+        """Return this profile with another name of the same content (fact 21)."""
+        return self if name == self.name else replace(self, tag=name.full)
+
     @property
     def num_ctx(self) -> int | None:
         value = self.options.get("num_ctx")

@@ -55,8 +55,8 @@ class CleanupPlan:
 def clean_up_copies(
     host_id: int, clock: Clock = system, connect: Callable[[Server], Ollama] = Client
 ) -> None:
-    """Remove the copies of models that are no longer resident, and make those of resident models
-    that are active, pinned or recorded as copied.
+    """Remove the copies of models that are neither resident nor active, and make missing ones: of
+    the active model, and of resident models that are pinned or recorded as copied.
 
     Makes five queries if the last reading shows that nothing is to be done. Otherwise it leases the
     host, takes a fresh reading, and makes at most 2 + 3 * MAX_COPIES quick calls. Raises Conflict
@@ -64,7 +64,7 @@ def clean_up_copies(
     what is left is done another time.
     """
     host, seen = watched_host(host_id), last_reading(host_id)
-    if host is None or seen is None or seen.error:
+    if host is None or seen is None:
         return
     if not plan_cleanup(host, seen.resident, seen.installed):
         return
@@ -89,17 +89,20 @@ def plan_cleanup(
     host: WatchedHost, resident: tuple[Resident, ...], installed: tuple[Installed, ...]
 ) -> CleanupPlan:
     """Return what to do on a host that holds these models."""
-    loaded = {r.digest for r in resident}
+    kept = {r.digest for r in resident}
+    active = host.desired.active
+    if active is not None and not active.name.is_cloud:
+        kept.add(active.digest)
     recorded = {row.digest: row for row in host.model_copies}
     wanted = {row.digest: row.tag for row in host.model_copies}
     wanted |= {m.digest: m.name for m in host.desired.models(installed) if m.digest}
     make = [
         _missing(digest, tag, recorded.get(digest), installed)
         for digest, tag in wanted.items()
-        if digest in loaded
+        if digest in kept
     ]
     return CleanupPlan(
-        remove=tuple(row for row in host.model_copies if row.digest not in loaded),
+        remove=tuple(row for row in host.model_copies if row.digest not in kept),
         make=tuple(copy for copy in make if copy is not None),
     )
 

@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 def load_and_warm(switch: ClaimedSwitch, target: Installed) -> Steps[None]:
     """Load the model, then have it answer each warm-up prompt. Raises BelowFloor if it is slower
     than the profile allows."""
-    spec, timeout_s = switch.spec, load_timeout_s(switch.spec, target.size)
+    spec, timeout_s = switch.spec.under(target.name), load_timeout_s(switch.spec, target.size)
     figures: dict[str, Any] = {}
     if not switch.plan.cloud:
         load_s: float = yield Load(spec, target.embeds_only, timeout_s)
-        log.info("Successfully loaded %s on %s", spec.tag, switch.host)
+        log.info("Successfully loaded %s on %s", switch.spec.tag, switch.host)
         figures = {"load_s": round(load_s, 3), "file_bytes": target.size}
     if _was_loaded(switch):
         figures["was_loaded"] = True  # so this is no measure of how long a load takes

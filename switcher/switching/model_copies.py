@@ -1,8 +1,8 @@
-"""Keep a copy of each model that a switch loads, for as long as the model is resident: whatever
-happens to the model's own name, the copy's name still reaches it (facts 21, 23, 24).
+"""Keep a copy of each model that a switch loads, for as long as the model is resident or active:
+whatever happens to the model's own name, the copy's name still reaches it (facts 21, 23, 24).
 
-A copy helps to unload the model later, but no switch depends on it. If it cannot be made, the
-switch continues without it.
+The gateway sends requests by this name, and a copy helps to unload the model later. But no switch
+depends on it. If it cannot be made, the switch continues without it.
 """
 
 from __future__ import annotations
@@ -58,14 +58,17 @@ def _warn(switch: ClaimedSwitch, model: ModelName, why: str) -> None:
 
 
 def remove_unused_copies(switch: ClaimedSwitch) -> Steps[None]:
-    """Remove the copies of models that are no longer resident, after the end of a switch but still
-    under its lease. What cannot be removed now is left to the cleanup."""
+    """Remove the copies of models that are neither resident nor active, after the end of a switch
+    but still under its lease. What cannot be removed now is left to the cleanup."""
     rows = model_copies_of(switch.host_id)
     if not rows or switch.recorded_plan is None:
         return
+    active = switch.plan.digest if switch.state is State.ACTIVE else switch.old_digest
     try:
         now: tuple[Resident, ...] = yield ListResident()
         for row in rows:
+            if row.digest == active:
+                continue  # the gateway asks for it by this name
             if find_digest(now, row.digest) is None or _is_not_ours(switch, row):
                 yield Delete(row.name)
                 model_copies.release(switch.holder, row.digest)

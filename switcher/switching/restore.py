@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from switcher.domain.errors import SwitcherError
+from switcher.domain.model_copies import find_content
 from switcher.domain.observed import Installed, Resident, find_digest, find_installed
 from switcher.domain.specs import DEFAULT_WARMUPS, FOREVER, Spec
 from switcher.domain.states import State, Strategy
@@ -164,11 +165,12 @@ def _load_again(
 ) -> Steps[None]:
     """Load a model as it was loaded before: by its profile if that is known, else by its name and
     keep-alive."""
-    row = find_installed(installed, old.name)
-    if row is None or row.digest != old.digest:
-        what = "is no longer on the host" if row is None else "means other content now"
+    row = find_content(old.digest, old.name, installed)
+    if row is None:
+        gone = find_installed(installed, old.name) is None
+        what = "is no longer on the host" if gone else "means other content now"
         raise NotResident(f"{old.name} cannot come back: the name {what}.")
-    yield from load_spec(_spec_of(switch, old), installed)
+    yield from load_spec(_spec_of(switch, old).under(row.name), installed)
 
 
 def _spec_of(switch: ClaimedSwitch, old: Resident) -> Spec:

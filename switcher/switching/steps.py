@@ -15,12 +15,13 @@ import logging
 
 from switcher.domain.errors import PlanBlocked, PlanOutdated, SwitcherError
 from switcher.domain.memory import ModelFacts
-from switcher.domain.model_copies import with_model_names
+from switcher.domain.model_copies import find_content, with_content, with_model_names
 from switcher.domain.observed import Installed, Resident, find_digest, find_installed
 from switcher.domain.plans import Plan, no_answers
 from switcher.domain.specs import load_timeout_s
 from switcher.domain.states import State, Strategy
 from switcher.ollama.errors import OllamaError
+from switcher.queries.desired import WATCHER
 from switcher.queries.memory import without_facts
 from switcher.queries.model_copies import tags_of
 from switcher.records.claimed_switch import ClaimedSwitch, snapshot
@@ -139,7 +140,11 @@ def _make_plan(switch: ClaimedSwitch) -> Steps[tuple[Plan, tuple[Installed, ...]
         yield from _describe(switch, target)
     before = with_model_names(resident, tags_of(switch.host_id, resident))
     strategy = Strategy(switch.row.strategy_asked)
-    plan = plan_switch(switch.row.host, switch.spec, strategy, before, installed)
+    named = installed
+    if switch.row.source == WATCHER:
+        # A repair brings back what was activated, whatever its name points to by now (fact 23).
+        named = with_content(installed, switch.spec.name, switch.row.host.active_digest)
+    plan = plan_switch(switch.row.host, switch.spec, strategy, before, named)
     switch.record_plan(plan, before)
     return plan, installed
 
@@ -158,10 +163,11 @@ def _describe(switch: ClaimedSwitch, target: Installed) -> Steps[None]:
 
 
 def _check_plan(switch: ClaimedSwitch, plan: Plan, installed: tuple[Installed, ...]) -> Installed:
-    """Return the new model as it is installed. Raises PlanOutdated, PlanBlocked."""
+    """Return the new model as it is installed, under a name that reaches it. Raises PlanOutdated,
+    PlanBlocked."""
     if switch.row.plan_token not in ("", plan.token):
         raise PlanOutdated(f"{switch.host} changed after the plan was made.")
-    target = find_installed(installed, switch.spec.name)
+    target = find_content(plan.digest, switch.spec.name, installed)
     if plan.blocked or target is None:
         raise PlanBlocked(plan.blocked)
     return target
@@ -172,7 +178,7 @@ def _confirm_active(
 ) -> Steps[None]:
     """Confirm that the model, which is active already, still answers: a dead runner is listed, too
     (fact 19)."""
-    spec = switch.spec
+    spec = switch.spec.under(target.name)
     yield Warm(spec, spec.warmups[0], target.embeds_only, load_timeout_s(spec, target.size))
     after: tuple[Resident, ...] = yield ListResident()
     check_listed(switch, after)
@@ -247,7 +253,9 @@ def _resume_activating(switch: ClaimedSwitch) -> Steps[None]:
     now: tuple[Resident, ...] = yield ListResident()
     check_listed(switch, now)
     installed: tuple[Installed, ...] = yield ListInstalled()
-    row, spec = find_installed(installed, switch.spec.name), switch.spec
+    row, spec = find_content(switch.plan.digest, switch.spec.name, installed), switch.spec
+    if row is not None:
+        spec = spec.under(row.name)
     embeds = row is not None and (yield from with_capabilities(row)).embeds_only
     # A dead runner is still listed (fact 19). Then this loads it, and may take as long as a load.
     yield Warm(spec, spec.warmups[0], embeds, load_timeout_s(spec, row.size if row else 0))
@@ -295,10 +303,10 @@ def _ensure_loaded(switch: ClaimedSwitch) -> Steps[tuple[Resident, ...]]:
         return now
     name = switch.spec.name
     installed: tuple[Installed, ...] = yield ListInstalled()
-    row = find_installed(installed, name)
-    if row is None or row.digest != switch.plan.digest:
+    row = find_content(switch.plan.digest, name, installed)
+    if row is None:
         raise NotResident(f"the name {name} does not mean it any more")
-    yield from load_spec(switch.spec, installed)
+    yield from load_spec(switch.spec.under(row.name), installed)
     switch.warn(f"{name} left the memory after it was activated; it was loaded again.")
     now = yield ListResident()
     check_listed(switch, now)

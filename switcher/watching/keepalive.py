@@ -14,7 +14,8 @@ from functools import partial
 from switcher.domain.clock import Clock, system
 from switcher.domain.drift import DesiredModel, Kind
 from switcher.domain.errors import Conflict
-from switcher.domain.observed import Resident, find_digest, find_installed
+from switcher.domain.model_copies import find_content
+from switcher.domain.observed import Resident, find_digest
 from switcher.domain.specs import Spec, keep_alive_s
 from switcher.ollama.calls import Call
 from switcher.ollama.client import QUICK_TIMEOUT_S
@@ -83,12 +84,12 @@ def renew_keep_alive(host: WatchedHost, model: DesiredModel, clock: Clock = syst
 def _renew_keep_alive(lease: HostLease, model: DesiredModel) -> None:
     ollama = lease.ollama
     resident = find_digest(lease.call(ollama.resident), model.digest)
-    row = find_installed(lease.call(ollama.installed), model.name)
-    is_as_seen = resident is not None and is_same_load(model, resident)
-    if not is_as_seen or row is None or row.digest != model.digest:
+    row = find_content(model.digest, model.name, lease.call(ollama.installed))
+    if resident is None or not is_same_load(model, resident) or row is None:
         raise Conflict(
             f"{model.name} is no longer loaded as desired, so its keep-alive was not renewed."
         )
     capabilities = row.capabilities or lease.call(ollama.capabilities, row.name.full)
     embeds = replace(row, capabilities=capabilities).embeds_only
-    lease.call(ollama.load, model.spec, embeds, QUICK_TIMEOUT_S, Call())
+    spec = model.spec.under(row.name)  # its own name may point to other content (fact 23)
+    lease.call(ollama.load, spec, embeds, QUICK_TIMEOUT_S, Call())

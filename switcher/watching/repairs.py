@@ -1,8 +1,8 @@
 """Repairs drift by an ordinary switch to the active model, a limited number of times an hour.
 
-Three kinds are only reported: *other-content*, because a switch would load content that nobody
-chose; *foreign*, because the models belong to somebody else; *unreachable*, because the host
-accepts no calls.
+Three kinds are only reported: *other-content*, because the name belongs to whoever pointed it
+elsewhere; *foreign*, because the models belong to somebody else; *unreachable*, because the host
+accepts no calls. A repair never loads other content: it reaches what was activated by its copy.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import partial
 from switcher.domain.clock import Clock, system
 from switcher.domain.drift import REPAIRED, Kind, OpenDrift
 from switcher.domain.errors import SwitchRunning
+from switcher.domain.model_copies import find_name
 from switcher.queries.desired import Repairs, WatchedHost, repairs
 from switcher.records import drifts
 from switcher.records.drifts import WATCHER
@@ -30,16 +31,16 @@ def actions(report: DriftReport, clock: Clock = system) -> tuple[Action, ...]:
     """Return the repair that a report calls for, if any."""
     host, active = report.host, report.host.desired.active
     broken = tuple(d for d in report.open if d.kind in REPAIRED)
-    if not host.repairs or not broken or active is None or _is_other(report, active.digest):
+    if not host.repairs or not broken or active is None:
         return ()
+    if not active.name.is_cloud and not find_name(
+        active.digest, active.name, report.seen.installed
+    ):
+        return ()  # nothing reaches what was activated
     flaps = any(d.kind is Kind.FLAPPING for d in report.open)
     work = partial(repair, host, broken, flaps, clock)
     pause_s = FLAP_PAUSE_S if flaps else PAUSE_S
     return (Action(("repair", host.host_id), f"repair of {host.host}", pause_s, work),)
-
-
-def _is_other(report: DriftReport, digest: str) -> bool:
-    return any(d.kind is Kind.OTHER_CONTENT and d.digest == digest for d in report.open)
 
 
 def repair(

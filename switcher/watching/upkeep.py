@@ -11,7 +11,7 @@ from functools import partial
 from switcher.domain.clock import Clock, system
 from switcher.domain.drift import Kind
 from switcher.records.drifts import WATCHER
-from switcher.switching.copy_cleanup import clean_up_copies
+from switcher.switching.copy_cleanup import clean_up_copies, plan_cleanup
 from switcher.switching.published_name import apply_published_name
 from switcher.switching.service import free_ghost
 from switcher.watching.actions import Action
@@ -45,11 +45,9 @@ def _ghosts(report: DriftReport, clock: Clock) -> tuple[Action, ...]:
 
 
 def _copies(report: DriftReport, clock: Clock) -> tuple[Action, ...]:
-    """Clean up if a copy's model is gone, or a desired resident model has no copy."""
+    """Clean up if copies are left over, missing, or hold other content than recorded."""
     host, seen = report.host, report.seen
-    loaded = {r.digest for r in seen.resident}
-    desired = {model.digest for model in host.desired.models(seen.installed)}
-    if not host.copied - loaded and not (desired & loaded) - host.copied:
+    if not plan_cleanup(host, seen.resident, seen.installed):
         return ()
     work = partial(clean_up_copies, host.host_id, clock)
     return (Action(("copies", host.host_id), f"copies on {host.host}", COPIES_PAUSE_S, work),)

@@ -11,7 +11,7 @@ from switcher.domain.errors import BadRequest, Conflict, NotFound
 from switcher.domain.observed import Observation
 from switcher.models import AuditEntry, Host, Lease, ModelCopy, ModelProfile, SwitchEvent
 from switcher.ollama.errors import Refused, TimedOut, Unreachable
-from switcher.records import leases, readings, switches
+from switcher.records import leases, readings
 from switcher.switching import ghosts, residency
 from switcher.switching.copy_cleanup import clean_up_copies
 from switcher.switching.ghosts import FreedGhost
@@ -305,6 +305,7 @@ def test_a_copy_of_what_left_is_tidied_up_and_a_fresh_look_decides(
     fake: FakeHost, host: Host, profile: Make, switch: Go
 ) -> None:
     switch(profile("mid-a"))
+    Host.objects.update(active_tag="", active_digest="")
     here = fake.loaded.pop("sha-mid-a")
     read(host, fake)
     fake.loaded["sha-mid-a"] = here  # it is back since the reading
@@ -317,25 +318,17 @@ def test_a_copy_of_what_left_is_tidied_up_and_a_fresh_look_decides(
     assert list(kinds) == ["switchboard"]
 
 
-def test_nothing_is_tidied_up_while_a_switch_is_open_or_the_host_is_silent(
+def test_nothing_is_tidied_up_while_a_switch_is_open(
     fake: FakeHost, host: Host, profile: Make, switch: Go
 ) -> None:
     a = profile("mid-a")
     switch(a)
-    fake.loaded.clear()
     fake.journal.clear()
-    row = ask(host, a)
+    ask(host, a)
+    left_over = {"tag": "x", "name": "x", "made_at": datetime.now(UTC)}
+    ModelCopy.objects.create(host=host, digest="x", **left_over)
     with pytest.raises(Conflict, match="A switch runs on this host"):
         tidy(host, fake)
-    switches.request_cancel(row.pk, ANNA)
-    run_once(row.pk, connect=lambda _: fake)
-    ModelCopy.objects.get_or_create(
-        host=host, digest="x", defaults={"tag": "x", "name": "x", "made_at": datetime.now(UTC)}
-    )
-    fake.journal.clear()
-    silent = Observation(datetime.now(UTC), error="Connection refused.")
-    readings.store(host.pk, silent, 1)
-    clean_up_copies(host.pk, connect=lambda _: fake)
     assert fake.journal == []
 
 

@@ -337,13 +337,32 @@ def test_a_model_that_is_lost_after_its_activation_and_does_not_come_back_is_sai
     assert host.degraded == "", "it was seen there again"
 
 
-def test_a_name_that_means_other_content_is_not_loaded_in_the_place_of_what_was_lost(
+def test_what_was_lost_comes_back_by_its_copy_if_its_name_means_other_content(
     fake: FakeHost, host: Host, profile: Make, switch: Go
 ) -> None:
-    """Fact 23: what was verified is another model."""
+    """Fact 23: its own name would load another model than what was verified."""
     switch(profile("mid-a"))
     lose_in(fake, "sha-mid-b", "unload mid-a")
     fake.after_act = lambda act: fake.repoint("mid-b", "other") if act == "unload mid-a" else None
+    row = switch(profile("mid-b"))
+    assert (row.state, row.degraded) == ("active", False)
+    assert set(fake.loaded) == {"sha-mid-b"}
+
+
+def test_a_name_that_means_other_content_is_not_loaded_in_the_place_of_what_was_lost(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    """Fact 23: what was verified is another model, and its copy is gone too."""
+    switch(profile("mid-a"))
+    lose_in(fake, "sha-mid-b", "unload mid-a")
+
+    def take_away(act: str) -> None:
+        if act == "unload mid-a":
+            fake.repoint("mid-b", "other")
+            for name in fake.model_copies:
+                fake.delete(name)
+
+    fake.after_act = take_away
     row = switch(profile("mid-b"))
     assert (row.state, row.degraded) == ("active", True)
     assert "the name mid-b does not mean it any more" in row.outcome

@@ -134,10 +134,32 @@ def test_the_policy_report_does_nothing_to_the_host(
     assert Drift.objects.get(pk=row.pk).repair_id is None
 
 
-def test_a_copy_that_is_held_leaves_with_its_model(watched: Watched, watcher: Watcher) -> None:
+def test_the_copy_of_the_active_model_stays_although_the_model_has_left(
+    watched: Watched, watcher: Watcher
+) -> None:
+    """The gateway would load it by this name."""
     watched.switch("mid-a")
     watched.settled()
-    assert ModelCopy.objects.count() == 1
+    (kept,) = ModelCopy.objects.values_list("name", flat=True)
     watched.ollama.act("evict", tag="mid-a")
     watched.named(Kind.EVICTED, "mid-a")
-    until(lambda: not ModelCopy.objects.exists(), 20)
+    reads = watcher._hosts[watched.host.pk].catalogue_at
+    until(lambda: watcher._hosts[watched.host.pk].catalogue_at > reads + 5, 15)
+    assert kept in watched.ollama.installed()
+    watched.switch("mid-b")
+    assert kept not in watched.ollama.installed()
+
+
+@pytest.mark.parametrize("loss", ["deleted", "copied over"])
+def test_a_copy_that_somebody_took_away_is_made_again(
+    watched: Watched, watcher: Watcher, loss: str
+) -> None:
+    watched.switch("mid-a")
+    watched.settled()
+    (kept,) = ModelCopy.objects.values_list("name", flat=True)
+    digest = watched.ollama.installed()[kept]
+    if loss == "deleted":
+        watched.ollama.delete(kept)
+    else:
+        watched.ollama.post("/api/copy", source="mid-b", destination=kept)
+    until(lambda: watched.ollama.installed().get(kept) == digest, 30)

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from switcher.domain.drift import Kind
 from switcher.domain.states import State
-from switcher.models import AuditEntry, Drift, ModelProfile, SwitchEvent
+from switcher.models import AuditEntry, Drift, ModelCopy, ModelProfile, SwitchEvent
 from switcher.queries.desired import watched_hosts
 from switcher.watching import repairs
 from switcher.watching.loop import Watcher
@@ -151,8 +151,44 @@ def _broken(watched: Watched) -> tuple[repairs.OpenDrift, ...]:
     return (repairs.OpenDrift.of(row),)
 
 
-def test_other_content_is_reported_and_never_loaded(kept: Watched) -> None:
+@pytest.mark.parametrize("change", ["pulled again", "deleted"])
+def test_a_repair_loads_what_was_activated_whatever_became_of_its_name(
+    kept: Watched, change: str
+) -> None:
+    """By its copy: a switch by name would load content that nobody chose."""
+    verified = kept.host.active_digest
+    if change == "deleted":
+        kept.ollama.delete("mid-a")
+    else:
+        kept.ollama.act("repull", tag="mid-a")
+    kept.named(Kind.OTHER_CONTENT, "mid-a")
+    (kept_as,) = kept.ollama.resident()
+    kept.ollama.act("evict", tag=kept_as)
+    until(lambda: len(kept.repairs()) == 1, NAMED_S)
+    until(lambda: kept.repairs()[0].ended_at is not None)
+    assert kept.repairs()[0].state == State.ACTIVE.value, kept.repairs()[0].error
+    assert set(kept.ollama.digests().values()) == {verified}
+    kept.host.refresh_from_db()
+    assert (kept.host.active_tag, kept.host.active_digest) == ("mid-a", verified)
+    kept.named(Kind.OTHER_CONTENT, "mid-a")
+
+
+def test_a_keep_alive_is_renewed_although_the_name_means_other_content(kept: Watched) -> None:
     kept.ollama.act("repull", tag="mid-a")
+    kept.named(Kind.OTHER_CONTENT, "mid-a")
+    (copy,) = ModelCopy.objects.values_list("name", flat=True)
+    verified = kept.host.active_digest
+    before = kept.ollama.rows()["mid-a"]["expires_at"]
+    kept.ollama.load(copy, keep_alive="20s")
+    until(lambda: kept.ollama.rows()["mid-a"]["expires_at"] > before, 30)
+    assert set(kept.ollama.digests().values()) == {verified}
+
+
+def test_other_content_is_reported_and_never_loaded(kept: Watched) -> None:
+    """Somebody has deleted its copy, too: nothing reaches what was activated."""
+    kept.ollama.act("repull", tag="mid-a")
+    (copy,) = ModelCopy.objects.values_list("name", flat=True)
+    kept.ollama.delete(copy)
     kept.named(Kind.OTHER_CONTENT, "mid-a")
     kept.ollama.act("evict", tag="mid-a")
     until(lambda: kept.ollama.resident() == set())
