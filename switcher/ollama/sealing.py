@@ -4,7 +4,9 @@ of the database's password and backups."""
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from cryptography.fernet import Fernet, InvalidToken
 from django.conf import settings
@@ -52,13 +54,12 @@ def _key(make: bool = False) -> bytes:
 
 
 def _make(path: Path) -> None:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+    """Make the key if there is none. It appears complete: another process may read it at once."""
+    if path.exists():
         return
-    except OSError:
-        return  # reading it says why
-    with os.fdopen(fd, "wb") as file:
+    # If it cannot be made, reading it says why.
+    with suppress(OSError), NamedTemporaryFile("wb", dir=path.parent) as file:  # mode 600
         file.write(Fernet.generate_key())
         file.flush()
         os.fsync(file.fileno())
+        os.link(file.name, path)

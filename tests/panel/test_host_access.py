@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from django.db import connection
 from django.test import Client
 
-from switcher.domain.servers import Credentials
+from switcher.domain.observed import Observation
+from switcher.domain.servers import Credentials, Server
 from switcher.models import AuditEntry, Host
 from switcher.ollama.sealing import unseal
 from switcher.records import config
@@ -141,3 +143,28 @@ def test_a_command_reads_credentials_from_standard_input(
     assert refused.code == 1
     assert "s3cret" not in refused.err
     assert run("hosts", "access", "north-1", "--ca-file", "/nowhere").code == 1
+
+
+def test_a_check_of_a_hosts_address_uses_its_credentials(
+    host: Host, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Server] = []
+    monkeypatch.setattr(
+        "switcher.panel.views.hosts.Client", lambda server: Silent(asked, Server.at(server))
+    )
+    set_access(host.pk, ANNA, add=Credentials(bearer_token="tok-s3cret"))
+    for address in (host.base_url, "http://elsewhere.test:11434"):
+        admin.post("/hosts/probe", {"base_url": address}, headers={"HX-Request": "true"})
+    assert [bool(server.sealed_credentials) for server in asked] == [True, False]
+
+
+class Silent:
+    """A client of a server that does not answer; `asked` lists the servers."""
+
+    def __init__(self, asked: list[Server], server: Server) -> None:
+        asked.append(server)
+
+    def observe(self, now: datetime) -> Observation:
+        return Observation(now, error="silent")
+
+    def close(self) -> None: ...
