@@ -116,6 +116,11 @@ class ClaimedSwitch:
             before, plan.strategy, plan.digest, unload, plan.had_room, plan.cloud
         )
 
+    def seconds_in(self, state: State) -> float:
+        """Return how long the switch was in a state that it has left."""
+        phases = SwitchEvent.objects.values_list("phases", flat=True).get(pk=self.id)
+        return sum(p["seconds"] or 0.0 for p in phases if p["phase"] == state.value)
+
     def learn_limit(self, models: int) -> None:
         """Record how many models the server was found to keep loaded at once."""
         with writing():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
 from typing import Any
 
 from switcher.domain.observed import Installed, Resident, find_digest
@@ -18,6 +17,8 @@ from switcher.switching.errors import BelowFloor, NotResident
 from switcher.switching.residency import load_pinned, wait_until_unloaded
 
 log = logging.getLogger(__name__)
+
+STUCK_S = 30.0  # a load that took longer, and was cut, tells that the server may wait for room
 
 
 def load_and_warm(switch: ClaimedSwitch, target: Installed) -> Steps[None]:
@@ -88,26 +89,38 @@ def verify(switch: ClaimedSwitch) -> Steps[None]:
 
 def learn_limit(switch: ClaimedSwitch, now: tuple[Resident, ...]) -> None:
     """Learn how many models the server keeps loaded at once, if it evicted one in an overlap
-    although there was room for all: that is its limit (fact 14). One that it waits to evict is
-    still listed, as if its time had run out (fact 2)."""
-    plan = switch.plan
-    if plan.strategy is not Strategy.OVERLAP or not plan.had_room:
+    although there was room for all: that is its limit (fact 14)."""
+    if not _had_room_in_overlap(switch):
         return
     at = switch.clock.now()
-    before = [r for r in plan.before if r.expires_at is None or r.expires_at > at]
-    evicted = [r for r in before if is_evicted(find_digest(now, r.digest), at)]
+    before = [r for r in switch.plan.before if r.expires_at is None or r.expires_at > at]
+    evicted = [r.name.short for r in before if find_digest(now, r.digest) is None]
     if evicted:
-        left = sum(r.digest not in {e.digest for e in evicted} for r in now)
-        limit = left + (find_digest(now, plan.digest) is None)
-        switch.learn_limit(limit)
-        names = ", ".join(r.name.short for r in evicted)
-        switch.warn(f"Ollama evicted {names} although there was room: it keeps at most {limit} "
-                    "loaded. The next plans count on that.")  # fmt: skip
+        switch.learn_limit(len(now))
+        switch.warn(
+            f"Ollama evicted {', '.join(evicted)} although there was room: it keeps at most "
+            f"{len(now)} loaded. The next plans count on that."
+        )
 
 
-def is_evicted(resident: Resident | None, at: datetime) -> bool:
-    """Return whether a model that should stay has left, or waits to be evicted."""
-    return resident is None or (resident.expires_at is not None and resident.expires_at <= at)
+def learn_stuck_limit(switch: ClaimedSwitch, now: tuple[Resident, ...]) -> None:
+    """Learn the limit from a load that never came although there was room: at its limit, the server
+    waits until a model is idle, and a busy one never is (fact 14)."""
+    waited_s = switch.seconds_in(State.LOADING)
+    stayed = all(find_digest(now, r.digest) for r in switch.plan.before)
+    if not _had_room_in_overlap(switch) or not now or not stayed or waited_s < STUCK_S:
+        return
+    if find_digest(now, switch.plan.digest) is None:
+        switch.learn_limit(len(now))
+        switch.warn(
+            f"The load waited {waited_s:.0f} s although there was room, as if Ollama kept at most "
+            f"{len(now)} loaded. The next plans count on that: set the limit on the host's page if "
+            "it is another."
+        )
+
+
+def _had_room_in_overlap(switch: ClaimedSwitch) -> bool:
+    return switch.plan.strategy is Strategy.OVERLAP and switch.plan.had_room
 
 
 def check_listed(switch: ClaimedSwitch, resident: tuple[Resident, ...]) -> Resident | None:

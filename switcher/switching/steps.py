@@ -20,7 +20,7 @@ from switcher.domain.observed import Installed, Resident, find_digest, find_inst
 from switcher.domain.plans import Plan, no_answers
 from switcher.domain.specs import load_timeout_s
 from switcher.domain.states import State, Strategy
-from switcher.ollama.errors import OllamaError
+from switcher.ollama.errors import OllamaError, TimedOut
 from switcher.queries.desired import WATCHER
 from switcher.queries.memory import without_facts
 from switcher.queries.model_copies import tags_of
@@ -42,7 +42,7 @@ from switcher.switching.errors import (
     NotResident,
 )
 from switcher.switching.gateway_waits import drain, wait_until_gate_is_known
-from switcher.switching.loading import check_listed, learn_limit, load_and_warm, verify
+from switcher.switching.loading import check_listed, learn_stuck_limit, load_and_warm, verify
 from switcher.switching.model_copies import make_copy, remove_unused_copies
 from switcher.switching.planning import plan_switch
 from switcher.switching.published_name_steps import point_published_name
@@ -338,12 +338,12 @@ def _fail(switch: ClaimedSwitch, exc: SwitcherError) -> Steps[None]:
             outcome=_untouched_text(switch, exc),
         )
         return
-    may_tell_limit = switch.state is State.LOADING and switch.plan.had_room
+    may_tell_limit = switch.state is State.LOADING and isinstance(exc, TimedOut | Cancelled)
     switch.move(State.RESTORING, note="stopped here", error_code=exc.code, error=exc.text)
     if may_tell_limit:
         now = yield from list_resident_if_possible()
         if now is not None:
-            learn_limit(switch, now)
+            learn_stuck_limit(switch, now)
     yield from restore(switch, exc)
 
 

@@ -10,7 +10,9 @@ import pytest
 from switcher.domain.errors import BadRequest
 from switcher.domain.memory import ModelFacts
 from switcher.models import Host, ModelProfile, SwitchEvent
+from switcher.ollama.errors import TimedOut
 from switcher.records import config
+from switcher.records.claimed_switch import ClaimedSwitch
 from switcher.switching import service
 from switcher.switching.service import SwitchRequest
 from switcher.switching.worker import run_once
@@ -142,6 +144,26 @@ def test_a_server_that_evicts_although_there_is_room_tells_its_limit(
     host.refresh_from_db()
     assert host.learned_max_loaded == 1
     assert run(fake, "mid-a").strategy == "swap"
+
+
+@pytest.mark.fact(14)
+@pytest.mark.parametrize(("waited_s", "learned"), [(120.0, 1), (5.0, None)])
+def test_a_load_that_waits_for_a_busy_model_tells_the_limit_too(
+    host: Host,
+    fake: FakeHost,
+    monkeypatch: pytest.MonkeyPatch,
+    waited_s: float,
+    learned: int | None,
+) -> None:
+    """The busy model is never idle, so the server never evicts it, and the load times out."""
+    run(fake, "mid-a")
+    monkeypatch.setattr(ClaimedSwitch, "seconds_in", lambda *_: waited_s)
+    fake.fail["load mid-b"] = [TimedOut("It did not answer within 120 s.")]
+    row = run(fake, "mid-b")
+    assert (row.state, row.strategy) == ("rolled_back", "overlap")
+    host.refresh_from_db()
+    assert host.learned_max_loaded == learned
+    assert run(fake, "mid-b").strategy == ("swap" if learned else "overlap")
 
 
 def test_a_limit_that_was_learned_and_does_not_hold_is_not_counted(
