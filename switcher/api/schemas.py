@@ -17,7 +17,7 @@ from pydantic import (
 
 from switcher.domain import observed
 from switcher.domain.observed import Observation, find_digest
-from switcher.domain.plans import Expected
+from switcher.domain.plan_inputs import Expected
 from switcher.domain.states import State, Strategy
 from switcher.queries import hosts, switches
 from switcher.queries.drifts import DriftRow

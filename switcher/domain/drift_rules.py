@@ -26,10 +26,11 @@ from switcher.domain.drift import (
 from switcher.domain.model_copies import find_content
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident, find_digest, find_installed
-from switcher.domain.plans import gb, gpu_fall
+from switcher.domain.plan_room import gpu_fall
 from switcher.domain.published_name import is_taken, taken_text
 from switcher.domain.same_server import same_server_finding
 from switcher.domain.specs import FOREVER, keep_alive_s
+from switcher.domain.wording import gb
 
 # Smaller differences are not drift: clocks differ slightly, and a reading takes time.
 TOLERANCE = timedelta(seconds=5)

@@ -34,3 +34,8 @@ def keep_alive_words(text: str) -> str:
         if seconds % unit == 0:
             return f"{seconds / unit:g}{NBSP}{name}"
     return text
+
+
+def gb(count: int) -> str:
+    """Return decimal gigabytes with one digit, such as 5.1."""
+    return f"{count / 1e9:.1f}"

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from switcher.domain.observed import Resident
-from switcher.domain.plans import Item, Plan, gb
-from switcher.domain.wording import NBSP
+from switcher.domain.plan_inputs import Item
+from switcher.domain.plans import Plan
+from switcher.domain.wording import NBSP, gb
 
 KINDS = {
     "active": "active",

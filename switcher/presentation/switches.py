@@ -9,9 +9,8 @@ from typing import Any
 
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Resident, find_digest
-from switcher.domain.plans import gb
 from switcher.domain.states import WORDS, State
-from switcher.domain.wording import NBSP, came_from, keep_alive_words
+from switcher.domain.wording import NBSP, came_from, gb, keep_alive_words
 from switcher.presentation import phases
 from switcher.presentation.bars import Bar, record_bars
 from switcher.presentation.phases import Phase, Stretch

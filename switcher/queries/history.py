@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from switcher.domain.observed import Installed
-from switcher.domain.plans import Expected
+from switcher.domain.plan_inputs import Expected
 from switcher.domain.states import State, Strategy
 from switcher.models import SwitchEvent
 

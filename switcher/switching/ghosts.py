@@ -15,8 +15,8 @@ from switcher.domain.errors import BadRequest, Conflict, NotFound, SwitcherError
 from switcher.domain.model_copies import SHORT_DIGEST, find_name, what_remains, with_model_names
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident, find_digest, find_installed
-from switcher.domain.plans import gb
 from switcher.domain.servers import Server
+from switcher.domain.wording import gb
 from switcher.models import Host
 from switcher.ollama.client import Client, Ollama
 from switcher.queries.model_copies import model_copies_of

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from switcher.domain.observed import Installed, Resident, find_digest
-from switcher.domain.plans import GPU_FALL
+from switcher.domain.plan_room import GPU_FALL
 from switcher.domain.specs import load_timeout_s
 from switcher.domain.states import State, Strategy
 from switcher.ollama.client import Warmed

@@ -8,7 +8,8 @@ from switcher.domain.drift import Kind
 from switcher.domain.model_copies import with_model_names
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident, find_installed
-from switcher.domain.plans import Item, Plan, PlanInputs, make_plan
+from switcher.domain.plan_inputs import Item, PlanInputs
+from switcher.domain.plans import Plan, make_plan
 from switcher.domain.published_name import PublishedName, plan_published_name
 from switcher.domain.specs import Spec
 from switcher.domain.states import Strategy

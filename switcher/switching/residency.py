@@ -9,8 +9,8 @@ from typing import TypeVar
 from switcher.domain.model_copies import find_name
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident, find_digest, find_installed
-from switcher.domain.plans import gb
 from switcher.domain.specs import Spec, load_timeout_s
+from switcher.domain.wording import gb
 from switcher.ollama.errors import OllamaError, ServerBusy, TimedOut, Unreachable
 from switcher.records.claimed_switch import ClaimedSwitch
 from switcher.switching.effects import (

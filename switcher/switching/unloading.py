@@ -18,9 +18,9 @@ from switcher.domain.errors import Conflict, SwitcherError
 from switcher.domain.model_copies import find_name, with_model_names
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident, find_digest
-from switcher.domain.plans import gb
 from switcher.domain.published_name import PublishedName
 from switcher.domain.servers import Server
+from switcher.domain.wording import gb
 from switcher.models import Host
 from switcher.ollama.client import Client, Ollama
 from switcher.queries.model_copies import tags_of

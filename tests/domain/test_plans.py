@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from switcher.domain.memory import ModelFacts, Size
 from switcher.domain.model_names import NO_NAME, ModelName
 from switcher.domain.observed import Installed, Resident
-from switcher.domain.plans import Expected, Item, Plan, PlanInputs, gb, make_plan
+from switcher.domain.plan_inputs import Expected, Item, PlanInputs
+from switcher.domain.plans import Plan, make_plan
 from switcher.domain.specs import Spec
 from switcher.domain.states import PHASES, State, Strategy
+from switcher.domain.wording import gb
 
 GB = 10**9
 SOON = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)

@@ -8,8 +8,9 @@ from typing import Any
 
 from django.core.management.base import CommandParser, OutputWrapper
 
-from switcher.domain.plans import Plan, gb
+from switcher.domain.plans import Plan
 from switcher.domain.states import ENDED, Strategy
+from switcher.domain.wording import gb
 from switcher.management.following import (
     OwnWorker,
     Screen,
