@@ -15,6 +15,7 @@ from ollama_simulator.gojson import BadBody, parse
 from ollama_simulator.host import HOST, Host
 from ollama_simulator.server import Refused
 from ollama_simulator.shapes import error, plain
+from ollama_simulator.versions import PATHS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 PAGE = "<!doctype html><html><body><h1>502 Bad Gateway</h1>nginx</body></html>"
@@ -139,6 +140,8 @@ async def _faults(request: web.Request, handler: Handler) -> web.StreamResponse:
     faults, path = request.app[HOST].server.faults, request.path
     if path.startswith("/_sim/"):
         return await handler(request)
+    if PATHS.get(path, ()) > request.app[HOST].server.config.version:
+        raise web.HTTPNotFound
     if faults.take("hang", path=path):
         await asyncio.Event().wait()
     if delay := faults.take("delay", path=path):

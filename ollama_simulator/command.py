@@ -15,6 +15,7 @@ from ollama_simulator.host import Host
 from ollama_simulator.runner import Config
 from ollama_simulator.server import Server
 from ollama_simulator.serving import serve
+from ollama_simulator.versions import read_version
 
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|TB)?$", re.IGNORECASE)
 FLAGS = ("embed", "cloud", "image", "audio", "mlx")
@@ -41,6 +42,14 @@ def _duration(text: str) -> float:
         return keep_alive_s(text)
     except BadDuration as exc:
         raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
+def _version(text: str) -> str:
+    try:
+        read_version(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+    return text
 
 
 def _at_least(least: int) -> Any:
@@ -140,6 +149,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.8,
         help="share of the free VRAM that another model may use before one is evicted",
     )
+    add(
+        "--as-version",
+        type=_version,
+        metavar="X.Y.Z",
+        help="act as this version of Ollama, without what came later",
+    )
     add("--seed", type=int, default=0, help="seed for the generated text")
     add(
         "--fault",
@@ -162,6 +177,7 @@ def make_host(options: argparse.Namespace) -> Host:
         parallel=options.parallel,
         default_keep_alive_s=options.default_keep_alive,
         headroom=options.headroom,
+        as_version=options.as_version or "",
     )
     server = Server(config)
     for tag, values in options.model:

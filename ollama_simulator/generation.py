@@ -10,8 +10,10 @@ from ollama_simulator import replies
 from ollama_simulator.host import Turn
 from ollama_simulator.runner import Ask, effective_ctx
 from ollama_simulator.server import Refused
+from ollama_simulator.versions import CUTS_TO_HALF, NEWEST
 
 TOOL_TOKENS = 8
+KEPT_TOKENS = 5  # of the beginning of a prompt that is cut: num_keep, and the first one
 
 
 class ConnectionCut(Exception):
@@ -42,12 +44,13 @@ class Say:
         return int(wanted) if number and wanted > 0 else None  # type: ignore[operator,call-overload]
 
 
-def cut_tokens(say: Say, context: int) -> int:
+def cut_tokens(say: Say, context: int, is_halved: bool = False) -> int:
     """Return how many tokens of a prompt the model reads (fact 30): a chat that is too long loses
-    its first messages, and what still does not fit is cut to the context."""
+    its first messages, and what still does not fit is cut to the context or about half of it."""
     texts = [say.prompt, *(" ".join(say.messages[n:]) for n in range(1, len(say.messages)))]
     counts = map(replies.count_tokens, texts)
-    return next((n for n in counts if n <= context), context)
+    rest = context - max((context - KEPT_TOKENS) // 2, 1) if is_halved else context
+    return next((n for n in counts if n <= context), rest)
 
 
 class Reply:
@@ -56,7 +59,9 @@ class Reply:
     def __init__(self, turn: Turn, say: Say) -> None:
         self.turn, self.say = turn, say
         self.ask: Ask = turn.ask
-        self.prompt_tokens = cut_tokens(say, effective_ctx(turn.ask.options, turn.ask.manifest))
+        context = effective_ctx(turn.ask.options, turn.ask.manifest)
+        is_halved = CUTS_TO_HALF <= turn.host.server.config.version < NEWEST
+        self.prompt_tokens = cut_tokens(say, context, is_halved)
         self.given = 0
         self.ended_at = 0.0
 

@@ -22,6 +22,7 @@ from ollama_simulator.host import HOST, Host
 from ollama_simulator.messages import v1_messages
 from ollama_simulator.server import Refused, Request, Unread
 from ollama_simulator.shapes import V1_TYPE, answer, event, read_body, stream
+from ollama_simulator.versions import INCLUDE_USAGE, REASONING_EFFORT
 
 DONE = b"data: [DONE]\n\n"
 EVENTS = "text/event-stream"
@@ -82,19 +83,21 @@ async def chat(request: web.Request) -> web.StreamResponse:
         as_json=form.get("type") in ("json_object", "json_schema"),
         tool=replies.tool_call(body.get("tools")) if replies.wants_tool(messages) else None,
     )
-    think = body.get("reasoning_effort") not in (None, "", "none")
+    version = request.app[HOST].server.config.version
+    think = body.get("reasoning_effort") not in (None, "", "none") and version >= REASONING_EFFORT
     limit = say.limit(body.get("max_tokens"))
     wish = Request(say.asked, "chat", tokens=limit, think=think)
     async with request.app[HOST].turn(wish) as turn:
         head = _Head("chatcmpl", "chat.completion", say.asked)
         if body.get("stream"):
-            parts = _chat_events(Reply(turn, say), head, wants_usage(body))
+            parts = _chat_events(Reply(turn, say), head, wants_usage(request, body))
             return await stream(request, parts, EVENTS)
         return answer(await _chat_whole(Reply(turn, say), head), 200, V1_TYPE)
 
 
-def wants_usage(body: Body) -> bool:
-    return bool((body.get("stream_options") or {}).get("include_usage"))
+def wants_usage(request: web.Request, body: Body) -> bool:
+    is_known = request.app[HOST].server.config.version >= INCLUDE_USAGE
+    return is_known and bool((body.get("stream_options") or {}).get("include_usage"))
 
 
 async def _chat_whole(reply: Reply, head: _Head) -> Body:
@@ -157,7 +160,9 @@ async def completions(request: web.Request) -> web.StreamResponse:
     async with request.app[HOST].turn(wish) as turn:
         head, reply = _Head("cmpl", "text_completion", say.asked), Reply(turn, say)
         if body.get("stream"):
-            return await stream(request, _text_events(reply, head, wants_usage(body)), EVENTS)
+            return await stream(
+                request, _text_events(reply, head, wants_usage(request, body)), EVENTS
+            )
         text = "".join([t async for t in reply.tokens()])
         finish = None if turn.ask.broken else reply.reason
         choices = [{"text": text, "index": 0, "finish_reason": finish}]

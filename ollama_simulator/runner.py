@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ollama_simulator.catalog import TRAINED_CTX, Manifest
+from ollama_simulator.versions import NEWEST, Version, read_version
 
 # Fact 12: options that reload the model when they differ.
 RUNNER_OPTIONS = (
@@ -46,10 +47,15 @@ class Config:
     prompt_s: float = 0.02
     embed_s: float = 0.01
     copy_gap_s: float = 0.0003  # fact 26: how long a name stays empty while it is copied
+    as_version: str = ""  # acts as this version of Ollama; otherwise as the newest
 
     @property
     def most_loaded(self) -> int:
         return self.max_loaded or 3
+
+    @property
+    def version(self) -> Version:
+        return read_version(self.as_version) if self.as_version else NEWEST
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from ollama_simulator.messages import api_messages
 from ollama_simulator.runner import effective_ctx
 from ollama_simulator.server import Refused, Request
 from ollama_simulator.shapes import answer, line, read_body, stream
+from ollama_simulator.versions import SHIFT_RELOADS, THINK
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 CONTEXT = [285, 293, 263, 270, 270, 273]
@@ -61,8 +62,9 @@ async def _talk(
     options = body.get("options") or {}
     empty = not (body.get("messages") if kind == "chat" else say.prompt)
     limit = say.limit(options.get("num_predict"))
-    think = bool(body.get("think"))
-    shift = body.get("shift") is not False
+    version = request.app[HOST].server.config.version
+    think = bool(body.get("think")) and version >= THINK
+    shift = body.get("shift") is not False or version < SHIFT_RELOADS
     wish = Request(say.asked, kind, empty, body.get("keep_alive"), options, limit, think, shift)
     async with request.app[HOST].turn(wish) as turn:
         reply = Reply(turn, say)

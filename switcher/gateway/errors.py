@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from switcher.domain.versions import since_of
 from switcher.gateway.endpoints import ApiStyle
 
 Headers = Sequence[tuple[str, str]]
@@ -52,7 +53,9 @@ class GatewayError(Exception):
 
 def not_on_host(host: str, path: str) -> GatewayError:
     """Return the error for an address that does not exist on the host's server."""
-    return GatewayError(404, "not_on_host", f"The server of {host} has no {path}.")
+    since = since_of(path)
+    came = f", which came with Ollama {since}" if since else ""
+    return GatewayError(404, "not_on_host", f"The server of {host} has no {path}{came}.")
 
 
 def error_body(

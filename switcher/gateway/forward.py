@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 
+from switcher.domain.versions import since_of
 from switcher.gateway import streaming
 from switcher.gateway.anthropic_messages import to_chat
 from switcher.gateway.anthropic_messages import unmapped_members as unmapped_of_message
@@ -158,7 +159,8 @@ async def _check_support(
     """Raise GatewayError if the host lacks the address, or the model what it needs; _CopyMissing
     if it lacks the copy of the model."""
     endpoint = request.endpoint
-    if upstream.status == 404 and not endpoint.is_common and upstream.media_type != JSON_TYPE:
+    may_lack = not endpoint.is_common or since_of(endpoint.path)
+    if upstream.status == 404 and may_lack and upstream.media_type != JSON_TYPE:
         raise not_on_host(route.host, endpoint.path)
     if upstream.status == 404 and choice.model == choice.copy:
         raise _CopyMissing

@@ -145,6 +145,8 @@ class Client:
 
     def capabilities(self, name: str, call: Call | None = None) -> tuple[str, ...]:
         answer = self._post("/api/show", {"model": name}, QUICK_TIMEOUT_S, call or Call())
+        if "capabilities" not in answer:
+            return _older_capabilities(answer.get("model_info"))
         return _capabilities(answer.get("capabilities"))
 
     def facts(self, name: str, call: Call | None = None) -> ModelFacts | None:
@@ -411,6 +413,13 @@ def _capabilities(rows: object) -> tuple[str, ...]:
     if not isinstance(rows, list):
         return ()
     return tuple(c for row in rows if (c := _known(_short_text, row)))
+
+
+def _older_capabilities(info: object) -> tuple[str, ...]:
+    """Return the capabilities that servers before 0.6.4 do not list. They too refuse to generate
+    with a model that has a pooling type."""
+    pools = isinstance(info, dict) and any(str(name).endswith(".pooling_type") for name in info)
+    return ("embedding",) if pools else ()
 
 
 def _known(read: Callable[[Any], T], value: object) -> T | None:

@@ -14,6 +14,7 @@ from switcher.domain.drift import GONE, OFFLINE_AFTER, Kind, OpenDrift
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, find_installed
 from switcher.domain.states import State
+from switcher.domain.versions import Feature, missing_in
 from switcher.domain.wording import NBSP
 from switcher.presentation.bars import Bar, Part, bar
 from switcher.presentation.residents import ResidentRow, loaded_words, resident_rows
@@ -284,6 +285,11 @@ class HostPage(HostView):
     profiles: tuple[HostProfile, ...]
     recent_switches: tuple[SwitchLine, ...]
     recent_drifts: tuple[DriftRow, ...]  # open ones first
+
+    @property
+    def missing_features(self) -> tuple[Feature, ...]:
+        """Return what the host's version of Ollama lacks."""
+        return missing_in(self.reading.version)
 
     @property
     def ordinary_models(self) -> tuple[Installed, ...]:

@@ -11,6 +11,7 @@ from aiohttp import FormData, web
 
 from switcher.concurrency.threads import in_thread
 from switcher.domain.specs import Spec
+from switcher.domain.versions import since_of
 from switcher.models import Host
 from tests.gateway.conftest import Upstream, ask, set_active
 
@@ -44,7 +45,9 @@ async def test_a_host_without_it_is_named_in_a_404(
     reply = await ask({"model": "x"}, target=path).end()
     error = reply.json()["error"]
     assert (reply.status, error["code"]) == (404, "not_on_host")
-    assert error["message"] == f"The server of tower has no {path}."
+    since = since_of(path)
+    came = f", which came with Ollama {since}" if since else ""
+    assert error["message"] == f"The server of tower has no {path}{came}."
 
 
 async def test_the_hosts_own_404_is_passed_on(host: Host, upstream: Upstream) -> None:
