@@ -27,6 +27,7 @@ from switcher.api.problems import EXAMPLE, Problem
 from switcher.audit.export import begin, content_type, stream
 from switcher.audit.filters import read_filters
 from switcher.concurrency.threads import in_host_thread, in_thread
+from switcher.domain.drift import Kind
 from switcher.domain.errors import BadRequest, NotAllowed, NotFound, SwitcherError
 from switcher.domain.states import State
 from switcher.queries import hosts, keys
@@ -279,7 +280,10 @@ def _models(name: str) -> schemas.Models:
     seen = by_model_names(host.id, check_now(host.id, host.server))
     last = last_reading(host.id)
     known = by_model_names(host.id, last) if last else None
-    return schemas.Models.of(host, seen, known, open_drifts(host.id))
+    drifts = open_drifts(host.id)
+    if seen.answered:  # the watcher reads the host only now, and ends this
+        drifts = tuple(drift for drift in drifts if drift.kind != Kind.UNREACHABLE)
+    return schemas.Models.of(host, seen, known, drifts)
 
 
 def _free(name: str, digest: str, actor: Actor) -> Any:

@@ -20,6 +20,7 @@ from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Mark, Observation, Resident
 from switcher.domain.servers import Server
 from switcher.domain.specs import Spec, WarmUp, wire_keep_alive
+from switcher.ollama import awaited
 from switcher.ollama.calls import Answer, Call, Session, send
 from switcher.ollama.errors import (
     AddressRefused,
@@ -297,6 +298,7 @@ class Client:
         finally:
             self._connections += call.connected
         if answer.status == 200:
+            awaited.answered(self.base_url)
             return answer
         raise _refusal(answer, self.base_url)
 

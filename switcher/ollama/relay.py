@@ -18,7 +18,7 @@ from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
 from switcher.domain.servers import VIA, Server
-from switcher.ollama import guard
+from switcher.ollama import awaited, guard
 from switcher.ollama.errors import BadAnswer, BrokeOff, CallCut, TimedOut, Unreachable
 from switcher.ollama.hints import hint
 from switcher.ollama.transport import transport_of
@@ -214,6 +214,7 @@ async def ask(
             response = await _send(server, method, path, payload, content_type)
     except TimeoutError:
         raise TimedOut(f"The host did not begin to answer for {head_timeout_s:.0f} s.") from None
+    awaited.answered(url)
     try:
         if 300 <= response.status < 400:
             raise BadAnswer(f"{url} answered {response.status}, a redirect: not Ollama.")

@@ -14,7 +14,9 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
+from weakref import WeakSet
 
 from django.db import DatabaseError, connections
 
@@ -23,6 +25,7 @@ from switcher.domain.clock import Clock, system
 from switcher.domain.drift import OFFLINE_AFTER
 from switcher.domain.observed import Observation
 from switcher.domain.servers import Server
+from switcher.ollama import awaited
 from switcher.ollama.client import Client
 from switcher.records import changed, readings
 from switcher.records.memory import learn_sizes
@@ -37,7 +40,10 @@ BUSY_INTERVAL_S = 1.0
 # Drift is reported within 5 s: a host that stops answering just after a reading is read again
 # within 2.75 s (with jitter), and twice more a second apart until it counts as unreachable.
 QUIET_INTERVAL_S = 2.5
-MAX_INTERVAL_S = 30.0
+# Between the beginnings of two readings of a host that does not answer, so that drift is reported
+# within 5 s of its first answer. Such a reading is one call, since the first one fails.
+OFFLINE_INTERVAL_S = 4.0
+OFFLINE_PAUSE_S = 0.5  # after one that hung for longer
 LOOK_INTERVAL_S = 2.0
 LOOK_SOON_S = 0.1  # after a write; several writes in a row cause one look
 # Readings that become due within this time are handed out together.
@@ -46,10 +52,11 @@ RETRY_INTERVAL_S = 1.0
 # Readers mostly wait, so these limits bound threads and memory, not the work. A host that hangs
 # occupies a reader until its call times out.
 READERS, MAX_READERS = 32, 256
-DOUBTFUL, MAX_DOUBTFUL = 8, 32
+DOUBTFUL, MAX_DOUBTFUL = 8, 128
 # A name can point to other content at any time (fact 23): each quiet reading reads the catalog too.
 CATALOGUE_INTERVAL_S = 2.0
 
+_watchers: WeakSet[Watcher] = WeakSet()  # that run in this process
 _latest: dict[int, Observation] = {}
 _failures: dict[int, int] = {}
 
@@ -76,14 +83,16 @@ class _Watched:
     client: Client
     due: float
     was_due: float = 0.0  # when the reading under way was to begin
+    began: float = -math.inf  # when it did
     reading: bool = False
     catalogue_at: float = -math.inf
     stored: Observation | None = None
 
 
 class Watcher:
-    """Polls hosts every second during a switch, otherwise every QUIET_INTERVAL_S, and less often
-    while a host does not answer. Jitter keeps hosts from being read in lockstep."""
+    """Polls hosts every second during a switch, otherwise every QUIET_INTERVAL_S, and every
+    OFFLINE_INTERVAL_S while a host does not answer. Jitter keeps hosts from being read in
+    lockstep."""
 
     def __init__(
         self,
@@ -113,6 +122,7 @@ class Watcher:
 
     def start(self) -> None:
         changed.connect(self._on_change)
+        _watchers.add(self)
         self._actions.start()
         self._storing.start(after_s=math.inf)
         self._scheduling.start()
@@ -120,6 +130,7 @@ class Watcher:
     def stop(self, patience_s: float = 0.0) -> bool:
         """Start no more readings or actions, and return whether all threads have ended."""
         changed.disconnect(self._on_change)
+        _watchers.discard(self)
         parts = (self._actions, self._readers, self._doubtful, self._storing, self._scheduling)
         for part in parts:
             part.stop()
@@ -135,6 +146,17 @@ class Watcher:
                 watched.due = min(watched.due, self._clock.monotonic())
         self._look_soon.set()
         self._scheduling.wake()
+
+    def read_soon(self, host_id: int) -> bool:
+        """Read a host at once, or once more. Return False if it is not watched."""
+        watched = self._hosts.get(host_id)
+        if watched is None:
+            return False
+        # Somebody may call this again and again.
+        earliest = max(self._clock.monotonic(), watched.began + BUSY_INTERVAL_S)
+        watched.due = min(watched.due, earliest)
+        self._scheduling.wake()
+        return True
 
     # --- which host is due ---------------------------------------------------------------------
 
@@ -208,15 +230,21 @@ class Watcher:
         """Set when a host is read next, after a reading that succeeded or failed. An earlier time
         that was requested meanwhile is kept."""
         failures = _failures.get(watched.host.id, 0)
-        next_s = self._clock.monotonic() + self._interval(watched, failures)
-        watched.due = min(watched.due, next_s)
+        now = self._clock.monotonic()
+        next_at = now + self._interval(watched, failures)
+        if failures >= OFFLINE_AFTER:
+            next_at = max(now + OFFLINE_PAUSE_S, next_at - (now - watched.began))
+        watched.due = min(watched.due, next_at)
         watched.reading = False
+        if failures:
+            awaited.wait_for(watched.host.server.base_url, partial(self.read_soon, watched.host.id))
         if watched.due < self._wakes_at:
             self._scheduling.wake()
 
     # --- reading and storing -------------------------------------------------------------------
 
     def _read(self, watched: _Watched) -> None:
+        watched.began = self._clock.monotonic()
         try:
             self._readings.append((watched, self._observe(watched)))
         except Exception:
@@ -300,7 +328,7 @@ class Watcher:
 
     def _interval(self, watched: _Watched, failures: int) -> float:
         if failures >= OFFLINE_AFTER:
-            seconds = min(MAX_INTERVAL_S, self._quiet_s * 2.0 ** min(failures - OFFLINE_AFTER, 10))
+            seconds = OFFLINE_INTERVAL_S
         else:
             soon = watched.host.busy or failures or self._detector.is_undecided(watched.host.id)
             seconds = BUSY_INTERVAL_S if soon else self._quiet_s
@@ -313,14 +341,18 @@ class Watcher:
 
 
 def check_now(host_id: int, server: Server | str, clock: Clock = system) -> Observation:
-    """Read one host now, and store the result like any other reading."""
+    """Read one host now, and store the result like any other reading.
+
+    A failure is not counted: the watcher reads the host too, at once, and stores what it finds.
+    """
     client = Client(server)
     try:
         seen = client.observe(clock.now())
     finally:
         client.close()
-    _failures[host_id] = 0 if seen.answered else _failures.get(host_id, 0) + 1
     if seen.answered:
         _latest[host_id] = seen
-    readings.store(host_id, seen, _failures[host_id])
+        readings.store(host_id, seen, 0)
+    elif not any(watcher.read_soon(host_id) for watcher in list(_watchers)):
+        readings.store(host_id, seen, 1)
     return seen

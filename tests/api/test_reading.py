@@ -46,6 +46,16 @@ def test_models_are_read_freshly_from_the_host(host: Host, auditor: Client, olla
     assert body["error"] is None
 
 
+def test_a_host_that_answers_is_not_called_unreachable(
+    host: Host, auditor: Client, ollama: Ollama
+) -> None:
+    """The watcher ends that drift only at its own next reading."""
+    ollama.serve()
+    make.drift(host, Kind.UNREACHABLE, text="tower does not answer.", at=datetime.now(UTC))
+    body = auditor.get("/ollama/models").json()
+    assert (body["error"], body["drift"]) == (None, [])
+
+
 def test_models_name_the_drift_that_is_open(host: Host, auditor: Client, ollama: Ollama) -> None:
     ollama.serve()
     assert auditor.get("/ollama/models").json()["drift"] == []
