@@ -328,6 +328,7 @@ _TEXTS = {
     "switch.seen": "Looked at the failed switch on {host}",
     "handle.claimed": "Made a model copy to keep {model} on {host}",
     "handle.released": "Removed the model copy that kept {model} on {host}",
+    "handle.dropped": "Removed the left-over model copy {model} from {host}",
     "ghost.unload-asked": "Asked {host} to unload the ghost {model}",
     "ghost.freed": "Unloaded the ghost {model} on {host}",
     "host.access": "Changed the credentials or certificates for {host}",

@@ -1,8 +1,10 @@
 """Model copies: they reach a loaded model even if its own name is gone or points elsewhere (facts
 21, 23, 24). This module makes their names, and tells copies from models.
 
-A copy is ours only if our rows say so: only those names may be written or deleted. To hide copies
-from lists of models, the form of the name is enough. Pure: no I/O, no Django.
+A copy is ours only if our rows say so: only those names are written or deleted without being
+asked. Others, which an earlier data directory or another tool left, are adopted if their content is
+the one to keep. To hide copies from lists of models, the form of the name is enough. Pure: no I/O,
+no Django.
 """
 
 from __future__ import annotations
@@ -43,6 +45,19 @@ def is_copy_name(name: ModelName) -> bool:
 def without_copies(installed: Iterable[Installed]) -> tuple[Installed, ...]:
     """Return the installed models without the model copies."""
     return tuple(i for i in installed if not is_copy_name(i.name))
+
+
+def left_over(
+    installed: Iterable[Installed], recorded: Iterable[ModelName]
+) -> tuple[Installed, ...]:
+    """Return the model copies that are not recorded as ours."""
+    ours = set(recorded)
+    return tuple(i for i in installed if is_copy_name(i.name) and i.name not in ours)
+
+
+def find_copy(installed: Iterable[Installed], digest: str) -> Installed | None:
+    """Return a model copy with this digest, whoever made it."""
+    return next((i for i in installed if i.digest == digest and is_copy_name(i.name)), None)
 
 
 def with_model_names(

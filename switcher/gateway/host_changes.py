@@ -1,6 +1,7 @@
 """Requests that change a host (pull, push, create, copy, delete, blobs), relayed as streams.
 
-Neither direction is kept in memory: model files are too large.
+Model files are kept in memory in neither direction: they are too large. The other requests are read
+first, as they must not name a model copy: requests to models reach what was verified by its name.
 """
 
 from __future__ import annotations
@@ -8,8 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from switcher.domain.model_copies import is_copy_name
+from switcher.domain.model_names import ModelName
+from switcher.gateway import body as bodies
 from switcher.gateway.disconnects import ClientDisconnected, run_while_connected
-from switcher.gateway.endpoints import ApiStyle
+from switcher.gateway.endpoints import ApiStyle, is_blob_path
 from switcher.gateway.errors import GatewayError, error_body
 from switcher.gateway.request_head import RequestHead
 from switcher.gateway.response import Message, Receive, ResponseWriter, to_json
@@ -21,16 +25,30 @@ from switcher.queries.gates import Route
 async def relay_change(
     route: Route, head: RequestHead, receive: Receive, response: ResponseWriter
 ) -> None:
-    """Relay the request to the host. Raises GatewayError 502, ClientDisconnected."""
-    body = _StreamedBody(receive)
-    await run_while_connected(body.receive_after, _relay(route, head, body, response))
+    """Relay the request to the host. Raises GatewayError 400, 403 or 502, ClientDisconnected."""
+    if not is_blob_path(head.path):
+        body = await bodies.read(head, receive)
+        _check_names(body)
+        await run_while_connected(receive, _relay(route, head, body, response))
+        return
+    streamed = _StreamedBody(receive)
+    work = _relay(route, head, streamed.parts(), response)
+    await run_while_connected(streamed.receive_after, work)
+
+
+def _check_names(body: bytes) -> None:
+    """Refuse a request that names a model copy in any member."""
+    for name in bodies.parse(body).values.values():
+        if isinstance(name, str) and is_copy_name(ModelName.of_request(name)):
+            text = f"{name} is a copy that Switchboard keeps of a model. Name the model itself."
+            raise GatewayError(403, "not_allowed", text, "model")
 
 
 async def _relay(
-    route: Route, head: RequestHead, body: _StreamedBody, response: ResponseWriter
+    route: Route, head: RequestHead, body: bytes | AsyncIterator[bytes], response: ResponseWriter
 ) -> None:
     try:
-        async with relay.ask(route.server, head.method, head.path, body.parts()) as upstream:
+        async with relay.ask(route.server, head.method, head.path, body) as upstream:
             if not upstream.is_json:  # another service's page would look like ours
                 raise upstream.not_json_error()
             if upstream.streams and upstream.status == 200:

@@ -42,6 +42,7 @@ urlpatterns = [
     path("hosts/<slug:name>/check", hosts.check, name="host-check"),
     path("hosts/<slug:name>/ghosts", hosts.ghosts, name="host-ghosts"),
     path("hosts/<slug:name>/free", hosts.free, name="host-free"),
+    path("hosts/<slug:name>/copies/remove", hosts.remove_copies, name="host-copies-remove"),
     path("hosts/<slug:name>/unload", hosts.unload, name="host-unload"),
     path("hosts/<slug:name>/remove", hosts.remove, name="host-remove"),
     path("keys/", keys.key_list, name="keys"),

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from switcher.domain.model_copies import with_model_names, without, without_copies
+from switcher.domain.model_copies import left_over, with_model_names, without, without_copies
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident
 from switcher.domain.published_name import PublishedName
 from switcher.models import Host, Reading
 from switcher.queries.from_rows import from_row
-from switcher.queries.model_copies import tags_by_host, tags_of
+from switcher.queries.model_copies import model_copies_of, tags_by_host, tags_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,13 @@ def last_reading(host_id: int) -> Observation | None:
         return None
     stored = _stored(row)
     return Observation(row.answered_at, stored.resident, stored.installed, stored.version)
+
+
+def left_over_copies(host_id: int) -> tuple[Installed, ...]:
+    """Return the model copies on a host that are not recorded as ours, by its last reading."""
+    seen = last_reading(host_id)
+    recorded = (copy.name for copy in model_copies_of(host_id))
+    return left_over(seen.installed, recorded) if seen else ()
 
 
 def by_model_names(host_id: int, seen: Observation) -> Observation:

@@ -1,8 +1,8 @@
 """Records which names on a host are our model copies: claimed before the copy is made, released
 once it is gone.
 
-In between, the name is ours to write and to delete, even if the process dies. No other name ever
-is.
+In between, the name is ours to write and to delete, even if the process dies. Another copy is
+deleted only if a person asks for it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,12 @@ def release(holder: LeaseHolder, digest: str) -> None:
         if row is not None:
             row.delete()
             holder.append("handle.released", host, digest=digest, model=row.tag, name=row.name)
+
+
+def record_drop(holder: LeaseHolder, digest: str, name: ModelName) -> None:
+    """Record that a copy that is not ours is about to be removed. Raises FenceLost."""
+    with writing():
+        holder.append("handle.dropped", holder.lock_host(), digest=digest, model=name.full)
 
 
 def record_ghost(kind: str, holder: LeaseHolder, digest: str, **facts: Any) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from switcher.audit.ledger import SERVER
 from switcher.domain.clock import Clock, system
-from switcher.domain.model_copies import copy_name, find_name
+from switcher.domain.model_copies import copy_name, find_copy, find_name
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident, find_installed
 from switcher.domain.servers import Server
@@ -33,12 +33,16 @@ MAX_COPIES = 4  # at a time, so that it fits into one lease; the rest waits for 
 @dataclass(frozen=True, slots=True)
 class MissingCopy:
     """A copy of the model `tag` to make, from the name `source`, which points to its content
-    now."""
+    now. If the two names are equal, somebody else has left the copy, and it is adopted."""
 
     source: ModelName
     name: ModelName
     tag: ModelName
     digest: str
+
+    @property
+    def exists(self) -> bool:
+        return self.source == self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,8 @@ def plan_cleanup(
 def _missing(
     digest: str, tag: ModelName, recorded: ModelCopyRow | None, installed: tuple[Installed, ...]
 ) -> MissingCopy | None:
+    if recorded is None and (left := find_copy(installed, digest)) is not None:
+        return MissingCopy(left.name, left.name, tag, digest)
     name = recorded.name if recorded else copy_name(tag, digest)
     existing = find_installed(installed, name)
     if existing is not None and (recorded is None or existing.digest == digest):
@@ -129,7 +135,8 @@ def remove_copy(lease: HostLease, holder: LeaseHolder, row: ModelCopyRow) -> Non
 
 
 def _make(lease: HostLease, holder: LeaseHolder, missing: MissingCopy) -> None:
-    if not model_copies.claim(holder, missing.digest, missing.tag, missing.name):
+    is_ours = model_copies.claim(holder, missing.digest, missing.tag, missing.name)
+    if not is_ours or missing.exists:
         return
     lease.call(lease.ollama.copy, missing.source.full, missing.name.full)
     made = find_installed(lease.call(lease.ollama.installed), missing.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from switcher.domain.model_copies import copy_name, find_name
+from switcher.domain.model_copies import copy_name, find_copy, find_name
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident, find_digest, find_installed
 from switcher.domain.states import State
@@ -25,11 +25,15 @@ log = logging.getLogger(__name__)
 def make_copy(
     switch: ClaimedSwitch, model: ModelName, digest: str, installed: tuple[Installed, ...]
 ) -> Steps[None]:
-    """Make a copy of the model with this digest before the model is loaded. `installed` is a fresh
-    reading. A failure is only a warning. A cloud model is never loaded, so it needs none."""
+    """Make a copy of the model with this digest before the model is loaded, or adopt one that
+    somebody else has left. `installed` is a fresh reading. A failure is only a warning. A cloud
+    model is never loaded, so it needs none."""
     if switch.plan.cloud and digest == switch.plan.digest:
         return
     recorded = next((c for c in model_copies_of(switch.host_id) if c.digest == digest), None)
+    if recorded is None and (left := find_copy(installed, digest)) is not None:
+        model_copies.claim(switch.holder, digest, model, left.name)
+        return
     name = recorded.name if recorded else copy_name(model, digest)
     existing = find_installed(installed, name)
     if recorded and existing and existing.digest == digest:

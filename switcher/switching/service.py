@@ -29,6 +29,7 @@ from switcher.records.switches import ResolvedRequest
 from switcher.switching import ghosts, unloading, wake
 from switcher.switching.ghosts import FreedGhost
 from switcher.switching.learning import learn_facts
+from switcher.switching.left_over_copies import RemovedCopies, remove_left_over
 from switcher.switching.planning import plan_switch
 from switcher.switching.unloading import Unloaded, UnloadPlan
 
@@ -126,6 +127,11 @@ def cancel(switch_id: int, actor: Actor) -> SwitchEvent:
 def free_ghost(host: str, digest: str, actor: Actor, clock: Clock = system) -> FreedGhost:
     """Unload a ghost; see `ghosts.free`. An empty host is the default one."""
     return ghosts.free(find_host(host), digest, actor, clock)
+
+
+def remove_left_over_copies(host: str, actor: Actor, clock: Clock = system) -> RemovedCopies:
+    """Remove the model copies that others have left; see `left_over_copies.remove_left_over`."""
+    return remove_left_over(find_host(host), actor, clock)
 
 
 def _plan(request: ResolvedRequest) -> Plan:

@@ -233,3 +233,27 @@ async def test_the_answer_of_another_kind_of_service_is_not_relayed(
     assert reply.status == 502
     assert b"s3cret" not in reply.body
     assert "something that is not JSON" in reply.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "member"),
+    [
+        ("/api/copy", "POST", "destination"),
+        ("/api/copy", "POST", "Source"),
+        ("/api/pull", "POST", "model"),
+        ("/api/create", "POST", "name"),
+        ("/api/delete", "DELETE", "model"),
+    ],
+)
+@pytest.mark.parametrize(
+    "name", ["switchboard-holds/a:1", "library/x/../y", " Switchboard-Holds/a "]
+)
+async def test_no_call_touches_a_model_copy(
+    host: Host, upstream: Upstream, path: str, method: str, member: str, name: str
+) -> None:
+    """Requests reach the verified content by the copy's name."""
+    manager = await in_thread(make_key, manage=True)
+    reply = await with_key(manager, body={member: name}, target=path, method=method).end()
+    is_copy = "holds" in name.lower()
+    assert reply.status == (403 if is_copy else 200)
+    assert len(upstream.received) == (0 if is_copy else 1)

@@ -26,13 +26,17 @@ from switcher.management.terminal import (
 from switcher.presentation.clients import POLICY_WORDS, clients_page
 from switcher.queries.host_access import host_access
 from switcher.queries.hosts import HostSettings, host, hosts
+from switcher.queries.readings import left_over_copies
 from switcher.records import config
 from switcher.records.clients import POLICIES, drop_name, put_name, set_clients
 from switcher.records.host_access import set_access
 from switcher.switching.published_name import publish
+from switcher.switching.service import remove_left_over_copies
+from switcher.watching.loop import check_now
 from switcher.watching.new_address import check_new_server
 
 HEAD = ("NAME", "ADDRESS", "VRAM", "STRATEGY", "ACTIVE", "")
+COPIES_HEAD = ("LEFT-OVER COPY", "DIGEST")
 CLIENTS_HEAD = ("A CLIENT THAT NAMES", "GETS", "PROFILE", "ON THE HOST")
 
 
@@ -60,6 +64,10 @@ class Command(ListCommand):
         verify = access.add_mutually_exclusive_group()
         verify.add_argument("--verify", action="store_true", default=None)
         verify.add_argument("--no-verify", action="store_false", dest="verify")
+        text = "list model copies that another tool or an earlier data directory left"
+        copies = action("copies", self._copies, text, "host")
+        copies.add_argument("--remove", action="store_true", help="remove them all")
+        self.add_json(copies)
         action("remove", self._remove, "remove a host; the server is not touched", "name")
         text = "what clients get for each name now"
         self.add_json(action("clients", self._clients, text, "host"))
@@ -114,6 +122,21 @@ class Command(ListCommand):
     def _remove(self, options: dict[str, Any]) -> None:
         config.remove_host(host(options["name"]).id, actor())
         self.say(f"Removed {options['name']}. Its history stays; the host was not touched.")
+
+    def _copies(self, options: dict[str, Any]) -> None:
+        found = host(options["host"])
+        if options["remove"]:
+            done = remove_left_over_copies(found.name, actor())
+            self.say_json(asdict(done)) if options["json"] else self.say(done.text)
+            return
+        check_now(found.id, found.server)
+        copies = left_over_copies(found.id)
+        if options["json"]:
+            self.say_json([{"name": c.name.full, "digest": c.digest} for c in copies])
+        elif copies:
+            self.say_table(COPIES_HEAD, [(c.name.full, c.digest[:12]) for c in copies])
+        else:
+            self.say(f"{found.name} holds no copies that others have left.")
 
     def _clients(self, options: dict[str, Any]) -> None:
         page = clients_page(options["host"])

@@ -30,6 +30,7 @@ from switcher.presentation.hosts import Note, host_page
 from switcher.presentation.hosts import host_list as present_hosts
 from switcher.queries import hosts, keys, profiles
 from switcher.queries.hosts import HostSettings
+from switcher.queries.readings import left_over_copies
 from switcher.records import config
 from switcher.switching import service
 from switcher.watching.loop import check_now, latest
@@ -55,6 +56,7 @@ def host(request: HttpRequest, name: str) -> HttpResponse:
     page = host_page(name, now, latest())
     usage = keys.usage(USAGE_DAYS, host=name)
     context = {"host": page, "now": now, "usage": usage, "days": USAGE_DAYS}
+    context["left_over_copies"] = left_over_copies(page.id)
     return render_page(request, "host.html", context, section="hosts")
 
 
@@ -133,6 +135,19 @@ def free(request: HttpRequest, name: str) -> HttpResponseBase:
         )
     level = messages.SUCCESS if result.state == "ok" else messages.ERROR
     messages.add_message(request, level, result.text)
+    return redirect("host", name)
+
+
+@require_POST
+@operators_only
+def remove_copies(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Remove the model copies that another tool or an earlier data directory left."""
+    values = hosts.host(name)
+    try:
+        messages.success(request, service.remove_left_over_copies(name, actor_of(request)).text)
+    except SwitcherError as exc:
+        messages.error(request, f"Nothing was removed. {exc.text}")
+    check_now(values.id, values.server)
     return redirect("host", name)
 
 
