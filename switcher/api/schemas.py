@@ -137,6 +137,7 @@ class InstalledModel(Answer):
     capabilities: list[str]
     remote_host: str
     on_mlx: bool
+    most_context: int = Field(description="Tokens that it was trained for; 0 if unknown.")
     kind: str
     model: str
 

@@ -107,16 +107,19 @@ class Desired:
             if row is None:
                 found.setdefault(f"={model.name.full}", model)
             else:
-                found.setdefault(row.digest, self._as_verified(model, row.digest))
+                found.setdefault(row.digest, self._as_verified(model, row))
         return tuple(found.values())
 
-    def _as_verified(self, model: DesiredModel, digest: str) -> DesiredModel:
-        """Return a pinned model with its GPU share and context length after the last switch."""
-        was = self.verified.get(digest)
+    def _as_verified(self, model: DesiredModel, row: Installed) -> DesiredModel:
+        """Return a pinned model with its GPU share and context length after the last switch. A
+        server gives no more context than the model was trained for."""
+        was, asked = self.verified.get(row.digest), model.spec.num_ctx or 0
+        context = min(asked, row.most_context) if row.most_context else asked
         if was is None:
-            return replace(model, digest=digest)
-        context = model.spec.num_ctx or was.context_length
-        return replace(model, digest=digest, context_length=context, gpu_percent=was.gpu_percent)
+            return replace(model, digest=row.digest, context_length=context)
+        context = context or was.context_length
+        gpu_percent = was.gpu_percent
+        return replace(model, digest=row.digest, context_length=context, gpu_percent=gpu_percent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,7 @@ class Installed:
     capabilities: tuple[str, ...] = ()
     remote_host: str = ""
     on_mlx: bool = False
+    most_context: int = 0  # tokens that it was trained for; 0 if the server does not list it
 
     @property
     def is_cloud(self) -> bool:

@@ -402,13 +402,14 @@ def _installed(row: dict[str, Any]) -> Installed:
         size=_number(row["size"]),
         capabilities=_capabilities(row.get("capabilities")),
         remote_host=_known(_short_text, row.get("remote_host")) or "",
-        on_mlx=_format(row) == "safetensors",
+        on_mlx=_detail(row, "format") == "safetensors",
+        most_context=_known(_number, _detail(row, "context_length")) or 0,
     )
 
 
-def _format(row: dict[str, Any]) -> object:
+def _detail(row: dict[str, Any], name: str) -> object:
     details = row.get("details")
-    return details.get("format") if isinstance(details, dict) else None
+    return details.get(name) if isinstance(details, dict) else None
 
 
 def _capabilities(rows: object) -> tuple[str, ...]:

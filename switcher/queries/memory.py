@@ -41,6 +41,8 @@ def expected_memory(host: Host, target: Installed | None, spec: Spec) -> Expecte
     same = [p for p in past if p.num_ctx == spec.num_ctx]
     given = next((p.context for p in same if p.context), 0)
     context = given or context_given(spec.num_ctx, facts, seen, host.vram_bytes)
+    if target.most_context:
+        context = min(context, target.most_context)
     # Older servers do not report the context length.
     bare = next((p.size for p in same if p.size and not p.context), 0)
     if bare and not given:

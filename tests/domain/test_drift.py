@@ -25,6 +25,7 @@ from switcher.domain.model_names import NO_NAME, ModelName
 from switcher.domain.observed import Installed, Observation, Resident
 from switcher.domain.published_name import PublishedName
 from switcher.domain.specs import FOREVER, Spec
+from tests import make
 
 T0 = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 GB = 1_000_000_000
@@ -506,3 +507,17 @@ def test_history_keeps_what_was_seen_for_an_hour() -> None:
 def test_every_kind_has_its_word_and_what_is_only_reported_is_never_repaired() -> None:
     assert WORDS.keys() == set(Kind)
     assert not REPAIRED & {Kind.OTHER_CONTENT, Kind.FOREIGN, Kind.UNREACHABLE, Kind.GHOST}
+
+
+@pytest.mark.fact(12)
+def test_a_pinned_model_with_more_context_than_the_server_gives_is_as_desired() -> None:
+    """A profile may ask for 200,000 tokens of a model that was trained for 131,072."""
+    spec = Spec("pin", "pin", options={"num_ctx": 200_000})
+    desired = Desired("north-1", pinned=(DesiredModel("", spec),))
+    row = make.installed("pin", most_context=131_072)
+    loaded = make.resident("pin", context_length=131_072)
+    assert find_drift(desired, ReadingHistory(), make.seen(loaded, on_disk=(row,))) == ()
+    (found,) = find_drift(
+        desired, ReadingHistory(), make.seen(replace(loaded, context_length=4096), on_disk=(row,))
+    )
+    assert found.kind is Kind.RELOADED

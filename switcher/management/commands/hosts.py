@@ -219,6 +219,9 @@ def _json(host: HostSettings) -> dict[str, Any]:
         "simulated": host.simulated,
         "default": host.is_default,
         "strategy": host.strategy,
+        "allows_cloud": host.allows_cloud,
+        "max_loaded": host.max_loaded,
+        "learned_max_loaded": host.learned_max_loaded,
         "active": host.active.model if host.active else None,
         "open_switch": host.open_switch,
     }
