@@ -177,6 +177,7 @@ def test_the_description_names_every_operation(auditor: Client) -> None:
         "/ollama/models/switch",
         "/ollama/models",
         "/ollama/models/resident/{digest}",
+        "/ollama/models/unload",
         "/ollama/switches",
         "/ollama/switches/{switch_id}",
         "/ollama/usage",
