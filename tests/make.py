@@ -59,7 +59,8 @@ def resident(name: str | ModelName, gb: float = 5.0, **values: Any) -> Resident:
 def installed(name: str | ModelName, gb: float = 5.0, **values: Any) -> Installed:
     """Return a row of `/api/tags`."""
     model = ModelName.parse(str(name))
-    return Installed(model, digest(str(name)), round(gb * GB), ("completion",), **values)
+    facts: dict[str, Any] = {"capabilities": ("completion",)}
+    return Installed(model, digest(str(name)), round(gb * GB), **facts | values)
 
 
 def seen(*rows: Resident, on_disk: tuple[Installed, ...] = (), **values: Any) -> Observation:

@@ -60,14 +60,15 @@ def board(
 ) -> Board:
     """Read and present the board. `fresh` are this process's own readings by host id."""
     facts = board_facts(fresh)
-    installed = {i.name for host in facts.hosts for i in host.reading.installed}
+    installed = {i.name: i.kind for host in facts.hosts for i in host.reading.installed}
+    profiled = {ModelName.parse(tag) for _, tag in facts.profiles}
     return Board(
         now=now,
         hosts=tuple(present_host(host, now) for host in facts.hosts),
         panels=_panels(facts, now),
         recent_switches=tuple(line_of(switch, now) for switch in facts.switches[:RECENT_SWITCHES]),
         profiles=_choices(facts.profiles),
-        models=_without_profile(installed - {ModelName.parse(tag) for _, tag in facts.profiles}),
+        models=_without_profile({m: k for m, k in installed.items() if m not in profiled}),
         alarms=alarms,
     )
 
@@ -91,5 +92,9 @@ def _choices(profiles: Iterable[tuple[str, str]]) -> tuple[Choice, ...]:
     )
 
 
-def _without_profile(models: Iterable[ModelName]) -> tuple[Choice, ...]:
-    return tuple(Choice(f"={name}", name, name) for name in sorted(model.short for model in models))
+def _without_profile(models: Mapping[ModelName, str]) -> tuple[Choice, ...]:
+    """Return installed models as choices, with their kinds if they are not ordinary."""
+    kinds = sorted((model.short, kind) for model, kind in models.items())
+    return tuple(
+        Choice(f"={name}", f"{name} · {kind}" if kind else name, name) for name, kind in kinds
+    )

@@ -9,6 +9,7 @@ import pytest
 from switcher.concurrency.threads import in_thread
 from switcher.domain.errors import BadRequest
 from switcher.domain.specs import Spec
+from switcher.gateway import route_cache
 from switcher.models import GatewayName, Host, ModelProfile
 from switcher.records import config
 from switcher.records.clients import put_name, set_clients
@@ -109,3 +110,17 @@ class TestTwoNames:
         assert refused.value.field == "options"
         config.put_profile({"options": {"num_ctx": 4096, "top_k": 5}}, ADMIN, short.pk)
         config.put_profile({"options": {"num_ctx": 2048}, "tag": "tiny-a"}, ADMIN, short.pk)
+
+
+@pytest.mark.fact(28)
+async def test_no_prompt_leaves_through_a_cloud_model_that_is_not_allowed(
+    host: Host, upstream: Upstream
+) -> None:
+    await in_thread(set_active, host, Spec("", "big:1t-cloud"))
+    reply = await ask({**HELLO, "model": "any"}, target=OPENAI).end()
+    assert (reply.status, reply.json()["error"]["code"]) == (403, "not_allowed")
+    assert not upstream.received
+    await in_thread(config.put_host, {"allows_cloud": True}, ADMIN, host.pk)
+    await route_cache.current().routes_as_of_now()
+    await asked(upstream, OPENAI)
+    assert upstream.received

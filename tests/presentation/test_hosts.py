@@ -35,3 +35,37 @@ def test_removed_host_has_no_page_and_no_row() -> None:
         with pytest.raises(NotFound):
             read()
     assert host_list(NOW) == ()
+
+
+@pytest.mark.fact(28)
+def test_an_active_cloud_model_is_active_although_nothing_of_it_is_loaded() -> None:
+    disk = (make.installed("big:1t-cloud"), make.installed("phi4:14b"))
+    host = make.host(allows_cloud=True, seen=make.seen(make.resident("phi4:14b"), on_disk=disk))
+    make.ended_switch(host, "big:1t-cloud")
+    page = host_page("north-1", NOW)
+    assert (page.model, page.word) == ("big:1t-cloud", "Active")
+    assert page.facts[0] == "in the cloud"
+
+
+@pytest.mark.fact(28)
+def test_models_are_listed_as_what_they_are() -> None:
+    disk = (
+        make.installed("big:1t-cloud"),
+        make.installed("embed", capabilities=("embedding",)),
+        make.installed("flux", capabilities=("image",)),
+        make.installed("whisper", capabilities=("audio",)),
+        make.installed("qwen-mlx", on_mlx=True),
+        make.installed("phi4:14b"),
+    )
+    make.host(seen=make.seen(on_disk=disk))
+    page = host_page("north-1", NOW)
+    assert [i.name.short for i in page.ordinary_models] == ["phi4:14b"]
+    kinds = {words.split()[0]: [i.name.short for i in rows] for words, rows in page.other_models}
+    assert kinds == {
+        "Cloud": ["big:1t-cloud"],
+        "Embedding": ["embed"],
+        "Image": ["flux"],
+        "Audio": ["whisper"],
+        "MLX": ["qwen-mlx"],
+    }
+    assert set(page.on_disk) == {"phi4:14b", "qwen-mlx"}, "those that a switch may take"
