@@ -8,16 +8,15 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from hashlib import blake2b
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from switcher.domain.memory import ModelFacts, NeedsVerbose, facts_of
-from switcher.domain.model_names import ModelName
-from switcher.domain.observed import Installed, Mark, Observation, Resident
+from switcher.domain.observed import Installed, Observation, Resident
 from switcher.domain.servers import Server
 from switcher.domain.specs import Spec, WarmUp, wire_keep_alive
 from switcher.ollama import awaited
@@ -32,6 +31,16 @@ from switcher.ollama.errors import (
     ServerBusy,
 )
 from switcher.ollama.hints import hint
+from switcher.ollama.lists import (
+    Listed,
+    marks,
+    older_capabilities,
+    parse_capabilities,
+    parse_installed,
+    parse_models,
+    parse_resident,
+    printable,
+)
 from switcher.ollama.transport import transport_of
 
 T = TypeVar("T")
@@ -42,7 +51,6 @@ QUICK_TIMEOUT_S = 5.0  # for calls that a healthy server answers within millisec
 # A server that is replaced closes its connections and is asked at once. A proxy in front of it may
 # keep them open.
 VERSION_INTERVAL_S = 60.0
-MAX_NAME = 600  # characters: a host of 350 and three parts of 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +118,6 @@ class Ollama(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Listed(Generic[T]):
-    """The models that a server's answer lists."""
-
-    body_digest: bytes
-    rows: tuple[T, ...]
-    marks: frozenset[Mark]
-
-
 class Client:
     """The interface over HTTP, for one host and one thread. Cheap to make; call `close` when
     done."""
@@ -129,7 +128,7 @@ class Client:
         self._session: Session | None = None  # made at the first call, which can fail
         self._connections = 0  # opened so far
         self._connections_at_reading: int | None = None  # when /api/ps was last answered
-        self._parsed: dict[str, _Listed[Any]] = {}  # by path
+        self._parsed: dict[str, Listed[Any]] = {}  # by path
         self._version = ""
         self._version_at = float("-inf")
         self._version_connections = 0
@@ -139,16 +138,16 @@ class Client:
             self._session.close()
 
     def resident(self, call: Call | None = None) -> tuple[Resident, ...]:
-        return self._models("/api/ps", self._get("/api/ps", call), _resident).rows
+        return self._models("/api/ps", self._get("/api/ps", call), parse_resident).rows
 
     def installed(self, call: Call | None = None) -> tuple[Installed, ...]:
-        return self._models("/api/tags", self._get("/api/tags", call), _installed).rows
+        return self._models("/api/tags", self._get("/api/tags", call), parse_installed).rows
 
     def capabilities(self, name: str, call: Call | None = None) -> tuple[str, ...]:
         answer = self._post("/api/show", {"model": name}, QUICK_TIMEOUT_S, call or Call())
         if "capabilities" not in answer:
-            return _older_capabilities(answer.get("model_info"))
-        return _capabilities(answer.get("capabilities"))
+            return older_capabilities(answer.get("model_info"))
+        return parse_capabilities(answer.get("capabilities"))
 
     def facts(self, name: str, call: Call | None = None) -> ModelFacts | None:
         for verbose in (False, True):
@@ -168,13 +167,13 @@ class Client:
         version = self._get("/api/version").json().get("version")
         if not isinstance(version, str):
             raise BadAnswer("The server names no version: not Ollama.")
-        return _printable(version)[:40]
+        return printable(version)[:40]
 
     def observe(self, now: datetime) -> Observation:
         """Read everything once. An error is returned in the observation, not raised."""
         try:
             seen = self._observe_resident(now)
-            tags = self._models("/api/tags", self._get("/api/tags"), _installed)
+            tags = self._models("/api/tags", self._get("/api/tags"), parse_installed)
             version = self._known_version()
             return replace(seen, installed=tags.rows, catalog=tags.marks, version=version)
         except OllamaError as exc:
@@ -198,7 +197,7 @@ class Client:
         answer = self._get("/api/ps")
         latency_ms = round((time.monotonic() - began) * 1000)
         self._connections_at_reading = self._connections
-        listed = self._models("/api/ps", answer, _resident)
+        listed = self._models("/api/ps", answer, parse_resident)
         return Observation(
             now,
             listed.rows,
@@ -264,9 +263,7 @@ class Client:
         body = {"model": name}
         self._exchange("DELETE", "/api/delete", body, QUICK_TIMEOUT_S, call or Call())
 
-    def _models(
-        self, path: str, answer: Answer, parse: Callable[[dict[str, Any]], T]
-    ) -> _Listed[T]:
+    def _models(self, path: str, answer: Answer, parse: Callable[[dict[str, Any]], T]) -> Listed[T]:
         """Return the models that an answer lists.
 
         Usually the answer equals the last one byte for byte, and is not parsed again. To compare
@@ -276,8 +273,8 @@ class Client:
         known = self._parsed.get(path)
         if known is None or known.body_digest != digest:
             values = answer.json()
-            rows = _parse_models(values, parse)
-            known = self._parsed[path] = _Listed(digest, rows, _marks(values["models"] or ()))
+            rows = parse_models(values, parse)
+            known = self._parsed[path] = Listed(digest, rows, marks(values["models"] or ()))
         return known
 
     def _get(self, path: str, call: Call | None = None) -> Answer:
@@ -328,7 +325,7 @@ def _refusal(answer: Answer, base_url: str) -> OllamaError:
     except BadAnswer:
         error = None
     # Of another kind of service, whose errors are no texts, nothing is shown.
-    message = _printable(error)[:500] if isinstance(error, str) else ""
+    message = printable(error)[:500] if isinstance(error, str) else ""
     if not message:
         why = hint(answer.status, base_url)
         return BadAnswer(f"The server answered {answer.status} without saying why.{why}")
@@ -347,127 +344,6 @@ def _check_done(answer: dict[str, Any], tag: str) -> None:
     false` (fact 10)."""
     if answer.get("done") is not True:
         raise NotDone(f"Ollama's answer for {tag} ended early (done: false).")
-
-
-def _marks(rows: Iterable[Any]) -> frozenset[Mark]:
-    """Return the digests and times of rows, exactly as the server wrote them, to recognise it at
-    another address. Times without a fraction of a second could be those of any server."""
-    times = (
-        (row.get("digest"), row.get("expires_at") or row.get("modified_at"))
-        for row in rows
-        if isinstance(row, dict)
-    )
-    return frozenset(
-        (d, at) for d, at in times if isinstance(d, str) and isinstance(at, str) and "." in at
-    )
-
-
-def _parse_models(answer: dict[str, Any], parse: Callable[[dict[str, Any]], T]) -> tuple[T, ...]:
-    rows = answer.get("models")
-    if rows is None and "models" in answer:
-        return ()  # Go encodes an empty list as null
-    if not isinstance(rows, list):
-        raise BadAnswer("The server's answer lists no models: not Ollama.")
-    found = [read for row in rows if (read := _read_row(row, parse)) is not None]
-    if rows and not found:
-        raise BadAnswer("The server lists a model in a shape that is not Ollama's.")
-    return tuple(found)
-
-
-def _read_row(row: Any, parse: Callable[[dict[str, Any]], T]) -> T | None:
-    """Return one row of a list; None if it does not tell which model it is about. One odd row must
-    not hide the others."""
-    try:
-        return parse(row)
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
-        log.warning("A row of a list of models cannot be read: %s", exc)
-        return None
-
-
-def _resident(row: dict[str, Any]) -> Resident:
-    return Resident(
-        name=ModelName.parse(_text(row["name"], MAX_NAME)),
-        digest=_text(row["digest"], 80),
-        size=_number(row["size"]),
-        size_vram=_known(_number, row.get("size_vram")) or 0,
-        context_length=_known(_number, row.get("context_length")) or 0,
-        expires_at=_known(_time, row.get("expires_at")),
-    )
-
-
-def _installed(row: dict[str, Any]) -> Installed:
-    return Installed(
-        name=ModelName.parse(_text(row["name"], MAX_NAME)),
-        digest=_text(row["digest"], 80),
-        size=_number(row["size"]),
-        capabilities=_capabilities(row.get("capabilities")),
-        remote_host=_known(_short_text, row.get("remote_host")) or "",
-        on_mlx=_detail(row, "format") == "safetensors",
-        most_context=_known(_number, _detail(row, "context_length")) or 0,
-    )
-
-
-def _detail(row: dict[str, Any], name: str) -> object:
-    details = row.get("details")
-    return details.get(name) if isinstance(details, dict) else None
-
-
-def _capabilities(rows: object) -> tuple[str, ...]:
-    if not isinstance(rows, list):
-        return ()
-    return tuple(c for row in rows if (c := _known(_short_text, row)))
-
-
-def _older_capabilities(info: object) -> tuple[str, ...]:
-    """Return the capabilities that servers before 0.6.4 do not list. They too refuse to generate
-    with a model that has a pooling type."""
-    pools = isinstance(info, dict) and any(str(name).endswith(".pooling_type") for name in info)
-    return ("embedding",) if pools else ()
-
-
-def _known(read: Callable[[Any], T], value: object) -> T | None:
-    """Return a value that a row can do without; None if it is absent or cannot be read."""
-    if value is None or value == "":
-        return None
-    try:
-        return read(value)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _short_text(value: object) -> str:
-    return _text(value, 100)
-
-
-def _text(value: object, max_length: int) -> str:
-    """Return a text that can be stored and shown. Raises ValueError for anything else."""
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise ValueError("not a name")
-    return value[:max_length]
-
-
-def _number(value: object) -> int:
-    """Return a count of bytes or tokens that Go can hold. Raises ValueError for anything else."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-        raise ValueError("not a size")
-    return value
-
-
-def _printable(text: str) -> str:
-    """Return a server's message without characters that no database stores, such as NUL."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
-_NANOSECONDS = re.compile(r"(\.\d{6})\d+")
-
-
-def _time(text: object) -> datetime:
-    """Parse an RFC 3339 time. Ollama writes up to nine digits of a second; Python's datetime holds
-    six. Raises ValueError, OverflowError."""
-    if not isinstance(text, str):
-        raise ValueError("not a time")
-    moment = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", text))
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _ahead_s(date: str, now: datetime) -> float:
