@@ -195,7 +195,7 @@ def expected_size(
     if facts is not None:
         buffer = facts.buffer_bytes if on_gpu or facts.buffers_on_cpu else 0
         size = file_bytes + facts.kv_bytes(context) + buffer
-        return Size(size, f"about, computed for {context:,} tokens", COMPUTED)
+        return Size(size, f"computed for {context:,} tokens of context", COMPUTED)
     guess = max(round(file_bytes * FILE_TO_RESIDENT), *(row.size for row in rows), 0)
     return Size(guess, "about, from the size of its file", GUESSED)
 

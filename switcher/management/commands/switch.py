@@ -121,12 +121,13 @@ def plan_lines(plan: Plan) -> list[str]:
         return [f"{plan.load.short} is active on {plan.host} already. It would be verified."]
     lines = [f"Plan for {plan.host}: {plan.strategy.value}, because {plan.strategy_reason}."]
     lines += [f"  unload {i.short} ({_gb(i.bytes)}, {i.role})" for i in plan.unload]
-    lines.append(f"  load   {plan.load.short} ({_gb(plan.load.bytes)} {plan.load.why})".rstrip())
+    size = plan.load.why if plan.cloud else f"{_gb(plan.load.bytes)} {plan.load.why}".rstrip()
+    lines.append(f"  load   {plan.load.short} ({size})")
     lines += [f"  load   {i.short} ({_gb(i.bytes)}, {i.role})" for i in plan.reload]
     lines += [f"  keep   {i.short} ({_gb(i.bytes)}, {i.role})" for i in plan.keep]
     vram = f" of {_gb(plan.vram_bytes)}" if plan.vram_bytes else ""
-    before, after, peak = (_gb(n) for n in (plan.bytes_before, plan.bytes_after, plan.bytes_peak))
-    lines.append(f"  memory {before} now, {peak} at most, {after} after{vram}")
+    before, after, peak = (gb(n) for n in (plan.bytes_before, plan.bytes_after, plan.bytes_peak))
+    lines.append(f"  memory {before} GB now, {peak} GB at most, {after} GB after{vram}")
     if plan.expected_s is not None:
         lines.append(f"  usually {plan.expected_s:.1f} s")
     if plan.strategy is Strategy.SWAP:
