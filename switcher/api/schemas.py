@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from switcher.domain import observed
+from switcher.domain.model_names import full_name
 from switcher.domain.observed import Observation, find_digest
 from switcher.domain.plan_inputs import Expected
 from switcher.domain.states import State, Strategy
@@ -33,6 +34,9 @@ Moment = Annotated[
 ]
 # Text that is stored as an empty string if there is none, and is null in responses.
 Text = Annotated[str | None, BeforeValidator(lambda text: text or None)]
+# A model is named in full everywhere, as Ollama lists it, however a client has written it.
+Model = Annotated[str, BeforeValidator(full_name)]
+ModelOrNone = Annotated[str | None, BeforeValidator(lambda text: full_name(text or "") or None)]
 
 
 def switch_url(switch_id: int) -> str:
@@ -63,7 +67,7 @@ class ActiveModel(Answer):
     """The model that clients of a host get. `resident` says whether it was seen loaded; null if
     unknown. `degraded` is the reason if the host does not hold it."""
 
-    model: str
+    model: Model
     digest: str
     profile: Text
     since: Moment | None
@@ -108,7 +112,7 @@ class Resident(Answer):
 class ResidentModel(Resident):
     """A loaded model. `expires_at` is null if it stays until it is unloaded (`stays`)."""
 
-    model: str
+    model: Model
     stays: bool
     gpu_percent: int
     active: bool
@@ -139,7 +143,7 @@ class InstalledModel(Answer):
     on_mlx: bool
     most_context: int = Field(description="Tokens that it was trained for; 0 if unknown.")
     kind: str
-    model: str
+    model: Model
 
 
 class Drift(Answer):
@@ -198,7 +202,7 @@ class FreedModel(Answer):
 
     freed: bool = True
     host: str
-    model: str
+    model: Model
     digest: str
     bytes: int
 
@@ -208,7 +212,7 @@ class UnloadPlan(Answer):
     the name that is removed from the server."""
 
     host: str
-    model: str
+    model: Model
     digest: str
     bytes: int
     loaded: bool
@@ -246,9 +250,9 @@ class SwitchSummary(Answer):
     host: str
     state: State
     ended: bool
-    model: str
+    model: Model
     profile: Text
-    previous_model: Text
+    previous_model: ModelOrNone
     strategy: str
     actor: str
     source: str
@@ -292,9 +296,9 @@ class Done(Answer):
     """A success: the model is active, was seen loaded on the host, and has answered."""
 
     success: bool
-    model: str
+    model: Model
     profile: Text = Field(description="The profile that was used, named or not; null for none.")
-    previous_model: Text
+    previous_model: ModelOrNone
     host: str
     strategy: str
     event: EventRef
@@ -311,6 +315,8 @@ class Done(Answer):
         if row.already_active:
             more["already_active"] = True
             note = f"{row.model} was active already, and answered. Nothing was unloaded or loaded."
+        elif row.loaded_nothing:
+            note = f"{row.model} was not loaded for this: {row.loaded_nothing}. It has answered."
         return cls(
             success=True,
             model=row.model,
@@ -341,7 +347,7 @@ class Plan(Answer):
     """A plan of a switch. Sizes are bytes; unknown values are null."""
 
     host: str
-    model: str
+    model: Model
     profile: Text
     digest: str
     strategy: Strategy
@@ -387,7 +393,7 @@ class Accepted(Answer):
     """An accepted switch, which runs by itself; `event.url` shows its progress."""
 
     accepted: bool
-    model: str
+    model: Model
     profile: Text
     host: str
     state: State

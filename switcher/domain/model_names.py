@@ -88,3 +88,8 @@ class ModelName:
 
 
 NO_NAME = ModelName.parse("")
+
+
+def full_name(text: str) -> str:
+    """Return the name as Ollama lists it, with its tag; empty for none."""
+    return ModelName.parse(text).full

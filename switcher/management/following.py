@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import OutputWrapper
 
 from switcher.concurrency.loop import Loop
-from switcher.domain.model_names import ModelName
+from switcher.domain.model_names import ModelName, full_name
 from switcher.domain.states import State
 from switcher.management.terminal import ACTIVE, FAILED, REFUSED, ROLLED_BACK
 from switcher.queries.switches import RecordedPhase, SwitchDetail, switch_detail
@@ -156,8 +156,8 @@ def switch_json(row: SwitchDetail) -> dict[str, Any]:
         "state": row.state.value,
         "switch": row.id,
         "host": row.host,
-        "model": row.model,
-        "previous_model": row.previous_model or None,
+        "model": full_name(row.model),
+        "previous_model": full_name(row.previous_model) or None,
         "strategy": row.strategy,
         "already_active": row.already_active,
         "duration_s": row.duration_s,

@@ -113,6 +113,14 @@ class SwitchDetail(SwitchSummary):
         return bool(self.figures.get("already_active"))
 
     @property
+    def loaded_nothing(self) -> str:
+        """Return why the switch loaded no model although it made one active; empty if it did."""
+        if self.figures.get("was_loaded"):
+            return "it was in memory already"
+        is_cloud = bool(self.plan and self.plan.get("cloud"))
+        return "it is a cloud model" if is_cloud else ""
+
+    @property
     def restoring(self) -> bool:
         return self.state is State.RESTORING
 

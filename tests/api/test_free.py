@@ -50,7 +50,7 @@ def test_a_ghost_is_freed(operator: Client, ghost: Ollama) -> None:
     assert response.json() == {
         "freed": True,
         "host": "tower",
-        "model": "gemma2",
+        "model": "gemma2:latest",
         "digest": GHOST,
         "bytes": 5_000_000_000,
     }

@@ -93,6 +93,21 @@ def test_it_says_that_the_model_was_active_already(
     assert "Nothing was unloaded or loaded" in body["note"]
 
 
+def test_it_does_not_speak_of_a_load_where_the_model_was_in_memory(
+    host: Host, operator: Client, begin: Begin
+) -> None:
+    """Such as a pinned one. The name is answered in full, however it was asked for."""
+    waiting = begin(operator, '{"model": "GEMMA2"}')
+    row = until(open_switch)
+    SwitchEvent.objects.filter(pk=row.pk).update(figures={"was_loaded": True})
+    finish(row)
+    body = waiting.result(timeout=10).json()
+    assert body["model"].lower() == "gemma2:latest"
+    assert body["note"].endswith("It has answered.")
+    assert "in memory already" in body["note"]
+    assert "reloaded" not in body["note"]
+
+
 def test_a_failed_load_names_what_is_active_and_what_was_restored(
     host: Host, operator: Client, begin: Begin
 ) -> None:

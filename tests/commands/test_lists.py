@@ -69,7 +69,7 @@ def test_status_warns_of_recorded_drift(host: Host, simulator: SimulatedOllama) 
 def test_status_as_json(host: Host, simulator: SimulatedOllama) -> None:
     run("switch", "mid-a")
     (row,) = run("status", "--json").json()
-    assert row["active"]["model"] == "mid-a"
+    assert row["active"]["model"] == "mid-a:latest"
     assert [r["active"] for r in row["resident"]] == [True]
     assert row["error"] is None
     assert run("status", "--host", "nowhere").code == 1

@@ -40,7 +40,11 @@ def test_json_is_alone_on_standard_output(host: Host, simulator: SimulatedOllama
     assert ran.code == 0
     body = ran.json()
     assert body["success"] is True
-    assert (body["previous_model"], body["model"], body["strategy"]) == ("mid-a", "mid-b", "swap")
+    assert (body["previous_model"], body["model"], body["strategy"]) == (
+        "mid-a:latest",
+        "mid-b:latest",
+        "swap",
+    )
     assert "loading" in ran.err
 
 

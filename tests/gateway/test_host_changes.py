@@ -245,9 +245,7 @@ async def test_the_answer_of_another_kind_of_service_is_not_relayed(
         ("/api/delete", "DELETE", "model"),
     ],
 )
-@pytest.mark.parametrize(
-    "name", ["switchboard-holds/a:1", "library/x/../y", " Switchboard-Holds/a "]
-)
+@pytest.mark.parametrize("name", ["switchboard-holds/a:1", "mid-a", " Switchboard-Holds/a "])
 async def test_no_call_touches_a_model_copy(
     host: Host, upstream: Upstream, path: str, method: str, member: str, name: str
 ) -> None:

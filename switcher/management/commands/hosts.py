@@ -222,6 +222,6 @@ def _json(host: HostSettings) -> dict[str, Any]:
         "allows_cloud": host.allows_cloud,
         "max_loaded": host.max_loaded,
         "learned_max_loaded": host.learned_max_loaded,
-        "active": host.active.model if host.active else None,
+        "active": host.active.name.full if host.active else None,
         "open_switch": host.open_switch,
     }

@@ -137,7 +137,7 @@ def status_json(host: HostSettings, seen: Observation) -> dict[str, Any]:
         "base_url": host.base_url,
         "simulated": host.simulated,
         "default": host.is_default,
-        "active": {"model": active.model, "digest": active.digest} if active else None,
+        "active": {"model": active.name.full, "digest": active.digest} if active else None,
         "open_switch": host.open_switch,
         "version": seen.version or None,
         "resident": [
