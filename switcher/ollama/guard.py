@@ -10,9 +10,6 @@ import ipaddress
 import socket
 from typing import Any
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
-
 from switcher.domain.addresses import why_port_refused, why_refused
 from switcher.ollama.errors import AddressRefused
 
@@ -54,21 +51,3 @@ def _is_of_this_machine(ip: str, address: ipaddress.IPv4Address | ipaddress.IPv6
         except OSError:
             return False
         return True
-
-
-class CheckedResolver(AbstractResolver):
-    """Resolves names for aiohttp; raises AddressRefused if one of the addresses is not allowed."""
-
-    def __init__(self) -> None:
-        self._resolver = ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
-        for result in found:
-            check(result["host"], port)
-        return found
-
-    async def close(self) -> None:
-        await self._resolver.close()

@@ -7,6 +7,7 @@ client's headers is forwarded, since its cookie and key do not concern the model
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp.abc import AbstractResolver, AbstractStreamWriter, ResolveResult
+from aiohttp.resolver import ThreadedResolver
 from multidict import CIMultiDict
 
 from switcher.domain.servers import VIA, Server
@@ -44,6 +46,24 @@ _HEADERS = CIMultiDict(
 )
 
 
+class _CheckedResolver(AbstractResolver):
+    """Resolves names for aiohttp; raises AddressRefused if one of the addresses is not allowed."""
+
+    def __init__(self) -> None:
+        self._resolver = ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        for result in found:
+            guard.check(result["host"], port)
+        return found
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
 class _Connections:
     """A pool of the connections of one event loop, kept open between requests.
 
@@ -54,7 +74,7 @@ class _Connections:
     def __init__(self) -> None:
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=0, resolver=guard.CheckedResolver(), socket_factory=guard.open_socket
+                limit=0, resolver=_CheckedResolver(), socket_factory=guard.open_socket
             ),
             timeout=aiohttp.ClientTimeout(
                 total=None,

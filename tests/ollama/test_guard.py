@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +20,7 @@ from switcher.ollama.client import Client
 from switcher.ollama.errors import AddressRefused, OllamaError
 from tests.domain.test_addresses import TRICKS
 from tests.make import NOW
+from tests.server.process import ROOT
 
 
 @pytest.fixture
@@ -145,3 +149,10 @@ def test_loopback_and_private_addresses_are_contacted(url: str, contacted: list[
 def test_a_path_without_control_characters_is_needed(path: str) -> None:
     with pytest.raises(BadRequest):
         check_address(f"http://10.0.0.21:11434{path}")
+
+
+def test_readings_do_not_load_the_gateways_client() -> None:
+    """It takes memory that commands and pages can do without."""
+    code = "import sys, switcher.ollama.client; sys.exit('aiohttp' in sys.modules)"
+    environ = os.environ | {"DJANGO_SETTINGS_MODULE": "project.settings"}
+    assert subprocess.run([sys.executable, "-c", code], env=environ, cwd=ROOT).returncode == 0
