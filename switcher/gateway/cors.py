@@ -19,7 +19,7 @@ from switcher.gateway.response import ResponseWriter
 METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
 # Without this list, a page can read none of our own headers.
 EXPOSED = (
-    "X-Switchboard-Model, X-Switchboard-Dropped, X-Switchboard-Prompt-Cut, "
+    "X-Switchboard-Model, X-Switchboard-Dropped, X-Switchboard-Fallback, X-Switchboard-Prompt-Cut, "
     "Request-Id, Retry-After, Allow, Accept-Encoding"
 )
 MAX_AGE_S = 7200  # the longest that Chromium caches a preflight

@@ -12,11 +12,12 @@ from switcher.gateway.anthropic_messages import to_chat
 from switcher.gateway.anthropic_messages import unmapped_members as unmapped_of_message
 from switcher.gateway.anthropic_replies import MessageTranslator
 from switcher.gateway.anthropic_tokens import PromptSize
-from switcher.gateway.capable_models import cannot, select_capable
+from switcher.gateway.capable_models import cannot
 from switcher.gateway.completions import to_ollama, unmapped_members
 from switcher.gateway.disconnects import DISCONNECT_REASON
 from switcher.gateway.endpoints import ApiStyle, StreamTerminator
 from switcher.gateway.errors import GatewayError, Headers, not_on_host
+from switcher.gateway.fallback import choose_model
 from switcher.gateway.proxy_request import ProxyRequest
 from switcher.gateway.response import JSON_TYPE, to_json
 from switcher.gateway.routing import STALE_HEADER, RoutePermit, pass_gate
@@ -71,8 +72,9 @@ async def _attempt(request: ProxyRequest) -> None:
         async with pass_gate(request) as permit:
             if permit.route.stale:
                 request.response.add_header(STALE_HEADER)
-            asked, needs = request.body.values.get("model"), request.endpoint.needs
-            choice = await select_capable(permit.route, asked, usage.key, needs)
+            choice = await choose_model(request, permit.route)
+            if choice is None:
+                continue  # another host has a model loaded
             usage.model = choice.model
             request.loaded = permit.route.loaded(choice)
             sent = await as_sent(permit.route, choice, by_copy)

@@ -28,6 +28,7 @@ class RequestUsage:
     model: str = ""
     waited_s: float = 0.0
     failed: bool = False
+    fell_back: bool = False
     tokens_in: int = 0
     tokens_out: int = 0
     cut_prompt: bool = False
@@ -99,6 +100,7 @@ class Meter:
         counts.wait_ms += round(usage.waited_s * 1000)
         counts.tokens_in += usage.tokens_in
         counts.tokens_out += usage.tokens_out
+        counts.fallbacks += usage.fell_back
         if usage.cut_prompt:
             counts.cut_prompts += 1
             counts.last_cut_at = now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from switcher.domain.specs import Spec
 from switcher.gateway.body import ParsedRequest
 from switcher.gateway.endpoints import Endpoint
 from switcher.gateway.errors import Headers
@@ -13,6 +14,16 @@ from switcher.gateway.response import ResponseWriter
 from switcher.queries.gates import NOT_LOADED, LoadedModel
 
 
+@dataclass(frozen=True, slots=True)
+class Detour:
+    """Where a request goes instead: to a host, and there to a profile's model if `spec` is set.
+    `wanted` is the model that is not loaded."""
+
+    host: str
+    wanted: str = ""
+    spec: Spec | None = None
+
+
 @dataclass(slots=True)
 class ProxyRequest:
     """A request to a model: what the client sent, and where the reply and usage counts go.
@@ -20,7 +31,7 @@ class ProxyRequest:
     `host` is the Ollama host that the client names; empty for the default host. Once the model is
     selected, `reply_headers` say what was changed in the request, and `hide_usage` is set if it was
     the gateway, not the client, that asked for token counts. `loaded` is how the model
-    was last seen.
+    was last seen. A `detour` is taken because the model that was wanted is not loaded.
     """
 
     host: str
@@ -31,6 +42,7 @@ class ProxyRequest:
     reply_headers: Headers = ()
     hide_usage: bool = False
     loaded: LoadedModel = NOT_LOADED
+    detour: Detour | None = None
 
     @property
     def streams(self) -> bool:

@@ -65,6 +65,7 @@ class ApiKey(models.Model):
     profiles = models.ManyToManyField(ModelProfile, blank=True, related_name="keys")
     manage = models.BooleanField(default=False)  # may pull, delete, create, copy, push
     may_switch = models.BooleanField(default=False)  # may switch the active model
+    fallback = models.JSONField(default=list)  # names of profiles, in order
     requests_a_minute = models.PositiveIntegerField(null=True, blank=True)
     at_once = models.PositiveIntegerField(null=True, blank=True)
     made_at = models.DateTimeField()
@@ -97,6 +98,7 @@ class Usage(models.Model):
         "tokens_in",
         "tokens_out",
         "cut_prompts",
+        "fallbacks",
     )
 
     key = models.ForeignKey(ApiKey, null=True, on_delete=models.PROTECT, related_name="usage")
@@ -112,6 +114,8 @@ class Usage(models.Model):
     # Prompts that were longer than the context of the loaded model (fact 30).
     cut_prompts = models.PositiveBigIntegerField(default=0)
     last_cut_at = models.DateTimeField(null=True)
+    # Requests that another model answered than the one they were to get.
+    fallbacks = models.PositiveBigIntegerField(default=0)
 
     class Meta:
         constraints = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from switcher.models import (
     GatewayProcess,
     Host,
     ModelCopy,
+    ModelProfile,
     Pin,
     Reading,
     SwitchEvent,
@@ -108,10 +109,7 @@ class Route:
         (Spec.loaded_as).
         """
         if self.policy != "active" and name in self.names:
-            spec = self.names[name]
-            if self.active is None or spec.name not in self.active_names:
-                return self.choose_other(spec)
-            return self._choose_active(self.active, spec.loaded_as(self.active.spec))
+            return self.choose(self.names[name])
         if self.active is None or (self.policy == "strict" and name not in self.active_names):
             return None
         return self.active_choice
@@ -120,6 +118,12 @@ class Route:
     def active_choice(self) -> ModelChoice | None:
         """Return the choice of the active model, loaded as it is."""
         return self._choose_active(self.active, self.active.spec) if self.active else None
+
+    def choose(self, spec: Spec) -> ModelChoice:
+        """Return the choice of a profile's model, whether it is the active one or not."""
+        if self.active is None or spec.name not in self.active_names:
+            return self.choose_other(spec)
+        return self._choose_active(self.active, spec.loaded_as(self.active.spec))
 
     def choose_other(self, spec: Spec) -> ModelChoice:
         """Return the choice of a model that is not active."""
@@ -147,11 +151,13 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """All routes at one moment, and the keys that open them, by the SHA-256 of each key."""
+    """All routes at one moment, and the keys that open them, by the SHA-256 of each key.
+    `fallbacks` are the profiles that keys fall back to, by name."""
 
     by_name: Mapping[str, Route]
     default: Route | None
     keys: Mapping[str, KeyFacts] = field(default_factory=dict)
+    fallbacks: Mapping[str, Spec] = field(default_factory=dict)
 
     def find(self, name: str) -> Route | None:
         """Return the named host's route; the default host's if the name is empty."""
@@ -165,7 +171,8 @@ class Routes:
             return replace(route, gate=gate, stale=True)
 
         by_name = {name: stale(route) for name, route in self.by_name.items()}
-        return Routes(by_name, stale(self.default) if self.default else None, self.keys)
+        default = stale(self.default) if self.default else None
+        return Routes(by_name, default, self.keys, self.fallbacks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +224,14 @@ def routes() -> Routes:
         found[host.name] = route
         if host.is_default:
             default = route
-    return Routes(found, default, by_digest())
+    keys = by_digest()
+    return Routes(found, default, keys, _fallbacks(keys.values()))
+
+
+def _fallbacks(keys: Iterable[KeyFacts]) -> dict[str, Spec]:
+    names = {name for key in keys for name in key.fallback}
+    rows = ModelProfile.objects.filter(name__in=names) if names else ()
+    return {row.name: Spec.of_profile(row) for row in rows}
 
 
 def _contexts(host: Any, reading: Reading | None) -> dict[str | ModelName, int]:

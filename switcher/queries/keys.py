@@ -17,6 +17,7 @@ from switcher.queries.from_rows import from_row
 class KeyFacts:
     """An API key and what it may do. None means no limit.
 
+    `fallback` are the profiles that come next if the key's model is not loaded anywhere.
     `hosts` and `profiles` matter only if the key is not for all of them. Those that are removed
     drop out of these lists; once the last one is gone, the key gives access to nothing.
     """
@@ -37,6 +38,7 @@ class KeyFacts:
     expires_at: datetime | None
     off_at: datetime | None
     last_used_at: datetime | None
+    fallback: tuple[str, ...] = ()
 
     def is_valid_at(self, moment: datetime) -> bool:
         """Return whether the gateway accepts the key at this moment."""
@@ -80,6 +82,7 @@ class UsageRow:
     tokens_in: int
     tokens_out: int
     cut_prompts: int
+    fallbacks: int
     last_cut_at: datetime | None = None
 
 
@@ -145,4 +148,5 @@ def _facts(row: ApiKey) -> KeyFacts:
         # Another host may have taken the name of one that was removed.
         hosts=tuple(h.name for h in row.hosts.all() if h.removed_at is None),
         profiles=tuple(p.name for p in row.profiles.all()),
+        fallback=tuple(row.fallback),
     )

@@ -29,6 +29,7 @@ class NewKey:
     profiles: tuple[str, ...] = ()
     manage: bool = False
     may_switch: bool = False
+    fallback: tuple[str, ...] = ()
     requests_a_minute: int | None = None
     at_once: int | None = None
     expires_at: datetime | None = None
@@ -52,6 +53,7 @@ def make_key(new: NewKey, actor: Actor, clock: Clock = system) -> tuple[int, str
         "prefix": token[:VISIBLE_CHARS],
         "manage": new.manage,
         "may_switch": new.may_switch,
+        "fallback": list(new.fallback),
         "requests_a_minute": new.requests_a_minute,
         "at_once": new.at_once,
         "expires_at": new.expires_at,
@@ -59,6 +61,7 @@ def make_key(new: NewKey, actor: Actor, clock: Clock = system) -> tuple[int, str
     with writing():
         hosts = _find_all(Host.objects.filter(removed_at=None), new.hosts, "host")
         profiles = _find_all(ModelProfile.objects.all(), new.profiles, "profile")
+        _find_all(ModelProfile.objects.all(), new.fallback, "profile")
         row = ApiKey.objects.create(
             sha256=digest_of(token),
             all_hosts=not new.hosts,
@@ -85,6 +88,8 @@ def _check(new: NewKey, clock: Clock) -> None:
     name = new.name.strip()
     if not name or len(name) > 60 or not name.isprintable():
         raise BadRequest("Give the key a name of at most 60 characters.", "name")
+    if new.profiles and not set(new.fallback) <= set(new.profiles):
+        raise BadRequest("A key falls back only to profiles that it is valid for.", "fallback")
     if new.expires_at is not None and new.expires_at <= clock.now():
         raise BadRequest("That time is in the past.", "expires_at")
 

@@ -26,7 +26,8 @@ class UsageBucket:
 @dataclass(slots=True)
 class UsageCounts:
     """The counts of a bucket. `waits` counts requests held by a closed gate, `wait_ms` their total
-    time. `cut_prompts` counts prompts that were longer than the model's context.
+    time. `cut_prompts` counts prompts that were longer than the model's context,
+    `fallbacks` requests that another model answered because theirs was not loaded.
     """
 
     requests: int = 0
@@ -36,6 +37,7 @@ class UsageCounts:
     tokens_in: int = 0
     tokens_out: int = 0
     cut_prompts: int = 0
+    fallbacks: int = 0
     last_cut_at: datetime | None = None
 
     def add(self, other: UsageCounts) -> None:

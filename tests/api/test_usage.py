@@ -32,7 +32,7 @@ def test_usage_is_listed_by_key_host_and_model(auditor: Client, key: int) -> Non
     assert body["usage"][0] == {
         "key": key, "key_name": "bot", "host": "tower", "model": "mid-a", "requests": 3,
         "errors": 1, "waits": 2, "wait_ms": 900, "tokens_in": 40, "tokens_out": 50,
-        "cut_prompts": 0, "last_cut_at": None,
+        "cut_prompts": 0, "fallbacks": 0, "last_cut_at": None,
     }  # fmt: skip
     assert (body["usage"][1]["key"], body["usage"][1]["requests"]) == (None, 1)
 

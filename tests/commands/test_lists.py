@@ -142,6 +142,14 @@ def test_a_profile_that_a_key_is_bound_to_is_kept_with_code_5(transactional_db: 
     assert run("profiles", "remove", "small").code == 0
 
 
+def test_a_key_is_made_with_its_scopes_and_fallbacks(transactional_db: None) -> None:
+    run("profiles", "add", "small", "mid-a")
+    assert run("keys", "make", "deploy", "--switch", "--fallback", "small").code == 0
+    key = ApiKey.objects.get()
+    assert (key.may_switch, key.manage, key.fallback) == (True, False, ["small"])
+    assert "switch" in run("keys").out
+
+
 def test_the_simulator_is_a_command_that_needs_no_database() -> None:
     with subprocess.Popen(
         [sys.executable, "manage.py", "simulator", "--port", "0", "--model", "mid-a=1GB"],

@@ -36,6 +36,8 @@ class Command(ListCommand):
         make.add_argument("--profile", action="append", default=[], help="only this profile")
         make.add_argument("--manage", action="store_true", help="may pull and delete models")
         make.add_argument("--switch", action="store_true", help="may switch the active model")
+        text = "profile that comes next if the key's model is not loaded; repeatable"
+        make.add_argument("--fallback", action="append", default=[], metavar="PROFILE", help=text)
         make.add_argument("--a-minute", type=int, metavar="N", help="requests per minute")
         make.add_argument("--at-once", type=int, metavar="N", help="requests at once")
         make.add_argument("--days", type=int, metavar="N", help="days until it expires")
@@ -55,6 +57,7 @@ class Command(ListCommand):
             profiles=tuple(options["profile"]),
             manage=options["manage"],
             may_switch=options["switch"],
+            fallback=tuple(options["fallback"]),
             requests_a_minute=options["a_minute"],
             at_once=options["at_once"],
             expires_at=None if days is None else system.now() + timedelta(days=days),
