@@ -13,7 +13,7 @@ from switcher.models import Drift, Host
 from switcher.ollama import guard
 from switcher.records import config
 from switcher.switching.service import SwitchRequest, plan, request_switch
-from switcher.watching.loop import Watcher, check_now
+from switcher.watching.loop import Watcher, check_now, latest
 from switcher.watching.new_address import check_new_server
 from tests.forwarder import Forwarder
 from tests.simulated import SimulatedOllama
@@ -113,3 +113,21 @@ def test_switchboards_own_address_cannot_be_saved(
     monkeypatch.setattr(guard, "_own_ports", {8000})
     with pytest.raises(BadRequest, match="Switchboard's own address"):
         check_new_server("http://localhost:8000")
+
+
+def test_nothing_is_repaired_while_two_hosts_are_one_server(
+    watched: Watched, watcher: Watcher, forwarder: Forwarder
+) -> None:
+    """What one host desires would undo the other."""
+    row = Host(name="south-1", base_url=forwarder.url)
+    south = config.save_host(row, ANNA)  # as an earlier release let it be added
+    watched.switch("mid-a")
+    watched.named(Kind.SAME_SERVER)
+    watched.set(drift_policy="repair")
+    watched.ollama.act("evict", tag="mid-a")
+    watched.named(Kind.EVICTED, "mid-a")
+    at = latest()[watched.host.pk].at
+    until(lambda: latest()[watched.host.pk].at > at)
+    assert watched.repairs() == []
+    config.remove_host(south.pk, ANNA)
+    until(lambda: watched.repairs(), NAMED_S)
