@@ -38,6 +38,8 @@ _KNOWN = (
     | {COUNT_TOKENS_PATH, SHOW_PATH, ME_PATH}
 )
 _MAX_SEGMENTS = 8  # of a path, for which the right address is looked for
+# For clients that can send neither a header nor a query, such as the command `ollama`.
+_KEY_PATH = re.compile(r"/+key/+(sb-[\w-]{1,100})(/.*)?", re.ASCII)
 _SLASHES = re.compile(r"//+")
 
 
@@ -48,10 +50,18 @@ def normalised(path: str) -> str:
     return _SLASHES.sub("/", path).rstrip("/") or "/"
 
 
+def split_key(path: str) -> tuple[str, str]:
+    """Return the key that a path begins with, as in `/key/sb-…/api/tags`, and the rest of the path.
+    The key is empty if there is none."""
+    found = _KEY_PATH.fullmatch(path) if path.startswith(("/key/", "//")) else None
+    return (found[1], found[2] or "/") if found else ("", path)
+
+
 def is_gateway_request(scope: Mapping[str, Any]) -> bool:
     """Return whether the gateway answers a request, even if only with an error."""
-    path = normalised(scope["path"])
-    return is_gateway_path(path) or (path == "/" and _is_probe(scope))
+    key, rest = split_key(scope["path"])
+    path = normalised(rest)
+    return bool(key) or is_gateway_path(path) or (path == "/" and _is_probe(scope))
 
 
 def is_gateway_path(path: str) -> bool:

@@ -48,6 +48,11 @@ from switcher.queries.keys import KeyFacts
 
 log = logging.getLogger(__name__)
 
+NO_UNLOAD = (
+    "Clients of the gateway share the model, so none of them unloads it. Unload it on the host's "
+    "page, by POST /ollama/models/unload or with manage.py unload."
+)
+
 Handler = Callable[[RequestHead, Receive, ResponseWriter], Awaitable[None]]
 
 
@@ -125,6 +130,8 @@ async def _ask_model(head: RequestHead, receive: Receive, response: ResponseWrit
     key = await authenticate(head)
     endpoint = MODEL_ENDPOINTS[head.path]
     parsed = await (_read(head, receive) if endpoint.is_common else _read_any(head, receive))
+    if isinstance(parsed, ParsedRequest) and endpoint.unloads and parsed.asks_to_unload():
+        raise GatewayError(403, "not_allowed", NO_UNLOAD)
     with _metered(key) as usage:
         request = ProxyRequest(head.ollama_host, endpoint, parsed, response, usage)
         await run_while_connected(receive, forward(request))

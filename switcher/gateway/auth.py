@@ -65,7 +65,7 @@ async def authenticate(head: RequestHead, manage: bool = False) -> KeyFacts | No
 
     `manage` asks for the right to change what is on a host. Raises GatewayError 401 or 403.
     """
-    token = access.key_in(head.headers, head.parameter("key"))
+    token = access.key_in(head.headers, head.parameter("key") or head.path_key)
     if token:
         return _check_scope(await _find_key(token, head), manage)
     if settings.SWITCHER_OPEN_GATEWAY and head.is_from_this_machine and not manage:

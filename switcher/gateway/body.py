@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from json.decoder import WHITESPACE  # type: ignore[attr-defined]  # not in the stubs
 from types import MappingProxyType
@@ -28,6 +29,8 @@ RELOADING_OPTIONS = frozenset(RUNNER_OPTIONS) | {
     *("draft_num_predict", "numa", "use_mlock", "low_vram", "f16_kv", "logits_all"),
     *("vocab_only", "embedding_only"),
 }
+
+_ZERO = re.compile(r"0+(\.0*)?(h|m|s|ms|us|µs|ns)?")
 
 _decoder = json.JSONDecoder()
 
@@ -98,6 +101,13 @@ class ParsedRequest:
         """Return whether the client asked for the token counts at the end of its stream."""
         options = self.values.get("stream_options")
         return isinstance(options, dict) and options.get("include_usage") is True
+
+    def asks_to_unload(self) -> bool:
+        """Return whether it is Ollama's way to unload a model: no prompt and a keep-alive of zero
+        (facts 1, 6)."""
+        keep_alive = self.values.get("keep_alive")
+        is_zero = keep_alive is not None and _ZERO.fullmatch(str(keep_alive)) is not None
+        return is_zero and not (self.values.get("prompt") or self.values.get("messages"))
 
     def dropped(self) -> list[str]:
         """Return the names of the members that are not forwarded, as the client wrote them.

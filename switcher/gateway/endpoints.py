@@ -52,6 +52,11 @@ class Endpoint:
     is_common: bool = True
 
     @property
+    def unloads(self) -> bool:
+        """Return whether a request without a prompt can unload the model (facts 1, 6)."""
+        return self.path in {"/api/generate", "/api/chat"}
+
+    @property
     def needs(self) -> str:
         """Return the capability that a model needs for it, as Ollama names it; empty for none."""
         return _NEEDS.get(self.task, "")

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 from django.conf import settings
 
 from switcher import access
-from switcher.gateway.addresses import normalised
+from switcher.gateway.addresses import normalised, split_key
 
 # Many proxies add one of these, or some `X-Forwarded-…`, to a request that they forward.
 _PROXY_HEADERS = frozenset(
@@ -39,7 +39,8 @@ _PROXY_PREFIX = "x-forwarded-"
 class RequestHead:
     """The head of a request. Names of headers are in lower case.
 
-    `peer` is the IP address of the other end of the connection, which may be a proxy's.
+    `peer` is the IP address of the other end of the connection, which may be a proxy's. `path_key`
+    is a key that the path began with; `path` is what follows it.
     """
 
     method: str
@@ -48,6 +49,7 @@ class RequestHead:
     scheme: str
     peer: str
     headers: Mapping[str, str]
+    path_key: str = ""
 
     @classmethod
     def of(cls, scope: Mapping[str, Any]) -> RequestHead:
@@ -58,13 +60,15 @@ class RequestHead:
             # Joined as in Django, so that a header sent twice equals neither of its values.
             headers[name] = f"{headers[name]},{value}" if name in headers else value
         client = scope.get("client") or ("", 0)
+        path_key, path = split_key(scope["path"])
         return cls(
             scope["method"],
-            normalised(scope["path"]),
+            normalised(path),
             scope.get("query_string", b""),
             scope.get("scheme", "http"),
             str(client[0]),
             headers,
+            path_key,
         )
 
     @property
