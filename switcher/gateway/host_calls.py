@@ -19,7 +19,10 @@ async def host_rows(route: Route, path: str) -> dict[ModelName, dict[str, Any]]:
     """Return the rows of one of the host's lists by name. Raises GatewayError 502 or 504."""
     body, _ = await ask_host(route, "GET", path, b"")
     try:
-        return {ModelName.parse(row["name"]): row for row in json.loads(body)["models"]}
+        rows = json.loads(body)["models"] or ()  # Go encodes an empty list as null
+        # A row that does not say which model it is about must not hide the others.
+        named = [row for row in rows if isinstance(row, dict) and isinstance(row.get("name"), str)]
+        return {ModelName.parse(row["name"]): row for row in named}
     except (ValueError, KeyError, TypeError) as exc:
         text = f"{route.host} answers, but not as Ollama."
         raise GatewayError(502, "upstream_failed", text) from exc

@@ -76,6 +76,12 @@ def verify(switch: ClaimedSwitch) -> Steps[None]:
     learn_limit(switch, now)
     if model is None:
         return
+    asked = switch.spec.num_ctx
+    if asked and 0 < model.context_length < asked:
+        switch.warn(
+            f"{asked:,} tokens of context were asked for, and {model.name} got "
+            f"{model.context_length:,}, which is the most that the server gives it."
+        )
     switch.note(
         figures={
             "size": model.size,

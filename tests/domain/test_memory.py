@@ -121,6 +121,7 @@ MEASURED = {
 }
 
 
+@pytest.mark.fact(31)
 @pytest.mark.parametrize("arch", list(MEASURED))
 def test_what_is_computed_is_near_what_a_server_reports_for_each_architecture(arch: str) -> None:
     file_bytes, heads, sizes = MEASURED[arch]

@@ -289,6 +289,18 @@ async def test_lists_show_the_names_that_clients_may_use(host: Host, upstream: U
     assert (await ask(target="/v1/models/x", method="GET").end()).status == 404
 
 
+@pytest.mark.parametrize("odd", [None, 5, {}, {"name": None}, {"name": ["x"]}])
+async def test_an_odd_row_of_a_hosts_list_does_not_hide_the_others(
+    host: Host, upstream: Upstream, odd: Any
+) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"models": [odd, {"name": "mid-a:latest"}]})
+
+    upstream.answer = answer
+    reply = await ask(target="/api/tags", method="GET").end()
+    assert [row["name"] for row in reply.json()["models"]] == ["mid-a:latest"]
+
+
 async def test_a_changed_policy_applies_without_a_restart(host: Host, upstream: Upstream) -> None:
     """Every request in between is answered by one of the two policies."""
     seen = []

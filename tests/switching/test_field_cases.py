@@ -186,7 +186,9 @@ def test_a_context_beyond_what_the_server_gives_is_warned_of_and_switched_to_onc
     row = profile("mid-a", options={"num_ctx": 200_000})
     plan = service.plan(SwitchRequest(profile=row.name))
     assert "gets 131,072 here" in plan.warnings[0]
-    assert run(fake, "", profile=row.name).state == "active"
+    switch = run(fake, "", profile=row.name)
+    assert switch.state == "active"
+    assert "mid-a got 131,072" in switch.warnings[0]
     assert service.plan(SwitchRequest(profile=row.name)).already_active
 
 
