@@ -21,6 +21,7 @@ from switcher.models import (
     ApiKey,
     GatewayName,
     Host,
+    LearnedSize,
     Lease,
     ModelProfile,
     Preference,
@@ -222,8 +223,9 @@ def _leave_address(host: Host, name: str, actor: Actor, clock: Clock) -> None:
     _check_not_switching(host, name)
     Reading.objects.filter(host=host).delete()
     _forget_access(host, name, actor, clock)
+    LearnedSize.objects.filter(host=host).delete()
     nothing = {"published_as": "", "published_tag": "", "published_digest": ""}
-    Host.objects.filter(pk=host.pk).update(**nothing)
+    Host.objects.filter(pk=host.pk).update(**nothing, learned_max_loaded=None)
 
 
 def _forget_access(host: Host, name: str, actor: Actor, clock: Clock) -> None:

@@ -13,10 +13,19 @@ from switcher.audit.ledger import Actor
 from switcher.domain.errors import BadRequest, Conflict, NotFound
 from switcher.domain.observed import Observation
 from switcher.domain.states import State
-from switcher.models import AuditEntry, Host, Lease, ModelProfile, Reading, SwitchEvent
+from switcher.models import (
+    AuditEntry,
+    Host,
+    LearnedSize,
+    Lease,
+    ModelProfile,
+    Reading,
+    SwitchEvent,
+)
 from switcher.queries.keys import all_keys
-from switcher.records import config, keys, readings
+from switcher.records import config, keys, memory, readings
 from switcher.records.keys import NewKey
+from switcher.records.memory import learn_sizes
 from tests import make
 from tests.clocks import FakeClock
 from tests.records.conftest import ANNA, BEN, at_once, bodies, ended, lead_to, open_one, take
@@ -351,3 +360,26 @@ def test_hosts_that_shared_an_address_before_can_still_be_changed() -> None:
 def test_the_address_of_a_removed_host_is_free() -> None:
     config.remove_host(config.put_host(HOST, ANNA), ANNA)
     config.put_host({"name": "south-1", "base_url": "http://localhost:9"}, ANNA)
+
+
+def test_what_was_learned_of_a_server_is_forgotten_with_its_address() -> None:
+    """Another server has its own limits, and its own memory for each context."""
+    host = make.host()
+    Host.objects.filter(pk=host.pk).update(learned_max_loaded=1)
+    learn_sizes(host.pk, [make.resident("mid-a")], make.NOW)
+    config.put_host({"base_url": "http://elsewhere.test:11434"}, ANNA, host.pk)
+    host.refresh_from_db()
+    assert host.learned_max_loaded is None
+    assert not LearnedSize.objects.exists()
+
+
+def test_what_is_learned_is_bounded_and_the_oldest_goes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "MAX_SIZES", 2)
+    host = make.host()
+    for minutes, context in enumerate((2048, 4096, 8192)):
+        seen = make.resident("mid-a", context_length=context)
+        learn_sizes(host.pk, [seen], make.NOW + timedelta(minutes=minutes))
+    kept = LearnedSize.objects.order_by("context_length").values_list("context_length", flat=True)
+    assert list(kept) == [4096, 8192]
