@@ -32,10 +32,10 @@ class ExpectedMemory:
 
 def expected_memory(host: Host, target: Installed | None, spec: Spec) -> ExpectedMemory:
     """Return what a model is expected to take on a host, loaded as the spec says."""
+    if spec.name.is_cloud or (target is not None and target.is_cloud):
+        return ExpectedMemory(NO_MEMORY, 0)
     if target is None:
         return ExpectedMemory(Size(0, ""), 0)
-    if target.is_cloud:
-        return ExpectedMemory(NO_MEMORY, 0)
     past = past_loads(host.pk, target.digest)
     seen, facts = _seen(host.pk, target.digest, past), known_facts(target.digest)
     same = [p for p in past if p.num_ctx == spec.num_ctx]

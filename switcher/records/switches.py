@@ -13,6 +13,7 @@ from switcher.audit.ledger import Actor, append, origin_of, writing
 from switcher.domain.clock import Clock, system
 from switcher.domain.drift import Kind
 from switcher.domain.errors import Conflict, NotFound, SwitchRunning
+from switcher.domain.model_names import ModelName
 from switcher.domain.specs import Spec
 from switcher.domain.states import ENDED, OPEN, State, Strategy
 from switcher.models import Drift, FailureSeen, Host, SwitchEvent
@@ -89,10 +90,11 @@ def _find_by_key(request: ResolvedRequest, actor: Actor, key: str) -> SwitchEven
 def _is_same_request(row: SwitchEvent, request: ResolvedRequest) -> bool:
     """Compare what the requests themselves name, as the profile may have been edited in between."""
     spec = request.spec
-    recorded = (row.host_id, row.to_tag, row.to_profile_id, row.strategy_asked, row.reason)
+    name = ModelName.parse(row.to_tag)
+    recorded = (row.host_id, name, row.to_profile_id, row.strategy_asked, row.reason)
     requested = (
         request.host.pk,
-        spec.tag,
+        spec.name,
         request.profile_id,
         request.strategy.value,
         request.reason,

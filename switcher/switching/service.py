@@ -23,6 +23,7 @@ from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.ollama.client import Client, Ollama
 from switcher.queries.hosts import find_host, find_named
 from switcher.queries.keys import KeyFacts
+from switcher.queries.readings import last_reading
 from switcher.records import switches
 from switcher.records.memory import learn_sizes
 from switcher.records.switches import ResolvedRequest
@@ -62,7 +63,8 @@ def resolve(request: SwitchRequest, key: KeyFacts | None = None) -> ResolvedRequ
     if profile is not None:
         spec = Spec.of_profile(profile)
     else:
-        spec = Spec(profile="", tag=check_tag(request.model), keep_alive=host.keep_alive)
+        tag = _as_listed(host, check_tag(request.model))
+        spec = Spec(profile="", tag=tag, keep_alive=host.keep_alive)
     if key is not None:
         _check_bounds(key, host, spec)
     _check_not_published_name(host, spec.name)
@@ -206,6 +208,15 @@ def _check_bounds(key: KeyFacts, host: Host, spec: Spec) -> None:
     if not key.is_for_profile(spec.profile):
         what = f"profile {spec.profile}" if spec.profile else f"{spec.name} without a profile"
         raise NotAllowed(f"Key {key.name} is not valid for {what}.")
+
+
+def _as_listed(host: Host, tag: str) -> str:
+    """Return a model's name in the case in which the host was last seen to list it."""
+    seen, name = last_reading(host.pk), ModelName.parse(tag)
+    row = find_installed(seen.installed, name) if seen else None
+    if row is None:
+        return tag
+    return row.name.full if tag.lower() == name.key else row.name.short
 
 
 def _keep_alive_source(request: SwitchRequest, host: Host, profile: ModelProfile | None) -> str:

@@ -11,11 +11,12 @@ from switcher.domain.errors import BadRequest
 from switcher.domain.memory import ModelFacts
 from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.ollama.errors import TimedOut
-from switcher.records import config
+from switcher.records import config, readings
 from switcher.records.claimed_switch import ClaimedSwitch
 from switcher.switching import service
 from switcher.switching.service import SwitchRequest
 from switcher.switching.worker import run_once
+from tests import make
 from tests.switching.conftest import ANNA
 from tests.switching.fakehost import FakeHost
 
@@ -61,6 +62,20 @@ def test_another_spelling_of_the_active_model_is_active_already(host: Host, fake
     assert SwitchEvent.objects.get(pk=row.pk).state == "active"
     plan = service.plan(SwitchRequest("Library/MID-A:latest"))
     assert plan.already_active
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [("library/MID-A", "mid-a"), ("MID-A:LATEST", "mid-a:latest"), ("mid-a", "mid-a")],
+)
+def test_a_model_is_recorded_by_the_name_that_the_host_lists(
+    host: Host, fake: FakeHost, asked: str, kept: str
+) -> None:
+    readings.store(host.pk, make.seen(on_disk=tuple(fake.models.values())), 0)
+    assert service.resolve(SwitchRequest(asked)).spec.tag == kept
+    row, _ = service.request_switch(SwitchRequest(asked), ANNA, idempotency_key="k")
+    again, made = service.request_switch(SwitchRequest("Mid-A"), ANNA, idempotency_key="k")
+    assert (again.pk, made) == (row.pk, False)
 
 
 def test_another_spelling_finds_the_models_profile(
