@@ -64,4 +64,6 @@ def _store_new(host_id: int, facts: dict[str, Any]) -> None:
         Reading.objects.update_or_create(host=host, defaults=facts)
         after = facts.get("version") or before
         if before != after:
+            if before:  # the limit of loaded models may be another one now
+                Host.objects.filter(pk=host.pk).update(learned_max_loaded=None)
             append("host.version", WATCHER, host=host.name, before=before, after=after)

@@ -105,7 +105,8 @@ def learn_limit(switch: ClaimedSwitch, now: tuple[Resident, ...]) -> None:
         switch.learn_limit(len(now))
         switch.warn(
             f"Ollama evicted {', '.join(evicted)} although there was room: it keeps at most "
-            f"{len(now)} loaded. The next plans count on that."
+            f"{len(now)} loaded. The next plans count on that: set the limit on the host's page if "
+            "it is another."
         )
 
 

@@ -36,6 +36,15 @@ def test_a_version_is_told_when_it_is_seen_first_and_when_it_changes(host: Host)
     assert Reading.objects.get().version == "0.13.0"
 
 
+def test_a_limit_that_was_learned_is_forgotten_with_the_version(host: Host) -> None:
+    readings.store(host.pk, SEEN, 0)
+    Host.objects.update(learned_max_loaded=1)
+    readings.store(host.pk, SEEN, 0)
+    assert Host.objects.get().learned_max_loaded == 1
+    readings.store(host.pk, replace(SEEN, version="0.13.0"), 0)
+    assert Host.objects.get().learned_max_loaded is None
+
+
 def test_a_host_that_never_answered_has_none_yet(host: Host) -> None:
     readings.store(host.pk, SILENT, 1)
     assert told() == []
