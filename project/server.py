@@ -21,6 +21,14 @@ from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet import defer, reactor
 
 from project.background import Background, Part
+from project.connections import (
+    IDLE_TIMEOUT_S,
+    Connections,
+    max_connections,
+    raise_file_limit,
+)
+from project.twisted_channel import BoundedChannel
+from switcher.access import is_trusted_proxy
 from switcher.gateway import body
 from switcher.gateway.addresses import normalised, style_of
 from switcher.gateway.response import to_json
@@ -43,6 +51,8 @@ SERVICE_RESTART = 1012
 # milliseconds, and saw a broken connection instead of the code.
 CLOSE_TIMEOUT_S = 3
 
+STALLED_AFTER_S = 300.0
+
 # The steps of the shutdown, less than 10 s in all.
 BACKGROUND_TIMEOUT_S = 6.5
 RESPONSES_TIMEOUT_S = 0.5
@@ -64,8 +74,10 @@ class Backpressure:
         self._may_send.set()
 
     async def wait(self) -> None:
-        """Wait until there is room for more."""
-        await self._may_send.wait()
+        """Wait until there is room for more. Raises TimeoutError if the client has stopped reading
+        for STALLED_AFTER_S."""
+        if not self._may_send.is_set():
+            await asyncio.wait_for(self._may_send.wait(), STALLED_AFTER_S)
 
     def pauseProducing(self) -> None:  # noqa: N802 - twisted's name
         self._may_send.clear()
@@ -139,9 +151,22 @@ class BoundedRequest(WebRequest):
 
 
 class BoundedFactory(HTTPFactory):
-    """A factory of connections whose requests are bounded."""
+    """A factory of a bounded number of connections, whose requests are bounded too."""
+
+    def __init__(self, server: DaphneServer) -> None:
+        super().__init__(server)
+        self.timeOut = IDLE_TIMEOUT_S
+        self._connections = Connections(max_connections(raise_file_limit()), is_trusted_proxy)
+
+    def protocol(self) -> BoundedChannel:
+        channel = BoundedChannel()
+        channel.connections = self._connections
+        return channel
 
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802 - twisted's name
+        """Return a protocol; None, which closes the connection, if there are too many."""
+        if not self._connections.admit(getattr(addr, "host", "")):
+            return None
         protocol = super().buildProtocol(addr)
         protocol.requestFactory = BoundedRequest
         return protocol
@@ -200,7 +225,11 @@ class Server(DaphneServer):
         """Send a part of the response, and return once the client has room for more."""
         await super().handle_reply(protocol, message)
         if message.get("more_body") and isinstance(protocol, BoundedRequest):
-            await protocol.backpressure.wait()
+            try:
+                await protocol.backpressure.wait()
+            except TimeoutError:
+                if protocol.channel is not None:
+                    protocol.channel.transport.abortConnection()
 
     def listen_success(self, port: Any) -> None:
         super().listen_success(port)

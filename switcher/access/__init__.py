@@ -1,6 +1,11 @@
 """Who sends a request, what they may do, and where it comes from."""
 
-from switcher.access.client_address import address_of, client_address, origin_of
+from switcher.access.client_address import (
+    address_of,
+    client_address,
+    is_trusted_proxy,
+    origin_of,
+)
 from switcher.access.client_keys import KEY_PREFIX, key_in
 from switcher.access.cross_site import is_cross_site, origin_hint
 from switcher.access.roles import (
@@ -36,6 +41,7 @@ __all__ = [
     "is_admin",
     "is_cross_site",
     "is_our_name",
+    "is_trusted_proxy",
     "key_in",
     "origin_hint",
     "origin_of",

@@ -42,6 +42,13 @@ def client_address(peer: str, forwarded: str) -> str | None:
     return str(client) if client else None
 
 
+def is_trusted_proxy(peer: str) -> bool:
+    """Return whether this address is one of SWITCHER_TRUSTED_PROXIES."""
+    address = _parse_address(peer)
+    proxies = _networks(tuple(settings.SWITCHER_TRUSTED_PROXIES))
+    return address is not None and any(address in network for network in proxies)
+
+
 @cache
 def _networks(proxies: tuple[str, ...]) -> tuple[_Network, ...]:
     return tuple(ipaddress.ip_network(text) for text in proxies)

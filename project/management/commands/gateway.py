@@ -30,6 +30,8 @@ class Command(BaseCommand):
             host=options["host"],
             port=options["port"],
             workers=options["workers"],
+            http="project.uvicorn_protocol:BoundedProtocol",
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,

@@ -14,6 +14,9 @@ from django.db.migrations.executor import MigrationExecutor
 
 # Time for remaining threads after the server has stopped.
 EXIT_TIMEOUT_S = 1.0
+# Connections that wait to be accepted. With Twisted's 50, a burst of clients loses some, which try
+# again only after a second.
+BACKLOG = 1024
 
 
 class Command(BaseCommand):
@@ -44,7 +47,10 @@ class Command(BaseCommand):
         host, port = options["host"], options["port"]
         server = Server(
             application=application,
-            endpoints=build_endpoint_description_strings(host=host, port=port),
+            endpoints=[
+                f"{endpoint}:backlog={BACKLOG}"
+                for endpoint in build_endpoint_description_strings(host=host, port=port)
+            ],
             parts=partial(assemble, worker=not options["no_worker"]),
             announce=self._announce,
             at_end=end_gateway,
