@@ -30,6 +30,7 @@ class Kind(StrEnum):
     MISSING = "missing"  # desired, but never seen loaded
     RELOADED = "reloaded"
     SHORTENED = "shortened"
+    LENGTHENED = "lengthened"
     ON_CPU = "on-cpu"
     OTHER_CONTENT = "other-content"
     GHOST = "ghost"
@@ -53,6 +54,7 @@ WORDS: dict[Kind, str] = {
     Kind.MISSING: "Not loaded",
     Kind.RELOADED: "Other options",
     Kind.SHORTENED: "Keep-alive shortened",
+    Kind.LENGTHENED: "Keep-alive lengthened",
     Kind.ON_CPU: "On the CPU",
     Kind.OTHER_CONTENT: "Other content",
     Kind.GHOST: "Ghost",
@@ -140,6 +142,7 @@ class ReadingHistory:
     last: Mapping[str, LastSeen] = field(default_factory=dict)  # by digest
     reconnected: bool = False  # at a reading that was not compared
     open: frozenset[tuple[str, str]] = frozenset()
+    open_texts: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def after(self, now: Observation, compared: bool = True) -> ReadingHistory:
         """Return the history including this reading. If the reading was not compared but noticed a

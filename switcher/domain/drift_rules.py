@@ -36,6 +36,7 @@ from switcher.domain.wording import gb
 TOLERANCE = timedelta(seconds=5)
 # An expiry that differs by less counts as unchanged.
 SAME_EXPIRY = timedelta(seconds=2)
+SAME_SIZE = 0.02  # a share: the same options may take a little more or less memory
 
 
 def kinds_shown(now: Observation, same_as: Mapping[str, str] | None = None) -> frozenset[Kind]:
@@ -155,8 +156,14 @@ def _of_desired(
     resident = find_digest(now.resident, model.digest)
     if resident is None:
         return [*found, _gone(model, desired, history, now)]
-    rules = (_reloaded, _shortened, _on_cpu)
-    return found + [f for rule in rules if (f := rule(model, resident, history, now)) is not None]
+    was = desired.verified.get(model.digest)
+    shown = [
+        _reloaded(model, resident, history, now) or _resized(model, was, resident, history, now),
+        _shortened(model, resident, history, now),
+        _lengthened(model, resident, history, now),
+        _on_cpu(model, resident, history, now),
+    ]
+    return found + [f for f in shown if f is not None]
 
 
 def _other_content(
@@ -186,6 +193,9 @@ def _gone(
     back."""
     kind, text = _why_gone(model, history, now)
     known = next((k for k in GONE if history.has_open(k, model.digest)), None)
+    if known is not None and not (kind is Kind.RESTARTED and history.failures):
+        # What later readings show says nothing about why it left, except another restart.
+        text = history.open_texts.get((known.value, model.digest), text)
     found = _finding(known or kind, model, text, history, now, None)
     found.evidence["now"] |= {
         "resident": [_shown_name(r, desired) for r in now.resident],
@@ -253,6 +263,47 @@ def _reloaded(
         f"{resident.context_length:,} instead of {model.context:,}."
     )
     return _finding(Kind.RELOADED, model, text, history, now, resident)
+
+
+def _resized(
+    model: DesiredModel,
+    was: Resident | None,
+    resident: Resident,
+    history: ReadingHistory,
+    now: Observation,
+) -> DriftFinding | None:
+    """Check the size: no list shows `num_batch` and the like, but with another value the model
+    takes another amount of memory than `was` verified."""
+    if was is None or not was.size:
+        return None
+    if (was.context_length, was.gpu_percent) != (resident.context_length, resident.gpu_percent):
+        return None
+    if abs(resident.size - was.size) <= was.size * SAME_SIZE:
+        return None
+    text = (
+        f"{model.name} was reloaded with other options: it takes {gb(resident.size)} GB instead of "
+        f"{gb(was.size)} GB, at the same context length."
+    )
+    return _finding(Kind.RELOADED, model, text, history, now, resident)
+
+
+def _lengthened(
+    model: DesiredModel, resident: Resident, history: ReadingHistory, now: Observation
+) -> DriftFinding | None:
+    """Check whether a client's keep-alive replaced ours by a longer one (fact 13): the timer starts
+    at the end of a request, so ours ends at most a full keep-alive after the reading."""
+    whole_s = keep_alive_s(model.spec.keep_alive)
+    if whole_s is None or resident.expires_at is None:
+        return None
+    latest = _server_time(now) + timedelta(seconds=whole_s) + TOLERANCE
+    if resident.expires_at <= latest:
+        return None
+    stays = "is to stay forever" if resident.stays else f"unloads at {_clock(resident.expires_at)}"
+    text = (
+        f"The keep-alive of {model.name} was lengthened: the model {stays}, although its "
+        f"keep-alive is set to {model.spec.keep_alive}."
+    )
+    return _finding(Kind.LENGTHENED, model, text, history, now, resident)
 
 
 def _shortened(

@@ -50,8 +50,12 @@ def record(detection: Detection, clock: Clock = system) -> tuple[OpenDrift, ...]
                 _end(row, host, detection.ending(Kind(row.kind), row.digest), clock)
         for key, found in now.items():
             # Flapping is recorded where repairs are counted.
-            if key not in known and found.kind is not Kind.FLAPPING:
+            if found.kind is Kind.FLAPPING:
+                continue
+            if key not in known:
                 _open(host, found, detection.read_at, clock)
+            elif known[key].text != found.text:
+                _update(known[key], found)
         return open_on(host)
 
 
@@ -94,6 +98,12 @@ def _open(
         text=found.text,
         evidence=found.evidence,
     )
+
+
+def _update(row: Drift, found: DriftFinding) -> None:
+    """Say what the reading shows now. That is no new drift, so it leaves no audit entry."""
+    row.model, row.text, row.evidence = found.model, found.text, found.evidence
+    row.save(update_fields=["model", "text", "evidence"])
 
 
 def _end(row: Drift, host: Host, why: str, clock: Clock) -> None:

@@ -6,11 +6,12 @@ appended, and drift is written only when it begins or ends.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
 from switcher.domain.clock import Clock, system
-from switcher.domain.drift import Kind, OpenDrift, ReadingHistory
+from switcher.domain.drift import DriftFinding, Kind, OpenDrift, ReadingHistory
 from switcher.domain.drift_rules import ending_text, find_drift, kinds_shown
 from switcher.domain.observed import Observation
 from switcher.domain.same_server import SameServers
@@ -118,11 +119,12 @@ class DriftDetector:
         self, host: WatchedHost, history: ReadingHistory, seen: Observation
     ) -> tuple[OpenDrift, ...] | None:
         before = self._open.get(host.host_id, ())
-        history = replace(history, open=frozenset(d.key for d in before))
+        texts = {d.key: d.text for d in before}
+        history = replace(history, open=frozenset(texts), open_texts=texts)
         same_as = self._same_as(host.host_id)
         found = find_drift(host.desired, history, seen, same_as)
         kinds = kinds_shown(seen, same_as)
-        if {f.key for f in found} == {d.key for d in before if d.kind in kinds}:
+        if _shown(found) == _shown(d for d in before if d.kind in kinds):
             return before
         detection = Detection(
             host_id=host.host_id,
@@ -134,3 +136,8 @@ class DriftDetector:
             ending=partial(ending_text, host.desired, seen),
         )
         return drifts.record(detection, self._clock)
+
+
+def _shown(drifts: Iterable[DriftFinding | OpenDrift]) -> dict[tuple[str, str], str]:
+    """Return the text of each drift. (Those of flapping are written where repairs are counted.)"""
+    return {d.key: "" if d.kind is Kind.FLAPPING else d.text for d in drifts}

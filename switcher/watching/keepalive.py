@@ -35,14 +35,14 @@ def actions(report: DriftReport, clock: Clock = system) -> tuple[Action, ...]:
     host, seen = report.host, report.seen
     if not host.repairs:
         return ()
-    shortened = {d.digest for d in report.open if d.kind is Kind.SHORTENED}
+    replaced = {d.digest for d in report.open if d.kind in (Kind.SHORTENED, Kind.LENGTHENED)}
     server_time = seen.at + timedelta(seconds=seen.clock_ahead_s)
     found = []
     for model in host.desired.models(seen.installed):
         resident = find_digest(seen.resident, model.digest)
         if resident is None or model.spec.keep_alive == "0" or not is_same_load(model, resident):
             continue
-        if model.digest in shortened or expires_soon(model.spec, resident, server_time):
+        if model.digest in replaced or expires_soon(model.spec, resident, server_time):
             what = f"keep-alive of {model.name} on {host.host}"
             work = partial(renew_keep_alive, host, model, clock)
             key = ("keep", host.host_id, model.digest)

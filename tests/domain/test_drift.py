@@ -263,7 +263,6 @@ def test_forever_that_became_finite_is_shortened() -> None:
         # Later than before, and yet not as long as the profile says from when it was asked.
         (T0 + HALF_HOUR - timedelta(minutes=3), True),
         (after(3) + HALF_HOUR, False),
-        (after(3) + timedelta(hours=2), False),
         (T0 + HALF_HOUR - timedelta(seconds=2), False),
     ],
 )
@@ -272,6 +271,56 @@ def test_an_expiry_that_moved_to_less_than_a_keep_alive_is_shortened(
 ) -> None:
     readings = [seen(row()), seen(row(expires_at=then), at=after(3))]
     assert kinds(*readings) == (["shortened"] if drifts else [])
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "drifts"),
+    [
+        (datetime(2319, 1, 1, tzinfo=UTC), True),
+        (after(3) + timedelta(hours=2), True),
+        (after(3) + HALF_HOUR, False),
+        (after(3) + HALF_HOUR + timedelta(seconds=3), False),
+    ],
+)
+def test_an_expiry_later_than_a_whole_keep_alive_is_lengthened(
+    expires_at: datetime, drifts: bool
+) -> None:
+    readings = [seen(row()), seen(row(expires_at=expires_at), at=after(3))]
+    assert kinds(*readings) == (["lengthened"] if drifts else [])
+    assert kinds(*readings, desired=active(keep_alive=FOREVER)).count("lengthened") == 0
+
+
+def test_a_client_that_keeps_it_for_ever_is_named() -> None:
+    stays = row(expires_at=datetime(2319, 1, 1, tzinfo=UTC))
+    assert "is to stay forever, although its keep-alive is set to 30m" in one(seen(stays)).text
+
+
+def test_a_reload_that_only_the_size_shows_is_named() -> None:
+    desired = replace(WISH, verified={"sha-mid-a": row()})
+    found = one(seen(row(size=6 * GB, size_vram=6 * GB)), desired=desired)
+    assert (found.kind, "6.0 GB instead of 5.0 GB" in found.text) == (Kind.RELOADED, True)
+    almost = round(5.05 * GB)
+    assert kinds(seen(row(size=almost, size_vram=almost)), desired=desired) == []
+    assert kinds(seen(row(size=6 * GB, size_vram=5 * GB)), desired=desired) != ["reloaded"]
+
+
+def test_a_name_that_pointed_elsewhere_and_is_gone_is_said_to_be_gone() -> None:
+    moved = tuple(i for i in DISK if i.name.short != "mid-a")
+    other = (*moved, Installed(ModelName.parse("mid-a"), "sha-new", 5 * GB))
+    first = one(seen(row(), installed=other))
+    assert "now points to" in first.text
+    then = one(seen(row(), installed=moved))
+    assert (then.key, "is no longer on the host" in then.text) == (first.key, True)
+
+
+def test_a_model_that_is_still_gone_keeps_why_it_left_until_the_server_restarts_again() -> None:
+    key = (Kind.EVICTED.value, "sha-mid-a")
+    history = ReadingHistory().after(seen(row())).after(seen(at=after(3)))
+    history = replace(history, open=frozenset({key}), open_texts={key: "It was evicted."})
+    (kept,) = find_drift(WISH, history, seen(at=after(60)))
+    assert kept.text == "It was evicted."
+    (again,) = find_drift(WISH, history.after(silent(after(62))), seen(at=after(65)))
+    assert (again.key, "The server restarted" in again.text) == (key, True)
 
 
 def test_a_short_keep_alive_late_in_a_long_one_is_seen_too() -> None:
