@@ -23,7 +23,7 @@ from switcher.domain.drift import OFFLINE_AFTER
 from switcher.domain.observed import Observation
 from switcher.domain.specs import Spec
 from switcher.domain.states import Strategy
-from switcher.models import Host, Lease
+from switcher.models import Host
 from switcher.records import Actor, readings, switches
 from switcher.records.switches import ResolvedRequest
 from tests import make
@@ -216,11 +216,3 @@ def test_a_switch_that_no_worker_runs_is_a_problem(
     assert not problems(client), "a worker needs a moment to find it"
     monkeypatch.setattr("switcher.watching.health.STUCK_S", 0.0)
     assert f"No worker runs switch {row.pk}." in problems(client)
-
-
-def test_a_lease_that_ends_too_late_is_a_problem(proofs: KeyFiles, client: Client) -> None:
-    """A clock was set back after it was taken."""
-    host = make.host()
-    until_at = system.now() + timedelta(hours=1)
-    Lease.objects.filter(host=host).update(owner="somebody", until=until_at)
-    assert f"The lease on {host.name} ends too late" in problems(client)
