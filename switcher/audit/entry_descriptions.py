@@ -332,6 +332,7 @@ _TEXTS = {
     "ghost.unload-asked": "Asked {host} to unload the ghost {model}",
     "ghost.freed": "Unloaded the ghost {model} on {host}",
     "host.access": "Changed the credentials or certificates for {host}",
+    "host.woken": "Sent {host} a packet that wakes it",
     "host.unloaded": "{model} left the memory of {host}",
     "host.removed": "Removed {host} from the board",
     "login.succeeded": "Signed in",

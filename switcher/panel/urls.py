@@ -40,6 +40,7 @@ urlpatterns = [
     path("hosts/<slug:name>/clients", clients.clients, name="host-clients"),
     path("hosts/<slug:name>/publish", clients.publish, name="host-publish"),
     path("hosts/<slug:name>/check", hosts.check, name="host-check"),
+    path("hosts/<slug:name>/wake", hosts.wake, name="host-wake"),
     path("hosts/<slug:name>/ghosts", hosts.ghosts, name="host-ghosts"),
     path("hosts/<slug:name>/free", hosts.free, name="host-free"),
     path("hosts/<slug:name>/copies/remove", hosts.remove_copies, name="host-copies-remove"),

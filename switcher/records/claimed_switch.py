@@ -131,6 +131,22 @@ class ClaimedSwitch:
         """Record a problem that does not stop the switch."""
         self.note(warning=text)
 
+    def record_woken(self, mac: str) -> None:
+        """Record that the host did not answer and was sent a Wake-on-LAN packet."""
+        with writing():
+            row = self._lock_row(None)
+            text = f"{self.host} did not answer and was sent a Wake-on-LAN packet."
+            _set_facts(row, {"warning": text})
+            row.save()
+            append(
+                "host.woken",
+                self.actor,
+                host=self.host,
+                switch=row,
+                clock=self.clock,
+                mac_address=mac,
+            )
+
     def note(self, **facts: Any) -> None:
         """Record facts without changing the state."""
         with writing():

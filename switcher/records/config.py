@@ -55,6 +55,7 @@ HOST_FIELDS = (
     "published_name",
     "allows_cloud",
     "max_loaded",
+    "mac_address",
 )
 
 

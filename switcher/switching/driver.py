@@ -14,6 +14,7 @@ from switcher.domain.model_names import ModelName
 from switcher.ollama.calls import Call
 from switcher.ollama.client import Ollama
 from switcher.ollama.errors import CallCut, ModelMissing, OllamaError, Refused
+from switcher.ollama.waking import send_wake_packet
 from switcher.queries.gates import gate_status
 from switcher.records.claimed_switch import ClaimedSwitch
 from switcher.switching.effects import (
@@ -29,6 +30,7 @@ from switcher.switching.effects import (
     ShowModel,
     Steps,
     Unload,
+    Wake,
     Warm,
 )
 from switcher.switching.errors import Cancelled
@@ -101,6 +103,8 @@ class Driver:
                 return self._delete(name, call)
             case ReadGate():
                 return gate_status(self._switch.host_id, self._switch.id)
+            case Wake(mac):
+                return send_wake_packet(mac)
             case Pause(seconds):
                 return self._clock.sleep(seconds)
 

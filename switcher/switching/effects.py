@@ -92,6 +92,13 @@ class ReadGate:
 
 
 @dataclass(frozen=True, slots=True)
+class Wake:
+    """Send the Wake-on-LAN packet for a network card."""
+
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Let time pass."""
 
@@ -111,6 +118,7 @@ Effect = (
     | Copy
     | Delete
     | ReadGate
+    | Wake
     | Pause
 )
 Steps = Generator[Effect, Any, T]

@@ -27,7 +27,7 @@ from switcher.queries.readings import last_reading
 from switcher.records import switches
 from switcher.records.memory import learn_sizes
 from switcher.records.switches import ResolvedRequest
-from switcher.switching import ghosts, unloading, wake
+from switcher.switching import ghosts, unloading, wake, waking
 from switcher.switching.ghosts import FreedGhost
 from switcher.switching.learning import learn_facts
 from switcher.switching.left_over_copies import RemovedCopies, remove_left_over
@@ -129,6 +129,11 @@ def cancel(switch_id: int, actor: Actor) -> SwitchEvent:
 def free_ghost(host: str, digest: str, actor: Actor, clock: Clock = system) -> FreedGhost:
     """Unload a ghost; see `ghosts.free`. An empty host is the default one."""
     return ghosts.free(find_host(host), digest, actor, clock)
+
+
+def wake_host(host: str, actor: Actor, clock: Clock = system) -> None:
+    """Send a host its Wake-on-LAN packet; see `waking.wake_host`."""
+    waking.wake_host(find_host(host), actor, clock)
 
 
 def remove_left_over_copies(host: str, actor: Actor, clock: Clock = system) -> RemovedCopies:

@@ -55,6 +55,7 @@ from switcher.switching.residency import (
     with_capabilities,
 )
 from switcher.switching.restore import resident_text, restore
+from switcher.switching.waking import wake_if_asleep
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ def run(switch: ClaimedSwitch) -> Steps[None]:
 def _run_from_start(switch: ClaimedSwitch) -> Steps[None]:
     if switch.state is State.QUEUED:
         switch.move(State.CHECKING)
+    yield from wake_if_asleep(switch)
     plan, installed = yield from _make_plan(switch)
     target = yield from with_capabilities(_check_plan(switch, plan, installed))
     if not target.answers:

@@ -11,6 +11,7 @@ from django.test import Client
 from switcher.domain.drift import Kind
 from switcher.models import AuditEntry, Host, ModelProfile
 from switcher.records import drifts
+from switcher.switching import waking
 from tests import make
 from tests.make import GB
 from tests.panel.conftest import FakeOllama
@@ -268,3 +269,16 @@ def test_host_page_shows_all_of_a_host(auditor: Client) -> None:
     assert "5 of 48 GB in use" in shown
     assert 'data-live-topics="host-north-1"' in response.content.decode()
     assert "Check now" not in shown
+
+
+def test_a_host_with_a_mac_address_can_be_woken_from_its_page(
+    admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packets: list[str] = []
+    monkeypatch.setattr(waking, "send_wake_packet", packets.append)
+    make.host("north-1")
+    assert "Wake" not in text_of(admin.get("/hosts/north-1/"))
+    Host.objects.update(mac_address="00:1a:2b:3c:4d:5e")
+    assert "Wake-on-LAN 00:1a:2b:3c:4d:5e" in text_of(admin.get("/hosts/north-1/"))
+    assert "was sent the packet" in text_of(admin.post("/hosts/north-1/wake", follow=True))
+    assert packets == ["00:1a:2b:3c:4d:5e"]

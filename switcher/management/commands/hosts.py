@@ -15,6 +15,7 @@ from switcher.domain.errors import BadRequest
 from switcher.domain.servers import Credentials
 from switcher.domain.specs import check_keep_alive, check_name
 from switcher.domain.states import Strategy
+from switcher.domain.wake_on_lan import check_mac
 from switcher.management.terminal import (
     NO_HOSTS,
     ListCommand,
@@ -51,6 +52,8 @@ class Command(ListCommand):
         add.add_argument("--simulated", action="store_true")
         text = "OLLAMA_MAX_LOADED_MODELS of the server, if it is set there"
         add.add_argument("--max-loaded", type=int, metavar="3", help=text)
+        text = "address of the network card, to wake a machine that sleeps"
+        add.add_argument("--mac", default="", metavar="00:1a:2b:3c:4d:5e", help=text)
         text = "allow switches to cloud models: prompts may leave the machine"
         add.add_argument("--allow-cloud", action="store_true", help=text)
         strategies = [strategy.value for strategy in Strategy]
@@ -97,6 +100,7 @@ class Command(ListCommand):
             "strategy": options["strategy"],
             "max_loaded": options["max_loaded"],
             "allows_cloud": options["allow_cloud"],
+            "mac_address": check_mac(options["mac"]),
             "keep_alive": check_keep_alive(options["keep_alive"]),
         }
         check_new_server(values["base_url"])
@@ -221,6 +225,7 @@ def _json(host: HostSettings) -> dict[str, Any]:
         "strategy": host.strategy,
         "allows_cloud": host.allows_cloud,
         "max_loaded": host.max_loaded,
+        "mac_address": host.mac_address,
         "learned_max_loaded": host.learned_max_loaded,
         "active": host.active.name.full if host.active else None,
         "open_switch": host.open_switch,

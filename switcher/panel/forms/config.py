@@ -15,6 +15,7 @@ from switcher.domain import specs
 from switcher.domain.addresses import check_address
 from switcher.domain.errors import BadRequest
 from switcher.domain.states import Strategy
+from switcher.domain.wake_on_lan import check_mac
 from switcher.queries.hosts import HostSettings
 from switcher.queries.profiles import ProfileRow
 
@@ -30,7 +31,7 @@ DRIFT_POLICIES = [
 # Fields that forms and records name alike.
 HOST_FIELDS = (
     "name", "base_url", "strategy", "keep_alive", "drift_policy", "repairs_an_hour", "simulated",
-    "allows_cloud", "max_loaded",
+    "allows_cloud", "max_loaded", "mac_address",
 )  # fmt: skip
 PROFILE_FIELDS = (
     "name", "tag", "keep_alive", "load_timeout_s", "min_gpu_percent", "min_tokens_per_s",
@@ -85,6 +86,14 @@ class HostForm(forms.Form):
         help_text="OLLAMA_MAX_LOADED_MODELS of the server, which Ollama does not report. Without "
         "it, Switchboard learns it from evictions; Ollama's default is 3 for each GPU.",
         widget=forms.TextInput({"placeholder": "3", "inputmode": "numeric"}),
+    )
+    mac_address = forms.CharField(
+        label="MAC address, if the machine sleeps",
+        required=False,
+        max_length=40,
+        help_text="If the host does not answer, a switch wakes it with a Wake-on-LAN packet. The "
+        "machine has to be on the same network as this server.",
+        widget=forms.TextInput({"placeholder": "00:1a:2b:3c:4d:5e", "autocomplete": "off"}),
     )
     strategy = forms.ChoiceField(choices=STRATEGIES, initial=Strategy.AUTO.value, required=False)
     keep_alive = forms.CharField(
@@ -141,6 +150,9 @@ class HostForm(forms.Form):
 
     def clean_base_url(self) -> str:
         return str(validated(check_address, self.cleaned_data["base_url"]))
+
+    def clean_mac_address(self) -> str:
+        return str(validated(check_mac, self.cleaned_data["mac_address"]))
 
     def clean_keep_alive(self) -> str:
         return str(validated(specs.check_keep_alive, self.cleaned_data["keep_alive"] or "30m"))

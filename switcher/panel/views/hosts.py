@@ -110,6 +110,19 @@ def check(request: HttpRequest, name: str) -> HttpResponseBase:
     return redirect("host", name)
 
 
+@require_POST
+@operators_only
+def wake(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Send a sleeping host its Wake-on-LAN packet."""
+    try:
+        service.wake_host(name, actor_of(request))
+    except SwitcherError as exc:
+        messages.error(request, exc.text)
+    else:
+        messages.success(request, f"{name} was sent the packet. Nothing tells whether it arrived.")
+    return redirect("host", name)
+
+
 @require_safe
 @staff_only
 def ghosts(request: HttpRequest, name: str) -> HttpResponseBase:
