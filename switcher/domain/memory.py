@@ -65,6 +65,7 @@ class ModelFacts:
     buffers_on_cpu: bool = False  # whether the server counts the buffer without a GPU too
     trained_context: int = 0  # the most that the server gives; 0 if unknown
     num_ctx: int = 0  # the model's own setting; 0 if it has none
+    file: str = ""  # the digest of its weights, by which the server knows its runner (fact 21)
 
     def kv_bytes(self, context: int) -> int:
         """Return the bytes of the KV cache for one slot."""

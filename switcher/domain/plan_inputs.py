@@ -68,6 +68,7 @@ class PlanInputs:
     facts: ModelFacts | None = None  # of the target
     seen: tuple[Loaded, ...] = ()  # loads of the target here
     max_loaded: int | None = None  # models that the server keeps loaded at once
+    same_file: frozenset[str] = frozenset()  # digests of residents that have the target's file
 
     @property
     def is_cloud(self) -> bool:

@@ -110,6 +110,10 @@ def choose_strategy(inputs: PlanInputs, models: SortedModels) -> tuple[Strategy,
         return Strategy.SWAP, f"it leaves and is loaded anew: {models.fell_to_cpu}"
     if models.in_place:
         return Strategy.OVERLAP, f"{inputs.spec.name} is active already and stays loaded"
+    twin = next((i for i in models.old if i.digest in inputs.same_file), None)
+    if twin is not None:
+        # Fact 21: beside it, the server would go on listing the old one.
+        return Strategy.SWAP, f"it has the same file as {twin.short}, which Ollama loads only once"
     asked = inputs.asked if inputs.asked is not Strategy.AUTO else inputs.host_strategy
     too_many = _too_many(inputs, models)
     if asked is not Strategy.AUTO:

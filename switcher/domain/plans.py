@@ -155,7 +155,8 @@ def make_plan(inputs: PlanInputs) -> Plan:
         fits=room.short_bytes == 0 if inputs.is_cloud or not unknown else None,
         short_bytes=room.short_bytes,
         # A pinned model that does not fit blocks nothing; it becomes a warning.
-        blocked=_blocked(inputs, room.short_bytes - sum_bytes(models.missing)),
+        blocked=_blocked(inputs, room.short_bytes - sum_bytes(models.missing))
+        or _twin_stays(inputs, models),
         # If it is loaded already, how long a load takes says nothing.
         expected={} if models.in_place else _expected(strategy, inputs.history.get(strategy, {})),
         already_active=models.already_active,
@@ -168,7 +169,7 @@ def make_plan(inputs: PlanInputs) -> Plan:
         context=inputs.context,
         size_basis=models.target_size.basis if models.target_size.known else "",
         fits_context=fits_context(inputs, models, room),
-        warnings=_warnings(inputs, models, room),
+        warnings=(*_warnings(inputs, models, room), *_slowed(inputs, models, strategy)),
         had_room=has_room(inputs, models),
         token=plan_token(inputs),
     )
@@ -189,6 +190,18 @@ def _warnings(inputs: PlanInputs, models: SortedModels, room: Room) -> tuple[str
             f"{leaving} of those that stay: unpin a model, or raise OLLAMA_MAX_LOADED_MODELS."
         )
     return tuple(found)
+
+
+def _slowed(inputs: PlanInputs, models: SortedModels, strategy: Strategy) -> tuple[str, ...]:
+    """Return a warning if a load takes the processors that the old model answers on: on a server
+    without a GPU, an overlap makes requests wait nearly as long as a swap (docs/performance.md)."""
+    on_cpu = [r for r in inputs.resident if r.digest == inputs.active_digest and not r.size_vram]
+    if strategy is not Strategy.OVERLAP or not on_cpu or models.loaded_target or inputs.is_cloud:
+        return ()
+    return (
+        f"{on_cpu[0].name} runs on the CPU of {inputs.host}: the load beside it slows its answers "
+        "until the switch has ended.",
+    )
 
 
 def _blocked(inputs: PlanInputs, short: int) -> str:
@@ -213,6 +226,19 @@ def _blocked(inputs: PlanInputs, short: int) -> str:
     # Clients that use the published name would load the old model again. If the model is active
     # already, nothing changes for them, and it must not be kept from being loaded anew.
     return inputs.cannot_publish if inputs.target.digest != inputs.active_digest else ""
+
+
+def _twin_stays(inputs: PlanInputs, models: SortedModels) -> str:
+    """Return that a model stays loaded which has the target's file; empty if none does. The server
+    would list that one only, so the switch could not be verified (fact 21)."""
+    twin = next((i for i in models.rest if i.digest in inputs.same_file), None)
+    if twin is None:
+        return ""
+    how = "Unpin it" if twin.role == "pinned" else "Unload it"
+    return (
+        f"{inputs.spec.name} has the same file as {twin.short}, which is loaded on {inputs.host} "
+        f"and stays: Ollama loads a file only once. {how} first."
+    )
 
 
 def no_answers(model: Installed) -> str:

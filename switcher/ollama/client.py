@@ -48,6 +48,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 QUICK_TIMEOUT_S = 5.0  # for calls that a healthy server answers within milliseconds
+# Where a model's description names the file of its weights.
+_FROM = re.compile(r"^FROM \S*sha256[-:]([0-9a-f]{64})\s*$", re.MULTILINE)
 # A server that is replaced closes its connections and is asked at once. A proxy in front of it may
 # keep them open.
 VERSION_INTERVAL_S = 60.0
@@ -157,7 +159,8 @@ class Client:
             if not isinstance(info, dict):
                 return None
             try:
-                return facts_of(info, _num_ctx(answer.get("parameters")))
+                found = facts_of(info, _num_ctx(answer.get("parameters")))
+                return found and replace(found, file=_file(answer.get("modelfile")))
             except NeedsVerbose:
                 pass  # a verbose answer has the lists too, and the whole vocabulary
         return None
@@ -310,6 +313,12 @@ def _runner_settings(spec: Spec) -> dict[str, Any]:
     if spec.runner_options:
         settings["options"] = dict(spec.runner_options)
     return settings
+
+
+def _file(modelfile: object) -> str:
+    """Return the digest of a model's file; empty if its description names none."""
+    found = _FROM.search(modelfile) if isinstance(modelfile, str) else None
+    return found[1] if found else ""
 
 
 def _num_ctx(parameters: object) -> int:

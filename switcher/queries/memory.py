@@ -64,6 +64,16 @@ def known_facts(digest: str) -> ModelFacts | None:
     return ModelFacts.from_json(row) if row else None
 
 
+def made_of_same_file(digest: str, others: Iterable[str]) -> frozenset[str]:
+    """Return those of the other models that have the file of this one, as far as is known: the
+    server loads such a file only once, and lists it as the model that came first (fact 21)."""
+    facts = known_facts(digest)
+    if facts is None or not facts.file:
+        return frozenset()
+    found = ((other, known_facts(other)) for other in others if other != digest)
+    return frozenset(other for other, known in found if known and known.file == facts.file)
+
+
 def without_facts(digests: Iterable[str]) -> list[str]:
     """Return those digests whose models were not asked for their description yet."""
     wanted = list(dict.fromkeys(digests))

@@ -15,7 +15,7 @@ from switcher.domain.specs import Spec
 from switcher.domain.states import Strategy
 from switcher.models import Host
 from switcher.queries.history import expected_phases, usual_gpu_percent
-from switcher.queries.memory import expected_memory
+from switcher.queries.memory import expected_memory, made_of_same_file
 
 
 def plan_switch(
@@ -58,6 +58,9 @@ def plan_switch(
             facts=memory.facts,
             seen=memory.seen,
             max_loaded=_max_loaded(host, resident),
+            same_file=made_of_same_file(target.digest, (r.digest for r in resident))
+            if target
+            else frozenset(),
         )
     )
     return replace(made, blocked=made.blocked or _same_server(host))

@@ -22,7 +22,7 @@ from switcher.domain.specs import load_timeout_s
 from switcher.domain.states import State, Strategy
 from switcher.ollama.errors import OllamaError, TimedOut
 from switcher.queries.desired import WATCHER
-from switcher.queries.memory import without_facts
+from switcher.queries.memory import made_of_same_file, without_facts
 from switcher.queries.model_copies import tags_of
 from switcher.records.claimed_switch import ClaimedSwitch, snapshot
 from switcher.records.memory import keep_facts
@@ -137,9 +137,8 @@ def _why_interrupted(switch: ClaimedSwitch) -> SwitcherError:
 def _make_plan(switch: ClaimedSwitch) -> Steps[tuple[Plan, tuple[Installed, ...]]]:
     resident: tuple[Resident, ...] = yield ListResident()
     installed: tuple[Installed, ...] = yield ListInstalled()
-    target = find_installed(installed, switch.spec.name)
-    if target is not None and not target.is_cloud:
-        yield from _describe(switch, target)
+    for row in _models_of_plan(switch, resident, installed):
+        yield from _describe(switch, row)
     before = with_model_names(resident, tags_of(switch.host_id, resident))
     strategy = Strategy(switch.row.strategy_asked)
     named = installed
@@ -149,6 +148,15 @@ def _make_plan(switch: ClaimedSwitch) -> Steps[tuple[Plan, tuple[Installed, ...]
     plan = plan_switch(switch.row.host, switch.spec, strategy, before, named)
     switch.record_plan(plan, before)
     return plan, installed
+
+
+def _models_of_plan(
+    switch: ClaimedSwitch, resident: tuple[Resident, ...], installed: tuple[Installed, ...]
+) -> list[Installed]:
+    """Return the new model and the loaded ones, as they are installed."""
+    rows = [find_installed(installed, switch.spec.name)]
+    rows += [find_content(r.digest, r.name, installed) for r in resident]
+    return [row for row in rows if row is not None and not row.is_cloud]
 
 
 def _describe(switch: ClaimedSwitch, target: Installed) -> Steps[None]:
@@ -214,10 +222,11 @@ def _make_room(switch: ClaimedSwitch, installed: tuple[Installed, ...]) -> Steps
         errors = yield from request_unload(old)
         for digest, text in sorted(errors.items()):
             switch.warn(f"{old[digest]} did not take the unload: {text}")
-    if switch.plan.digest in old:
-        # The new model itself is loaded anew. A load that came before it has left would cancel
-        # the unload (fact 3).
-        text = yield from wait_until_unloaded(frozenset({switch.plan.digest}))
+    same_file = {switch.plan.digest, *made_of_same_file(switch.plan.digest, old)}
+    if leaving_first := frozenset(old) & same_file:
+        # The new model itself is loaded anew, or one with its file leaves. A load that came before
+        # would cancel the unload (facts 3 and 21).
+        text = yield from wait_until_unloaded(leaving_first)
         if text:
             raise NotResident(f"{switch.spec.name} could not be loaded anew: {text}")
 

@@ -217,3 +217,19 @@ def test_a_request_in_the_middle_of_a_copy_gets_a_500(faulty: Ollama) -> None:
     assert (torn.status_code, torn.json()) == (500, {"error": "EOF"})
     copy.result()
     assert faulty.generate(ACTIVE).status_code == 200
+
+
+@pytest.mark.fact(21)
+def test_a_model_created_from_another_shares_its_runner_and_hides_behind_it(
+    ollama: Ollama,
+) -> None:
+    """Fact 21: it has a digest of its own, under which nothing is listed."""
+    base = ollama.models.small_a
+    body = {"model": ACTIVE, "from": base, "system": "You are a pirate.", "stream": False}
+    assert ollama.post("/api/create", **body).status_code == 200
+    assert ollama.digest(ACTIVE) != ollama.digest(base)
+    ollama.load(base)
+    assert ollama.generate(ACTIVE).json()["done"] is True
+    assert [(r["name"], r["digest"]) for r in ollama.ps()] == [(full(base), ollama.digest(base))]
+    ollama.unload(ACTIVE)
+    ollama.wait_gone(base)
