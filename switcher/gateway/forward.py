@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
+from switcher.domain import last_answers
 from switcher.domain.versions import since_of
 from switcher.gateway import streaming
 from switcher.gateway.anthropic_messages import to_chat
@@ -153,6 +155,9 @@ async def _exchange(
             await streaming.relay_unchanged(upstream, request)
         else:
             await streaming.relay_translated(upstream, request, translator)
+        active = permit.route.active
+        if upstream.status == 200 and active is not None and choice.spec.name == active.name:
+            last_answers.note(permit.route.host_id, active.digest, datetime.now(UTC))
 
 
 async def _check_support(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from switcher.domain.drift import GHOST_AFTER_S
+from switcher.domain.last_answers import last_answer
 from switcher.domain.model_copies import what_remains
 from switcher.domain.observed import Installed, Resident, find_installed
 from switcher.queries.from_rows import from_row
@@ -24,6 +25,7 @@ class ResidentRow(Resident):
     ghost: str  # why it is a ghost: overdue, replaced, deleted
     reached: bool  # some installed name means it, so it can be freed
     remains: str  # when its keep-alive ends, if it cannot be freed
+    answered_at: datetime | None  # as far as this process knows: it may be listed and dead
 
 
 def resident_rows(host: HostDetail, now: datetime) -> tuple[ResidentRow, ...]:
@@ -43,6 +45,7 @@ def loaded_words(on_disk: Installed | None, reading: LatestReading) -> tuple[str
 
 def _row(host: HostDetail, r: Resident, now: datetime) -> ResidentRow:
     is_active = host.active is not None and bool(r.digest) and r.digest == host.active.digest
+    since = host.active.since if is_active and host.active is not None else None
     ghost = "" if is_active else _ghost(host, r, now)
     kind = "pin" if r.name in host.pinned_models else "other"
     reached = r.digest in host.reading.reached
@@ -54,6 +57,7 @@ def _row(host: HostDetail, r: Resident, now: datetime) -> ResidentRow:
         ghost=ghost,
         reached=reached,
         remains="" if reached else what_remains(r, host.name, now),
+        answered_at=last_answer(host.id, r.digest, since),
     )
 
 

@@ -3,13 +3,14 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from switcher.concurrency.threads import in_thread
-from switcher.domain import inflight
+from switcher.domain import inflight, last_answers
 from switcher.gateway import body
 from switcher.models import Host
 from tests.gateway.conftest import HELLO, Upstream, add_host, ask
@@ -339,3 +340,12 @@ async def test_a_refusal_without_a_reason_comes_with_a_hint(host: Host, upstream
     reply = await ask().end()
     assert reply.status == 502
     assert "let the proxy in front of it send Host: localhost" in reply.json()["error"]["message"]
+
+
+@pytest.mark.fact(19)
+async def test_the_time_of_a_models_last_answer_is_known(host: Host, upstream: Upstream) -> None:
+    before = datetime.now(UTC)
+    assert (await ask().end()).status == 200
+    answered = last_answers.last_answer(host.pk, "sha-mid-a")
+    assert answered is not None
+    assert answered >= before

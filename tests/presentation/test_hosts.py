@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+from switcher.domain import last_answers
 from switcher.domain.errors import NotFound
 from switcher.presentation.hosts import host_list, host_page
 from switcher.queries.hosts import host
@@ -69,3 +72,19 @@ def test_models_are_listed_as_what_they_are() -> None:
         "MLX": ["qwen-mlx"],
     }
     assert set(page.on_disk) == {"phi4:14b", "qwen-mlx"}, "those that a switch may take"
+
+
+@pytest.mark.fact(19)
+def test_a_listed_model_is_shown_with_its_last_answer() -> None:
+    """Its runner may have been killed since."""
+    host = make.host(seen=make.seen(make.resident("llama3.1:8b"), make.resident("other")))
+    make.ended_switch(host, "llama3.1:8b")
+    active, other = host_page("north-1", NOW).residents
+    host.refresh_from_db()
+    assert (active.answered_at, other.answered_at) == (host.active_since, None)
+    later = NOW + timedelta(minutes=1)
+    last_answers.note(host.pk, make.digest("llama3.1:8b"), later)
+    try:
+        assert host_page("north-1", NOW).residents[0].answered_at == later
+    finally:
+        last_answers._answered.clear()
