@@ -11,6 +11,7 @@ import requests
 
 from ollama_simulator.command import add_arguments, make_host
 from ollama_simulator.serving import Listener
+from tests.until import PATIENCE_S
 
 
 class SimulatedOllama:
@@ -33,12 +34,12 @@ class SimulatedOllama:
 
     def __enter__(self) -> SimulatedOllama:
         self._thread.start()
-        assert self._listening.wait(10)
+        assert self._listening.wait(PATIENCE_S)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -61,7 +62,7 @@ class SimulatedOllama:
         self.post("/_sim/faults", **fault)
 
     def clear_faults(self) -> None:
-        requests.delete(f"{self.url}/_sim/faults", timeout=10).raise_for_status()
+        requests.delete(f"{self.url}/_sim/faults", timeout=PATIENCE_S).raise_for_status()
 
     def act(self, act: str, **fields: Any) -> None:
         self.post("/_sim/acts", act=act, **fields)
@@ -76,12 +77,12 @@ class SimulatedOllama:
         ).raise_for_status()
 
     def post(self, path: str, /, **body: Any) -> None:
-        requests.post(self.url + path, json=body, timeout=30).raise_for_status()
+        requests.post(self.url + path, json=body, timeout=PATIENCE_S).raise_for_status()
 
     # -- state
 
     def _get(self, path: str) -> Any:
-        return requests.get(self.url + path, timeout=10).json()
+        return requests.get(self.url + path, timeout=PATIENCE_S).json()
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """Return the rows of `/api/ps` by name without `:latest`."""

@@ -13,7 +13,7 @@ from django.test import Client
 from switcher.models import Host, ModelProfile, SwitchEvent
 from switcher.records import claimed_switch
 from tests.api.conftest import NEW, URL, Ollama, fail, finish, open_switch, refuse
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 SWITCH = "/ollama/models/switch"
 Begin = Callable[..., Any]
@@ -45,7 +45,7 @@ def test_the_answer_comes_when_the_model_is_active(
     row = until(open_switch)
     assert not waiting.done()
     finish(row)
-    response = waiting.result(timeout=10)
+    response = waiting.result(timeout=PATIENCE_S)
     assert response.status_code == 200
     body = response.json()
     assert list(body) == [
@@ -87,7 +87,7 @@ def test_it_says_that_the_model_was_active_already(
     assert claimed is not None
     claimed.move(State.CHECKING)
     claimed.end(State.ACTIVE, figures={"already_active": True}, outcome="It was active already.")
-    body = waiting.result(timeout=10).json()
+    body = waiting.result(timeout=PATIENCE_S).json()
     assert body["success"] is True
     assert body["already_active"] is True
     assert "Nothing was unloaded or loaded" in body["note"]
@@ -114,7 +114,7 @@ def test_a_failed_load_names_what_is_active_and_what_was_restored(
     waiting = begin(operator, '{"model": "qwen2.5:14b"}')
     row = until(open_switch)
     fail(row, "refused", "Ollama answered 500: out of memory")
-    response = waiting.result(timeout=10)
+    response = waiting.result(timeout=PATIENCE_S)
     assert response.status_code == 502
     assert response["Content-Type"] == "application/problem+json"
     body = response.json()
@@ -151,7 +151,7 @@ def test_the_reason_of_the_end_decides_the_status(
 ) -> None:
     waiting = begin(operator, '{"model": "qwen2.5:14b"}')
     refuse(until(open_switch), code, "It did not work.")
-    response = waiting.result(timeout=10)
+    response = waiting.result(timeout=PATIENCE_S)
     assert response.status_code == status
     assert ("Retry-After" in response) is (status == 503)
     assert response.json()["detail"] == "Nothing was touched on tower. It did not work."
@@ -304,7 +304,7 @@ def test_many_clients_can_wait_for_one_switch(host: Host, operator: Client, begi
     body = '{"model": "qwen2.5:14b"}'
     waiting = [begin(operator, body, **{"Idempotency-Key": "one"}) for _ in range(3)]
     finish(until(open_switch))
-    answers = [w.result(timeout=10) for w in waiting]
+    answers = [w.result(timeout=PATIENCE_S) for w in waiting]
     assert [a.status_code for a in answers] == [200, 200, 200]
     assert len({a.json()["event"]["id"] for a in answers}) == 1
 
@@ -343,7 +343,7 @@ def test_a_model_takes_its_only_profile_and_the_answer_names_it(
     assert plan["plan"]["profile"] == "coder"
     waiting = begin(operator, '{"model": "qwen2.5:14b"}')
     finish(until(open_switch))
-    assert waiting.result(timeout=10).json()["profile"] == "coder"
+    assert waiting.result(timeout=PATIENCE_S).json()["profile"] == "coder"
 
 
 def test_a_profile_of_null_means_none(
@@ -356,7 +356,7 @@ def test_a_profile_of_null_means_none(
     row = until(open_switch)
     assert (row.to_spec["profile"], row.to_spec["keep_alive"]) == ("", host.keep_alive)
     finish(row)
-    assert waiting.result(timeout=10).json()["profile"] is None
+    assert waiting.result(timeout=PATIENCE_S).json()["profile"] is None
 
 
 def test_an_accepted_switch_names_its_profile(

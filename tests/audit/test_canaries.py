@@ -27,7 +27,7 @@ import requests
 from tests.journeys.product import PASSWORDS, Process, seed, sign_in, simulated_host
 from tests.server import process
 from tests.server.process import environment, python
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 PROMPT = "canary-prompt-6f1d"
 WARM_UP = "canary-warm-up-90ab"
@@ -55,13 +55,13 @@ class Planted:
     told: dict[str, str] = field(default_factory=dict)  # what was said meanwhile, by where
 
     def get(self, path: str) -> str:
-        answer = self.session.get(f"{self.server.address}{path}", timeout=30)
+        answer = self.session.get(f"{self.server.address}{path}", timeout=PATIENCE_S)
         answer.raise_for_status()
         return answer.text
 
     def post(self, path: str, **form: str) -> requests.Response:
         form["csrfmiddlewaretoken"] = self.session.cookies["csrftoken"]
-        return self.session.post(f"{self.server.address}{path}", data=form, timeout=30)
+        return self.session.post(f"{self.server.address}{path}", data=form, timeout=PATIENCE_S)
 
 
 class Talkative:
@@ -76,7 +76,7 @@ class Talkative:
             def pass_on(self) -> None:
                 outer.heads.append(str(self.headers))
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                with closing(http.client.HTTPConnection(real, timeout=60)) as host:
+                with closing(http.client.HTTPConnection(real, timeout=PATIENCE_S)) as host:
                     headers = {"Content-Type": "application/json"}
                     host.request(self.command, self.path, body, headers)
                     answer = host.getresponse()
@@ -121,7 +121,7 @@ class Listener:
         async with aiohttp.ClientSession() as client:
             async with client.ws_connect(path, headers=self._headers) as page:
                 while not self._stop.is_set():
-                    message = await page.receive(timeout=20)
+                    message = await page.receive(timeout=PATIENCE_S)
                     assert message.type is aiohttp.WSMsgType.TEXT, message
                     self.told.append(message.data)
 
@@ -132,7 +132,7 @@ class Listener:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(20)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
 
 
@@ -164,7 +164,7 @@ def plant(to: Planted) -> None:
     profile = {"name": "canary", "tag": "mid-a", "keep_alive": "30m", "options": "{}"}
     to.post("/profiles/add", **profile, warmup_prompt=WARM_UP, warmup_tokens="8")
     wish = {"profile": "canary", "host": "north-1", "reason": "for the canary test"}
-    switched = session.post(f"{address}/ollama/models/switch", json=wish, timeout=60)
+    switched = session.post(f"{address}/ollama/models/switch", json=wish, timeout=PATIENCE_S)
     assert switched.status_code == 200, switched.text
     person = {"username": "eve", "password1": NEW_PASSWORD, "password2": NEW_PASSWORD}
     to.get("/admin/auth/user/add/")
@@ -174,20 +174,22 @@ def plant(to: Planted) -> None:
     said = chat(to, key)
     to.words += [PROMPT, WARM_UP, PASSWORD, NEW_PASSWORD, TYPED, BEARER, COOKIE, UPSTREAM]
     to.words += [UNKNOWN_KEY, key, said[:40], session.cookies["session_id"], PASSWORDS["admin"]]
-    session.get(f"{address}/ollama/models?host=north-1", timeout=30).raise_for_status()
+    session.get(f"{address}/ollama/models?host=north-1", timeout=PATIENCE_S).raise_for_status()
 
 
 def fail_to_sign_in(address: str) -> None:
     """Under a name that is an account, and a password where the name belongs, until it is locked;
     and without a token."""
-    requests.post(f"{address}/login/", data={"username": "eve", "password": PASSWORD}, timeout=10)
+    requests.post(
+        f"{address}/login/", data={"username": "eve", "password": PASSWORD}, timeout=PATIENCE_S
+    )
     for name in ("admin", TYPED):
         with requests.Session() as other:
-            other.get(f"{address}/login/", timeout=10)
+            other.get(f"{address}/login/", timeout=PATIENCE_S)
             token = {"csrfmiddlewaretoken": other.cookies["csrftoken"]}
             form = token | {"username": name, "password": PASSWORD}
             for _ in range(11):
-                answer = other.post(f"{address}/login/", data=form, timeout=30)
+                answer = other.post(f"{address}/login/", data=form, timeout=PATIENCE_S)
         assert answer.status_code == 429
         assert 0 < int(answer.headers["Retry-After"]) <= 900
         assert "Signing in is locked" in answer.text
@@ -208,14 +210,14 @@ def chat(to: Planted, key: str) -> str:
     address = f"{to.server.address}/v1/chat/completions"
     asked = {"model": "any", "messages": [{"role": "user", "content": PROMPT}]}
     for headers in ({"Authorization": f"Bearer {UNKNOWN_KEY}"}, {"X-Api-Key": UNKNOWN_KEY}):
-        answer = requests.post(address, json=asked, headers=headers, timeout=60)
+        answer = requests.post(address, json=asked, headers=headers, timeout=PATIENCE_S)
         assert answer.status_code == 401
         to.told[f"refused {list(headers)}"] = str(answer.headers) + answer.text
     answer = requests.post(
         f"{address}?host=north-1",
         json=asked,
         headers={"Authorization": f"Bearer {key}", "Cookie": f"planted={COOKIE}"},
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert answer.status_code == 200, answer.text
     to.told["heads of the answer"] = str(answer.headers)
@@ -233,7 +235,7 @@ def told_by(planted: Planted) -> Iterator[tuple[str, str]]:
     """All that leaves, with its name."""
     address, session = planted.server.address, planted.session
     for query in ("format=jsonl", "format=csv", "format=jsonl&host=north-1"):
-        answer = session.get(f"{address}/audit/export?{query}", timeout=30)
+        answer = session.get(f"{address}/audit/export?{query}", timeout=PATIENCE_S)
         assert answer.status_code == 200
         yield f"export {query}", answer.text
     with closing(sqlite3.connect(planted.data / "switchboard.sqlite3")) as database:

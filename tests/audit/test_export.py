@@ -29,6 +29,7 @@ from switcher.models import AuditEntry, Checkpoint, LedgerRow
 from switcher.records import Actor
 from tests import make
 from tests.audit.conftest import ANNA, lines_of, tell, tell_many
+from tests.until import PATIENCE_S
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.both_databases]
 
@@ -47,7 +48,7 @@ def verify(path: Path, keys: KeyFiles, *more: str) -> tuple[int, dict[str, Any]]
         env={},
         text=True,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode in {HOLDS, DOES_NOT, SELECTION}, done.stderr
     return done.returncode, json.loads(done.stdout)
@@ -175,7 +176,7 @@ def test_each_entry_of_a_selection_proves_itself(trail: KeyFiles, tmp_path: Path
     assert (report["complete"], report["selection"]) == (False, True)
     said = subprocess.run(
         [sys.executable, "-I", switchboard_verify.__file__, str(path), "--key", str(trail.public)],
-        text=True, capture_output=True, timeout=60,
+        text=True, capture_output=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert "complete  a selection cannot tell" in said.stdout
 

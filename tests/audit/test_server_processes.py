@@ -17,7 +17,7 @@ from switcher.audit.signing_keys import KeyFiles
 from switcher.domain.clock import system
 from switcher.models import AuditEntry
 from tests.audit.conftest import DORA
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -40,7 +40,7 @@ def kill(run: ProcessRun) -> None:
     recorded."""
     assert run._lock is not None
     os.close(run._lock)
-    run._loop.stop(10)
+    run._loop.stop(PATIENCE_S)
 
 
 def recorded() -> list[tuple[str, str]]:

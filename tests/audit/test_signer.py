@@ -33,7 +33,7 @@ from switcher.models import AuditEntry, Checkpoint, CheckpointDelivery, LedgerRo
 from tests.audit.conftest import DORA, Background, write
 from tests.clocks import FakeClock
 from tests.records.conftest import at_once
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -268,7 +268,7 @@ def test_the_loops_sign_and_deliver_while_a_sink_hangs(
     def send(sink: Sink, note: str) -> None:
         if sink.name == WEBHOOK:
             hangs.set()
-            may_end.wait(20)
+            may_end.wait(PATIENCE_S)
             raise NotDelivered("no answer in time")
         real(sink, note)
 
@@ -280,7 +280,7 @@ def test_the_loops_sign_and_deliver_while_a_sink_hangs(
     loops.start()
     try:
         until(anchors.exists)
-        assert hangs.wait(10)
+        assert hangs.wait(PATIENCE_S)
         until(lambda: facts_of("audit.checked"))
         write(system, 3)  # type: ignore[arg-type]
         may_end.set()
@@ -291,7 +291,7 @@ def test_the_loops_sign_and_deliver_while_a_sink_hangs(
         )
     finally:
         may_end.set()
-        loops.stop(10)
+        loops.stop(PATIENCE_S)
     # The end signs what was left, and the file has it.
     assert Checkpoint.objects.first().size == LedgerRow.objects.count()  # type: ignore[union-attr]
     notes = list(read_anchors(anchors.read_text().splitlines()))
@@ -307,7 +307,7 @@ def test_signing_goes_on_while_the_whole_trail_is_verified(
 
     def slow(on_progress: Any) -> Any:
         verifies.set()
-        may_end.wait(20)
+        may_end.wait(PATIENCE_S)
         return real(on_progress)
 
     monkeypatch.setattr(verification, "verify", slow)
@@ -317,13 +317,13 @@ def test_signing_goes_on_while_the_whole_trail_is_verified(
     loops = AuditLoops()
     loops.start()
     try:
-        assert verifies.wait(10)
+        assert verifies.wait(PATIENCE_S)
         write(system, 3)  # type: ignore[arg-type]
         until(lambda: Checkpoint.objects.order_by("size").last().size == 5)  # type: ignore[union-attr]
         assert not facts_of("audit.checked")
     finally:
         may_end.set()
-        loops.stop(10)
+        loops.stop(PATIENCE_S)
     assert verify().ok
 
 
@@ -338,7 +338,7 @@ def test_a_verification_is_cut_off_when_the_process_ends(
     def slow(on_progress: Any) -> Any:
         result = real(on_progress) if read else None
         verifies.set()
-        may_go_on.wait(20)
+        may_go_on.wait(PATIENCE_S)
         return result or real(on_progress)
 
     monkeypatch.setattr(verification, "verify", slow)
@@ -350,13 +350,13 @@ def test_a_verification_is_cut_off_when_the_process_ends(
     if on_the_page:
         until(Checkpoint.objects.exists)
         verification.start(DORA)
-    assert verifies.wait(10)
+    assert verifies.wait(PATIENCE_S)
     write(system)  # type: ignore[arg-type]
     ends = threading.Thread(target=loops.stop, args=(10,))
     ends.start()
-    assert verification._ending.wait(10)
+    assert verification._ending.wait(PATIENCE_S)
     may_go_on.set()
-    ends.join(20)
+    ends.join(PATIENCE_S)
     assert not facts_of("audit.checked")
     assert verification.progress().error == "It was cut off."  # type: ignore[union-attr]
     assert Checkpoint.objects.first().size == LedgerRow.objects.count() == 5  # type: ignore[union-attr]
@@ -373,12 +373,12 @@ def test_one_verification_runs_at_a_time_and_reports_its_progress(
     def slow(on_progress: Any) -> Any:
         result = real(on_progress)
         reads.set()
-        may_go_on.wait(10)
+        may_go_on.wait(PATIENCE_S)
         return result
 
     monkeypatch.setattr(verification, "verify", slow)
     assert verification.start(DORA, clock)
-    assert reads.wait(10)
+    assert reads.wait(PATIENCE_S)
     assert not verification.start(DORA, clock)
     running = verification.progress()
     assert running is not None

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from switcher.audit.signing_keys import KeyFiles, KeyMissing, KeyRefused, new_key
 from switcher.audit.verifier.switchboard_verify import PublicKey, read_note
+from tests.until import PATIENCE_S
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_a_key_is_made_once_if_several_processes_begin_together(files: KeyFiles)
     gate = threading.Barrier(8)
 
     def begin() -> None:
-        gate.wait(10)
+        gate.wait(PATIENCE_S)
         files._write_key(files.private, new_key(files.name))
         made.append(files.load().public)
 
@@ -45,7 +46,7 @@ def test_a_key_is_made_once_if_several_processes_begin_together(files: KeyFiles)
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_S)
     assert len(made) == 8
     assert set(made) == {files.load().public}
 

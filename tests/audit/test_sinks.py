@@ -16,6 +16,7 @@ from switcher.audit import deliveries
 from switcher.audit.deliveries import NotDelivered, send
 from switcher.audit.paths import FILE, SYSLOG, WEBHOOK, Sink
 from switcher.audit.verifier.switchboard_verify import read_anchors
+from tests.until import PATIENCE_S
 
 NOTE = "switchboard\n7\nBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n\n— switchboard c2lnbmVk\n"
 
@@ -125,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers["Content-Length"])
         self.server.got.append(json.loads(self.rfile.read(length)))
         if self.server.silent:
-            self.server.may_end.wait(10)
+            self.server.may_end.wait(PATIENCE_S)
             return
         self.send_response(self.server.status)
         if self.server.status == 302:
@@ -145,7 +146,7 @@ def hook() -> Iterator[Hook]:
     yield server
     server.may_end.set()
     server.shutdown()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     server.server_close()
 
 

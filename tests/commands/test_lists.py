@@ -14,6 +14,7 @@ from switcher.records import config
 from tests import make
 from tests.commands.conftest import ADMIN, run
 from tests.simulated import SimulatedOllama
+from tests.until import PATIENCE_S
 
 
 def test_status_shows_what_is_loaded_and_what_is_active(
@@ -159,7 +160,7 @@ def test_the_simulator_is_a_command_that_needs_no_database() -> None:
         assert process.stdout is not None
         assert "listening on http://127.0.0.1:" in process.stdout.readline()
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize(

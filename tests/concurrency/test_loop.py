@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 
 from switcher.concurrency.loop import Loop
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 NEVER_S = 3600.0
 
@@ -47,7 +47,7 @@ def make(ticks: Ticks) -> Iterator[Callable[..., Loop]]:
 
     yield go
     for loop in made:
-        assert loop.stop(10)
+        assert loop.stop(PATIENCE_S)
 
 
 def test_it_ticks_at_once_and_again(make: Callable[..., Loop], ticks: Ticks) -> None:
@@ -61,7 +61,7 @@ def test_it_ticks_at_once_and_again(make: Callable[..., Loop], ticks: Ticks) -> 
 def test_the_first_tick_can_come_later(make: Callable[..., Loop], ticks: Ticks) -> None:
     loop = make()
     loop.start(after_s=NEVER_S)
-    assert loop.stop(10)
+    assert loop.stop(PATIENCE_S)
     assert ticks.count == 0
 
 
@@ -117,7 +117,7 @@ def test_no_wake_up_hurries_what_has_just_failed(make: Callable[..., Loop], tick
     loop.start()
     until(lambda: loop.failures == 1)
     loop.wake()
-    assert loop.stop(10)  # the pause does not keep it from stopping
+    assert loop.stop(PATIENCE_S)  # the pause does not keep it from stopping
     assert ticks.count == 1
 
 
@@ -126,21 +126,21 @@ def test_stopping_waits_for_the_tick_that_runs_but_not_for_ever() -> None:
 
     def tick() -> None:
         begun.set()
-        may_end.wait(10)
+        may_end.wait(PATIENCE_S)
 
     loop = Loop("test", tick, 0.001)
     loop.start()
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE_S)
     assert not loop.stop(0.01)
     assert loop.stopping
     may_end.set()
-    assert loop.stop(10)
+    assert loop.stop(PATIENCE_S)
 
 
 def test_a_loop_can_stop_itself_and_what_never_started_is_stopped() -> None:
-    loop = Loop("test", lambda: loop.stop(10) and None, 0.001)
-    assert loop.stop(10)
-    again = Loop("test", lambda: again.stop(10) and None, 0.001)
+    loop = Loop("test", lambda: loop.stop(PATIENCE_S) and None, 0.001)
+    assert loop.stop(PATIENCE_S)
+    again = Loop("test", lambda: again.stop(PATIENCE_S) and None, 0.001)
     again.start()
     until(lambda: not again.alive)
 
@@ -150,7 +150,7 @@ def test_the_end_comes_once_after_the_last_tick(ticks: Ticks) -> None:
     loop = Loop("test", ticks, 0.001, at_end=lambda: said.append(ticks.count))
     loop.start()
     until(lambda: ticks.count > 2)
-    assert loop.stop(10)
+    assert loop.stop(PATIENCE_S)
     assert said == [ticks.count]
 
 
@@ -160,7 +160,7 @@ def test_an_end_that_fails_is_logged(ticks: Ticks, caplog: pytest.LogCaptureFixt
 
     loop = Loop("test", ticks, NEVER_S, at_end=fail)
     loop.start()
-    assert loop.stop(10)
+    assert loop.stop(PATIENCE_S)
     assert "the database is away" in caplog.text
 
 
@@ -177,7 +177,7 @@ def test_a_failure_and_the_end_close_the_database_connection() -> None:
     loop = Loop("test", tick, 0.001)
     loop.start()
     until(lambda: len(ticks) > 3)
-    assert loop.stop(10)
+    assert loop.stop(PATIENCE_S)
     assert ticks[:4] == [True, False, True, False]
 
 

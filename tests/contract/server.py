@@ -127,7 +127,7 @@ class Ollama:
         assert len(rows) == 1, f"{len(rows)} rows named {model}"
         return rows[0]
 
-    def wait_gone(self, model: str, seconds: float = 20.0) -> None:
+    def wait_gone(self, model: str, seconds: float = PATIENCE_S) -> None:
         until(lambda: full(model) not in self.names(), seconds, f"{model} leaving")
 
     def wait_settled(self) -> None:
@@ -241,6 +241,6 @@ def simulator(models: Models, *flags: str) -> Iterator[Ollama]:
         server.close()
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(PATIENCE_S)
         assert process.stdout is not None
         process.stdout.close()

@@ -16,6 +16,7 @@ from switcher.models import Host
 from switcher.ollama import relay
 from switcher.records import Actor
 from switcher.records.config import save_host
+from tests.until import PATIENCE_S
 
 TestServer.__test__ = False  # type: ignore[attr-defined]
 ADMIN = Actor("anna", "page")
@@ -55,7 +56,7 @@ class Exchange:
 
     async def next_part(self) -> bytes:
         """Return the next part of the body; read the head before it if that has not come yet."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             message = await self.sent.get()
             if message["type"] == "http.response.start":
                 self.status = message["status"]
@@ -67,7 +68,7 @@ class Exchange:
 
     async def end(self) -> Exchange:
         """Read everything to the end."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await self.task
         while not self.sent.empty():
             await self.next_part()

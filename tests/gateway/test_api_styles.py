@@ -16,6 +16,7 @@ from switcher.models import Host
 from switcher.records.clients import set_clients
 from tests import make
 from tests.gateway.conftest import ADMIN, Upstream, ask, set_active
+from tests.until import PATIENCE_S
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 EVENTS = {"Content-Type": "text/event-stream"}
@@ -306,7 +307,7 @@ async def test_a_changed_policy_applies_without_a_restart(host: Host, upstream: 
     seen = []
     for policy in ("active", "strict", "active"):
         await in_thread(set_clients, host.pk, ADMIN, policy=policy)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             expected = 404 if policy == "strict" else 200
             while (reply := await ask({"model": "gpt-4o"}).end()).status != expected:
                 seen.append(reply.status)

@@ -16,7 +16,7 @@ from switcher.gateway.asgi import app
 from switcher.models import Host
 from tests.gateway.conftest import HELLO, Exchange, Upstream, ask, set_active
 from tests.gateway.test_api_styles import EVENTS, NDJSON
-from tests.until import until_async
+from tests.until import PATIENCE_S, until_async
 
 EVENT = b'data: {"choices":[{"delta":{"content":"%s"}}]}\n\n' % (b"x" * 16_000)
 LINE = b'{"message":{"content":"%s"},"done":false}\n' % (b"x" * 16_000)
@@ -47,7 +47,7 @@ class FastHost:
     async def held_up(self) -> int:
         """Wait until it can send no more, and return how many bytes it had sent."""
         before = -1
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while before != self.sent or not self.sent:
                 before = self.sent
                 await asyncio.sleep(0.2)
@@ -104,7 +104,7 @@ async def test_a_client_that_does_not_read_holds_the_host_up(
     reader.take(400)
     await until_async(lambda: fast.sent > stopped_at)
     reader.disconnect()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await reader.task
         await fast.left.wait()
     assert fast.sent < MAX_BUFFERED + 400 * 70_000
@@ -119,7 +119,7 @@ async def test_an_event_without_an_end_is_not_buffered(host: Host, upstream: Ups
     first = await reply.next_part()
     assert len(first) < 5_000_000
     reply.disconnect()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await reply.task
         await fast.left.wait()
     assert json.loads(upstream.received[0][1])["stream_options"] == {"include_usage": True}

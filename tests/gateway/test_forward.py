@@ -14,6 +14,7 @@ from switcher.domain import inflight, last_answers
 from switcher.gateway import body
 from switcher.models import Host
 from tests.gateway.conftest import HELLO, Upstream, add_host, ask
+from tests.until import PATIENCE_S
 
 EVENTS = {"Content-Type": "text/event-stream"}
 ONE = b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
@@ -142,7 +143,7 @@ async def test_a_disconnect_ends_the_hosts_work(host: Host, upstream: Upstream) 
     reply = ask({**HELLO, "stream": True})
     await reply.next_part()
     reply.disconnect()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await reply.task
         await upstream.client_left.wait()
     assert inflight.in_flight(host.pk) == 0
@@ -163,7 +164,7 @@ async def test_a_disconnect_before_the_first_byte_ends_it_too(
 
     upstream.answer = answer
     reply = ask()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await asked.wait()
         reply.disconnect()
         await reply.task

@@ -23,7 +23,7 @@ from switcher.records.claimed_switch import ClaimedSwitch
 from switcher.records.switches import ResolvedRequest
 from switcher.switching import waiting
 from tests.gateway.conftest import ADMIN, Upstream, ask, set_active
-from tests.until import until_async
+from tests.until import PATIENCE_S, until_async
 
 
 def begin_switch(host: Host, strategy: str = "swap") -> ClaimedSwitch:
@@ -92,7 +92,7 @@ async def test_a_client_that_disconnects_waits_no_longer(host: Host, upstream: U
     reply = ask()
     await until_async(lambda: routing.held(host.pk))
     reply.disconnect()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await reply.task
     assert routing.held(host.pk) == 0
     assert reply.sent.empty()
@@ -352,7 +352,7 @@ async def test_without_requests_the_cache_sleeps_until_the_next_one(
     assert (await ask().end()).status == 200
     task = route_cache.current()._task
     assert task is not None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await task
     assert not await in_thread(GatewayProcess.objects.exists)
     assert (await ask().end()).status == 200

@@ -18,6 +18,7 @@ from switcher.ollama import relay
 from tests.gateway.conftest import Exchange, Upstream, add_host, ask
 from tests.gateway.test_api_styles import NDJSON
 from tests.gateway.test_keys import make_key, with_key
+from tests.until import PATIENCE_S
 
 DIGEST = "sha256:" + "ab" * 32
 CALLS = [
@@ -113,7 +114,7 @@ async def test_a_disconnect_ends_a_pull(host: Host, upstream: Upstream) -> None:
     reply = with_key(token, body={"model": "x"}, target="/api/pull")
     await reply.next_part()
     reply.disconnect()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await reply.task
         await upstream.client_left.wait()
 
@@ -165,7 +166,7 @@ class Store:
         return web.Response(status=201)
 
     async def has(self, size: int) -> None:
-        async with asyncio.timeout(10), self.grown:
+        async with asyncio.timeout(PATIENCE_S), self.grown:
             await self.grown.wait_for(lambda: self.came >= size)
 
 
@@ -199,7 +200,7 @@ async def test_a_disconnect_ends_an_upload(store: Store) -> None:
     sending.give(b"x")
     await store.has(1)
     sending.disconnect()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await sending.task
         await store.broke.wait()
 

@@ -24,7 +24,7 @@ def test_no_request_is_lost_cut_or_answered_by_the_wrong_model(tmp_path: Path) -
         env=environment(tmp_path),
         text=True,
         capture_output=True,
-        timeout=80,
+        timeout=100,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])

@@ -16,6 +16,7 @@ from switcher.models import Host
 from switcher.ollama import relay
 from tests.gateway.conftest import HELLO, add_host, ask, set_active
 from tests.simulated import SimulatedOllama
+from tests.until import PATIENCE_S
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ TUNED = Spec("tuned", "mid-a", keep_alive="2h", options={"num_ctx": 8192})
 
 
 def loaded(url: str) -> Any:
-    (row,) = requests.get(f"{url}/api/ps", timeout=5).json()["models"]
+    (row,) = requests.get(f"{url}/api/ps", timeout=PATIENCE_S).json()["models"]
     return row
 
 

@@ -190,6 +190,7 @@ class Ollama:
     bad: Bad | None = None
     where: Callable[[str, str], bool] = lambda method, path: True
     asked: list[str] = field(default_factory=list)  # method and path
+    misbehaved: int = 0  # how often it answered badly
     changed: Callable[[], None] = lambda: None  # after each load and unload
     raw: RawServer = field(init=False)
 
@@ -207,6 +208,7 @@ class Ollama:
             method, path, _ = line.split(" ")
             self.asked.append(f"{method} {path}")
             if self.bad is not None and self.where(method, path):
+                self.misbehaved += 1
                 self.bad(peer)
                 return
             sent = json.loads(request.split(b"\r\n\r\n", 1)[1] or b"{}")

@@ -1,11 +1,10 @@
-"""Making a connection takes a bounded time, and a cut ends it at once."""
+"""Making a connection takes a bounded time, and a cut ends it."""
 
 from __future__ import annotations
 
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,12 +20,10 @@ from switcher.switching import service
 from switcher.switching.service import SwitchRequest
 from switcher.switching.worker import Worker
 from tests.hung import server
-from tests.hung.conftest import ANNA
+from tests.hung.conftest import ANNA, NEVER_S
 from tests.hung.server import Ollama, full_backlog
 from tests.ollama.rawserver import OK, answering, raw_server
-from tests.until import seconds_until, until
-
-MAX_CANCEL_S = 2.0  # within which a cancel takes effect
+from tests.until import PATIENCE_S, until
 
 
 def send(url: str, timeout_s: float = 5.0, call: Call | None = None) -> calls.Answer:
@@ -37,17 +34,15 @@ def send(url: str, timeout_s: float = 5.0, call: Call | None = None) -> calls.An
         session.close()
 
 
-def cut_after_it_began(url: str, began: Callable[[], object]) -> float:
-    """Return how many seconds a call still waited after it was cut."""
+def cut_after_it_began(url: str, began: Callable[[], object]) -> None:
+    """Check that a cut ends a call that nothing else ends."""
     call = Call()
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(send, url, 30.0, call)
+        waiting = pool.submit(send, url, NEVER_S, call)
         until(began)
-        at = time.monotonic()
         call.cut()
         with pytest.raises(CallCut):
-            waiting.result(10)
-        return time.monotonic() - at
+            waiting.result(PATIENCE_S)
 
 
 def connecting_now() -> bool:
@@ -64,13 +59,20 @@ def connecting_now() -> bool:
 
 
 @pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make deadlines so long that only a cancel can end a call."""
+    monkeypatch.setattr("switcher.ollama.client.QUICK_TIMEOUT_S", NEVER_S)
+    monkeypatch.setattr("switcher.ollama.calls.CONNECT_TIMEOUT_S", NEVER_S)
+
+
+@pytest.fixture
 def dead_name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Make every lookup of a `.test` name hang until the test is over."""
     real, over = socket.getaddrinfo, threading.Event()
 
     def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:
         if str(host).endswith(".test") and not kwargs.get("flags"):
-            over.wait(20)
+            over.wait(PATIENCE_S)
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         return real(host, *args, **kwargs)
 
@@ -80,31 +82,27 @@ def dead_name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Even
     until(lambda: not connecting._lookups)
 
 
-def test_a_cut_ends_the_wait_for_a_connection() -> None:
+def test_a_cut_ends_the_wait_for_a_connection(patient: None) -> None:
     with full_backlog() as url:
-        assert cut_after_it_began(url, connecting_now) < 1.0
+        cut_after_it_began(url, connecting_now)
 
 
-def test_a_cut_ends_the_wait_for_a_name(dead_name_server: threading.Event) -> None:
-    assert cut_after_it_began("http://gone.test", lambda: connecting._lookups) < 1.0
+def test_a_cut_ends_the_wait_for_a_name(patient: None, dead_name_server: threading.Event) -> None:
+    cut_after_it_began("http://gone.test", lambda: connecting._lookups)
 
 
 def test_a_dead_name_server_holds_nobody_beyond_the_deadline(
     dead_name_server: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls, "CONNECT_TIMEOUT_S", 0.2)
-    began = time.monotonic()
     with pytest.raises(Unreachable, match="No connection to"):
         send("http://gone.test")
-    assert time.monotonic() - began < 1.2
+    assert not dead_name_server.is_set()
 
 
-def test_a_deadline_shorter_than_the_connect_timeout_is_kept() -> None:
-    with full_backlog() as url:
-        began = time.monotonic()
-        with pytest.raises((TimedOut, Unreachable)):
-            send(url, timeout_s=0.2)
-        assert time.monotonic() - began < 1.2
+def test_a_deadline_shorter_than_the_connect_timeout_is_kept(patient: None) -> None:
+    with full_backlog() as url, pytest.raises((TimedOut, Unreachable)):
+        send(url, timeout_s=0.2)
 
 
 def test_however_many_wait_for_a_name_one_thread_looks_it_up(
@@ -114,7 +112,7 @@ def test_however_many_wait_for_a_name_one_thread_looks_it_up(
     with ThreadPoolExecutor(8) as pool:
         for waiting in [pool.submit(send, "http://gone.test") for _ in range(8)]:
             with pytest.raises(Unreachable):
-                waiting.result(10)
+                waiting.result(PATIENCE_S)
     assert [t.name for t in threading.enumerate()].count("name-lookup") == 1
 
 
@@ -122,7 +120,7 @@ def test_a_dead_address_leaves_time_for_the_next_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The first address of the name is a black hole."""
-    monkeypatch.setattr(calls, "CONNECT_TIMEOUT_S", 0.6)
+    monkeypatch.setattr(calls, "CONNECT_TIMEOUT_S", 2.0)
     real = socket.getaddrinfo
     with full_backlog() as dead, raw_server(answering(OK)) as server:
 
@@ -141,10 +139,8 @@ def test_a_dead_address_leaves_time_for_the_next_one(
 
 def test_a_handshake_that_is_never_answered_ends_with_the_deadline() -> None:
     with raw_server(lambda peer: peer.hang()) as server:
-        began = time.monotonic()
         with pytest.raises(TimedOut):
             send(server.url.replace("http:", "https:"), timeout_s=0.3)
-        assert time.monotonic() - began < 1.3
 
 
 # --- a switch that is cancelled -------------------------------------------------------------
@@ -156,20 +152,14 @@ def worker() -> Iterator[Worker]:
     made.start()
     yield made
     made.stop(5.0)
-    assert made._loop.stop(10)
+    assert made._loop.stop(PATIENCE_S)
 
 
-def effective_after(row: SwitchEvent) -> float:
-    """Cancel the switch, and return the seconds until its record shows the end."""
+def cancel(row: SwitchEvent) -> None:
+    """Cancel the switch, and wait until its record shows the end."""
     switches.request_cancel(row.pk, ANNA)
-    return seconds_until(lambda: SwitchEvent.objects.get(pk=row.pk).ended_at)
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make deadlines so long that only a cancel can end a call."""
-    monkeypatch.setattr("switcher.ollama.client.QUICK_TIMEOUT_S", 30.0)
-    monkeypatch.setattr("switcher.ollama.calls.CONNECT_TIMEOUT_S", 30.0)
+    until(lambda: SwitchEvent.objects.get(pk=row.pk).ended_at)
+    row.refresh_from_db()
 
 
 def test_a_cancel_takes_effect_while_the_host_accepts_no_connection(
@@ -179,8 +169,7 @@ def test_a_cancel_takes_effect_while_the_host_accepts_no_connection(
         Host.objects.update(base_url=url)
         row, _ = service.request_switch(SwitchRequest("mid-b"), ANNA)
         until(connecting_now)
-        assert effective_after(row) < MAX_CANCEL_S + 0.5
-    row.refresh_from_db()
+        cancel(row)
     assert (row.state, row.outcome) == ("cancelled", "Nothing was touched on north-1.")
 
 
@@ -190,8 +179,7 @@ def test_a_cancel_takes_effect_while_the_hosts_name_is_looked_up(
     Host.objects.update(base_url="http://gone.test")
     row, _ = service.request_switch(SwitchRequest("mid-b"), ANNA)
     until(lambda: connecting._lookups)
-    assert effective_after(row) < MAX_CANCEL_S + 0.5
-    row.refresh_from_db()
+    cancel(row)
     assert row.state == "cancelled"
 
 
@@ -200,7 +188,7 @@ def test_a_cancel_takes_effect_during_a_load_that_hangs(
     host: Host, ollama: Ollama, worker: Worker, monkeypatch: pytest.MonkeyPatch, bad: str
 ) -> None:
     """The old model is restored, and verified."""
-    monkeypatch.setattr("switcher.switching.loading.load_timeout_s", lambda spec, size: 30.0)
+    monkeypatch.setattr("switcher.switching.loading.load_timeout_s", lambda spec, size: NEVER_S)
     ollama.bad = server.silent if bad == "silent" else server.ENDLESS["drips a body"]
     loads: list[str] = []
 
@@ -213,7 +201,6 @@ def test_a_cancel_takes_effect_during_a_load_that_hangs(
     ollama.where = first_load
     row, _ = service.request_switch(SwitchRequest("mid-b", strategy="swap"), ANNA)
     until(ollama.raw.dripping.is_set)
-    assert effective_after(row) < MAX_CANCEL_S + 1.0
-    row.refresh_from_db()
+    cancel(row)
     assert (row.state, row.restored, row.degraded) == ("cancelled", "mid-a", False)
     assert set(ollama.loaded) == {"mid-a:latest"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -55,13 +54,11 @@ async def host(
 
 
 @pytest.mark.parametrize("bad", REFUSED.values(), ids=REFUSED)
-async def test_a_bad_answer_is_an_error_in_time_and_in_openais_style(
+async def test_a_bad_answer_is_an_error_in_openais_style(
     host: Host, ollama: Ollama, bad: Bad
 ) -> None:
     ollama.bad = bad
-    began = time.monotonic()
     exchange = await ask().end()
-    assert time.monotonic() - began < SILENCE_S + 1.0
     assert exchange.status >= 400
     assert exchange.headers["content-type"] == "application/json"
     assert exchange.json()["error"]["message"]

@@ -2,94 +2,110 @@
 
 from __future__ import annotations
 
-import itertools
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from switcher.models import Host, Reading
-from switcher.records import changed
+from switcher.ollama import calls, client, connecting
 from switcher.watching.loop import Watcher, latest
 from tests.hung import server
-from tests.hung.conftest import add_host
+from tests.hung.conftest import NEVER_S, add_host
 from tests.hung.server import ENDLESS, Ollama, full_backlog
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 HUNG = 12
-QUIET_S = 0.3
-DEADLINE_S = 2.0  # seconds: a thread that reads a hung host is blocked for that long
+WAYS = ["accepts and never answers", "drips a body"]
 
 
 @pytest.fixture
-def watched_at(host: Host) -> Iterator[list[float]]:
-    """Yield the times at which the healthy host was read."""
-    times: list[float] = []
-
-    def note(sender: object, host: str = "", **_: object) -> None:
-        if sender == "reading" and host == "north-1":
-            times.append(time.monotonic())
-
-    changed.connect(note)
-    yield times
-    changed.disconnect(note)
-
-
-@pytest.fixture
-def watcher(monkeypatch: pytest.MonkeyPatch, host: Host) -> Iterator[Watcher]:
-    monkeypatch.setattr("switcher.ollama.client.QUICK_TIMEOUT_S", DEADLINE_S)
-    made = Watcher(seed=1, quiet_s=QUIET_S)
+def watcher(host: Host) -> Iterator[Watcher]:
+    made = Watcher(seed=1, quiet_s=0.3)
     yield made
-    assert made.stop(10)
-
-
-def longest_gap(times: list[float]) -> float:
-    return max(b - a for a, b in itertools.pairwise(times))
+    assert made.stop(PATIENCE_S)
 
 
 @pytest.fixture
-def others(host: Host) -> Iterator[list[Ollama]]:
-    """Yield HUNG further hosts, all at one server that is still healthy."""
+def patient(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function after which no reading that hangs ends by itself."""
+
+    def begin() -> None:
+        monkeypatch.setattr(client, "QUICK_TIMEOUT_S", NEVER_S)
+        monkeypatch.setattr(calls, "CONNECT_TIMEOUT_S", NEVER_S)
+
+    return begin
+
+
+@pytest.fixture
+def others(host: Host, watcher: Watcher) -> Iterator[Ollama]:
+    """Yield the server of HUNG further hosts, which is still healthy."""
     with server.ollama() as shared:
         for n in range(HUNG):
             add_host(f"other-{n}", shared.url)
-        yield [shared]
+        yield shared
 
 
-@pytest.mark.parametrize("way", ["accepts and never answers", "drips a body"])
+def is_read_on(ollama: Ollama) -> None:
+    """Wait for three more readings of the healthy host."""
+    before = ollama.asked.count("GET /api/ps")
+    until(lambda: ollama.asked.count("GET /api/ps") >= before + 3)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_hung_hosts_do_not_delay_readings_of_a_healthy_one(
-    host: Host, others: list[Ollama], watcher: Watcher, watched_at: list[float], way: str
-) -> None:
-    others[0].bad = ENDLESS[way]
+    host: Host, ollama: Ollama, others: Ollama, watcher: Watcher,
+    patient: Callable[[], None], monkeypatch: pytest.MonkeyPatch, way: str,
+) -> None:  # fmt: skip
+    """They have failed before, so they have readers of their own."""
+    monkeypatch.setattr(client, "QUICK_TIMEOUT_S", 0.5)
+    others.bad = ENDLESS[way]
     watcher.start()
     until(lambda: Reading.objects.filter(failures__gte=1).count() == HUNG)
-    until(lambda: len(watched_at) > 2)
-    assert longest_gap(watched_at) < QUIET_S * 1.1 + 0.7
+    patient()
+    before = others.misbehaved
+    until(lambda: others.misbehaved == before + HUNG)
+    is_read_on(ollama)
+    assert others.misbehaved == before + HUNG, "they still hang"
     assert latest()[host.pk].answered
 
 
+@pytest.mark.parametrize("way", WAYS)
 def test_hosts_that_hang_all_at_once_do_not_delay_readings_of_a_healthy_one(
-    host: Host, others: list[Ollama], watcher: Watcher, watched_at: list[float]
+    ollama: Ollama, others: Ollama, watcher: Watcher, patient: Callable[[], None], way: str
 ) -> None:
-    """Until then they share threads with the healthy ones."""
+    """Until then they share threads with the healthy one."""
     watcher.start()
     until(lambda: len(latest()) == HUNG + 1)
     assert all(seen.answered for seen in latest().values())
-    others[0].bad = ENDLESS["accepts and never answers"]
-    watched_at.clear()
-    until(lambda: Reading.objects.filter(failures__gte=1).count() == HUNG)
-    assert longest_gap(watched_at) < QUIET_S * 1.1 + 0.7
+    patient()
+    others.bad = ENDLESS[way]
+    until(lambda: others.misbehaved == HUNG)
+    is_read_on(ollama)
+    assert others.misbehaved == HUNG, "they still hang"
 
 
 def test_hosts_that_accept_no_connection_do_not_delay_readings_of_a_healthy_one(
-    host: Host, watcher: Watcher, watched_at: list[float]
+    ollama: Ollama, watcher: Watcher, patient: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    over, waiting = threading.Event(), set()
+
+    def wait_for_write(sock: object, timeout: float) -> bool:
+        waiting.add(threading.get_ident())
+        if over.wait(timeout):
+            raise ConnectionRefusedError
+        return False
+
+    patient()
     with full_backlog() as url:
         for n in range(HUNG):
             add_host(f"other-{n}", url)
         watcher.start()
-        until(lambda: len(watched_at) > 5)
-        assert longest_gap(watched_at) < QUIET_S * 1.1 + 0.7
+        until(lambda: latest())
+        monkeypatch.setattr(connecting, "wait_for_write", wait_for_write)
+        until(lambda: len(waiting) == HUNG)
+        is_read_on(ollama)
         watcher.stop()
+        over.set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import unescape
@@ -15,7 +14,6 @@ from switcher.models import Host, Reading, SwitchEvent
 from switcher.watching.loop import check_now
 from tests import make
 from tests.hung import server
-from tests.hung.conftest import BOUND_S, DEADLINE_S
 from tests.hung.server import ALL, ENDLESS, HUGE, SOME, WRONG, A, Bad, Ollama, redirects
 
 Shorten = Callable[[], None]
@@ -26,11 +24,12 @@ some_bad_ones = pytest.mark.parametrize("bad", SOME.values(), ids=SOME)
 
 
 @contextmanager
-def bounded(calls: int = 1) -> Iterator[None]:
-    began = time.monotonic()
+def bounded(ollama: Ollama) -> Iterator[None]:
+    """Check that at most one call waits for a server that hangs. That this ends at all shows that
+    the call's deadline ends it. (Where a connection closes at once, a read is sent twice.)
+    """
     yield
-    took = time.monotonic() - began
-    assert took < (calls - 1) * DEADLINE_S + BOUND_S, f"it took {took:.1f} s"
+    assert ollama.misbehaved <= (1 if ollama.bad in ENDLESS.values() else 2)
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def facts(host: Host) -> Any:
 
 
 @every_bad_one
-def test_a_failed_reading_ends_in_time_and_keeps_what_was_known(
+def test_a_failed_reading_ends_and_keeps_what_was_known(
     host: Host, ollama: Ollama, shorten: Shorten, bad: Bad
 ) -> None:
     assert check_now(host.pk, host.base_url).answered
@@ -56,7 +55,7 @@ def test_a_failed_reading_ends_in_time_and_keeps_what_was_known(
     assert known[0] == [A]
     ollama.bad = bad
     shorten()
-    with bounded():
+    with bounded(ollama):
         seen = check_now(host.pk, host.base_url)
     assert seen.error
     assert len(seen.error) < 700
@@ -73,7 +72,7 @@ def test_a_reading_that_fails_halfway_counts_as_failed(
 ) -> None:
     monkeypatch.setattr("switcher.ollama.client.QUICK_TIMEOUT_S", 1.0)
     ollama.bad, ollama.where = bad, lambda _, asked: asked == path
-    with bounded(calls=3):
+    with bounded(ollama):
         seen = check_now(host.pk, host.base_url)
     assert seen.error
     assert (seen.resident, seen.installed) == ((), ())
@@ -118,12 +117,12 @@ def test_no_redirect_is_followed_to_another_host(host: Host, ollama: Ollama) -> 
 
 
 @some_bad_ones
-def test_the_api_reports_in_time_that_there_is_no_plan_and_what_to_do(
+def test_the_api_reports_that_there_is_no_plan_and_what_to_do(
     host: Host, ollama: Ollama, operator: Client, shorten: Shorten, bad: Bad
 ) -> None:
     ollama.bad = bad
     shorten()
-    with bounded():
+    with bounded(ollama):
         response = operator.post(
             "/ollama/models/switch", '{"model": "mid-b", "dry_run": true}', "application/json"
         )
@@ -142,7 +141,7 @@ def test_the_plan_page_reports_it_too(
     make.profile("mid-b")
     ollama.bad = bad
     shorten()
-    with bounded():
+    with bounded(ollama):
         response = operator.get("/plan", {"host": "north-1", "profile": "mid-b"})
     assert response.status_code == 200
     page = unescape(response.content.decode())
@@ -158,7 +157,7 @@ def test_models_are_listed_as_they_were_last_seen(
     check_now(host.pk, host.base_url)
     ollama.bad = bad
     shorten()
-    with bounded():
+    with bounded(ollama):
         response = operator.get("/ollama/models")
     assert response.status_code == 200
     listed = response.json()

@@ -1,9 +1,8 @@
-"""A switch on a server that hangs or answers nonsense ends in time, with a true record."""
+"""A switch on a server that hangs or answers nonsense ends, with a true record."""
 
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable
 
 import pytest
@@ -14,7 +13,7 @@ from switcher.switching import service
 from switcher.switching.service import SwitchRequest
 from switcher.switching.worker import run_once
 from tests.hung import server
-from tests.hung.conftest import ANNA, BOUND_S, DEADLINE_S
+from tests.hung.conftest import ANNA, DEADLINE_S
 from tests.hung.server import ALL, ENDLESS, SOME, A, Bad, Ollama, full_backlog, redirects
 
 Shorten = Callable[[], None]
@@ -23,13 +22,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 bad_ones = pytest.mark.parametrize("bad", ALL.values(), ids=ALL)
 
 
-def switch(calls: int) -> SwitchEvent:
-    """Switch to mid-b and wait for the end; `calls` of the calls may take their whole deadline."""
+def switch(ollama: Ollama, calls: int) -> SwitchEvent:
+    """Switch to mid-b and wait for the end; `calls` of the calls may be answered badly, or wait for
+    their whole deadline. (Where a connection closes at once, a read is sent twice.)
+    """
     row, _ = service.request_switch(SwitchRequest("mid-b", strategy="swap"), ANNA)
-    began = time.monotonic()
     assert run_once(row.pk)
-    took = time.monotonic() - began
-    assert took < calls * DEADLINE_S + BOUND_S, f"it took {took:.1f} s"
+    assert ollama.misbehaved <= (calls if ollama.bad in ENDLESS.values() else 2 * calls)
     return SwitchEvent.objects.get(pk=row.pk)
 
 
@@ -63,7 +62,7 @@ def test_if_every_call_fails_the_switch_fails_and_touches_nothing(
 ) -> None:
     ollama.bad = bad
     shorten()
-    row = switch(calls=2)
+    row = switch(ollama, calls=2)
     check_record(row)
     assert (row.state, row.degraded) == ("failed", False)
     assert row.outcome.startswith("Nothing was touched on north-1.")
@@ -83,7 +82,7 @@ def test_if_the_load_fails_the_old_model_is_restored(host: Host, ollama: Ollama,
         return False
 
     ollama.bad, ollama.where = bad, first_load
-    row = switch(calls=2)
+    row = switch(ollama, calls=2)
     check_record(row)
     assert loads
     assert (row.state, row.degraded, row.restored) == ("rolled_back", False, "mid-a")
@@ -98,7 +97,7 @@ def test_if_the_server_turns_bad_during_a_switch_the_host_is_degraded(
     """Nothing can be restored or even read, and the outcome says so."""
     ollama.changed = shorten
     ollama.bad, ollama.where = bad, lambda *_: "mid-a:latest" not in ollama.loaded
-    row = switch(calls=6)
+    row = switch(ollama, calls=6)
     check_record(row)
     assert (row.state, row.degraded, row.after) == ("failed", True, None)
     assert "so what it holds is not known" in row.outcome
@@ -114,7 +113,7 @@ def test_a_model_that_cannot_be_verified_is_not_activated(
     ollama.bad = bad
     ollama.changed = lambda: shorten() if "mid-b:latest" in ollama.loaded else None
     ollama.where = lambda _, path: path == "/api/ps" and "mid-b:latest" in ollama.loaded
-    row = switch(calls=5)
+    row = switch(ollama, calls=5)
     check_record(row)
     assert (row.state, row.degraded, row.error_code) == ("failed", True, "timed-out")
 
@@ -128,7 +127,7 @@ def test_a_load_that_only_claims_success_is_noticed(host: Host, ollama: Ollama) 
         return generate(sent)
 
     ollama._generate = lie  # type: ignore[method-assign]
-    row = switch(calls=2)
+    row = switch(ollama, calls=2)
     check_record(row)
     assert (row.state, row.error_code) == ("rolled_back", "not-resident")
     assert ollama.loaded == {"mid-a:latest": A}
@@ -138,18 +137,18 @@ def test_a_redirect_to_another_host_is_not_followed(host: Host, ollama: Ollama) 
     """The other host receives nothing."""
     with server.ollama() as other:
         ollama.bad = redirects(f"{other.url}/api/ps")
-        row = switch(calls=1)
+        row = switch(ollama, calls=1)
         check_record(row)
         assert "a redirect: not Ollama" in row.error
         assert (other.asked, other.raw.connections) == ([], 0)
 
 
 def test_a_host_that_accepts_no_connection_ends_the_switch(
-    host: Host, monkeypatch: pytest.MonkeyPatch
+    host: Host, ollama: Ollama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("switcher.ollama.calls.CONNECT_TIMEOUT_S", DEADLINE_S)
     with full_backlog() as url:
         Host.objects.update(base_url=url)
-        row = switch(calls=1)
+        row = switch(ollama, calls=1)
     check_record(row)
     assert row.error_code in ("unreachable", "timed-out")

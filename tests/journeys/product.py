@@ -11,6 +11,7 @@ import requests
 
 from tests.server.process import Process, environment, python
 from tests.simulated import SimulatedOllama
+from tests.until import PATIENCE_S
 
 PASSWORDS = {name: f"the password of {name}" for name in ("admin", "ben", "auditor")}
 
@@ -75,13 +76,13 @@ def move_hosts(data: Path, first: str, second: str) -> None:
 def sign_in(address: str, name: str = "admin") -> requests.Session:
     """Sign in as the README does with curl: a form with a token, and the cookie `session_id`."""
     session = requests.Session()
-    session.get(f"{address}/login/", timeout=10)
+    session.get(f"{address}/login/", timeout=PATIENCE_S)
     form = {
         "username": name,
         "password": PASSWORDS[name],
         "csrfmiddlewaretoken": session.cookies["csrftoken"],
     }
-    session.post(f"{address}/login/", data=form, timeout=10).raise_for_status()
+    session.post(f"{address}/login/", data=form, timeout=PATIENCE_S).raise_for_status()
     assert session.cookies["session_id"]
     return session
 

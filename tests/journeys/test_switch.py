@@ -157,8 +157,8 @@ def test_everything_works_without_script(product: Product, visit: Visit) -> None
     expect(page.locator("#plan-go")).to_contain_text("Switch north-1 to mid-a")
     page.click("#plan-go")
     expect(page.locator("#switches")).to_contain_text("north-1")
-    until(lambda: product.hosts["north-1"].resident() == {"mid-a"}, 15)
-    until(lambda: _reload(page).locator("#host-north-1-state").inner_text() == "Active", 15)
+    until(lambda: product.hosts["north-1"].resident() == {"mid-a"})
+    until(lambda: _reload(page).locator("#host-north-1-state").inner_text() == "Active")
     expect(page.locator("#recent-switches")).to_contain_text("mid-a active after")
 
 

@@ -26,9 +26,8 @@ from tests.journeys.product import sign_in, simulated_host
 from tests.killmatrix.engines import Database
 from tests.server.process import ROOT, Process
 from tests.simulated import SimulatedOllama
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
-PHASE_WITHIN_S = 20.0
 TRUTH_WITHIN_S = 60.0  # of the lease's end (rule 7)
 
 HOST = """
@@ -127,7 +126,7 @@ class Server(Process):
     def kill(self) -> None:
         """`kill -9`: nothing of it runs a line further."""
         self.popen.kill()
-        self.popen.wait(10)
+        self.popen.wait(PATIENCE_S)
 
 
 class Stage:
@@ -149,7 +148,9 @@ class Stage:
 
     def ask(self, model: str, strategy: Strategy, wait: bool) -> requests.Response:
         body = {"model": model, "strategy": strategy.value, "wait": wait}
-        return self._session.post(f"{self._address}/ollama/models/switch", json=body, timeout=60)
+        return self._session.post(
+            f"{self._address}/ollama/models/switch", json=body, timeout=PATIENCE_S
+        )
 
     def switch(self, model: str) -> str:
         """Switch and wait for the end; gives what the answer says, empty if it is active."""
@@ -178,13 +179,13 @@ class Stage:
             return reached == [state]
 
         try:
-            until(shows, PHASE_WITHIN_S)
+            until(shows)
         except AssertionError as exc:
             raise AssertionError(f"never seen {state}: last {reached[0]}. {exc}") from exc
 
     def until_host_loads(self, model: str) -> None:
         """Wait until the load of this model is under way on the host itself."""
-        until(lambda: self.host.is_loading(model), PHASE_WITHIN_S)
+        until(lambda: self.host.is_loading(model))
 
     def client_asks(self) -> None:
         """A client's request through the gateway, which lasts. Whoever asks dies with it."""
@@ -192,7 +193,7 @@ class Stage:
 
         def ask() -> None:
             try:
-                requests.post(f"{self._address}/v1/chat/completions", json=body, timeout=60)
+                requests.post(f"{self._address}/v1/chat/completions", json=body, timeout=PATIENCE_S)
             except requests.RequestException:
                 pass
 
@@ -200,10 +201,10 @@ class Stage:
         threading.Thread(target=ask, daemon=True).start()
 
         def arrived() -> bool:
-            state = requests.get(f"{self.host.url}/_sim/state", timeout=5).json()
+            state = requests.get(f"{self.host.url}/_sim/state", timeout=PATIENCE_S).json()
             return not state["faults"]  # it has struck
 
-        until(arrived, 5)
+        until(arrived)
 
 
 Hold = Callable[[Stage], None]
@@ -222,7 +223,7 @@ def held(stage: Stage) -> Iterator[None]:
             to_release.enter_context(stage.database.activation_held())
         stage.until(state)
         if state is State.ACTIVATING and strategy is _OVERLAP:
-            until(stage.database.inside_activation, 5)
+            until(stage.database.inside_activation)
         if state is State.RESTORING and strategy is _SWAP:
             stage.until_host_loads("mid-a")
         yield
@@ -346,7 +347,7 @@ def _told_falsely(stage: Stage) -> Iterator[str]:
     tag, digest, degraded = stage.database.row(
         "SELECT active_tag, active_digest, degraded FROM switcher_host"
     )
-    rows = requests.get(f"{stage.host.url}/api/ps", timeout=5).json()["models"]
+    rows = requests.get(f"{stage.host.url}/api/ps", timeout=PATIENCE_S).json()["models"]
     listed = {row["digest"]: row["name"] for row in rows}
     if degraded:
         yield f"the host is degraded: {degraded}"

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.server.process import ROOT, environment
+from tests.until import PATIENCE_S
 
 PEOPLE = """
 import django; django.setup()
@@ -55,7 +56,7 @@ class Database:
             cwd=ROOT,
             text=True,
             capture_output=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
         assert done.returncode == 0, done.stderr
 
@@ -90,7 +91,7 @@ class SQLiteDatabase(Database):
         super().__init__(data, {})
         self._path = data / "switchboard.sqlite3"
         self._connection = sqlite3.connect(
-            self._path, isolation_level=None, timeout=20, check_same_thread=False
+            self._path, isolation_level=None, timeout=PATIENCE_S, check_same_thread=False
         )
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
@@ -282,7 +283,7 @@ class PostgreSQL:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                timeout=60,
+                timeout=PATIENCE_S,
             )
             output.seek(0)
             assert done.returncode == 0, output.read().decode()

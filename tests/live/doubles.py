@@ -39,8 +39,8 @@ class FakeSource:
 
     def change(self, topic: str, key: str, text: str) -> None:
         """Change a text, as another process would."""
-        self.at += 1
         self.texts.setdefault(topic, {})[key] = text
+        self.at += 1  # afterwards: whoever sees this sees the text as well
 
 
 class KeepingLayer:

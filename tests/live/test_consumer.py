@@ -15,7 +15,7 @@ from switcher.live import consumer, feed
 from switcher.live.consumer import LiveConsumer
 from switcher.live.feed import Feed
 from tests.live.doubles import FakeSource
-from tests.until import until_async
+from tests.until import PATIENCE_S, until_async
 
 Connect = Callable[..., Coroutine[Any, Any, WebsocketCommunicator]]
 
@@ -27,7 +27,9 @@ def source() -> FakeSource:
 
 @pytest.fixture
 async def running(source: FakeSource, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feed]:
-    """Run the feed of this test's loop on the test double."""
+    """Run the feed of this test's loop on the test double. It looks only when it is woken."""
+    monkeypatch.setattr(feed, "LOOK_INTERVAL_S", 3600.0)
+    monkeypatch.setattr(feed, "RENDER_INTERVAL_S", 3600.0)
     loop = asyncio.get_running_loop()
     layer = get_channel_layer()
     assert layer is not None
@@ -61,7 +63,7 @@ async def connect(running: Feed, allowed: set[str]) -> AsyncIterator[Connect]:
             ],
         )
         opened.append(page)
-        accepted, _ = await page.connect(timeout=5)
+        accepted, _ = await page.connect(timeout=PATIENCE_S)
         assert accepted
         return page
 
@@ -70,23 +72,28 @@ async def connect(running: Feed, allowed: set[str]) -> AsyncIterator[Connect]:
         await page.disconnect()
 
 
+def look(running: Feed) -> None:
+    """Make the feed look for changes, as it does by itself every second."""
+    running._thread.wake()
+
+
 async def read(page: WebsocketCommunicator, kind: str) -> dict[str, Any]:
     """Return the next message of a kind."""
-    async with asyncio.timeout(5):
-        while (message := dict(json.loads(await page.receive_from(5))))["type"] != kind:
+    async with asyncio.timeout(PATIENCE_S):
+        while (message := dict(json.loads(await page.receive_from(PATIENCE_S))))["type"] != kind:
             pass
     return message
 
 
 async def read_close(page: WebsocketCommunicator) -> int:
-    while (message := await page.receive_output(timeout=5))["type"] != "websocket.close":
+    while (message := await page.receive_output(timeout=PATIENCE_S))["type"] != "websocket.close":
         pass
     return int(message["code"])
 
 
 async def test_the_whole_state_comes_first(connect: Connect) -> None:
     page = await connect()
-    first = json.loads(await page.receive_from(timeout=5))
+    first = json.loads(await page.receive_from(timeout=PATIENCE_S))
     assert first["type"] == "state"
     assert first["html"] == "<p>1</p><p>1</p>"
 
@@ -98,7 +105,7 @@ async def test_a_change_comes_to_every_page(
     for page in pages:
         await read(page, "state")
     source.change("board", "a", "<p>2</p>")
-    running.notify()
+    look(running)
     for page in pages:
         assert (await read(page, "fragments"))["html"] == "<p>2</p>"
     assert len(source.renders) == 2  # once for all pages
@@ -157,10 +164,9 @@ async def test_a_page_that_falls_behind_is_closed_and_reads_the_state_again(
     monkeypatch.setattr(LiveConsumer, "send", slow_send)
     for n in range(5):
         source.change("board", "a", f"<p>{n}</p>")
-        running.notify()
+        look(running)
         await until_async(lambda n=n: len(source.renders) == n + 2)
-        await asyncio.sleep(0.05)
-    assert layer.groups[feed.group("board")] == {}
+    await until_async(lambda: layer.groups[feed.group("board")] == {})
     may_go_on.set()
     assert await read_close(stuck) == 4408
     again = await connect()

@@ -15,6 +15,7 @@ from switcher.live.feed import Feed, group
 from switcher.records import changed
 from tests.clocks import FakeClock
 from tests.live.doubles import FakeSource, KeepingLayer
+from tests.until import PATIENCE_S
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ async def feed(source: FakeSource, layer: KeepingLayer) -> AsyncIterator[Feed]:
 
 async def settle(layer: KeepingLayer, count: int) -> list[dict[str, Any]]:
     """Return the messages so far, once there are `count`."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(layer.sent) < count:
             await asyncio.sleep(0)
     for _ in range(20):  # and no more
@@ -220,9 +221,9 @@ async def test_after_a_failure_the_feed_goes_on(
     feed.start()
     try:
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(feed.state(["board"]), 5)
+            await asyncio.wait_for(feed.state(["board"]), PATIENCE_S)
         source.fails = False
-        assert "<p>1</p>" in await asyncio.wait_for(feed.state(["board"]), 5)
+        assert "<p>1</p>" in await asyncio.wait_for(feed.state(["board"]), PATIENCE_S)
     finally:
         feed.stop()
     assert "live-feed failed" in caplog.text
@@ -237,7 +238,7 @@ async def test_a_commit_wakes_the_thread_at_once(
     feed.subscribe(["board"])
     feed.start()
     try:
-        await asyncio.wait_for(feed.state(["board"]), 5)
+        await asyncio.wait_for(feed.state(["board"]), PATIENCE_S)
         source.change("board", "a", "<p>2</p>")
         threading.Thread(target=changed.send, kwargs={"sender": "switch.loading"}).start()
         await settle(layer, 1)
@@ -253,5 +254,5 @@ async def test_a_page_that_waits_for_a_state_is_answered_at_the_end(
     assert feed.running
     feed.stop()
     with pytest.raises(feeds.Stopped):
-        await asyncio.wait_for(feed.state(["board"]), 5)
+        await asyncio.wait_for(feed.state(["board"]), PATIENCE_S)
     assert not feed.running

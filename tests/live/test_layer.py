@@ -16,10 +16,8 @@ def layer() -> Any:
 async def test_messages_arrive(layer: Any) -> None:
     channel = await layer.new_channel()
     await layer.group_add("g", channel)
-    began = time.monotonic()
     await layer.group_send("g", {"type": "x", "text": "hello"})
     assert (await layer.receive(channel))["text"] == "hello"
-    assert time.monotonic() - began < 1
 
 
 async def test_a_full_channel_is_told_so_instead_of_missing_a_message(layer: Any) -> None:

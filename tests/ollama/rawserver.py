@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from tests.until import PATIENCE_S
+
 Serve = Callable[["Peer"], None]
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -112,9 +114,9 @@ class RawServer:
 
     def close(self, accepting: threading.Thread) -> None:
         self.over.set()
-        accepting.join(5)
+        accepting.join(PATIENCE_S)
         for thread in self._threads:
-            thread.join(5)
+            thread.join(PATIENCE_S)
 
 
 @contextmanager

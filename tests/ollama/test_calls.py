@@ -10,8 +10,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,9 +23,9 @@ from switcher.ollama.client import Client
 from switcher.ollama.errors import BadAnswer, CallCut, OllamaError, TimedOut, Unreachable
 from switcher.ollama.transport import Transport
 from tests.ollama.rawserver import OK, Peer, Serve, answering, json_answer, raw_server
-from tests.until import until
+from tests.until import PATIENCE_S
 
-SOON_S = 0.5
+NEVER_S = 3600.0  # a deadline that no test lives to see
 
 
 def send(
@@ -44,12 +42,6 @@ def send(
     finally:
         if session is None:
             own.close()
-
-
-def took(act: Callable[[], object]) -> float:
-    began = time.monotonic()
-    act()
-    return time.monotonic() - began
 
 
 def hang(peer: Peer) -> None:
@@ -97,35 +89,31 @@ SLOW = [hang, drip_headers, drip_header_lines, drip_body, drip_body_until_closed
 @pytest.mark.parametrize("serve", SLOW)
 def test_a_deadline_covers_the_whole_call_however_slow_its_parts(serve: Serve) -> None:
     with raw_server(serve) as server:
-        began = time.monotonic()
         with pytest.raises(TimedOut, match="did not answer within"):
             send(server.url + "/api/ps", timeout_s=0.3)
-        assert 0.25 < time.monotonic() - began < 1.5
 
 
 @pytest.mark.parametrize("serve", SLOW)
-def test_a_cut_from_another_thread_ends_the_wait_at_once(serve: Serve) -> None:
+def test_a_cut_from_another_thread_ends_the_wait(serve: Serve) -> None:
     with raw_server(serve) as server, ThreadPoolExecutor(1) as pool:
         call = Call()
-        waiting = pool.submit(send, server.url + "/api/ps", 30.0, call)
-        assert server.dripping.wait(5)
-        began = time.monotonic()
+        waiting = pool.submit(send, server.url + "/api/ps", NEVER_S, call)
+        assert server.dripping.wait(PATIENCE_S)
         call.cut()
         with pytest.raises(CallCut):
-            waiting.result(5)
-        assert time.monotonic() - began < SOON_S
+            waiting.result(PATIENCE_S)
 
 
 @pytest.mark.fact(9)
 def test_a_cut_closes_the_connection_so_that_the_server_aborts_the_load() -> None:
     with raw_server(hang) as server, ThreadPoolExecutor(1) as pool:
         call = Call()
-        waiting = pool.submit(send, server.url + "/api/generate", 30.0, call, {"model": "mid-a"})
-        assert server.asked.wait(5)
+        waiting = pool.submit(send, server.url + "/api/generate", NEVER_S, call, {"model": "mid-a"})
+        assert server.asked.wait(PATIENCE_S)
         call.cut()
-        assert server.client_went.wait(SOON_S), "the server sees that nobody waits any more"
+        assert server.client_went.wait(PATIENCE_S), "the server sees that nobody waits any more"
         with pytest.raises(CallCut):
-            waiting.result(5)
+            waiting.result(PATIENCE_S)
 
 
 def test_a_cut_before_the_call_sends_nothing() -> None:
@@ -163,14 +151,12 @@ def test_a_cut_on_a_reused_connection_ends_the_wait_too() -> None:
         session = calls.Session()
         send(server.url + "/api/ps", session=session)
         call = Call()
-        waiting = pool.submit(send, server.url + "/api/ps", 30.0, call, None, session)
-        assert server.dripping.wait(5)
+        waiting = pool.submit(send, server.url + "/api/ps", NEVER_S, call, None, session)
+        assert server.dripping.wait(PATIENCE_S)
         assert server.connections == 1
-        began = time.monotonic()
         call.cut()
         with pytest.raises(CallCut):
-            waiting.result(5)
-        assert time.monotonic() - began < SOON_S
+            waiting.result(PATIENCE_S)
         session.close()
 
 
@@ -179,17 +165,15 @@ def test_one_cut_ends_all_requests_that_share_a_call() -> None:
     with raw_server(hang) as server, ThreadPoolExecutor(3) as pool:
         session, call = calls.Session(), Call()
         waiting = [
-            pool.submit(send, server.url + "/api/generate", 30.0, call, {"model": m}, session)
+            pool.submit(send, server.url + "/api/generate", NEVER_S, call, {"model": m}, session)
             for m in ("mid-a", "mid-b", "big")
         ]
         while len(server.requests) < 3:
             assert not server.over.wait(0.01)
-        began = time.monotonic()
         call.cut()
         for future in waiting:
             with pytest.raises(CallCut):
-                future.result(5)
-        assert time.monotonic() - began < SOON_S
+                future.result(PATIENCE_S)
         session.close()
 
 
@@ -218,11 +202,10 @@ def test_a_call_leaves_neither_a_thread_nor_a_deadline_behind() -> None:
     with raw_server(answering(OK)) as server:
         send(server.url + "/api/ps")  # starts the thread of all deadlines
     with raw_server(answering(OK)) as server:
-        call, began = Call(), time.monotonic()
-        send(server.url + "/api/ps", 0.2, call)
+        call = Call()
+        send(server.url + "/api/ps", NEVER_S, call)
         assert not [d for _, _, d in list(calls.deadlines._heap) if d.act is not None]
         assert [t.name for t in threading.enumerate()].count("deadlines") == 1
-        until(lambda: time.monotonic() > began + 0.3)
         assert not call.was_cut
 
 
@@ -255,7 +238,7 @@ def test_a_connection_that_the_server_closed_is_replaced() -> None:
         for _ in range(3):
             assert send(server.url + "/api/ps", session=session).status == 200
             gone = server._threads[-1]
-            gone.join(5)
+            gone.join(PATIENCE_S)
         assert server.connections == 3
         session.close()
 
@@ -608,13 +591,11 @@ def test_a_cut_ends_the_wait_over_tls_too(tls: tuple[ssl.SSLContext, str], serve
     with raw_server(serve, context) as server, ThreadPoolExecutor(1) as pool:
         trusting = ssl.create_default_context(cafile=pem)
         session, call = calls.Session(Transport({}, trusting, None)), Call()
-        waiting = pool.submit(send, server.url + "/api/ps", 30.0, call, None, session)
-        assert server.dripping.wait(5)
-        began = time.monotonic()
+        waiting = pool.submit(send, server.url + "/api/ps", NEVER_S, call, None, session)
+        assert server.dripping.wait(PATIENCE_S)
         call.cut()
         with pytest.raises(CallCut):
-            waiting.result(5)
-        assert time.monotonic() - began < SOON_S
+            waiting.result(PATIENCE_S)
         session.close()
 
 
@@ -642,9 +623,9 @@ def test_a_slow_reading_ends_at_the_short_deadline(
 def test_a_load_is_cut_in_the_middle() -> None:
     with raw_server(hang) as server, ThreadPoolExecutor(1) as pool:
         client, call = Client(server.url), Call()
-        waiting = pool.submit(client.load, Spec("a", "mid-a"), False, 600.0, call)
-        assert server.asked.wait(5)
-        assert took(call.cut) < SOON_S
+        waiting = pool.submit(client.load, Spec("a", "mid-a"), False, NEVER_S, call)
+        assert server.asked.wait(PATIENCE_S)
+        call.cut()
         with pytest.raises(CallCut):
-            waiting.result(5)
+            waiting.result(PATIENCE_S)
         client.close()

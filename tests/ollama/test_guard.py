@@ -21,6 +21,7 @@ from switcher.ollama.errors import AddressRefused, OllamaError
 from tests.domain.test_addresses import TRICKS
 from tests.make import NOW
 from tests.server.process import ROOT
+from tests.until import PATIENCE_S
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ async def relayed(url: str) -> OllamaError:
     """Send a client's request there by the gateway's relay; return the error."""
     try:
         with pytest.raises(OllamaError) as failure:
-            async with asyncio.timeout(5), relay.ask(url, "GET", "/api/tags"):
+            async with asyncio.timeout(PATIENCE_S), relay.ask(url, "GET", "/api/tags"):
                 pass
         return failure.value
     finally:

@@ -22,6 +22,7 @@ from switcher.ollama.errors import CredentialsUnreadable, OllamaError
 from switcher.ollama.sealing import seal, unseal
 from tests.ollama.certificates import Authority
 from tests.ollama.rawserver import Peer, RawServer, json_answer, raw_server
+from tests.until import PATIENCE_S
 
 EMPTY = json_answer(b'{"models": []}')
 BEARER = Credentials(bearer_token="s3cret-token")
@@ -52,7 +53,7 @@ async def control_plane(server: Server) -> str:
 async def gateway(server: Server) -> str:
     """Relay a request to the server; return the error."""
     try:
-        async with asyncio.timeout(5), relay.ask(server, "GET", "/api/ps") as upstream:
+        async with asyncio.timeout(PATIENCE_S), relay.ask(server, "GET", "/api/ps") as upstream:
             await upstream.read()
     except OllamaError as exc:
         return exc.text

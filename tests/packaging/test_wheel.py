@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from tests.server.process import ROOT
+from tests.until import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +70,13 @@ def test_it_runs_from_an_empty_folder(wheel: zipfile.ZipFile, tmp_path: Path) ->
             assert lines[-1], f"it ended: {lines}"
         address = re.search(r"http://\S+?(?=/?$)", lines[-1].strip())
         assert address is not None
-        assert requests.get(f"{address[0]}/login/", timeout=10).status_code == 200
-        style = requests.get(f"{address[0]}/static/switchboard.css", timeout=10)
+        assert requests.get(f"{address[0]}/login/", timeout=PATIENCE_S).status_code == 200
+        style = requests.get(f"{address[0]}/static/switchboard.css", timeout=PATIENCE_S)
         assert style.status_code == 200
         assert "light-dark(" in style.text
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(PATIENCE_S)
         if server.stdout is not None:
             server.stdout.close()
     assert server.returncode == 0

@@ -17,6 +17,7 @@ from django.test import Client
 from switcher.models import AuditEntry, LedgerRow
 from tests import make
 from tests.panel.test_board import text_of
+from tests.until import PATIENCE_S
 
 pytestmark = pytest.mark.django_db
 
@@ -139,9 +140,9 @@ def test_of_many_guesses_at_once_none_succeeds_beyond_the_limit(
     check, all_refused = User.check_password, threading.Event()
 
     def check_together(user: Any, password: str) -> bool:
-        gate.wait(20)
+        gate.wait(PATIENCE_S)
         if password == RIGHT:
-            all_refused.wait(20)
+            all_refused.wait(PATIENCE_S)
         return bool(check(user, password))
 
     monkeypatch.setattr(User, "check_password", check_together)
@@ -158,9 +159,9 @@ def test_of_many_guesses_at_once_none_succeeds_beyond_the_limit(
     for thread in [*wrong, right]:
         thread.start()
     for thread in wrong:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     all_refused.set()
-    right.join(30)
+    right.join(PATIENCE_S)
     assert statuses[RIGHT] == 429
     assert sorted(AuditEntry.objects.values_list("kind", flat=True)) == [
         *["login.failed"] * 3,

@@ -18,7 +18,7 @@ from switcher.switching.service import SwitchRequest
 from switcher.switching.worker import Worker, run_once
 from tests import make
 from tests.simulated import SimulatedOllama
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 ANNA, BEN = Actor("anna", "page"), Actor("ben", "api")
 
@@ -44,8 +44,8 @@ class World:
         return self.ollama.loads(tag) - int(self._loaded_before.get(f"{tag}:latest", 0))
 
     def slow(self, tag: str) -> None:
-        """Its load takes so long that only a cancel ends it."""
-        self.ollama.fault(kind="slow_load", tag=tag, factor=1000)
+        """Its load takes two hours: only a cancel ends it."""
+        self.ollama.fault(kind="slow_load", tag=tag, factor=100_000)
 
     def until_loading(self, tag: str) -> None:
         until(lambda: self.ollama.is_loading(tag))
@@ -56,9 +56,9 @@ class World:
     def state(self, switch_id: int) -> State:
         return State(SwitchEvent.objects.values_list("state", flat=True).get(pk=switch_id))
 
-    def ended(self, switch_id: int, within_s: float = 20.0) -> SwitchEvent:
+    def ended(self, switch_id: int) -> SwitchEvent:
         """Wait for its end."""
-        until(lambda: self.state(switch_id) in ENDED, within_s)
+        until(lambda: self.state(switch_id) in ENDED)
         return self.row(switch_id)
 
     def check_truth(self) -> None:
@@ -136,7 +136,7 @@ def start(world: World) -> Iterator[Callable[[], Worker]]:
     yield begin
     for worker in made:
         worker.stop(5.0)
-        assert worker._loop.stop(10)
+        assert worker._loop.stop(PATIENCE_S)
 
 
 @pytest.fixture

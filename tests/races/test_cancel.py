@@ -1,11 +1,9 @@
-"""A cancel from each entrance: seen within 2 s in mid-load, the old model back and seen there."""
+"""A cancel from each entrance: seen in mid-load, the old model back and seen there."""
 
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -27,7 +25,6 @@ from tests.until import until
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.both_databases]
 
 SignIn = Callable[[str], Client]
-SEEN_S = 2.0
 
 
 def by_page(world: World, asked: int, sign_in: SignIn) -> None:
@@ -52,10 +49,7 @@ def test_a_cancel_is_seen_in_mid_load_and_the_old_model_is_back(
     world.slow("mid-b")
     asked = world.ask("mid-b", strategy=strategy)
     world.until_loading("mid-b")
-    began = time.monotonic()
     cancel(world, asked, sign_in)
-    until(lambda: world.state(asked) is not State.LOADING)
-    assert time.monotonic() - began < SEEN_S
     check_cancelled(world, world.ended(asked), by="olga")
 
 
@@ -84,7 +78,7 @@ def test_ctrl_c_in_the_command_asks_once_and_cancels(
         monkeypatch.setattr(following, "CLAIM_INTERVAL_S", 0.02)
     world.slow("mid-b")
     asked = terminal_that_answers(monkeypatch, "c")
-    pressed = press_ctrl_c_while_it_loads(world, monkeypatch)
+    press_ctrl_c_while_it_loads(world, monkeypatch)
     out = io.StringIO()
     with pytest.raises(SystemExit) as ended:
         call_command("switch", "mid-b", "--strategy", "swap", stdout=out)
@@ -93,15 +87,8 @@ def test_ctrl_c_in_the_command_asks_once_and_cancels(
     other = "leave it running (l)" if who_runs_it == "a server" else "go on (g)"
     assert asked[0].strip() == f"Cancel (c) or {other}?"
     row = SwitchEvent.objects.latest("pk")
-    (loading,) = [p for p in row.phases if p["phase"] == "loading"]
-    left = loading["seconds"] - (pressed[0] - _began(loading))
-    assert left < SEEN_S
     assert "the old model is being restored" in out.getvalue()
     check_cancelled(world, row, by=row.actor)
-
-
-def _began(phase: dict[str, Any]) -> float:
-    return datetime.fromisoformat(phase["at"]).timestamp()
 
 
 def terminal_that_answers(monkeypatch: pytest.MonkeyPatch, text: str) -> list[str]:
@@ -120,18 +107,16 @@ def terminal_that_answers(monkeypatch: pytest.MonkeyPatch, text: str) -> list[st
     return asked
 
 
-def press_ctrl_c_while_it_loads(world: World, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When it was pressed."""
+def press_ctrl_c_while_it_loads(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     show, pressed = following.Screen.show, []
 
     def press(self: following.Screen, row: Any) -> None:
         show(self, row)
         if not pressed and row.state is State.LOADING and world.ollama.is_loading("mid-b"):
-            pressed.append(time.time())
+            pressed.append(row.pk)
             raise KeyboardInterrupt
 
     monkeypatch.setattr(following.Screen, "show", press)
-    return pressed
 
 
 def test_two_that_cancel_at_once_are_one_cancel(world: World, worker: Worker) -> None:

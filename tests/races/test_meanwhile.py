@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -27,7 +26,7 @@ from switcher.switching.worker import Worker, run_once
 from tests.races.conftest import ANNA, BEN, World
 from tests.records.conftest import at_once
 from tests.server.process import ROOT, environment
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.both_databases]
 
@@ -280,7 +279,7 @@ def test_of_two_processes_on_the_same_switch_one_wins(world: World, tmp_path: An
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    said = [process.communicate(timeout=30)[0].strip() for process in made]
+    said = [process.communicate(timeout=PATIENCE_S)[0].strip() for process in made]
     assert sorted(said) == ["False", "True"]
     assert world.state(asked) == State.ACTIVE
     assert world.loads("mid-b") == 1
@@ -301,7 +300,7 @@ def left_behind(world: World) -> int:
     running.start()
     world.until_loading("big")
     stopping.set()
-    running.join(10)
+    running.join(PATIENCE_S)
     assert world.state(asked) is State.LOADING
     Lease.objects.filter(host=world.host).update(
         owner="a worker that died", until=datetime.now(UTC) + timedelta(seconds=1.5)
@@ -318,7 +317,6 @@ def test_a_switch_asked_for_during_recovery_is_refused_and_possible_after_it(
     assert caught.value.switch_id == asked, "while the dead worker's lease lasts"
     world.ollama.clear_faults()
     world.ollama.fault(kind="slow_load", tag="mid-a", factor=15)
-    began = time.monotonic()
     start()
     until(lambda: world.state(asked) is State.RESTORING)
     with pytest.raises(SwitchRunning):
@@ -326,7 +324,6 @@ def test_a_switch_asked_for_during_recovery_is_refused_and_possible_after_it(
     with pytest.raises(Conflict, match="is already restoring the old model"):
         service.cancel(asked, BEN)
     row = world.ended(asked)
-    assert time.monotonic() - began < 60
     assert (row.state, row.error_code, row.restored) == ("rolled_back", "interrupted", "mid-a")
     world.check_truth()
     assert world.ended(world.ask("mid-b", BEN)).state == State.ACTIVE

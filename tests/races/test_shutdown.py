@@ -7,26 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from tests.journeys.product import Process, seed, sign_in, simulated_host
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 
 def test_who_waits_for_a_switch_is_told_where_to_ask_when_the_server_stops(tmp_path: Path) -> None:
     data, answers = tmp_path / "data", []
     with simulated_host() as host:
         seed(data, host.url, host.url)
-        host.fault(kind="slow_load", tag="mid-b", factor=1000)
+        host.fault(kind="slow_load", tag="mid-b", factor=100_000)
         with Process(data) as server:
             session, address = sign_in(server.address), server.address
 
             def wait(path: str, body: dict[str, Any]) -> None:
-                answers.append(session.post(address + path, json=body, timeout=30))
+                answers.append(session.post(address + path, json=body, timeout=PATIENCE_S))
 
             body = {"model": "mid-b", "strategy": "swap"}
             waiting = threading.Thread(target=wait, args=("/ollama/models/switch", body))
             waiting.start()
             until(lambda: session.get(f"{address}/ollama/switches").json()["switches"])
-            assert server.end(within_s=12) == 0
-            waiting.join(5)
+            assert server.end() == 0
+            waiting.join(PATIENCE_S)
         (answer,) = answers
         assert answer.status_code == 202
         told = answer.json()
@@ -37,5 +37,5 @@ def test_who_waits_for_a_switch_is_told_where_to_ask_when_the_server_stops(tmp_p
         with Process(data) as server:
             session = sign_in(server.address)
             url = f"{server.address}{told['event']['url']}"
-            until(lambda: session.get(url, timeout=5).json()["ended"], 20)
-            assert session.get(url, timeout=5).json()["state"] == "rolled_back"
+            until(lambda: session.get(url, timeout=PATIENCE_S).json()["ended"])
+            assert session.get(url, timeout=PATIENCE_S).json()["state"] == "rolled_back"

@@ -17,6 +17,7 @@ from switcher.records import claimed_switch, config, leases, switches
 from switcher.records.claimed_switch import ClaimedSwitch
 from switcher.records.switches import ResolvedRequest
 from tests.clocks import FakeClock
+from tests.until import PATIENCE_S
 
 T = TypeVar("T")
 
@@ -123,7 +124,7 @@ def at_once(*acts: Callable[[], T]) -> list[T | Exception]:
 
     def run(n: int) -> None:
         try:
-            gate.wait(10)
+            gate.wait(PATIENCE_S)
             results[n] = acts[n]()
         except Exception as exc:
             results[n] = exc
@@ -134,6 +135,6 @@ def at_once(*acts: Callable[[], T]) -> list[T | Exception]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
     return results  # type: ignore[return-value]

@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 ROOT = Path(__file__).resolve().parents[2]
 WITH_EXTRAS = "tests/server/with_extras.py"
@@ -53,7 +53,7 @@ def python(*args: str, data: Path) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         text=True,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 
@@ -99,7 +99,7 @@ class Process:
                 self.address = found[1]
 
     def __enter__(self) -> Process:
-        until(lambda: self.address or self.popen.poll() is not None, 20)
+        until(lambda: self.address or self.popen.poll() is not None)
         assert self.address, self.output
         return self
 
@@ -107,8 +107,8 @@ class Process:
         if self.popen.poll() is None:
             self.popen.send_signal(signal.SIGCONT)
             self.popen.kill()
-        self.popen.wait(10)
-        self._reader.join(5)
+        self.popen.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
         assert self.popen.stdout is not None
         self.popen.stdout.close()
 
@@ -123,7 +123,7 @@ class Process:
     def terminate(self) -> None:
         self.popen.send_signal(signal.SIGTERM)
 
-    def end(self, within_s: float = 10.0) -> int:
+    def end(self) -> int:
         """Ask it to end, and return the exit code."""
         self.terminate()
-        return self.popen.wait(within_s)
+        return self.popen.wait(PATIENCE_S)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
 import pytest
 from asgiref.testing import ApplicationCommunicator
@@ -12,6 +11,7 @@ from asgiref.testing import ApplicationCommunicator
 import project.asgi
 from project.background import Background, Part, assemble
 from switcher.gateway.addresses import is_gateway_path
+from tests.until import PATIENCE_S
 
 
 class Fake:
@@ -30,7 +30,7 @@ class Fake:
         self.log.append(f"stop {self.name}")
         if self.fails:
             raise ConnectionError("the database is away")
-        self.may_end.wait(10)
+        self.may_end.wait(PATIENCE_S)
 
     def part(self) -> Part:
         return Part(self.name, self.start, self.stop)
@@ -42,8 +42,8 @@ async def test_parts_start_in_order_and_stop_together() -> None:
     background = Background([a.part(), b.part()])
     background.start()
     assert log == ["start a", "start b"]
-    stopping = asyncio.create_task(background.stop(5))
-    async with asyncio.timeout(5):
+    stopping = asyncio.create_task(background.stop(PATIENCE_S))
+    async with asyncio.timeout(PATIENCE_S):
         while len(log) < 4:
             await asyncio.sleep(0)
     assert sorted(log[2:]) == ["stop a", "stop b"]
@@ -56,18 +56,17 @@ async def test_a_part_that_does_not_stop_is_waited_for_only_so_long() -> None:
     slow = Fake("slow", [])
     background = Background([slow.part()])
     background.start()
-    began = time.monotonic()
     assert not await background.stop(0.05)
-    assert time.monotonic() - began < 2
+    assert not slow.may_end.is_set()
     slow.may_end.set()
-    assert await background.stop(5)
+    assert await background.stop(PATIENCE_S)
     assert slow.log == ["start slow", "stop slow"]
 
 
 async def test_a_part_that_fails_to_stop_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     background = Background([Fake("bad", [], fails=True).part()])
     background.start()
-    assert await background.stop(5)
+    assert await background.stop(PATIENCE_S)
     assert "the bad failed to stop" in caplog.text
 
 
@@ -84,10 +83,10 @@ async def test_under_other_servers_the_parts_run_as_long_as_the_lifespan(
     monkeypatch.setattr(project.asgi, "assemble", lambda: [fake.part()])
     server = ApplicationCommunicator(project.asgi.application, {"type": "lifespan"})
     await server.send_input({"type": "lifespan.startup"})
-    assert (await server.receive_output(5))["type"] == "lifespan.startup.complete"
+    assert (await server.receive_output(PATIENCE_S))["type"] == "lifespan.startup.complete"
     assert fake.log == ["start fake"]
     await server.send_input({"type": "lifespan.shutdown"})
-    assert (await server.receive_output(5))["type"] == "lifespan.shutdown.complete"
+    assert (await server.receive_output(PATIENCE_S))["type"] == "lifespan.shutdown.complete"
     assert fake.log == ["start fake", "stop fake"]
 
 
@@ -101,7 +100,7 @@ async def test_a_part_that_fails_to_start_fails_the_lifespan(
     monkeypatch.setattr(project.asgi, "assemble", lambda: [part])
     server = ApplicationCommunicator(project.asgi.application, {"type": "lifespan"})
     await server.send_input({"type": "lifespan.startup"})
-    answer = await server.receive_output(5)
+    answer = await server.receive_output(PATIENCE_S)
     assert answer == {"type": "lifespan.startup.failed", "message": "no database"}
 
 

@@ -11,6 +11,7 @@ import pytest
 from project.first_start import ollama_address
 from switcher.domain.errors import BadRequest
 from tests.server.process import ROOT, environment
+from tests.until import PATIENCE_S
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_a_wrong_setting_stops_the_start_with_one_sentence(
         cwd=ROOT,
         text=True,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 1
     assert done.stderr.startswith(f"Not started: {said}")

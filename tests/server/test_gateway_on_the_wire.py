@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from tests.server.process import Process, copy
+from tests.until import PATIENCE_S
 
 CHAT = b'{"model": "x", "messages": []}'
 
@@ -35,7 +36,7 @@ class Wire:
 
     def __init__(self, server: tuple[int, str], first_line: str, *headers: str) -> None:
         port, session = server
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
         lines = [f"{first_line} HTTP/1.1", "Host: localhost", f"Cookie: session_id={session}"]
         self.send("\r\n".join([*lines, "Connection: close", *headers, "", ""]).encode())
 
@@ -103,10 +104,12 @@ def test_a_wrong_base_url_is_told_the_right_address(server: tuple[int, str], pat
 def test_a_probe_is_answered_and_a_browser_sent_to_the_login(server: tuple[int, str]) -> None:
     port, _ = server
     url = f"http://127.0.0.1:{port}/"
-    probe, head = requests.get(url, timeout=10), requests.head(url, timeout=10)
+    probe, head = requests.get(url, timeout=PATIENCE_S), requests.head(url, timeout=PATIENCE_S)
     assert (probe.status_code, probe.text) == (200, "Ollama is running")
     assert (head.status_code, head.text) == (200, "")
-    browser = requests.get(url, headers={"Accept": "text/html"}, timeout=10, allow_redirects=False)
+    browser = requests.get(
+        url, headers={"Accept": "text/html"}, timeout=PATIENCE_S, allow_redirects=False
+    )
     assert (browser.status_code, browser.headers["location"]) == (302, "/login/?next=/")
 
 

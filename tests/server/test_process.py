@@ -9,7 +9,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ import aiohttp
 import pytest
 
 from tests.server.process import WITH_EXTRAS, Process, python
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 LIVE = "/ws/live/?topics=board"
 
@@ -44,7 +43,7 @@ async def request(method: str, url: str, data: Any = None) -> AsyncIterator[aioh
 
 async def read_close(page: aiohttp.ClientWebSocketResponse) -> int:
     """Return the code with which the server closes, ignoring earlier messages."""
-    while (message := await page.receive(timeout=5)).type is aiohttp.WSMsgType.TEXT:
+    while (message := await page.receive(timeout=PATIENCE_S)).type is aiohttp.WSMsgType.TEXT:
         pass
     assert message.type is aiohttp.WSMsgType.CLOSE
     return int(message.data)
@@ -54,9 +53,7 @@ def test_it_says_where_it_listens_and_ends_with_code_0(data: Path) -> None:
     with Process(data) as server:
         with socket.create_connection(("127.0.0.1", server.port), 5):
             pass
-        began = time.monotonic()
         assert server.end() == 0
-        assert time.monotonic() - began < 3
     assert f"Switchboard listens on {server.address}/" in server.lines
     assert "Traceback" not in server.output
 
@@ -64,7 +61,7 @@ def test_it_says_where_it_listens_and_ends_with_code_0(data: Path) -> None:
 def test_interrupting_it_ends_with_code_0(data: Path) -> None:
     with Process(data) as server:
         server.popen.send_signal(signal.SIGINT)
-        assert server.popen.wait(10) == 0
+        assert server.popen.wait(PATIENCE_S) == 0
     assert "Traceback" not in server.output
 
 
@@ -102,7 +99,7 @@ def test_without_worker(data: Path) -> None:
     assert "the worker runs" not in server.output
 
 
-@pytest.mark.parametrize("attempt", range(10))
+@pytest.mark.parametrize("attempt", range(3))
 async def test_it_ends_with_open_connections(attempt: int, data: Path, session_key: str) -> None:
     """CPython 3.11 crashed here 10 times of 10 before pending tasks were cancelled."""
     with Process(data, program=WITH_EXTRAS) as server:
@@ -112,11 +109,11 @@ async def test_it_ends_with_open_connections(attempt: int, data: Path, session_k
             open_page(server, session_key) as page,
             request("GET", server.address + "/extra/stream") as stream,
         ):
-            assert (await page.receive_json(timeout=5))["type"] == "state"
+            assert (await page.receive_json(timeout=PATIENCE_S))["type"] == "state"
             assert await stream.content.read(2) == b"x\n"
             server.terminate()
             assert await read_close(page) == 1012
-            assert await asyncio.to_thread(server.popen.wait, 10) == 0
+            assert await asyncio.to_thread(server.popen.wait, PATIENCE_S) == 0
         half_read.close()
     assert "Traceback" not in server.output
 
@@ -126,19 +123,19 @@ async def test_it_exits_although_a_thread_hangs(data: Path) -> None:
         async with request("GET", server.address + "/extra/thread") as answer:
             assert await answer.content.read(2) == b"x\n"
             server.terminate()
-            assert await asyncio.to_thread(server.popen.wait, 10) == 0
+            assert await asyncio.to_thread(server.popen.wait, PATIENCE_S) == 0
 
 
 async def test_a_page_reconnects_after_a_restart(data: Path, session_key: str) -> None:
     with Process(data) as server:
         async with open_page(server, session_key) as page:
-            await page.receive_json(timeout=5)
+            await page.receive_json(timeout=PATIENCE_S)
             server.terminate()
             assert await read_close(page) == 1012
-        assert await asyncio.to_thread(server.popen.wait, 10) == 0
+        assert await asyncio.to_thread(server.popen.wait, PATIENCE_S) == 0
     with Process(data, port=server.port) as server:
         async with open_page(server, session_key) as page:
-            assert (await page.receive_json(timeout=5))["type"] == "state"
+            assert (await page.receive_json(timeout=PATIENCE_S))["type"] == "state"
 
 
 async def test_a_socket_without_a_session_is_accepted_and_then_closed(data: Path) -> None:
@@ -163,9 +160,11 @@ for n in range(20):
     assert python("-c", hosts, data=data).returncode == 0
     with Process(data, "--no-worker") as server:
         async with open_page(server, session_key) as page:
-            assert len((await page.receive_json(timeout=5))["html"]) > 10_000
+            assert len((await page.receive_json(timeout=PATIENCE_S))["html"]) > 10_000
             await page.send_str("x" * 5000)
-            while (message := await page.receive(timeout=5)).type is aiohttp.WSMsgType.TEXT:
+            while (
+                message := await page.receive(timeout=PATIENCE_S)
+            ).type is aiohttp.WSMsgType.TEXT:
                 pass
             assert message.type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED}  # cut
         assert server.end() == 0
@@ -235,12 +234,12 @@ async def test_a_response_that_fails_half_way_is_visibly_incomplete(data: Path) 
         for _ in range(2):
             async with request("GET", server.address + "/extra/breaks") as answer:
                 with pytest.raises(aiohttp.ClientError):
-                    await asyncio.wait_for(answer.read(), 10)
+                    await asyncio.wait_for(answer.read(), PATIENCE_S)
         # HTTP/1.0, without chunks, which a proxy may use.
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /extra/breaks HTTP/1.0\r\nHost: localhost\r\n\r\n")
         with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(reader.read(), 10)
+            await asyncio.wait_for(reader.read(), PATIENCE_S)
         writer.close()
         assert server.end() == 0
     assert server.output.count("no more of this") >= 3

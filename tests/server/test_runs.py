@@ -11,7 +11,7 @@ from pathlib import Path
 
 from switcher import __version__
 from tests.server.process import ROOT, Process, environment
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 
 def recorded(data: Path) -> list[str]:
@@ -32,7 +32,7 @@ def test_start_stop_and_a_kill_are_recorded(data: Path) -> None:
     with Process(data) as server:
         until(lambda: len(recorded(data)) == 3)
         server.popen.kill()
-        server.popen.wait(10)
+        server.popen.wait(PATIENCE_S)
     with Process(data) as server:
         until(lambda: len(recorded(data)) == 5)
         server.end()
@@ -64,10 +64,10 @@ def test_each_gateway_process_records_its_own_start_and_stop(data: Path) -> None
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: len(recorded(data)) == 2, 30)
+        until(lambda: len(recorded(data)) == 2)
         gateway.terminate()
-        gateway.wait(20)
+        gateway.wait(PATIENCE_S)
     finally:
         gateway.kill()
-        gateway.wait(10)
+        gateway.wait(PATIENCE_S)
     assert sorted(recorded(data)) == ["server.started gateway"] * 2 + ["server.stopped gateway"] * 2

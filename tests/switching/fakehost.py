@@ -15,6 +15,7 @@ from switcher.domain.specs import Spec, WarmUp
 from switcher.ollama.calls import Call
 from switcher.ollama.client import Warmed
 from switcher.ollama.errors import CallCut, ModelMissing, OllamaError
+from tests.until import until
 
 GB = 1_000_000_000
 
@@ -89,11 +90,8 @@ class FakeHost:
         """A load that nobody waits for any more is aborted (fact 9)."""
         assert call is not None
         self.hanging.set()
-        for _ in range(6000):
-            if call.was_cut:
-                raise CallCut("The call was ended from here.")
-            threading.Event().wait(0.005)
-        raise AssertionError("nobody cut it")
+        until(lambda: call.was_cut, what="a cut")
+        raise CallCut("The call was ended from here.")
 
     def resident(self, call: Call | None = None) -> tuple[Resident, ...]:
         self._act("ps", call)

@@ -16,12 +16,9 @@ from switcher.switching.service import SwitchRequest, request_switch
 from switcher.switching.worker import Worker, run_once
 from switcher.watching.loop import Watcher
 from tests.simulated import SimulatedOllama
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 ANNA = Actor("anna", "page")
-# 5 s are promised, and kept by reading each 2.5 s (tests/watching/test_loop.py). A machine that is
-# busy with other tests is given more.
-NAMED_S = 20.0
 
 
 @pytest.fixture
@@ -67,10 +64,10 @@ class Watched:
         until(lambda: latest()[self.host.pk].at > at)
         until(lambda: not Drift.objects.filter(ended_at=None).exists())
 
-    def named(self, kind: Kind, model: str = "", within_s: float = NAMED_S) -> Drift:
+    def named(self, kind: Kind, model: str = "") -> Drift:
         """Wait until this drift is named."""
         rows = Drift.objects.filter(host=self.host, kind=kind.value, ended_at=None, model=model)
-        until(rows.exists, within_s)
+        until(rows.exists)
         return rows.get()
 
     def repairs(self) -> list[SwitchEvent]:
@@ -85,10 +82,10 @@ def watched(transactional_db: None, ollama: SimulatedOllama) -> Watched:
 
 @pytest.fixture
 def watcher(watched: Watched) -> Iterator[Watcher]:
-    made = Watcher(seed=1)
+    made = Watcher(seed=1, quiet_s=0.5)
     made.start()
     yield made
-    assert made.stop(10)
+    assert made.stop(PATIENCE_S)
 
 
 @pytest.fixture
@@ -97,4 +94,4 @@ def worker(watched: Watched) -> Iterator[Worker]:
     made.start()
     yield made
     made.stop(5.0)
-    assert made._loop.stop(10)
+    assert made._loop.stop(PATIENCE_S)

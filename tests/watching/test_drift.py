@@ -1,4 +1,4 @@
-"""Each kind of drift is named within 5 s of its happening, and nothing is done about it."""
+"""Each kind of drift is named, and nothing is done about it. (How soon: `test_loop`.)"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from switcher.domain.drift import Kind
 from switcher.models import AuditEntry, Drift, ModelCopy
 from switcher.watching.loop import Watcher, latest
 from tests.simulated import SimulatedOllama
-from tests.until import until
+from tests.until import PATIENCE_S, until
 from tests.watching.conftest import Watched
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -53,12 +53,12 @@ HAPPENINGS: dict[Kind, tuple[str, Callable[[SimulatedOllama], None]]] = {
     Kind.OTHER_CONTENT: ("mid-a", lambda o: o.act("repull", tag="mid-a")),
     Kind.GHOST: ("other", become_a_ghost),
     Kind.FOREIGN: ("other", lambda o: o.load("other")),
-    Kind.UNREACHABLE: ("", lambda o: o.act("refuse", seconds=20)),
+    Kind.UNREACHABLE: ("", lambda o: o.act("refuse", seconds=300)),
 }
 
 
 @pytest.mark.parametrize("kind", HAPPENINGS, ids=str)
-def test_it_is_named_within_five_seconds(watched: Watched, watcher: Watcher, kind: Kind) -> None:
+def test_it_is_named(watched: Watched, watcher: Watcher, kind: Kind) -> None:
     model, happen = HAPPENINGS[kind]
     watched.switch("mid-a")
     watched.settled()
@@ -78,7 +78,7 @@ def test_a_restart_that_takes_a_while_is_told_from_an_eviction(
     watched.switch("mid-a")
     watched.settled()
     watched.ollama.act("restart", seconds=3)
-    assert "stopped answering" in watched.named(Kind.RESTARTED, "mid-a", within_s=10).text
+    assert "stopped answering" in watched.named(Kind.RESTARTED, "mid-a").text
 
 
 def test_what_is_over_is_ended_with_an_entry(watched: Watched, watcher: Watcher) -> None:
@@ -87,7 +87,7 @@ def test_what_is_over_is_ended_with_an_entry(watched: Watched, watcher: Watcher)
     watched.ollama.act("evict", tag="mid-a")
     row = watched.named(Kind.EVICTED, "mid-a")
     watched.ollama.load("mid-a", keep_alive="30m")
-    until(lambda: Drift.objects.get(pk=row.pk).ended_at is not None, 5)
+    until(lambda: Drift.objects.get(pk=row.pk).ended_at is not None)
     assert Drift.objects.get(pk=row.pk).ending == "The model is loaded again."
     assert AuditEntry.objects.filter(kind="drift.ended").count() == 1
     assert Drift.objects.count() == 1, "nothing else was seen"
@@ -102,18 +102,18 @@ def test_an_admins_switch_is_no_drift(watched: Watched, watcher: Watcher) -> Non
 
 
 def test_a_new_start_goes_on_from_the_rows(watched: Watched) -> None:
-    first = Watcher(seed=1)
+    first = Watcher(seed=1, quiet_s=0.5)
     first.start()
     watched.switch("mid-a")
     watched.settled()
-    assert first.stop(10)
+    assert first.stop(PATIENCE_S)
     watched.ollama.act("evict", tag="mid-a")
     for _ in range(2):
-        again = Watcher(seed=1)
+        again = Watcher(seed=1, quiet_s=0.5)
         again.start()
         row = watched.named(Kind.EVICTED, "mid-a")
         assert "at " in row.text, "it knows of the reading that the first one stored"
-        assert again.stop(10)
+        assert again.stop(PATIENCE_S)
     assert Drift.objects.count() == 1
 
 
@@ -127,7 +127,7 @@ def test_the_policy_report_does_nothing_to_the_host(
     watched.ollama.act("evict", tag="mid-a")
     row = watched.named(Kind.EVICTED, "mid-a")
     reads = watcher._hosts[watched.host.pk].catalogue_at
-    until(lambda: watcher._hosts[watched.host.pk].catalogue_at > reads + 5, 15)
+    until(lambda: watcher._hosts[watched.host.pk].catalogue_at > reads + 5)
     assert watched.repairs() == []
     # The copy that was held of it goes with it: nothing that the host serves.
     assert set(watched.ollama.writes()[before:]) <= {"/api/copy", "/api/delete"}
@@ -144,7 +144,7 @@ def test_the_copy_of_the_active_model_stays_although_the_model_has_left(
     watched.ollama.act("evict", tag="mid-a")
     watched.named(Kind.EVICTED, "mid-a")
     reads = watcher._hosts[watched.host.pk].catalogue_at
-    until(lambda: watcher._hosts[watched.host.pk].catalogue_at > reads + 5, 15)
+    until(lambda: watcher._hosts[watched.host.pk].catalogue_at > reads + 5)
     assert kept in watched.ollama.installed()
     watched.switch("mid-b")
     assert kept not in watched.ollama.installed()
@@ -162,4 +162,4 @@ def test_a_copy_that_somebody_took_away_is_made_again(
         watched.ollama.delete(kept)
     else:
         watched.ollama.post("/api/copy", source="mid-b", destination=kept)
-    until(lambda: watched.ollama.installed().get(kept) == digest, 30)
+    until(lambda: watched.ollama.installed().get(kept) == digest)

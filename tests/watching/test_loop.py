@@ -27,7 +27,7 @@ from switcher.records.switches import ResolvedRequest
 from switcher.watching import loop
 from switcher.watching.loop import Watcher, check_now, latest
 from tests.clocks import FakeClock
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -69,7 +69,7 @@ class FakeServer:
 
     def _seen(self, now: datetime) -> Observation:
         self.entered.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(PATIENCE_S)
         if self.fault is not None:
             raise self.fault
         if self.error:
@@ -115,7 +115,7 @@ def start() -> Iterator[Callable[..., Watcher]]:
 
     yield begin
     for watcher in made:
-        assert watcher.stop(10)
+        assert watcher.stop(PATIENCE_S)
 
 
 @pytest.fixture
@@ -305,7 +305,7 @@ def test_hosts_that_hang_again_and_again_delay_none_that_answers(
     until(lambda: Reading.objects.filter(failures__gte=1).exists())
     hung.gate.clear()
     hung.entered.clear()
-    assert hung.entered.wait(10)
+    assert hung.entered.wait(PATIENCE_S)
     config.save_host(Host(name="south-1", base_url=SOUTH), ANNA)
     reads_on(servers[SOUTH], 5)
     assert not hung.gate.is_set()
@@ -339,7 +339,7 @@ def test_who_decides_sleeps_while_a_host_is_read_and_wakes_for_its_next_reading(
     monkeypatch.setattr(loop, "LOOK_INTERVAL_S", 3600.0)
     north.gate.clear()
     watcher = start()
-    assert north.entered.wait(10)
+    assert north.entered.wait(PATIENCE_S)
     until(lambda: time.monotonic() + 3000 < watcher._wakes_at < float("inf"))
     north.gate.set()
     reads_on(north, 3)
@@ -417,7 +417,7 @@ def test_a_reading_that_ends_after_its_host_was_removed_is_dropped(
 ) -> None:
     north.gate.clear()
     start()
-    assert north.entered.wait(10)
+    assert north.entered.wait(PATIENCE_S)
     config.remove_host(host.pk, ANNA)
     until(lambda: north.closed)
     north.gate.set()
@@ -497,7 +497,7 @@ def test_what_is_written_while_it_is_read_has_it_read_once_more(
     monkeypatch.setattr(loop, "QUIET_INTERVAL_S", 3600.0)
     north.gate.clear()
     start()
-    assert north.entered.wait(10)
+    assert north.entered.wait(PATIENCE_S)
     config.put_host({"keep_alive": "2h"}, ANNA, host.pk)
     north.gate.set()
     until(lambda: north.reads >= 2)
@@ -522,7 +522,7 @@ def test_a_watcher_that_stops_reads_no_more_and_closes_its_connections(
 ) -> None:
     watcher = start()
     reads_on(north, 2)
-    assert watcher.stop(10)
+    assert watcher.stop(PATIENCE_S)
     assert north.closed == 1
     connections.close_all()
 

@@ -10,7 +10,7 @@ import pytest
 
 from switcher.watching import readers
 from switcher.watching.readers import Readers
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 
 class Jobs:
@@ -32,7 +32,7 @@ class Jobs:
     def __call__(self, name: str) -> None:
         self.begun.append(name)
         if name in self.gates:
-            assert self.gates[name].wait(10)
+            assert self.gates[name].wait(PATIENCE_S)
         if name.startswith("bad"):
             raise ZeroDivisionError
         self.done.append(name)
@@ -56,7 +56,7 @@ def make(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., 
     yield begin
     jobs.let_go()
     for each in made:
-        assert each.stop(10)
+        assert each.stop(PATIENCE_S)
         assert each.threads == []
 
 

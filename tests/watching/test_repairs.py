@@ -14,7 +14,7 @@ from switcher.queries.desired import watched_hosts
 from switcher.watching import repairs
 from switcher.watching.loop import Watcher
 from tests.until import until
-from tests.watching.conftest import NAMED_S, Watched
+from tests.watching.conftest import Watched
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,7 +30,7 @@ def kept(watched: Watched, watcher: Watcher, worker: object) -> Watched:
 
 def evict_and_see_it_repaired(kept: Watched, times: int) -> SwitchEvent:
     kept.ollama.act("evict", tag="mid-a")
-    until(lambda: len(kept.repairs()) == times, NAMED_S)
+    until(lambda: len(kept.repairs()) == times)
     until(lambda: kept.repairs()[-1].ended_at is not None)
     until(lambda: not Drift.objects.filter(ended_at=None).exists())
     return kept.repairs()[-1]
@@ -48,7 +48,7 @@ def test_an_evicted_model_comes_back_by_a_switch_of_the_watchers(kept: Watched) 
 
 def test_a_reload_with_other_options_is_undone(kept: Watched) -> None:
     kept.ollama.load("mid-a", keep_alive="30m", options={"num_ctx": 8192})
-    until(lambda: len(kept.repairs()) == 1, NAMED_S)
+    until(lambda: len(kept.repairs()) == 1)
     until(lambda: kept.ollama.rows().get("mid-a", {}).get("context_length") == 4096)
 
 
@@ -56,7 +56,7 @@ def test_a_model_that_fell_to_the_cpu_leaves_and_is_loaded_anew(kept: Watched) -
     kept.ollama.fault(kind="cpu", tag="mid-a", share=0.3, times=1)
     kept.ollama.act("evict", tag="mid-a")
     kept.ollama.load("mid-a", keep_alive="30m")
-    until(lambda: len(kept.repairs()) >= 1, 5)
+    until(lambda: len(kept.repairs()) >= 1)
     until(lambda: kept.repairs()[-1].ended_at is not None)
     (row,) = [r for r in kept.ollama.rows().values() if r["name"] == "mid-a:latest"]
     assert row["size_vram"] == row["size"]
@@ -65,7 +65,7 @@ def test_a_model_that_fell_to_the_cpu_leaves_and_is_loaded_anew(kept: Watched) -
 
 def test_a_restarted_server_gets_its_model_back(kept: Watched) -> None:
     kept.ollama.act("restart")
-    until(lambda: len(kept.repairs()) == 1, NAMED_S)
+    until(lambda: len(kept.repairs()) == 1)
     until(lambda: kept.ollama.resident() == {"mid-a"})
     assert Drift.objects.filter(kind=Kind.RESTARTED.value).exists()
 
@@ -93,14 +93,14 @@ def test_an_admins_switch_ends_a_flap(kept: Watched) -> None:
     kept.switch("mid-b")
     until(lambda: Drift.objects.get(pk=flap.pk).ended_at is not None)
     kept.ollama.act("evict", tag="mid-b")
-    until(lambda: len(kept.repairs()) == 2, 5)
+    until(lambda: len(kept.repairs()) == 2)
     until(lambda: kept.ollama.resident() == {"mid-b"})
 
 
 def test_a_failed_repair_counts(kept: Watched) -> None:
     kept.ollama.fault(kind="fail_load", tag="mid-a")
     kept.ollama.act("evict", tag="mid-a")
-    kept.named(Kind.FLAPPING, within_s=30)
+    kept.named(Kind.FLAPPING)
     assert [r.state for r in kept.repairs()] == [State.ROLLED_BACK.value] * 2
 
 

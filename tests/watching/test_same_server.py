@@ -18,7 +18,7 @@ from switcher.watching.new_address import check_new_server
 from tests.forwarder import Forwarder
 from tests.simulated import SimulatedOllama
 from tests.until import until
-from tests.watching.conftest import ANNA, NAMED_S, Watched
+from tests.watching.conftest import ANNA, Watched
 
 
 @pytest.fixture
@@ -84,14 +84,14 @@ def test_a_failover_address_that_leads_to_another_host_stops_switches_on_both(
     forwarder.point_to(watched.ollama.url)
     drift = watched.named(Kind.SAME_SERVER)
     assert f"north-1 is the same server as south-1 ({forwarder.url})" in drift.text
-    until(lambda: Drift.objects.filter(host=south, kind="same-server").exists(), NAMED_S)
+    until(lambda: Drift.objects.filter(host=south, kind="same-server").exists())
     for host in ("north-1", "south-1"):
         request = SwitchRequest(model="mid-b", host=host)
         assert "is the same server as" in plan(request).blocked
         with pytest.raises(Conflict, match="Remove one of them"):
             request_switch(request, ANNA)
     config.remove_host(south.pk, ANNA)
-    until(lambda: not Drift.objects.filter(pk=drift.pk, ended_at=None).exists(), NAMED_S)
+    until(lambda: not Drift.objects.filter(pk=drift.pk, ended_at=None).exists())
     drift.refresh_from_db()
     assert drift.ending.startswith("The addresses lead to different servers again")
     assert not plan(SwitchRequest(model="mid-b", host="north-1")).blocked

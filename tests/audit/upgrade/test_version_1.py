@@ -17,6 +17,7 @@ import pytest
 
 from switcher.audit.verifier import switchboard_verify
 from tests.server.process import ROOT, environment
+from tests.until import PATIENCE_S
 
 VERIFIER = Path(switchboard_verify.__file__)
 ARCHIVED = "audit-000000000001-000000000006.jsonl"
@@ -62,7 +63,7 @@ def run_verifier(data: Path, export: Path) -> dict[str, object]:
         cwd=data,
         text=True,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report: dict[str, object] = json.loads(done.stdout)
@@ -82,7 +83,7 @@ def test_the_trail_verifies_after_the_upgrade_and_after_new_entries(data: Path) 
         cwd=ROOT,
         text=True,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
