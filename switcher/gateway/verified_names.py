@@ -31,7 +31,8 @@ async def verified_name(route: Route, choice: ModelChoice, by_copy: bool = True)
     if not choice.digest:
         return choice.model  # no switch has loaded it: it is whatever its name points to
     rows = await host_rows(route, "/api/tags")
-    names = [name for name, row in rows.items() if row.get("digest") == choice.digest]
+    listed = (name for name, row in rows.items() if row.get("digest") == choice.digest)
+    names = [name for name in listed if name.is_valid]
     if ModelName.parse(choice.model) in names:
         return choice.model
     if names:

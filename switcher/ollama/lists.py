@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Mark, Resident
+from switcher.ollama.calls import MAX_CONTAINERS
 from switcher.ollama.errors import BadAnswer
 
 T = TypeVar("T")
@@ -48,20 +49,20 @@ def parse_models(answer: dict[str, Any], parse: Callable[[dict[str, Any]], T]) -
         return ()  # Go encodes an empty list as null
     if not isinstance(rows, list):
         raise BadAnswer("The server's answer lists no models: not Ollama.")
-    found = [read for row in rows if (read := _read_row(row, parse)) is not None]
+    if len(rows) > MAX_CONTAINERS:  # so they cannot all be objects
+        raise BadAnswer("The server lists too many models to be Ollama.")
+    found: list[T] = []
+    first_error = ""
+    for row in rows:
+        try:
+            found.append(parse(row))
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            first_error = first_error or repr(exc)[:200]  # one odd row must not hide the others
     if rows and not found:
         raise BadAnswer("The server lists a model in a shape that is not Ollama's.")
+    if odd := len(rows) - len(found):
+        log.warning("%d models of a list cannot be read; the first: %s", odd, first_error)
     return tuple(found)
-
-
-def _read_row(row: Any, parse: Callable[[dict[str, Any]], T]) -> T | None:
-    """Return one row of a list; None if it does not tell which model it is about. One odd row must
-    not hide the others."""
-    try:
-        return parse(row)
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
-        log.warning("A row of a list of models cannot be read: %s", exc)
-        return None
 
 
 def parse_resident(row: dict[str, Any]) -> Resident:

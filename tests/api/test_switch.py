@@ -101,7 +101,7 @@ def test_it_does_not_speak_of_a_load_where_the_model_was_in_memory(
     row = until(open_switch)
     SwitchEvent.objects.filter(pk=row.pk).update(figures={"was_loaded": True})
     finish(row)
-    body = waiting.result(timeout=10).json()
+    body = waiting.result(timeout=PATIENCE_S).json()
     assert body["model"].lower() == "gemma2:latest"
     assert body["note"].endswith("It has answered.")
     assert "in memory already" in body["note"]

@@ -20,7 +20,7 @@ import requests
 from tests.clients.calls import CALLS
 from tests.server.process import Process, python
 from tests.simulated import SimulatedOllama
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 PYTHON = os.environ.get("SWITCHER_CLIENTS_PYTHON", "")
 if not PYTHON:
@@ -78,7 +78,7 @@ def next_round(client: subprocess.Popen[str]) -> list[Any]:
         if line.startswith("["):
             found: list[Any] = json.loads(line)
             return found
-    pytest.fail(f"the client ended with code {client.wait(10)}")
+    pytest.fail(f"the client ended with code {client.wait(PATIENCE_S)}")
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +114,12 @@ def test_none_of_them_loses_a_call_in_a_swap(product: tuple[str, str], clients: 
     headers = {"Authorization": f"Bearer {key}"}
 
     def state() -> str:
-        return str(requests.get(url, headers=headers, timeout=10).json()["state"])
+        return str(requests.get(url, headers=headers, timeout=PATIENCE_S).json()["state"])
 
     running = {name: clients[name] for name in CALLS}
     wanted = {"model": "mid-b", "strategy": "swap", "wait": False}
     switch = f"{address}/ollama/models/switch"
-    accepted = requests.post(switch, json=wanted, headers=headers, timeout=10)
+    accepted = requests.post(switch, json=wanted, headers=headers, timeout=PATIENCE_S)
     assert accepted.status_code == 202, accepted.text
     url = address + accepted.headers["location"]
     until(lambda: state() in {"unloading", "loading"}, 60, "a closed gate")

@@ -12,12 +12,13 @@ import pytest_asyncio
 from switcher.concurrency.threads import in_thread
 from switcher.domain import inflight
 from switcher.domain.specs import Spec
+from switcher.gateway import host_calls
 from switcher.models import Host
 from switcher.ollama import relay
 from tests.gateway.conftest import ask, set_active
 from tests.hung import server
 from tests.hung.conftest import add_host
-from tests.hung.server import ALL, HUGE, Bad, Ollama, drips, pours, says
+from tests.hung.server import ALL, HUGE, SOME, Bad, Ollama, drips, pours, says
 from tests.ollama.rawserver import json_answer
 from tests.until import until_async
 
@@ -39,7 +40,9 @@ REFUSED = {n: b for n, b in ALL.items() if n not in DRIPPING and n not in PASSED
 
 @pytest.fixture
 def ollama() -> Any:
+    """Yield a server that answers the gateway's own readings well."""
     with server.ollama("mid-a:latest") as made:
+        made.where = lambda method, path: method == "POST"
         yield made
 
 
@@ -64,6 +67,19 @@ async def test_a_bad_answer_is_an_error_in_openais_style(
     assert exchange.json()["error"]["message"]
     assert len(exchange.body) < 2000
     assert inflight.in_flight(host.pk) == 0
+
+
+@pytest.mark.parametrize("name", [*SOME, "half a surrogate", "models that are null"])
+async def test_a_bad_answer_to_a_reading_of_the_gateway_is_an_error_too(
+    host: Host, ollama: Ollama, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Without a copy of the active model, it reads what the model's name means (fact 23)."""
+    monkeypatch.setattr(host_calls, "LIST_TIMEOUT_S", SILENCE_S)
+    ollama.bad, ollama.where = ALL[name], lambda method, path: path == "/api/tags"
+    exchange = await ask().end()
+    assert exchange.status in (502, 503, 504)
+    assert exchange.json()["error"]["message"]
+    assert set(ollama.asked) == {"GET /api/tags"}
 
 
 @pytest.mark.parametrize("bad", PASSED.values(), ids=PASSED)
@@ -122,13 +138,14 @@ async def test_a_redirect_reaches_no_other_host(host: Host, ollama: Ollama) -> N
 
 
 async def test_a_stream_that_falls_silent_ends_with_an_error_event(
-    host: Host, ollama: Ollama
+    host: Host, ollama: Ollama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ollama.bad = server.then_silent(EVENTS + b'data: {"choices": []}\n\n')
+    monkeypatch.setattr(relay, "SILENCE_TIMEOUT_S", 2.0)  # the first event is to come in time
+    ollama.bad = server.then_silent(EVENTS + b'data: {"choices": [{"delta": {}}]}\n\n')
     exchange = await ask(STREAM).end()
     assert exchange.status == 200
     first, last = exchange.events()
-    assert first == {"choices": []}
+    assert first == {"choices": [{"delta": {}}]}
     assert "sent nothing for" in last["error"]["message"]
 
 

@@ -19,7 +19,7 @@ from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Observation, Resident
 from switcher.domain.servers import VIA
 from switcher.domain.specs import Spec, WarmUp
-from switcher.ollama.calls import Call
+from switcher.ollama.calls import MAX_CONTAINERS, Call
 from switcher.ollama.client import Client
 from switcher.ollama.errors import (
     AddressRefused,
@@ -562,12 +562,23 @@ def test_an_expiry_with_another_offset_is_the_same_moment(
     assert row.expires_at == datetime(2026, 11, 24, 14, 32, 7, 123456, tzinfo=UTC)
 
 
-def test_a_row_that_names_no_model_does_not_hide_the_others(
-    http: responses.RequestsMock, client: Client
+def test_rows_that_name_no_model_do_not_hide_the_others_and_are_one_warning(
+    http: responses.RequestsMock, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows: list[Any] = [PS_ROW, PS_ROW | {"digest": None}, PS_ROW | {"size": "5"}, 5, None]
     http.add("GET", URL + "/api/ps", body=json.dumps({"models": rows}))
     assert len(client.resident()) == 1
+    (record,) = caplog.records
+    assert record.getMessage().startswith("4 models of a list cannot be read; the first: ")
+
+
+def test_a_list_with_more_rows_than_any_server_has_models_is_a_bad_answer(
+    http: responses.RequestsMock, client: Client
+) -> None:
+    rows = [PS_ROW] + [5] * MAX_CONTAINERS
+    http.add("GET", URL + "/api/ps", body=json.dumps({"models": rows}))
+    with pytest.raises(BadAnswer, match="too many models"):
+        client.resident()
 
 
 @pytest.mark.parametrize("capabilities", [None, 5, "completion", {}, [None, 5, "\x00"]])

@@ -113,7 +113,7 @@ def press_ctrl_c_while_it_loads(world: World, monkeypatch: pytest.MonkeyPatch) -
     def press(self: following.Screen, row: Any) -> None:
         show(self, row)
         if not pressed and row.state is State.LOADING and world.ollama.is_loading("mid-b"):
-            pressed.append(row.pk)
+            pressed.append(row.state)
             raise KeyboardInterrupt
 
     monkeypatch.setattr(following.Screen, "show", press)

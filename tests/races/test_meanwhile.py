@@ -80,8 +80,8 @@ def test_a_profile_that_is_deleted_just_before_the_switch_is_written_down_does_n
     row = world.profile("mid-b", keep_alive="2h")
     resolve = service.resolve
 
-    def delete_after(wish: SwitchRequest) -> Any:
-        want = resolve(wish)
+    def delete_after(*wish: Any) -> Any:
+        want = resolve(*wish)
         config.delete_profile(row.pk, BEN)
         return want
 

@@ -13,7 +13,7 @@ from tests.until import PATIENCE_S, until
 def test_who_waits_for_a_switch_is_told_where_to_ask_when_the_server_stops(tmp_path: Path) -> None:
     data, answers = tmp_path / "data", []
     with simulated_host() as host:
-        seed(data, host.url, host.url)
+        seed(data, host.url, "http://127.0.0.1:9")
         host.fault(kind="slow_load", tag="mid-b", factor=100_000)
         with Process(data) as server:
             session, address = sign_in(server.address), server.address

@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from tests.server.process import Process, copy
+from tests.until import PATIENCE_S
 
 BASE = "/switchboard"
 
@@ -41,7 +42,7 @@ PAGES = ["/", "/switches/", "/profiles/", "/hosts/", "/keys/", "/audit/", "/admi
 def test_every_address_in_a_page_is_below_the_path(
     address: str, cookies: dict[str, str], page: str
 ) -> None:
-    answer = requests.get(f"{address}{page}", cookies=cookies, timeout=20)
+    answer = requests.get(f"{address}{page}", cookies=cookies, timeout=PATIENCE_S)
     assert answer.status_code == 200
     found = re.findall(r'(?:href|src|action|hx-get|hx-post|data-\w+-url)="(/[^"]*)"', answer.text)
     assert found
@@ -50,30 +51,32 @@ def test_every_address_in_a_page_is_below_the_path(
 
 
 def test_static_files_are_served(address: str) -> None:
-    assert requests.get(f"{address}/static/live.js", timeout=20).status_code == 200
+    assert requests.get(f"{address}/static/live.js", timeout=PATIENCE_S).status_code == 200
 
 
 def test_who_is_not_signed_in_is_sent_to_the_login_and_back(address: str) -> None:
-    answer = requests.get(f"{address}/switches/", timeout=20, allow_redirects=False)
+    answer = requests.get(f"{address}/switches/", timeout=PATIENCE_S, allow_redirects=False)
     assert answer.headers["Location"] == f"{BASE}/login/?next={BASE}/switches/"
 
 
 def test_cookies_are_for_the_path_alone(address: str) -> None:
-    answer = requests.get(f"{address}/login/", timeout=20)
+    answer = requests.get(f"{address}/login/", timeout=PATIENCE_S)
     assert f"Path={BASE}/" in answer.headers["Set-Cookie"]
 
 
 def test_the_api_and_its_description_are_below_the_path(
     address: str, cookies: dict[str, str]
 ) -> None:
-    answer = requests.get(f"{address}/api/openapi.json", cookies=cookies, timeout=20)
+    answer = requests.get(f"{address}/api/openapi.json", cookies=cookies, timeout=PATIENCE_S)
     assert f"{BASE}/ollama/models/switch" in answer.json()["paths"]
-    assert requests.get(f"{address}/health", timeout=20).status_code in (200, 503)
+    assert requests.get(f"{address}/health", timeout=PATIENCE_S).status_code in (200, 503)
 
 
 def test_the_gateway_is_below_the_path(address: str, cookies: dict[str, str]) -> None:
     body = {"model": "x", "messages": []}
-    answer = requests.post(f"{address}/v1/chat/completions", json=body, cookies=cookies, timeout=20)
+    answer = requests.post(
+        f"{address}/v1/chat/completions", json=body, cookies=cookies, timeout=PATIENCE_S
+    )
     assert answer.json()["error"]["code"] == "no_host"
 
 
@@ -86,6 +89,6 @@ def test_the_live_feed_is_below_the_path(address: str, cookies: dict[str, str]) 
         "Origin": address.removesuffix(BASE),
     }
     url = f"{address}/ws/live/?topics=board"
-    answer = requests.get(url, headers=headers, cookies=cookies, stream=True, timeout=20)
+    answer = requests.get(url, headers=headers, cookies=cookies, stream=True, timeout=PATIENCE_S)
     assert answer.status_code == 101
     answer.close()

@@ -15,7 +15,7 @@ import requests
 
 from project.connections import Connections, max_connections
 from tests.server.process import ROOT, Process, environment
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 HALF = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX-"
 SLOW_BODY = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n"
@@ -51,7 +51,9 @@ def gateway(data: Path) -> Iterator[Gateway]:
 
 def _answers(server: Gateway) -> bool:
     try:
-        return requests.head(f"http://127.0.0.1:{server.port}/", timeout=10).status_code == 200
+        return (
+            requests.head(f"http://127.0.0.1:{server.port}/", timeout=PATIENCE_S).status_code == 200
+        )
     except requests.ConnectionError:
         return False
 
@@ -64,7 +66,7 @@ def connect(server: Process | Gateway, sent: bytes) -> socket.socket:
 
 
 def is_served(server: Process) -> bool:
-    return requests.get(f"{server.address}/health", timeout=10).status_code == 200
+    return requests.get(f"{server.address}/health", timeout=PATIENCE_S).status_code == 200
 
 
 def ending_of(client: socket.socket) -> bytes:

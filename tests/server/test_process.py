@@ -312,7 +312,7 @@ from switcher.records import config
 from switcher.audit.ledger import SERVER
 from switcher.domain.specs import Spec
 host = config.save_host(Host(name="one", base_url=sys.argv[1]), SERVER)
-active = {"active_tag": "mid-a", "active_digest": "sha", "active_spec": Spec("", "mid-a").to_json()}
+active = {"active_tag": "mid-a", "active_digest": "", "active_spec": Spec("", "mid-a").to_json()}
 Host.objects.filter(pk=host.pk).update(**active)
 """
 

@@ -164,7 +164,7 @@ def test_a_repair_loads_what_was_activated_whatever_became_of_its_name(
     kept.named(Kind.OTHER_CONTENT, "mid-a")
     (kept_as,) = kept.ollama.resident()
     kept.ollama.act("evict", tag=kept_as)
-    until(lambda: len(kept.repairs()) == 1, NAMED_S)
+    until(lambda: len(kept.repairs()) == 1)
     until(lambda: kept.repairs()[0].ended_at is not None)
     assert kept.repairs()[0].state == State.ACTIVE.value, kept.repairs()[0].error
     assert set(kept.ollama.digests().values()) == {verified}
@@ -180,7 +180,7 @@ def test_a_keep_alive_is_renewed_although_the_name_means_other_content(kept: Wat
     verified = kept.host.active_digest
     before = kept.ollama.rows()["mid-a"]["expires_at"]
     kept.ollama.load(copy, keep_alive="20s")
-    until(lambda: kept.ollama.rows()["mid-a"]["expires_at"] > before, 30)
+    until(lambda: kept.ollama.rows()["mid-a"]["expires_at"] > before)
     assert set(kept.ollama.digests().values()) == {verified}
 
 

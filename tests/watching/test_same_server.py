@@ -130,4 +130,4 @@ def test_nothing_is_repaired_while_two_hosts_are_one_server(
     until(lambda: latest()[watched.host.pk].at > at)
     assert watched.repairs() == []
     config.remove_host(south.pk, ANNA)
-    until(lambda: watched.repairs(), NAMED_S)
+    until(lambda: watched.repairs())
