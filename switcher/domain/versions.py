@@ -58,7 +58,7 @@ FEATURES = (
     Feature(
         (0, 30, 0),
         "capabilities in /api/tags",
-        "each switch asks /api/show for them (fact 16); lists do not mark embedding models",
+        "each switch asks /api/show for them; lists do not mark embedding models",
     ),
 )
 
