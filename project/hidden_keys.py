@@ -6,12 +6,13 @@ import logging
 import re
 
 _PARAMETER = re.compile(r"([?&]key=)[^&\s\"']+", re.IGNORECASE)
+_PATH = re.compile(r"(/key/)[^/?\s\"']+")
 _KEY = re.compile(r"sb-[\w-]{20,}", re.ASCII)
 
 
 def hidden(text: str) -> str:
     """Return the text without keys."""
-    return _KEY.sub("sb-…", _PARAMETER.sub(r"\1…", text))
+    return _KEY.sub("sb-…", _PATH.sub(r"\1…", _PARAMETER.sub(r"\1…", text)))
 
 
 class HideKeys(logging.Filter):

@@ -21,6 +21,7 @@ from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet import defer, reactor
 
 from project.background import Background, Part
+from project.base_path import without_base_path
 from project.connections import (
     IDLE_TIMEOUT_S,
     Connections,
@@ -30,7 +31,7 @@ from project.connections import (
 from project.twisted_channel import BoundedChannel
 from switcher.access import is_trusted_proxy
 from switcher.gateway import body
-from switcher.gateway.addresses import normalised, style_of
+from switcher.gateway.addresses import normalised, split_key, style_of
 from switcher.gateway.response import to_json
 from switcher.live import feed
 from switcher.ollama import guard
@@ -142,7 +143,8 @@ class BoundedRequest(WebRequest):
         self._refused = True
         error = body.too_large(max_body_bytes())
         path = self.channel._path.split(b"?")[0].decode("latin-1")  # `path` is set after the body
-        text = to_json(error.body(style_of(normalised(path))))
+        _, asked = split_key(without_base_path({"path": path})["path"])
+        text = to_json(error.body(style_of(normalised(asked))))
         self.channel.transport.write(
             b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n"
             b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)

@@ -33,7 +33,7 @@ async def select_capable(
 
     A name that the policy gives a meaning is left alone. Raises as `select_model`.
     """
-    name = ModelName.parse(requested if isinstance(requested, str) else "")
+    name = ModelName.of_request(requested if isinstance(requested, str) else "")
     is_alias = route.policy != "active" and name in route.names
     if needs and route.pinned and route.policy != "strict" and not is_alias:
         choice = await _pinned_choice(route, name, key, needs)

@@ -20,7 +20,7 @@ METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
 # Without this list, a page can read none of our own headers.
 EXPOSED = (
     "X-Switchboard-Model, X-Switchboard-Dropped, X-Switchboard-Fallback, X-Switchboard-Prompt-Cut, "
-    "Request-Id, Retry-After, Allow, Accept-Encoding"
+    "X-Switchboard-Routes, Request-Id, Retry-After, Allow, Accept-Encoding"
 )
 MAX_AGE_S = 7200  # the longest that Chromium caches a preflight
 

@@ -87,7 +87,7 @@ async def _find_detour(
         others = [other for other in usable if other.host != route.host]
     if choice is not None:
         asked = request.body.values.get("model")
-        name = ModelName.parse(asked if isinstance(asked, str) else "")
+        name = ModelName.of_request(asked if isinstance(asked, str) else "")
         for other in others:
             same = other.resolve(name)
             if same is None or same.spec.name != choice.spec.name:

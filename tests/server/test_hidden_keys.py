@@ -19,6 +19,8 @@ KEY = "sb-" + "aB3_-" * 8
         (f"GET /v1/models?key={KEY} 200", "GET /v1/models?key=… 200"),
         ("/v1/models?host=a&key=mistyped&b=c", "/v1/models?host=a&key=…&b=c"),
         (f"Bearer {KEY}", "Bearer sb-…"),
+        (f"POST /key/{KEY}/api/chat 200", "POST /key/…/api/chat 200"),
+        ("GET /base/key/mistyped/v1/models?x=1", "GET /base/key/…/v1/models?x=1"),
         ("no key=here", "no key=here"),
     ],
 )

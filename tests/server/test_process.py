@@ -291,8 +291,10 @@ import json, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 class Host(BaseHTTPRequestHandler):
     def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        said = json.dumps({"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 3}})
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        usage = {"prompt_tokens": 2, "completion_tokens": 3}
+        models = [{"name": "mid-a:latest", "model": "mid-a:latest", "digest": "sha"}]
+        said = json.dumps({"choices": [], "usage": usage, "models": models})
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(said)))
