@@ -29,6 +29,7 @@ async def verified_name(route: Route, choice: ModelChoice, by_copy: bool = True)
     if choice.copy and by_copy:
         return choice.copy
     if not choice.digest:
+        await _check_stays_here(route, choice)
         return choice.model  # no switch has loaded it: it is whatever its name points to
     rows = await host_rows(route, "/api/tags")
     listed = (name for name, row in rows.items() if row.get("digest") == choice.digest)
@@ -43,6 +44,24 @@ async def verified_name(route: Route, choice: ModelChoice, by_copy: bool = True)
         "activated. Switch to a model again."
     )
     raise GatewayError(503, "not_verified", text, "model")
+
+
+async def _check_stays_here(route: Route, choice: ModelChoice) -> None:
+    """Refuse a name that somebody has pointed at a cloud model, if prompts must not leave the host.
+    Raises GatewayError 403."""
+    name = ModelName.parse(choice.model)
+    if route.allows_cloud or (route.active is not None and name == route.active.name):
+        return
+    try:
+        row = (await host_rows(route, "/api/tags")).get(name)
+    except GatewayError:
+        return  # the request itself will tell what is wrong with the host
+    if row is not None and row.get("remote_host"):
+        text = (
+            f"{choice.model} is a cloud model now, and the settings of {route.host} do not allow "
+            "prompts to leave it."
+        )
+        raise GatewayError(403, "not_allowed", text, "model")
 
 
 async def as_sent(route: Route, choice: ModelChoice, by_copy: bool = True) -> ModelChoice:
