@@ -24,7 +24,7 @@ def test_an_eviction_appears_on_the_board_without_a_reload(
     # It is an eviction only after a reading has seen the model loaded.
     expect(page.locator("#host-north-1-model")).to_contain_text("mid-a")
     product.hosts["north-1"].act("evict", tag="mid-a")
-    expect(page.locator("#host-north-1-note")).to_contain_text("mid-a was evicted", timeout=6_000)
+    expect(page.locator("#host-north-1-note")).to_contain_text("mid-a was evicted")
     expect(page.locator("#board-summary")).to_contain_text("needs attention: north-1")
     assert page.evaluate("window.stillTheSamePage") is True
     page.click("#h-north-1 h3 a")

@@ -172,16 +172,12 @@ def run(data: Path, program: str) -> str:
     return done.stdout.strip()
 
 
-def is_live(page: Page, within_s: float = 10) -> None:
-    expect(page.locator("#live-state")).to_have_attribute(
-        "data-state", "on", timeout=within_s * 1000
-    )
+def is_live(page: Page) -> None:
+    expect(page.locator("#live-state")).to_have_attribute("data-state", "on")
 
 
-def is_lost(page: Page, within_s: float = 10) -> None:
-    expect(page.locator("#live-state")).to_have_attribute(
-        "data-state", "lost", timeout=within_s * 1000
-    )
+def is_lost(page: Page) -> None:
+    expect(page.locator("#live-state")).to_have_attribute("data-state", "lost")
 
 
 def free_port() -> int:
@@ -197,13 +193,13 @@ def test_a_switch_appears_and_ends_without_a_reload(
         is_live(page)
         number = run(data, SWITCH.format("mid-b:latest"))
         panel = page.locator(f"#switch-{number}")
-        expect(panel).to_contain_text("Switching north-1", timeout=5000)
-        expect(panel.locator("button")).to_contain_text("Cancel", timeout=5000)
+        expect(panel).to_contain_text("Switching north-1")
+        expect(panel.locator("button")).to_contain_text("Cancel")
         expect(page.locator("#announcer")).to_contain_text("switch to mid-b requested by anna")
         expect(page.locator("#host-north-1-state")).to_contain_text("Queued")
         expect(page.locator("#recent-switches")).to_contain_text("mid-b")
         run(data, CANCEL.format(number))
-        expect(panel).to_have_attribute("data-state", "none", timeout=5000)
+        expect(panel).to_have_attribute("data-state", "none")
         expect(panel).to_contain_text("Nothing was touched.")
         expect(page.locator(f"[id=switch-{number}]")).to_have_count(1)
 
@@ -216,7 +212,7 @@ def test_fragments_for_other_pages_are_no_errors(
         page = open_page(server.port, "/hosts/")
         is_live(page)
         run(data, SWITCH.format("mid-b:latest"))
-        expect(page.locator("#host-north-1-state")).to_contain_text("Queued", timeout=5000)
+        expect(page.locator("#host-north-1-state")).to_contain_text("Queued")
 
 
 @pytest.mark.parametrize("path", ["/hosts/north-1/", "/switches/"])
@@ -226,7 +222,7 @@ def test_other_pages_are_live_too(path: str, data: Path, open_page: Callable[...
         is_live(page)
         run(data, SWITCH.format("mid-b:latest"))
         expect(page.locator("#recent-switches, #new-switches").first).to_contain_text(
-            "mid-b" if "hosts" in path else "1 new switch", timeout=5000
+            "mid-b" if "hosts" in path else "1 new switch"
         )
 
 
@@ -235,7 +231,7 @@ def test_a_new_host_gets_its_row(data: Path, open_page: Callable[..., Page]) -> 
         page = open_page(server.port)
         is_live(page)
         run(data, HOST.format("south-1"))
-        expect(page.locator("#h-south-1")).to_contain_text("south-1", timeout=5000)
+        expect(page.locator("#h-south-1")).to_contain_text("south-1")
 
 
 def test_pushes_never_move_the_focus(data: Path, open_page: Callable[..., Page]) -> None:
@@ -245,7 +241,7 @@ def test_pushes_never_move_the_focus(data: Path, open_page: Callable[..., Page])
         is_live(page)
         page.locator(f"#recent-{number}-go").focus()
         run(data, CANCEL.format(number))
-        expect(page.locator("#recent-switches")).to_contain_text("cancelled", timeout=5000)
+        expect(page.locator("#recent-switches")).to_contain_text("cancelled")
         assert page.evaluate("document.activeElement.id") == f"recent-{number}-go"
 
 
@@ -260,7 +256,7 @@ def test_after_a_restart_the_newest_state_is_shown(
     is_lost(page)
     number = run(data, SWITCH.format("mid-b:latest"))
     with Process(data, "--no-worker", port=port):
-        is_live(page, 20)
+        is_live(page)
         expect(page.locator(f"#switch-{number}")).to_contain_text("mid-b")
         expect(page.locator("#host-north-1-state")).to_contain_text("Queued")
         expect(page.locator(f"#switch-{number} button")).to_contain_text("Cancel")
@@ -277,7 +273,7 @@ def test_a_switch_that_ended_while_the_page_was_offline_is_shown(
         assert server.end() == 0
     run(data, CANCEL.format(number))
     with Process(data, "--no-worker", port=port):
-        is_live(page, 20)
+        is_live(page)
         expect(page.locator(f"#switch-{number}")).to_have_attribute("data-state", "none")
 
 
@@ -289,7 +285,7 @@ def test_a_black_hole_heals(data: Path, open_page: Callable[..., Page]) -> None:
             is_live(page)
             proxy.freeze()
             number = run(data, SWITCH.format("mid-b:latest"))
-            expect(page.locator(f"#switch-{number}")).to_contain_text("mid-b", timeout=10_000)
+            expect(page.locator(f"#switch-{number}")).to_contain_text("mid-b")
             is_live(page)
             page.close()  # before the server stops, since it may still be reading
         finally:
@@ -302,12 +298,12 @@ def test_a_frozen_server_is_noticed_and_heals(data: Path, open_page: Callable[..
         is_live(page)
         server.popen.send_signal(signal.SIGSTOP)
         number = run(data, SWITCH.format("mid-b:latest"))
-        is_lost(page, 9)
+        is_lost(page)
         notice = page.locator("#live-lost")
-        expect(notice).to_contain_text("Live updates stopped at", timeout=8000)
+        expect(notice).to_contain_text("Live updates stopped at")
         expect(notice.locator("a")).to_have_text("Reload")
         server.popen.send_signal(signal.SIGCONT)
-        is_live(page, 20)
+        is_live(page)
         expect(page.locator(f"#switch-{number}")).to_contain_text("mid-b")
         expect(notice).to_have_count(0)
         page.close()  # before the server stops, since it may still be reading
@@ -327,7 +323,7 @@ def test_a_page_whose_session_ended_goes_to_the_login_page(
         "from django.contrib.sessions.models import Session; Session.objects.all().delete()",
     )
     with Process(data, "--no-worker", port=port):
-        page.wait_for_url("**/login/?next=%2F", timeout=20_000)
+        page.wait_for_url("**/login/?next=%2F")
 
 
 def test_without_a_socket_the_page_reloads(data: Path, open_page: Callable[..., Page]) -> None:
@@ -342,4 +338,4 @@ def test_without_a_socket_the_page_reloads(data: Path, open_page: Callable[..., 
         page.goto(f"http://127.0.0.1:{server.port}/")
         is_lost(page)
         number = run(data, SWITCH.format("mid-b:latest"))
-        expect(page.locator(f"#switch-{number}")).to_contain_text("mid-b", timeout=50_000)
+        expect(page.locator(f"#switch-{number}")).to_contain_text("mid-b")
