@@ -11,6 +11,7 @@ from django.db import DatabaseError
 
 from switcher.audit.ledger import Actor
 from switcher.concurrency.threads import in_thread
+from switcher.domain import vitals
 from switcher.records.keys import digest_of, record_refused
 
 log = logging.getLogger(__name__)
@@ -50,8 +51,13 @@ throttle = RefusedKeyThrottle()
 async def record_refused_key(token: str, source: str, address: str | None, agent: str) -> None:
     """Record that a client came with a key that does not work, unless the throttle leaves it out.
 
-    A database error is logged: the client is refused either way.
+    During an outage of the database it is only counted. Another error is logged. The client is
+    refused either way.
     """
+    if vitals.text_of("gateway"):
+        # Each attempt would hold a thread until a locked database gives up, and delay all others.
+        throttle.left_out += 1
+        return
     if not throttle.should_record(token, address or "", time.monotonic()):
         return
     left_out, throttle.left_out = throttle.left_out, 0

@@ -16,7 +16,7 @@ from switcher.domain.specs import Spec
 from switcher.domain.states import State, Strategy
 from switcher.gateway import reports, route_cache, routing
 from switcher.models import Host, Usage
-from switcher.records import switches
+from switcher.records import refused_keys, switches
 from switcher.records.switches import ResolvedRequest
 from switcher.switching.worker import run_once
 from tests.gateway.conftest import ADMIN, Upstream, ask
@@ -261,3 +261,18 @@ def test_a_process_that_was_paused_in_a_switch_does_not_block_its_successor(
     flag = outage_flags.raise_for_forwarding(7, outage_flags.version_of(7))
     assert flag is not None
     flag.lower()
+
+
+async def test_a_refused_key_waits_for_no_locked_database(
+    host: Host, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: list[object] = []
+    monkeypatch.setattr(refused_keys, "record_refused", lambda *args: recorded.append(args))
+    await use_the_gateway()
+    with locked_by_another_program():
+        await until_stale()
+        for _ in range(10):
+            reply = await ask(Authorization="Bearer sb-" + "x" * 40).end()
+            assert reply.status == 401
+    assert (recorded, refused_keys.throttle.left_out) == ([], 10)
+    refused_keys.throttle.reset()
