@@ -60,17 +60,17 @@ def migrate_there_and_back(env: dict[str, str]) -> None:
         cwd=ROOT,
         text=True,
         capture_output=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(330)
 def test_from_each_version_the_newest_is_reached_and_sealed(tmp_path: Path) -> None:
     migrate_there_and_back(environment(tmp_path))
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(360)
 def test_so_it_is_on_postgresql(tmp_path: Path) -> None:
     try:
         engine = PostgreSQL(tmp_path / "work", "a demo password")
