@@ -204,7 +204,8 @@ def routes() -> Routes:
     found: dict[str, Route] = {}
     default = None
     hosts = Host.objects.filter(removed_at=None).select_related("active_profile", "reading")
-    for host in hosts.annotate(loaded_figures=figures_of_active()):
+    hosts = hosts.defer("reading__installed").annotate(loaded_figures=figures_of_active())
+    for host in hosts:
         reading = getattr(host, "reading", None)
         route = Route(
             host_id=host.pk,
