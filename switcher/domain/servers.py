@@ -13,6 +13,8 @@ from switcher.domain.errors import BadRequest
 # Sent with each request (RFC 9110, 7.6.3): a gateway that gets it back is its own host.
 VIA = "1.1 switchboard"
 MAX_HEADERS, MAX_TEXT = 20, 4000
+# No blank around it: some HTTP clients send what others refuse.
+_HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", re.ASCII)
 # Switchboard sets these itself: others would garble the message or its framing.
 _OWN_HEADERS = frozenset(
@@ -135,5 +137,5 @@ def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
 def _check_header(name: str, value: str) -> None:
     if not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
         raise BadRequest("One of the headers cannot be set by its name.", "headers")
-    if not value or len(value) > MAX_TEXT or not re.fullmatch(r"[\x20-\x7e]+", value):
+    if not value or len(value) > MAX_TEXT or not _HEADER_VALUE.fullmatch(value):
         raise BadRequest(f"The value of header {name} is not printable ASCII.", "headers")

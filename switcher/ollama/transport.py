@@ -3,7 +3,9 @@ and proxies."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import ssl
 import tempfile
 from collections.abc import Mapping
@@ -22,6 +24,8 @@ from switcher.ollama.sealing import unseal
 # As `requests` and curl read them. OpenSSL itself reads SSL_CERT_FILE and SSL_CERT_DIR.
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _OPENSSL = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_CA = "ca_certificate"
+_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\\s]+?-----END CERTIFICATE-----")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +45,36 @@ def transport_of(server: Server) -> Transport:
     return _transport(server, settings.SWITCHER_HOST_KEY, settings.SWITCHER_USE_PROXY)
 
 
+def certificates_in(text: str) -> str:
+    """Return the PEM certificates in a text and nothing else of it. Raises BadRequest if there is
+    none, or if a private key, which must not be stored unencrypted, lies beside them."""
+    if "PRIVATE KEY" in text:
+        raise BadRequest("A CA needs no private key here. Paste its certificate alone.", _CA)
+    found = _CERTIFICATE.findall(text)
+    if text.strip() and not found:
+        raise BadRequest("This is not a certificate in PEM.", _CA)
+    return "\n".join(found)
+
+
+def fingerprints(pem: str) -> list[str]:
+    """Return the SHA-256 of each certificate."""
+    ders = map(ssl.PEM_cert_to_DER_cert, _CERTIFICATE.findall(pem))
+    return [hashlib.sha256(der).hexdigest() for der in ders]
+
+
 def check_tls(server: Server, credentials: Credentials) -> None:
     """Raise BadRequest if the certificates cannot be used."""
     for name, text in (
-        ("ca_certificate", server.ca_certificate),
+        (_CA, server.ca_certificate),
         ("client_certificate", credentials.client_certificate),
     ):
         try:
-            if name == "ca_certificate":
+            if name == _CA:
                 _trusting(text)
             else:
                 _add_client_certificate(ssl.create_default_context(), text)
         except (ssl.SSLError, ValueError, UnicodeError):
-            what = "a certificate" if name == "ca_certificate" else "a certificate with its key"
+            what = "a certificate" if name == _CA else "a certificate with its key"
             raise BadRequest(f"This is not {what} in PEM.", name) from None
 
 

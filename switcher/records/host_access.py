@@ -10,7 +10,7 @@ from switcher.domain.errors import NotFound
 from switcher.domain.servers import Credentials, Server
 from switcher.models import Host
 from switcher.ollama.sealing import seal, unseal
-from switcher.ollama.transport import check_tls
+from switcher.ollama.transport import certificates_in, check_tls, fingerprints
 
 
 def set_access(
@@ -41,7 +41,7 @@ def set_access(
         else:
             credentials = before
         if ca_certificate is not None:
-            host.ca_certificate = ca_certificate.strip()
+            host.ca_certificate = certificates_in(ca_certificate)
         if verify_tls is not None:
             host.verify_tls = verify_tls
         check_tls(host.server, credentials)
@@ -61,6 +61,6 @@ def _facts(server: Server, credentials: Credentials | None) -> dict[str, Any]:
     were dropped unread."""
     return {
         "credentials": None if credentials is None else credentials.kinds(),
-        "ca_certificate": server.ca_certificate,
+        "ca_certificate": fingerprints(server.ca_certificate),
         "verify_tls": server.verify_tls,
     }

@@ -291,6 +291,12 @@ def test_headers_are_written_one_a_line() -> None:
         parse_headers("no colon")
 
 
+@pytest.mark.parametrize("value", ["a\nb", " a", "a ", "é", ""])
+def test_a_header_that_clients_read_differently_is_refused(value: str) -> None:
+    with pytest.raises(BadRequest, match="printable ASCII"):
+        Credentials(headers=(("X-A", value),)).checked()
+
+
 def test_a_token_takes_the_place_of_a_user_and_the_rest_stays() -> None:
     known = Credentials(user="a", password="b", headers=(("X", "1"),))
     assert known.updated(Credentials(bearer_token="t")).kinds() == ["bearer token", "header X"]

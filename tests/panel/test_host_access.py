@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,8 @@ def test_the_trail_says_what_kinds_there_are(host: Host, admin: Client) -> None:
     admin.post(URL, SECRETS | {"skip_verification": "on"})
     (body,) = bodies(kind="host.access")
     kinds = ["user and password", "header X-Api-Key", "header X-Tenant"]
-    assert body["before"] == {"credentials": [], "ca_certificate": "", "verify_tls": True}
-    assert body["after"] == {"credentials": kinds, "ca_certificate": "", "verify_tls": False}
+    assert body["before"] == {"credentials": [], "ca_certificate": [], "verify_tls": True}
+    assert body["after"] == {"credentials": kinds, "ca_certificate": [], "verify_tls": False}
 
 
 def test_what_is_left_empty_stays_as_it_is(host: Host, admin: Client) -> None:
@@ -168,3 +169,33 @@ class Silent:
         return Observation(now, error="silent")
 
     def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("key_first", [True, False])
+def test_a_private_key_beside_a_ca_is_refused_and_stored_nowhere(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key_first: bool
+) -> None:
+    parts = [
+        Authority("own CA").pem,
+        "-----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----",
+    ]
+    ca = tmp_path / "ca.pem"
+    ca.write_text("\n".join(reversed(parts) if key_first else parts))
+    ran = run("hosts", "access", "north-1", "--ca-file", str(ca))
+    assert ran.code == 1
+    assert "no private key" in ran.err
+    assert Host.objects.get().ca_certificate == ""
+    assert not AuditEntry.objects.filter(kind="host.access").exists()
+
+
+def test_only_certificates_of_a_ca_file_are_kept_and_the_trail_has_their_fingerprints(
+    host: Host, tmp_path: Path
+) -> None:
+    pem = Authority("own CA").pem.strip()
+    ca = tmp_path / "ca.pem"
+    ca.write_text(f"subject=own CA, s3cret\n{pem}\n")
+    assert run("hosts", "access", "north-1", "--ca-file", str(ca)).code == 0
+    assert Host.objects.get().ca_certificate == pem
+    entry = AuditEntry.objects.get(kind="host.access")
+    (fingerprint,) = entry.facts["after"]["ca_certificate"]
+    assert re.fullmatch("[0-9a-f]{64}", fingerprint)
