@@ -73,7 +73,8 @@ class Connections:
         waiting = self._waiting.get(address)
         if not waiting:
             return False
-        abort = waiting[next(iter(waiting))]
+        oldest, abort = next(iter(waiting.items()))
+        self.stop_waiting(address, oldest)
         abort()
         return True
 

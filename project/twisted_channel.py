@@ -21,6 +21,7 @@ class BoundedChannel(HTTPChannel):  # type: ignore[misc]  # Twisted has no types
         super().__init__()
         self._deadline: Any = None
         self._received_bytes = 0
+        self._is_lost = False
 
     def connectionMade(self) -> None:  # noqa: N802 - twisted's name
         super().connectionMade()
@@ -48,7 +49,8 @@ class BoundedChannel(HTTPChannel):  # type: ignore[misc]  # Twisted has no types
         super().allContentReceived()
 
     def requestDone(self, request: Any) -> None:  # noqa: N802 - twisted's name
-        self.connections.wait(self._address, self, self.transport.abortConnection)
+        if not self._is_lost:
+            self.connections.wait(self._address, self, self.transport.abortConnection)
         super().requestDone(request)
 
     def _wait_for_headers(self) -> None:
@@ -74,6 +76,7 @@ class BoundedChannel(HTTPChannel):  # type: ignore[misc]  # Twisted has no types
 
     def _lost(self) -> None:
         """Forget the connection. (A WebSocket has its transport by now, and another protocol.)"""
+        self._is_lost = True
         self._set_deadline(None)
         self.connections.stop_waiting(self._address, self)
         self.connections.remove(self._address)

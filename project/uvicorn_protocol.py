@@ -62,7 +62,8 @@ class BoundedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # ch
             self._set_deadline(connections.BODY_INTERVAL_S, self._check_body)
 
     def on_response_complete(self) -> None:
-        _connections().wait(self._address, self, self.transport.abort)
+        if self._is_admitted:
+            _connections().wait(self._address, self, self.transport.abort)
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -208,3 +208,12 @@ def test_where_all_are_used_the_address_with_the_most_gives_way() -> None:
 @pytest.mark.parametrize("files", [64, 1024, 65536])
 def test_descriptors_are_reserved_for_everything_else(files: int) -> None:
     assert 16 <= max_connections(files) <= max(16, files // 2 - 100)
+
+
+def test_a_connection_that_was_made_to_give_way_is_not_counted_on_again() -> None:
+    """Its end is noted only later."""
+    connections = Connections(8)
+    for n in range(4):
+        connections.add("192.0.2.1")
+        connections.wait("192.0.2.1", n, lambda: None)
+    assert [connections.admit("192.0.2.1") for _ in range(5)] == [True] * 4 + [False]
