@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from switcher.domain.versions import Version
+
 # A loaded model takes more than its file, for context and buffers: 1.39 to 1.18 times as much,
 # measured on models of 0.4 to 2.5 GB at small contexts. Used only if nothing better is known.
 FILE_TO_RESIDENT = 1.2
@@ -20,8 +22,11 @@ LEARNED, COMPUTED, GUESSED = "learned", "computed", "guessed"
 KV_ELEMENT_BYTES = 2  # f16, the default of OLLAMA_KV_CACHE_TYPE
 BATCH = 512  # the default of num_batch
 DEFAULT_CONTEXT = 4096
-# The server's own default context grows with its VRAM (server/routes.go, 2026).
+# The server's own default context was smaller at first, and grows with its VRAM since 0.15.5
+# (server/routes.go); docs/ollama-versions.md lists both changes.
+FIRST_DEFAULT_CONTEXT, DEFAULT_CONTEXT_SINCE = 2048, (0, 6, 7)
 CONTEXT_BY_VRAM = ((47 * 2**30, 262_144), (23 * 2**30, 32_768))
+CONTEXT_BY_VRAM_SINCE = (0, 15, 5)
 CONTEXT_STEP = 1024  # contexts are proposed in whole steps
 MAX_SLOTS = 32
 # Architectures that run in Ollama's own engine (OllamaEngineRequired in fs/ggml/ggml.go): it counts
@@ -157,14 +162,23 @@ def _sliding_layers(info: Mapping[str, Any], arch: str, blocks: int) -> list[boo
 
 
 def context_given(
-    asked: int | None, facts: ModelFacts | None, seen: Iterable[Loaded], vram: int | None
+    asked: int | None, facts: ModelFacts | None, last: int, vram: int | None, version: Version
 ) -> int:
     """Return the context length that a load will get: the one asked for, the model's own, the one
-    that it had last here, or the server's default."""
-    last = next((row.context for row in seen if row.context), 0)
-    default = next((c for least, c in CONTEXT_BY_VRAM if vram and vram >= least), DEFAULT_CONTEXT)
-    context = asked or (facts.num_ctx if facts else 0) or last or default
+    that it had last here when none was asked for (0 if unknown), or the server's default."""
+    own = facts.num_ctx if facts else 0
+    context = asked or own or last or default_context(vram, version)
     return facts.capped(context) if facts else context
+
+
+def default_context(vram: int | None, version: Version) -> int:
+    """Return the context length that a server of this version gives if it is told none. A version
+    that is not known counts as a new one."""
+    if version and version < DEFAULT_CONTEXT_SINCE:
+        return FIRST_DEFAULT_CONTEXT
+    if version and version < CONTEXT_BY_VRAM_SINCE:
+        return DEFAULT_CONTEXT
+    return next((c for least, c in CONTEXT_BY_VRAM if vram and vram >= least), DEFAULT_CONTEXT)
 
 
 def expected_size(

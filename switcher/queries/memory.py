@@ -16,7 +16,8 @@ from switcher.domain.memory import (
 )
 from switcher.domain.observed import Installed
 from switcher.domain.specs import Spec
-from switcher.models import Host, KnownModel, LearnedSize
+from switcher.domain.versions import Version, numbers_of
+from switcher.models import Host, KnownModel, LearnedSize, Reading
 from switcher.queries.history import Past, past_loads
 
 
@@ -40,7 +41,8 @@ def expected_memory(host: Host, target: Installed | None, spec: Spec) -> Expecte
     seen, facts = _seen(host.pk, target.digest, past), known_facts(target.digest)
     same = [p for p in past if p.num_ctx == spec.num_ctx]
     given = next((p.context for p in same if p.context), 0)
-    context = given or context_given(spec.num_ctx, facts, seen, host.vram_bytes)
+    last = next((row.context for row in seen), 0)
+    context = given or context_given(spec.num_ctx, facts, last, host.vram_bytes, _version(host))
     if target.most_context:
         context = min(context, target.most_context)
     # Older servers do not report the context length.
@@ -50,6 +52,11 @@ def expected_memory(host: Host, target: Installed | None, spec: Spec) -> Expecte
     on_gpu = host.vram_bytes is not None
     size = expected_size(context, target.size, facts, seen, on_gpu)
     return ExpectedMemory(size, context, facts, seen)
+
+
+def _version(host: Host) -> Version:
+    rows = Reading.objects.filter(host=host).values_list("version", flat=True)
+    return numbers_of(rows.first() or "")
 
 
 def _seen(host_id: int, digest: str, past: Iterable[Past]) -> tuple[Loaded, ...]:

@@ -20,6 +20,7 @@ from switcher.domain.memory import (
     facts_of,
     largest_context,
 )
+from switcher.domain.versions import numbers_of
 
 GB = 1_000_000_000
 # As a real server describes its models; sizes were measured there (bench/memory.py).
@@ -218,22 +219,42 @@ def test_without_anything_the_file_is_a_guess() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "own", "seen", "vram", "given"),
+    ("asked", "own", "last", "vram", "given"),
     [
-        (8192, 0, (), None, 8192),
-        (200_000, 0, (), None, 131_072),
-        (None, 16_384, (), None, 16_384),
-        (None, 0, (Loaded(2048, GB),), None, 2048),
-        (None, 0, (), None, 4096),
-        (None, 0, (), 24 * 2**30, 32_768),
-        (None, 0, (), 80 * 2**30, 131_072),
+        (8192, 0, 0, None, 8192),
+        (200_000, 0, 0, None, 131_072),
+        (None, 16_384, 2048, None, 16_384),
+        (None, 0, 2048, None, 2048),
+        (None, 0, 0, None, 4096),
+        (None, 0, 0, 24 * 2**30, 32_768),
+        (None, 0, 0, 80 * 2**30, 131_072),
     ],
 )
 def test_the_context_is_the_one_that_the_server_will_give(
-    asked: int | None, own: int, seen: tuple[Loaded, ...], vram: int | None, given: int
+    asked: int | None, own: int, last: int, vram: int | None, given: int
 ) -> None:
     known = ModelFacts(1, trained_context=131_072, num_ctx=own)
-    assert context_given(asked, known, seen, vram) == given
+    assert context_given(asked, known, last, vram, (0, 31, 2)) == given
+
+
+@pytest.mark.parametrize(
+    ("version", "of_48_gb", "of_8_gb"),
+    [
+        ("0.6.6", 2048, 2048),
+        ("0.6.7", 4096, 4096),
+        ("0.9.6", 4096, 4096),
+        ("0.15.4", 4096, 4096),
+        ("0.15.5", 262_144, 4096),
+        ("0.0.0", 262_144, 4096),
+        ("", 262_144, 4096),
+    ],
+)
+def test_the_default_context_is_that_of_the_servers_version(
+    version: str, of_48_gb: int, of_8_gb: int
+) -> None:
+    numbers = numbers_of(version)
+    assert context_given(None, None, 0, 48 * 2**30, numbers) == of_48_gb
+    assert context_given(None, None, 0, 8 * 2**30, numbers) == of_8_gb
 
 
 def test_the_largest_context_that_fits_is_found() -> None:

@@ -226,3 +226,14 @@ def test_what_a_model_takes_is_learned_from_what_is_seen(host: Host, fake: FakeH
     assert plan.size_basis == "learned"
     assert plan.load.bytes == 8_000_000_000 + 4096 * 100_000
     assert service.plan(SwitchRequest("mid-b")).size_basis == "guessed"
+
+
+def test_a_48_gb_host_with_an_old_ollama_is_expected_to_give_4096_tokens(
+    host: Host, fake: FakeHost
+) -> None:
+    fake.facts_by_name["mid-a:latest"] = ModelFacts(100_000)
+    config.put_host({"vram_bytes": 48 * 2**30}, ANNA, host.pk)
+    readings.store(host.pk, make.seen(version="0.9.6"), 0)
+    assert service.plan(SwitchRequest("mid-a")).load.bytes == 8_000_000_000 + 4096 * 100_000
+    readings.store(host.pk, make.seen(version="0.15.5"), 0)
+    assert service.plan(SwitchRequest("mid-a")).load.bytes == 8_000_000_000 + 262_144 * 100_000
