@@ -195,6 +195,9 @@ class LearnedSize(models.Model):
     digest = models.CharField(max_length=80)
     context_length = models.PositiveIntegerField()
     size = models.PositiveBigIntegerField()
+    # Whether a switch loaded it without a num_ctx, so that this context is the host's default for
+    # it. What others ask for when they load a model is not known.
+    by_default = models.BooleanField(default=False)
     seen_at = models.DateTimeField()
 
     class Meta:

@@ -41,8 +41,7 @@ def expected_memory(host: Host, target: Installed | None, spec: Spec) -> Expecte
     seen, facts = _seen(host.pk, target.digest, past), known_facts(target.digest)
     same = [p for p in past if p.num_ctx == spec.num_ctx]
     given = next((p.context for p in same if p.context), 0)
-    last = next((row.context for row in seen), 0)
-    context = given or context_given(spec.num_ctx, facts, last, host.vram_bytes, _version(host))
+    context = given or _context(host, target.digest, spec, facts)
     if target.most_context:
         context = min(context, target.most_context)
     # Older servers do not report the context length.
@@ -52,6 +51,12 @@ def expected_memory(host: Host, target: Installed | None, spec: Spec) -> Expecte
     on_gpu = host.vram_bytes is not None
     size = expected_size(context, target.size, facts, seen, on_gpu)
     return ExpectedMemory(size, context, facts, seen)
+
+
+def _context(host: Host, digest: str, spec: Spec, facts: ModelFacts | None) -> int:
+    rows = LearnedSize.objects.filter(host=host, digest=digest, by_default=True)
+    last = rows.values_list("context_length", flat=True).first() or 0
+    return context_given(spec.num_ctx, facts, last, host.vram_bytes, _version(host))
 
 
 def _version(host: Host) -> Version:

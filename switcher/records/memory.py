@@ -39,6 +39,17 @@ def learn_sizes(host_id: int, resident: Iterable[Resident], now: datetime) -> No
         _drop_oldest(rows, MAX_SIZES)
 
 
+def learn_default_contexts(host_id: int, loaded: Iterable[Resident], now: datetime) -> None:
+    """Keep the context lengths of models that were loaded just now without a `num_ctx`."""
+    known = [r for r in loaded if r.size and r.context_length]
+    learn_sizes(host_id, known, now)
+    for r in known:
+        rows = LearnedSize.objects.filter(host_id=host_id, digest=r.digest)
+        with transaction.atomic():
+            rows.exclude(context_length=r.context_length).update(by_default=False)
+            rows.filter(context_length=r.context_length).update(by_default=True)
+
+
 def keep_facts(digest: str, facts: ModelFacts | None, now: datetime) -> None:
     """Keep what a model's own description tells; None if it does not tell enough."""
     row = facts.to_json() if facts else None

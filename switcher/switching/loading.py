@@ -12,6 +12,7 @@ from switcher.domain.states import State, Strategy
 from switcher.ollama.client import Warmed
 from switcher.queries.history import usual_gpu_percent
 from switcher.records.claimed_switch import ClaimedSwitch
+from switcher.records.memory import learn_default_contexts
 from switcher.switching.effects import ListResident, Load, Steps, Warm
 from switcher.switching.errors import BelowFloor, NotResident
 from switcher.switching.residency import load_pinned, wait_until_unloaded
@@ -70,10 +71,12 @@ def verify(switch: ClaimedSwitch) -> Steps[None]:
         warning = yield from wait_until_unloaded(old)
         if warning:
             switch.warn(warning)
-    yield from load_pinned(switch)
+    before: tuple[Resident, ...] = yield ListResident()
+    yield from load_pinned(switch, before)
     now = yield ListResident()
     model = check_listed(switch, now)
     learn_limit(switch, now)
+    learn_default_contexts(switch.host_id, _loaded_unasked(switch, before, now), switch.clock.now())
     if model is None:
         return
     asked = switch.spec.num_ctx
@@ -91,6 +94,18 @@ def verify(switch: ClaimedSwitch) -> Steps[None]:
         }
     )
     _check_gpu(switch, model)
+
+
+def _loaded_unasked(
+    switch: ClaimedSwitch, before: tuple[Resident, ...], now: tuple[Resident, ...]
+) -> list[Resident]:
+    """Return the models that this switch loaded without a `num_ctx`: the new one, which such a
+    request reloads if somebody else had asked for another context (fact 12), and pinned ones that
+    were not loaded before."""
+    pins = {spec.name for spec in switch.pinned if spec.num_ctx is None}
+    found = [r for r in now if r.name in pins and find_digest(before, r.digest) is None]
+    model = find_digest(now, switch.plan.digest)
+    return [*found, model] if model is not None and switch.spec.num_ctx is None else found
 
 
 def learn_limit(switch: ClaimedSwitch, now: tuple[Resident, ...]) -> None:

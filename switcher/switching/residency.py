@@ -104,10 +104,9 @@ def _still_resident(left: list[Resident], why: str) -> str:
     return f"{names} is still in memory ({gb(sum(r.size for r in left))} GB): {why}."
 
 
-def load_pinned(switch: ClaimedSwitch) -> Steps[None]:
+def load_pinned(switch: ClaimedSwitch, now: tuple[Resident, ...]) -> Steps[None]:
     """Load the pinned models that are not resident, including those that the server evicted during
     the switch (facts 14, 15). One that cannot be loaded is a warning."""
-    now: tuple[Resident, ...] = yield ListResident()
     installed: tuple[Installed, ...] = ()
     for spec in switch.pinned:
         if spec.name == switch.spec.name:

@@ -9,7 +9,7 @@ import pytest
 
 from switcher.domain.errors import BadRequest
 from switcher.domain.memory import ModelFacts
-from switcher.models import Host, ModelProfile, SwitchEvent
+from switcher.models import Host, LearnedSize, ModelProfile, SwitchEvent
 from switcher.ollama.errors import TimedOut
 from switcher.records import config, readings
 from switcher.records.claimed_switch import ClaimedSwitch
@@ -228,6 +228,16 @@ def test_what_a_model_takes_is_learned_from_what_is_seen(host: Host, fake: FakeH
     assert service.plan(SwitchRequest("mid-b")).size_basis == "guessed"
 
 
+def test_the_context_that_somebody_else_asked_for_is_not_taken_for_the_default(
+    host: Host, fake: FakeHost
+) -> None:
+    fake.facts_by_name["mid-a:latest"] = ModelFacts(100_000)
+    fake.hold("mid-a", num_ctx=8192)
+    service.plan(SwitchRequest("mid-b"))
+    fake.loaded.clear()
+    assert service.plan(SwitchRequest("mid-a")).load.bytes == 8_000_000_000 - 4096 * 100_000
+
+
 def test_a_48_gb_host_with_an_old_ollama_is_expected_to_give_4096_tokens(
     host: Host, fake: FakeHost
 ) -> None:
@@ -237,3 +247,23 @@ def test_a_48_gb_host_with_an_old_ollama_is_expected_to_give_4096_tokens(
     assert service.plan(SwitchRequest("mid-a")).load.bytes == 8_000_000_000 + 4096 * 100_000
     readings.store(host.pk, make.seen(version="0.15.5"), 0)
     assert service.plan(SwitchRequest("mid-a")).load.bytes == 8_000_000_000 + 262_144 * 100_000
+
+
+def test_the_context_that_a_pin_got_unasked_is_its_default_whatever_others_ask_for(
+    host: Host, fake: FakeHost, profile: Callable[..., ModelProfile]
+) -> None:
+    """The server's own default, OLLAMA_CONTEXT_LENGTH, may be another than that of its version."""
+    fake.facts_by_name["embed:latest"] = ModelFacts(100_000)
+    config.put_host({"vram_bytes": 48 * 2**30}, ANNA, host.pk)
+    config.set_pinned(host, [profile("embed")], ANNA)
+    assert run(fake, "mid-a").state == "active"
+    fake.hold("embed", num_ctx=16_384)
+    service.plan(SwitchRequest("mid-b"))
+    fake.loaded.clear()
+    (pin,) = service.plan(SwitchRequest("mid-b")).reload
+    assert pin.bytes == 1_000_000_000, "as it was loaded with 4,096 tokens"
+    learned = LearnedSize.objects.filter(digest="sha-embed").order_by("context_length")
+    assert list(learned.values_list("context_length", "by_default")) == [
+        (4096, True),
+        (16_384, False),
+    ]
