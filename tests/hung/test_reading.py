@@ -130,7 +130,7 @@ def test_the_api_reports_that_there_is_no_plan_and_what_to_do(
     assert response.status_code in (502, 503, 504)
     assert response["Content-Type"] == "application/problem+json"
     problem = response.json()
-    assert problem["active"]["model"] == "mid-a", "the present state"
+    assert problem["active"]["model"] == "mid-a:latest", "the present state"
     assert problem["detail"].split(". ")[-1].startswith(("Check", "Look")), "what to do"
     assert not SwitchEvent.objects.exists()
 

@@ -52,7 +52,8 @@ def check_record(row: SwitchEvent) -> None:
 
 
 def posts(ollama: Ollama) -> list[str]:
-    return [a for a in ollama.asked if not a.startswith("GET")]
+    """Return the calls that may change something."""
+    return [a for a in ollama.asked if not a.startswith("GET") and a != "POST /api/show"]
 
 
 @bad_ones
