@@ -82,9 +82,10 @@ def test_hosts_that_hang_all_at_once_do_not_delay_readings_of_a_healthy_one(
     assert all(seen.answered for seen in latest().values())
     patient()
     others.bad = ENDLESS[way]
-    until(lambda: others.misbehaved == HUNG)
+    until(lambda: others.misbehaved >= HUNG)
     is_read_on(ollama)
-    assert others.misbehaved == HUNG, "they still hang"
+    # A host may have been asked for details of a model as well.
+    assert others.misbehaved < 2 * HUNG, "they still hang"
 
 
 def test_hosts_that_accept_no_connection_do_not_delay_readings_of_a_healthy_one(
