@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from switcher.domain.model_copies import find_name
+from switcher.domain.model_copies import find_name, with_model_names
 from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident, find_digest, find_installed
 from switcher.domain.specs import Spec, load_timeout_s
 from switcher.domain.wording import gb
 from switcher.ollama.errors import OllamaError, ServerBusy, TimedOut, Unreachable
-from switcher.records.claimed_switch import ClaimedSwitch
+from switcher.queries.model_copies import tags_of
+from switcher.records.claimed_switch import ClaimedSwitch, snapshot
 from switcher.switching.effects import (
     ListInstalled,
     ListResident,
@@ -156,6 +157,12 @@ def retry_while_unreachable(switch: ClaimedSwitch, act: Callable[[], Steps[T]]) 
                 return result
             was_silent = False
             yield Pause(NOTICED_S)
+
+
+def as_recorded(switch: ClaimedSwitch, resident: tuple[Resident, ...]) -> list[dict[str, object]]:
+    """Return loaded models in the form in which the record keeps them, by the names that people
+    know: one that was loaded by its copy is listed by the copy's name (fact 21)."""
+    return snapshot(with_model_names(resident, tags_of(switch.host_id, resident)))
 
 
 def list_resident_if_possible() -> Steps[tuple[Resident, ...] | None]:

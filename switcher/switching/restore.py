@@ -16,12 +16,13 @@ from switcher.domain.observed import Installed, Resident, find_digest, find_inst
 from switcher.domain.specs import DEFAULT_WARMUPS, FOREVER, Spec
 from switcher.domain.states import State, Strategy
 from switcher.ollama.errors import OllamaError, TimedOut, Unreachable
-from switcher.records.claimed_switch import ClaimedSwitch, snapshot
+from switcher.records.claimed_switch import ClaimedSwitch
 from switcher.switching.effects import ListInstalled, ListResident, Pause, Steps
 from switcher.switching.errors import Cancelled, Interrupted, NotResident
 from switcher.switching.published_name_steps import restore_published_name
 from switcher.switching.residency import (
     NOTICED_S,
+    as_recorded,
     list_resident_if_possible,
     load_spec,
     request_unload,
@@ -53,7 +54,7 @@ def restore(switch: ClaimedSwitch, why: SwitcherError) -> Steps[None]:
     yield from restore_published_name(switch)
     switch.end(
         State.CANCELLED if isinstance(why, Cancelled) else State.ROLLED_BACK,
-        after=snapshot(after),
+        after=as_recorded(switch, after),
         restored=", ".join(loaded_again),
         outcome=_restored_text(switch, why, loaded_again),
     )
@@ -64,7 +65,7 @@ def _end_degraded(switch: ClaimedSwitch, exc: SwitcherError) -> Steps[None]:
     switch.end(
         State.FAILED,
         degraded=True,
-        after=None if after is None else snapshot(after),
+        after=None if after is None else as_recorded(switch, after),
         restored="",
         outcome=_degraded_text(switch, after, exc),
     )

@@ -24,7 +24,7 @@ from switcher.ollama.errors import OllamaError, TimedOut
 from switcher.queries.desired import WATCHER
 from switcher.queries.memory import made_of_same_file, without_facts
 from switcher.queries.model_copies import tags_of
-from switcher.records.claimed_switch import ClaimedSwitch, snapshot
+from switcher.records.claimed_switch import ClaimedSwitch
 from switcher.records.memory import keep_facts
 from switcher.switching.effects import (
     DescribeModel,
@@ -47,6 +47,7 @@ from switcher.switching.model_copies import make_copy, remove_unused_copies
 from switcher.switching.planning import plan_switch
 from switcher.switching.published_name_steps import point_published_name
 from switcher.switching.residency import (
+    as_recorded,
     list_resident_if_possible,
     load_spec,
     request_unload,
@@ -196,7 +197,7 @@ def _confirm_active(
     yield from point_published_name(switch)
     switch.end(
         State.ACTIVE,
-        after=snapshot(after),
+        after=as_recorded(switch, after),
         figures={"already_active": True},
         outcome=f"{spec.name} was active on {switch.host} already, and answers.",
     )
@@ -255,7 +256,9 @@ def _activate(switch: ClaimedSwitch) -> Steps[None]:
     if after is not None:
         check_listed(switch, after)  # it may have left since it was verified (rule 6)
     yield from point_published_name(switch)
-    switch.activate(State.ACTIVE, plan.digest, outcome=_active_text(switch), after=_rows(after))
+    switch.activate(
+        State.ACTIVE, plan.digest, outcome=_active_text(switch), after=_rows(switch, after)
+    )
 
 
 def _resume_activating(switch: ClaimedSwitch) -> Steps[None]:
@@ -292,7 +295,7 @@ def _unload_old(switch: ClaimedSwitch) -> Steps[None]:
     except (OllamaError, NotResident) as exc:
         yield from _end_in_doubt(switch, exc)
     else:
-        switch.end(State.ACTIVE, after=snapshot(after), outcome=_active_text(switch))
+        switch.end(State.ACTIVE, after=as_recorded(switch, after), outcome=_active_text(switch))
 
 
 def _resume_unloading(switch: ClaimedSwitch) -> Steps[None]:
@@ -333,7 +336,7 @@ def _end_in_doubt(switch: ClaimedSwitch, exc: SwitcherError) -> Steps[None]:
     if after is None:
         switch.warn(f"{switch.host} was not seen after the activation: {exc.text}")
     outcome = _lost_text(switch, after, exc) if lost else _active_text(switch)
-    switch.end(State.ACTIVE, degraded=lost, after=_rows(after), outcome=outcome)
+    switch.end(State.ACTIVE, degraded=lost, after=_rows(switch, after), outcome=outcome)
 
 
 # --- the end ------------------------------------------------------------------------------------
@@ -358,8 +361,10 @@ def _fail(switch: ClaimedSwitch, exc: SwitcherError) -> Steps[None]:
     yield from restore(switch, exc)
 
 
-def _rows(resident: tuple[Resident, ...] | None) -> list[dict[str, object]] | None:
-    return None if resident is None else snapshot(resident)
+def _rows(
+    switch: ClaimedSwitch, resident: tuple[Resident, ...] | None
+) -> list[dict[str, object]] | None:
+    return None if resident is None else as_recorded(switch, resident)
 
 
 def _active_text(switch: ClaimedSwitch) -> str:

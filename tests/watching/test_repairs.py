@@ -167,6 +167,7 @@ def test_a_repair_loads_what_was_activated_whatever_became_of_its_name(
     until(lambda: len(kept.repairs()) == 1)
     until(lambda: kept.repairs()[0].ended_at is not None)
     assert kept.repairs()[0].state == State.ACTIVE.value, kept.repairs()[0].error
+    assert [row["name"] for row in kept.repairs()[0].after or ()] == ["mid-a:latest"]
     assert set(kept.ollama.digests().values()) == {verified}
     kept.host.refresh_from_db()
     assert (kept.host.active_tag, kept.host.active_digest) == ("mid-a", verified)
