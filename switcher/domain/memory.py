@@ -37,6 +37,11 @@ OWN_ENGINE = frozenset({
     "nemotron_h_moe", "nemotron_h_omni", "olmo3", "qwen25vl", "qwen3", "qwen35", "qwen35moe",
     "qwen3moe", "qwen3next", "qwen3vl", "qwen3vlmoe",
 })  # fmt: skip
+# Architectures for which the server serves one request at a time, whatever it is set to.
+ONE_SLOT = frozenset({
+    "lfm2", "lfm2moe", "mllama", "nemotron_h", "nemotron_h_moe", "nemotron_h_omni", "qwen35",
+    "qwen35moe", "qwen3next", "qwen3vl", "qwen3vlmoe",
+})  # fmt: skip
 # Which layers have a sliding window, if the file does not say so: all but each n-th. Others keep
 # the whole context in each layer, whatever their file says of a window.
 FULL_LAYER_EACH = {"gemma3": 6, "gemma3n": 5, "gemma4": 6, "gptoss": 2, "gpt-oss": 2, "olmo3": 4}
@@ -70,6 +75,7 @@ class ModelFacts:
     buffers_on_cpu: bool = False  # whether the server counts the buffer without a GPU too
     trained_context: int = 0  # the most that the server gives; 0 if unknown
     num_ctx: int = 0  # the model's own setting; 0 if it has none
+    one_slot: bool = False  # whether the server serves no requests to it in parallel
     file: str = ""  # the digest of its weights, by which the server knows its runner (fact 21)
 
     def kv_bytes(self, context: int) -> int:
@@ -135,6 +141,7 @@ def facts_of(info: Mapping[str, Any], num_ctx: int = 0) -> ModelFacts | None:
         buffers_on_cpu=own,
         trained_context=trained,
         num_ctx=num_ctx,
+        one_slot=arch in ONE_SLOT,
     )
 
 
@@ -187,9 +194,10 @@ def expected_size(
     facts: ModelFacts | None,
     seen: Iterable[Loaded],
     on_gpu: bool = True,
+    slots: int = 0,
 ) -> Size:
     """Return the bytes that a model will take with this context. `seen` are its loads here, the
-    newest first."""
+    newest first. `slots` are the parallel requests that the server is set to; 0 if unknown."""
     rows = [row for row in seen if row.context and row.size]
     exact = next((row for row in rows if row.context == context), None)
     if exact is not None:
@@ -197,7 +205,7 @@ def expected_size(
     if rows and facts is not None:
         near = min(rows, key=lambda row: abs(row.context - context))
         grows = facts.kv_bytes(context) - facts.kv_bytes(near.context)
-        size = near.size + grows * _slots(rows, near, file_bytes, facts)
+        size = near.size + grows * _slots(rows, near, file_bytes, facts, slots)
         return Size(max(size, 1), f"as loaded here with {near.context:,} tokens, and computed from "
                     f"there for {context:,}", LEARNED)  # fmt: skip
     contexts = sorted({row.context: row for row in rows}.values(), key=lambda row: row.context)
@@ -209,20 +217,26 @@ def expected_size(
         return Size(max(size, 1), f"from {len(contexts)} loads here with other contexts", LEARNED)
     if facts is not None:
         buffer = facts.buffer_bytes if on_gpu or facts.buffers_on_cpu else 0
-        size = file_bytes + facts.kv_bytes(context) + buffer
+        size = file_bytes + facts.kv_bytes(context) * _slots_set(facts, slots) + buffer
         return Size(size, f"computed for {context:,} tokens of context", COMPUTED)
     guess = max(round(file_bytes * FILE_TO_RESIDENT), *(row.size for row in rows), 0)
     return Size(guess, "about, from the size of its file", GUESSED)
 
 
-def _slots(rows: list[Loaded], near: Loaded, file_bytes: int, facts: ModelFacts) -> int:
-    """Return for how many parallel requests the server keeps a context each, as loads show. Two
-    contexts tell exactly. From one, a cache that is small beside weights and buffer tells nothing.
-    """
+def _slots_set(facts: ModelFacts, slots: int) -> int:
+    return 1 if facts.one_slot else _bounded(slots)
+
+
+def _slots(rows: list[Loaded], near: Loaded, file_bytes: int, facts: ModelFacts, slots: int) -> int:
+    """Return for how many parallel requests the server keeps a context each. Two contexts that were
+    seen tell exactly; else it is what the server is set to. From one, a cache that is small beside
+    weights and buffer tells nothing."""
     least, most = min(rows, key=_context), max(rows, key=_context)
     grows = facts.kv_bytes(most.context) - facts.kv_bytes(least.context)
     if grows > 0:
         return _bounded(round((most.size - least.size) / grows))
+    if slots:
+        return _slots_set(facts, slots)
     one, rest = facts.kv_bytes(near.context), near.size - file_bytes - facts.buffer_bytes
     return 1 if one * 4 < file_bytes else _bounded(math.floor(rest / one + 0.3))
 
@@ -241,6 +255,7 @@ def largest_context(
     file_bytes: int,
     facts: ModelFacts | None,
     seen: Iterable[Loaded],
+    slots: int = 0,
 ) -> int:
     """Return the largest context below `below`, in whole steps, with which the model takes no more
     than `room_bytes`; 0 if there is none, or if that cannot be told."""
@@ -250,6 +265,6 @@ def largest_context(
     low, high = 0, max(0, (below - 1) // CONTEXT_STEP)
     while low < high:
         middle = (low + high + 1) // 2
-        size = expected_size(middle * CONTEXT_STEP, file_bytes, facts, rows)
+        size = expected_size(middle * CONTEXT_STEP, file_bytes, facts, rows, slots=slots)
         low, high = (middle, high) if size.bytes <= room_bytes else (low, middle - 1)
     return low * CONTEXT_STEP

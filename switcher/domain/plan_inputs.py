@@ -68,6 +68,7 @@ class PlanInputs:
     facts: ModelFacts | None = None  # of the target
     seen: tuple[Loaded, ...] = ()  # loads of the target here
     max_loaded: int | None = None  # models that the server keeps loaded at once
+    parallel_requests: int = 0  # that the server is set to; 0 if unknown
     same_file: frozenset[str] = frozenset()  # digests of residents that have the target's file
 
     @property

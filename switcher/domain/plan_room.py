@@ -229,4 +229,11 @@ def fits_context(inputs: PlanInputs, models: SortedModels, room: Room) -> int:
     if inputs.vram_bytes is None or not room.short_bytes or inputs.target is None:
         return 0
     free = inputs.vram_bytes - sum_bytes(room.keep) - sum_bytes(models.missing)
-    return largest_context(free, inputs.context, inputs.target.size, inputs.facts, inputs.seen)
+    return largest_context(
+        free,
+        inputs.context,
+        inputs.target.size,
+        inputs.facts,
+        inputs.seen,
+        inputs.parallel_requests,
+    )

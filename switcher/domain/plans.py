@@ -124,6 +124,7 @@ def plan_token(inputs: PlanInputs) -> str:
         inputs.spec.to_json(),
         inputs.allows_cloud if inputs.is_cloud else None,
         inputs.max_loaded,
+        inputs.parallel_requests,
     )
     text = json.dumps(facts, sort_keys=True)
     return "p-" + hashlib.sha256(text.encode()).hexdigest()[:12]

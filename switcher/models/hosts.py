@@ -56,6 +56,8 @@ class Host(models.Model):
     max_loaded = models.PositiveSmallIntegerField(null=True, blank=True)
     # The most models that were seen loaded when the server evicted one without need: its limit.
     learned_max_loaded = models.PositiveSmallIntegerField(null=True, blank=True)
+    # OLLAMA_NUM_PARALLEL of the server, which it does not report; None if it was not set here.
+    parallel_requests = models.PositiveSmallIntegerField(null=True, blank=True)
     # Of the network card, to wake a machine that sleeps (Wake-on-LAN); empty for never.
     mac_address = models.CharField(max_length=17, blank=True, default="")
     # A name on the Ollama server itself that always means the active model (facts 21, 22): as

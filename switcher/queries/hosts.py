@@ -64,6 +64,7 @@ class HostSettings:
     gateway_policy: str
     allows_cloud: bool
     max_loaded: int | None  # as set
+    parallel_requests: int | None  # as set
     mac_address: str  # for Wake-on-LAN
     learned_max_loaded: int | None  # as learned from evictions
     published: PublishedName

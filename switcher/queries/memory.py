@@ -49,7 +49,8 @@ def expected_memory(host: Host, target: Installed | None, spec: Spec) -> Expecte
     if bare and not given:
         return ExpectedMemory(Size(bare, "as last loaded here", LEARNED), context, facts, seen)
     on_gpu = host.vram_bytes is not None
-    size = expected_size(context, target.size, facts, seen, on_gpu)
+    slots = host.parallel_requests or 0
+    size = expected_size(context, target.size, facts, seen, on_gpu, slots)
     return ExpectedMemory(size, context, facts, seen)
 
 

@@ -55,6 +55,7 @@ HOST_FIELDS = (
     "published_name",
     "allows_cloud",
     "max_loaded",
+    "parallel_requests",
     "mac_address",
 )
 

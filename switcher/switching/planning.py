@@ -58,6 +58,7 @@ def plan_switch(
             facts=memory.facts,
             seen=memory.seen,
             max_loaded=_max_loaded(host, resident),
+            parallel_requests=host.parallel_requests or 0,
             same_file=made_of_same_file(target.digest, (r.digest for r in resident))
             if target
             else frozenset(),

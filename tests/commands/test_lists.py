@@ -79,7 +79,7 @@ def test_status_as_json(host: Host, simulator: SimulatedOllama) -> None:
 def test_hosts_are_added_listed_and_removed(transactional_db: None) -> None:
     assert "There is no host yet" in run("hosts").out
     added = run(
-        *("hosts", "add", "gpu-1", "10.0.0.21:11434/", "--vram", "24GB"),
+        *("hosts", "add", "gpu-1", "10.0.0.21:11434/", "--vram", "24GB", "--parallel", "4"),
         *("--simulated", "--strategy", "swap"),
     )
     assert added.code == 0
@@ -89,7 +89,8 @@ def test_hosts_are_added_listed_and_removed(transactional_db: None) -> None:
     listed = run("hosts").out
     assert "gpu-1" in listed
     assert "default, simulated" in listed
-    assert [h["name"] for h in run("hosts", "--json").json()] == ["gpu-1"]
+    (told,) = run("hosts", "--json").json()
+    assert (told["name"], told["parallel_requests"]) == ("gpu-1", 4)
     assert run("hosts", "remove", "gpu-1").code == 0
     assert not Host.objects.filter(removed_at=None).exists()
     kinds = AuditEntry.objects.values_list("kind", flat=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -202,6 +203,35 @@ def test_a_load_shows_how_many_requests_are_served_in_parallel() -> None:
     four = [Loaded(4096, 2 * GB + 4 * FACTS.kv_bytes(4096))]
     size = expected_size(8192, 2 * GB, FACTS, four)
     assert size.bytes == 2 * GB + 4 * FACTS.kv_bytes(8192)
+
+
+def test_each_parallel_request_takes_a_context_of_its_own() -> None:
+    one, four = (expected_size(8192, 2 * GB, FACTS, (), slots=n) for n in (1, 4))
+    assert four.bytes - one.bytes == 3 * FACTS.kv_bytes(8192)
+    assert expected_size(8192, 2 * GB, FACTS, ()) == one, "the server's default is one"
+    small = [Loaded(1024, 20 * GB)]  # which shows nothing of its cache
+    grown = expected_size(8192, 20 * GB, FACTS, small, slots=4)
+    assert grown.bytes == 20 * GB + 4 * (FACTS.kv_bytes(8192) - FACTS.kv_bytes(1024))
+    room = 2 * GB + 4 * FACTS.kv_bytes(8192) + FACTS.buffer_bytes
+    assert largest_context(room, 65_536, 2 * GB, FACTS, (), slots=4) == 8192
+
+
+def test_two_loads_count_more_than_the_parallel_requests_that_are_set() -> None:
+    seen = [Loaded(n, 2 * GB + FACTS.kv_bytes(n)) for n in (4096, 8192)]
+    size = expected_size(16_384, 2 * GB, FACTS, seen, slots=4)
+    assert size.bytes == 2 * GB + FACTS.kv_bytes(16_384)
+
+
+def test_some_architectures_serve_one_request_at_a_time_whatever_is_set() -> None:
+    facts = replace(FACTS, one_slot=True)
+    assert expected_size(8192, 2 * GB, facts, (), slots=4).bytes == (
+        expected_size(8192, 2 * GB, FACTS, ()).bytes
+    )
+    info = {"general.architecture": "qwen35", "qwen35.block_count": 2,
+            "qwen35.attention.head_count": 2, "qwen35.embedding_length": 64}  # fmt: skip
+    found = facts_of(info)
+    assert found is not None
+    assert found.one_slot
 
 
 def test_two_loads_tell_without_a_description() -> None:

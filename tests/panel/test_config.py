@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -134,6 +135,15 @@ def test_host_is_added(admin: Client) -> None:
     assert (row.strategy, row.keep_alive, row.is_default) == ("auto", "30m", True)
 
 
+def test_parallel_requests_are_set_on_the_form_recorded_and_shown(admin: Client) -> None:
+    admin.post("/hosts/add", HOST)
+    admin.post("/hosts/north-1/edit", HOST | {"parallel_requests": "4"})
+    assert Host.objects.get().parallel_requests == 4
+    entry = AuditEntry.objects.get(kind="host.changed")
+    assert json.loads(entry.body)["facts"]["after"] == {"parallel_requests": 4}
+    assert "Parallel requests 4, as set here" in text_of(admin.get("/hosts/north-1/"))
+
+
 @pytest.mark.parametrize(
     ("field", "value", "error"),
     [
@@ -144,6 +154,7 @@ def test_host_is_added(admin: Client) -> None:
         ("base_url", "http://north-1:99999", "Write an address such as"),
         ("name", "North 1", "Use lower-case letters"),
         ("vram_gb", "much", "Enter a number"),
+        ("parallel_requests", "0", "greater than or equal to 1"),
         ("keep_alive", "30", "30 has no unit. Write 30s"),
     ],
 )

@@ -267,3 +267,18 @@ def test_the_context_that_a_pin_got_unasked_is_its_default_whatever_others_ask_f
         (4096, True),
         (16_384, False),
     ]
+
+
+def test_a_plan_counts_a_context_for_each_of_the_hosts_parallel_requests(
+    host: Host, fake: FakeHost
+) -> None:
+    fake.facts_by_name["mid-a:latest"] = ModelFacts(100_000)
+    one = service.plan(SwitchRequest("mid-a", num_ctx="8192"))
+    config.put_host({"parallel_requests": 4}, ANNA, host.pk)
+    four = service.plan(SwitchRequest("mid-a", num_ctx="8192"))
+    assert four.load.bytes - one.load.bytes == 3 * 8192 * 100_000
+    assert four.token != one.token, "a plan that was shown before does not hold any more"
+    too_much = service.plan(SwitchRequest("mid-a", num_ctx="60000"))
+    assert 0 < too_much.fits_context < 60_000
+    fits = service.plan(SwitchRequest("mid-a", num_ctx=str(too_much.fits_context)))
+    assert not fits.fits_context

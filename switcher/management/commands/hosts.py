@@ -52,6 +52,8 @@ class Command(ListCommand):
         add.add_argument("--simulated", action="store_true")
         text = "OLLAMA_MAX_LOADED_MODELS of the server, if it is set there"
         add.add_argument("--max-loaded", type=int, metavar="3", help=text)
+        text = "OLLAMA_NUM_PARALLEL of the server, if it is set there"
+        add.add_argument("--parallel", type=int, metavar="1", help=text)
         text = "address of the network card, to wake a machine that sleeps"
         add.add_argument("--mac", default="", metavar="00:1a:2b:3c:4d:5e", help=text)
         text = "allow switches to cloud models: prompts may leave the machine"
@@ -99,6 +101,7 @@ class Command(ListCommand):
             "simulated": options["simulated"],
             "strategy": options["strategy"],
             "max_loaded": options["max_loaded"],
+            "parallel_requests": options["parallel"],
             "allows_cloud": options["allow_cloud"],
             "mac_address": check_mac(options["mac"]),
             "keep_alive": check_keep_alive(options["keep_alive"]),
@@ -225,6 +228,7 @@ def _json(host: HostSettings) -> dict[str, Any]:
         "strategy": host.strategy,
         "allows_cloud": host.allows_cloud,
         "max_loaded": host.max_loaded,
+        "parallel_requests": host.parallel_requests,
         "mac_address": host.mac_address,
         "learned_max_loaded": host.learned_max_loaded,
         "active": host.active.name.full if host.active else None,

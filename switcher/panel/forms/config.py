@@ -14,6 +14,7 @@ from django.http import QueryDict
 from switcher.domain import specs
 from switcher.domain.addresses import check_address
 from switcher.domain.errors import BadRequest
+from switcher.domain.memory import MAX_SLOTS
 from switcher.domain.states import Strategy
 from switcher.domain.wake_on_lan import check_mac
 from switcher.queries.hosts import HostSettings
@@ -31,7 +32,7 @@ DRIFT_POLICIES = [
 # Fields that forms and records name alike.
 HOST_FIELDS = (
     "name", "base_url", "strategy", "keep_alive", "drift_policy", "repairs_an_hour", "simulated",
-    "allows_cloud", "max_loaded", "mac_address",
+    "allows_cloud", "max_loaded", "parallel_requests", "mac_address",
 )  # fmt: skip
 PROFILE_FIELDS = (
     "name", "tag", "keep_alive", "load_timeout_s", "min_gpu_percent", "min_tokens_per_s",
@@ -86,6 +87,15 @@ class HostForm(forms.Form):
         help_text="OLLAMA_MAX_LOADED_MODELS of the server, which Ollama does not report. Without "
         "it, Switchboard learns it from evictions; Ollama's default is 3 for each GPU.",
         widget=forms.TextInput({"placeholder": "3", "inputmode": "numeric"}),
+    )
+    parallel_requests = forms.IntegerField(
+        label="Parallel requests to a model",
+        required=False,
+        min_value=1,
+        max_value=MAX_SLOTS,
+        help_text="OLLAMA_NUM_PARALLEL of the server, which Ollama does not report. It keeps a "
+        "context for each, so plans count that memory as often; Ollama's default is 1.",
+        widget=forms.TextInput({"placeholder": "1", "inputmode": "numeric"}),
     )
     mac_address = forms.CharField(
         label="MAC address, if the machine sleeps",
