@@ -75,8 +75,7 @@ class Installed:
 
     @property
     def is_cloud(self) -> bool:
-        """Return whether prompts to it leave the machine (fact 28)."""
-        return bool(self.remote_host) or self.name.is_cloud
+        return is_cloud(self.name, self)
 
     @property
     def embeds_only(self) -> bool:
@@ -108,6 +107,12 @@ class Installed:
     def from_json(cls, row: dict[str, Any]) -> Installed:
         name, capabilities = ModelName.parse(row["name"]), tuple(row.get("capabilities", ()))
         return cls(**{**row, "name": name, "capabilities": capabilities})
+
+
+def is_cloud(name: ModelName, row: Installed | None) -> bool:
+    """Return whether prompts to the model `name` leave the machine: by that name, whatever is on
+    the disk (fact 20), or by its `row` in the host's list (fact 28)."""
+    return name.is_cloud or (row is not None and bool(row.remote_host))
 
 
 # A model's digest and a time exactly as the server wrote it, with nanoseconds.

@@ -8,7 +8,7 @@ from typing import Any
 
 from switcher.domain.memory import Loaded, ModelFacts, Size
 from switcher.domain.model_names import NO_NAME, ModelName
-from switcher.domain.observed import Installed, Resident
+from switcher.domain.observed import Installed, Resident, is_cloud
 from switcher.domain.specs import Spec
 from switcher.domain.states import Strategy
 
@@ -74,4 +74,4 @@ class PlanInputs:
     @property
     def is_cloud(self) -> bool:
         """Return whether the target is a cloud model, which is never loaded here (fact 28)."""
-        return self.spec.name.is_cloud or (self.target is not None and self.target.is_cloud)
+        return is_cloud(self.spec.name, self.target)

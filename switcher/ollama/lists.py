@@ -82,10 +82,18 @@ def parse_installed(row: dict[str, Any]) -> Installed:
         digest=_text(row["digest"], 80),
         size=_number(row["size"]),
         capabilities=parse_capabilities(row.get("capabilities")),
-        remote_host=_known(_short_text, row.get("remote_host")) or "",
+        remote_host=_remote_host(row),
         on_mlx=_detail(row, "format") == "safetensors",
         most_context=_known(_number, _detail(row, "context_length")) or 0,
     )
+
+
+def _remote_host(row: dict[str, Any]) -> str:
+    """Return where the server sends the model's prompts, even if it does not say so legibly; empty
+    if they stay (fact 28)."""
+    if not row.get("remote_host") and not row.get("remote_model"):
+        return ""
+    return _known(_short_text, row.get("remote_host")) or "another server"
 
 
 def _detail(row: dict[str, Any], name: str) -> object:

@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from switcher.domain.drift import GONE, OFFLINE_AFTER, Kind, OpenDrift
 from switcher.domain.model_names import ModelName
-from switcher.domain.observed import Installed, Observation, find_installed
+from switcher.domain.observed import Installed, Observation, find_installed, is_cloud
 from switcher.domain.states import State
 from switcher.domain.versions import Feature, missing_in
 from switcher.domain.wording import NBSP
@@ -74,9 +74,9 @@ class HostView(HostDetail):
         """Return the active model if it is a cloud model, which is never loaded here."""
         if self.active is None:
             return ""
-        row = find_installed(self.reading.installed, self.active.name)
-        is_cloud = self.active.name.is_cloud or (row is not None and row.is_cloud)
-        return self.active.name.short if is_cloud else ""
+        name = self.active.name
+        row = find_installed(self.reading.installed, name)
+        return name.short if is_cloud(name, row) else ""
 
     @property
     def model(self) -> str:

@@ -14,7 +14,7 @@ from switcher.domain.memory import (
     context_given,
     expected_size,
 )
-from switcher.domain.observed import Installed
+from switcher.domain.observed import Installed, is_cloud
 from switcher.domain.specs import Spec
 from switcher.domain.versions import Version, numbers_of
 from switcher.models import Host, KnownModel, LearnedSize, Reading
@@ -33,7 +33,7 @@ class ExpectedMemory:
 
 def expected_memory(host: Host, target: Installed | None, spec: Spec) -> ExpectedMemory:
     """Return what a model is expected to take on a host, loaded as the spec says."""
-    if spec.name.is_cloud or (target is not None and target.is_cloud):
+    if is_cloud(spec.name, target):
         return ExpectedMemory(NO_MEMORY, 0)
     if target is None:
         return ExpectedMemory(Size(0, ""), 0)

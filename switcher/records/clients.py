@@ -8,7 +8,7 @@ from switcher.audit.ledger import Actor, append, writing
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest, NotFound
 from switcher.domain.model_names import ModelName
-from switcher.domain.observed import find_installed
+from switcher.domain.observed import find_installed, is_cloud
 from switcher.domain.published_name import PublishedName, is_taken, taken_text
 from switcher.domain.specs import check_published, check_tag
 from switcher.models import GatewayName, Host, ModelProfile
@@ -124,8 +124,7 @@ def _check_no_cloud_models(host: Host, profiles: list[ModelProfile]) -> None:
     rows = installed_on(host)
     for profile in profiles:
         model = ModelName.parse(profile.tag)
-        row = find_installed(rows, model)
-        if model.is_cloud or (row is not None and row.is_cloud):
+        if is_cloud(model, find_installed(rows, model)):
             text = (
                 f"Profile {profile.name} is of the cloud model {model}, and the settings of "
                 f"{host.name} do not allow prompts to leave it."

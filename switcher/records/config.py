@@ -14,7 +14,7 @@ from switcher.domain.addresses import place_of
 from switcher.domain.clock import Clock, system
 from switcher.domain.errors import BadRequest, Conflict, NotFound
 from switcher.domain.model_names import ModelName
-from switcher.domain.observed import Installed, find_installed
+from switcher.domain.observed import Installed, find_installed, is_cloud
 from switcher.domain.specs import check_keeps_active
 from switcher.domain.states import OPEN
 from switcher.models import (
@@ -205,8 +205,8 @@ def _check_address_is_free(host: Host) -> None:
 
 def _check_no_cloud_model(host: Host) -> None:
     """Raise Conflict if the active model is a cloud model: prompts would go on leaving."""
-    row = find_installed(installed_on(host), ModelName.parse(host.active_tag))
-    if ModelName.parse(host.active_tag).is_cloud or (row is not None and row.is_cloud):
+    name = ModelName.parse(host.active_tag)
+    if is_cloud(name, find_installed(installed_on(host), name)):
         raise Conflict(
             f"{host.active_tag} is active on {host.name}, and it is a cloud model. Switch to "
             "another model first."
