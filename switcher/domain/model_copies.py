@@ -83,8 +83,8 @@ def find_name(digest: str, name: ModelName, installed: Iterable[Installed]) -> M
 
 def find_content(digest: str, name: ModelName, installed: Iterable[Installed]) -> Installed | None:
     """Return the installed model with this digest, under its own `name` if that points to it; None
-    if no name does."""
-    rows = [i for i in installed if i.digest == digest]
+    if no name does. Any other name of a cloud model reaches no content here (fact 20)."""
+    rows = [i for i in installed if i.digest == digest and (i.name == name or not i.name.is_cloud)]
     return next((i for i in rows if i.name == name), next(iter(rows), None))
 
 

@@ -85,6 +85,13 @@ def test_a_model_is_reached_by_its_own_name_else_by_any_that_means_it() -> None:
     assert find_name(own.digest, own.name, (other,)) == NO_NAME
 
 
+@pytest.mark.fact(20)
+def test_a_name_that_leaves_the_host_reaches_nothing_here() -> None:
+    away = make.installed("mid-a:1t-cloud", digest="sha-mid-a")
+    assert find_name("sha-mid-a", ModelName.parse("mid-a"), (away,)) == NO_NAME
+    assert find_name("sha-mid-a", away.name, (away,)) == away.name, "its own"
+
+
 def test_a_name_is_found_in_any_case() -> None:
     row = make.installed("Mid-A:latest")
     assert find_installed((row,), ModelName.parse("mid-a")) is row
