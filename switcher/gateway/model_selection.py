@@ -23,17 +23,22 @@ def select_model(route: Route, requested: object, key: KeyFacts | None = None) -
     if choice is None:
         raise _no_model(route, name, key)
     if ModelName.parse(choice.model).is_cloud and not route.allows_cloud:
-        text = (
-            f"{choice.model} is a cloud model, and the settings of {route.host} do not allow "
-            "prompts to leave it."
-        )
-        raise GatewayError(403, "not_allowed", text, "model")
+        raise prompt_would_leave(route, choice.model)
     if key is not None and not key.is_for_profile(choice.spec.profile):
         text = (
             f"Key {key.name} is not valid for {choice.model}, the model that answers on this host."
         )
         raise GatewayError(403, "not_allowed", text, "model")
     return choice
+
+
+def prompt_would_leave(route: Route, model: str) -> GatewayError:
+    """Return the error for a cloud model on a host whose settings do not allow any."""
+    text = (
+        f"{model} is a cloud model, and the settings of {route.host} do not allow prompts to leave "
+        "it."
+    )
+    return GatewayError(403, "not_allowed", text, "model")
 
 
 def served_names(route: Route, key: KeyFacts | None) -> list[tuple[str, str]]:

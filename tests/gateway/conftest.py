@@ -99,6 +99,11 @@ def ask(
     return Exchange(method, target, raw, names, client)
 
 
+def listed(name: str, **more: Any) -> dict[str, Any]:
+    """Return a row of `/api/tags`."""
+    return {"name": f"{name}:latest", "digest": f"sha-{name}", "size": 1000} | more
+
+
 class Upstream:
     """A host. `answer` handles its requests, `received` lists their path, body and headers."""
 
@@ -109,6 +114,8 @@ class Upstream:
         self.url = ""
 
     async def completion(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/api/tags":
+            return web.json_response({"models": []})
         return web.json_response({"object": "chat.completion", "choices": []})
 
     async def handle(self, request: web.Request) -> web.StreamResponse:

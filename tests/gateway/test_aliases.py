@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from switcher.concurrency.threads import in_thread
 from switcher.domain.errors import BadRequest
@@ -125,21 +124,3 @@ async def test_no_prompt_leaves_through_a_cloud_model_that_is_not_allowed(
     await route_cache.current().routes_as_of_now()
     await asked(upstream, OPENAI)
     assert upstream.received
-
-
-async def test_no_prompt_leaves_through_a_name_that_was_pointed_at_a_cloud_model(
-    host: Host, upstream: Upstream
-) -> None:
-    """No switch has loaded it, so no copy holds what the name meant when it was set."""
-    await in_thread(name_long, host, "mid-b", Spec("", "mid-a"))
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        row = {"name": "mid-b:latest", "digest": "c", "remote_host": "https://ollama.com"}
-        return web.json_response({"models": [row]})
-
-    upstream.answer = answer
-    for target in (OPENAI, OLLAMA):
-        reply = await ask({**HELLO, "model": "long"}, target=target).end()
-        assert reply.status == 403
-        assert b"mid-b is a cloud model now" in reply.body
-    assert {path for path, *_ in upstream.received} == {"/api/tags"}

@@ -159,7 +159,10 @@ async def test_a_profiles_runner_options_are_sent(host: Host, upstream: Upstream
 async def test_names_that_clients_insist_on_map_by_the_hosts_policy(
     host: Host, upstream: Upstream
 ) -> None:
-    upstream.answer = whole("Hello")
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await (upstream.completion if "tags" in request.path else whole("Hello"))(request)
+
+    upstream.answer = answer
     await in_thread(set_policy, host, "strict", **{"claude-haiku": "tiny-a"})
     reply = await ask(HELLO | {"model": "claude-haiku"}, target=PATH).end()
     assert upstream.body()["model"] == reply.json()["model"] == "tiny-a"

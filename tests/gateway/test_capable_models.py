@@ -14,7 +14,7 @@ from switcher.ollama import relay
 from switcher.records import config, keys
 from switcher.records.keys import NewKey
 from tests import make
-from tests.gateway.conftest import ADMIN, Upstream, add_host, ask, set_active
+from tests.gateway.conftest import ADMIN, Upstream, add_host, ask, listed, set_active
 from tests.gateway.test_api_styles import set_policy
 from tests.simulated import SimulatedOllama
 
@@ -32,7 +32,7 @@ class Hosted:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.path == "/api/tags":
-            rows = [{"name": f"{n}:latest", "capabilities": c} for n, c in self.can.items()]
+            rows = [listed(name, capabilities=can) for name, can in self.can.items()]
             return web.json_response({"models": rows})
         model = (await request.json())["model"]
         if request.path == "/api/show":

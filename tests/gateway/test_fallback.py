@@ -47,7 +47,7 @@ def holds(upstream: Upstream, *tags: str) -> None:
         if request.path == "/api/ps":
             rows = [{"name": f"{tag}:latest", "digest": f"sha-{tag}"} for tag in tags]
             return web.json_response({"models": rows})
-        return web.json_response({"object": "chat.completion", "choices": []})
+        return await upstream.completion(request)
 
     upstream.answer = answer
 
