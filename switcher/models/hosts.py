@@ -95,6 +95,7 @@ class Pin(models.Model):
 
     host = models.ForeignKey(Host, on_delete=models.CASCADE)
     profile = models.ForeignKey(ModelProfile, on_delete=models.PROTECT)
+    digest = models.CharField(max_length=80, blank=True, default="")  # as last seen loaded
 
     class Meta:
         db_table = "switcher_preload"

@@ -36,8 +36,8 @@ UNKNOWN_GATE = -1
 class ModelChoice:
     """A model that a client gets, and how it is loaded.
 
-    `digest` is the content that a switch verified, `copy` a name that reaches it whatever becomes
-    of the model's own name; both are empty if there is none.
+    `digest` is the content that was verified, `copy` a name that reaches it whatever becomes of the
+    model's own name; both are empty if there is none.
     """
 
     model: str
@@ -64,7 +64,8 @@ class Route:
 
     `gate` is the id of the switch that holds requests back, 0 while the gate is open. `names` are
     the profiles of the aliases that clients may use, by name. `copies` are the copies that are kept
-    of loaded models, by digest, oldest first. A `stale` route was read before an outage of the
+    of loaded models, by digest, oldest first. `verified` are the digests of pinned models when they
+    were last seen loaded, by name. A `stale` route was read before an outage of the
     database.
     """
 
@@ -79,6 +80,7 @@ class Route:
     pinned: tuple[Spec, ...] = ()
     allows_cloud: bool = False
     copies: Mapping[str, ModelCopyRow] = field(default_factory=dict)
+    verified: Mapping[ModelName, str] = field(default_factory=dict)
     stale: bool = False
     # What was last seen loaded, by digest and by name. It changes without an effect on the way that
     # a request takes.
@@ -127,16 +129,18 @@ class Route:
 
     def choose_other(self, spec: Spec) -> ModelChoice:
         """Return the choice of a model that is not active."""
-        held = [copy for copy in self.copies.values() if copy.tag == spec.name]
-        if not held:
-            return ModelChoice(spec.tag, spec)
-        return ModelChoice(spec.tag, spec, held[-1].digest, held[-1].name.full)
+        held = [copy.digest for copy in self.copies.values() if copy.tag == spec.name]
+        digest = held[-1] if held else self.verified.get(spec.name, "")
+        return ModelChoice(spec.tag, spec, digest, self._copy_of(digest))
 
     def _choose_active(self, active: ActiveModel, spec: Spec) -> ModelChoice:
         if active.name.is_cloud:
             return ModelChoice(active.model, spec)  # the name alone says what answers (fact 20)
-        held = self.copies.get(active.digest)
-        return ModelChoice(active.model, spec, active.digest, held.name.full if held else "")
+        return ModelChoice(active.model, spec, active.digest, self._copy_of(active.digest))
+
+    def _copy_of(self, digest: str) -> str:
+        copy = self.copies.get(digest)
+        return copy.name.full if copy else ""
 
     @property
     def served_names(self) -> list[tuple[str, str]]:
@@ -196,8 +200,12 @@ def routes() -> Routes:
     for row in GatewayName.objects.select_related("profile"):
         names.setdefault(row.host_id, {})[ModelName.parse(row.name)] = Spec.of_profile(row.profile)
     pinned: dict[int, list[Spec]] = {}
+    verified: dict[int, dict[ModelName, str]] = {}
     for pin in Pin.objects.select_related("profile").order_by("profile__name"):
-        pinned.setdefault(pin.host_id, []).append(Spec.of_profile(pin.profile))
+        spec = Spec.of_profile(pin.profile)
+        pinned.setdefault(pin.host_id, []).append(spec)
+        if pin.digest:
+            verified.setdefault(pin.host_id, {})[spec.name] = pin.digest
     copies: dict[int, dict[str, ModelCopyRow]] = {}
     for kept in ModelCopy.objects.order_by("id"):
         copies.setdefault(kept.host_id, {})[kept.digest] = copy_of(kept)
@@ -219,6 +227,7 @@ def routes() -> Routes:
             pinned=tuple(pinned.get(host.pk, ())),
             allows_cloud=host.allows_cloud,
             copies=copies.get(host.pk, {}),
+            verified=verified.get(host.pk, {}),
             contexts=_contexts(host, reading),
             version=numbers_of(reading.version) if reading is not None else (),
         )

@@ -24,6 +24,7 @@ from switcher.models import (
     LearnedSize,
     Lease,
     ModelProfile,
+    Pin,
     Preference,
     Reading,
     SwitchEvent,
@@ -89,6 +90,8 @@ def save_profile(profile: ModelProfile, actor: Actor, clock: Clock = system) -> 
         difference = _difference(before, {f: getattr(profile, f) for f in PROFILE_FIELDS})
         if difference["after"].keys() & {"tag", "options"}:
             check_profile(profile)
+        if "tag" in difference["after"]:
+            Pin.objects.filter(profile=profile).update(digest="")
         if "keep_alive" in difference["after"] and profile.pinned_on.filter(removed_at=None):
             check_keeps_active(profile.keep_alive, f"{profile.name} is pinned.")
         if difference["after"]:
@@ -226,6 +229,7 @@ def _leave_address(host: Host, name: str, actor: Actor, clock: Clock) -> None:
     Reading.objects.filter(host=host).delete()
     _forget_access(host, name, actor, clock)
     LearnedSize.objects.filter(host=host).delete()
+    Pin.objects.filter(host=host).update(digest="")
     nothing = {"published_as": "", "published_tag": "", "published_digest": ""}
     Host.objects.filter(pk=host.pk).update(**nothing, learned_max_loaded=None)
 

@@ -21,7 +21,7 @@ from switcher.ollama.errors import ModelMissing
 from switcher.queries.desired import WatchedHost, watched_host
 from switcher.queries.model_copies import ModelCopyRow
 from switcher.queries.readings import last_reading
-from switcher.records import model_copies
+from switcher.records import model_copies, pins
 from switcher.records.leases import LeaseHolder
 from switcher.switching.host_lease import HostLease, lease_host
 
@@ -135,6 +135,7 @@ def remove_copy(lease: HostLease, holder: LeaseHolder, row: ModelCopyRow) -> Non
 
 
 def _make(lease: HostLease, holder: LeaseHolder, missing: MissingCopy) -> None:
+    pins.keep_digest(holder, missing.tag, missing.digest)
     is_ours = model_copies.claim(holder, missing.digest, missing.tag, missing.name)
     if not is_ours or missing.exists:
         return

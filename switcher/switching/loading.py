@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
+from switcher.domain.model_names import ModelName
 from switcher.domain.observed import Installed, Resident, find_digest
 from switcher.domain.plan_room import GPU_FALL
 from switcher.domain.specs import load_timeout_s
 from switcher.domain.states import State, Strategy
 from switcher.ollama.client import Warmed
 from switcher.queries.history import usual_gpu_percent
+from switcher.records import pins
 from switcher.records.claimed_switch import ClaimedSwitch
 from switcher.records.memory import learn_default_contexts
 from switcher.switching.effects import ListResident, Load, Steps, Warm
@@ -72,8 +75,9 @@ def verify(switch: ClaimedSwitch) -> Steps[None]:
         if warning:
             switch.warn(warning)
     before: tuple[Resident, ...] = yield ListResident()
-    yield from load_pinned(switch, before)
+    pinned = yield from load_pinned(switch, before)
     now = yield ListResident()
+    _keep_pinned(switch, pinned, now)
     model = check_listed(switch, now)
     learn_limit(switch, now)
     learn_default_contexts(switch.host_id, _loaded_unasked(switch, before, now), switch.clock.now())
@@ -106,6 +110,15 @@ def _loaded_unasked(
     found = [r for r in now if r.name in pins and find_digest(before, r.digest) is None]
     model = find_digest(now, switch.plan.digest)
     return [*found, model] if model is not None and switch.spec.num_ctx is None else found
+
+
+def _keep_pinned(
+    switch: ClaimedSwitch, pinned: Mapping[ModelName, str], now: tuple[Resident, ...]
+) -> None:
+    """Record what the pinned models are that are loaded. `pinned` are their digests by name."""
+    for name, digest in pinned.items():
+        if find_digest(now, digest) is not None:
+            pins.keep_digest(switch.holder, name, digest)
 
 
 def learn_limit(switch: ClaimedSwitch, now: tuple[Resident, ...]) -> None:

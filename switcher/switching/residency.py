@@ -105,9 +105,10 @@ def _still_resident(left: list[Resident], why: str) -> str:
     return f"{names} is still in memory ({gb(sum(r.size for r in left))} GB): {why}."
 
 
-def load_pinned(switch: ClaimedSwitch, now: tuple[Resident, ...]) -> Steps[None]:
+def load_pinned(switch: ClaimedSwitch, now: tuple[Resident, ...]) -> Steps[dict[ModelName, str]]:
     """Load the pinned models that are not resident, including those that the server evicted during
-    the switch (facts 14, 15). One that cannot be loaded is a warning."""
+    the switch (facts 14, 15). One that cannot be loaded is a warning. Return the digests that the
+    names of the pinned models point to."""
     installed: tuple[Installed, ...] = ()
     for spec in switch.pinned:
         if spec.name == switch.spec.name:
@@ -132,6 +133,8 @@ def load_pinned(switch: ClaimedSwitch, now: tuple[Resident, ...]) -> Steps[None]
         else:
             if evicted:
                 switch.warn(f"The server evicted {spec.name}; it was loaded again.")
+    pinned = {spec.name for spec in switch.pinned}
+    return {row.name: row.digest for row in installed if row.name in pinned}
 
 
 def retry_while_unreachable(switch: ClaimedSwitch, act: Callable[[], Steps[T]]) -> Steps[T]:

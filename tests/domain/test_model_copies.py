@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -87,7 +88,7 @@ def test_a_model_is_reached_by_its_own_name_else_by_any_that_means_it() -> None:
 
 @pytest.mark.fact(20)
 def test_a_name_that_leaves_the_host_reaches_nothing_here() -> None:
-    away = make.installed("mid-a:1t-cloud", digest="sha-mid-a")
+    away = replace(make.installed("mid-a:1t-cloud"), digest="sha-mid-a")
     assert find_name("sha-mid-a", ModelName.parse("mid-a"), (away,)) == NO_NAME
     assert find_name("sha-mid-a", away.name, (away,)) == away.name, "its own"
 

@@ -9,12 +9,13 @@ import pytest
 from aiohttp import web
 
 from switcher.concurrency.threads import in_thread
+from switcher.domain.specs import Spec
 from switcher.gateway import route_cache
-from switcher.models import Host
+from switcher.models import Host, ModelProfile, Pin
 from switcher.records import config
 from switcher.records.clients import set_clients
 from tests import make
-from tests.gateway.conftest import ADMIN, HELLO, Exchange, Upstream, ask, listed
+from tests.gateway.conftest import ADMIN, HELLO, Exchange, Upstream, ask, listed, set_active
 
 CLOUD = {"remote_host": "https://ollama.com:443", "remote_model": "big:1t"}
 OPENAI, ANTHROPIC, OLLAMA = "/v1/chat/completions", "/v1/messages", "/api/chat"
@@ -93,3 +94,56 @@ async def test_a_host_that_allows_cloud_models_is_not_asked_what_an_alias_means(
     has(upstream, listed("tiny", **CLOUD))
     assert (await say_hello(OLLAMA).end()).status == 200
     assert calls(upstream) == {OLLAMA}
+
+
+class TestPinned:
+    """A pinned model that was verified, and has left the memory and with that its copy."""
+
+    @pytest.fixture(autouse=True)
+    async def _pinned(self, host: Host) -> None:
+        def pin() -> None:
+            name_tiny(host)
+            config.set_pinned(host, list(ModelProfile.objects.filter(name="small")), ADMIN)
+            Pin.objects.update(digest="sha-tiny")
+
+        await in_thread(pin)
+
+    @pytest.mark.parametrize("target", [OPENAI, ANTHROPIC, OLLAMA])
+    async def test_does_not_answer_with_other_content(
+        self, host: Host, upstream: Upstream, target: str
+    ) -> None:
+        has(upstream, listed("mid-a"), listed("tiny"))
+        assert (await say_hello(target).end()).status == 200
+        upstream.received.clear()
+        has(upstream, listed("mid-a"), listed("tiny", digest="sha-other"))
+        reply = await say_hello(target).end()
+        assert reply.status == 503
+        assert b"tiny means other content now" in reply.body
+        assert b"Switch to mid-a again to load it as it is now" in reply.body
+        assert calls(upstream) == {"/api/tags"}
+
+    async def test_answers_by_another_name_of_its_content(
+        self, host: Host, upstream: Upstream
+    ) -> None:
+        has(upstream, listed("tiny", digest="sha-other"), listed("kept", digest="sha-tiny"))
+        reply = await say_hello(OLLAMA).end()
+        assert (reply.status, upstream.body()["model"]) == (200, "kept:latest")
+
+    @pytest.mark.fact(20)
+    async def test_does_not_answer_by_a_name_that_leaves_the_host(
+        self, host: Host, upstream: Upstream
+    ) -> None:
+        away = listed("kept", digest="sha-tiny") | {"name": "kept:1t-cloud"}
+        has(upstream, listed("tiny", digest="sha-other"), away)
+        assert (await say_hello(OLLAMA).end()).status == 503
+        assert calls(upstream) == {"/api/tags"}
+
+    async def test_means_what_its_new_model_is_once_the_profile_has_another(
+        self, host: Host, upstream: Upstream
+    ) -> None:
+        small = await in_thread(ModelProfile.objects.get, name="small")
+        await in_thread(config.put_profile, {"tag": "mid-b"}, ADMIN, small.pk)
+        await in_thread(set_active, host, Spec("", "mid-a"))
+        has(upstream, listed("tiny"), listed("mid-b"))
+        reply = await say_hello(OLLAMA).end()
+        assert (reply.status, upstream.body()["model"]) == (200, "mid-b")

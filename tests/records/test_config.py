@@ -19,6 +19,7 @@ from switcher.models import (
     LearnedSize,
     Lease,
     ModelProfile,
+    Pin,
     Reading,
     SwitchEvent,
 )
@@ -316,10 +317,14 @@ def test_a_host_that_switches_is_neither_removed_nor_moved(
 
 def test_what_another_address_held_is_forgotten(host: Host, clock: FakeClock) -> None:
     readings.store(host.pk, Observation(clock.now(), version="0.12.3"), 0)
+    config.set_pinned(host, [make.profile("embed")], BEN)
+    Pin.objects.update(digest="sha-embed")
     config.put_host({"keep_alive": "2h"}, BEN, host.pk)
     assert Reading.objects.get().version == "0.12.3"
+    assert Pin.objects.get().digest == "sha-embed"
     config.put_host({"base_url": "http://127.0.0.1:10"}, BEN, host.pk)
     assert not Reading.objects.exists()
+    assert Pin.objects.get().digest == ""
 
 
 def test_a_persons_colours_are_their_own_and_no_fact(db: None) -> None:

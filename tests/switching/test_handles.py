@@ -9,7 +9,7 @@ import pytest
 
 from switcher.domain.errors import BadRequest, Conflict, NotFound
 from switcher.domain.observed import Observation
-from switcher.models import AuditEntry, Host, Lease, ModelCopy, ModelProfile, SwitchEvent
+from switcher.models import AuditEntry, Host, Lease, ModelCopy, ModelProfile, Pin, SwitchEvent
 from switcher.ollama.errors import Refused, TimedOut, Unreachable
 from switcher.records import leases, readings
 from switcher.switching import ghosts, residency
@@ -182,6 +182,40 @@ def test_a_pinned_model_that_a_switch_loads_is_held_too(
     host.pinned.add(profile("embed"))
     switch(profile("mid-a"))
     assert fake.model_copies == ours() == {A, "switchboard-holds/embed:sha-embed"}
+
+
+def test_what_a_pinned_model_was_is_known_longer_than_its_copy_lives(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    a = profile("mid-a")
+    host.pinned.add(profile("embed"))
+    switch(a)
+    fake.loaded.pop("sha-embed")
+    tidy(host, fake)
+    assert ours() == {A}
+    assert Pin.objects.get().digest == "sha-embed"
+    fake.repoint("embed", "sha-other")
+    switch(a)
+    assert Pin.objects.get().digest == "sha-other"
+
+
+def test_what_a_pinned_model_is_stays_unknown_while_it_does_not_load(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    host.pinned.add(profile("embed"))
+    fake.fail["load embed"] = [Refused("Ollama answered 500: no", 500, "no")]
+    assert "embed is pinned, and could not be loaded" in switch(profile("mid-a")).warnings[0]
+    assert Pin.objects.get().digest == ""
+
+
+def test_tidying_notes_what_a_pinned_model_is_that_others_loaded(
+    fake: FakeHost, host: Host, profile: Make, switch: Go
+) -> None:
+    switch(profile("mid-a"))
+    host.pinned.add(profile("embed"))
+    fake.hold("embed")
+    tidy(host, fake)
+    assert Pin.objects.get().digest == "sha-embed"
 
 
 @pytest.mark.parametrize("tag", ["mid-b", "big"])
