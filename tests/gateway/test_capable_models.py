@@ -9,7 +9,7 @@ from aiohttp import web
 
 from switcher.concurrency.threads import in_thread
 from switcher.domain.specs import Spec
-from switcher.models import Host
+from switcher.models import Host, ModelProfile
 from switcher.ollama import relay
 from switcher.records import config, keys
 from switcher.records.keys import NewKey
@@ -70,6 +70,20 @@ async def test_it_is_sent_with_the_runner_options_of_its_own_profile(
     await in_thread(pin, host, "embed", options={"num_ctx": 512})
     reply = await ask({"model": "x", "input": "x"}, target="/v1/embeddings").end()
     assert (reply.status, upstream.body()["options"]) == (200, {"num_ctx": 512})
+
+
+@pytest.mark.fact(20)
+async def test_nothing_leaves_through_a_pinned_profile_that_became_a_cloud_models(
+    host: Host, upstream: Upstream
+) -> None:
+    hosted = Hosted(upstream)
+    hosted.can["big:1t-cloud"] = ["embedding"]
+    await in_thread(pin, host, "embed")
+    pinned = await in_thread(ModelProfile.objects.get, name="embed")
+    await in_thread(config.put_profile, {"tag": "big:1t-cloud"}, ADMIN, pinned.pk)
+    reply = await ask({"model": "x", "input": "x"}, target="/v1/embeddings").end()
+    assert (reply.status, reply.json()["error"]["code"]) == (403, "not_allowed")
+    assert "/v1/embeddings" not in hosted.asked()
 
 
 async def test_several_pinned_ones_answer_by_name(host: Host, upstream: Upstream) -> None:
