@@ -1,10 +1,14 @@
-"""The packages openai, anthropic and ollama against the whole product, with a simulated host."""
+"""The packages openai, anthropic and ollama, and the command `ollama`, against the whole product
+with a simulated host."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +22,10 @@ import pytest
 
 from tests.server.process import Process, python
 from tests.simulated import SimulatedOllama
+from tests.until import PATIENCE_S
+
+# Not a package, so it is installed on some machines only.
+COMMAND = os.environ.get("SWITCHER_OLLAMA_BINARY") or shutil.which("ollama") or ""
 
 SEED = """
 import django, sys
@@ -252,23 +260,6 @@ class TestAnthropic:
         with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
             product.anthropic().messages.create(**ASKED | {"max_tokens": 0})
 
-    @pytest.mark.parametrize("target", ["mid-b", "mid-a"])
-    def test_no_message_is_lost_in_a_switch(self, product: Product, target: str) -> None:
-        client = product.anthropic()
-        switch = ("manage.py", "switch", target, "--strategy", "swap", "--host", "north-1")
-        with ThreadPoolExecutor(1) as pool:
-            switched = pool.submit(python, *switch, data=product.data)
-            models = []
-            while not switched.done() or models[-1] != target:
-                models.append(client.messages.create(**ASKED).model)
-                with client.messages.stream(**ASKED) as stream:
-                    models.append(stream.get_final_message().model)
-        assert switched.result().returncode == 0, switched.result().stdout
-        at = models.index(target)
-        assert at > 0
-        assert set(models[:at]) == {"mid-a", "mid-b"} - {target}
-        assert set(models[at:]) == {target}
-
 
 class TestOllama:
     def test_a_chat_whole_and_streamed(self, product: Product) -> None:
@@ -318,3 +309,100 @@ class TestOllama:
         with pytest.raises(ollama.ResponseError, match="unknown") as refused:
             product.ollama("sb-wrong").delete("mid-a")
         assert refused.value.status_code == 401
+
+
+class TestTheCommand:
+    """The command `ollama` itself: only a real one shows what it sends and understands."""
+
+    pytestmark = pytest.mark.skipif(not COMMAND, reason="no command ollama; see CONTRIBUTING.md")
+
+    @staticmethod
+    def run(product: Product, *words: str, token: str = "") -> subprocess.CompletedProcess[str]:
+        address = f"{product.address}/key/{token or product.token}"
+        env = {"PATH": os.environ["PATH"], "HOME": str(product.data), "OLLAMA_HOST": address}
+        return subprocess.run(
+            [COMMAND, *words], env=env, text=True, capture_output=True, timeout=PATIENCE_S
+        )
+
+    @pytest.mark.parametrize(
+        ("words", "shown"),
+        [
+            ("list", "mid-a:latest"),
+            ("ps", "mid-a:latest"),
+            ("show anything", "architecture"),
+            ("run anything Hello", "[mid-a]"),
+            ("--version", "ollama version is"),
+        ],
+    )
+    def test_it_shows_and_asks_the_active_model(
+        self, product: Product, words: str, shown: str
+    ) -> None:
+        done = self.run(product, *words.split())
+        assert (done.returncode, shown in done.stdout) == (0, True), (done.stdout, done.stderr)
+
+    def test_it_cannot_unload_the_model_of_all(self, product: Product) -> None:
+        done = self.run(product, "stop", "mid-a")
+        assert done.returncode != 0
+        assert "manage.py unload" in done.stderr
+
+    def test_a_wrong_key_gets_nothing(self, product: Product) -> None:
+        done = self.run(product, "list", token="sb-wrong")
+        assert done.returncode != 0
+        assert "mid-a" not in done.stdout
+
+
+def asked_by_openai(product: Product) -> list[str]:
+    create = product.openai().chat.completions.create
+    whole = create(model="gpt-4o", messages=HELLO, max_tokens=5)
+    parts = create(model="gpt-4o", messages=HELLO, max_tokens=5, stream=True)
+    streamed = "".join(part.choices[0].delta.content or "" for part in parts)
+    return [whole.choices[0].message.content or "", streamed]
+
+
+def asked_by_anthropic(product: Product) -> list[str]:
+    messages = product.anthropic().messages
+    (block,) = messages.create(**ASKED).content
+    assert block.type == "text"
+    with messages.stream(**ASKED) as stream:
+        return [block.text, "".join(stream.text_stream)]
+
+
+def asked_by_ollama(product: Product) -> list[str]:
+    client, options = product.ollama(), {"num_predict": 5}
+    whole = client.chat("anything", HELLO, options=options)
+    parts = client.chat("anything", HELLO, options=options, stream=True)
+    return [whole.message.content or "", "".join(part.message.content or "" for part in parts)]
+
+
+def asked_by_the_command(product: Product) -> list[str]:
+    done = TestTheCommand.run(product, "run", "anything", "Hello")
+    assert done.returncode == 0, done.stderr
+    return [done.stdout]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        asked_by_openai,
+        asked_by_anthropic,
+        asked_by_ollama,
+        pytest.param(asked_by_the_command, marks=TestTheCommand.pytestmark),
+    ],
+)
+def test_no_message_is_lost_in_a_switch(
+    product: Product, ask: Callable[[Product], list[str]]
+) -> None:
+    """Each client asks all the time while the model is swapped there and back."""
+    for old, target in (("mid-a", "mid-b"), ("mid-b", "mid-a")):
+        switch = ("manage.py", "switch", target, "--strategy", "swap", "--host", "north-1")
+        with ThreadPoolExecutor(1) as pool:
+            switched = pool.submit(python, *switch, data=product.data)
+            texts = ask(product)
+            while not switched.done() or not texts[-1].startswith(f"[{target}]"):
+                texts += ask(product)
+        assert switched.result().returncode == 0, switched.result().stdout
+        models = [text[1 : text.index("]")] for text in texts]
+        at = models.index(target)
+        assert at > 0
+        assert set(models[:at]) == {old}
+        assert set(models[at:]) == {target}

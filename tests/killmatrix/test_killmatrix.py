@@ -30,13 +30,13 @@ HERE = {
 @pytest.mark.parametrize("engine", HERE)
 def test_after_a_kill_the_next_start_makes_the_record_true(engine: str, tmp_path: Path) -> None:
     if engine == "postgresql":
-        _needs_postgres()
+        needs_postgres()
     cells = [c for c in CELLS if c.name in HERE[engine]]
     results = play_all(cells, [engine], tmp_path, jobs=len(cells))
     assert {r.cell.name: r.problems for r in results} == {c.name: () for c in cells}
 
 
-def _needs_postgres() -> None:
+def needs_postgres() -> None:
     try:
         find_postgres()
     except Missing as exc:
