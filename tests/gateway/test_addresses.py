@@ -38,6 +38,19 @@ async def test_lists_are_served_with_slashes_and_parameters(
     assert [row["id"] for row in reply.json()["data"]] == ["mid-a"]
 
 
+@pytest.mark.parametrize("asked", ["/api/tags", "//api/tags", "/api/tags/"])
+async def test_ollamas_list_is_served_with_slashes(
+    host: Host, upstream: Upstream, asked: str
+) -> None:
+    async def tags(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"models": [{"name": "mid-a:latest", "model": "mid-a:latest"}]})
+
+    upstream.answer = tags
+    assert is_gateway_path(asked)
+    reply = await ask(target=asked, method="GET").end()
+    assert [row["name"] for row in reply.json()["models"]] == ["mid-a:latest"]
+
+
 WRONG = {
     "/v1/v1/chat/completions": "/v1/chat/completions",
     "/v1/v1/models": "/v1/models",

@@ -71,6 +71,14 @@ def test_a_keep_alive_that_was_shortened_is_asserted_again(kept: Watched) -> Non
     assert kept.repairs() == [], "the clock alone is touched"
 
 
+def test_a_keep_alive_that_a_client_made_endless_is_set_again(kept: Watched) -> None:
+    kept.ollama.load("mid-a", keep_alive=-1)
+    kept.named(Kind.LENGTHENED, "mid-a")
+    until(lambda: _left_s(kept, "mid-a") < 31 * 60)
+    until(lambda: not Drift.objects.filter(ended_at=None).exists())
+    assert kept.repairs() == [], "the clock alone is touched"
+
+
 def test_a_keep_alive_is_asserted_before_it_runs_out(watched: Watched, watcher: Watcher) -> None:
     watched.set(drift_policy="repair")
     watched.switch("mid-a", keep_alive="8s")
