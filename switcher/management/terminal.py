@@ -126,6 +126,17 @@ def size_bytes(text: str) -> int:
     return round(float(match[1]) * float(base ** _POWERS[match[2].upper()]))
 
 
+def up_to(most: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers from 1 to `most`. For argparse."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d{1,9}", text) or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most}")
+        return int(text)
+
+    return parse
+
+
 def size_text(count: int) -> str:
     """Return a size in decimal units, as Ollama shows it: `5.1 GB`, `574 MB`."""
     if count >= 1_000_000_000:

@@ -5,6 +5,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.core.management.base import CommandError
 
 from switcher.domain.addresses import check_address
 from switcher.domain.drift import Kind
@@ -111,6 +112,17 @@ def test_invalid_hosts_are_code_1(transactional_db: None, args: tuple[str, ...])
     ran = run("hosts", *args)
     assert ran.code == 1
     assert ran.err.strip()
+    assert not Host.objects.exists()
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many", "1.5", "101"])
+@pytest.mark.parametrize("option", ["--max-loaded", "--parallel"])
+def test_a_limit_that_no_server_has_is_refused_by_its_name(
+    transactional_db: None, option: str, count: str
+) -> None:
+    """A negative one was refused by the database, as if the host's name were taken."""
+    with pytest.raises(CommandError, match=f"{option}: '{count}' is not a whole number from 1 to"):
+        run("hosts", "add", "gpu-1", "http://10.0.0.1", option, count)
     assert not Host.objects.exists()
 
 

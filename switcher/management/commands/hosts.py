@@ -12,6 +12,7 @@ from django.core.management.base import CommandParser
 
 from switcher.domain.addresses import check_address
 from switcher.domain.errors import BadRequest
+from switcher.domain.memory import MAX_SLOTS
 from switcher.domain.servers import Credentials
 from switcher.domain.specs import check_keep_alive, check_name
 from switcher.domain.states import Strategy
@@ -23,6 +24,7 @@ from switcher.management.terminal import (
     marks_text,
     size_bytes,
     size_text,
+    up_to,
 )
 from switcher.presentation.clients import POLICY_WORDS, clients_page
 from switcher.queries.host_access import host_access
@@ -51,9 +53,9 @@ class Command(ListCommand):
         add.add_argument("--vram", type=size_bytes, metavar="24GB")
         add.add_argument("--simulated", action="store_true")
         text = "OLLAMA_MAX_LOADED_MODELS of the server, if it is set there"
-        add.add_argument("--max-loaded", type=int, metavar="3", help=text)
+        add.add_argument("--max-loaded", type=up_to(100), metavar="3", help=text)
         text = "OLLAMA_NUM_PARALLEL of the server, if it is set there"
-        add.add_argument("--parallel", type=int, metavar="1", help=text)
+        add.add_argument("--parallel", type=up_to(MAX_SLOTS), metavar="1", help=text)
         text = "address of the network card, to wake a machine that sleeps"
         add.add_argument("--mac", default="", metavar="00:1a:2b:3c:4d:5e", help=text)
         text = "allow switches to cloud models: prompts may leave the machine"
