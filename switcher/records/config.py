@@ -91,6 +91,8 @@ def save_profile(profile: ModelProfile, actor: Actor, clock: Clock = system) -> 
         if difference["after"].keys() & {"tag", "options"}:
             check_profile(profile)
         if "tag" in difference["after"]:
+            if profile.pinned_on.filter(removed_at=None):
+                _check_runs_here(profile, "tag")
             Pin.objects.filter(profile=profile).update(digest="")
         if "keep_alive" in difference["after"] and profile.pinned_on.filter(removed_at=None):
             check_keeps_active(profile.keep_alive, f"{profile.name} is pinned.")
@@ -274,13 +276,17 @@ def set_pinned(
 
 
 def _check_can_be_pinned(profile: ModelProfile) -> None:
-    if ModelName.parse(profile.tag).is_cloud:
-        text = f"{profile.tag} is a cloud model: nothing of it could be kept loaded."
-        raise BadRequest(text, "pinned")
+    _check_runs_here(profile, "pinned")
     try:
         check_keeps_active(profile.keep_alive, f"It comes from profile {profile.name}.")
     except BadRequest as exc:
         raise BadRequest(exc.text, "pinned") from exc
+
+
+def _check_runs_here(profile: ModelProfile, field: str) -> None:
+    if ModelName.parse(profile.tag).is_cloud:
+        text = f"{profile.tag} is a cloud model: nothing of it could be kept loaded."
+        raise BadRequest(text, field)
 
 
 def make_default(host: Host, actor: Actor, clock: Clock = system) -> None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from switcher.domain.model_copies import find_name, with_model_names
 from switcher.domain.model_names import ModelName
-from switcher.domain.observed import Installed, Resident, find_digest, find_installed
+from switcher.domain.observed import Installed, Resident, find_digest, find_installed, is_cloud
 from switcher.domain.specs import Spec, load_timeout_s
 from switcher.domain.wording import gb
 from switcher.ollama.errors import OllamaError, ServerBusy, TimedOut, Unreachable
@@ -116,7 +116,7 @@ def load_pinned(switch: ClaimedSwitch, now: tuple[Resident, ...]) -> Steps[dict[
         installed = installed or (yield ListInstalled())
         row = find_installed(installed, spec.name)
         digest = row.digest if row else ""
-        if find_digest(now, digest) is not None or (row is not None and row.is_cloud):
+        if find_digest(now, digest) is not None or is_cloud(spec.name, row):
             continue
         evicted = find_digest(switch.plan.before, digest) is not None
         if row is not None:

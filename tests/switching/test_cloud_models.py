@@ -124,6 +124,22 @@ def test_a_cloud_model_can_neither_be_pinned_nor_named_where_it_is_not_allowed(
     set_clients(host.pk, ANNA, names={"big": row.name})
 
 
+def test_a_pinned_profile_cannot_be_changed_to_a_cloud_model(host: Host, profile: Make) -> None:
+    row = profile("embed")
+    config.set_pinned(host, [row], ANNA)
+    with pytest.raises(BadRequest, match="nothing of it could be kept loaded") as caught:
+        config.put_profile({"tag": "other:cloud"}, ANNA, row.pk)
+    assert caught.value.field == "tag"
+
+
+def test_no_switch_warms_a_pinned_profile_that_became_a_cloud_model_in_an_earlier_release(
+    host: Host, fake: FakeHost, profile: Make
+) -> None:
+    host.pinned.add(profile("other:cloud"))
+    assert switch_to(fake, "mid-a").state == "active"
+    assert not [act for act in fake.journal if "other:cloud" in act]
+
+
 def test_an_active_cloud_model_is_not_missed_in_memory(host: Host, fake: FakeHost) -> None:
     allow(host)
     switch_to(fake, CLOUD)
