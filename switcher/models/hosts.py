@@ -56,6 +56,9 @@ class Host(models.Model):
     max_loaded = models.PositiveSmallIntegerField(null=True, blank=True)
     # The most models that were seen loaded when the server evicted one without need: its limit.
     learned_max_loaded = models.PositiveSmallIntegerField(null=True, blank=True)
+    # Switches before this time tell nothing about the memory that models take now: the host had
+    # another address, or a version of Ollama that gives another default context.
+    sizes_since = models.DateTimeField(null=True)
     # OLLAMA_NUM_PARALLEL of the server, which it does not report; None if it was not set here.
     parallel_requests = models.PositiveSmallIntegerField(null=True, blank=True)
     # Of the network card, to wake a machine that sleeps (Wake-on-LAN); empty for never.

@@ -12,7 +12,7 @@ from typing import Any
 from switcher.domain.observed import Installed
 from switcher.domain.plan_inputs import Expected
 from switcher.domain.states import State, Strategy
-from switcher.models import SwitchEvent
+from switcher.models import Host, SwitchEvent
 
 MAX_SAMPLES = 5
 MAX_SWITCHES = 60
@@ -63,9 +63,15 @@ class Past:
     size: int
 
 
-def past_loads(host_id: int, digest: str) -> list[Past]:
-    """Return the loads of a model by switches to it, the newest first."""
-    rows = [row for row in _past(host_id) if row["to_digest"] == digest]
+def past_loads(host: Host, digest: str) -> list[Past]:
+    """Return the loads of a model by switches to it that still tell what it takes, the newest
+    first."""
+    since = host.sizes_since
+    rows = [
+        row
+        for row in _past(host.pk)
+        if row["to_digest"] == digest and (since is None or row["created_at"] > since)
+    ]
     return [
         Past(
             num_ctx=(row["to_spec"].get("options") or {}).get("num_ctx"),
@@ -86,7 +92,7 @@ def usual_gpu_percent(host_id: int, digest: str) -> int | None:
 
 def _past(host_id: int) -> list[dict[str, Any]]:
     rows = SwitchEvent.objects.filter(host_id=host_id, state=State.ACTIVE.value)
-    columns = rows.values("to_digest", "strategy", "phases", "figures", "to_spec")
+    columns = rows.values("to_digest", "strategy", "phases", "figures", "to_spec", "created_at")
     return [dict(row) for row in columns[:MAX_SWITCHES]]
 
 

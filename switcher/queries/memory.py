@@ -37,7 +37,7 @@ def expected_memory(host: Host, target: Installed | None, spec: Spec) -> Expecte
         return ExpectedMemory(NO_MEMORY, 0)
     if target is None:
         return ExpectedMemory(Size(0, ""), 0)
-    past = past_loads(host.pk, target.digest)
+    past = past_loads(host, target.digest)
     seen, facts = _seen(host.pk, target.digest, past), known_facts(target.digest)
     same = [p for p in past if p.num_ctx == spec.num_ctx]
     given = next((p.context for p in same if p.context), 0)

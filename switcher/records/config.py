@@ -21,7 +21,6 @@ from switcher.models import (
     ApiKey,
     GatewayName,
     Host,
-    LearnedSize,
     Lease,
     ModelProfile,
     Pin,
@@ -29,6 +28,7 @@ from switcher.models import (
     Reading,
     SwitchEvent,
 )
+from switcher.records.memory import forget_sizes
 from switcher.records.names import check_profile
 
 PROFILE_FIELDS = (
@@ -230,7 +230,7 @@ def _leave_address(host: Host, name: str, actor: Actor, clock: Clock) -> None:
     _check_not_switching(host, name)
     Reading.objects.filter(host=host).delete()
     _forget_access(host, name, actor, clock)
-    LearnedSize.objects.filter(host=host).delete()
+    forget_sizes(host.pk, clock.now())
     Pin.objects.filter(host=host).update(digest="")
     nothing = {"published_as": "", "published_tag": "", "published_digest": ""}
     Host.objects.filter(pk=host.pk).update(**nothing, learned_max_loaded=None)

@@ -50,6 +50,12 @@ def learn_default_contexts(host_id: int, loaded: Iterable[Resident], now: dateti
             rows.filter(context_length=r.context_length).update(by_default=True)
 
 
+def forget_sizes(host_id: int, now: datetime) -> None:
+    """Forget what models took on this host before, and count no switch from before."""
+    LearnedSize.objects.filter(host_id=host_id).delete()
+    Host.objects.filter(pk=host_id).update(sizes_since=now)
+
+
 def keep_facts(digest: str, facts: ModelFacts | None, now: datetime) -> None:
     """Keep what a model's own description tells; None if it does not tell enough."""
     row = facts.to_json() if facts else None

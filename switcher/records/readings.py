@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from switcher.audit.ledger import append, writing
+from switcher.domain.memory import default_context
 from switcher.domain.observed import Observation
 from switcher.domain.servers import Server
 from switcher.domain.states import OPEN
+from switcher.domain.versions import numbers_of
 from switcher.models import Host, Reading, SwitchEvent
 from switcher.records.drifts import WATCHER
+from switcher.records.memory import forget_sizes
 
 STORE_INTERVAL_S = 15.0
 
@@ -66,4 +69,7 @@ def _store_new(host_id: int, facts: dict[str, Any]) -> None:
         if before != after:
             if before:  # the limit of loaded models may be another one now
                 Host.objects.filter(pk=host.pk).update(learned_max_loaded=None)
+                versions = (numbers_of(before), numbers_of(str(after)))
+                if len({default_context(host.vram_bytes, v) for v in versions}) > 1:
+                    forget_sizes(host.pk, facts["at"])
             append("host.version", WATCHER, host=host.name, before=before, after=after)

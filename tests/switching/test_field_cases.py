@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from switcher.domain.clock import system
 from switcher.domain.errors import BadRequest
 from switcher.domain.memory import ModelFacts
 from switcher.models import Host, LearnedSize, ModelProfile, SwitchEvent
@@ -282,3 +283,30 @@ def test_a_plan_counts_a_context_for_each_of_the_hosts_parallel_requests(
     assert 0 < too_much.fits_context < 60_000
     fits = service.plan(SwitchRequest("mid-a", num_ctx=str(too_much.fits_context)))
     assert not fits.fits_context
+
+
+@pytest.mark.parametrize("change", ["address", "version"])
+def test_what_a_switch_got_from_another_server_or_an_old_version_tells_nothing(
+    host: Host, fake: FakeHost, change: str
+) -> None:
+    config.put_host({"vram_bytes": 48 * 2**30}, ANNA, host.pk)
+    readings.store(host.pk, make.seen(version="0.15.4"), 0)
+    fake.facts_by_name["mid-a:latest"] = ModelFacts(100_000)
+    run(fake, "mid-a")
+    fake.loaded.clear()
+    assert service.plan(SwitchRequest("mid-a")).load.bytes == 8_000_000_000, "as it was loaded"
+    if change == "address":
+        config.put_host({"base_url": "http://elsewhere.test:11434"}, ANNA, host.pk)
+    else:
+        readings.store(host.pk, make.seen(version="0.15.5", at=system.now()), 0)
+    assert service.plan(SwitchRequest("mid-a")).load.bytes == 8_000_000_000 + 262_144 * 100_000
+
+
+def test_what_a_switch_got_counts_after_an_update_that_changes_no_default(
+    host: Host, fake: FakeHost
+) -> None:
+    readings.store(host.pk, make.seen(version="0.31.1"), 0)
+    run(fake, "mid-a")
+    fake.loaded.clear()
+    readings.store(host.pk, make.seen(version="0.31.2", at=system.now()), 0)
+    assert service.plan(SwitchRequest("mid-a")).size_basis == "learned"
