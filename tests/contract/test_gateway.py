@@ -134,7 +134,7 @@ async def test_without_any_name_of_it_a_request_is_refused(
     assert reply.status == 503
     error = reply.json()["error"]
     text = error if path.startswith("/api") else error["message"]
-    assert "no other name reaches the content that was activated" in text
+    assert "no other name reaches the content that was verified" in text
     assert [r["digest"] for r in reached.ps()] == [r["digest"] for r in before]
 
 

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -14,7 +15,7 @@ from switcher.domain.specs import Spec
 from switcher.gateway.asgi import app
 from switcher.models import Host
 from switcher.ollama import relay
-from switcher.records import Actor
+from switcher.records import Actor, refused_keys
 from switcher.records.config import save_host
 from tests.until import PATIENCE_S
 
@@ -22,6 +23,14 @@ TestServer.__test__ = False  # type: ignore[attr-defined]
 ADMIN = Actor("anna", "page")
 HELLO = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@pytest.fixture(autouse=True)
+def no_refused_keys() -> Iterator[None]:
+    """Forget which refused keys were recorded: a process records each only now and then."""
+    refused_keys.throttle.reset()
+    yield
+    refused_keys.throttle.reset()
 
 
 class Exchange:

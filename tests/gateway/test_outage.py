@@ -275,4 +275,3 @@ async def test_a_refused_key_waits_for_no_locked_database(
             reply = await ask(Authorization="Bearer sb-" + "x" * 40).end()
             assert reply.status == 401
     assert (recorded, refused_keys.throttle.left_out) == ([], 10)
-    refused_keys.throttle.reset()

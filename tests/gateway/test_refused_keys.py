@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,13 +15,6 @@ from switcher.records.keys import NewKey, make_key, turn_off
 from tests.gateway.conftest import ADMIN, Upstream, ask
 
 SENT = "sb-canary-key-that-never-was-4d1a"
-
-
-@pytest.fixture(autouse=True)
-def nothing_recorded_yet() -> Iterator[None]:
-    refused_keys.throttle.reset()
-    yield
-    refused_keys.throttle.reset()
 
 
 def refused() -> list[tuple[str, dict[str, Any]]]:
