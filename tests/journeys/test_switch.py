@@ -84,7 +84,7 @@ def test_a_load_that_fails_leaves_the_old_model_serving_and_everyone_says_so(
     problem = answer.json()
     assert answer.status_code == 502
     assert answer.headers["Content-Type"].startswith("application/problem+json")
-    assert problem["active"]["model"] == "mid-a"
+    assert problem["active"]["model"] == "mid-a:latest"
     assert problem["restored"] == "mid-a"
     assert host.resident() == {"mid-a"}
 
