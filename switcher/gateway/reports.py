@@ -35,7 +35,7 @@ class Reports:
         self._loop = asyncio.get_running_loop()
         self._process = process
         self._meter = meter
-        self._thread: OwnThread
+        self._thread: OwnThread | None = None
         self._writing: asyncio.Task[None] | None = None
         self._began = self._not_before = self._usage_written_at = float("-inf")
         self.heartbeat_at = float("-inf")  # when the last successful one began
@@ -76,11 +76,19 @@ class Reports:
         """Report that this process forwards nothing until the next `open`."""
         if self._writing is not None:
             await asyncio.gather(self._writing, return_exceptions=True)
-        self._thread.end()
+        self.end_thread()
         self.expire()
         await self._write_usage()
         with suppress(DatabaseError):
             await in_thread(gates.remove_process, self._process)
+
+    def end_thread(self) -> None:
+        """Give up a write that is under way, and end the thread."""
+        if self._writing is not None:
+            self._writing.cancel()
+        if self._thread is not None:
+            self._thread.end()
+            self._thread = None
 
     def expire(self) -> None:
         """Forget that others take this process for alive."""
@@ -125,6 +133,7 @@ class Reports:
         self.failure = failure
 
     async def _beat(self) -> None:
+        assert self._thread is not None, "between open and sleep"
         began = self._loop.time()
         self._meter.processes = await self._thread.call(gates.heartbeat, self._process)
         if self._loop.time() >= self.heartbeat_at + HEARTBEAT_VALID_S:
@@ -132,6 +141,7 @@ class Reports:
         self.heartbeat_at, self.failure = began, ""
 
     async def _report_gates(self) -> None:
+        assert self._thread is not None, "between open and sleep"
         closed = self.closed
         await self._thread.call(gates.report, self._process, closed)
         self._reported = closed

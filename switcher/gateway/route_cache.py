@@ -169,6 +169,7 @@ class RouteCache:
                     return
         finally:
             changed.disconnect(dispatch_uid=self._process)
+            self._reports.end_thread()
             self._expire()
             self._end_outage()
             vitals.forget("gateway")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import select
+import selectors
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -245,10 +245,16 @@ class Ollama:
 def _readable(peer: Peer) -> bool:
     """Wait for the next request until the test is over; from then on, allow for a slow client."""
     while not peer.server.over.is_set():
-        if select.select([peer.sock], [], [], 0.05)[0]:
+        if _is_readable(peer.sock, 0.05):
             peer.sock.settimeout(10)
             return True
     return False
+
+
+def _is_readable(sock: socket.socket, within_s: float) -> bool:
+    with selectors.DefaultSelector() as selector:  # select() takes no descriptors above 1023
+        selector.register(sock, selectors.EVENT_READ)
+        return bool(selector.select(within_s))
 
 
 def _full(name: str) -> str:
