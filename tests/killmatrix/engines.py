@@ -151,7 +151,8 @@ class PostgresDatabase(Database):
         import psycopg
 
         with psycopg.connect(self._url) as holder:
-            holder.execute("SELECT id FROM switcher_host FOR UPDATE")
+            # Rows that refer to the host can still be added, as they are before the activation.
+            holder.execute("SELECT id FROM switcher_host FOR NO KEY UPDATE")
             yield
 
     def inside_activation(self) -> bool:
