@@ -148,15 +148,18 @@ def _begin_lookup(host: str, port: int) -> Future[list[AddressInfo]]:
 
 
 def _look_up(lookup: Future[list[AddressInfo]], host: str, port: int) -> None:
+    addresses: list[AddressInfo] = []
+    failure: Exception | None = None
     try:
         addresses = _address_infos(host, port)
     except (OSError, UnicodeError) as exc:
-        lookup.set_exception(exc)
-    else:
+        failure = exc
+    with _lock:  # before it has a result, or the next connection would take this one as its own
+        del _lookups[host, port]
+    if failure is None:
         lookup.set_result(addresses)
-    finally:
-        with _lock:
-            del _lookups[host, port]
+    else:
+        lookup.set_exception(failure)
 
 
 def _address_infos(host: str, port: int, flags: int = 0) -> list[AddressInfo]:

@@ -228,7 +228,7 @@ async def test_a_process_on_postgresql_stops_as_others_may_still_switch(
     outage.writes = "could not extend file: No space left on device"
     monkeypatch.setattr(route_cache.RouteCache.routes, "__defaults__", (0.5,))
     cache = route_cache.current()
-    await until_async(lambda: cache._usable() is None)
+    await until_async(lambda: cache._usable() is None and "the disk is full" in cache.trouble)
     reply = await ask().end()
     assert reply.status == 503
     assert "the disk is full" in reply.json()["error"]["message"]
