@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+from switcher.domain.addresses import DEFAULT_PORTS
 
 
 def is_cross_site(headers: Mapping[str, str], host: str, secure: bool) -> bool:
@@ -71,7 +71,7 @@ def _parse_origin(text: str) -> tuple[str, str, int]:
     one."""
     try:
         parts = urlsplit(text)
-        port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+        port = parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
     except ValueError:
         return "", text, 0
     return parts.scheme, parts.hostname or "", port
