@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from asgiref.sync import sync_to_async
 from django.db import connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils.deprecation import MiddlewareMixin
 from django.views.decorators.http import require_safe
 
 from switcher.audit import health as audit
@@ -48,27 +48,19 @@ def _trail_status() -> dict[str, Any]:
         return {"ok": False, "problems": [audit.UNKNOWN], "audit": None}
 
 
-class HealthMiddleware:
+class HealthMiddleware(MiddlewareMixin):
     """A middleware, the first one, that answers `/health` by itself.
 
     Probes call a server by its address, which need not be an allowed host name; and the other
     middleware needs the database.
     """
 
-    async_capable = True
-    sync_capable = True
-
-    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        self._get_response = get_response
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
-
     def __call__(self, request: HttpRequest) -> Any:
         if request.path_info != PATH:
-            return self._get_response(request)
+            return self.get_response(request)
         # Not in the pool for rows: a locked database may occupy all of that.
         answer = sync_to_async(_answer_in_thread, thread_sensitive=False)
-        return answer(request) if iscoroutinefunction(self) else _answer(request)
+        return answer(request) if self.async_mode else _answer(request)
 
 
 def _answer_in_thread(request: HttpRequest) -> HttpResponse:

@@ -6,16 +6,15 @@ Also the middleware that attributes changes to the user of a request.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.deprecation import MiddlewareMixin
 
 from switcher import access
 from switcher.domain.clock import system
@@ -95,28 +94,21 @@ def _actor_in(request: HttpRequest, user: Any = None) -> Actor:
     return actor_of(request, user, "admin" if in_admin else "page")
 
 
-class SignInMiddleware:
+class SignInMiddleware(MiddlewareMixin):
     """A middleware that attributes changes of accounts to the signed-in user, and turns LockedOut
     into a page.
     """
 
-    async_capable = True
-    sync_capable = True
-
-    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        self._get_response = get_response
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
-
     def __call__(self, request: HttpRequest) -> Any:
-        if iscoroutinefunction(self):
+        if self.async_mode:
             return self._answer(request)
         with people.acting(lambda: _actor_in(request)):
-            return self._get_response(request)
+            return self.get_response(request)
 
     async def _answer(self, request: HttpRequest) -> Any:
         with people.acting(lambda: _actor_in(request)):
-            return await self._get_response(request)
+            response: Any = self.get_response(request)
+            return await response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         return locked_out(request, exception.lockout) if isinstance(exception, LockedOut) else None
