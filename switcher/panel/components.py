@@ -79,6 +79,20 @@ def table_head(caption: str, *columns: str) -> SafeString:
 
 
 @register.simple_tag
+def crumbs(section: str, current: str, host: str = "") -> SafeString:
+    """Render the way to a page: its section, named like the section's address, then the host."""
+    links = [(reverse(section), section.capitalize())]
+    if host:
+        links.append((reverse("host", args=[host]), host))
+    return format_html(
+        '<nav aria-label="Breadcrumb"><ol class="crumbs">{}'
+        '<li aria-current="page">{}</li></ol></nav>',
+        format_html_join("", '<li><a href="{}">{}</a></li>', links),
+        current,
+    )
+
+
+@register.simple_tag
 def legend(kind: str, words: str) -> SafeString:
     """Render one item of the key to the VRAM bars."""
     swatch = "free" if kind == "free" else f"seg seg-{kind}"
