@@ -76,14 +76,13 @@ class StaticMiddleware(WhiteNoiseMiddleware):
     def _answer(self, request: HttpRequest) -> HttpResponse | None:
         """Return a static file; None if the path is not one's."""
         path = request.path_info
-        if (found := _HASHED.fullmatch(path)) is None or path in self.files:
-            return self.serve(self.files[path], request) if path in self.files else None
-        plain = f"{found['stem']}{found['suffix']}"
+        found = None if path in self.files else _HASHED.fullmatch(path)
+        plain = f"{found['stem']}{found['suffix']}" if found else path
         if plain not in self.files:
             return None
         response = self.serve(self.files[plain], request)
         # Another hash is that of another version, whose page asks this server.
-        if self.static_prefix + hashed(plain.removeprefix(self.static_prefix)) == path:
+        if found and self.static_prefix + hashed(plain.removeprefix(self.static_prefix)) == path:
             response["Cache-Control"] = IMMUTABLE
         return response
 
