@@ -195,20 +195,8 @@ class GateStatus:
 
 def routes() -> Routes:
     """Return the routes as of now, in eight queries."""
-    gates = _gates()
-    names: dict[int, dict[ModelName, Spec]] = {}
-    for row in GatewayName.objects.select_related("profile"):
-        names.setdefault(row.host_id, {})[ModelName.parse(row.name)] = Spec.of_profile(row.profile)
-    pinned: dict[int, list[Spec]] = {}
-    verified: dict[int, dict[ModelName, str]] = {}
-    for pin in Pin.objects.select_related("profile").order_by("profile__name"):
-        spec = Spec.of_profile(pin.profile)
-        pinned.setdefault(pin.host_id, []).append(spec)
-        if pin.digest:
-            verified.setdefault(pin.host_id, {})[spec.name] = pin.digest
-    copies: dict[int, dict[str, ModelCopyRow]] = {}
-    for kept in ModelCopy.objects.order_by("id"):
-        copies.setdefault(kept.host_id, {})[kept.digest] = copy_of(kept)
+    gates, names, copies = _gates(), _names(), _copies()
+    pinned, verified = _pins()
     found: dict[str, Route] = {}
     default = None
     hosts = Host.objects.filter(removed_at=None).select_related("active_profile", "reading")
@@ -270,6 +258,34 @@ def _active(host: Host) -> ActiveModel | None:
         return None
     profile = host.active_profile.name if host.active_profile else ""
     return replace(active, spec=replace(active.spec, profile=profile))
+
+
+def _names() -> dict[int, dict[ModelName, Spec]]:
+    """Return the profiles of all aliases, by host id and name."""
+    names: dict[int, dict[ModelName, Spec]] = {}
+    for row in GatewayName.objects.select_related("profile"):
+        names.setdefault(row.host_id, {})[ModelName.parse(row.name)] = Spec.of_profile(row.profile)
+    return names
+
+
+def _pins() -> tuple[dict[int, list[Spec]], dict[int, dict[ModelName, str]]]:
+    """Return the pinned profiles by host id, and the digests last seen loaded for them."""
+    pinned: dict[int, list[Spec]] = {}
+    verified: dict[int, dict[ModelName, str]] = {}
+    for pin in Pin.objects.select_related("profile").order_by("profile__name"):
+        spec = Spec.of_profile(pin.profile)
+        pinned.setdefault(pin.host_id, []).append(spec)
+        if pin.digest:
+            verified.setdefault(pin.host_id, {})[spec.name] = pin.digest
+    return pinned, verified
+
+
+def _copies() -> dict[int, dict[str, ModelCopyRow]]:
+    """Return the recorded model copies, by host id and digest."""
+    copies: dict[int, dict[str, ModelCopyRow]] = {}
+    for kept in ModelCopy.objects.order_by("id"):
+        copies.setdefault(kept.host_id, {})[kept.digest] = copy_of(kept)
+    return copies
 
 
 def _gates() -> dict[int, int]:
