@@ -340,7 +340,7 @@ def test_a_model_that_is_lost_after_its_activation_and_does_not_come_back_is_sai
 def test_what_was_lost_comes_back_by_its_copy_if_its_name_means_other_content(
     fake: FakeHost, host: Host, profile: Make, switch: Go
 ) -> None:
-    """Fact 23: its own name would load another model than what was verified."""
+    """Fact 23: its own name would load other content than was verified."""
     switch(profile("mid-a"))
     lose_in(fake, "sha-mid-b", "unload mid-a")
     fake.after_act = lambda act: fake.repoint("mid-b", "other") if act == "unload mid-a" else None
